@@ -1,0 +1,40 @@
+# `make demo` and `make test` do all the set-up there is: the first of them makes .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+ifdef QUICK
+DEMO := --config recipes/quick.yaml --output runs/demo-quick
+else
+DEMO := --config recipes/embedded.yaml --output runs/demo
+endif
+
+.PHONY: demo test check format clean
+
+demo: $(INSTALLED)
+	$(BIN)/distillknob demo $(DEMO) --resume
+
+# One thread a worker: two workers with two threads each are slower on two cores. Nothing is fetched from the hub.
+test: $(INSTALLED)
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 $(BIN)/pytest -n 2
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(MAKE) test
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Keeps .venv and runs/.
+clean:
+	rm -rf build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -c constraints.txt -e '.[dev]'
+	touch $@

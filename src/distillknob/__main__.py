@@ -1,0 +1,7 @@
+"""`python -m distillknob`, which is what `accelerate launch -m distillknob …` needs."""
+
+import sys
+
+from distillknob.cli import main
+
+sys.exit(main())

@@ -1,0 +1,50 @@
+"""The knob's arithmetic: from task rewards and log-ratios to advantages. Pure tensor functions.
+
+    A_i = z_G(task)_i + η · z_G(cal)_i,     cal_i = log π_θ(y_i|x) − log π_C(y_i|x)
+
+(reconstructed objective of arXiv 2604.18963; see docs/design.md for what is known and what is not). z_G is the z-score
+within the group of samples of one prompt. A is left unscaled: TRL's `normalize_then_sum` whitens A over the batch,
+which cancels |η| as soon as task rewards tie, and the knob becomes a switch.
+"""
+
+from __future__ import annotations
+
+import torch
+
+EPSILON = 1e-4  # added to a group's standard deviation, as TRL does: tied groups give zeros, not 0/0
+
+
+def group_z_score(values_B: torch.Tensor, group_size: int, mask_B: torch.Tensor | None = None) -> torch.Tensor:
+    """z-scores [B] of `values_B` within consecutive groups of `group_size`, with the unbiased standard deviation.
+
+    With `mask_B` (bool [B]) the mean and the deviation are taken over the samples in the mask, and the others get 0.
+    Groups with fewer than two samples in the mask, and groups whose values tie, get 0.
+    """
+    values_PG = values_B.view(-1, group_size)
+    mask_PG = torch.ones_like(values_PG, dtype=torch.bool) if mask_B is None else mask_B.view(-1, group_size)
+    count_P1 = mask_PG.sum(1, keepdim=True)
+    kept_PG = values_PG.masked_fill(~mask_PG, 0.0)
+    mean_P1 = kept_PG.sum(1, keepdim=True) / count_P1.clamp(min=1)
+    centred_PG = (values_PG - mean_P1).masked_fill(~mask_PG, 0.0)
+    deviation_P1 = (centred_PG.square().sum(1, keepdim=True) / (count_P1 - 1).clamp(min=1)).sqrt()
+    return (centred_PG / (deviation_P1 + EPSILON)).masked_fill(count_P1 < 2, 0.0).view(-1)
+
+
+def calibrated_advantages(
+    task_B: torch.Tensor,
+    calibration_B: torch.Tensor,
+    eta: float,
+    group_size: int,
+    *,
+    right_B: torch.Tensor | None = None,
+    clip: float = 3.0,
+) -> torch.Tensor:
+    """Advantages [B]: z_G(task) + η · clip(z_G(cal)), unscaled.
+
+    `right_B` (bool [B]) gates the calibration reward: it is z-scored among the right samples of a group and given to
+    them alone, so that a wrong answer never gains by being close to, or far from, the target. Without the gate, a
+    group that is wrong throughout trains on calibration alone, and η > 0 soon drives the policy into gibberish.
+    `clip` bounds |z_G(cal)|: a group of 8 can reach 2.5, a larger one has no bound of its own.
+    """
+    calibration = group_z_score(calibration_B, group_size, right_B).clamp(-clip, clip)
+    return group_z_score(task_B, group_size) + eta * calibration

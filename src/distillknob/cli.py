@@ -1,0 +1,174 @@
+"""The command line: parse, build the config, call one stage.
+
+Only the standard library is imported here; a stage's own modules are loaded once it is chosen, so that `--help`
+answers at once. Progress goes to stderr, results to stdout. Exit status: 0 done, 2 bad input (one message, nothing
+written), 1 a run that failed after a good start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from distillknob.errors import BadInputError, RunFailedError, nearest
+
+# stage -> (module, config class, function, what it does)
+STAGES: dict[str, tuple[str, str, str, str]] = {
+    "diagnose": ("distillknob.traps.stage", "DiagnoseConfig", "diagnose", "show why a pair will fail, before training"),
+    "calibrate": ("distillknob.calibrate", "CalibrationConfig", "calibrate", "turn the knob on a teacher"),
+    "distill": ("distillknob.distill", "DistillConfig", "distill", "train a student on a teacher"),
+    "evaluate": ("distillknob.evaluate", "EvaluateConfig", "evaluate", "measure models on tasks, with intervals"),
+    "demo": ("distillknob.demo", "DemoConfig", "demo", "the whole main job on one pair"),
+    "sweep": ("distillknob.sweep", "SweepConfig", "sweep", "a recipe × η values × seeds, into one knob curve"),
+}
+EXPERIMENTS = ("demo", "sweep")  # they read the sections of the stages that they chain
+OWN_FLAGS = ("output_dir", "resume_from_checkpoint", "disable_tqdm", "overwrite_output_dir", "do_train", "do_eval")
+
+
+def _quiet_environment() -> None:
+    """No telemetry, and no hub look-ups for its sake, unless the user wants them."""
+    for name, value in {
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "DO_NOT_TRACK": "1",
+        "HF_UPDATE_DOWNLOAD_COUNTS": "0",
+        "TOKENIZERS_PARALLELISM": "false",
+        "TRL_EXPERIMENTAL_SILENCE": "1",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+def _parser(command: str | None) -> argparse.ArgumentParser:
+    """The parser; only the chosen stage's own flags are filled in, since that loads its config class."""
+    parser = argparse.ArgumentParser(
+        prog="distillknob",
+        description="Measures why distilling a language model fails, and turns a knob on the teacher so that it "
+        "teaches well or can't be distilled.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and leave")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for stage, (module, config, _, what) in STAGES.items():
+        sub = commands.add_parser(stage, help=what, description=what, allow_abbrev=False)
+        sub.add_argument("--config", metavar="RECIPE.yaml", help="recipe; flags go before it")
+        sub.add_argument("--output", metavar="DIR", help=f"run directory (default: runs/{stage})")
+        sub.add_argument("--resume", action="store_true", help="go on with the unfinished run in --output")
+        sub.add_argument("--dry-run", action="store_true", help="check everything, print the plan, start nothing")
+        sub.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
+        if stage == "sweep":
+            sub.add_argument("--cell", type=int, metavar="N", help="run only cell number N (from 0)")
+        if stage == command:
+            from distillknob.config import add_flags
+
+            add_flags(sub, getattr(import_module(module), config), skip=OWN_FLAGS)
+    report = commands.add_parser("report", help="run directories to one HTML page", allow_abbrev=False)
+    report.add_argument("run", help="run directory")
+    report.add_argument("--output", metavar="FILE", help="page to write (default: report.html in the run directory)")
+    zoo = commands.add_parser("zoo", help="the embedded checkpoints", allow_abbrev=False)
+    zoo.add_argument("action", choices=("list", "build", "verify"))
+    zoo.add_argument("--output", metavar="DIR", help="build: where to put the checkpoints (default: runs/zoo)")
+    zoo.add_argument("--only", nargs="+", metavar="NAME", help="build: only these checkpoints")
+    zoo.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
+    return parser
+
+
+def _known_fields() -> set[str]:
+    """The fields of every stage: a recipe's shared key must be one of them."""
+    import dataclasses
+
+    classes = [getattr(import_module(module), config) for module, config, _, _ in STAGES.values()]
+    return {field.name for cls in classes for field in dataclasses.fields(cls)}
+
+
+def _run_stage(arguments: argparse.Namespace) -> int:
+    from distillknob.config import build, given_flags, read_recipe, resolved, stage_values
+    from distillknob.table import result_text
+    from distillknob.training import quiet_libraries
+
+    quiet_libraries()
+    stage: str = arguments.command
+    module, config_name, function, _ = STAGES[stage]
+    cls = getattr(import_module(module), config_name)
+    recipe: Mapping[str, Any] = read_recipe(arguments.config) if arguments.config else {}
+    known = _known_fields() if recipe else None
+    values = stage_values(cls, stage, recipe, given_flags(arguments, cls), known)
+    config = build(cls, values)
+    output = Path(arguments.output or f"runs/{stage}")
+    if arguments.dry_run:
+        from distillknob.estimate import plan_text
+
+        print(plan_text(stage, resolved(cls, values), config, recipe, output))
+        return 0
+    call = getattr(import_module(module), function)
+    extra = {"only": arguments.cell} if stage == "sweep" else {}
+    if stage in EXPERIMENTS:
+        run = call(config, recipe, output, resume=arguments.resume, **extra)
+    else:
+        run = call(config, output, resume=arguments.resume)
+    if not run.complete:
+        print(f"cell {arguments.cell} is done: {run.path}", file=sys.stderr)
+        return 0
+    print(json.dumps(run.result, indent=2) if arguments.json else result_text(run))
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from distillknob.report import build_report
+
+    page = build_report(Path(arguments.run), Path(arguments.output) if arguments.output else None)
+    print(page)
+    return 0
+
+
+def _zoo(arguments: argparse.Namespace) -> int:
+    from distillknob.table import zoo_text
+    from distillknob.training import quiet_libraries
+    from distillknob.zoo import build_zoo, list_zoo, verify_zoo
+
+    quiet_libraries()
+    if arguments.action == "build":
+        rows = build_zoo(Path(arguments.output or "runs/zoo"), arguments.only)
+    else:
+        rows = list_zoo() if arguments.action == "list" else verify_zoo()
+    print(json.dumps(rows, indent=2) if arguments.json else zoo_text(rows))
+    return 0 if all(row.get("holds", True) for row in rows) else 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    _quiet_environment()
+    words = list(sys.argv[1:] if argv is None else argv)
+    command = next((word for word in words if not word.startswith("-")), None)
+    commands = [*STAGES, "report", "zoo"]
+    if command is not None and command not in commands:
+        print(
+            f"error: no command {command!r}{nearest(command, commands)} Known: {', '.join(commands)}", file=sys.stderr
+        )
+        return 2
+    try:
+        arguments = _parser(command).parse_args(words)
+        if arguments.version:
+            from distillknob import __version__
+
+            print(__version__)
+            return 0
+        if command is None:
+            _parser(None).print_help()
+            return 2
+        if command == "report":
+            return _report(arguments)
+        return _zoo(arguments) if command == "zoo" else _run_stage(arguments)
+    except BadInputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except RunFailedError as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: the same command with --resume goes on", file=sys.stderr)
+        return 130

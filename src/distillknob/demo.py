@@ -1,0 +1,128 @@
+"""The main job end to end: show the traps, turn the knob both ways, distil a student from each teacher, report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distillknob.errors import BadInputError
+from distillknob.experiment import Cell, check_recipe, run_cell, stage_config, tables
+from distillknob.report import build_report
+from distillknob.runs import Run, load_run
+from distillknob.tasks import get_task
+from distillknob.traps import DiagnoseConfig, diagnose
+
+
+@dataclass
+class DemoConfig:
+    """Config of `demo`; the stages' own settings stand in the recipe's sections."""
+
+    eta_distillable: float = field(default=-0.5, metadata={"help": "η of the distillable teacher, below 0."})
+    eta_undistillable: float = field(default=0.5, metadata={"help": "η of the undistillable teacher, above 0."})
+    methods: list[str] = field(default_factory=lambda: ["gkd"], metadata={"help": "Students of each teacher."})
+    examples: int = field(default=3, metadata={"help": "Problems a task whose answers the report shows side by side."})
+    seed: int = field(default=0, metadata={"help": "Seed of calibration, traces and distillation."})
+
+    def __post_init__(self) -> None:
+        if not self.eta_distillable < 0 < self.eta_undistillable:
+            raise BadInputError(
+                f"eta_distillable={self.eta_distillable}, eta_undistillable={self.eta_undistillable}: the first must be "
+                "below 0 and the second above"
+            )
+        if not self.methods:
+            raise BadInputError("methods is empty: name at least one, e.g. gkd")
+
+
+def demo(config: DemoConfig, recipe: Mapping[str, Any], output: str | Path, *, resume: bool = False) -> Run:
+    """Run the demo of a recipe and return the run; `report.html` lies in its directory."""
+    cells = [
+        Cell(eta, config.seed, tuple(config.methods)) for eta in (0.0, config.eta_distillable, config.eta_undistillable)
+    ]
+    check_recipe(recipe, cells)
+    lens = stage_config(DiagnoseConfig, "diagnose", recipe, seed=config.seed)
+    run = Run.open(output, "demo", {**vars(config), "recipe": dict(recipe)}, resume=resume)
+    if run.complete:
+        return run
+    started = time.monotonic()
+    diagnosis = diagnose(lens, run.path / "diagnose", resume=True)
+    run.log(stage="diagnose", seconds=time.monotonic() - started)
+    done = []
+    for cell in cells:
+        done.append(run_cell(cell, recipe, run.path / cell.teacher))
+        run.log(stage=cell.teacher, seconds=time.monotonic() - started)
+    tasks = [get_task(name) for name in lens.tasks]
+    paths: dict[str, Any] = {"diagnose": diagnosis.path.name, "calibrate": {}, "distill": {}, "evaluate": {}}
+    for cell in done:
+        for name, path in cell.result["runs"].items():
+            kind, _, what = name.partition("/")
+            key = cell.result["teacher"] + (f"/{what}" if what else "")
+            paths[kind][key] = f"{cell.path.name}/{path}"
+    run.finish(
+        {
+            "stage": "demo",
+            "pair": {"teacher": lens.teacher, "student": lens.student, "target": _target(recipe)},
+            "seed": config.seed,
+            "eta": {"distillable": config.eta_distillable, "undistillable": config.eta_undistillable},
+            "tasks": [task.name for task in tasks],
+            "chance": {task.name: task.chance for task in tasks},
+            "verifiable": {task.name: task.verifiable for task in tasks},
+            # Of all work on this run, also that of earlier, interrupted sessions.
+            "seconds": _seconds(run),
+            **tables(done),
+            "runs": paths,
+            "examples": _examples(done, config.examples),
+        }
+    )
+    build_report(run.path)
+    return run
+
+
+def _target(recipe: Mapping[str, Any]) -> str:
+    from distillknob.calibrate import CalibrationConfig
+
+    target: str = stage_config(CalibrationConfig, "calibrate", recipe).target
+    return target
+
+
+def _seconds(run: Run) -> float:
+    """Seconds over all sessions that worked on this run: each session's clock starts at zero."""
+    total, last = 0.0, 0.0
+    for row in run.metrics():
+        if row["seconds"] < last:
+            total += last
+        last = row["seconds"]
+    return total + last
+
+
+def _examples(cells: list[Run], count: int) -> list[dict[str, Any]]:
+    """The first problems of each task with the first answer of every teacher and student to them."""
+    shown: dict[tuple[str, str], dict[str, Any]] = {}
+    for cell in cells:
+        for name, path in cell.result["runs"].items():
+            if not name.startswith("evaluate/"):
+                continue
+            who = name.removeprefix("evaluate/")
+            label = cell.result["teacher"]
+            title = (
+                f"teacher, {label}"
+                if who == "teacher"
+                else "student before distillation"
+                if who == "student-none"
+                else f"student of {label} ({who.removeprefix('student-')})"
+            )
+            seen: dict[str, set[str]] = {}
+            for row in load_run(cell.path / path).samples():
+                prompts = seen.setdefault(row["task"], set())
+                if row["prompt"] in prompts or len(prompts) >= count:
+                    continue
+                prompts.add(row["prompt"])
+                entry = shown.setdefault(
+                    (row["task"], row["prompt"]),
+                    {"task": row["task"], "prompt": row["prompt"], "reference": row["reference"], "answers": []},
+                )
+                answer = {name: row[name] for name in ("text", "score", "finished", "style")}
+                entry["answers"].append({"who": title, **answer})
+    return list(shown.values())

@@ -1,0 +1,28 @@
+"""What distillknob raises when it can say what is wrong and how to mend it.
+
+Left out on purpose: a hierarchy by stage. A caller needs to know only whether the input was bad (exit code 2) or a
+run failed after a good start (exit code 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class DistillknobError(Exception):
+    """Base class of every error that distillknob raises on purpose."""
+
+
+class BadInputError(DistillknobError):
+    """The input can't be used. The message holds the value and the remedy; nothing has been written."""
+
+
+class RunFailedError(DistillknobError):
+    """A run that started well can't go on. The message says what is kept, and how to go on."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`", did you mean 'x'?"` for the known name closest to `name`, or `""` where none is close."""
+    matches = get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f", did you mean {matches[0]!r}?" if matches else ""

@@ -1,0 +1,229 @@
+"""What a model can do: pass@1 and pass@k by task, finished rate, failure modes, styles, paired differences.
+
+Every model is sampled at temperature 1 on the same held-out problems, which is how a student sees its teacher. All
+intervals are clustered by prompt. Left out on purpose: greedy decoding (a figure of another distribution), and LLM
+judges, which belong to tasks with graders of their own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distillknob.errors import BadInputError
+from distillknob.failure_modes import MODES, failure_mode
+from distillknob.generation import Sampling, generate
+from distillknob.models import LanguageModel, load_model, resolve
+from distillknob.runs import Run
+from distillknob.scoring import token_logprobs
+from distillknob.stats import Interval, interval, paired_difference, pass_at_k
+from distillknob.tasks import Task, get_task
+
+
+@dataclass
+class EvaluateConfig:
+    """Config of `evaluate`."""
+
+    models: list[str] = field(
+        default_factory=lambda: ["zoo:teacher", "zoo:student"],
+        metadata={"help": "Models: folders, hub ids or zoo:NAME. Differences are to the first one."},
+    )
+    tasks: list[str] = field(default_factory=lambda: ["math"], metadata={"help": "Tasks to evaluate on."})
+    split: str = field(default="test", metadata={"help": "Split of the tasks."})
+    problems: int = field(default=500, metadata={"help": "Problems a task."})
+    samples: int = field(default=16, metadata={"help": "Samples a problem, at temperature 1."})
+    k: int = field(default=16, metadata={"help": "k of pass@k; undefined where there are fewer samples."})
+    max_new_tokens: int | None = field(default=None, metadata={"help": "Default: the task's own longest."})
+    seed: int = field(default=0, metadata={"help": "Seed of problems and sampling."})
+
+    def __post_init__(self) -> None:
+        for name in ("models", "tasks"):
+            if not getattr(self, name):
+                raise BadInputError(f"{name} is empty: name at least one")
+        for name in ("problems", "samples", "k"):
+            if getattr(self, name) < 1:
+                raise BadInputError(f"{name}={getattr(self, name)}: must be at least 1")
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """One model on one task. Scores and rates are fractions; `scores_PN` are problems × samples, `modes` rates with
+    their intervals; `pass_at_k` is None where the task has no one right answer or there are fewer than k samples."""
+
+    task: str
+    scores_PN: np.ndarray
+    score: Interval
+    pass_at_1: Interval | None
+    pass_at_k: Interval | None
+    k: int
+    finished_rate: float
+    chance: float
+    modes: dict[str, Interval]
+    styles: dict[str, float]
+    rows: list[dict[str, Any]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures as `result.json` holds them."""
+        return {
+            "task": self.task,
+            "n_problems": int(self.scores_PN.shape[0]),
+            "n_samples": int(self.scores_PN.shape[1]),
+            "score": self.score.mean,
+            "interval": (self.pass_at_1 or self.score).as_list(),
+            "pass@1": (self.pass_at_1 or self.score).mean,
+            f"pass@{self.k}": None if self.pass_at_k is None else self.pass_at_k.mean,
+            f"pass@{self.k}_interval": None if self.pass_at_k is None else self.pass_at_k.as_list(),
+            "finished_rate": self.finished_rate,
+            "chance": self.chance,
+            "failure_modes": {m: {"rate": i.mean, "interval": i.as_list()} for m, i in self.modes.items()},
+            "styles": self.styles,
+        }
+
+    @property
+    def per_problem(self) -> np.ndarray:
+        """Mean score of each problem, [P]: what paired differences between models are made of."""
+        means: np.ndarray = self.scores_PN.mean(1)
+        return means
+
+
+def evaluate_task(
+    language_model: LanguageModel,
+    task: Task,
+    *,
+    split: str = "test",
+    problems: int = 500,
+    samples: int = 16,
+    k: int = 16,
+    max_new_tokens: int | None = None,
+    seed: int = 0,
+    modes: bool = True,
+    description: str = "evaluate",
+) -> TaskResult:
+    """Sample `samples` answers to each of `problems` problems at temperature 1 and grade them."""
+    examples = task.examples(split, problems, seed=seed)
+    drawn = generate(
+        language_model,
+        [task.messages(example) for example in examples],
+        samples,
+        Sampling(max_new_tokens=max_new_tokens or task.max_new_tokens, seed=seed),
+        description=f"{description}: {task.name}",
+    )
+    scores_PN = np.array(
+        [
+            [task.grade(sample.text, example.reference) for sample in row]
+            for example, row in zip(examples, drawn.completions, strict=True)
+        ]
+    )
+    right_PN = np.vectorize(task.is_right, otypes=[bool])(scores_PN)
+    prompts, flat, problem_of = drawn.flat()
+    rows = [
+        {
+            "task": task.name,
+            "prompt": examples[i].prompt,
+            "reference": examples[i].reference,
+            "text": sample.text,
+            "score": float(score),
+            "finished": sample.finished,
+            "style": task.style(sample.text),
+        }
+        for i, sample, score in zip(problem_of, flat, scores_PN.ravel(), strict=True)
+    ]
+    found_modes: dict[str, Interval] = {}
+    if modes:
+        logprobs = token_logprobs(
+            language_model, prompts, [sample.token_ids for sample in flat], description=f"confidence: {task.name}"
+        )
+        for row, logprob in zip(rows, logprobs, strict=True):
+            row["mean_logprob"] = float(logprob.mean())
+            row["failure_mode"] = failure_mode(task, row["text"], row["score"], row["mean_logprob"])
+        applicable = MODES if task.verifiable else MODES[:1]
+        found_modes = {m: interval([row["failure_mode"] == m for row in rows], problem_of) for m in applicable}
+    styles = Counter(row["style"] for row in rows)
+    pass_k = pass_at_k(samples, right_PN.sum(1), k) if task.verifiable and samples >= k else None
+    return TaskResult(
+        task=task.name,
+        scores_PN=scores_PN,
+        score=interval(scores_PN.ravel(), problem_of),
+        pass_at_1=interval(right_PN.ravel().astype(float), problem_of) if task.verifiable else None,
+        pass_at_k=None if pass_k is None else interval(pass_k),
+        k=k,
+        finished_rate=float(np.mean([sample.finished for sample in flat])),
+        chance=task.chance,
+        modes=found_modes,
+        styles={name: count / len(rows) for name, count in sorted(styles.items())},
+        rows=rows,
+    )
+
+
+def difference(a: TaskResult, b: TaskResult) -> Interval:
+    """Score of `b` minus score of `a` on the same problems, paired by problem."""
+    return paired_difference(a.per_problem, b.per_problem)
+
+
+def evaluate(config: EvaluateConfig, output: str | Path, *, resume: bool = False) -> Run:
+    """Evaluate models on tasks and return the run: figures in `result.json`, every sample in `samples.jsonl`."""
+    tasks = [get_task(name) for name in config.tasks]
+    for name in config.models:
+        resolve(name)
+    inputs = [Path(n).parent for n in config.models if (Path(n).parent / "manifest.json").exists()]
+    run = Run.open(output, "evaluate", asdict(config), inputs=inputs, resume=resume)
+    if run.complete:
+        return run
+    results: dict[str, dict[str, TaskResult]] = {}
+    for name in config.models:
+        language_model = load_model(name)
+        results[name] = {
+            task.name: evaluate_task(
+                language_model,
+                task,
+                split=config.split,
+                problems=config.problems,
+                samples=config.samples,
+                k=config.k,
+                max_new_tokens=config.max_new_tokens,
+                seed=config.seed,
+                description=Path(name).parent.name if Path(name).name == "model" else name,
+            )
+            for task in tasks
+        }
+    run.write_samples({"model": n, **row} for n, found in results.items() for r in found.values() for row in r.rows)
+    run.finish({"stage": "evaluate", **tables(results)})
+    return run
+
+
+def tables(results: dict[str, dict[str, TaskResult]]) -> dict[str, Any]:
+    """The figures by model and task, and the differences of every model to the first, as plain values."""
+    first, *others = results
+    return {
+        "models": [
+            {"model": name, "tasks": [result.as_dict() for result in found.values()]} for name, found in results.items()
+        ],
+        "differences": [
+            {"a": first, "b": other, "task": task, "difference": change.mean, "interval": change.as_list()}
+            for other in others
+            for task in results[first]
+            for change in [difference(results[first][task], results[other][task])]
+        ],
+    }
+
+
+def mean_scores(language_model: LanguageModel, tasks: Sequence[Task], *, problems: int, seed: int) -> dict[str, float]:
+    """Mean score by task from one sample a problem of the train split: a point of a learning curve."""
+    return {
+        task.name: evaluate_task(
+            language_model,
+            task,
+            split="train",
+            problems=problems,
+            samples=1,
+            seed=seed + 1,
+            modes=False,
+            description="curve",
+        ).score.mean
+        for task in tasks
+    }

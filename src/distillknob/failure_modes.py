@@ -1,0 +1,47 @@
+"""The paper's failure modes of misled students, by rules that anyone can apply again.
+
+A sample has at most one mode; the first rule that fits counts:
+
+1. local decoding degradation: the text repeats a run of 1 to 8 words at least three times over, or is empty;
+2. self-correction collapse (intrinsic hallucination): it writes something, but never commits to an answer;
+3. extrinsic hallucination: it commits to a wrong answer with confidence: the geometric mean of its tokens'
+   probabilities is at least `CONFIDENT`.
+
+A wrong answer without confidence is an ordinary error and has no mode. Rules 2 and 3 need one right answer, and are
+not applied to tasks without. The paper names the modes and gives no rules: these are ours.
+"""
+
+from __future__ import annotations
+
+import math
+
+from distillknob.tasks import Task
+
+MODES = ("local_decoding_degradation", "self_correction_collapse", "extrinsic_hallucination")
+CONFIDENT = 0.8
+REPEATS = 3
+LONGEST_RUN = 8
+
+
+def repeats_itself(text: str) -> bool:
+    """Does a run of 1 to 8 words stand at least three times in a row?"""
+    words = text.split()
+    for length in range(1, LONGEST_RUN + 1):
+        same = 0
+        for i in range(length, len(words)):
+            same = same + 1 if words[i] == words[i - length] else 0
+            if same >= length * (REPEATS - 1):
+                return True
+    return False
+
+
+def failure_mode(task: Task, text: str, score: float, mean_logprob: float) -> str | None:
+    """The failure mode of one completion, or None. `score` by the task's grader; `mean_logprob` in nats a token, under
+    the model that wrote it."""
+    if not text.strip() or repeats_itself(text):
+        return "local_decoding_degradation"
+    if not task.verifiable or task.is_right(score):
+        return None
+    if task.committed(text) is None:
+        return "self_correction_collapse"
+    return "extrinsic_hallucination" if mean_logprob >= math.log(CONFIDENT) else None

@@ -1,0 +1,139 @@
+"""Loading causal language models and their tokenizers, checked before any long work starts.
+
+A model is named by a folder, a hub id, or `zoo:NAME` for an embedded checkpoint. Knows no task. Left out on purpose:
+wrappers around transformers' own classes. What comes back is an ordinary model and an ordinary tokenizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from distillknob.errors import BadInputError, nearest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+ZOO = ("teacher", "student", "proxy", "student-other")
+
+
+class LanguageModel(NamedTuple):
+    """A model in evaluation mode and its tokenizer (padding on the left). Unpacks as `model, tokenizer`."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+def zoo_path(name: str) -> Path:
+    """The folder of an embedded checkpoint. Raises BadInputError with the nearest known name."""
+    if name not in ZOO:
+        raise BadInputError(f"no embedded checkpoint named {name!r}{nearest(name, ZOO)} Known: {', '.join(ZOO)}")
+    return Path(str(resources.files("distillknob") / "zoo" / "checkpoints" / name))
+
+
+def resolve(name: str) -> str:
+    """`name` as transformers loads it: `zoo:NAME` becomes its folder; folders are checked, hub ids pass through.
+
+    Raises BadInputError for a folder that isn't there or holds no checkpoint.
+    """
+    if name.startswith("zoo:"):
+        path = zoo_path(name.removeprefix("zoo:"))
+        if not (path / "config.json").exists():
+            raise BadInputError(f"the embedded checkpoint {name!r} is not in {path}: run `distillknob zoo build`")
+        return str(path)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").exists() and not (path / "adapter_config.json").exists():
+            found = ", ".join(sorted(p.name for p in path.iterdir())[:5]) or "nothing"
+            hint = f", did you mean {path / 'model'}?" if (path / "model" / "config.json").exists() else ""
+            raise BadInputError(f"{path} holds no checkpoint (no config.json; it holds {found}){hint}")
+        return str(path)
+    # "org/name" and "name" may be hub ids; anything else can only have been meant as a path.
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or path.exists():
+        raise BadInputError(f"there is no checkpoint folder {name!r}: give an existing folder, a hub id or zoo:NAME")
+    return name
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str, vocab_size: int) -> None:
+    """Raise BadInputError for a tokenizer that a stage could only fail on later: no eos, no pad, no chat template, or
+    more tokens than the model has embeddings (`vocab_size`)."""
+    if tokenizer.eos_token_id is None:
+        raise BadInputError(
+            f"the tokenizer of {name!r} has no eos token, so no answer could ever end: set tokenizer.eos_token and "
+            "save it beside the model"
+        )
+    if tokenizer.pad_token_id is None:
+        raise BadInputError(
+            f"the tokenizer of {name!r} has no pad token: set tokenizer.pad_token (to its eos token "
+            f"{tokenizer.eos_token!r}, if it has nothing better) and save it beside the model"
+        )
+    if tokenizer.chat_template is None:
+        raise BadInputError(
+            f"the tokenizer of {name!r} has no chat template, so a prompt can't be told from an answer: set "
+            "tokenizer.chat_template and save it beside the model"
+        )
+    if len(tokenizer) > vocab_size:
+        raise BadInputError(
+            f"the tokenizer of {name!r} has {len(tokenizer)} tokens but the model only {vocab_size} embeddings: they "
+            "don't belong together, or the model needs model.resize_token_embeddings(len(tokenizer))"
+        )
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint, padding on the left. Raises BadInputError if there is none."""
+    from transformers import AutoTokenizer
+
+    where = resolve(name)
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(where, padding_side="left")
+    except (OSError, ValueError) as error:
+        raise BadInputError(f"can't load a tokenizer from {name!r}: {first_line(error)}") from error
+    return tokenizer
+
+
+def load_model(name: str, *, dtype: str | None = None, device: str | None = None) -> LanguageModel:
+    """Load a model and its tokenizer, ready: checked, in evaluation mode, on `device` (default: the accelerator if
+    there is one). `dtype` defaults to the checkpoint's own on an accelerator and to float32 on a CPU.
+
+    Raises BadInputError for a checkpoint that isn't there or can't be used, with the remedy.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    where = resolve(name)
+    tokenizer = load_tokenizer(name)
+    try:
+        if not (Path(where) / "adapter_config.json").exists():
+            config = AutoConfig.from_pretrained(where).get_text_config()
+            check_tokenizer(tokenizer, name, config.vocab_size)
+        if device is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype or ("float32" if device == "cpu" else "auto"))
+    except (OSError, ValueError, KeyError) as error:
+        raise BadInputError(f"can't load a causal language model from {name!r}: {first_line(error)}") from error
+    check_tokenizer(tokenizer, name, model.get_input_embeddings().num_embeddings)
+    model.to(device).eval()
+    return LanguageModel(model, tokenizer)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, for a message of our own."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[dict[str, str]]]) -> list[list[int]]:
+    """Chat messages as token ids, by the tokenizer's own chat template, up to where the answer starts."""
+    ids: Any = tokenizer.apply_chat_template(
+        list(prompts), add_generation_prompt=True, tokenize=True, return_dict=True, padding=False
+    )
+    return [list(row) for row in ids["input_ids"]]
+
+
+def eos_ids(language_model: LanguageModel) -> list[int]:
+    """Every token that ends an answer: the tokenizer's eos and those of the model's generation config."""
+    model, tokenizer = language_model
+    ids = model.generation_config.eos_token_id if model.generation_config is not None else None
+    ids = [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
+    return sorted({tokenizer.eos_token_id, *ids})

@@ -1,0 +1,92 @@
+"""A page about one evaluation: each model's figures on each task."""
+
+from __future__ import annotations
+
+from distillknob.report.markup import (
+    Child,
+    Row,
+    Section,
+    bounds,
+    join,
+    mapping,
+    number,
+    percent,
+    percent_range,
+    rows,
+    table,
+    text,
+    with_range,
+)
+from distillknob.report.names import failure_name, ordered, series_style
+from distillknob.report.plots import Dot, dot_plot
+from distillknob.report.results import main_value, sample_size, with_range_text
+from distillknob.report.source import Source
+from distillknob.report.svg import Scale, figure
+
+
+def evaluation_section(source: Source) -> Section:
+    """The models of an evaluate run, in a table and side by side."""
+    title = "Models and tasks"
+    found = [
+        (text(model.get("model")), task)
+        for model in rows(source.main.result.get("models"))
+        for task in rows(model.get("tasks"))
+    ]
+    if not found:
+        return Section("result", title, None, source.nothing("no model has been evaluated"))
+    modes = ordered(mode for _, row in found for mode in mapping(row.get("failure_modes")))
+    body: list[list[Child]] = []
+    for model, row in found:
+        rates = [mapping(mapping(row.get("failure_modes")).get(mode)) for mode in modes]
+        body.append(
+            [
+                model,
+                text(row.get("task")),
+                with_range(percent(main_value(row)), percent_range(row.get("interval"))),
+                with_range_text(row, "pass@16"),
+                percent(row.get("finished_rate")),
+                percent(row.get("chance")),
+                *(with_range(percent(rate.get("rate")), percent_range(rate.get("interval"))) for rate in rates),
+            ]
+        )
+    head = ["Model", "Task", "Score or pass@1", "pass@16", "Finished", "Chance", *map(failure_name, modes)]
+    return Section("result", title, _sentence(found), join(_figure(found), table(head, body, numeric_from=2)))
+
+
+def _sentence(found: list[tuple[str, Row]]) -> str:
+    told = []
+    for task in ordered(row.get("task") for _, row in found):
+        own = [(main_value(row), model) for model, row in found if str(row.get("task")) == task]
+        scored = [(value, model) for value, model in own if value is not None]
+        if scored:
+            value, model = max(scored)
+            told.append(f"{percent(value)} on {task} ({model})")
+    return f"The best figures: {', '.join(told)}." if told else "No figure could be measured."
+
+
+def _figure(found: list[tuple[str, Row]]) -> Child:
+    models = ordered(model for model, _ in found)
+    panels = []
+    for task in ordered(row.get("task") for _, row in found):
+        own = [(model, row) for model, row in found if str(row.get("task")) == task]
+        dots = [
+            Dot(
+                name=f"model {models.index(model) + 1}",
+                value=main_value(row),
+                interval=bounds(row.get("interval")),
+                style=series_style(models.index(model)),
+                tip=f"{model}: {percent(main_value(row))} {percent_range(row.get('interval'))}",
+                second=number(row.get("pass@16")),
+                second_tip=f"{model}: pass@16 {percent(row.get('pass@16'))}",
+            )
+            for model, row in own
+        ]
+        chance = number(own[0][1].get("chance"))
+        tip = f"chance {percent(chance)}"
+        panels.append(dot_plot(task, [("", dots)], Scale(0, 1), x_label="score or pass@1", rule=chance, rule_tip=tip))
+    caption = (
+        "Filled marks: pass@1, or the mean score where a task can't be verified; hollow marks: pass@16; lines: 95 % "
+        f"intervals; dashed: chance. Behind each mark: {sample_size([row for _, row in found])}."
+    )
+    entries = [(*series_style(index), f"{index + 1}: {model}") for index, model in enumerate(models)]
+    return figure(panels, caption, entries)

@@ -1,0 +1,215 @@
+"""HTML and SVG as values that can't forget to escape, and numbers as a reader wants them.
+
+A plain `str` is text and is escaped wherever it goes; only `Html`, which `tag` makes, is markup. What a model wrote
+stays a `str` up to the last moment, so no text of a model can become markup.
+
+Left out on purpose: a template engine (a page of functions needs no second language, and a template escapes what its
+author remembers to escape).
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+Row = Mapping[str, Any]
+Bounds = tuple[float, float]
+
+MISSING = "–"
+_MINUS, _SPACE, _THIN = "\N{MINUS SIGN}", "\N{NO-BREAK SPACE}", "\N{NARROW NO-BREAK SPACE}"
+# What no HTML may hold: control characters, and surrogates, which can't be written as UTF-8 either. And the overrides
+# of the writing direction, with which a text can be made to read as another.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+_VOID = {"meta", "br", "hr"}
+
+
+class Html(str):
+    """Markup. Made by `tag`, `join` and `escape`; every other string is text."""
+
+    __slots__ = ()
+
+
+Child = str | None | Iterable["Child"]
+
+
+def escape(text: str) -> Html:
+    """`text` as markup that shows it."""
+    return Html(html.escape(_UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)))
+
+
+def join(*children: Child) -> Html:
+    """The children in a row: `Html` as it is, any other string escaped, None left out."""
+    parts: list[str] = []
+    for child in children:
+        if isinstance(child, Html):
+            parts.append(child)
+        elif isinstance(child, str):
+            parts.append(escape(child))
+        elif child is not None:
+            parts.append(join(*child))
+    return Html("".join(parts))
+
+
+def tag(name: str, *children: Child, **attributes: str | float | bool | None) -> Html:
+    """`<name …>children</name>`. `class_` and `text_anchor` become `class` and `text-anchor`; None and False vanish."""
+    parts = [name]
+    for key, value in attributes.items():
+        if value is None or value is False:
+            continue
+        attribute = key.rstrip("_").replace("_", "-")
+        if value is True:
+            parts.append(attribute)
+        else:
+            shown = value if isinstance(value, str) else f"{value:.2f}".rstrip("0").rstrip(".")
+            parts.append(f'{attribute}="{escape(shown)}"')
+    opening = f"<{' '.join(parts)}>"
+    return Html(opening if name in _VOID else f"{opening}{join(*children)}</{name}>")
+
+
+def table(head: Sequence[Child], body: Sequence[Sequence[Child]], *, numeric_from: int = 1, class_: str = "") -> Html:
+    """A table that scrolls sideways on a narrow screen; columns from `numeric_from` on are set as numbers."""
+
+    def kind(column: int) -> str | None:
+        return "num" if column >= numeric_from else None
+
+    header = tag("tr", [tag("th", cell, scope="col", class_=kind(i)) for i, cell in enumerate(head)])
+    rows = [tag("tr", [tag("td", cell, class_=kind(i)) for i, cell in enumerate(row)]) for row in body]
+    inner = tag("table", tag("thead", header), tag("tbody", rows), class_=class_ or None)
+    return tag("div", inner, class_="scroll", tabindex="0")
+
+
+def details(summary: Child, *body: Child, is_open: bool = False) -> Html:
+    """A part that the reader may open."""
+    return tag("details", tag("summary", summary), *body, open=is_open)
+
+
+def not_run(what: str, command: str) -> Html:
+    """Says that a part is missing, and how to get it."""
+    return tag("p", f"Not run: {what}. To run it: ", tag("code", command), class_="not-run")
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: its takeaway is one or two sentences made from the data."""
+
+    name: str
+    title: str
+    takeaway: Child
+    body: Html
+
+    def render(self) -> Html:
+        """The part with its heading, which the page's contents link to."""
+        takeaway = tag("p", self.takeaway, class_="takeaway") if self.takeaway else None
+        return tag("section", tag("h2", self.title), takeaway, self.body, id=self.name)
+
+
+def number(value: Any) -> float | None:
+    """`value` if it is a finite number, else None: JSON's null, NaN and whatever else stands there are undefined."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        result = float(value)
+    except OverflowError:  # an integer beyond what a float holds
+        return None
+    return result if math.isfinite(result) else None
+
+
+def bounds(value: Any) -> Bounds | None:
+    """`value` if it is an interval [low, high] of finite numbers, else None."""
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        return None
+    low, high = number(value[0]), number(value[1])
+    return None if low is None or high is None else (low, high)
+
+
+def is_row(value: Any) -> TypeGuard[Row]:
+    """Is `value` a mapping?"""
+    return isinstance(value, Mapping)
+
+
+def mapping(value: Any) -> Row:
+    """`value` if it is a mapping, else an empty one."""
+    return value if is_row(value) else {}
+
+
+def rows(value: Any) -> list[Row]:
+    """The mappings in the list `value`; none if it is no list."""
+    return [item for item in value if is_row(item)] if isinstance(value, list) else []
+
+
+def text(value: Any) -> str:
+    """`value` as text, the dash where there is none."""
+    if value is None or value == "":
+        return MISSING
+    return value if isinstance(value, str) else str(value)
+
+
+def decimal(value: Any, digits: int = 3) -> str:
+    """A number to `digits` significant digits."""
+    given = number(value)
+    if given is None:
+        return MISSING
+    if given != 0 and not 1e-4 <= abs(given) < 1e6:
+        shown = f"{given:.{digits - 1}e}".replace("e-0", "e-").replace("e+0", "e")
+    else:
+        places = digits - 1 - (math.floor(math.log10(abs(given))) if given else 0)
+        shown = f"{given:,.{max(places, 0)}f}"
+        shown = shown.rstrip("0").rstrip(".") if "." in shown else shown
+    return shown.replace("-", _MINUS).replace(",", _THIN)
+
+
+def count(value: Any) -> str:
+    """A whole number with its thousands set apart."""
+    given = number(value)
+    return MISSING if given is None else f"{given:,.0f}".replace(",", _THIN).replace("-", _MINUS)
+
+
+def percent(value: Any) -> str:
+    """A fraction as a percentage."""
+    given = number(value)
+    return MISSING if given is None else f"{100 * given:.1f}{_SPACE}%".replace("-", _MINUS)
+
+
+def points(value: Any) -> str:
+    """A difference of fractions, in percentage points, with its sign."""
+    given = number(value)
+    return MISSING if given is None else f"{100 * given:+.1f}".replace("-", _MINUS)
+
+
+def percent_range(value: Any) -> str:
+    """An interval of fractions, in percent; nothing where there is none."""
+    pair = bounds(value)
+    if pair is None:
+        return ""
+    return f"[{100 * pair[0]:.1f}, {100 * pair[1]:.1f}]".replace("-", _MINUS).replace(" ", _SPACE)
+
+
+def points_range(value: Any) -> str:
+    """An interval of differences, in percentage points; nothing where there is none."""
+    pair = bounds(value)
+    return "" if pair is None else f"[{points(pair[0])},{_SPACE}{points(pair[1])}]"
+
+
+def decimal_range(value: Any) -> str:
+    """An interval of numbers; nothing where there is none."""
+    pair = bounds(value)
+    return "" if pair is None else f"[{decimal(pair[0])},{_SPACE}{decimal(pair[1])}]"
+
+
+def with_range(value: str, interval: str) -> Html:
+    """A figure and, smaller, its interval."""
+    return join(value, tag("small", " ", interval, class_="range") if interval else None)
+
+
+def plural(amount: int, thing: str) -> str:
+    """`1 task`, `2 tasks`."""
+    return f"{amount} {thing}{'' if amount == 1 else 's'}"
+
+
+def listed(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else MISSING

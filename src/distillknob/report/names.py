@@ -1,0 +1,78 @@
+"""What things are called and which colour and shape they keep through the whole page.
+
+A teacher has one colour and one shape everywhere (its students too), so that a reader learns the code once. Tasks have
+another set, in the order in which the run names them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from distillknob.report.markup import MISSING, Row, number, text
+
+TEACHERS = ("none", "original", "distillable", "undistillable")
+DIRECTIONS = ("distillable", "undistillable")
+METHODS = {
+    "none": "no distillation",
+    "sft": "SFT",
+    "sft_verified": "verified SFT",
+    "sft_gold": "gold SFT",
+    "sft_best_of_n": "best-of-n SFT",
+    "gkd": "GKD",
+    "opd_rkl": "on-policy RKL",
+}
+FAILURE_MODES = {
+    "extrinsic_hallucination": "Extrinsic hallucination",
+    "self_correction_collapse": "Self-correction collapse",
+    "local_decoding_degradation": "Local decoding degradation",
+}
+_TEACHER_SHAPES = {"none": "square", "original": "circle", "distillable": "up", "undistillable": "down"}
+_SERIES_SHAPES = ("circle", "square", "diamond", "up", "down")
+_SERIES_COLOURS = 6
+
+
+def method_name(method: object) -> str:
+    """A method as a reader knows it; its own name where it is not one of ours."""
+    return METHODS.get(str(method), text(method))
+
+
+def failure_name(mode: str) -> str:
+    """A failure mode as the paper calls it."""
+    return FAILURE_MODES.get(mode, sentence(mode))
+
+
+def sentence(name: object) -> str:
+    """`wrong_trace_preference` as `Wrong trace preference`."""
+    words = text(name).replace("_", " ")
+    return words[:1].upper() + words[1:]
+
+
+def teacher_style(teacher: object) -> tuple[str, str]:
+    """Shape and class of a teacher and of its students."""
+    name = str(teacher)
+    return _TEACHER_SHAPES.get(name, "diamond"), f"of-{name}" if name in TEACHERS else "of-none"
+
+
+def series_style(index: int) -> tuple[str, str]:
+    """Shape and class of the series at `index`, for whatever is no teacher."""
+    return _SERIES_SHAPES[index % len(_SERIES_SHAPES)], f"series-{index % _SERIES_COLOURS}"
+
+
+def student_name(row: Row) -> str:
+    """What a student is called in a sentence or a table."""
+    teacher, method = text(row.get("teacher")), text(row.get("method"))
+    if teacher == "none":
+        return "student before distillation" if method == "none" else f"student by {method_name(method)}"
+    return f"student of {teacher}, {method_name(method)}"
+
+
+def signed_eta(value: object) -> str:
+    """η with its sign."""
+    eta = number(value)
+    return MISSING if eta is None else f"{eta:+g}".replace("-", "\N{MINUS SIGN}") if eta else "0"
+
+
+def ordered(found: Iterable[object], known: Sequence[str] = ()) -> list[str]:
+    """The distinct names found, known ones first in their order, the others as they came."""
+    names = list(dict.fromkeys(str(name) for name in found if name is not None))
+    return [name for name in known if name in names] + [name for name in names if name not in known]

@@ -1,0 +1,168 @@
+"""What came out, in tables: students, their differences, teachers.
+
+A difference is `b` minus `a`: what the student of `b` has above that of `a`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from distillknob.report.markup import (
+    MISSING,
+    Child,
+    Html,
+    Row,
+    Section,
+    count,
+    decimal,
+    details,
+    join,
+    listed,
+    number,
+    percent,
+    percent_range,
+    plural,
+    points,
+    points_range,
+    rows,
+    table,
+    tag,
+    text,
+    with_range,
+)
+from distillknob.report.names import METHODS, TEACHERS, method_name, signed_eta, teacher_style
+from distillknob.report.results import (
+    by_teacher,
+    chance_of,
+    distinct,
+    eta_of,
+    find,
+    is_verifiable,
+    main_value,
+    tasks_of,
+    trained,
+    where,
+    with_range_text,
+)
+from distillknob.report.source import Source
+from distillknob.report.students import students_figure, styles_part
+from distillknob.report.svg import swatch
+
+
+def outcome_section(source: Source) -> Section:
+    """The tables of students and teachers, and the students side by side."""
+    result = source.main.result
+    students, teachers = rows(result.get("students")), rows(result.get("teachers"))
+    if not students and not teachers:
+        return Section("result", "Students and teachers", None, source.nothing("no student has been evaluated"))
+    tasks = tasks_of(result)
+    # A sweep has its knob curve: all its η and seeds would be no plot to look at, and a table to be opened at will.
+    is_sweep = source.main.stage == "sweep"
+    shown = students_table(result, students, tasks)
+    body = [
+        None if is_sweep else students_figure(result, tasks),
+        tag("h3", "Students"),
+        details(f"Students by teacher, method and seed, each on {plural(len(tasks), 'task')}", shown)
+        if is_sweep
+        else shown,
+        differences_table(result),
+        tag("h3", "Teachers"),
+        teachers_table(result, teachers, tasks),
+        styles_part(result, tasks),
+    ]
+    return Section("result", "Students and teachers", budget_sentence(students), join(body))
+
+
+def budget_sentence(students: Sequence[Row]) -> str:
+    """Were the students trained alike?"""
+    own = trained(students)
+    if not own:
+        return "No student has been distilled."
+    who = plural(len({(str(row.get("teacher")), *_key(row)) for row in own}), "distilled student")
+    shown = [("tokens", count), ("steps", count), ("learning_rate", decimal)]
+    budgets = {name: {show(row.get(name)) for row in own} for name, show in shown}
+    differing = [name.replace("_", " ") for name, values in budgets.items() if len(values) > 1]
+    if differing:
+        return f"The {who} did not all have the same budget: they differ in {listed(differing)}."
+    tokens, steps, rate = (next(iter(budgets[name])) for name, _ in shown)
+    return f"The {who} had the same budget: {tokens} tokens, {steps} steps, learning rate {rate}."
+
+
+def _key(row: Row) -> tuple[str, str, str]:
+    return str(row.get("method")), str(row.get("eta")), str(row.get("seed"))
+
+
+def students_table(result: Row, students: Sequence[Row], tasks: Sequence[str]) -> Html:
+    """One row a student, one column a task."""
+    many_seeds = len(distinct(students, "seed")) > 1
+    body: list[list[Child]] = []
+    for method in distinct(students, "method", list(METHODS)):
+        own = by_teacher(where(students, method=method))
+        for teacher, key in dict.fromkeys((str(row.get("teacher")), _key(row)) for row in own):
+            _, eta, seed = key
+            cells = where(own, teacher=teacher, eta=eta, seed=seed)
+            shape, css = teacher_style(teacher)
+            line: list[Child] = [join(swatch(shape, css), tag("strong", teacher)), method_name(method)]
+            line += [signed_eta(eta_of(cells[0]))] + ([seed] if many_seeds else [])
+            line += [_cell(result, task, find(cells, task=task)) for task in tasks]
+            body.append(line)
+    heads = [f"{task}: {'pass@1' if is_verifiable(result, task) else 'score'}" for task in tasks]
+    return table(["Teacher", "Method", "η", *(["Seed"] if many_seeds else []), *heads], body, numeric_from=2)
+
+
+def _cell(result: Row, task: str, row: Row | None) -> Child:
+    if row is None:
+        return MISSING
+    more = [
+        f"pass@16 {with_range_text(row, 'pass@16')}" if number(row.get("pass@16")) is not None else None,
+        f"finished {percent(row.get('finished_rate'))} · chance {percent(chance_of(result, task, row))}",
+        f"{count(row.get('n_problems'))} problems, {count(row.get('n_samples'))} samples",
+    ]
+    shown = with_range(percent(main_value(row)), percent_range(row.get("interval")))
+    return join(tag("div", shown, class_="figure"), [tag("div", line, class_="more") for line in more if line])
+
+
+def differences_table(result: Row) -> Html | None:
+    """The paired differences between students."""
+    found = rows(result.get("differences"))
+    if not found:
+        return None
+    body: list[list[Child]] = [
+        [
+            text(row.get("task")),
+            method_name(row.get("method")),
+            f"{text(row.get('b'))} − {text(row.get('a'))}",
+            with_range(points(row.get("difference")), points_range(row.get("interval"))),
+        ]
+        for row in found
+    ]
+    shown = table(["Task", "Method", "Students of", "Difference, points"], body, numeric_from=3)
+    return details(f"{plural(len(found), 'paired difference')} between students", shown)
+
+
+def teachers_table(result: Row, teachers: Sequence[Row], tasks: Sequence[str]) -> Html:
+    """One row a teacher and task, with the paired difference to the original."""
+    if not teachers:
+        return tag("p", "No teacher has been evaluated.", class_="not-run")
+    many_seeds = len(distinct(teachers, "seed")) > 1
+    body: list[list[Child]] = []
+    for task in tasks:
+        for row in by_teacher(where(teachers, task=task)):
+            shape, css = teacher_style(row.get("teacher"))
+            body.append(
+                [
+                    task,
+                    join(swatch(shape, css), tag("strong", text(row.get("teacher")))),
+                    signed_eta(eta_of(row)),
+                    *([text(row.get("seed"))] if many_seeds else []),
+                    with_range(percent(main_value(row)), percent_range(row.get("interval"))),
+                    with_range(points(row.get("difference")), points_range(row.get("difference_interval"))),
+                    percent(row.get("finished_rate")),
+                    percent(chance_of(result, task, row)),
+                    f"{count(row.get('n_problems'))} / {count(row.get('n_samples'))}",
+                ]
+            )
+    head = ["Task", "Teacher", "η", *(["Seed"] if many_seeds else []), "Score", "To the original, points", "Finished"]
+    shown = table([*head, "Chance", "Problems / samples"], body, numeric_from=2)
+    many_rows = len(distinct(teachers, "teacher", TEACHERS)) * len(tasks) < len(teachers)
+    return details(f"{len(body)} scores of teachers", shown) if many_rows else shown

@@ -1,0 +1,128 @@
+"""One self-contained HTML page from a run directory.
+
+The page loads nothing: style and plots are inside it, there is no script, and a content security policy forbids both
+should any ever slip in. It is made again from the run's files at any time, also while the run is still going.
+
+Left out on purpose: JavaScript (`<details>` opens, `<title>` explains) and web fonts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from distillknob.errors import BadInputError
+from distillknob.report.answers import failures_section, samples_section
+from distillknob.report.evaluation import evaluation_section
+from distillknob.report.headline import headline
+from distillknob.report.markup import Html, details, join, mapping, plural, tag, text
+from distillknob.report.outcome import outcome_section
+from distillknob.report.provenance import provenance_section
+from distillknob.report.source import Source, read_source
+from distillknob.report.sweep import cells_section, knob_section
+from distillknob.report.training import calibration_section, learning_section
+from distillknob.report.traps import traps_section
+from distillknob.runs import atomic_write
+
+REPORT = "report.html"
+_TITLES = {
+    "demo": "Distillation report",
+    "sweep": "The knob curve",
+    "diagnose": "Diagnosis of a pair",
+    "calibrate": "Calibration of a teacher",
+    "distill": "Distillation of a student",
+    "evaluate": "Evaluation",
+}
+_SECTIONS = {
+    "demo": (outcome_section, traps_section, calibration_section, learning_section, failures_section, samples_section),
+    "sweep": (knob_section, outcome_section, failures_section, cells_section),
+    "diagnose": (traps_section,),
+    "calibrate": (calibration_section,),
+    "distill": (learning_section,),
+    "evaluate": (evaluation_section,),
+}
+
+
+def build_report(run_dir: Path, output: Path | None = None) -> Path:
+    """Write the page about the run in `run_dir` to `output` (default: `report.html` inside it) and return its path.
+
+    A run that has not finished, or lacks parts, gets a page that says so. Raises BadInputError if `run_dir` is no run
+    directory, if no page is known for its stage, or if `output` can't be written.
+    """
+    run_dir = Path(run_dir)
+    target = run_dir / REPORT if output is None else Path(output)
+    if target.is_dir():
+        raise BadInputError(f"the report's path {target} is a directory: give a file, such as {target / REPORT}")
+    source = read_source(run_dir)
+    if source.main.stage not in _SECTIONS:
+        raise BadInputError(
+            f"{run_dir} holds a {source.main.stage!r} run, of which there is no report: give a run of one of "
+            f"{', '.join(_SECTIONS)}"
+        )
+    page = render(source)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInputError(f"can't make {target.parent} for the page: {error.strerror}. Give another path") from error
+    atomic_write(target, page.encode())
+    return target
+
+
+def render(source: Source) -> Html:
+    """The whole page."""
+    sections = [make(source) for make in (*_SECTIONS[source.main.stage], provenance_section)]
+    title = _TITLES[source.main.stage]
+    policy = "default-src 'none'; style-src 'unsafe-inline'"
+    # Style is raw text in HTML: it is read as it stands, so it is not escaped.
+    style = Html(files("distillknob.report").joinpath("report.css").read_text(encoding="utf-8"))
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=policy),
+        tag("meta", name_="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name_="color-scheme", content="light dark"),
+        tag("title", f"{title} · distillknob"),
+        tag("style", style),
+    )
+    links = [tag("a", one.name.capitalize(), href=f"#{one.name}") for one in sections]
+    contents = tag("nav", links, aria_label="Contents")
+    body = tag("body", _header(source, title), contents, tag("main", [one.render() for one in sections]), _footer())
+    return join(Html("<!doctype html>\n"), tag("html", head, body, lang="en"), "\n")
+
+
+def _header(source: Source, title: str) -> Html:
+    result = source.main.result
+    pair = mapping(result.get("pair"))
+    names = [text(Path(str(pair[key])).name) for key in ("teacher", "student") if pair.get(key)]
+    told, tiles = headline(result) if source.main.stage == "demo" else ([], None)
+    return tag(
+        "header",
+        tag("p", "distillknob ", tag("span", source.main.stage), class_="brand"),
+        tag("h1", title),
+        tag("p", " → ".join(names), class_="pair") if names else None,
+        tag("p", " ".join(told), class_="lede") if told else None,
+        tiles,
+        _state(source),
+        _problems(source.problems()),
+        class_="top",
+    )
+
+
+def _state(source: Source) -> Html | None:
+    if source.main.finished:
+        return None
+    told = "This run has not finished; the page shows what is there. To go on: "
+    return tag("p", told, tag("code", source.resume_command()), class_="not-run")
+
+
+def _problems(lines: Sequence[str]) -> Html | None:
+    if not lines:
+        return None
+    told = f"{plural(len(lines), 'part')} of the run could not be read"
+    return details(told, tag("ul", [tag("li", line) for line in lines]))
+
+
+def _footer() -> Html:
+    told = "Made by distillknob. Intervals are 95 %, clustered by prompt. This page loads nothing from the network."
+    return tag("footer", told)

@@ -1,0 +1,103 @@
+"""Reading the rows of a result: students, teachers, their tasks, and which of them the headline is about.
+
+A student is told by pass@1 where the task can be verified and by its mean score elsewhere; both are fractions of the
+best, so both are shown in percent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from distillknob.report.markup import Row, count, mapping, number, percent, percent_range, rows
+from distillknob.report.names import METHODS, TEACHERS, ordered
+
+
+def where(found: Sequence[Row], **wanted: object) -> list[Row]:
+    """The rows with all these values, compared as text: a name that a damaged file turned into a number is a name."""
+    return [row for row in found if all(str(row.get(key)) == str(value) for key, value in wanted.items())]
+
+
+def find(found: Sequence[Row], **wanted: object) -> Row | None:
+    """The first row with all these values."""
+    return next(iter(where(found, **wanted)), None)
+
+
+def distinct(found: Sequence[Row], key: str, known: Sequence[str] = ()) -> list[str]:
+    """The values of `key`, known ones first."""
+    return ordered((row.get(key) for row in found), known)
+
+
+def trained(students: Sequence[Row]) -> list[Row]:
+    """The students that were distilled."""
+    return [row for row in students if row.get("method") not in (None, "none")]
+
+
+def by_teacher(found: Sequence[Row]) -> list[Row]:
+    """The rows in the order of their teachers."""
+    return [row for name in distinct(found, "teacher", TEACHERS) for row in where(found, teacher=name)]
+
+
+def main_value(row: Row) -> float | None:
+    """The figure that tells how good a student or teacher is: pass@1 where there is one, else the mean score."""
+    first = number(row.get("pass@1"))
+    return first if first is not None else number(row.get("score"))
+
+
+def eta_of(row: Row) -> float | None:
+    """η of the row's teacher; the original stands at 0."""
+    return 0.0 if row.get("teacher") == "original" else number(row.get("eta"))
+
+
+def tasks_of(result: Row) -> list[str]:
+    """The run's tasks in its own order, then any other that its rows name."""
+    named = result.get("tasks")
+    return distinct(
+        [*rows(result.get("students")), *rows(result.get("teachers"))],
+        "task",
+        [str(task) for task in named] if isinstance(named, list) else (),
+    )
+
+
+def is_verifiable(result: Row, task: str) -> bool:
+    """Is pass@1 told for the task? As the result says; where it doesn't, as its students show."""
+    told = mapping(result.get("verifiable")).get(task)
+    if isinstance(told, bool):
+        return told
+    return any(number(row.get("pass@1")) is not None for row in where(rows(result.get("students")), task=task))
+
+
+def chance_of(result: Row, task: str, row: Row | None = None) -> float | None:
+    """What guessing scores on `task`."""
+    own = number(row.get("chance")) if row is not None else None
+    return own if own is not None else number(mapping(result.get("chance")).get(task))
+
+
+def focus(result: Row) -> tuple[str, str] | None:
+    """The task and method that the headline tells: the first verifiable task, and the method with the most teachers."""
+    students = trained(rows(result.get("students")))
+    tasks = [task for task in tasks_of(result) if where(students, task=task)]
+    if not tasks:
+        return None
+    task = next((task for task in tasks if is_verifiable(result, task)), tasks[0])
+    methods = distinct(where(students, task=task), "method", ("gkd", *METHODS))
+
+    def teachers(method: str) -> int:
+        return len(distinct(where(students, task=task, method=method), "teacher"))
+
+    return task, max(methods, key=teachers)
+
+
+def with_range_text(row: Row, key: str, range_key: str | None = None) -> str:
+    """A figure of the row and its interval, as text."""
+    return f"{percent(row.get(key))} {percent_range(row.get(range_key or f'{key}_interval'))}".strip()
+
+
+def sample_size(found: Sequence[Row]) -> str:
+    """How much stands behind each figure: `500 problems, 8 000 samples`."""
+    told = []
+    for key, what in (("n_problems", "problems"), ("n_samples", "samples")):
+        numbers = sorted({value for row in found if (value := number(row.get(key))) is not None})
+        if numbers:
+            span = [count(value) for value in numbers[:: max(len(numbers) - 1, 1)]]
+            told.append(f"{' to '.join(span)} {what}")
+    return ", ".join(told) or "an unknown number of problems"

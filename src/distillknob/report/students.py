@@ -1,0 +1,164 @@
+"""What came out, in figures: the students side by side, and the styles that teachers and students write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from distillknob.report.markup import (
+    Html,
+    Row,
+    bounds,
+    join,
+    listed,
+    mapping,
+    number,
+    percent,
+    percent_range,
+    rows,
+    tag,
+    text,
+)
+from distillknob.report.names import (
+    METHODS,
+    TEACHERS,
+    method_name,
+    ordered,
+    sentence,
+    series_style,
+    student_name,
+    teacher_style,
+)
+from distillknob.report.plots import Bar, Dot, dot_plot, share_plot
+from distillknob.report.results import (
+    by_teacher,
+    chance_of,
+    distinct,
+    focus,
+    is_verifiable,
+    main_value,
+    sample_size,
+    where,
+    with_range_text,
+)
+from distillknob.report.svg import Entry, Scale, figure
+
+
+def row_name(row: Row) -> str:
+    """The student's name in a plot whose heading has the method."""
+    if row.get("teacher") != "none":
+        return text(row.get("teacher"))
+    return "before" if row.get("method") == "none" else "no teacher"
+
+
+def student_legend(students: Sequence[Row]) -> list[Entry]:
+    """An entry for the students of each teacher."""
+    return [
+        (*teacher_style(teacher), "no teacher" if teacher == "none" else f"student of {teacher}")
+        for teacher in distinct(students, "teacher", TEACHERS)
+    ]
+
+
+def students_figure(result: Row, tasks: Sequence[str]) -> Html | None:
+    """Each student's pass@1 and pass@16 with their intervals, a panel a task."""
+    students = rows(result.get("students"))
+    panels = []
+    for task in tasks:
+        own = where(students, task=task)
+        groups = []
+        for method in distinct(own, "method", list(METHODS)):
+            dots = [_dot(row) for row in by_teacher(where(own, method=method))]
+            groups.append(("" if method == "none" else method_name(method), dots))
+        if not any(dot.value is not None or dot.second is not None for _, dots in groups for dot in dots):
+            continue
+        chance = chance_of(result, task, own[0])
+        label = "pass@1 (filled), pass@16 (hollow)" if is_verifiable(result, task) else "mean score"
+        tip = f"chance {percent(chance)}"
+        panels.append(dot_plot(task, groups, Scale(0, 1), x_label=label, rule=chance, rule_tip=tip))
+    if not panels:
+        return None
+    caption = (
+        "How far apart the students of the teachers are. Filled marks: pass@1 (the mean score where a task can't be "
+        "verified); hollow marks: pass@16; lines: 95 % intervals, clustered by problem; dashed: chance. Behind each "
+        f"mark: {sample_size(students)}."
+    )
+    return figure(panels, caption, [*student_legend(students), ("dashed", "chance", "chance")])
+
+
+def _dot(row: Row) -> Dot:
+    who = student_name(row)
+    return Dot(
+        name=row_name(row),
+        value=main_value(row),
+        interval=bounds(row.get("interval")),
+        style=teacher_style(row.get("teacher")),
+        tip=f"{who}: {percent(main_value(row))} {percent_range(row.get('interval'))}",
+        second=number(row.get("pass@16")),
+        second_interval=bounds(row.get("pass@16_interval")),
+        second_tip=f"{who}: pass@16 {with_range_text(row, 'pass@16')}",
+    )
+
+
+def styles_part(result: Row, tasks: Sequence[str]) -> Html | None:
+    """Which of a task's right styles the teachers and their students write; None where no task has several.
+
+    Of the students, those by the headline's method: it is the teachers that differ. A row for each seed and η of a
+    sweep would be no plot to look at, so the first is drawn.
+    """
+    chosen = focus(result)
+    method = chosen[1] if chosen else "none"
+    drawn = []
+    for task in tasks:
+        teachers = _first_of_each(where(rows(result.get("teachers")), task=task))
+        own = where(rows(result.get("students")), task=task)
+        students = [*_first_of_each(where(own, method="none")), *_first_of_each(where(own, method=method))]
+        groups = [("Teachers", teachers), (f"Students, {method_name(method)}", students)]
+        if len({name for _, found in groups for row in found for name in _shares(row)}) > 1:
+            drawn.append((task, groups))
+    if not drawn:
+        return None
+    styles = ordered(name for _, groups in drawn for _, found in groups for row in found for name in _shares(row))
+    css = {name: series_style(index)[1] for index, name in enumerate(styles)}
+    panels = []
+    for task, groups in drawn:
+        bars = [
+            (heading, [Bar(row_name(row), _parts(row, styles, css)) for row in found if _shares(row)])
+            for heading, found in groups
+        ]
+        panels.append(share_plot(task, bars, x_label="share of the samples"))
+    told = " ".join(filter(None, (_styles_sentence(task, groups[0][1]) for task, groups in drawn)))
+    everyone = [row for _, groups in drawn for _, found in groups for row in found]
+    caption = (
+        "Which way of writing an answer each teacher and its student uses: does calibration move the teacher between "
+        f"them, and do its students follow? Behind each bar: {sample_size(everyone)}."
+    )
+    shown = figure(panels, caption, [("square", css[name], sentence(name)) for name in styles])
+    return join(tag("h3", "Styles they write"), tag("p", told, class_="takeaway") if told else None, shown)
+
+
+def _first_of_each(found: Sequence[Row]) -> list[Row]:
+    return [where(found, teacher=name)[0] for name in distinct(found, "teacher", TEACHERS)]
+
+
+def _shares(row: Row) -> dict[str, float]:
+    return {str(name): share for name, value in mapping(row.get("styles")).items() if (share := number(value))}
+
+
+def _parts(row: Row, styles: Sequence[str], css: dict[str, str]) -> list[tuple[str, str, float]]:
+    shares = _shares(row)
+    return [(sentence(name), css[name], shares[name]) for name in styles if name in shares]
+
+
+def _styles_sentence(task: str, teachers: Sequence[Row]) -> str:
+    """The style in whose share the teachers differ most."""
+    shares = [(text(row.get("teacher")), _shares(row)) for row in teachers]
+    names = ordered(name for _, own in shares for name in own)
+    if len(shares) < 2 or not names:
+        return ""
+
+    def spread(name: str) -> float:
+        values = [own.get(name, 0.0) for _, own in shares]
+        return max(values) - min(values)
+
+    name = max(names, key=spread)
+    told = [f"{percent(own.get(name, 0.0))} ({teacher})" for teacher, own in shares]
+    return f"On {task}, the teachers differ most in “{sentence(name).lower()}”: {listed(told)} of their answers."

@@ -1,0 +1,263 @@
+"""How it got there: the calibration of the teachers and the learning curves of the students.
+
+Left out on purpose: smoothing. A curve shows what was logged; where the log has null, the line breaks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from distillknob.report.markup import (
+    Child,
+    Html,
+    Row,
+    Section,
+    count,
+    decimal,
+    details,
+    join,
+    listed,
+    mapping,
+    not_run,
+    number,
+    percent,
+    plural,
+    points,
+    points_range,
+    rows,
+    table,
+    tag,
+    text,
+    with_range,
+)
+from distillknob.report.names import (
+    DIRECTIONS,
+    METHODS,
+    TEACHERS,
+    method_name,
+    ordered,
+    series_style,
+    signed_eta,
+    teacher_style,
+)
+from distillknob.report.plots import Series, line_plot, whole_percent
+from distillknob.report.source import RunData, Source
+from distillknob.report.svg import Number, Scale, figure
+
+_CURVES = (
+    ("task_score", "task score", True),
+    ("anchor_kl", "KL to the original, nats", False),
+    ("log_ratio", "log-ratio to the target, nats", False),
+    ("anchor_beta", "weight of the anchor, β", False),
+)
+
+
+def calibration_section(source: Source) -> Section:
+    """Both directions side by side: score, anchor, log-ratio and weight over the steps."""
+    title = "Calibrating the teacher"
+    runs = {name: source.calibrate[name] for name in ordered(source.calibrate, DIRECTIONS)}
+    wanted = DIRECTIONS if source.main.stage == "demo" else ()
+    pair, etas = mapping(source.main.result.get("pair")), mapping(source.main.result.get("eta"))
+    of_pair = {"teacher": pair.get("teacher"), "target": pair.get("target")}
+    absent = [
+        not_run(
+            f"the calibration of the {name} teacher",
+            source.command("calibrate", f"calibrate-{name}", **of_pair, eta=etas.get(name)),
+        )
+        for name in wanted
+        if name not in runs
+    ]
+    if not runs:
+        return Section("calibration", title, None, join(absent or tag("p", "No calibration.", class_="not-run")))
+    body = join(absent, calibration_figure(runs), [_calibration_end(name, run) for name, run in runs.items()])
+    return Section("calibration", title, " ".join(_calibration_sentence(name, run) for name, run in runs.items()), body)
+
+
+def _column(metrics: Sequence[Row], key: str) -> tuple[list[Number], list[Number]]:
+    """Steps and values of the lines that hold `key`, undefined ones included."""
+    own = [row for row in metrics if key in row]
+    return [number(row.get("step")) for row in own], [number(row.get(key)) for row in own]
+
+
+def calibration_figure(runs: Mapping[str, RunData]) -> Html | None:
+    """One row of panels a quantity, one column a direction, on common axes."""
+    if not any(run.metrics for run in runs.values()):
+        return tag("p", "The calibration has logged no step yet.", class_="not-run")
+    tasks = ordered(
+        key.removeprefix("task_score/")
+        for run in runs.values()
+        for row in run.metrics
+        for key in row
+        if key.startswith("task_score/")
+    )
+    x = Scale.fit([step for run in runs.values() for step in _column(run.metrics, "step")[1]], include=(0,))
+    panels: list[Html] = []
+    for key, label, is_score in _CURVES:
+        columns = {name: _column(run.metrics, key) for name, run in runs.items()}
+        parts = {name: [_column(run.metrics, f"{key}/{task}") for task in tasks] for name, run in runs.items()}
+        together = [*columns.values(), *(part for group in parts.values() for part in group)]
+        values = [value for _, ys in together for value in ys]
+        if not any(value is not None for value in values):
+            continue
+        y = Scale.fit(values, include=(1.0,) if is_score else (0.0,))
+        for name, (xs, ys) in columns.items():
+            series = [
+                Series(task, series_style(index), *column, marked=False)
+                for index, (task, column) in enumerate(zip(tasks, parts[name], strict=True))
+            ]
+            series.append(Series("all tasks" if is_score else label, teacher_style(name), xs, ys, css="thick"))
+            kept = number(runs[name].result.get("kept_step"))
+            panels.append(
+                line_plot(
+                    f"{name}: {label}",
+                    series,
+                    x,
+                    y,
+                    x_label="step",
+                    y_format=whole_percent if is_score else decimal,
+                    value_format=percent if is_score else decimal,
+                    columns=((kept, "kept", f"kept: step {decimal(kept)}"),),
+                    height=190,
+                )
+            )
+    entries = [(*teacher_style(name), name) for name in runs]
+    entries += [("line", series_style(index)[1], f"score on {task}") for index, task in enumerate(tasks)]
+    steps = listed([count(len(run.metrics)) for run in runs.values()])
+    caption = (
+        "Each quantity of the calibration on the same axes in both directions: the score should stay level while the "
+        f"log-ratio moves with the sign of η. Dotted: the step that was kept. {steps} logged steps."
+    )
+    return figure(panels, caption, [*entries, ("dashed", "kept", "kept step")], columns=2)
+
+
+def _ends(run: RunData, key: str) -> tuple[float, float] | None:
+    values = [value for value in _column(run.metrics, key)[1] if value is not None]
+    return (values[0], values[-1]) if len(values) > 1 else None
+
+
+def _calibration_sentence(name: str, run: RunData) -> str:
+    """Where the log-ratio went, what became of the score, and how it ended."""
+    result = run.result
+    told = f"{name.capitalize()} (η = {signed_eta(result.get('eta', run.run.config.get('eta')))}):"
+    ratio, score = _ends(run, "log_ratio"), _ends(run, "task_score")
+    parts = []
+    if ratio is not None:
+        parts.append(f"the log-ratio to the target went from {decimal(ratio[0])} to {decimal(ratio[1])} nats")
+    if score is not None:
+        parts.append(f"the task score from {percent(score[0])} to {percent(score[1])}")
+    if not result:
+        parts.append("the run has no result yet")
+    elif result.get("outcome") == "stopped":
+        parts.append(
+            f"the guard stopped it ({text(result.get('reason'))}) and step {count(result.get('kept_step'))} was kept"
+        )
+    else:
+        done, kept = count(result.get("steps")), count(result.get("kept_step"))
+        parts.append(f"all {done} steps were done and step {kept} was kept")
+    return f"{told} {', '.join(parts)}."
+
+
+def _calibration_end(name: str, run: RunData) -> Html | None:
+    """What the guard measured and did."""
+    guard, events = rows(run.result.get("guard")), rows(run.result.get("events"))
+    body: list[Child] = []
+    if guard:
+        lines: list[list[Child]] = [
+            [
+                text(row.get("task")),
+                percent(row.get("before")),
+                percent(row.get("after")),
+                with_range(points(row.get("difference")), points_range(row.get("interval"))),
+            ]
+            for row in guard
+        ]
+        body.append(table(["Task", "Before", "After", "Difference, points"], lines))
+    if events:
+        body.append(tag("ul", [tag("li", f"Step {count(row.get('step'))}: {text(row.get('what'))}") for row in events]))
+    if not body:
+        return None
+    tolerance = number(run.result.get("tolerance"))
+    told = f", tolerance {decimal(100 * tolerance)} of 100 points" if tolerance is not None else ""
+    counted = f"{plural(len(guard), 'task')}, {plural(len(events), 'event')}"
+    return details(f"Guard of the {name} teacher{told}: {counted}", *body)
+
+
+def learning_section(source: Source) -> Section:
+    """The students' scores over their training."""
+    title = "How the students learned"
+    if not source.distill:
+        pair = mapping(source.main.result.get("pair"))
+        command = source.command("distill", "distill-original-gkd", method="gkd", **dict(pair))
+        return Section("learning", title, None, not_run("distillation", command))
+    order = ordered(source.distill, [f"{teacher}/{method}" for method in METHODS for teacher in TEACHERS])
+    runs = {name: source.distill[name] for name in order}
+    keys = ordered(key for run in runs.values() for row in run.metrics for key in row if key.startswith("eval/"))
+    return Section("learning", title, _learning_sentence(runs, keys), learning_figure(runs, keys))
+
+
+def _who(name: str) -> tuple[str, str]:
+    teacher, _, method = name.partition("/")
+    return teacher, method
+
+
+def _legend_name(teacher: str) -> str:
+    return f"student of {teacher}" if teacher in TEACHERS[1:] else teacher
+
+
+def learning_figure(runs: Mapping[str, RunData], keys: Sequence[str]) -> Html:
+    """A panel a task and one for the loss, a line a student; methods differ by dash."""
+    methods = ordered(_who(name)[1] for name in runs)
+    x = Scale.fit([step for run in runs.values() for step in _column(run.metrics, "step")[1]], include=(0,))
+    panels, drawn = [], 0
+    for key in [*keys, "loss"]:
+        is_loss = key == "loss"
+        series = []
+        for name, run in runs.items():
+            teacher, method = _who(name)
+            xs, ys = _column(run.metrics, key)
+            if any(value is not None for value in ys):
+                who = f"{teacher}, {method_name(method)}"
+                css = f"dash-{methods.index(method) % 4}"
+                series.append(Series(who, teacher_style(teacher), xs, ys, css=css, marked=not is_loss))
+        if not series:
+            continue
+        drawn += sum(len(one.ys) for one in series)
+        values = [value for one in series for value in one.ys]
+        y = Scale.fit(values) if is_loss else Scale.fit(values, include=(0.0,))
+        panels.append(
+            line_plot(
+                "training loss" if is_loss else key.removeprefix("eval/"),
+                series,
+                x,
+                y,
+                x_label="step",
+                y_format=decimal if is_loss else whole_percent,
+                value_format=decimal if is_loss else percent,
+            )
+        )
+    if not panels:
+        return tag("p", "No step has been logged yet.", class_="not-run")
+    teachers = ordered((_who(name)[0] for name in runs), TEACHERS)
+    entries = [(*teacher_style(teacher), _legend_name(teacher)) for teacher in teachers]
+    if len(methods) > 1:
+        entries += [("line", f"plain dash-{index % 4}", method_name(method)) for index, method in enumerate(methods)]
+    caption = (
+        "Scores on held-out problems while the students train: do they rise, or fall back, with the sign of their "
+        f"teacher's η? {count(drawn)} logged values of {plural(len(runs), 'student')}."
+    )
+    return figure(panels, caption, entries)
+
+
+def _learning_sentence(runs: Mapping[str, RunData], keys: Sequence[str]) -> str:
+    """Where each student of the first task's curve began and ended."""
+    for key in keys:
+        told = []
+        for name, run in runs.items():
+            ends = _ends(run, key)
+            if ends is not None:
+                teacher, method = _who(name)
+                whose = f"{_legend_name(teacher)}, {method_name(method)}"
+                told.append(f"{percent(ends[0])} to {percent(ends[1])} ({whose})")
+        if told:
+            return f"On {key.removeprefix('eval/')}, the students went from {listed(told)}."
+    return "No learning curve was logged; the training loss alone is shown."

@@ -1,0 +1,175 @@
+"""The traps of a pair before any calibration: pilot table, per-token scatter, tail share, findings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from distillknob.report.findings import by_severity, finding_card, findings_sentence
+from distillknob.report.markup import (
+    MISSING,
+    Child,
+    Html,
+    Row,
+    Section,
+    bounds,
+    count,
+    decimal,
+    decimal_range,
+    join,
+    listed,
+    mapping,
+    not_run,
+    number,
+    percent,
+    percent_range,
+    plural,
+    rows,
+    table,
+    tag,
+    text,
+    with_range,
+)
+from distillknob.report.names import sentence, series_style
+from distillknob.report.plots import WIDE, Series, line_plot, whole_percent
+from distillknob.report.results import distinct, find, where
+from distillknob.report.scatter import scatter_figure, scatter_sentence
+from distillknob.report.source import Source
+from distillknob.report.svg import Scale, figure
+
+_KL = {"forward_kl": "forward KL", "reverse_kl": "reverse KL"}
+
+
+def traps_section(source: Source) -> Section:
+    """What makes this pair hard to distil."""
+    title = "The traps of this pair"
+    if source.diagnose is None:
+        pair = mapping(source.main.result.get("pair"))
+        command = source.command("diagnose", "diagnose", teacher=pair.get("teacher"), student=pair.get("student"))
+        return Section("traps", title, None, not_run("the traps of this pair", command))
+    result = source.diagnose.result
+    if not result:
+        told = f"The diagnosis in {source.diagnose.path} has no result yet: it is running, or it stopped."
+        return Section("traps", title, None, tag("p", told, class_="not-run"))
+    pilot, scatter, tail = rows(result.get("pilot")), rows(result.get("scatter")), rows(result.get("tail"))
+    findings = rows(result.get("findings"))
+    body = [
+        _part("Pilot: which divergence, on whose text", pilot_sentence(pilot), pilot_table(pilot)),
+        _part("Where the token KL comes from", scatter_sentence(scatter), scatter_figure(scatter)),
+        _part("How much of it lies in the tail", tail_sentence(tail), tail_figure(tail)),
+        _part("Findings", None, tag("div", [finding_card(row) for row in by_severity(findings)], class_="cards"))
+        if findings
+        else None,
+    ]
+    return Section("traps", title, findings_sentence(findings), join(*body))
+
+
+def _part(title: str, takeaway: str | None, body: Html | None) -> Html | None:
+    if body is None:
+        return None
+    return join(tag("h3", title), tag("p", takeaway, class_="takeaway") if takeaway else None, body)
+
+
+def pilot_table(pilot: Sequence[Row]) -> Html | None:
+    """One row a divergence, one column a task."""
+    if not pilot:
+        return None
+    tasks = distinct(pilot, "task")
+    body: list[list[Child]] = []
+    for level in distinct(pilot, "level", ("token", "sequence")):
+        for direction in distinct(where(pilot, level=level), "direction"):
+            for policy in distinct(where(pilot, level=level, direction=direction), "policy"):
+                own = where(pilot, level=level, direction=direction, policy=policy)
+                kind = [sentence(level), _KL.get(direction, direction), policy.replace("_", "-")]
+                cells = [_pilot_cell(find(own, task=task)) for task in tasks]
+                body.append([*kind, text(own[0].get("unit")), *cells])
+    return table(["Level", "Direction", "Text", "Unit", *tasks], body, numeric_from=4)
+
+
+def _pilot_cell(row: Row | None) -> Child:
+    if row is None:
+        return MISSING
+    value = with_range(decimal(row.get("value")), decimal_range(row.get("interval")))
+    return join(tag("div", value), tag("div", f"n = {count(row.get('n'))}", class_="more"))
+
+
+def pilot_sentence(pilot: Sequence[Row]) -> str:
+    """Which task has the lowest token KL, and how much less sure off-policy reverse KL is."""
+    told = []
+    forward = [
+        (value, text(row.get("task")))
+        for row in where(pilot, level="token", direction="forward_kl", policy="on_policy")
+        if (value := number(row.get("value"))) is not None
+    ]
+    if len(forward) > 1:
+        (low, lowest), (high, highest) = min(forward), max(forward)
+        told.append(
+            f"On-policy, the token-level forward KL is lowest on {lowest} ({decimal(low)} nats a token) and highest on "
+            f"{highest} ({decimal(high)})."
+        )
+    ratios = []
+    for task in distinct(pilot, "task"):
+        reverse = where(pilot, task=task, level="sequence", direction="reverse_kl")
+        on, off = (_width(find(reverse, policy=policy)) for policy in ("on_policy", "off_policy"))
+        if on and off is not None:
+            ratios.append((off / on, task))
+    if ratios:
+        ratio, task = max(ratios)
+        told.append(
+            f"The interval of the sequence-level reverse KL is off-policy {decimal(ratio, 2)} times as wide as "
+            f"on-policy where they differ most ({task})."
+        )
+    return " ".join(told)
+
+
+def _width(row: Row | None) -> float | None:
+    pair = bounds(row.get("interval")) if row is not None else None
+    return None if pair is None else pair[1] - pair[0]
+
+
+def tail_figure(tail: Sequence[Row]) -> Html | None:
+    """The share of the token KL outside the top K, a line a task."""
+    usable = [row for row in tail if (number(row.get("k")) or 0) > 0 and number(row.get("share")) is not None]
+    if not usable:
+        return None
+    tasks = distinct(usable, "task")
+    ks = sorted({k for row in usable if (k := number(row.get("k"))) is not None})
+    series = []
+    for index, task in enumerate(tasks):
+        own = sorted(where(usable, task=task), key=lambda row: number(row.get("k")) or 0)
+        spread = [bounds(row.get("interval")) for row in own]
+        ys = [number(row.get("share")) for row in own]
+        series.append(Series(task, series_style(index), [number(row.get("k")) for row in own], ys, spread))
+    ends = [end for one in series for pair in one.spread if pair for end in pair]
+    y = Scale.fit([*(value for one in series for value in one.ys), *ends], include=(0,))
+    panel = line_plot(
+        "outside the top K",
+        series,
+        Scale.fit(ks, log=True),
+        y,
+        x_label="K",
+        y_label="share of the token KL",
+        x_ticks=[(k, count(k)) for k in ks],
+        y_format=whole_percent,
+        value_format=percent,
+        width=WIDE,
+    )
+    caption = (
+        "How much of the token KL is left out when only the teacher's K likeliest tokens are compared: the later a "
+        f"line falls, the more of the KL is tail. Upright lines: 95 % intervals. {len(usable)} shares of "
+        f"{plural(len(tasks), 'task')}."
+    )
+    return figure([panel], caption, [(*one.style, one.name) for one in series])
+
+
+def tail_sentence(tail: Sequence[Row]) -> str:
+    """The share outside the smallest K."""
+    known = [row for row in tail if number(row.get("k")) is not None and number(row.get("share")) is not None]
+    if not known:
+        return ""
+    smallest = min(number(row.get("k")) or 0 for row in known)
+    told = [
+        f"{percent(row.get('share'))} {percent_range(row.get('interval'))} on {text(row.get('task'))}"
+        for row in known
+        if number(row.get("k")) == smallest
+    ]
+    return f"Of the token KL, there lie outside the teacher's top {count(smallest)}: {listed(told)}."

@@ -1,0 +1,30 @@
+"""Reading the answer out of a completion.
+
+Left out on purpose: symbolic mathematics. The embedded tasks have exact answers; tasks with LaTeX answers use
+math-verify.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+
+ANSWER = re.compile(r"Answer:[ \t]*([^\n]*)")
+
+
+def committed_answer(completion: str) -> str | None:
+    """The text after the last "Answer:", without a closing full stop; None where the completion never commits."""
+    found = ANSWER.findall(completion)
+    if not found:
+        return None
+    answer = found[-1].strip().rstrip(".").strip()
+    return answer or None
+
+
+def same_answer(answer: str, reference: str) -> bool:
+    """Equal up to case and surrounding space, or equal as plain decimal numbers."""
+    first, second = answer.strip().casefold(), reference.strip().casefold()
+    if first == second:
+        return True
+    number = re.compile(r"[-+]?\d{1,50}(\.\d{1,50})?", re.ASCII)
+    return bool(number.fullmatch(first) and number.fullmatch(second)) and Decimal(first) == Decimal(second)

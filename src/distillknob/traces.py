@@ -1,0 +1,105 @@
+"""The traces that a student is trained on when it doesn't write its own: where they come from, and which are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from distillknob.errors import BadInputError
+from distillknob.generation import Sample, Sampling, generate
+from distillknob.models import LanguageModel
+from distillknob.scoring import answer_ids, sequence_logprob
+from distillknob.tasks import Task
+from distillknob.tasks.base import Example
+
+Source = Literal["teacher", "teacher_verified", "teacher_best_of_n", "gold", "none"]
+
+
+@dataclass(frozen=True)
+class TraceOptions:
+    """`candidates`: samples of the teacher a problem, of which a verified source keeps one."""
+
+    candidates: int = 8
+    max_new_tokens: int | None = None
+    seed: int = 0
+
+
+def make_traces(
+    source: Source,
+    tasks: Sequence[Task],
+    problems: int,
+    student: LanguageModel,
+    teacher: LanguageModel | None,
+    target: LanguageModel | None,
+    options: TraceOptions,
+) -> list[dict[str, Any]]:
+    """One row a problem of the train split: `prompt` (messages), `task`, `completion` (text) and `completion_ids` (of
+    the student's tokenizer, the eos included where the trace ended).
+
+    Sources: the teacher's first sample, right or wrong; its first right one of `candidates`; the right one of
+    `candidates` that `target` finds likeliest (selection as opposed to calibration); the data set's own solution; or
+    none, where the student writes every trace itself.
+    Problems for which the teacher has no right sample are left out. Raises BadInputError where none remains.
+    """
+    rows = []
+    for task in tasks:
+        examples = task.examples("train", problems, seed=options.seed)
+        if source == "none":
+            chosen = [(e, Sample("", [], finished=False)) for e in examples]
+        elif source == "gold":
+            chosen = [(e, Sample(e.gold_solution, [], finished=True)) for e in examples]
+        else:
+            if teacher is None:
+                raise BadInputError(f"traces from {source!r} need a teacher")
+            chosen = _from_teacher(source, task, examples, teacher, target, options)
+        if not chosen:
+            raise BadInputError(
+                f"the teacher has no right sample on any of {len(examples)} problems of {task.name!r}: raise candidates "
+                f"(now {options.candidates}), or use method sft, which needs none"
+            )
+        shared = teacher is not None and teacher.tokenizer.get_vocab() == student.tokenizer.get_vocab()
+        # The very tokens that the teacher drew where the tokenizers agree: the text may have other, rarer spellings.
+        ids = (
+            [sample.token_ids for _, sample in chosen]
+            if shared and source not in ("gold", "none")
+            else answer_ids(student, [s.text for _, s in chosen], [s.finished for _, s in chosen])
+        )
+        rows += [
+            {"prompt": task.messages(e), "task": task.name, "completion": s.text, "completion_ids": i}
+            for (e, s), i in zip(chosen, ids, strict=True)
+        ]
+    return rows
+
+
+def _from_teacher(
+    source: Source,
+    task: Task,
+    examples: Sequence[Example],
+    teacher: LanguageModel,
+    target: LanguageModel | None,
+    options: TraceOptions,
+) -> list[tuple[Example, Sample]]:
+    n = 1 if source == "teacher" else options.candidates
+    sampling = Sampling(max_new_tokens=options.max_new_tokens or task.max_new_tokens, seed=options.seed)
+    prompts = [task.messages(example) for example in examples]
+    samples = generate(teacher, prompts, n, sampling, description=f"traces: {task.name}").completions
+    if source == "teacher":
+        return [(example, row[0]) for example, row in zip(examples, samples, strict=True)]
+    right = [
+        [s for s in row if s.finished and task.is_right(task.grade(s.text, e.reference))]
+        for e, row in zip(examples, samples, strict=True)
+    ]
+    if source == "teacher_verified":
+        return [(example, row[0]) for example, row in zip(examples, right, strict=True) if row]
+    if target is None:
+        raise BadInputError("traces from 'teacher_best_of_n' need a target: its likelihood chooses the best")
+    flat = [(i, sample) for i, row in enumerate(right) for sample in row]
+    likelihood = sequence_logprob(
+        target, [prompts[i] for i, _ in flat], [s.text for _, s in flat], [True] * len(flat), description="best of n"
+    ).tolist()
+    best: dict[int, tuple[float, Sample]] = {}
+    for (i, sample), value in zip(flat, likelihood, strict=True):
+        if i not in best or value > best[i][0]:
+            best[i] = (value, sample)
+    return [(examples[i], sample) for i, (_, sample) in sorted(best.items())]

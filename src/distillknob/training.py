@@ -1,0 +1,142 @@
+"""What the two training stages share: their config as plain values, their log, their bar, and saving a model.
+
+Left out on purpose: a training loop. Both stages are TRL Trainers; these are callbacks and small functions around them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from distillknob.config import resolved
+from distillknob.errors import RunFailedError
+from distillknob.models import LanguageModel
+from distillknob.progress import progress
+from distillknob.runs import Run, atomic_directory
+
+# Where a run is kept doesn't belong to what it is.
+_PLACES = {"output_dir", "logging_dir", "run_name", "hub_model_id", "disable_tqdm"}
+
+
+def plain_config(config: Any) -> dict[str, Any]:
+    """What stands in `config.yaml`: our own fields, and the inherited ones that differ from their defaults."""
+    default = type(config)()
+    given = {
+        field.name: getattr(config, field.name)
+        for field in dataclasses.fields(config)
+        if field.init and field.name not in _PLACES and getattr(config, field.name) != getattr(default, field.name)
+    }
+    kept = resolved(type(config), given)
+    return {name: value for name, value in kept.items() if name not in _PLACES}
+
+
+def on_this_machine(config: TrainingArguments) -> None:
+    """Fill in what depends on the machine before TRL does: bf16 needs an accelerator (on a CPU it is emulated)."""
+    if config.bf16 is None and not torch.cuda.is_available():
+        config.bf16 = False
+
+
+class RunLogger(TrainerCallback):
+    """Writes what the Trainer logs into the run's metrics.jsonl, under our names, one object a step."""
+
+    def __init__(self, run: Run, names: Mapping[str, str]):
+        self.run, self.names = run, names
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not logs or "train_runtime" in logs:  # the Trainer's own summary at the end
+            return
+        row: dict[str, Any] = {"step": state.global_step}
+        for name, value in logs.items():
+            row[self.names.get(name, name)] = float(value) if isinstance(value, str | float | int) else value
+        self.run.log(**row)
+
+
+class StageProgress(TrainerCallback):
+    """A bar over the steps with the time left and a few metrics; quiet where stderr is no terminal."""
+
+    def __init__(self, description: str, shown: Mapping[str, str]):
+        self.description, self.shown = description, shown
+        self.bar: Any = None
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            self.bar = progress(self.description, state.max_steps, unit="step", initial=state.global_step)
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.bar is not None:
+            self.bar.update(1)
+
+    def on_log(
+        self, args: Any, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        if self.bar is not None and logs:
+            self.bar.set_postfix({label: f"{float(logs[k]):.3g}" for k, label in self.shown.items() if k in logs})
+
+    def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+class FiniteLoss(TrainerCallback):
+    """Ends a run whose loss or gradient is NaN or infinite, before the weights are lost in a checkpoint."""
+
+    def __init__(self, run: Run):
+        self.run = run
+
+    def on_log(
+        self, args: Any, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        broken = [k for k in ("loss", "grad_norm") if k in (logs or {}) and not math.isfinite(float((logs or {})[k]))]
+        if broken:
+            raise RunFailedError(
+                f"{' and '.join(broken)} not finite at step {state.global_step}: the checkpoints before it are kept in "
+                f"{args.output_dir}. Lower the learning rate, or look at that step's samples"
+            )
+
+
+def add_callbacks(trainer: Any, *callbacks: TrainerCallback) -> None:
+    """Put our callbacks in place of transformers' bar and printer, which write their logs to stdout."""
+    trainer.remove_callback(ProgressCallback)
+    trainer.remove_callback(PrinterCallback)
+    for callback in callbacks:
+        trainer.add_callback(callback)
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest whole Trainer checkpoint in a folder, or None."""
+    whole = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").exists()]
+    return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
+
+
+def save_model(language_model: LanguageModel, folder: Path, card: str) -> None:
+    """Save weights (safetensors), tokenizer and model card, the whole folder or nothing."""
+    with atomic_directory(folder) as partial:
+        language_model.model.save_pretrained(partial)
+        language_model.tokenizer.save_pretrained(partial)
+        (partial / "README.md").write_text(card, encoding="utf-8")
+
+
+def quiet_libraries() -> None:
+    """Bars and notices of the libraries, which would drown the stage's own, off; warnings and errors stay on stderr."""
+    import datasets
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    if not sys.stderr.isatty():
+        logging.set_verbosity_error()

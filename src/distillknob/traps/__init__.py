@@ -1,0 +1,24 @@
+"""Why a pair will fail: each trap is one file that turns scored tensors into a `Finding`.
+
+`diagnose` runs the stage: it samples, scores and asks every trap. Traps themselves never see a model.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from distillknob.traps.finding import Finding
+
+if TYPE_CHECKING:
+    from distillknob.traps.stage import DiagnoseConfig, diagnose
+
+__all__ = ["DiagnoseConfig", "Finding", "diagnose"]
+
+
+def __getattr__(name: str) -> Any:
+    # The stage loads models; whoever wants a Finding alone shouldn't pay for that.
+    if name in ("DiagnoseConfig", "diagnose"):
+        from distillknob.traps import stage
+
+        return getattr(stage, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,40 @@
+"""What a trap says: a value with its interval, how bad that is, why, and what to do about it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from distillknob.stats import Interval
+
+Severity = Literal["none", "low", "medium", "high"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One trap on one task. `interval` is 95 %, clustered by prompt; `n` counts prompts. Not applicable: value NaN."""
+
+    name: str
+    task: str | None
+    value: float
+    interval: tuple[float, float]
+    unit: str
+    n: int
+    severity: Severity
+    cause: str
+    remedy: str
+    applicable: bool = True
+    plot: dict[str, Any] | None = field(default=None, compare=False)
+
+
+def graded(interval: Interval, low: float, medium: float, high: float) -> Severity:
+    """Severity by the lower bound of the interval: a trap has to be there beyond its noise."""
+    if math.isnan(interval.low) or interval.low < low:
+        return "none"
+    return "low" if interval.low < medium else "medium" if interval.low < high else "high"
+
+
+def not_applicable(name: str, task: str | None, why: str) -> Finding:
+    """A trap that can't be asked about here, and why."""
+    return Finding(name, task, math.nan, (math.nan, math.nan), "", 0, "none", why, "", applicable=False)

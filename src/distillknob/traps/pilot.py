@@ -1,0 +1,57 @@
+"""The pilot table: token- and sequence-level × forward and reverse × on- and off-policy KL, by task.
+
+Token-level values are exact means over the visited tokens. Sequence-level ones are Monte Carlo: from its own policy's
+samples the plain mean of the log-ratio (k1); from the other policy's samples the self-normalised importance-weighted
+mean, whose effective sample size is told, because it is what breaks (the paper's off-policy instability).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from distillknob.stats import interval
+from distillknob.traps.scored import PolicySample
+
+
+def pilot_rows(samples: Sequence[PolicySample]) -> list[dict[str, Any]]:
+    """Eight rows a task: level, direction, policy, task, value, interval, unit, n (prompts), effective sample size."""
+    rows = []
+    for sample in samples:
+        for direction, values_N in (("forward_kl", sample.forward_kl_N), ("reverse_kl", sample.reverse_kl_N)):
+            mean = interval(values_N.numpy(), sample.prompt_N.numpy(), proportion=False)
+            rows.append(_row("token", direction, sample, mean.mean, mean.as_list(), "nats/token", mean.n))
+        log_ratio_A = sample.per_answer(sample.teacher_logprob_N) - sample.per_answer(sample.student_logprob_N)
+        on_policy = sample.policy == "on_policy"
+        for direction, sign in (("forward_kl", 1.0), ("reverse_kl", -1.0)):
+            term_A = sign * log_ratio_A
+            if (direction == "reverse_kl") == on_policy:  # sampled from the distribution that the KL averages over
+                mean = interval(term_A.numpy(), sample.prompt_A.numpy(), proportion=False)
+                rows.append(_row("sequence", direction, sample, mean.mean, mean.as_list(), "nats/sequence", mean.n))
+                continue
+            weight_A = torch.softmax(term_A, 0)  # self-normalised importance weights
+            value = float((weight_A * term_A).sum())
+            # Linearised (delta-method) contributions of the ratio estimator, for a clustered interval around it.
+            influence_A = len(term_A) * weight_A * (term_A - value)
+            spread = interval(influence_A.numpy(), sample.prompt_A.numpy(), proportion=False)
+            bounds = [value + spread.low - spread.mean, value + spread.high - spread.mean]
+            row = _row("sequence", direction, sample, value, bounds, "nats/sequence", spread.n)
+            rows.append({**row, "effective_samples": float(1 / weight_A.square().sum()), "samples": len(term_A)})
+    return rows
+
+
+def _row(
+    level: str, direction: str, sample: PolicySample, value: float, bounds: list[float], unit: str, n: int
+) -> dict[str, Any]:
+    return {
+        "level": level,
+        "direction": direction,
+        "policy": sample.policy,
+        "task": sample.task,
+        "value": value,
+        "interval": bounds,
+        "unit": unit,
+        "n": n,
+    }

@@ -1,0 +1,48 @@
+"""The scored tensors that traps read, and nothing else: no trap ever sees a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class PolicySample:
+    """Answers of one policy to one task, scored by teacher and student at every token.
+
+    `prompt_A` numbers the prompt of each answer; the other fields ending in _N have one entry a token, `answer_N` its
+    answer. Divergences in nats; `*_by_k_NK` the part carried by the teacher's `ks[j]` likeliest tokens.
+    """
+
+    task: str
+    policy: str  # "on_policy": the student's own answers; "off_policy": the teacher's
+    prompt_A: torch.Tensor
+    answer_N: torch.Tensor
+    token_N: torch.Tensor
+    forward_kl_N: torch.Tensor
+    reverse_kl_N: torch.Tensor
+    teacher_logprob_N: torch.Tensor
+    student_logprob_N: torch.Tensor
+    forward_kl_by_k_NK: torch.Tensor
+    ks: tuple[int, ...]
+
+    @property
+    def prompt_N(self) -> torch.Tensor:
+        """The prompt of each token."""
+        return self.prompt_A[self.answer_N]
+
+    def per_answer(self, values_N: torch.Tensor) -> torch.Tensor:
+        """Sums over each answer's tokens, [A]."""
+        return torch.zeros(len(self.prompt_A), dtype=torch.float64).index_add_(0, self.answer_N, values_N.double())
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Candidate answers to one task, each right or wrong, with their likelihood under the teacher (nats)."""
+
+    task: str
+    prompt_A: torch.Tensor
+    right_A: torch.Tensor  # bool
+    logprob_A: torch.Tensor  # summed over the answer's tokens
+    tokens_A: torch.Tensor  # their number

@@ -1,0 +1,150 @@
+"""The stage `diagnose`: sample both policies, score every token under teacher and student, ask every trap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distillknob.errors import BadInputError
+from distillknob.generation import Sample, Sampling, generate
+from distillknob.models import LanguageModel, load_model, resolve
+from distillknob.runs import Run
+from distillknob.scoring import answer_ids, score_pair, token_logprobs
+from distillknob.tasks import Example, Task, get_task
+from distillknob.traps.pilot import pilot_rows
+from distillknob.traps.scored import Candidates, PolicySample
+from distillknob.traps.signal_sparsity import signal_sparsity
+from distillknob.traps.tail_noise import scatter_rows, tail_noise, tail_rows
+from distillknob.traps.teacher_gap import wrong_trace_preference
+
+
+@dataclass
+class DiagnoseConfig:
+    """Config of `diagnose`."""
+
+    teacher: str = field(default="zoo:teacher", metadata={"help": "Teacher: folder, hub id or zoo:NAME."})
+    student: str = field(default="zoo:student", metadata={"help": "Student before distillation."})
+    tasks: list[str] = field(default_factory=lambda: ["math"], metadata={"help": "Tasks to sample prompts from."})
+    problems: int = field(default=150, metadata={"help": "Problems a task, from its train split."})
+    samples: int = field(default=2, metadata={"help": "Samples a problem and policy for the divergences."})
+    candidates: int = field(default=16, metadata={"help": "Student answers a problem for wrong-trace preference."})
+    ks: list[int] = field(
+        default_factory=lambda: [1, 5, 50, 500], metadata={"help": "K of the KL over the teacher's top-K; V is added."}
+    )
+    max_new_tokens: int | None = field(default=None, metadata={"help": "Default: the task's own longest."})
+    seed: int = field(default=0, metadata={"help": "Seed of problems and sampling."})
+
+    def __post_init__(self) -> None:
+        for name in ("problems", "samples", "candidates"):
+            if getattr(self, name) < 1:
+                raise BadInputError(f"{name}={getattr(self, name)}: must be at least 1")
+        if not self.ks or min(self.ks) < 1:
+            raise BadInputError(f"ks={self.ks}: give at least one K, each 1 or more")
+        if not self.tasks:
+            raise BadInputError("tasks is empty: name at least one, e.g. math")
+
+
+def diagnose(config: DiagnoseConfig, output: str | Path, *, resume: bool = False) -> Run:
+    """Measure the traps of a pair that shares a tokenizer and return the run. Raises BadInputError before any work."""
+    tasks = [get_task(name) for name in config.tasks]
+    names = (config.teacher, config.student)
+    for name in names:
+        resolve(name)
+    teacher, student = (load_model(name) for name in names)
+    if teacher.tokenizer.get_vocab() != student.tokenizer.get_vocab():
+        raise BadInputError(
+            f"{config.teacher!r} and {config.student!r} have different tokenizers: token-level divergences need one"
+        )
+    inputs = [Path(name).parent for name in names if (Path(name).parent / "manifest.json").exists()]
+    run = Run.open(output, "diagnose", asdict(config), inputs=inputs, resume=resume)
+    if run.complete:
+        return run
+    vocabulary = min(m.model.get_output_embeddings().weight.size(0) for m in (teacher, student))
+    ks = sorted({min(k, vocabulary) for k in config.ks} | {vocabulary})
+    result: dict[str, list[Any]] = {"pilot": [], "scatter": [], "tail": [], "findings": []}
+    for task in tasks:
+        examples = task.examples("train", config.problems, seed=config.seed)
+        answers = _draw(student, task, examples, max(config.candidates, config.samples), config)
+        candidates = _candidates(task, examples, answers, teacher)
+        own = [row[: config.samples] for row in answers]
+        on_policy = _policy_sample(task, examples, "on_policy", own, teacher, student, ks)
+        traces = _draw(teacher, task, examples, config.samples, config)
+        off_policy = _policy_sample(task, examples, "off_policy", traces, teacher, student, ks)
+        result["pilot"] += pilot_rows([on_policy, off_policy])
+        result["scatter"] += scatter_rows(off_policy, lambda token: teacher.tokenizer.decode([token]))
+        result["tail"] += tail_rows(off_policy)
+        result["findings"] += [
+            asdict(finding)
+            for finding in (
+                tail_noise(off_policy),
+                signal_sparsity(off_policy),
+                wrong_trace_preference(candidates, "sum"),
+                wrong_trace_preference(candidates, "mean"),
+            )
+        ]
+        run.log(task=task.name, findings=len(result["findings"]))
+    run.finish({"stage": "diagnose", "teacher": config.teacher, "student": config.student, **result})
+    return run
+
+
+def _draw(
+    language_model: LanguageModel, task: Task, examples: Sequence[Example], n: int, config: DiagnoseConfig
+) -> list[list[Sample]]:
+    sampling = Sampling(max_new_tokens=config.max_new_tokens or task.max_new_tokens, seed=config.seed)
+    prompts = [task.messages(example) for example in examples]
+    return generate(language_model, prompts, n, sampling, description=f"diagnose: {task.name}").completions
+
+
+def _policy_sample(
+    task: Task,
+    examples: Sequence[Example],
+    policy: str,
+    drawn: Sequence[Sequence[Sample]],
+    teacher: LanguageModel,
+    student: LanguageModel,
+    ks: Sequence[int],
+) -> PolicySample:
+    """Answers of one policy, scored at every token under both models."""
+    rows = [(i, answer) for i, row in enumerate(drawn) for answer in row]
+    pair = score_pair(
+        teacher,
+        student,
+        [task.messages(examples[i]) for i, _ in rows],
+        [answer.token_ids for _, answer in rows],
+        ks,
+        description=f"score: {task.name} {policy}",
+    )
+    return PolicySample(
+        task=task.name,
+        policy=policy,
+        prompt_A=torch.tensor([i for i, _ in rows]),
+        answer_N=pair.answer_N,
+        token_N=pair.token_N,
+        forward_kl_N=pair.forward_kl_N,
+        reverse_kl_N=pair.reverse_kl_N,
+        teacher_logprob_N=pair.teacher_logprob_N,
+        student_logprob_N=pair.student_logprob_N,
+        forward_kl_by_k_NK=pair.forward_kl_by_k_NK,
+        ks=pair.ks,
+    )
+
+
+def _candidates(
+    task: Task, examples: Sequence[Example], drawn: Sequence[Sequence[Sample]], teacher: LanguageModel
+) -> Candidates:
+    """The student's finished answers, right or wrong, judged by the teacher."""
+    rows = [(i, answer) for i, row in enumerate(drawn) for answer in row if answer.finished]
+    ids = answer_ids(teacher, [answer.text for _, answer in rows], [True] * len(rows))
+    logprobs = token_logprobs(teacher, [task.messages(examples[i]) for i, _ in rows], ids, description="candidates")
+    right = [task.is_right(task.grade(answer.text, examples[i].reference)) for i, answer in rows]
+    return Candidates(
+        task=task.name,
+        prompt_A=torch.tensor([i for i, _ in rows], dtype=torch.long),
+        right_A=torch.tensor(right, dtype=torch.bool),
+        logprob_A=torch.tensor([float(t.sum()) for t in logprobs]),
+        tokens_A=torch.tensor([len(t) for t in logprobs]),
+    )

@@ -1,0 +1,234 @@
+"""Who may import whom. The table below is the rule; a module that isn't in it fails until it is.
+
+Every import counts: at the top, inside a function, under TYPE_CHECKING, by `importlib.import_module("…")`.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "distillknob"
+ANY = frozenset({"*"})
+# `traps.diagnose` is what the package `traps` calls its stage.
+STAGES = frozenset({"calibrate", "distill", "evaluate", "traps.stage", "traps.diagnose", "attack", "demo", "sweep"})
+PARTS = frozenset({"errors", "progress", "stats", "runs", "config", "tasks", "models", "generation", "scoring"})
+LOSSES = frozenset({"divergence_kernel", "divergences", "fused", "estimators"})
+TRAINERS = frozenset({"torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "safetensors", "tqdm"})
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a module may import: distillknob's modules, other packages (the standard library always), and what only
+    inside a function or for type checkers. A name stands for the package below it too; "*" for everything."""
+
+    own: frozenset[str] = frozenset()
+    others: frozenset[str] = frozenset()
+    lazily: frozenset[str] = frozenset()
+    others_lazily: frozenset[str] = frozenset()
+    never: frozenset[str] = frozenset()
+
+
+def rule(own: str = "", others: str = "", lazily: str = "") -> Rule:
+    return Rule(frozenset(own.split()), frozenset(others.split()), frozenset(lazily.split()))
+
+
+def stage(name: str, *also: str) -> Rule:
+    """A stage imports what lies below it and never another stage: stages hand over run directories."""
+    return Rule(PARTS | LOSSES | {"training", "traps", name, *also}, TRAINERS, never=STAGES - {name})
+
+
+# The most specific name wins: `traps.stage` before `traps`.
+RULES = {
+    "errors": rule(),
+    "progress": rule("", "tqdm"),
+    "divergence_kernel": rule("errors", "torch"),
+    "divergences": rule("divergence_kernel errors", "torch"),
+    "fused": rule("divergences divergence_kernel errors", "torch"),
+    "estimators": rule("divergences divergence_kernel errors", "torch"),
+    "stats": rule("errors", "numpy"),
+    "runs": rule("errors", "yaml"),
+    "config": rule("errors", "yaml"),
+    "tasks": rule("tasks errors", "datasets math_verify"),
+    "models": rule("errors", "torch transformers peft safetensors huggingface_hub"),
+    "generation": rule("models tasks errors progress", "torch transformers vllm"),
+    "scoring": rule("models tasks divergences errors progress", "torch transformers"),
+    "traps": rule("traps divergences estimators stats errors", "torch numpy"),
+    "traps.stage": stage("traps.stage"),
+    "training": rule("config errors models progress runs", " ".join(TRAINERS)),
+    "calibrate": stage("calibrate", "calibration_reward", "guard"),
+    "calibration_reward": rule("errors", "torch"),
+    "guard": rule("errors stats"),
+    "distill": stage("distill"),
+    "evaluate": stage("evaluate"),
+    "attack": Rule(PARTS | LOSSES | {"attack", "distill", "evaluate"}, TRAINERS),
+    "report": rule("report runs stats errors", "numpy"),
+    "zoo": rule("zoo tasks models runs errors progress", " ".join({*TRAINERS, "tokenizers"}), "evaluate"),
+    "demo": Rule(PARTS | STAGES | {"demo", "training", "traps", "report", "zoo"}, TRAINERS),
+    "sweep": Rule(PARTS | STAGES | {"sweep", "training", "traps", "report", "zoo"}, TRAINERS),
+    "cli": Rule(frozenset({"errors"}), lazily=ANY, others_lazily=ANY),
+    "__init__": Rule(frozenset({"errors"}), lazily=ANY),
+    "__main__": rule("cli"),
+}
+
+
+@dataclass(frozen=True)
+class Import:
+    target: str  # "tasks.base" of distillknob's own, "torch" of others
+    own: bool
+    lazy: bool
+    line: int
+
+
+def module_name(path: Path) -> str:
+    """`traps.stage` for src/distillknob/traps/stage.py, `traps` for its __init__, `__init__` for distillknob's own."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+def is_module(name: str) -> bool:
+    return name in RULES or (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").is_file()
+
+
+def imports(tree: ast.Module) -> Iterator[Import]:
+    def visit(node: ast.AST, lazy: bool) -> Iterator[Import]:
+        for child in ast.iter_child_nodes(node):
+            inside = lazy or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+                inside = True
+            yield from visit(child, inside)
+            names: list[str] = []
+            if isinstance(child, ast.Import):
+                names = [alias.name for alias in child.names]
+            elif isinstance(child, ast.ImportFrom):
+                module = "." * child.level + (child.module or "")
+                # `from distillknob import tasks` and `from distillknob.tasks import math` name modules, too
+                names = [f"{module}.{alias.name}" for alias in child.names] if module else []
+            elif isinstance(child, ast.Call) and ast.unparse(child.func).endswith(("import_module", "__import__")):
+                names = [item.value for item in child.args[:1] if isinstance(item, ast.Constant)]
+            for name in names:
+                top, _, rest = name.partition(".")
+                if top != "distillknob":
+                    yield Import(top, own=not top, lazy=inside, line=child.lineno)
+                    continue
+                if not is_module(rest.partition(".")[0]):  # one of the public names
+                    rest = "__init__"
+                yield Import(rest, own=True, lazy=inside, line=child.lineno)
+
+    return visit(tree, lazy=False)
+
+
+def stands_for(names: frozenset[str], target: str) -> bool:
+    return "*" in names or any(target == name or target.startswith(f"{name}.") for name in names)
+
+
+def violations(module: str, source: str) -> list[str]:
+    """One line for each import that the module's rule forbids."""
+    candidates = [name for name in RULES if stands_for(frozenset({name}), module)]
+    if not candidates:
+        return [f"{module} has no rule: say in RULES what it may import, as the design's layering has it"]
+    found = RULES[max(candidates, key=len)]
+    lines = []
+    for item in imports(ast.parse(source)):
+        if item.own:
+            allowed = found.own | found.lazily if item.lazy else found.own
+            fine = stands_for(allowed, item.target) and not stands_for(found.never, item.target)
+            name = f"distillknob.{item.target}" if item.target else "a relative name"
+        else:
+            allowed = found.others | found.others_lazily if item.lazy else found.others
+            fine = item.target in sys.stdlib_module_names or stands_for(allowed, item.target)
+            name = item.target
+        if not fine:
+            lines.append(f"{module}, line {item.line}: must not import {name}{'' if item.lazy else ' at module level'}")
+    return lines
+
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=map(module_name, MODULES))
+def test_a_module_imports_only_what_lies_below_it(path: Path) -> None:
+    assert violations(module_name(path), path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "module, source",
+    [
+        ("errors", "import distillknob.runs"),
+        ("stats", "import torch"),
+        ("stats", "def f():\n    from scipy import stats"),
+        ("divergences", "import numpy as np"),
+        ("divergences", "from distillknob.models import load_model"),
+        ("runs", "from distillknob import config"),
+        ("runs", "def f():\n    import torch"),
+        ("config", "if TYPE_CHECKING:\n    from transformers import TrainingArguments"),
+        ("tasks.math", "from distillknob.models import load_model"),
+        ("models", "from distillknob.tasks import get_task"),
+        ("traps.tail_noise", "from distillknob.models import load_model"),
+        ("traps.tail_noise", "async def f():\n    import distillknob.scoring as s"),
+        ("traps.stage", "from distillknob.evaluate import evaluate"),
+        ("calibrate", "def f():\n    from distillknob.evaluate import evaluate"),
+        ("calibrate", "import importlib\nimportlib.import_module('distillknob.distill')"),
+        ("distill", "from distillknob.guard import UtilityGuard"),
+        ("evaluate", "from distillknob import distill"),
+        ("evaluate", "from distillknob.traps.stage import diagnose"),
+        ("evaluate", "from distillknob.traps import diagnose"),
+        ("guard", "import torch"),
+        ("report.page", "import torch"),
+        ("report.page", "from distillknob.evaluate import EvaluateConfig"),
+        ("zoo.build", "from distillknob.evaluate import evaluate"),
+        ("cli", "import numpy"),
+        ("cli", "from distillknob.config import read_recipe"),
+        ("cli", "class A:\n    import torch"),
+        ("__init__", "from distillknob.divergences import divergence"),
+        ("tasks.qa", "from .base import Task"),
+        ("runs", "from distillknob import divergence"),
+        ("surprise", "import os"),
+    ],
+)
+def test_a_planted_violation_is_found(module: str, source: str) -> None:
+    assert len(violations(module, source)) == 1
+
+
+@pytest.mark.parametrize(
+    "module, source",
+    [
+        ("errors", "import os.path\nfrom collections.abc import Iterable"),
+        ("tasks.math", "from distillknob.tasks.base import Task"),
+        ("traps.tail_noise", "from distillknob.divergences import divergence\nfrom distillknob.traps import base"),
+        ("traps.stage", "from distillknob.models import load_model\nfrom distillknob.traps import Finding"),
+        ("zoo.build", "def verify():\n    from distillknob.evaluate import evaluate"),
+        ("cli", "def main():\n    import torch\n    from distillknob.calibrate import calibrate"),
+        ("attack.relearn", "from distillknob.distill import distill"),
+        ("__init__", "if TYPE_CHECKING:\n    from distillknob.divergences import divergence"),
+    ],
+)
+def test_what_the_rules_allow_is_not_found(module: str, source: str) -> None:
+    assert violations(module, source) == []
+
+
+def test_an_unknown_module_is_asked_for_a_rule() -> None:
+    assert "surprise has no rule: say in RULES" in violations("surprise", "")[0]
+
+
+@pytest.mark.parametrize(
+    "module, heavy",
+    [
+        ("cli", {"torch", "transformers", "trl", "datasets", "numpy"}),
+        ("config", {"torch", "transformers", "trl", "datasets", "numpy"}),
+        ("runs", {"torch", "transformers", "trl", "datasets", "numpy"}),
+        ("tasks", {"torch", "transformers", "trl", "datasets", "numpy"}),
+        ("report", {"torch", "transformers", "trl", "datasets"}),
+        ("stats", {"torch", "scipy"}),
+    ],
+)
+def test_importing_it_stays_light(module: str, heavy: set[str]) -> None:
+    code = f"import sys, distillknob.{module}; print(*sorted({heavy!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
