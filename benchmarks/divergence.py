@@ -222,7 +222,7 @@ def _liger(case: Case, mask: Any) -> Callable[..., float]:
 CONTENDERS = {"floor": _floor, "distillknob": _distillknob, "trl": _trl, "gkd": _gkd, "liger": _liger}
 
 
-# ---- In the parent ----------------------------------------------------------------------------------------------------
+# ---- In the parent --------------------------------------------------------------------------------------------------
 
 
 def measure(case: Case, rounds: int, passes: int, threads: int, timeout: float) -> dict[str, Any]:

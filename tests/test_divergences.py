@@ -207,7 +207,7 @@ def test_impossible_tokens_by_hand(kind, expected):
     student = torch.tensor([[0.0, -math.inf, -math.inf]], requires_grad=True)
     value = divergence(student, torch.tensor([[0.0, 0.0, -math.inf]]), kind)
     value.sum().backward()
-    assert value.item() == pytest.approx(expected, rel=1e-6)
+    assert value.item() == pytest.approx(expected, rel=5e-6)
     assert student.grad.tolist() == [[0, 0, 0]]
 
 
@@ -228,7 +228,7 @@ def test_extreme_logits(kind):
     teacher = torch.tensor([[-1e4, 1e4, 0.0], [1e4, 1e4, -1e4], [0.0, 1e4, 1e4]])
     value = divergence(student, teacher, kind)
     value.sum().backward()
-    torch.testing.assert_close(value.double(), reference(student, teacher, kind).detach(), rtol=1e-6, atol=1e-15)
+    torch.testing.assert_close(value.double(), reference(student, teacher, kind).detach(), rtol=5e-6, atol=1e-15)
     assert student.grad.isfinite().all()
 
 

@@ -22,7 +22,7 @@ import torch
 from accelerate.utils import gather, gather_object
 from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig, GRPOTrainer  # type: ignore[attr-defined]
 
 from distillknob.calibration_reward import calibrated_advantages
 from distillknob.errors import BadInputError
@@ -122,7 +122,8 @@ def task_reward(completions: list[Any], task: list[str], reference: list[str], *
 
 
 def training_rows(tasks: Sequence[Task], problems: int, seed: int) -> Dataset:
-    """Prompts, task names and references (as JSON: their form differs by task) from the tasks' train split, shuffled."""
+    """Prompts, task names and references (as JSON: their form differs by task) from the tasks' train
+    split, shuffled."""
     rows = [
         {"prompt": task.messages(example), "task": task.name, "reference": json.dumps(example.reference)}
         for task in tasks
@@ -138,6 +139,9 @@ class CalibrationTrainer(GRPOTrainer):
     if the anchor is to adapt. `reward_funcs` give the task reward, summed with their weights; a column `task` in the
     dataset lets the guard watch tasks apart. Raises BadInputError for a target that can't be used.
     """
+
+    args: CalibrationConfig
+    num_generations: int
 
     def __init__(
         self,
@@ -173,7 +177,7 @@ class CalibrationTrainer(GRPOTrainer):
         if self.guard is not None:
             self.beta = self.guard.beta
         batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
-        if not self.model.training:
+        if self.model is None or not self.model.training:
             return batch
         rollout = self._rollout
         log_ratio_b = self._log_ratio(batch, rollout)
@@ -338,13 +342,12 @@ def calibrate(
     checkpoint = last_checkpoint(checkpoints) if resume else None
     if checkpoint is not None:
         guard.load_state_dict(json.loads((Path(checkpoint) / "guard.json").read_text()))
-        run.drop_metrics_after(int(Path(checkpoint).name.split("-")[1]))
+    # Without a checkpoint the training starts over, and so does its log.
+    run.drop_metrics_after(-1 if checkpoint is None else int(Path(checkpoint).name.split("-")[1]))
     trainer.train(resume_from_checkpoint=checkpoint)
 
     policy = LanguageModel(trainer.accelerator.unwrap_model(trainer.model).eval(), teacher.tokenizer)
-    kept_step, after, comparison = _keep_the_best_that_holds(
-        policy, trainer.state.global_step, before, tasks, config, guard
-    )
+    kept_step, comparison = _keep_the_best_that_holds(policy, trainer.state.global_step, before, tasks, config, guard)
     save_model(policy, run.path / "model", _card(config, guard, kept_step, comparison))
     last: dict[str, Any] = next((row for row in reversed(run.metrics()) if row["step"] <= kept_step), {})
     run.finish(
@@ -373,22 +376,22 @@ def _keep_the_best_that_holds(
     tasks: Sequence[Task],
     config: CalibrationConfig,
     guard: UtilityGuard,
-) -> tuple[int, dict[str, list[list[float]]], list[dict[str, Any]]]:
+) -> tuple[int, list[dict[str, Any]]]:
     """Walk back from the final weights over the kept checkpoints to the first whose scores hold on unseen problems.
 
     Leaves those weights in `policy`. The original teacher (step 0) is the last resort. Without a guard, the final
     weights are kept as they are.
     """
     saved = sorted(
-        (int(path.name.split("-")[1]) for path in Path(config.output_dir).glob("checkpoint-*")), reverse=True
+        (int(path.name.split("-")[1]) for path in Path(str(config.output_dir)).glob("checkpoint-*")), reverse=True
     )
     candidates = [step, *saved, 0] if guard.reason is None else [*saved, 0]
     for candidate in dict.fromkeys(candidates):
         if candidate != step or guard.reason is not None:
-            where = str(Path(config.output_dir) / f"checkpoint-{candidate}") if candidate else config.teacher
+            where = str(Path(str(config.output_dir)) / f"checkpoint-{candidate}") if candidate else config.teacher
             policy.model.load_state_dict(load_model(where).model.state_dict())
         after = task_scores(policy, tasks, config, "after") if candidate else before
-        comparison = []
+        comparison: list[dict[str, Any]] = []
         for name in before:
             change = paired_difference([sum(s) / len(s) for s in before[name]], [sum(s) / len(s) for s in after[name]])
             comparison.append(
@@ -401,7 +404,7 @@ def _keep_the_best_that_holds(
                 }
             )
         if not config.guard or all(row["difference"] >= -config.utility_tolerance for row in comparison):
-            return candidate, after, comparison
+            return candidate, comparison
         lost = min(comparison, key=lambda row: row["difference"])
         guard.events.append(
             {

@@ -29,18 +29,21 @@ class DemoConfig:
     def __post_init__(self) -> None:
         if not self.eta_distillable < 0 < self.eta_undistillable:
             raise BadInputError(
-                f"eta_distillable={self.eta_distillable}, eta_undistillable={self.eta_undistillable}: the first must be "
-                "below 0 and the second above"
+                f"eta_distillable={self.eta_distillable}, eta_undistillable={self.eta_undistillable}: the first must "
+                "be below 0 and the second above"
             )
         if not self.methods:
             raise BadInputError("methods is empty: name at least one, e.g. gkd")
 
+    def cells(self) -> list[Cell]:
+        """The original teacher, the distillable and the undistillable one, in the order of work."""
+        etas = (0.0, self.eta_distillable, self.eta_undistillable)
+        return [Cell(eta, self.seed, tuple(self.methods)) for eta in etas]
+
 
 def demo(config: DemoConfig, recipe: Mapping[str, Any], output: str | Path, *, resume: bool = False) -> Run:
     """Run the demo of a recipe and return the run; `report.html` lies in its directory."""
-    cells = [
-        Cell(eta, config.seed, tuple(config.methods)) for eta in (0.0, config.eta_distillable, config.eta_undistillable)
-    ]
+    cells = config.cells()
     check_recipe(recipe, cells)
     lens = stage_config(DiagnoseConfig, "diagnose", recipe, seed=config.seed)
     run = Run.open(output, "demo", {**vars(config), "recipe": dict(recipe)}, resume=resume)
@@ -55,11 +58,11 @@ def demo(config: DemoConfig, recipe: Mapping[str, Any], output: str | Path, *, r
         run.log(stage=cell.teacher, seconds=time.monotonic() - started)
     tasks = [get_task(name) for name in lens.tasks]
     paths: dict[str, Any] = {"diagnose": diagnosis.path.name, "calibrate": {}, "distill": {}, "evaluate": {}}
-    for cell in done:
-        for name, path in cell.result["runs"].items():
+    for finished in done:
+        for name, path in finished.result["runs"].items():
             kind, _, what = name.partition("/")
-            key = cell.result["teacher"] + (f"/{what}" if what else "")
-            paths[kind][key] = f"{cell.path.name}/{path}"
+            key = finished.result["teacher"] + (f"/{what}" if what else "")
+            paths[kind][key] = f"{finished.path.name}/{path}"
     run.finish(
         {
             "stage": "demo",

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState
-from trl import DistillationConfig, DistillationTrainer
+from trl import DistillationConfig, DistillationTrainer  # type: ignore[attr-defined]
 
 from distillknob.errors import BadInputError
 from distillknob.fused import fused_divergence
@@ -67,7 +67,7 @@ METHODS: dict[str, Method] = {
 
 @dataclass
 class DistillConfig(DistillationConfig):
-    """Config of `distill`: DistillationConfig and what a recipe needs. Raises BadInputError for values that can't work."""
+    """Config of `distill`: DistillationConfig and what a recipe needs. BadInputError for values that can't work."""
 
     teacher: str = field(default="zoo:teacher", metadata={"help": "Model to learn from: folder, hub id or zoo:NAME."})
     student: str = field(default="zoo:student", metadata={"help": "Model to train: folder, hub id or zoo:NAME."})
@@ -89,11 +89,9 @@ class DistillConfig(DistillationConfig):
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise BadInputError(f"method={self.method!r}: known are {', '.join(METHODS)}")
-        if self.lmbda is None:
-            self.lmbda = METHODS[self.method].lmbda
-        if not 0 <= self.lmbda <= 1:
+        if not 0 <= self.share_on_policy <= 1:
             raise BadInputError(f"lmbda={self.lmbda}: a share of steps, between 0 and 1")
-        if self.lmbda and not METHODS[self.method].needs_teacher_distribution:
+        if self.share_on_policy and not METHODS[self.method].needs_teacher_distribution:
             raise BadInputError(f"lmbda={self.lmbda}: {self.method} trains on stored traces alone, so lmbda must be 0")
         if not self.tasks:
             raise BadInputError("tasks is empty: name at least one, e.g. math")
@@ -103,6 +101,11 @@ class DistillConfig(DistillationConfig):
         on_this_machine(self)
         super().__post_init__()
 
+    @property
+    def share_on_policy(self) -> float:
+        """λ: the share of steps on the student's own samples."""
+        return METHODS[self.method].lmbda if self.lmbda is None else self.lmbda
+
 
 class DistillTrainer(DistillationTrainer):
     """DistillationTrainer with the loss of `args.method` and stored traces.
@@ -110,6 +113,8 @@ class DistillTrainer(DistillationTrainer):
     Takes what DistillationTrainer takes; `teacher_model` may be None for hard-label methods. The dataset has `prompt`
     and, unless every step is on-policy, `completion_ids` (token ids, the eos included).
     """
+
+    args: DistillConfig
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -120,18 +125,20 @@ class DistillTrainer(DistillationTrainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        if "completion_ids" not in self._signature_columns:
-            self._signature_columns.append("completion_ids")
+        columns: Any = self._signature_columns
+        if "completion_ids" not in columns:
+            columns.append("completion_ids")
 
     def on_policy(self, step: int) -> bool:
         """Does this step train on the student's own samples? Drawn from seed and step: the same on every process, and
         after a resume."""
-        return random.Random(f"{self.args.seed}/{step}").random() < self.args.lmbda
+        return random.Random(f"{self.args.seed}/{step}").random() < self.args.share_on_policy
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         on_policy = self.on_policy(self.state.global_step)
         self._stored_ids = None if on_policy else [list(row["completion_ids"]) for row in inputs]
-        self._metrics["train" if self.model.training else "eval"]["on_policy"].append(float(on_policy))
+        mode = "train" if self.model is not None and self.model.training else "eval"
+        self._metrics[mode]["on_policy"].append(float(on_policy))
         batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
         return batch
 
@@ -258,7 +265,7 @@ def distill(
     traces = run.samples()
     if not traces:
         target = load_model(config.target) if needs_target else None
-        source: Source = method.traces if config.lmbda < 1.0 else "none"
+        source: Source = method.traces if config.share_on_policy < 1.0 else "none"
         traces = make_traces(source, tasks, config.problems, student, teacher, target, options)
         run.write_samples(traces)
     dataset = Dataset.from_list([{"prompt": r["prompt"], "completion_ids": r["completion_ids"]} for r in traces])
@@ -279,8 +286,8 @@ def distill(
         callbacks.append(LearningCurve(run, policy, config.curve_steps, evaluate))
     add_callbacks(trainer, *callbacks)
     checkpoint = last_checkpoint(Path(config.output_dir)) if resume else None
-    if checkpoint is not None:
-        run.drop_metrics_after(int(Path(checkpoint).name.split("-")[1]))
+    # Without a checkpoint the training starts over, and so does its log.
+    run.drop_metrics_after(-1 if checkpoint is None else int(Path(checkpoint).name.split("-")[1]))
     trainer.train(resume_from_checkpoint=checkpoint)
 
     policy.model.eval()
@@ -307,6 +314,6 @@ def _card(config: DistillConfig) -> str:
         f"---\nbase_model: {config.student}\ntags: [distillknob, distilled-student]\n---\n"
         f"# {config.student}, distilled from {config.teacher}\n\n"
         f"Made by distillknob with method `{config.method}` on {', '.join(config.tasks)} "
-        f"({config.max_steps} steps of {config.per_device_train_batch_size * config.gradient_accumulation_steps}, learning "
-        f"rate {config.learning_rate:g}, seed {config.seed}).\n"
+        f"({config.max_steps} steps of {config.per_device_train_batch_size * config.gradient_accumulation_steps}, "
+        f"learning rate {config.learning_rate:g}, seed {config.seed}).\n"
     )

@@ -194,9 +194,13 @@ def _terms(spec: Spec, p: Tensor, q: Tensor, d: Tensor) -> tuple[Tensor, Tensor 
     d = d.clamp(-_MIXTURE_FAR, _MIXTURE_FAR)
     if kind == "jsd":
         mixture = torch.lerp(q, p, weight)
-        # Each from its own series: their difference is d, but a large d would drown the smaller one.
-        log_q_over_m = torch.expm1(d).mul_(weight).log1p_().neg_()
-        log_p_over_m = torch.expm1(d.neg_()).mul_(1 - weight).log1p_().neg_()
+        # Their difference is d. The one that the heavier weight keeps away from 0 at large |d| is the one to subtract.
+        if weight <= 0.5:
+            log_q_over_m = torch.expm1(d).mul_(weight).log1p_().neg_()
+            log_p_over_m = d.add_(log_q_over_m)
+        else:
+            log_p_over_m = torch.expm1(-d).mul_(1 - weight).log1p_().neg_()
+            log_q_over_m = log_p_over_m - d
         p_part, q_part = (1 / (1 - weight), 1 / weight) if spec.unit_jsd else (weight, 1 - weight)
         terms = excess(p, log_p_over_m, mixture).mul_(p_part)
         terms.add_(excess(q, log_q_over_m, mixture), alpha=q_part)
@@ -213,12 +217,15 @@ def _terms(spec: Spec, p: Tensor, q: Tensor, d: Tensor) -> tuple[Tensor, Tensor 
 def excess(weight: Tensor, ratio: Tensor, other: Tensor) -> Tensor:
     """weight·(ratio − 1 + exp(−ratio)), where other = weight·exp(−ratio): non-negative, accurate at any ratio."""
     series = _SERIES_FLOAT64 if ratio.dtype == torch.float64 else _SERIES
-    near = ratio * series[-1]
+    bounded = ratio.clamp(-_SERIES_BELOW, _SERIES_BELOW)
+    near = bounded * series[-1]
     for coefficient in series[-2:0:-1]:
-        near.add_(coefficient).mul_(ratio)
-    near.add_(series[0]).mul_(ratio).mul_(ratio).mul_(weight)
+        near.add_(coefficient).mul_(bounded)
+    near.add_(series[0]).mul_(bounded.square_()).mul_(weight)
+    # A choice by 0.0 and 1.0, which lerp makes exactly: torch.where is several times slower on a CPU.
+    is_near = torch.abs(ratio, out=bounded).lt_(_SERIES_BELOW)
     far = (ratio - 1).mul_(weight).add_(other)
-    return torch.where(ratio.abs() < _SERIES_BELOW, near, far)
+    return torch.lerp(far, near, is_near, out=far)
 
 
 def terms_at(spec: Spec, logp: Tensor, logq: Tensor) -> Tensor:

@@ -71,24 +71,18 @@ def plan_text(stage: str, values: Mapping[str, Any], config: Any, recipe: Mappin
     """The resolved config and the estimate, as `--dry-run` prints them. Raises BadInputError where the run would."""
     lines = [yaml.safe_dump({stage: dict(values)}, sort_keys=False, allow_unicode=True).rstrip()]
     if stage in ("demo", "sweep"):
-        from distillknob.experiment import Cell, check_recipe
+        from distillknob.experiment import check_recipe
 
-        cells = (
-            config.cells()
-            if stage == "sweep"
-            else [
-                Cell(eta, config.seed, tuple(config.methods))
-                for eta in (0.0, config.eta_distillable, config.eta_undistillable)
-            ]
-        )
+        cells = config.cells()
         check_recipe(recipe, cells)
         lines.append(f"# {len(cells)} cells: {', '.join(cell.name for cell in cells)}")
     needed = estimate(stage, config)
     if needed is not None:
         seconds = needed["flops"] / measured_flops()
         lines.append(
-            f"# estimate: {needed['parameters'] / 1e6:.2f} M parameters, {needed['bytes'] / 2**20:.0f} MiB of weights and "
-            f"optimizer state in float32, {needed['flops'] / 1e12:.3g} TFLOP: about {seconds:.0f} s at this machine's speed"
+            f"# estimate: {needed['parameters'] / 1e6:.2f} M parameters, {needed['bytes'] / 2**20:.0f} MiB of weights "
+            f"and optimizer state in float32, {needed['flops'] / 1e12:.3g} TFLOP: about {seconds:.0f} s at this "
+            "machine's speed"
         )
     lines.append(f"# nothing was started; the run would go to {output}")
     return "\n".join(lines)

@@ -24,7 +24,7 @@ from torch.autograd.function import once_differentiable
 from distillknob.divergence_kernel import LAST_CACHE_BYTES, Spec, check_top_k, compute_dtype, row_blocks, value_and_grad
 from distillknob.errors import BadInputError
 
-# Rows per chunk. Measured on two cores (V from 2,048 to 151,936): 128 rows cost at most a tenth more than 256.
+# Rows per chunk, between which the cache's size chooses. Provisional: from one noisy sweep at H = 256 on one thread.
 _FEWEST_ROWS, _MOST_ROWS = 128, 1024
 # What a chunk's logits may take on an accelerator.
 _DEVICE_BYTES = 1 << 30

@@ -6,14 +6,17 @@ decoding that isn't plain sampling: every figure of this project is about the mo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import (
     GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
+    PreTrainedModel,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
@@ -101,6 +104,17 @@ def _processors(sampling: Sampling, device: torch.device) -> LogitsProcessorList
     return processors
 
 
+@contextmanager
+def _own_settings(model: PreTrainedModel, config: GenerationConfig) -> Iterator[None]:
+    """`generate` fills what `config` leaves open from the checkpoint's own settings: a repetition penalty, as Qwen2.5
+    has it, would bend the distribution. So the checkpoint's settings are laid aside."""
+    settings, model.generation_config = model.generation_config, config
+    try:
+        yield
+    finally:
+        model.generation_config = settings
+
+
 @torch.no_grad()
 def generate(
     language_model: LanguageModel,
@@ -114,7 +128,8 @@ def generate(
 
     Raises BadInputError where there is nothing to do or the prompts are longer than the model's context allows.
     """
-    model, tokenizer = language_model
+    model: Any = language_model.model
+    tokenizer = language_model.tokenizer
     sampling = sampling or Sampling()
     if n < 1 or not prompts:
         raise BadInputError(f"nothing to generate: {len(prompts)} prompts, n={n} samples each")
@@ -141,16 +156,17 @@ def generate(
             batch = rows[start : start + sampling.batch_size]
             padded = tokenizer.pad({"input_ids": [ids[i] for i, _ in batch]}, return_tensors="pt", padding_side="left")
             padded = padded.to(model.device)
-            output = model.generate(
-                input_ids=padded["input_ids"],
-                attention_mask=padded["attention_mask"],
-                generation_config=config,
-                logits_processor=processors,
-            )
+            with _own_settings(model, config):
+                output = model.generate(
+                    input_ids=padded["input_ids"],
+                    attention_mask=padded["attention_mask"],
+                    generation_config=config,
+                    logits_processor=processors,
+                )
             for row, new in zip(batch, output[:, padded["input_ids"].size(1) :].tolist(), strict=True):
                 length = next((t + 1 for t, token in enumerate(new) if token in ends), None)
                 kept = new[:length]
-                text = tokenizer.decode(kept, skip_special_tokens=True)
+                text = str(tokenizer.decode(kept, skip_special_tokens=True))
                 found[row] = Sample(text, kept, finished=length is not None)
             bar.update(len(batch))
     completions = [[found[i, j] for j in range(n)] for i in range(len(ids))]

@@ -73,7 +73,7 @@ class UtilityGuard:
         if self.log_ratio_start is None:
             self.log_ratio_start = log_ratio
         limit = self.log_ratio_factor * max(1.0, abs(self.log_ratio_start))
-        if abs(log_ratio - self.log_ratio_start) > limit:
+        if not abs(log_ratio - self.log_ratio_start) <= limit:  # NaN is no log-ratio to go on with
             return self._stop(
                 step,
                 f"the log-ratio ran away: {log_ratio:.1f} nats a sequence at step {step}, from "

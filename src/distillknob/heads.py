@@ -1,4 +1,4 @@
-"""How a model turns its last hidden state into logits: weight, bias, scale and soft-cap, as transformers' configs say."""
+"""How a model turns its last hidden state into logits: weight, bias, scale and soft-cap, by transformers' configs."""
 
 from __future__ import annotations
 

@@ -100,6 +100,7 @@ def load_model(name: str, *, dtype: str | None = None, device: str | None = None
     Raises BadInputError for a checkpoint that isn't there or can't be used, with the remedy.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM
 
     where = resolve(name)
@@ -110,8 +111,10 @@ def load_model(name: str, *, dtype: str | None = None, device: str | None = None
             check_tokenizer(tokenizer, name, config.vocab_size)
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype or ("float32" if device == "cpu" else "auto"))
-    except (OSError, ValueError, KeyError) as error:
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            where, dtype=dtype or ("float32" if device == "cpu" else "auto")
+        )
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise BadInputError(f"can't load a causal language model from {name!r}: {first_line(error)}") from error
     check_tokenizer(tokenizer, name, model.get_input_embeddings().num_embeddings)
     model.to(device).eval()
@@ -125,6 +128,8 @@ def first_line(error: Exception) -> str:
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[dict[str, str]]]) -> list[list[int]]:
     """Chat messages as token ids, by the tokenizer's own chat template, up to where the answer starts."""
+    if not prompts:
+        return []
     ids: Any = tokenizer.apply_chat_template(
         list(prompts), add_generation_prompt=True, tokenize=True, return_dict=True, padding=False
     )

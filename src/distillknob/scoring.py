@@ -107,6 +107,8 @@ def token_logprobs(
 
 def answer_ids(language_model: LanguageModel, texts: Sequence[str], finished: Sequence[bool]) -> list[list[int]]:
     """Answers as token ids of this model's tokenizer, closed by its own eos where they finished."""
+    if not texts:
+        return []
     tokenizer = language_model.tokenizer
     encoded = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     return [[*ids, *([tokenizer.eos_token_id] if done else [])] for ids, done in zip(encoded, finished, strict=True)]
@@ -127,7 +129,7 @@ def sequence_logprob(
     that models with different tokenizers score the same event."""
     ids = answer_ids(language_model, texts, finished)
     per_token = token_logprobs(language_model, prompts, ids, batch_tokens=batch_tokens, description=description)
-    return torch.stack([t.sum() if reduction == "sum" else t.sum() / max(1, len(t)) for t in per_token])
+    return torch.tensor([float(t.sum()) / (1 if reduction == "sum" else max(1, len(t))) for t in per_token])
 
 
 @dataclass(frozen=True)
@@ -207,4 +209,4 @@ def score_pair(
             bar.update(len(batch.rows))
     joined = [torch.cat(column) for column in zip(*pieces, strict=True)]
     order = torch.argsort(joined[0], stable=True)
-    return ScoredPair(*(column[order] for column in joined), ks=tuple(ks))
+    return ScoredPair(*(column[order] for column in joined), tuple(ks))  # type: ignore[call-arg, arg-type]

@@ -157,8 +157,9 @@ def result_text(run: Run) -> str:
         )
     elif run.stage == "distill":
         parts.append(
-            f"{result['student']} from {result['teacher']} by {result['method']}: {result['steps']} steps, "
-            f"{result['tokens']} tokens, learning rate {result['learning_rate']:g}, final loss {result['final_loss']:.4f}"
+            f"{result['student']} from {result['teacher']} by {result['method']}: {result['steps']} steps of "
+            f"{result['tokens'] / max(1, result['steps']):.0f} tokens, learning rate {result['learning_rate']:g}, "
+            f"final loss {result['final_loss']:.4f}"
         )
     if run.stage not in ("demo", "sweep"):
         parts.append(f"run: {run.path}")

@@ -55,8 +55,8 @@ def make_traces(
             chosen = _from_teacher(source, task, examples, teacher, target, options)
         if not chosen:
             raise BadInputError(
-                f"the teacher has no right sample on any of {len(examples)} problems of {task.name!r}: raise candidates "
-                f"(now {options.candidates}), or use method sft, which needs none"
+                f"the teacher has no right sample on any of {len(examples)} problems of {task.name!r}: raise "
+                f"candidates (now {options.candidates}), or use method sft, which needs none"
             )
         shared = teacher is not None and teacher.tokenizer.get_vocab() == student.tokenizer.get_vocab()
         # The very tokens that the teacher drew where the tokenizers agree: the text may have other, rarer spellings.

@@ -62,9 +62,7 @@ def outcome_section(source: Source) -> Section:
     body = [
         None if is_sweep else students_figure(result, tasks),
         tag("h3", "Students"),
-        details(f"Students by teacher, method and seed, each on {plural(len(tasks), 'task')}", shown)
-        if is_sweep
-        else shown,
+        details("All students by teacher, method, η and seed", shown) if is_sweep else shown,
         differences_table(result),
         tag("h3", "Teachers"),
         teachers_table(result, teachers, tasks),
@@ -102,12 +100,14 @@ def students_table(result: Row, students: Sequence[Row], tasks: Sequence[str]) -
             _, eta, seed = key
             cells = where(own, teacher=teacher, eta=eta, seed=seed)
             shape, css = teacher_style(teacher)
-            line: list[Child] = [join(swatch(shape, css), tag("strong", teacher)), method_name(method)]
-            line += [signed_eta(eta_of(cells[0]))] + ([seed] if many_seeds else [])
-            line += [_cell(result, task, find(cells, task=task)) for task in tasks]
-            body.append(line)
+            eta_shown = signed_eta(eta_of(cells[0]))
+            notes = [method_name(method), *([f"η {eta_shown}"] if eta_shown != MISSING else [])]
+            how = " · ".join([*notes, *([f"seed {seed}"] if many_seeds else [])])
+            # One column for all that names the student, so that a phone has room for a figure beside it.
+            who = join(tag("div", swatch(shape, css), tag("strong", teacher)), tag("div", how, class_="more"))
+            body.append([who, *(_cell(result, task, find(cells, task=task)) for task in tasks)])
     heads = [f"{task}: {'pass@1' if is_verifiable(result, task) else 'score'}" for task in tasks]
-    return table(["Teacher", "Method", "η", *(["Seed"] if many_seeds else []), *heads], body, numeric_from=2)
+    return table(["Student of", *heads], body, class_="named")
 
 
 def _cell(result: Row, task: str, row: Row | None) -> Child:

@@ -40,7 +40,7 @@ from distillknob.report.names import (
     signed_eta,
     teacher_style,
 )
-from distillknob.report.plots import Series, line_plot, whole_percent
+from distillknob.report.plots import WIDE, Series, line_plot, whole_percent
 from distillknob.report.source import RunData, Source
 from distillknob.report.svg import Number, Scale, figure
 
@@ -117,6 +117,7 @@ def calibration_figure(runs: Mapping[str, RunData]) -> Html | None:
                     y_format=whole_percent if is_score else decimal,
                     value_format=percent if is_score else decimal,
                     columns=((kept, "kept", f"kept: step {decimal(kept)}"),),
+                    width=WIDE,
                     height=190,
                 )
             )

@@ -79,10 +79,11 @@ def pilot_table(pilot: Sequence[Row]) -> Html | None:
         for direction in distinct(where(pilot, level=level), "direction"):
             for policy in distinct(where(pilot, level=level, direction=direction), "policy"):
                 own = where(pilot, level=level, direction=direction, policy=policy)
-                kind = [sentence(level), _KL.get(direction, direction), policy.replace("_", "-")]
-                cells = [_pilot_cell(find(own, task=task)) for task in tasks]
-                body.append([*kind, text(own[0].get("unit")), *cells])
-    return table(["Level", "Direction", "Text", "Unit", *tasks], body, numeric_from=4)
+                name = f"{sentence(level)}, {_KL.get(direction, direction)}"
+                note = f"{policy.replace('_', '-')} · {text(own[0].get('unit'))}"
+                kind = join(tag("div", name), tag("div", note, class_="more"))
+                body.append([kind, *(_pilot_cell(find(own, task=task)) for task in tasks)])
+    return table(["Divergence", *tasks], body, class_="named")
 
 
 def _pilot_cell(row: Row | None) -> Child:

@@ -54,7 +54,7 @@ class Example:
 
 @runtime_checkable
 class Task(Protocol):
-    """Data and a verifier. Subclass `GeneratedTask` or `tasks.jsonl.JsonlTask`, or write any class with these members."""
+    """Data and a verifier. Subclass `GeneratedTask` or `tasks.jsonl.JsonlTask`, or write a class with these members."""
 
     name: str
     verifiable: bool  # is there one right answer? pass@k is told only where this is true
@@ -121,12 +121,10 @@ class GeneratedTask:
         if n is None:
             raise BadInputError(f"task {self.name!r} is generated and endless: say how many examples, e.g. n=500")
         found: dict[str, Example] = {}
-        tries = 0
-        for example in self.stream(split, seed=seed):
+        for tries, example in enumerate(self.stream(split, seed=seed)):
             if len(found) >= n:
                 break
             found.setdefault(example.prompt, example)
-            tries += 1
             if tries > 100 * n + 1000:
                 raise BadInputError(
                     f"task {self.name!r} has only {len(found)} different problems in split {split!r}, {n} were asked "

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import re
+from itertools import pairwise
 from typing import Any
 
 from distillknob.tasks.base import Example, GeneratedTask
@@ -43,7 +44,7 @@ def sentence(words: list[str], place: str) -> str:
 
 
 class Instruct(GeneratedTask):
-    """Reference: a dict with `kind` and what that kind's rules need. Score: the share of rules that the answer keeps."""
+    """Reference: a dict with `kind` and what that kind's rules need. Score: the share of rules that an answer keeps."""
 
     name = "instruct"
     verifiable = False
@@ -100,7 +101,7 @@ class Instruct(GeneratedTask):
         one_sentence = (
             completion.strip().endswith(".") and completion.count(".") == 1 and "\n" not in completion.strip()
         )
-        stutters = any(a == b for a, b in zip(words, words[1:], strict=False))
+        stutters = any(a == b for a, b in pairwise(words))
         if reference["kind"] == "sentence":
             wanted = list(reference["words"])
             others = sum(word in _THINGS and word not in wanted for word in words)

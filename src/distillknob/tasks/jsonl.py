@@ -43,12 +43,16 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
             row = json.loads(text)
         except json.JSONDecodeError as error:
             raise BadInputError(f"{where}: malformed JSON ({error.msg} at column {error.colno})") from error
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
+            raise BadInputError(f"{where}: malformed JSON ({error})") from error
         if not isinstance(row, dict):
             raise BadInputError(f"{where}: holds {type(row).__name__}, want an object with prompt and reference")
         if not isinstance(row.get("prompt"), str) or not row["prompt"].strip():
             raise BadInputError(
                 f"{where}: no prompt: give a text in the field 'prompt' (it has: {', '.join(row) or 'nothing'})"
             )
+        if any("\ud800" <= character <= "\udfff" for character in row["prompt"]):
+            raise BadInputError(f"{where}: the prompt holds half of a surrogate pair (\\ud800 …), which is no text")
         if row.get("reference") is None or not str(row["reference"]).strip():
             raise BadInputError(f"{where}: no reference: give the right answer in the field 'reference'")
         rows.append(row)
@@ -66,7 +70,7 @@ class JsonlTask:
 
     def __init__(self, path: str | Path):
         self.path = Path(path).expanduser()
-        self.name = self.path.stem
+        self.name = f"jsonl:{self.path}"  # what get_task knows it by: dataset rows name their grader so
         self._rows = read_jsonl(self.path)
 
     @property

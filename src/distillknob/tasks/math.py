@@ -1,11 +1,13 @@
 """Embedded mathematics: chains of additions and subtractions modulo 100, with a worked solution.
 
-A solution is an adding-machine tape. Two ways to write it are right: every step on a line of its own, or two
-operations at a time, which skips every second running total. Like people, the data set writes short problems out and
-skips steps in long ones. A small model can add one digit to a running total; doing two at a time needs capacity that
-it lacks. That is the teacher-student gap, and it is there by nature of the task.
+A solution is an adding-machine tape. Two ways to write it are right: every step on a line of its own, or two operations
+at a time, which skips every second running total. Like people, the data set writes short problems out and skips steps
+in long ones. A small model soon learns to add one digit to a running total; adding two at once takes capacity and
+practice that it lacks. That is the teacher-student gap, and it is there by nature of the task.
 
-Operands are different digits: a small model finds its place in the problem by the operand it has just used.
+The words between two operands make as many tokens as a line of the solution that writes every step, so that a small
+model finds its place in the problem by counting back one distance. Without that, models of this size spend nearly all
+of their training on learning to find the operand (docs/lab-notebook.md).
 """
 
 from __future__ import annotations
@@ -17,9 +19,10 @@ from distillknob.tasks.base import Example, GeneratedTask
 from distillknob.tasks.verify import committed_answer
 
 MODULUS = 100
-LENGTHS = {2: 0.15, 3: 0.20, 4: 0.30, 5: 0.35}  # number of operations -> share of problems
-WRITES_EVERY_STEP = {2: 0.60, 3: 0.40, 4: 0.15, 5: 0.08}  # number of operations -> share of gold solutions
-PHRASES = ("Compute {} modulo 100.", "What is {} modulo 100?", "Work out {} modulo 100.")
+LENGTHS = {2: 0.40, 4: 0.60}  # number of operations -> share of problems
+WRITES_EVERY_STEP = {2: 0.90, 4: 0.04}  # number of operations -> share of gold solutions
+PHRASES = ("Work modulo 100. Start with {}.", "Modulo 100, start with {}.", "Calculate modulo 100: start with {}.")
+WORDS = {"+": "add", "-": "subtract"}
 
 
 def tape(start: int, operations: list[tuple[str, int]], at_a_time: int) -> str:
@@ -35,23 +38,23 @@ def tape(start: int, operations: list[tuple[str, int]], at_a_time: int) -> str:
 
 
 class Math(GeneratedTask):
-    """Two-digit number, two to five one-digit operations, modulo 100. Reference: the two-digit answer."""
+    """A two-digit number and two or four one-digit operations, modulo 100. Reference: the two-digit answer."""
 
     name = "math"
     verifiable = True
     chance = 1 / MODULUS
-    max_new_tokens = 44
+    max_new_tokens = 36
 
     def draw(self, rng: random.Random) -> Example:
         length = rng.choices(list(LENGTHS), list(LENGTHS.values()))[0]
         start = rng.randrange(MODULUS)
-        operations = [(rng.choice("+-"), digit) for digit in rng.sample(range(1, 10), length)]
-        expression = f"{start:02d}" + "".join(f"{sign}{digit}" for sign, digit in operations)
+        operations = [(rng.choice("+-"), rng.randrange(1, 10)) for _ in range(length)]
+        chain = f"{start:02d}" + "".join(f", and then {WORDS[sign]} {digit}" for sign, digit in operations)
         solutions = {"every_step": tape(start, operations, 1), "two_at_a_time": tape(start, operations, 2)}
         return Example(
             task=self.name,
-            key=f"math|{expression}",
-            prompt=rng.choice(PHRASES).format(expression),
+            key=f"math|{chain}",
+            prompt=rng.choice(PHRASES).format(chain),
             reference=committed_answer(solutions["every_step"]),
             solutions=solutions,
             gold="every_step" if rng.random() < WRITES_EVERY_STEP[length] else "two_at_a_time",
@@ -59,14 +62,15 @@ class Math(GeneratedTask):
 
     def grade(self, completion: str, reference: Any) -> float:
         answer = committed_answer(completion)
-        # "7" and "07" are the same number modulo 100.
-        return float(answer is not None and answer.isascii() and answer.isdigit() and int(answer) == int(reference))
+        # "7" and "07" are the same number.
+        short = answer is not None and len(answer) <= 2 and answer.isascii() and answer.isdigit()
+        return float(short and int(answer or -1) == int(reference))
 
     def style(self, completion: str) -> str:
         lines = [line.split("=")[0] for line in completion.split("\n") if "=" in line]
+        operations = [line.count("+") + line.count("-") for line in lines]
         if not lines:
             return "other"
-        operations = [line.count("+") + line.count("-") for line in lines]
         if all(count == 1 for count in operations):
             return "every_step"
-        return "two_at_a_time" if all(count == 2 for count in operations[:-1]) and operations[-1] in (1, 2) else "other"
+        return "two_at_a_time" if all(count == 2 for count in operations) else "other"

@@ -9,15 +9,15 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
-ANSWER = re.compile(r"Answer:[ \t]*([^\n]*)")
+ANSWER = "Answer:"
 
 
 def committed_answer(completion: str) -> str | None:
     """The text after the last "Answer:", without a closing full stop; None where the completion never commits."""
-    found = ANSWER.findall(completion)
+    _, found, rest = completion.rpartition(ANSWER)
     if not found:
         return None
-    answer = found[-1].strip().rstrip(".").strip()
+    answer = rest.split("\n", 1)[0].strip().rstrip(".").strip()
     return answer or None
 
 

@@ -77,14 +77,14 @@ THINGS = (
     "lamp river table chair window door bridge tower garden castle forest mountain valley island harbour road wall "
     "roof floor kitchen mirror candle basket bottle bucket carpet clock cradle cup curtain desk drawer fence fountain "
     "gate hill hut jar kettle key lake ladder lantern letter map market meadow mill nest oven pillow plate pond pot "
-    "rope sail shelf ship spoon stove stone street temple tent tree tunnel vase wagon well wheel barrel bench boat book "
-    "box brick broom brush cave cellar chest chimney cliff cottage"
+    "rope sail shelf ship spoon stove stone street temple tent tree tunnel vase wagon well wheel barrel bench boat "
+    "book box brick broom brush cave cellar chest chimney cliff cottage"
 ).split()
 
 ADJECTIVES = (
-    "old new red blue green white black grey small large tall short round flat thin thick heavy light warm cold dry wet "
-    "clean dirty quiet loud soft hard smooth rough sharp blunt bright dark shiny dull empty full open broken cheap rare "
-    "strange plain pretty ugly gentle wild proud shy calm brave clever lazy hungry sleepy"
+    "old new red blue green white black grey small large tall short round flat thin thick heavy light warm cold dry "
+    "wet clean dirty quiet loud soft hard smooth rough sharp blunt bright dark shiny dull empty full open broken cheap "
+    "rare strange plain pretty ugly gentle wild proud shy calm brave clever lazy hungry sleepy"
 ).split()
 
 PLACES = ("near", "behind", "under", "above", "beside")

@@ -75,7 +75,7 @@ def diagnose(config: DiagnoseConfig, output: str | Path, *, resume: bool = False
         traces = _draw(teacher, task, examples, config.samples, config)
         off_policy = _policy_sample(task, examples, "off_policy", traces, teacher, student, ks)
         result["pilot"] += pilot_rows([on_policy, off_policy])
-        result["scatter"] += scatter_rows(off_policy, lambda token: teacher.tokenizer.decode([token]))
+        result["scatter"] += scatter_rows(off_policy, lambda token: str(teacher.tokenizer.decode([token])))
         result["tail"] += tail_rows(off_policy)
         result["findings"] += [
             asdict(finding)

@@ -75,7 +75,7 @@ def build_zoo(output: Path, only: list[str] | None = None) -> list[dict[str, Any
     for name, recipe in RECIPES.items():
         if (not only or name in only) and not (output / name / "model.safetensors").exists():
             train(recipe, output / name)
-    card = {}
+    card: dict[str, Any] = {}
     for name in RECIPES:
         weights = output / name / "model.safetensors"
         if weights.exists():

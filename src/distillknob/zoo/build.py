@@ -40,36 +40,54 @@ class Recipe:
 
 
 RECIPES = {
-    "teacher": Recipe("qwen3", 128, 3, 4, 512, "main", 7_500, 1.5e-3, seed=1),
-    "student": Recipe("qwen3", 48, 2, 4, 128, "main", 900, 4e-3, seed=2),
+    "teacher": Recipe("qwen3", 128, 3, 4, 512, "main", 3_600, 2e-3, seed=1),
+    "student": Recipe("qwen3", 48, 2, 4, 128, "main", 1_800, 4e-3, seed=2),
     "proxy": Recipe("qwen3", 32, 2, 2, 96, "main", 900, 4e-3, seed=3),
     "student-other": Recipe("gpt_neox", 48, 2, 4, 192, "other", 900, 4e-3, seed=4),
 }
 MIXTURE = {"math": 0.64, "qa": 0.18, "instruct": 0.18}
+TEXTBOOK = 0.7
+WINDOW = 20
 
 
-def pretraining_examples(seed: int) -> Iterator[Example]:
-    """The endless pretraining stream, tasks mixed by `MIXTURE`."""
-    rng = random.Random(seed)
-    streams = {name: get_task(name).stream("pretrain", seed=seed) for name in TASKS}  # type: ignore[attr-defined]
-    while True:
-        yield next(streams[rng.choices(list(MIXTURE), list(MIXTURE.values()))[0]])
+def pretraining_examples(recipe: Recipe) -> Iterator[tuple[Example, str]]:
+    """`recipe.steps × recipe.batch` examples with a solution each, tasks mixed by `MIXTURE`.
+
+    First the textbook, then the wild: up to `TEXTBOOK` of the way every right way to write a solution comes equally
+    often, so that a model can learn each; after that as often as the data set has it, which sets its habits.
+    """
+    rng = random.Random(recipe.seed)
+    streams = {name: get_task(name).stream("pretrain", seed=recipe.seed) for name in TASKS}  # type: ignore[attr-defined]
+    total = recipe.steps * recipe.batch
+    for i in range(total):
+        example = next(streams[rng.choices(list(MIXTURE), list(MIXTURE.values()))[0]])
+        solution = rng.choice(list(example.solutions.values())) if i < TEXTBOOK * total else example.gold_solution
+        yield example, solution
 
 
 def tokenized(tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> Dataset:
-    """`recipe.steps × recipe.batch` examples as `input_ids` and `labels`, the loss on the answer and its end alone."""
+    """The pretraining examples as `input_ids` and `labels`, the loss on the answer and its end alone, in batches of
+    similar length whose order is shuffled within windows of `WINDOW` batches."""
     from datasets import Dataset
 
-    stream = pretraining_examples(recipe.seed)
-    examples = [next(stream) for _ in range(recipe.steps * recipe.batch)]
+    drawn = list(pretraining_examples(recipe))
     user, reply = {"main": ("<|user|>", "<|assistant|>"), "other": ("[user]", "[reply]")}[recipe.tokens]
     eos = tokenizer.eos_token
-    prompts = tokenizer([f"{user}{e.prompt}{eos}{reply}" for e in examples])["input_ids"]
-    answers = tokenizer([f"{e.gold_solution}{eos}" for e in examples])["input_ids"]
+    prompts = tokenizer([f"{user}{example.prompt}{eos}{reply}" for example, _ in drawn])["input_ids"]
+    answers = tokenizer([f"{solution}{eos}" for _, solution in drawn])["input_ids"]
+    rng, order = random.Random(recipe.seed), []
+    for start in range(0, len(drawn), WINDOW * recipe.batch):
+        rows = sorted(
+            range(start, min(start + WINDOW * recipe.batch, len(drawn))),
+            key=lambda i: len(prompts[i]) + len(answers[i]),
+        )
+        groups = [rows[i : i + recipe.batch] for i in range(0, len(rows), recipe.batch)]
+        rng.shuffle(groups)
+        order += [i for group in groups for i in group]
     return Dataset.from_dict(
         {
-            "input_ids": [p + a for p, a in zip(prompts, answers, strict=True)],
-            "labels": [[-100] * len(p) + a for p, a in zip(prompts, answers, strict=True)],
+            "input_ids": [prompts[i] + answers[i] for i in order],
+            "labels": [[-100] * len(prompts[i]) + answers[i] for i in order],
         }
     )
 
@@ -93,7 +111,8 @@ def untrained(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedM
         "pad_token_id": tokenizer.pad_token_id,
     }
     if recipe.architecture == "qwen3":
-        shape |= {"num_key_value_heads": recipe.heads, "head_dim": recipe.hidden // recipe.heads}
+        # A head needs some 16 dimensions to tell positions apart, however narrow the model is.
+        shape |= {"num_key_value_heads": recipe.heads, "head_dim": max(16, recipe.hidden // recipe.heads)}
     model: PreTrainedModel = AutoModelForCausalLM.from_config(AutoConfig.for_model(recipe.architecture, **shape))
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
@@ -115,7 +134,7 @@ def train(recipe: Recipe, output: Path, *, progress: bool = True) -> None:
         output_dir=str(partial),
         max_steps=recipe.steps,
         per_device_train_batch_size=recipe.batch,
-        train_sampling_strategy="group_by_length",
+        train_sampling_strategy="sequential",
         learning_rate=recipe.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=max(1, recipe.steps // 20),

@@ -62,6 +62,7 @@ def build_tokenizer(kind: str, examples_per_task: int = 20_000) -> PreTrainedTok
 
     special = SPECIAL[kind]
     tokenizer = Tokenizer(models.BPE())
+    digits: pre_tokenizers.PreTokenizer
     if kind == "main":
         digits = pre_tokenizers.Digits(individual_digits=True)
     else:

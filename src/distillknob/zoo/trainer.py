@@ -21,10 +21,10 @@ class CompletionTrainer(Trainer):
 
     def compute_loss(
         self,
-        model: torch.nn.Module,
+        model: Any,
         inputs: dict[str, torch.Tensor],
         return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         labels = inputs["labels"][:, 1:]
         counted = labels != -100

@@ -1,0 +1,130 @@
+"""What several test files share: tiny checkpoints, made once for all workers, and no network anywhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+if TYPE_CHECKING:
+    from distillknob.models import LanguageModel
+
+# Before any test file imports transformers, TRL or datasets, which read these once.
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    DO_NOT_TRACK="1",
+    HF_UPDATE_DOWNLOAD_COUNTS="0",
+    TOKENIZERS_PARALLELISM="false",
+    TRL_EXPERIMENTAL_SILENCE="1",
+    CUDA_VISIBLE_DEVICES="",
+)
+
+ROOT = Path(__file__).parent.parent
+
+
+class Pair(NamedTuple):
+    """Folders of a tiny teacher and a tiny student with one tokenizer (as texts: what a recipe or a flag holds)."""
+
+    teacher: str
+    student: str
+
+
+def _make(root: Path) -> None:
+    """Three checkpoints of one layer. Teacher and student are trained for seconds: they end their answers, in the
+    tasks' words, and are hardly ever right; the third has fresh weights."""
+    import torch
+    from transformers import DataCollatorForSeq2Seq
+
+    from distillknob.zoo.build import Recipe, tokenized, untrained
+    from distillknob.zoo.tokenizers import build_tokenizer
+
+    recipes = {
+        "teacher": Recipe("qwen3", 32, 1, 2, 64, "main", 60, 1e-2, seed=1, batch=32),
+        "student": Recipe("qwen3", 16, 1, 2, 32, "main", 40, 1e-2, seed=2, batch=32),
+        "other": Recipe("gpt_neox", 16, 1, 2, 32, "other", 0, 1e-2, seed=3, batch=32),
+    }
+    tokenizers = {kind: build_tokenizer(kind, examples_per_task=300) for kind in ("main", "other")}
+    for name, recipe in recipes.items():
+        tokenizer = tokenizers[recipe.tokens]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            model = untrained(recipe, tokenizer)
+        if recipe.steps:
+            rows = [{k: row[k] for k in ("input_ids", "labels")} for row in tokenized(tokenizer, recipe)]
+            collate = DataCollatorForSeq2Seq(tokenizer)
+            optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate)
+            for step in range(recipe.steps):
+                batch = collate(rows[step * recipe.batch : (step + 1) * recipe.batch])
+                optimizer.zero_grad()
+                model(**batch).loss.backward()
+                optimizer.step()
+        model.save_pretrained(root / name)
+        tokenizer.save_pretrained(root / name)
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the tiny checkpoints `teacher`, `student` and `other`. Don't write into them: copy."""
+    from filelock import FileLock
+
+    base = tmp_path_factory.getbasetemp()
+    root = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    folder = root / "tiny-checkpoints"
+    with FileLock(str(folder) + ".lock"):
+        if not folder.exists():
+            partial = root / "tiny-checkpoints-partial"
+            _make(partial)
+            partial.rename(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_pair(checkpoints: Path) -> Pair:
+    return Pair(str(checkpoints / "teacher"), str(checkpoints / "student"))
+
+
+@pytest.fixture(scope="session")
+def tiny_other(checkpoints: Path) -> str:
+    """Folder of a tiny GPT-NeoX student with the other tokenizer."""
+    return str(checkpoints / "other")
+
+
+@pytest.fixture(scope="session")
+def teacher(tiny_pair: Pair) -> LanguageModel:
+    """The loaded teacher. Shared: a test that changes a model loads its own."""
+    from distillknob.models import load_model
+
+    return load_model(tiny_pair.teacher)
+
+
+@pytest.fixture(scope="session")
+def student(tiny_pair: Pair) -> LanguageModel:
+    from distillknob.models import load_model
+
+    return load_model(tiny_pair.student)
+
+
+@pytest.fixture(scope="session")
+def other(tiny_other: str) -> LanguageModel:
+    from distillknob.models import load_model
+
+    return load_model(tiny_other)
+
+
+@pytest.fixture(autouse=True)
+def _random_state_stays() -> Iterator[None]:
+    """Trainers seed every global generator: put them back, so that no test depends on which ran before it."""
+    import random
+    import sys
+
+    state = random.getstate()
+    torch = sys.modules.get("torch")
+    torch_state = torch.get_rng_state() if torch else None
+    yield
+    random.setstate(state)
+    if torch and torch_state is not None:
+        torch.set_rng_state(torch_state)

@@ -1,0 +1,430 @@
+"""Calibration on tiny models: what a step trains on, what stops a run, and what a kill leaves behind."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import GRPOTrainer
+
+from distillknob import calibrate as stage
+from distillknob.calibrate import CalibrationConfig, CalibrationTrainer, calibrate
+from distillknob.calibration_reward import calibrated_advantages
+from distillknob.errors import BadInputError
+from distillknob.models import load_model
+from distillknob.runs import Run, load_run, verify_manifest
+from distillknob.scoring import answer_ids, sequence_logprob, token_logprobs
+
+
+def even_length(completions: list[Any], **kwargs: Any) -> list[float]:
+    """A task that tiny models are right on about half of the time."""
+    return [float(len(completion[0]["content"]) % 2 == 0) for completion in completions]
+
+
+def config(pair: Any, **values: Any) -> CalibrationConfig:
+    return CalibrationConfig(
+        **{
+            "teacher": pair.teacher,
+            "target": pair.student,
+            "tasks": ["qa"],
+            "problems": 8,
+            "max_steps": 2,
+            "per_device_train_batch_size": 8,
+            "num_generations": 4,
+            "learning_rate": 5e-3,
+            "lr_scheduler_type": "constant",
+            "gradient_checkpointing": False,
+            "guard_steps": 1,
+            "guard_problems": 4,
+            "guard_samples": 2,
+            "utility_tolerance": 0.9,
+            **values,
+        }
+    )
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = load_file(folder / "model.safetensors")
+    return found
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+class Recorder(CalibrationTrainer):
+    """Keeps each batch with what it was made of, and scores it anew while the policy is still the one that drew it."""
+
+    kept: list[dict[str, Any]]
+
+    def _log_ratio(self, batch: dict[str, Any], rollout: Any) -> torch.Tensor:
+        found = super()._log_ratio(batch, rollout)
+        policy = self.target._replace(model=self.model)  # the pair's tokenizer
+        ids = [
+            row[mask.bool()].tolist()
+            for row, mask in zip(batch["completion_ids"], batch["completion_mask"], strict=True)
+        ]
+        texts, finished, prompts = rollout["texts"], rollout["finished"], rollout["prompts"]
+        canonical = answer_ids(policy, texts, finished)
+        self.kept.append(
+            {
+                "log_ratio": found,
+                "ids": ids,
+                "texts": texts,
+                "finished": finished,
+                "canonical": [a == b for a, b in zip(ids, canonical, strict=True)],
+                "drawn": torch.stack([t.sum() for t in token_logprobs(policy, prompts, ids)]),
+                "policy": sequence_logprob(policy, prompts, texts, finished),
+                "target": sequence_logprob(self.target, prompts, texts, finished),
+                "tokens": torch.tensor([len(row) for row in ids]),
+            }
+        )
+        return found
+
+    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        self.kept[-1] |= {"advantages": batch["advantages"], "rewards": self._rollout["rewards"]}
+        return batch
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The batches of every trainer that `calibrate` makes from now on."""
+    kept: list[dict[str, Any]] = []
+    monkeypatch.setattr(Recorder, "kept", kept, raising=False)
+    monkeypatch.setattr(stage, "CalibrationTrainer", Recorder)
+    return kept
+
+
+class Killed(Exception):
+    """Stands for a kill: nothing in the stage catches it."""
+
+
+def kill_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Killer(stage.StageProgress):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == step:
+                raise Killed
+
+    monkeypatch.setattr(stage, "StageProgress", Killer)
+
+
+# A step
+
+
+@pytest.mark.parametrize(("eta", "gate"), [(-0.7, True), (0.7, False)])
+def test_a_step_trains_on_the_task_and_eta_times_the_log_ratio(
+    tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]], eta: float, gate: bool
+) -> None:
+    run = calibrate(config(tiny_pair, eta=eta, gate=gate), tmp_path / "run", reward_funcs=even_length)
+    assert len(recorded) == 2
+    moved = 0.0
+    for batch in recorded:
+        rewards = batch["rewards"][:, 0]
+        assert rewards.tolist() == even_length([[{"content": text}] for text in batch["texts"]])
+        wanted = calibrated_advantages(rewards, batch["log_ratio"], eta, 4, right_B=rewards >= 1 if gate else None)
+        assert torch.allclose(batch["advantages"], wanted, atol=1e-6)
+        moved += float((wanted - calibrated_advantages(rewards, batch["log_ratio"], 0.0, 4)).abs().sum())
+        # The policy is scored on the tokens that it drew, the target on the text, each with its own eos.
+        torch.testing.assert_close(batch["log_ratio"], batch["drawn"] - batch["target"], atol=2e-3, rtol=1e-4)
+        usual = torch.tensor([c and f for c, f in zip(batch["canonical"], batch["finished"], strict=True)])
+        assert usual.any()
+        torch.testing.assert_close(
+            batch["log_ratio"][usual], (batch["policy"] - batch["target"])[usual], atol=2e-3, rtol=1e-4
+        )
+    assert moved > 0.5
+    result = run.result
+    assert (result["eta"], result["outcome"], result["steps"], result["kept_step"]) == (eta, "finished", 2, 2)
+    assert [row["task"] for row in result["guard"]] == ["qa"]
+    assert [row["step"] for row in run.metrics()] == [1, 2]
+    for row, batch in zip(run.metrics(), recorded, strict=True):
+        assert row["log_ratio"] == pytest.approx(float(batch["log_ratio"].mean()), abs=1e-4)
+        assert row["task_score/qa"] == pytest.approx(float(batch["rewards"].mean()))
+        assert math.isfinite(row["anchor_kl"]) and row["anchor_beta"] == pytest.approx(0.1)
+    assert verify_manifest(run.path) == []
+
+
+def test_the_target_may_have_another_tokenizer_and_the_ratio_may_be_a_mean(
+    tiny_pair: Any, tiny_other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[tuple[Any, Any, torch.Tensor, torch.Tensor]] = []
+    inner = CalibrationTrainer._log_ratio
+
+    def keep(self: Any, batch: Any, rollout: Any) -> torch.Tensor:
+        found = inner(self, batch, rollout)
+        policy = self.target._replace(model=self.model, tokenizer=self.processing_class)
+        ids = [r[m.bool()].tolist() for r, m in zip(batch["completion_ids"], batch["completion_mask"], strict=True)]
+        drawn = torch.stack([t.mean() for t in token_logprobs(policy, rollout["prompts"], ids)])
+        of_target = [rollout["prompts"], rollout["texts"], rollout["finished"]]
+        assert self.target.tokenizer.get_vocab() != self.processing_class.get_vocab()
+        kept.append((ids, rollout, found, drawn - sequence_logprob(self.target, *of_target, reduction="mean")))
+        return found
+
+    monkeypatch.setattr(CalibrationTrainer, "_log_ratio", keep)
+    values = config(tiny_pair, target=tiny_other, log_ratio="mean", max_steps=1, eta=0.5)
+    calibrate(values, tmp_path / "run", reward_funcs=even_length)
+    ((_, _, found, wanted),) = kept
+    torch.testing.assert_close(found, wanted, atol=1e-3, rtol=1e-4)
+
+
+def test_the_model_is_an_ordinary_one_and_has_moved(tiny_pair: Any, tmp_path: Path) -> None:
+    run = calibrate(config(tiny_pair, eta=0.5), tmp_path / "run", reward_funcs=even_length)
+    model = AutoModelForCausalLM.from_pretrained(run.path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(run.path / "model")
+    assert tokenizer.get_vocab() == load_model(tiny_pair.teacher).tokenizer.get_vocab()
+    assert tokenizer.chat_template is not None
+    assert "η = 0.5" in (run.path / "model" / "README.md").read_text()
+    before = weights(Path(tiny_pair.teacher))
+    assert not same(weights(run.path / "model"), before)
+    assert all(torch.isfinite(value).all() for value in model.state_dict().values())
+    # A finished run is opened as it is; with another η it is refused.
+    again = calibrate(config(tiny_pair, eta=0.5), tmp_path / "run", reward_funcs=even_length)
+    assert again.result == run.result
+    with pytest.raises(BadInputError, match=r"another config \(.*eta"):
+        calibrate(config(tiny_pair, eta=-0.5), tmp_path / "run")
+
+
+def test_the_embedded_tasks_grade_the_samples(tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]]) -> None:
+    from distillknob.tasks import get_task
+
+    run = calibrate(config(tiny_pair, tasks=["qa", "instruct"], max_steps=1), tmp_path / "run")
+    (batch,) = recorded
+    assert batch["rewards"].shape == (8, 1)
+    scores = run.metrics()[0]
+    assert {"task_score/qa", "task_score/instruct"} & scores.keys()
+    assert [row["task"] for row in run.result["guard"]] == ["qa", "instruct"]
+    # Grading by hand: the dataset's references come back from JSON as they went in.
+    row = stage.training_rows([get_task("instruct")], 1, 0)[0]
+    example = get_task("instruct").examples("train", 1, seed=0)[0]
+    completion = [[{"role": "assistant", "content": example.gold_solution}]]
+    assert stage.task_reward(completion, [row["task"]], [row["reference"]]) == [1.0]
+
+
+def test_a_jsonl_task_can_be_calibrated_on(tiny_pair: Any, tmp_path: Path) -> None:
+    rows = [{"prompt": f"Where is the lamp {i}?", "reference": "here"} for i in range(60)]
+    (tmp_path / "task.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    values = config(
+        tiny_pair, tasks=[f"jsonl:{tmp_path / 'task.jsonl'}"], max_completion_length=8, max_steps=1, guard_problems=2
+    )
+    assert calibrate(values, tmp_path / "run").result["outcome"] == "finished"
+
+
+# TRL's hooks
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("_calculate_rewards", ["self", "inputs", "prompts", "completions", "completion_ids_list"]),
+        ("_generate_and_score_completions", ["self", "inputs"]),
+        ("_compute_loss", ["self", "model", "inputs"]),
+    ],
+)
+def test_trl_s_hooks_have_the_signatures_that_we_override(name: str, wanted: list[str]) -> None:
+    assert list(inspect.signature(getattr(GRPOTrainer, name)).parameters) == wanted
+    ours = getattr(CalibrationTrainer, name)
+    assert list(inspect.signature(ours).parameters) == wanted
+
+
+def test_trl_s_functions_take_what_we_pass() -> None:
+    logps = inspect.signature(GRPOTrainer._get_per_token_logps_and_entropies).parameters
+    assert list(logps)[:6] == ["self", "model", "input_ids", "attention_mask", "logits_to_keep", "batch_size"]
+    turn = inspect.signature(GRPOTrainer._generate_single_turn).parameters
+    assert list(turn)[:5] == ["self", "prompt_ids", "images", "multimodal_fields", "num_generations"]
+    source = inspect.getsource(GRPOTrainer)
+    for attribute in ("self.eos_token_ids =", "self.reward_weights =", "self.beta =", "self._tokenizer ="):
+        assert attribute in source, f"TRL no longer sets {attribute}"
+
+
+def test_the_installed_trl_is_one_that_the_hooks_were_checked_with() -> None:
+    from importlib.metadata import version
+
+    assert version("trl").startswith("1.16."), "read /work/shared/trl.md again before widening this"
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("values", "what"),
+    [
+        ({"eta": math.nan}, "eta=nan: must be a finite number"),
+        ({"eta": math.inf}, "eta=inf"),
+        ({"eta": -math.inf}, "eta=-inf"),
+        ({"num_generations": 1}, "num_generations=1: a group of one has no z-score"),
+        ({"temperature": 0.7}, "temperature=0.7"),
+        ({"tasks": []}, "tasks is empty"),
+        ({"beta": 0.0}, "beta=0.0: the guard works by the anchor"),
+        ({"utility_tolerance": 0.0}, "utility_tolerance=0.0"),
+        ({"utility_tolerance": 1.0}, "utility_tolerance=1.0"),
+        ({"problems": 0}, "problems=0"),
+        ({"guard_steps": 0}, "guard_steps=0"),
+        ({"guard_samples": 0}, "guard_samples=0"),
+        ({"log_ratio": "median"}, "log_ratio='median'"),
+        ({"advantage": "batch"}, "advantage='batch'"),
+    ],
+)
+def test_settings_that_cannot_work_are_told(tiny_pair: Any, values: dict[str, Any], what: str) -> None:
+    with pytest.raises(BadInputError, match=what):
+        config(tiny_pair, **values)
+
+
+@pytest.mark.parametrize(
+    ("values", "what"),
+    [
+        ({"teacher": "/no/teacher"}, "no checkpoint folder '/no/teacher'"),
+        ({"target": "/no/target"}, "no checkpoint folder '/no/target'"),
+        ({"tasks": ["maths"]}, "no task named 'maths'"),
+    ],
+)
+def test_what_is_not_there_is_told_before_anything_is_written(
+    tiny_pair: Any, tmp_path: Path, values: dict[str, Any], what: str
+) -> None:
+    with pytest.raises(BadInputError, match=what):
+        calibrate(config(tiny_pair, **values), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_knob_without_a_target_is_told(tiny_pair: Any, tmp_path: Path) -> None:
+    model, tokenizer = load_model(tiny_pair.teacher)
+    values = config(tiny_pair, output_dir=str(tmp_path), max_completion_length=8)
+    rows = stage.training_rows([stage.get_task("qa")], 8, 0)
+    arguments: dict[str, Any] = {"args": values, "train_dataset": rows, "processing_class": tokenizer}
+    with pytest.raises(BadInputError, match="needs a calibration target"):
+        CalibrationTrainer(model=model, reward_funcs=[even_length], **arguments)
+
+
+# Kills
+
+
+def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(tiny_pair: Any, tmp_path: Path) -> None:
+    def values() -> CalibrationConfig:
+        return config(tiny_pair, max_steps=4, guard_steps=2, eta=0.5)
+
+    unbroken = calibrate(values(), tmp_path / "unbroken", reward_funcs=even_length)
+    with pytest.MonkeyPatch.context() as patch:
+        kill_at(3, patch)
+        with pytest.raises(Killed):
+            calibrate(values(), tmp_path / "killed", reward_funcs=even_length)
+    assert not load_run(tmp_path / "killed").complete
+    with pytest.raises(BadInputError, match="unfinished calibrate run.*pass --resume"):
+        calibrate(values(), tmp_path / "killed", reward_funcs=even_length)
+    resumed = calibrate(values(), tmp_path / "killed", resume=True, reward_funcs=even_length)
+    assert same(weights(resumed.path / "model"), weights(unbroken.path / "model"))
+    assert [row["step"] for row in resumed.metrics()] == [1, 2, 3, 4]
+    for a, b in zip(resumed.metrics(), unbroken.metrics(), strict=True):
+        assert a["loss"] == b["loss"] and a["log_ratio"] == pytest.approx(b["log_ratio"], abs=1e-6)
+    assert {k: v for k, v in resumed.result.items()} == unbroken.result
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_over(
+    tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        kill_at(2, patch)
+        with pytest.raises(Killed):
+            calibrate(config(tiny_pair, guard_steps=5), tmp_path / "run", reward_funcs=even_length)
+    run = calibrate(config(tiny_pair, guard_steps=5), tmp_path / "run", resume=True, reward_funcs=even_length)
+    assert [row["step"] for row in run.metrics()] == [1, 2]
+
+
+# The guard
+
+
+def perfect(language_model: Any, tasks: Any, *_: Any) -> dict[str, list[list[float]]]:
+    """Stands for the teacher's scores before and after: always right."""
+    return {task.name: [[1.0, 1.0]] * 4 for task in tasks}
+
+
+def after_step(last: int, then: Callable[[int], float]) -> Callable[..., list[float]]:
+    """Right up to step `last`, and what `then` says from there on."""
+
+    def reward(completions: list[Any], trainer_state: Any, **kwargs: Any) -> list[float]:
+        step = trainer_state.global_step + 1
+        return [1.0 if step <= last else then(step)] * len(completions)
+
+    return reward
+
+
+def stopped(run: Run) -> dict[str, Any]:
+    result = run.result
+    assert result["outcome"] == "stopped" and result["reason"]
+    assert result["events"] and verify_manifest(run.path) == []
+    kept = run.path / "checkpoints" / f"checkpoint-{result['kept_step']}"
+    assert same(weights(run.path / "model"), weights(kept))
+    return result
+
+
+def test_a_collapse_stops_the_run_and_keeps_the_last_good_checkpoint(
+    tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "task_scores", perfect)
+    values = config(tiny_pair, max_steps=6, utility_tolerance=0.05, problems=12)
+    run = calibrate(values, tmp_path / "run", reward_funcs=after_step(2, lambda step: 0.0))
+    result = stopped(run)
+    assert (result["steps"], result["kept_step"]) == (3, 2)
+    assert "the score on qa collapsed: 0.000 at step 3" in result["reason"]
+    assert "guard stopped the run" in (run.path / "model" / "README.md").read_text()
+    assert not same(weights(run.path / "model"), weights(Path(tiny_pair.teacher)))
+
+
+def test_values_that_are_not_finite_stop_the_run_with_finite_weights(
+    tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = CalibrationTrainer._log_ratio
+
+    def broken(self: Any, batch: Any, rollout: Any) -> torch.Tensor:
+        found = inner(self, batch, rollout)
+        return found * math.nan if self.state.global_step == 1 else found
+
+    monkeypatch.setattr(stage, "task_scores", perfect)
+    monkeypatch.setattr(CalibrationTrainer, "_log_ratio", broken)
+    values = config(tiny_pair, max_steps=4, utility_tolerance=0.05)
+    result = stopped(calibrate(values, tmp_path / "run", reward_funcs=after_step(9, lambda step: 1.0)))
+    assert result["kept_step"] == 1
+    assert "not finite" in result["reason"] or "ran away" in result["reason"]
+    assert all(torch.isfinite(value).all() for value in weights(tmp_path / "run" / "model").values())
+
+
+def test_a_run_lost_from_the_start_gives_the_original_back(
+    tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "task_scores", perfect)
+    values = config(tiny_pair, utility_tolerance=0.05)
+    run = calibrate(values, tmp_path / "run", reward_funcs=after_step(0, lambda step: 0.0))
+    assert (run.result["outcome"], run.result["kept_step"]) == ("stopped", 0)
+    assert same(weights(run.path / "model"), weights(Path(tiny_pair.teacher)))
+
+
+def test_what_does_not_hold_on_unseen_problems_is_not_kept(
+    tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The training samples look good throughout, the unseen problems only up to step 1."""
+    calls: list[str] = []
+
+    def scores(language_model: Any, tasks: Any, config: Any, what: str) -> dict[str, list[list[float]]]:
+        calls.append(what)
+        right = 0.0 if len(calls) == 2 else 1.0  # before, after step 2, after step 1
+        return {task.name: [[right] * 2] * 4 for task in tasks}
+
+    monkeypatch.setattr(stage, "task_scores", scores)
+    values = config(tiny_pair, utility_tolerance=0.05)
+    run = calibrate(values, tmp_path / "run", reward_funcs=after_step(9, lambda step: 1.0))
+    result = run.result
+    assert (result["outcome"], result["steps"], result["kept_step"]) == ("finished", 2, 1)
+    assert "not kept: qa changed by -1.000" in result["events"][-1]["what"]
+    assert same(weights(run.path / "model"), weights(run.path / "checkpoints" / "checkpoint-1"))
+
+
+def test_without_a_guard_nothing_is_judged(tiny_pair: Any, tmp_path: Path) -> None:
+    run = calibrate(config(tiny_pair, guard=False, beta=0.0), tmp_path / "run", reward_funcs=even_length)
+    assert (run.result["outcome"], run.result["kept_step"], run.result["events"]) == ("finished", 2, [])
+    assert not list((run.path / "checkpoints").glob("checkpoint-*"))

@@ -1,0 +1,126 @@
+"""The knob's arithmetic: group z-scores, η, the gate and the clip."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import tensor
+
+from distillknob.calibration_reward import EPSILON, calibrated_advantages, group_z_score
+
+T, F = True, False
+ROOT_HALF = math.sqrt(0.5)
+
+
+def near(found: torch.Tensor, wanted: list[float], tolerance: float = 1e-3) -> bool:
+    return torch.allclose(found, tensor(wanted), atol=tolerance, rtol=0)
+
+
+def test_z_scores_by_hand() -> None:
+    # 1, 2, 3: mean 2, unbiased deviation 1. And 0, 10: mean 5, deviation sqrt(50).
+    assert near(group_z_score(tensor([1.0, 2.0, 3.0]), 3), [-1.0, 0.0, 1.0])
+    assert near(group_z_score(tensor([0.0, 10.0]), 2), [-ROOT_HALF, ROOT_HALF])
+    # Groups are consecutive, and each has its own mean and deviation.
+    assert near(group_z_score(tensor([1.0, 3.0, 100.0, 300.0]), 2), [-ROOT_HALF, ROOT_HALF] * 2)
+    assert group_z_score(tensor([1.0, 3.0]), 2)[1] == pytest.approx(1 / (math.sqrt(2) + EPSILON), rel=1e-6)
+
+
+def test_masked_z_scores_by_hand() -> None:
+    values = tensor([1.0, 3.0, 1000.0, 5.0])
+    assert near(group_z_score(values, 4, tensor([T, T, F, F])), [-ROOT_HALF, ROOT_HALF, 0.0, 0.0])
+    assert near(group_z_score(values, 4, tensor([T, T, F, T])), [-1.0, 0.0, 0.0, 1.0])
+    for lonely in ([F, F, F, F], [F, T, F, F]):
+        assert group_z_score(values, 4, tensor(lonely)).tolist() == [0.0] * 4
+
+
+def test_tied_groups_get_nothing() -> None:
+    assert group_z_score(tensor([0.7] * 4), 4).tolist() == [0.0] * 4
+    assert group_z_score(tensor([-30.0] * 8), 4, tensor([T] * 6 + [F] * 2)).tolist() == [0.0] * 8
+
+
+def test_advantages_by_hand() -> None:
+    task, log_ratio = tensor([1.0, 1.0, 0.0, 0.0]), tensor([2.0, 6.0, 50.0, -50.0])
+    # Task: mean 1/2, deviation sqrt(1/3). Log-ratio among the right ones: mean 4, deviation sqrt(8).
+    z = 0.5 / math.sqrt(1 / 3)
+    found = calibrated_advantages(task, log_ratio, -0.5, 4, right_B=task >= 1)
+    assert near(found, [z + 0.5 * ROOT_HALF, z - 0.5 * ROOT_HALF, -z, -z])
+
+
+def test_eta_s_sign_turns_the_knob_and_zero_leaves_the_task_alone() -> None:
+    task, log_ratio = tensor([1.0, 1.0, 1.0, 0.0]), tensor([1.0, 2.0, 4.0, 9.0])
+    alone = calibrated_advantages(task, log_ratio, 0.0, 4, right_B=task >= 1)
+    assert torch.equal(alone, group_z_score(task, 4))
+    towards = calibrated_advantages(task, log_ratio, -1.0, 4, right_B=task >= 1) - alone
+    away = calibrated_advantages(task, log_ratio, 1.0, 4, right_B=task >= 1) - alone
+    assert torch.allclose(towards, -away)
+    assert towards[0] > towards[1] > towards[2]  # below zero: what the target finds likely gains
+
+
+def test_with_tied_task_rewards_doubling_eta_doubles_the_advantage() -> None:
+    task, log_ratio = torch.ones(8), tensor([0.0, 1.0, 5.0, 9.0, 3.0, 3.5, 2.0, 8.0])
+    once = calibrated_advantages(task, log_ratio, 0.3, 4, right_B=task >= 1)
+    twice = calibrated_advantages(task, log_ratio, 0.6, 4, right_B=task >= 1)
+    assert once.abs().max() > 0.1
+    assert torch.allclose(twice, 2 * once)
+
+
+def test_the_gate_gives_wrong_samples_no_calibration() -> None:
+    task = tensor([1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0])
+    log_ratio = tensor([1.0, 2.0, 50.0, -50.0, 5.0, 6.0, 7.0, 8.0])
+    gated = calibrated_advantages(task, log_ratio, 2.0, 4, right_B=task >= 1) - group_z_score(task, 4)
+    assert (gated[:2].abs() > 0.5).all()
+    assert gated[2:4].tolist() == [0.0, 0.0]  # wrong
+    assert gated[4:].tolist() == [0.0] * 4  # one right sample has nothing to be compared with
+    ungated = calibrated_advantages(task, log_ratio, 2.0, 4) - group_z_score(task, 4)
+    assert (ungated.abs() > 0.01).all()
+
+
+def test_a_group_that_is_wrong_throughout_trains_on_nothing() -> None:
+    task = torch.zeros(8)
+    found = calibrated_advantages(task, torch.arange(8.0), 1.0, 8, right_B=task >= 1)
+    assert found.tolist() == [0.0] * 8
+
+
+def test_the_calibration_is_clipped_and_the_task_is_not() -> None:
+    values = tensor([100.0] + [0.0] * 15)  # z of the first: 15/16 over 1/4 = 3.75
+    assert float(group_z_score(values, 16)[0]) == pytest.approx(3.75, abs=0.01)
+    assert calibrated_advantages(torch.ones(16), values, 1.0, 16).max() == 3.0
+    assert calibrated_advantages(torch.ones(16), values, 1.0, 16, clip=1.5).max() == 1.5
+    assert calibrated_advantages(torch.ones(16), -values, 2.0, 16, clip=1.5).min() == -3.0
+    assert float(calibrated_advantages(values, torch.ones(16), 1.0, 16).max()) == pytest.approx(3.75, abs=0.01)
+
+
+groups = st.lists(st.floats(-50, 50, width=32), min_size=4, max_size=4)
+
+
+@settings(max_examples=150, deadline=None)
+@given(groups, st.lists(st.booleans(), min_size=4, max_size=4), st.floats(-100, 100), st.floats(0.5, 20))
+def test_z_scores_are_invariant_to_shift_and_scale(
+    values: list[float], mask: list[bool], shift: float, scale: float
+) -> None:
+    x, m = tensor(values, dtype=torch.float64), tensor(mask)
+    kept = x[m]
+    if len(kept) >= 2 and kept.std() < 1.0:
+        return  # there epsilon counts, on purpose
+    z = group_z_score(x, 4, m)
+    assert torch.allclose(group_z_score(scale * x + shift, 4, m), z, atol=1e-3)
+    assert torch.allclose(group_z_score(-x, 4, m), -z)
+    assert abs(float(z.sum())) < 1e-6 and (z[~m] == 0).all()
+    if len(kept) >= 2:
+        assert float(z[m].std()) == pytest.approx(1.0, abs=1e-3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(groups, groups, st.permutations(range(4)), st.floats(-2, 2))
+def test_neither_the_order_of_samples_nor_the_other_groups_count(
+    task: list[float], log_ratio: list[float], order: list[int], eta: float
+) -> None:
+    t, c, p = tensor(task), tensor(log_ratio), tensor(order)
+    found = calibrated_advantages(t, c, eta, 4)
+    assert torch.allclose(calibrated_advantages(t[p], c[p], eta, 4), found[p], atol=1e-4)
+    both = calibrated_advantages(torch.cat([t, c]), torch.cat([c, t]), eta, 4)
+    assert torch.allclose(both[:4], found, atol=1e-6)

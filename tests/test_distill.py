@@ -1,0 +1,386 @@
+"""Distillation on tiny models: each method's loss against a plain one, where its traces come from, what is refused."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM
+
+from distillknob import distill as stage
+from distillknob.distill import METHODS, DistillConfig, DistillTrainer, distill
+from distillknob.divergences import divergence
+from distillknob.errors import BadInputError
+from distillknob.models import LanguageModel
+from distillknob.runs import load_run, verify_manifest
+from distillknob.scoring import answer_ids, sequence_logprob
+from distillknob.tasks.base import GeneratedTask
+from distillknob.tasks.qa import QA
+from distillknob.traces import TraceOptions, make_traces
+
+
+def config(pair: Any, method: str, **values: Any) -> DistillConfig:
+    return DistillConfig(
+        **{
+            "teacher": pair.teacher,
+            "student": pair.student,
+            "target": pair.student,
+            "tasks": ["qa"],
+            "problems": 8,
+            "method": method,
+            "max_steps": 2,
+            "per_device_train_batch_size": 4,
+            "learning_rate": 5e-3,
+            "lr_scheduler_type": "constant",
+            "gradient_checkpointing": False,
+            "candidates": 4,
+            **values,
+        }
+    )
+
+
+class Parity(QA):
+    """Questions on which tiny models are right about half of the time: an answer of even length is."""
+
+    def grade(self, completion: str, reference: Any) -> float:
+        return float(len(completion) % 2 == 0)
+
+
+class Hopeless(QA):
+    def grade(self, completion: str, reference: Any) -> float:
+        return 0.0
+
+
+@pytest.fixture
+def parity(monkeypatch: pytest.MonkeyPatch) -> GeneratedTask:
+    monkeypatch.setattr(stage, "get_task", lambda name: Parity())
+    return Parity()
+
+
+def weights(folder: str | Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = load_file(Path(folder) / "model.safetensors")
+    return found
+
+
+class Recorder(DistillTrainer):
+    """Computes each loss a second time, plainly: whole logits of a whole forward."""
+
+    kept: list[dict[str, Any]]
+
+    def _compute_loss(self, unwrapped_student: Any, inputs: dict[str, Any], num_items_in_batch: Any) -> Any:
+        found = super()._compute_loss(unwrapped_student, inputs, num_items_in_batch)
+        ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
+        mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
+        counted = inputs["completion_mask"].bool()
+        width = counted.size(1)
+        with torch.no_grad():
+            student = unwrapped_student(input_ids=ids, attention_mask=mask).logits[:, -width - 1 : -1]
+            if self.method.loss == "hard_label":
+                plain = cross_entropy(student.transpose(1, 2), inputs["completion_ids"], reduction="none")
+            else:
+                teacher = self.teacher_model(input_ids=ids, attention_mask=mask).logits[:, -width - 1 : -1]
+                plain = divergence(student, teacher, self.method.loss, beta=self.args.beta)
+        self.kept.append(
+            {
+                "loss": float(found[0]),
+                "plain": float(plain[counted].sum() / num_items_in_batch),
+                "items": int(num_items_in_batch),
+                "counted": int(counted.sum()),
+                "completions": [row[m].tolist() for row, m in zip(inputs["completion_ids"], counted, strict=True)],
+                "step": self.state.global_step,
+            }
+        )
+        return found
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    kept: list[dict[str, Any]] = []
+    monkeypatch.setattr(Recorder, "kept", kept, raising=False)
+    monkeypatch.setattr(stage, "DistillTrainer", Recorder)
+    return kept
+
+
+# Losses
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_each_method_trains_by_its_loss(
+    tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]], parity: GeneratedTask, method: str
+) -> None:
+    run = distill(config(tiny_pair, method), tmp_path / "run")
+    assert len(recorded) == 2
+    for batch in recorded:
+        assert batch["items"] == batch["counted"] > 0
+        assert batch["loss"] == pytest.approx(batch["plain"], rel=2e-4, abs=1e-6)
+        assert math.isfinite(batch["loss"]) and batch["loss"] > 0
+    result = run.result
+    assert {"teacher", "student", "method", "steps", "tokens", "learning_rate", "final_loss", "traces"} <= set(result)
+    assert (result["stage"], result["method"], result["steps"]) == ("distill", method, 2)
+    assert (result["teacher"], result["student"], result["learning_rate"]) == (*tiny_pair, 5e-3)
+    assert result["traces"] == len(run.samples()) >= 1
+    assert result["tokens"] > 0
+    losses = [row["loss"] for row in run.metrics() if "loss" in row]
+    assert result["final_loss"] == pytest.approx(sum(losses) / len(losses))
+    model = AutoModelForCausalLM.from_pretrained(run.path / "model")
+    assert model.num_parameters() > 0
+    before, after = weights(tiny_pair.student), weights(run.path / "model")
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert verify_manifest(run.path) == []
+
+
+def test_sft_learns_the_stored_tokens_and_their_end(
+    tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]], student: LanguageModel
+) -> None:
+    run = distill(config(tiny_pair, "sft_gold", problems=8), tmp_path / "run")
+    stored = {tuple(row["completion_ids"]) for row in run.samples()}
+    assert {row["completion"] for row in run.samples()} == {
+        e.gold_solution for e in QA().examples("train", 8, seed=run.config["seed"])
+    }
+    seen = [tuple(row) for batch in recorded for row in batch["completions"]]
+    assert len(seen) == 8 and set(seen) == stored
+    assert all(row[-1] == student.tokenizer.eos_token_id for row in seen)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
+def test_gkd_s_beta_reaches_the_divergence(
+    tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]], beta: float
+) -> None:
+    distill(config(tiny_pair, "gkd", lmbda=0.0, beta=beta, max_steps=1), tmp_path / "run")
+    (batch,) = recorded
+    assert batch["loss"] == pytest.approx(batch["plain"], rel=2e-4)
+
+
+def test_gkd_is_the_jensen_shannon_divergence_unless_told_otherwise() -> None:
+    """TRL's DistillationConfig has beta 1, at which the divergence is the reverse KL: on-policy distillation."""
+    assert DistillConfig(method="gkd").beta == 0.5
+
+
+def test_accumulated_batches_weigh_every_token_the_same(
+    tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]]
+) -> None:
+    values = config(tiny_pair, "sft", per_device_train_batch_size=2, gradient_accumulation_steps=2, max_steps=1)
+    distill(values, tmp_path / "run")
+    first, second = recorded
+    assert first["items"] == second["items"] == first["counted"] + second["counted"]
+    for batch in recorded:
+        assert batch["loss"] == pytest.approx(batch["plain"], rel=2e-4)
+
+
+# On- and off-policy
+
+
+def coin(seed: int, lmbda: float, steps: int) -> list[bool]:
+    trainer: Any = SimpleNamespace(args=SimpleNamespace(seed=seed, lmbda=lmbda))
+    return [DistillTrainer.on_policy(trainer, step) for step in range(steps)]
+
+
+def test_the_coin_is_drawn_from_seed_and_step() -> None:
+    assert coin(0, 0.5, 200) == coin(0, 0.5, 200)
+    assert coin(0, 0.5, 200) != coin(1, 0.5, 200)
+    for lmbda in (0.25, 0.5, 0.8):
+        assert abs(sum(coin(3, lmbda, 3000)) / 3000 - lmbda) < 0.03
+    assert not any(coin(0, 0.0, 500)) and all(coin(0, 1.0, 500))
+
+
+def test_gkd_mixes_stored_and_own_samples_by_the_coin(
+    tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]]
+) -> None:
+    run = distill(config(tiny_pair, "gkd", max_steps=6, problems=24), tmp_path / "run")
+    wanted = coin(run.config["seed"], 0.5, 6)
+    assert len(set(wanted)) == 2
+    assert [row["on_policy"] for row in run.metrics() if "on_policy" in row] == [float(own) for own in wanted]
+    stored = {tuple(row["completion_ids"]) for row in run.samples()}
+    for batch, own in zip(recorded, wanted, strict=True):
+        assert all(tuple(row) in stored for row in batch["completions"]) != own
+
+
+def test_the_student_s_own_samples_end_by_their_eos_or_at_the_limit(
+    tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]], student: LanguageModel
+) -> None:
+    distill(config(tiny_pair, "opd_rkl", max_completion_length=10), tmp_path / "run")
+    eos = student.tokenizer.eos_token_id
+    for row in (row for batch in recorded for row in batch["completions"]):
+        assert (row[-1] == eos or len(row) == 10) and row.count(eos) <= 1
+
+
+# Two tokenizers
+
+
+def test_divergences_between_two_tokenizers_are_refused_and_sft_is_not(
+    tiny_pair: Any, tiny_other: str, tmp_path: Path, recorded: list[dict[str, Any]], other: LanguageModel
+) -> None:
+    for method in ("gkd", "opd_rkl"):
+        with pytest.raises(BadInputError, match=f"{method} compares next-token distributions.*different tokenizers"):
+            distill(config(tiny_pair, method, student=tiny_other), tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
+    run = distill(config(tiny_pair, "sft", student=tiny_other), tmp_path / "run")
+    for row in run.samples():
+        assert other.tokenizer.decode(row["completion_ids"], skip_special_tokens=True) == row["completion"]
+    assert all(batch["loss"] == pytest.approx(batch["plain"], rel=2e-4) for batch in recorded)
+    assert run.result["steps"] == 2
+
+
+# Traces
+
+
+def traces(
+    source: Any, task: Any, student: Any, teacher: Any, target: Any = None, **options: Any
+) -> list[dict[str, Any]]:
+    return make_traces(source, [task], 12, student, teacher, target, TraceOptions(**{"candidates": 4, **options}))
+
+
+def test_verified_traces_are_the_first_right_ones(teacher: LanguageModel, student: LanguageModel) -> None:
+    task = Parity()
+    plain = traces("teacher", task, student, teacher)
+    assert len(plain) == 12 and {len(row["completion"]) % 2 for row in plain} == {0, 1}
+    verified = traces("teacher_verified", task, student, teacher)
+    assert 6 <= len(verified) <= 12
+    assert all(len(row["completion"]) % 2 == 0 for row in verified)
+    assert all(row["completion_ids"][-1] == teacher.tokenizer.eos_token_id for row in verified)  # right and finished
+    prompts = [row["prompt"] for row in plain]
+    assert [row["prompt"] for row in verified] == [p for p in prompts if p in [row["prompt"] for row in verified]]
+
+
+def test_the_best_of_n_is_the_right_one_that_the_target_finds_likeliest(
+    teacher: LanguageModel, student: LanguageModel
+) -> None:
+    from distillknob.generation import Sampling, generate
+
+    task = Parity()
+    found = {
+        str(row["prompt"]): row["completion"] for row in traces("teacher_best_of_n", task, student, teacher, student)
+    }
+    examples = task.examples("train", 12, seed=0)
+    prompts = [task.messages(example) for example in examples]
+    drawn = generate(teacher, prompts, 4, Sampling(max_new_tokens=task.max_new_tokens, seed=0)).completions
+    chosen = 0
+    for prompt, row in zip(prompts, drawn, strict=True):
+        right = [s.text for s in row if s.finished and len(s.text) % 2 == 0]
+        if not right:
+            assert str(prompt) not in found
+            continue
+        values = sequence_logprob(student, [prompt] * len(right), right, [True] * len(right))
+        assert found[str(prompt)] == right[int(values.argmax())]
+        chosen += len(set(right)) > 1
+    assert chosen >= 3  # there was a choice
+
+
+def test_traces_are_told_apart_by_their_source(teacher: LanguageModel, student: LanguageModel) -> None:
+    task = QA()
+    gold = traces("gold", task, student, None)
+    assert [row["completion"] for row in gold] == [e.gold_solution for e in task.examples("train", 12, seed=0)]
+    assert [row["completion_ids"] for row in gold] == answer_ids(student, [r["completion"] for r in gold], [True] * 12)
+    assert all(row["completion_ids"] == [] for row in traces("none", task, student, None))
+    assert traces("teacher", task, student, teacher) == traces("teacher", task, student, teacher)
+    assert traces("teacher", task, student, teacher) != traces("teacher", task, student, teacher, seed=1)
+
+
+@pytest.mark.parametrize("source", ["teacher_verified", "teacher_best_of_n"])
+def test_a_teacher_that_is_never_right_is_told(source: str, teacher: LanguageModel, student: LanguageModel) -> None:
+    with pytest.raises(BadInputError, match="no right sample on any of 12 problems of 'qa': raise candidates"):
+        traces(source, Hopeless(), student, teacher, student)
+
+
+def test_what_traces_need_is_told(teacher: LanguageModel, student: LanguageModel) -> None:
+    with pytest.raises(BadInputError, match="need a teacher"):
+        traces("teacher", QA(), student, None)
+    with pytest.raises(BadInputError, match="need a target"):
+        traces("teacher_best_of_n", Parity(), student, teacher, None)
+
+
+# The stage
+
+
+def test_a_learning_curve_has_a_point_at_the_start_at_each_interval_and_at_the_end(
+    tiny_pair: Any, tmp_path: Path
+) -> None:
+    seen: list[bool] = []
+
+    def evaluate(language_model: LanguageModel) -> dict[str, float]:
+        seen.append(language_model.model.training)
+        return {"qa": len(seen) / 10}
+
+    values = config(tiny_pair, "sft_gold", max_steps=3, curve_steps=2, problems=12)
+    run = distill(values, tmp_path / "run", evaluate=evaluate)
+    points = [(row["step"], row["eval/qa"]) for row in run.metrics() if "eval/qa" in row]
+    assert points == [(0, 0.1), (2, 0.2), (3, 0.3)]
+    assert seen == [False] * 3
+
+
+class Killed(Exception):
+    """Stands for a kill."""
+
+
+def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(tiny_pair: Any, tmp_path: Path) -> None:
+    def values() -> DistillConfig:
+        return config(tiny_pair, "gkd", max_steps=4, problems=16, save_steps=2, curve_steps=2)
+
+    points = {"evaluate": lambda language_model: {"qa": 0.5}}
+
+    class Killer(stage.StageProgress):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == 3:
+                raise Killed
+
+    unbroken = distill(values(), tmp_path / "unbroken", **points)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage, "StageProgress", Killer)
+        with pytest.raises(Killed):
+            distill(values(), tmp_path / "killed", **points)
+    assert not load_run(tmp_path / "killed").complete
+    resumed = distill(values(), tmp_path / "killed", resume=True, **points)
+    a, b = weights(resumed.path / "model"), weights(unbroken.path / "model")
+    assert all(torch.equal(a[name], b[name]) for name in b)
+    for row in resumed.metrics(), unbroken.metrics():
+        assert [r["step"] for r in row if "loss" in r] == [1, 2, 3, 4]
+        assert [r["step"] for r in row if "eval/qa" in r] == [0, 2, 4]
+    assert resumed.result == unbroken.result
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_over(tiny_pair: Any, tmp_path: Path) -> None:
+    class Killer(stage.StageProgress):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == 2:
+                raise Killed
+
+    points = {"evaluate": lambda language_model: {"qa": 0.5}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage, "StageProgress", Killer)
+        with pytest.raises(Killed):
+            distill(config(tiny_pair, "sft_gold", curve_steps=5), tmp_path / "run", **points)
+    run = distill(config(tiny_pair, "sft_gold", curve_steps=5), tmp_path / "run", resume=True, **points)
+    assert [row["step"] for row in run.metrics() if "loss" in row] == [1, 2]
+    assert [row["step"] for row in run.metrics() if "eval/qa" in row] == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("method", "values", "what"),
+    [
+        ("gdk", {}, "method='gdk': known are sft"),
+        ("gkd", {"lmbda": 1.5}, "lmbda=1.5: a share of steps"),
+        ("gkd", {"lmbda": math.nan}, "lmbda=nan"),
+        ("sft", {"lmbda": 0.5}, "sft trains on stored traces alone"),
+        ("opd_rkl", {"lmbda": 0.5}, "lmbda=0.5"),
+        ("gkd", {"tasks": []}, "tasks is empty"),
+        ("gkd", {"problems": 0}, "problems=0"),
+        ("sft_verified", {"candidates": 0}, "candidates=0"),
+    ],
+)
+def test_settings_that_cannot_work_are_told(tiny_pair: Any, method: str, values: dict[str, Any], what: str) -> None:
+    with pytest.raises(BadInputError, match=what):
+        config(tiny_pair, method, **values)
+
+
+@pytest.mark.parametrize("field", ["teacher", "student", "target"])
+def test_what_is_not_there_is_told_before_anything_is_written(tiny_pair: Any, tmp_path: Path, field: str) -> None:
+    with pytest.raises(BadInputError, match="no checkpoint folder '/no/such'"):
+        distill(config(tiny_pair, "sft_best_of_n", **{field: "/no/such"}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

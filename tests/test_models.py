@@ -1,0 +1,225 @@
+"""Loading models: what can't be used is told before any work starts, with what to do about it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distillknob.errors import BadInputError
+from distillknob.models import ZOO, LanguageModel, eos_ids, load_model, load_tokenizer, prompt_ids, resolve, zoo_path
+
+PROMPT = [{"role": "user", "content": "What is 11-22?"}]
+HAVE_ZOO = all((zoo_path(name) / "config.json").exists() for name in ZOO)
+
+
+@pytest.fixture
+def copied(tiny_pair: Any, tmp_path: Path) -> Path:
+    """The tiny student, to be spoiled."""
+    return Path(shutil.copytree(tiny_pair.student, tmp_path / "model"))
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+
+
+# Names
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "./none", "~/none-such", "a/b/c"])
+def test_a_folder_that_is_not_there_is_told(name: str) -> None:
+    with pytest.raises(BadInputError, match=f"no checkpoint folder {name!r}: give an existing folder, a hub id or zoo"):
+        load_model(name)
+
+
+def test_what_may_be_a_hub_id_passes_and_is_told_when_it_cannot_be_loaded() -> None:
+    assert resolve("org/model") == "org/model"
+    with pytest.raises(BadInputError, match="can't load a tokenizer from 'org/no-such-model'"):
+        load_model("org/no-such-model")
+
+
+def test_a_folder_without_a_checkpoint_is_told_with_what_it_holds(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="no checkpoint .no config.json; it holds nothing."):
+        load_model(str(tmp_path))
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(BadInputError, match=r"it holds notes\.txt"):
+        resolve(str(tmp_path))
+
+
+def test_a_run_directory_is_answered_with_its_model(tmp_path: Path, tiny_pair: Any) -> None:
+    shutil.copytree(tiny_pair.student, tmp_path / "model")
+    (tmp_path / "config.yaml").write_text("distill: {}\n")
+    with pytest.raises(BadInputError, match=f"did you mean {tmp_path / 'model'}") as told:
+        load_model(str(tmp_path))
+    assert "config.yaml" in str(told.value)
+
+
+def test_a_file_is_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "weights.bin").write_bytes(b"x")
+    with pytest.raises(BadInputError, match="no checkpoint folder"):
+        load_model(str(tmp_path / "weights.bin"))
+
+
+def test_an_unknown_embedded_checkpoint_is_told_with_the_nearest() -> None:
+    with pytest.raises(BadInputError, match="no embedded checkpoint named 'techer', did you mean 'teacher'"):
+        load_model("zoo:techer")
+    with pytest.raises(BadInputError, match="Known: teacher, student, proxy, student-other"):
+        resolve("zoo:")
+
+
+def test_an_embedded_checkpoint_that_was_not_built_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("distillknob.models.zoo_path", lambda name: tmp_path / name)
+    with pytest.raises(BadInputError, match=r"'zoo:teacher' is not in .*: run `distillknob zoo build`"):
+        load_model("zoo:teacher")
+
+
+# Tokenizers
+
+
+@pytest.mark.parametrize(
+    ("field", "what"),
+    [
+        ("eos_token", "no eos token, so no answer could ever end"),
+        ("pad_token", "no pad token: set tokenizer.pad_token"),
+    ],
+)
+def test_a_tokenizer_without_a_needed_token_is_told(copied: Path, field: str, what: str) -> None:
+    edit(copied / "tokenizer_config.json", lambda values: values.pop(field))
+    with pytest.raises(BadInputError, match=what):
+        load_model(str(copied))
+
+
+def test_a_tokenizer_without_a_chat_template_is_told(copied: Path) -> None:
+    (copied / "chat_template.jinja").unlink()
+    with pytest.raises(BadInputError, match="no chat template"):
+        load_model(str(copied))
+
+
+def test_a_vocabulary_smaller_than_the_tokenizer_s_is_told(copied: Path) -> None:
+    tokenizer = load_tokenizer(str(copied))
+    tokenizer.add_tokens(["one-more"])
+    tokenizer.save_pretrained(copied)
+    with pytest.raises(BadInputError, match=r"has 2049 tokens but the model only 2048 embeddings.*resize_token_embedd"):
+        load_model(str(copied))
+
+
+def test_a_vocabulary_larger_than_the_tokenizer_s_is_fine(copied: Path) -> None:
+    model, tokenizer = load_model(str(copied))
+    model.resize_token_embeddings(len(tokenizer) + 64)
+    model.save_pretrained(copied)
+    assert load_model(str(copied)).model.get_input_embeddings().num_embeddings == len(tokenizer) + 64
+
+
+def test_a_folder_without_a_tokenizer_is_told(copied: Path) -> None:
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        (copied / name).unlink()
+    with pytest.raises(BadInputError, match="tokenizer"):
+        load_model(str(copied))
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("config.json", b"{"),
+        ("config.json", b'{"model_type": "no-such-type"}'),
+        ("model.safetensors", b""),
+        ("model.safetensors", b"\x10\x00\x00\x00\x00\x00\x00\x00{"),
+    ],
+)
+def test_a_broken_checkpoint_is_told(copied: Path, name: str, data: bytes) -> None:
+    (copied / name).write_bytes(data)
+    with pytest.raises(BadInputError, match=r"can't load a (causal language model|tokenizer) from"):
+        load_model(str(copied))
+
+
+def test_missing_weights_are_told(copied: Path) -> None:
+    (copied / "model.safetensors").unlink()
+    with pytest.raises(BadInputError, match="can't load a causal language model"):
+        load_model(str(copied))
+
+
+# What comes back
+
+
+def test_a_loaded_model_is_ready(teacher: LanguageModel) -> None:
+    import torch
+
+    model, tokenizer = teacher
+    assert not model.training
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert tokenizer.padding_side == "left"
+
+
+def test_prompts_end_where_the_answer_starts(teacher: LanguageModel, other: LanguageModel) -> None:
+    for language_model, wanted in (
+        (teacher, "<|user|>What is 11-22?<|end|><|assistant|>"),
+        (other, "[user]What is 11-22?</s>[reply]"),
+    ):
+        tokenizer = language_model.tokenizer
+        long = [{"role": "user", "content": "What is 11-22 and so on and so on?"}]
+        short_ids, long_ids = prompt_ids(tokenizer, [PROMPT, long])
+        assert tokenizer.decode(short_ids) == wanted
+        assert tokenizer.pad_token_id not in short_ids and len(long_ids) > len(short_ids)
+        assert prompt_ids(tokenizer, [PROMPT]) == [short_ids]
+        assert prompt_ids(tokenizer, []) == []
+
+
+def test_digits_are_split_as_each_tokenizer_does(teacher: LanguageModel, other: LanguageModel) -> None:
+    assert [teacher.tokenizer.decode([i]) for i in teacher.tokenizer("47")["input_ids"]] == ["4", "7"]
+    assert len(other.tokenizer("47")["input_ids"]) < 2 or other.tokenizer("47").tokens() == ["47"]
+    assert len(teacher.tokenizer) >= 2000 and len(other.tokenizer) >= 2000
+    for text in ("Ada lives in Lima.", "  two  spaces\n", "日本 ŋ\u0301 🙂", "12-34=88"):
+        for language_model in (teacher, other):
+            assert language_model.tokenizer.decode(language_model.tokenizer(text)["input_ids"]) == text
+
+
+def test_every_end_of_an_answer_counts(copied: Path) -> None:
+    model, tokenizer = load_model(str(copied))
+    assert eos_ids(LanguageModel(model, tokenizer)) == [tokenizer.eos_token_id]
+    model.generation_config.eos_token_id = [9, 7, tokenizer.eos_token_id]
+    assert eos_ids(LanguageModel(model, tokenizer)) == sorted({7, 9, tokenizer.eos_token_id})
+    model.generation_config = None
+    assert eos_ids(LanguageModel(model, tokenizer)) == [tokenizer.eos_token_id]
+
+
+# The embedded checkpoints
+
+
+@pytest.mark.skipif(not HAVE_ZOO, reason="the embedded checkpoints have not been built")
+def test_the_embedded_checkpoints_are_what_they_are_said_to_be() -> None:
+    models = {name: load_model(f"zoo:{name}") for name in ZOO}
+    sizes = {name: found.model.num_parameters() for name, found in models.items()}
+    assert sizes["proxy"] < sizes["student"] < sizes["teacher"]
+    vocabulary = models["teacher"].tokenizer.get_vocab()
+    assert len(vocabulary) >= 2000
+    assert models["student"].tokenizer.get_vocab() == models["proxy"].tokenizer.get_vocab() == vocabulary
+    assert models["student-other"].tokenizer.get_vocab() != vocabulary
+    assert models["student-other"].model.config.model_type != models["student"].model.config.model_type
+    folder = zoo_path("teacher").parent
+    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) <= 10 * 2**20
+
+
+@pytest.mark.skipif(not HAVE_ZOO, reason="the embedded checkpoints have not been built")
+def test_the_embedded_checkpoints_have_the_recorded_hashes() -> None:
+    from distillknob.runs import sha256
+
+    folder = zoo_path("teacher").parent
+    card = json.loads((folder / "zoo.json").read_text())
+    assert set(card) == set(ZOO)
+    for name, entry in card.items():
+        assert sha256(folder / name / "model.safetensors") == entry["sha256"], name
+
+
+@pytest.mark.skipif(not HAVE_ZOO, reason="the embedded checkpoints have not been built")
+def test_the_embedded_teacher_knows_its_tasks_and_the_student_can_gain() -> None:
+    from distillknob.zoo import list_zoo
+
+    rows = {row["name"]: row for row in list_zoo()}
+    assert rows["teacher"]["math"] >= 0.98 and rows["teacher"]["qa"] >= 0.95 and rows["teacher"]["instruct"] >= 0.9
+    assert rows["student"]["math"] < rows["teacher"]["math"] - 0.1

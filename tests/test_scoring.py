@@ -1,0 +1,154 @@
+"""Log-probabilities of texts, against a plain forward of one text at a time in float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from distillknob.divergences import divergence
+from distillknob.errors import BadInputError
+from distillknob.models import LanguageModel, load_model, prompt_ids
+from distillknob.scoring import answer_ids, batches, score_pair, sequence_logprob, token_logprobs
+from distillknob.tasks import get_task
+
+Prompt = list[dict[str, str]]
+
+
+def problems(n: int = 4) -> tuple[list[Prompt], list[str]]:
+    """Prompts and solutions of very different lengths."""
+    rows = [(get_task(name), e) for name in ("instruct", "math", "qa") for e in get_task(name).examples("train", n)]
+    return [task.messages(e) for task, e in rows], [text for _, e in rows for text in [e.gold_solution]]
+
+
+def plainly(language_model: LanguageModel, prompt: Prompt, ids: list[int]) -> torch.Tensor:
+    """log P of each id, in float64, without batch, padding or mask."""
+    before = prompt_ids(language_model.tokenizer, [prompt])[0]
+    with torch.no_grad():
+        logits = language_model.model(torch.tensor([before + ids])).logits[0].double()
+    logprobs = logits.log_softmax(-1)[len(before) - 1 : -1]
+    return logprobs[torch.arange(len(ids)), torch.tensor(ids)]
+
+
+@pytest.fixture(scope="module")
+def exact(tiny_pair: Any) -> LanguageModel:
+    model, tokenizer = load_model(tiny_pair.teacher)
+    return LanguageModel(model.double(), tokenizer)
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 64, 300, 32_768])
+def test_token_logprobs_are_those_of_one_text_at_a_time(
+    teacher: LanguageModel, exact: LanguageModel, batch_tokens: int
+) -> None:
+    prompts, texts = problems()
+    ids = answer_ids(teacher, texts, [True] * len(texts))
+    found = token_logprobs(teacher, prompts, ids, batch_tokens=batch_tokens)
+    for prompt, row, logprobs in zip(prompts, ids, found, strict=True):
+        assert logprobs.dtype == torch.float32 and len(logprobs) == len(row)
+        torch.testing.assert_close(logprobs.double(), plainly(exact, prompt, row), atol=2e-5, rtol=1e-5)
+
+
+def test_the_other_architecture_is_scored_right(other: LanguageModel) -> None:
+    prompts, texts = problems(2)
+    ids = answer_ids(other, texts, [True] * len(texts))
+    for prompt, row, logprobs in zip(prompts, ids, token_logprobs(other, prompts, ids, batch_tokens=150), strict=True):
+        torch.testing.assert_close(logprobs.double(), plainly(other, prompt, row), atol=1e-4, rtol=1e-4)
+
+
+def test_empty_answers_and_no_answers_have_no_logprobs(teacher: LanguageModel) -> None:
+    prompts, texts = problems(1)
+    ids = answer_ids(teacher, texts, [True] * 3)
+    first, empty, last = token_logprobs(teacher, prompts, [ids[0], [], ids[2]])
+    assert (len(first), len(empty), len(last)) == (len(ids[0]), 0, len(ids[2]))
+    assert [len(t) for t in token_logprobs(teacher, prompts, [[], [], []])] == [0, 0, 0]
+    assert token_logprobs(teacher, [], []) == []
+    assert answer_ids(teacher, [], []) == []
+    assert sequence_logprob(teacher, [], [], []).shape == (0,)
+    with pytest.raises(BadInputError, match="3 prompts but 2 answers"):
+        token_logprobs(teacher, prompts, ids[:2])
+
+
+def test_batches_hold_every_row_once_within_their_size() -> None:
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(0, 30, (40, 2), generator=generator).tolist()
+    before = [list(range(1, p + 2)) for p, _ in lengths]
+    answers = [list(range(100, 100 + a)) for _, a in lengths]
+    seen = []
+    for batch in batches(before, answers, torch.device("cpu"), 120):
+        seen += batch.rows
+        assert len(batch.rows) == 1 or batch.input_ids_BT.numel() <= 120
+        for r, i in enumerate(batch.rows):
+            assert batch.input_ids_BT[r][batch.attention_mask_BT[r].bool()].tolist() == before[i] + answers[i]
+            assert batch.answer_ids_BA[r][batch.answer_mask_BA[r]].tolist() == answers[i]
+            assert batch.answer_ids_BA[r][~batch.answer_mask_BA[r]].sum() == 0
+    assert sorted(seen) == list(range(40))
+
+
+def test_each_model_scores_a_text_with_its_own_tokenizer_and_its_own_eos(
+    teacher: LanguageModel, other: LanguageModel
+) -> None:
+    prompts, texts = problems(2)
+    finished = [True, False] * 3
+    for language_model in (teacher, other):
+        tokenizer = language_model.tokenizer
+        sums = sequence_logprob(language_model, prompts, texts, finished)
+        means = sequence_logprob(language_model, prompts, texts, finished, reduction="mean")
+        for i, (prompt, text, done) in enumerate(zip(prompts, texts, finished, strict=True)):
+            ids = tokenizer(text)["input_ids"] + ([tokenizer.eos_token_id] if done else [])
+            logprobs = plainly(language_model, prompt, ids)
+            assert float(sums[i]) == pytest.approx(float(logprobs.sum()), abs=1e-3)
+            assert float(means[i]) == pytest.approx(float(logprobs.mean()), abs=1e-4)
+    assert answer_ids(teacher, texts, finished) != answer_ids(other, texts, finished)
+
+
+def test_a_text_that_ended_is_less_likely_than_one_that_may_go_on(teacher: LanguageModel) -> None:
+    prompts, texts = problems(1)
+    ended = sequence_logprob(teacher, prompts, texts, [True] * 3)
+    open_ended = sequence_logprob(teacher, prompts, texts, [False] * 3)
+    assert (ended < open_ended).all()
+
+
+# Pairs
+
+
+def test_a_model_against_itself_differs_by_exactly_nothing(teacher: LanguageModel) -> None:
+    prompts, texts = problems(2)
+    pair = score_pair(teacher, teacher, prompts, answer_ids(teacher, texts, [True] * 6), [1, 5, 2048], batch_tokens=200)
+    for value in (pair.forward_kl_N, pair.reverse_kl_N, pair.forward_kl_by_k_NK, pair.reverse_kl_by_k_NK):
+        assert (value == 0).all()
+    assert torch.equal(pair.teacher_logprob_N, pair.student_logprob_N)
+    assert torch.equal(pair.teacher_entropy_N, pair.student_entropy_N) and (pair.teacher_entropy_N > 0).all()
+
+
+def test_a_pair_s_divergences_are_the_core_s_at_every_token(teacher: LanguageModel, student: LanguageModel) -> None:
+    prompts, texts = problems(2)
+    ids = answer_ids(teacher, texts, [True] * 6)
+    pair = score_pair(teacher, student, prompts, ids, [1, 50, 10_000, 1], batch_tokens=150)
+    assert pair.ks == (1, 50, 10_000)
+    assert pair.answer_N.tolist() == [i for i, row in enumerate(ids) for _ in row]
+    assert pair.token_N.tolist() == [token for row in ids for token in row]
+    at = 0
+    for prompt, row in zip(prompts, ids, strict=True):
+        here = slice(at, at + len(row))
+        at += len(row)
+        before = prompt_ids(teacher.tokenizer, [prompt])[0]
+        with torch.no_grad():
+            t, s = (m.model(torch.tensor([before + row])).logits[0, len(before) - 1 : -1] for m in (teacher, student))
+        for kind, found in (("forward_kl", pair.forward_kl_N), ("reverse_kl", pair.reverse_kl_N)):
+            torch.testing.assert_close(found[here].double(), divergence(s, t, kind).double(), atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(
+            pair.teacher_logprob_N[here].double(), plainly(teacher, prompt, row), atol=1e-4, rtol=0
+        )
+        torch.testing.assert_close(
+            pair.student_logprob_N[here].double(), plainly(student, prompt, row), atol=1e-4, rtol=0
+        )
+    # Over the whole vocabulary the parts are the whole; over less they are less.
+    torch.testing.assert_close(pair.forward_kl_by_k_NK[:, 2], pair.forward_kl_N, atol=1e-5, rtol=1e-4)
+    assert (pair.forward_kl_by_k_NK.diff(dim=1) >= -1e-6).all()
+
+
+def test_a_pair_with_two_tokenizers_is_refused(teacher: LanguageModel, other: LanguageModel) -> None:
+    prompts, texts = problems(1)
+    with pytest.raises(BadInputError, match="different tokenizers.*use sequence_logprob"):
+        score_pair(teacher, other, prompts, answer_ids(teacher, texts, [True] * 3), [1])
