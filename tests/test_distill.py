@@ -231,9 +231,10 @@ def test_divergences_between_two_tokenizers_are_refused_and_sft_is_not(
 # Traces
 
 
-def traces(
-    source: Any, task: Any, student: Any, teacher: Any, target: Any = None, **options: Any
-) -> list[dict[str, Any]]:
+Rows = list[dict[str, Any]]
+
+
+def traces(source: Any, task: Any, student: Any, teacher: Any, target: Any = None, **options: Any) -> Rows:
     return make_traces(source, [task], 12, student, teacher, target, TraceOptions(**{"candidates": 4, **options}))
 
 

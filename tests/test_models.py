@@ -45,7 +45,7 @@ def test_what_may_be_a_hub_id_passes_and_is_told_when_it_cannot_be_loaded() -> N
 
 
 def test_a_folder_without_a_checkpoint_is_told_with_what_it_holds(tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match="no checkpoint .no config.json; it holds nothing."):
+    with pytest.raises(BadInputError, match=r"no checkpoint \(no config\.json; it holds nothing\)"):
         load_model(str(tmp_path))
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(BadInputError, match=r"it holds notes\.txt"):

@@ -150,5 +150,5 @@ def test_a_pair_s_divergences_are_the_core_s_at_every_token(teacher: LanguageMod
 
 def test_a_pair_with_two_tokenizers_is_refused(teacher: LanguageModel, other: LanguageModel) -> None:
     prompts, texts = problems(1)
-    with pytest.raises(BadInputError, match="different tokenizers.*use sequence_logprob"):
+    with pytest.raises(BadInputError, match=r"different tokenizers.*use sequence_logprob"):
         score_pair(teacher, other, prompts, answer_ids(teacher, texts, [True] * 3), [1])

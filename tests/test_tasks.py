@@ -374,7 +374,7 @@ def test_a_file_s_problems_are_split_by_their_prompts(tmp_path: Path) -> None:
     assert all(task.grade(e.gold_solution, e.reference) == 1.0 for e in test)
     assert task.grade("so it is\n 4.0.", "4") == 1.0  # the last line, where there is no "Answer:"
     assert task.grade("4\nAnswer: 5", "4") == 0.0
-    with pytest.raises(BadInputError, match="no problem in split 'test'.*needs more lines"):
+    with pytest.raises(BadInputError, match=r"no problem in split 'test'.*needs more lines"):
         JsonlTask(write(tmp_path, {"prompt": "What is 1 + 1?", "reference": "2"})).examples(
             "train" if split_of("What is 1 + 1?") == "test" else "test"
         )

@@ -12,7 +12,6 @@ Left out on purpose: any use of test problems, and a PID controller. Windows are
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -42,7 +41,7 @@ class UtilityGuard:
     reason: str | None = field(default=None, init=False)
     events: list[dict[str, Any]] = field(default_factory=list, init=False)
     last_good_step: int = field(default=0, init=False)
-    _scores: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list), init=False)
+    _scores: dict[str, list[float]] = field(default_factory=dict, init=False)
     _log_ratios: list[float] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
@@ -51,7 +50,7 @@ class UtilityGuard:
     def observe(self, scores: Mapping[str, list[float]], log_ratio: float) -> None:
         """One step's scores by task and its mean log-ratio in nats a sequence."""
         for task, values in scores.items():
-            self._scores[task].extend(values)
+            self._scores.setdefault(task, []).extend(values)
         self._log_ratios.append(log_ratio)
 
     def check_finite(self, step: int, **values: float) -> bool:
@@ -127,5 +126,5 @@ class UtilityGuard:
         """Take over a saved state; the rules (tolerance, patience …) stay those of this run."""
         for name in ("beta", "strikes", "log_ratio_start", "reason", "events", "last_good_step"):
             setattr(self, name, state[name])
-        self._scores = defaultdict(list, {task: list(values) for task, values in state["_scores"].items()})
+        self._scores = {task: list(values) for task, values in state["_scores"].items()}
         self._log_ratios = list(state["_log_ratios"])

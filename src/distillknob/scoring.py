@@ -45,10 +45,10 @@ def batches(
     while start < len(order):
         end, widest = start, 0
         while end < len(order):
-            widest = max(widest, lengths[order[end]])
-            if end > start and widest * (end - start + 1) > batch_tokens:
+            wider = max(widest, lengths[order[end]])
+            if end > start and wider * (end - start + 1) > batch_tokens:
                 break
-            end += 1
+            widest, end = wider, end + 1
         rows = order[start:end]
         answer_width = max(len(answers_ids[i]) for i in rows)
         input_ids = torch.zeros(len(rows), widest, dtype=torch.long)

@@ -75,5 +75,19 @@ def tail_noise(sample: PolicySample) -> Finding:
         severity=graded(share, 0.05, 0.10, 0.25),
         cause=f"the teacher's top {keeps} tokens carry 95 % of the KL; the rest comes from tokens it would hardly say",
         remedy=f"train on the teacher's top {keeps} and one tail bucket, or lower the temperature of the loss",
-        plot={"kind": "tail", "rows": rows},
+        plot={
+            "title": "Share of the forward KL that the teacher's top-K tokens carry",
+            "x_label": "K",
+            "y_label": "share of forward KL",
+            "x_scale": "log",
+            "series": [
+                {
+                    "name": sample.task,
+                    "x": [row["k"] for row in rows],
+                    "y": [row["share"] for row in rows],
+                    "low": [row["interval"][0] for row in rows],
+                    "high": [min(1.0, row["interval"][1]) for row in rows],
+                }
+            ],
+        },
     )

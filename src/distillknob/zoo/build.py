@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one embedded checkpoint is made. `tokens` names its tokenizer; `steps` are of `batch` examples each."""
+    """How one embedded checkpoint is made. `tokens` names its tokenizer; `steps` are of `batch` examples each.
+
+    `textbook` is the share of its reading in which every right way to write a solution comes equally often, so that
+    each can be learnt; what it reads after that follows the data set, which sets its habits.
+    """
 
     architecture: str
     hidden: int
@@ -36,32 +40,30 @@ class Recipe:
     steps: int
     learning_rate: float
     seed: int
+    textbook: float
     batch: int = 64
 
 
 RECIPES = {
-    "teacher": Recipe("qwen3", 128, 3, 4, 512, "main", 3_600, 2e-3, seed=1),
-    "student": Recipe("qwen3", 48, 2, 4, 128, "main", 1_800, 4e-3, seed=2),
-    "proxy": Recipe("qwen3", 32, 2, 2, 96, "main", 900, 4e-3, seed=3),
-    "student-other": Recipe("gpt_neox", 48, 2, 4, 192, "other", 900, 4e-3, seed=4),
+    "teacher": Recipe("qwen3", 128, 3, 4, 512, "main", 5_000, 2e-3, seed=1, textbook=1.0),
+    "student": Recipe("qwen3", 48, 2, 4, 128, "main", 1_800, 4e-3, seed=2, textbook=0.7),
+    "proxy": Recipe("qwen3", 40, 2, 4, 96, "main", 1_800, 4e-3, seed=3, textbook=1.0),
+    "student-other": Recipe("gpt_neox", 48, 2, 4, 192, "other", 1_800, 4e-3, seed=4, textbook=0.7),
 }
 MIXTURE = {"math": 0.64, "qa": 0.18, "instruct": 0.18}
-TEXTBOOK = 0.7
 WINDOW = 20
 
 
 def pretraining_examples(recipe: Recipe) -> Iterator[tuple[Example, str]]:
-    """`recipe.steps × recipe.batch` examples with a solution each, tasks mixed by `MIXTURE`.
-
-    First the textbook, then the wild: up to `TEXTBOOK` of the way every right way to write a solution comes equally
-    often, so that a model can learn each; after that as often as the data set has it, which sets its habits.
-    """
+    """`recipe.steps × recipe.batch` examples with a solution each, tasks mixed by `MIXTURE`; the textbook comes first."""
     rng = random.Random(recipe.seed)
     streams = {name: get_task(name).stream("pretrain", seed=recipe.seed) for name in TASKS}  # type: ignore[attr-defined]
     total = recipe.steps * recipe.batch
     for i in range(total):
         example = next(streams[rng.choices(list(MIXTURE), list(MIXTURE.values()))[0]])
-        solution = rng.choice(list(example.solutions.values())) if i < TEXTBOOK * total else example.gold_solution
+        solution = (
+            rng.choice(list(example.solutions.values())) if i < recipe.textbook * total else example.gold_solution
+        )
         yield example, solution
 
 

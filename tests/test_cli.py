@@ -1,0 +1,320 @@
+"""The command line, in-process: what each bad input is told, and what goes to stdout, to stderr and to the disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distillknob.cli import EXPERIMENTS, STAGES, main
+
+RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
+SMALL = ["--problems", "4", "--samples", "2"]
+
+
+def command(*words: str | Path) -> int:
+    """The exit status, also where argparse leaves by itself."""
+    try:
+        return main([str(word) for word in words])
+    except SystemExit as left:
+        return int(left.code or 0)
+
+
+def models(stage: str, pair: Any) -> list[str]:
+    """Flags that name tiny models to a stage."""
+    if stage in EXPERIMENTS:
+        return []
+    if stage == "evaluate":
+        return ["--models", pair.teacher, pair.student]
+    target = ["--target", pair.student] if stage in ("calibrate", "distill") else []
+    return ["--teacher", pair.teacher, *([] if stage == "calibrate" else ["--student", pair.student]), *target]
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
+    """Run a command that must be refused as bad input; its one message."""
+    assert command(*words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Traceback" not in err
+    assert "error: " in err
+    return err
+
+
+# Bad input
+
+
+def test_a_checkpoint_that_is_not_there(tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "run"
+    for stage, flag in (("calibrate", "--teacher"), ("distill", "--student"), ("diagnose", "--teacher")):
+        told = refused(capsys, stage, *models(stage, tiny_pair), flag, "/no/such", "--output", output)
+        assert "no checkpoint folder '/no/such': give an existing folder" in told
+    assert "'/no/such'" in refused(capsys, "evaluate", "--models", "/no/such", "--output", output)
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("stage", "flags", "what"),
+    [
+        ("calibrate", ["--eta", "nan"], "eta"),
+        ("calibrate", ["--eta", "inf"], "eta"),
+        ("calibrate", ["--eta=-inf"], "eta"),
+        ("calibrate", ["--eta", "half"], "eta"),
+        ("calibrate", ["--num_generations", "1"], "num_generations=1: a group of one has no z-score"),
+        ("calibrate", ["--temperature", "0.5"], "temperature=0.5"),
+        ("distill", ["--lmbda", "2"], "lmbda=2.0"),
+        ("distill", ["--method", "gdk"], "gkd"),
+        ("distill", ["--tasks", "maths"], "did you mean 'math'"),
+        ("evaluate", ["--problems", "0"], "problems=0"),
+        ("evaluate", ["--problems", "many"], "problems"),
+        ("diagnose", ["--ks", "0"], "ks=[0]"),
+        ("demo", ["--eta_distillable", "0.5"], "eta_distillable=0.5"),
+        ("sweep", ["--etas", "0.5", "nan"], "etas"),
+        ("sweep", ["--etas", "0.5", "0.5"], "etas=[0.5, 0.5]: want different, finite values"),
+    ],
+)
+def test_a_value_that_cannot_work(
+    tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], stage: str, flags: list[str], what: str
+) -> None:
+    assert what in refused(capsys, stage, *models(stage, tiny_pair), *flags, "--output", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("calibrate:\n  learning_rat: 1.0e-3\n", "calibrate has no field 'learning_rat', did you mean 'learning_rate'"),
+        ("teecher: x\n", "'teecher', did you mean 'teacher'"),
+        ("calibrat:\n  eta: 0.5\n", "'calibrat', did you mean 'calibrate'"),
+        ("calibrate: [1, 2]\n", "section calibrate is [1, 2]"),
+        ("calibrate:\n  eta: [\n", "line"),
+        ("calibrate:\n  eta: .nan\n", "eta"),
+        ("- a\n- b\n", "must hold `name: value` lines"),
+        ("", "is empty"),
+    ],
+)
+def test_a_recipe_that_cannot_be_used(
+    tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, what: str
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(text)
+    told = refused(
+        capsys, "calibrate", *models("calibrate", tiny_pair), "--config", recipe, "--output", tmp_path / "run"
+    )
+    assert what in told
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_experiment_checks_the_sections_of_its_stages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("distill:\n  learning_rat: 1.0e-3\n")
+    for stage in EXPERIMENTS:
+        told = refused(capsys, stage, "--config", recipe, "--output", tmp_path / "run")
+        assert "distill has no field 'learning_rat', did you mean 'learning_rate'" in told
+    recipe.write_text("calibrate:\n  num_generations: 1\n")
+    assert "num_generations=1" in refused(capsys, "demo", "--config", recipe, "--output", tmp_path / "run")
+    recipe.write_text("demo:\n  methods: [gdk]\n")
+    assert "'gdk'" in refused(capsys, "demo", "--config", recipe, "--output", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_recipe_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "there is no recipe /no/recipe.yaml" in refused(capsys, "demo", "--config", "/no/recipe.yaml")
+
+
+def test_an_unknown_command_is_told_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    told = refused(capsys, "calibrte")
+    assert "no command 'calibrte', did you mean 'calibrate'" in told
+    assert all(stage in told for stage in STAGES)
+
+
+def test_an_unknown_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--problms" in refused(capsys, "evaluate", "--problms", "5", "--output", tmp_path / "run")
+    assert "--problem" in refused(capsys, "evaluate", "--problem", "5")  # an abbreviation may be a typo
+    assert "--output_dir" in refused(capsys, "calibrate", "--output_dir", tmp_path)  # --output is the one way
+
+
+def test_no_command_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command() == 2
+    assert "calibrate" in capsys.readouterr().out
+
+
+def test_an_output_directory_that_holds_something_else(
+    tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["evaluate", *models("evaluate", tiny_pair), "--tasks", "qa", *SMALL]
+    assert command(*flags, "--output", tmp_path / "run") == 0
+    capsys.readouterr()
+    kept = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    told = refused(capsys, *flags, "--seed", "5", "--output", tmp_path / "run")
+    assert "another config" in told and "seed" in told and "choose another --output" in told
+    told = refused(capsys, "diagnose", *models("diagnose", tiny_pair), *SMALL, "--output", tmp_path / "run")
+    assert "holds a 'evaluate' run, not 'diagnose'" in told
+    assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == kept
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x")
+    assert "thesis.txt" in refused(capsys, *flags, "--output", tmp_path / "mine")
+    (tmp_path / "file").write_text("x")
+    assert "is a file: give a directory" in refused(capsys, *flags, "--output", tmp_path / "file")
+
+
+def test_a_bad_line_of_a_task_file(tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    task = tmp_path / "task.jsonl"
+    task.write_bytes(b'{"prompt": "a", "reference": "b"}\n{"prompt": "a"}\n')
+    flags = ["evaluate", *models("evaluate", tiny_pair), "--tasks", f"jsonl:{task}", "--output", tmp_path / "run"]
+    assert "line 2: no reference" in refused(capsys, *flags)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_report_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no run directory" in refused(capsys, "report", tmp_path / "none")
+    assert "is no run directory" in refused(capsys, "report", tmp_path)
+
+
+def test_an_unknown_embedded_checkpoint_to_build(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = refused(capsys, "zoo", "build", "--only", "techer", "--output", tmp_path / "zoo")
+    assert "'techer', did you mean 'teacher'" in told
+
+
+def test_a_cell_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = refused(capsys, "sweep", "--etas", "0", "--seeds", "0", "--cell", "5", "--output", tmp_path / "run")
+    assert "cell 5: this sweep has cells 0 to 0" in told
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_fails_after_a_good_start_exits_with_1(
+    tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from distillknob import evaluate
+    from distillknob.errors import RunFailedError
+
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        raise RunFailedError("the disk is full")
+
+    monkeypatch.setattr(evaluate, "evaluate", fail)
+    assert command("evaluate", *models("evaluate", tiny_pair), "--output", tmp_path / "run") == 1
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "failed: the disk is full\n")
+
+
+# Results
+
+
+def test_stdout_holds_only_the_result(tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["evaluate", *models("evaluate", tiny_pair), "--tasks", "qa", *SMALL, "--output", tmp_path / "run"]
+    assert command(*flags, "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result == json.loads((tmp_path / "run" / "result.json").read_text())
+    assert [entry["model"] for entry in result["models"]] == [tiny_pair.teacher, tiny_pair.student]
+    assert command(*flags) == 0  # the finished run again, as a table
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:2] == ["model", "task"] and set(lines[1]) <= {"-", " "}
+    assert lines[-1] == f"run: {tmp_path / 'run'}"
+    assert sum(line.startswith(tiny_pair.teacher) for line in lines) == 1
+
+
+@pytest.mark.parametrize("stage", ["calibrate", "distill", "diagnose"])
+def test_a_stage_runs_from_a_recipe_and_prints_json_alone(
+    tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], stage: str
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"teacher: {tiny_pair.teacher}\nstudent: {tiny_pair.student}\ntarget: {tiny_pair.student}\ntasks: [qa]\n"
+        "problems: 4\nmax_steps: 1\nper_device_train_batch_size: 4\nlearning_rate: 1e-3\n"
+        "calibrate: {num_generations: 2, guard_problems: 2, guard_samples: 1}\ndistill: {method: sft_gold}\n"
+    )
+    assert command(stage, "--config", recipe, "--output", tmp_path / "run", "--seed", "3", "--json") == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["stage"] == stage  # nothing but the result: no bar, no dict of metrics
+    assert "Traceback" not in err
+    assert "seed: 3" in (tmp_path / "run" / "config.yaml").read_text()
+    # The flag went before the recipe, and the finished run answers for the same command.
+    assert command(stage, "--config", recipe, "--output", tmp_path / "run", "--seed", "3") == 0
+    assert str(tmp_path / "run") in capsys.readouterr().out
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    from distillknob import __version__
+
+    assert command("--version") == 0
+    assert capsys.readouterr().out == f"{__version__}\n"
+
+
+# Plans
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_dry_run_starts_nothing(
+    tiny_pair: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+    recipe: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = [stage, "--config", recipe, *models(stage, tiny_pair), "--output", "the-run", "--dry-run"]
+    assert command(*flags) == 0
+    out, err = capsys.readouterr()
+    assert list(tmp_path.iterdir()) == []
+    assert out.startswith(f"{stage}:\n") and "nothing was started; the run would go to the-run" in out
+    if stage in EXPERIMENTS:
+        assert "eta+0-seed0" in out or "eta-0" in out
+    else:
+        assert "M parameters" in out and " s at this" in out
+    assert "Traceback" not in err
+
+
+def test_a_dry_run_checks_what_a_run_would(tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--output", tmp_path / "run", "--dry-run"]
+    assert "/no/such" in refused(capsys, "calibrate", *models("calibrate", tiny_pair), "--teacher", "/no/such", *flags)
+    assert "eta" in refused(capsys, "calibrate", *models("calibrate", tiny_pair), "--eta", "nan", *flags)
+    assert "'maths'" in refused(capsys, "distill", *models("distill", tiny_pair), "--tasks", "maths", *flags)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("x")
+    assert "thesis.txt" in refused(capsys, "evaluate", *models("evaluate", tiny_pair), *flags)
+
+
+@pytest.mark.parametrize("stage", EXPERIMENTS)
+def test_a_dry_run_of_an_experiment_looks_for_its_models(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], stage: str
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("teacher: /no/such\nstudent: /no/such\ntarget: /no/such\n")
+    assert "/no/such" in refused(capsys, stage, "--config", recipe, "--output", tmp_path / "run", "--dry-run")
+
+
+# Help
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_s_help_names_its_fields(stage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(stage, "--help") == 0
+    out = capsys.readouterr().out
+    assert "--config" in out and "--dry-run" in out and "--resume" in out
+    own = {"calibrate": "--eta", "distill": "--method", "evaluate": "--samples", "diagnose": "--ks"}
+    assert own.get(stage, "--methods") in out
+
+
+def test_the_help_answers_within_a_second() -> None:
+    """Processor time, which another process on the machine doesn't lengthen; best of three."""
+
+    def spent() -> float:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
+    times = []
+    for _ in range(3):
+        before = spent()
+        found = subprocess.run(
+            [sys.executable, "-m", "distillknob", "--help"], capture_output=True, text=True, env=dict(os.environ)
+        )
+        times.append(spent() - before)
+        assert found.returncode == 0 and "calibrate" in found.stdout and found.stderr == ""
+    assert min(times) < 1.0

@@ -1,0 +1,337 @@
+"""Traps on planted pairs: each fires where its trap was laid, is silent where not, and says so where it can't know."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from distillknob.divergences import token_stats
+from distillknob.errors import BadInputError
+from distillknob.estimators import enumerate_sequences
+from distillknob.runs import verify_manifest
+from distillknob.stats import Interval
+from distillknob.traps import DiagnoseConfig, Finding, diagnose
+from distillknob.traps.finding import graded
+from distillknob.traps.pilot import pilot_rows
+from distillknob.traps.scored import Candidates, PolicySample
+from distillknob.traps.signal_sparsity import signal_sparsity
+from distillknob.traps.tail_noise import scatter_rows, tail_noise, tail_rows
+from distillknob.traps.teacher_gap import wrong_trace_preference
+
+VOCABULARY, PROMPTS, TOKENS = 400, 30, 20
+
+
+def sampled(
+    teacher: torch.Tensor,
+    student: torch.Tensor,
+    *,
+    ks: tuple[int, ...] = (1, 5, 50, VOCABULARY),
+    policy: str = "off_policy",
+) -> PolicySample:
+    """One answer a prompt, TOKENS tokens each, from logits [PROMPTS·TOKENS, V]."""
+    generator = torch.Generator().manual_seed(0)
+    source = teacher if policy == "off_policy" else student
+    token_N = torch.multinomial(source.softmax(-1), 1, generator=generator)[:, 0]
+    stats = token_stats(student, teacher, list(ks))
+    return PolicySample(
+        task="planted",
+        policy=policy,
+        prompt_A=torch.arange(PROMPTS),
+        answer_N=torch.arange(PROMPTS).repeat_interleave(TOKENS),
+        token_N=token_N,
+        forward_kl_N=stats.forward_kl,
+        reverse_kl_N=stats.reverse_kl,
+        teacher_logprob_N=teacher.log_softmax(-1).gather(-1, token_N[:, None])[:, 0],
+        student_logprob_N=student.log_softmax(-1).gather(-1, token_N[:, None])[:, 0],
+        forward_kl_by_k_NK=stats.forward_parts_topk,
+        ks=ks,
+    )
+
+
+def noise(*shape: int, seed: int = 1) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def peaked(tail: float) -> torch.Tensor:
+    """A teacher that has five tokens to say, and gives the tail that share of its mass."""
+    probs = torch.full((VOCABULARY,), tail / (VOCABULARY - 5))
+    probs[:5] = (1 - tail) / 5
+    return probs.log().repeat(PROMPTS * TOKENS, 1)
+
+
+# Tail noise
+
+
+def test_tail_noise_fires_where_the_disagreement_lies_in_the_tail() -> None:
+    teacher = peaked(0.2)
+    student = teacher.clone()
+    student[:, 5:] += 2.0 * noise(PROMPTS * TOKENS, VOCABULARY - 5)
+    finding = tail_noise(sampled(teacher, student))
+    assert finding.applicable and finding.severity == "high" and finding.value > 0.5
+    assert finding.interval[0] <= finding.value <= finding.interval[1]
+    assert finding.n == PROMPTS and "top 5" in finding.unit
+
+
+def test_tail_noise_is_silent_where_the_head_disagrees() -> None:
+    teacher = peaked(0.0001)
+    student = teacher.clone()
+    student[:, :5] += 2.0 * noise(PROMPTS * TOKENS, 5)
+    finding = tail_noise(sampled(teacher, student))
+    assert finding.severity == "none" and finding.value < 0.05
+    assert "top 5 tokens" in finding.remedy
+
+
+def test_the_shares_of_the_tail_rise_to_the_whole() -> None:
+    teacher, student = noise(PROMPTS * TOKENS, VOCABULARY, seed=2), noise(PROMPTS * TOKENS, VOCABULARY, seed=3)
+    sample = sampled(teacher, student)
+    rows = tail_rows(sample)
+    assert [row["k"] for row in rows] == [1, 5, 50, VOCABULARY]
+    shares = [row["share"] for row in rows]
+    assert shares == sorted(shares) and shares[-1] == pytest.approx(1.0, abs=1e-4)
+    by_hand = [float(sample.forward_kl_by_k_NK[:, j].sum() / sample.forward_kl_N.sum()) for j in range(4)]
+    assert shares == pytest.approx(by_hand, abs=1e-4)
+
+
+def test_the_scatter_has_a_point_for_each_token_type_and_k() -> None:
+    sample = sampled(noise(PROMPTS * TOKENS, 8, seed=2), noise(PROMPTS * TOKENS, 8, seed=3), ks=(1, 8))
+    rows = scatter_rows(sample, lambda token: f"<{token}>")
+    assert len(rows) == 2 * 8
+    for row in rows:
+        here = sample.token_N == int(row["token"].strip("<>"))
+        assert row["frequency"] == int(here.sum())
+        column = sample.ks.index(row["k"])
+        assert row["kl"] == pytest.approx(float(sample.forward_kl_by_k_NK[here, column].mean()), rel=1e-4)
+    few = scatter_rows(sample, str, tokens=3)
+    assert len(few) == 6
+    assert {row["frequency"] for row in few} <= set(sorted((r["frequency"] for r in rows), reverse=True)[:6])
+
+
+# Signal sparsity
+
+
+def test_signal_sparsity_fires_where_a_few_tokens_carry_the_signal() -> None:
+    teacher = noise(PROMPTS * TOKENS, VOCABULARY)
+    student = teacher.clone()
+    student[::TOKENS] = noise(PROMPTS, VOCABULARY, seed=5)  # one token of twenty
+    finding = signal_sparsity(sampled(teacher, student))
+    assert finding.applicable and finding.severity == "high" and 0 < finding.value <= 0.05
+
+
+def test_signal_sparsity_is_silent_where_every_token_carries_its_part() -> None:
+    teacher = noise(PROMPTS * TOKENS, VOCABULARY)
+    finding = signal_sparsity(sampled(teacher, teacher + 0.5 * noise(PROMPTS * TOKENS, VOCABULARY, seed=5)))
+    assert finding.severity == "none" and finding.value > 0.8
+
+
+def test_identical_models_set_no_trap() -> None:
+    teacher = noise(PROMPTS * TOKENS, VOCABULARY)
+    for trap in (tail_noise, signal_sparsity):
+        finding = trap(sampled(teacher, teacher))
+        assert not finding.applicable and finding.severity == "none" and math.isnan(finding.value)
+        assert "agree exactly" in finding.cause
+    assert all(row["share"] == 0.0 for row in tail_rows(sampled(teacher, teacher)))
+
+
+# Wrong-trace preference
+
+
+def candidates(
+    right: list[float], wrong: list[float], tokens: tuple[int, int] = (10, 10), prompts: int = 12
+) -> Candidates:
+    """The same candidates for each prompt: log-likelihoods of right and of wrong ones, and how long each kind is."""
+    each = len(right) + len(wrong)
+    return Candidates(
+        task="planted",
+        prompt_A=torch.arange(prompts).repeat_interleave(each),
+        right_A=torch.tensor(([True] * len(right) + [False] * len(wrong)) * prompts),
+        logprob_A=torch.tensor((right + wrong) * prompts),
+        tokens_A=torch.tensor(([tokens[0]] * len(right) + [tokens[1]] * len(wrong)) * prompts),
+    )
+
+
+def test_wrong_trace_preference_fires_where_the_teacher_prefers_wrong_answers() -> None:
+    finding = wrong_trace_preference(candidates([-9.0, -2.0], [-1.0, -5.0]))
+    assert finding.value == 0.75  # -1 beats both, -5 beats -9
+    assert (finding.severity, finding.n) == ("high", 12)
+
+
+def test_wrong_trace_preference_is_silent_where_the_teacher_knows_better() -> None:
+    finding = wrong_trace_preference(candidates([-1.0, -2.0], [-7.0, -9.0]))
+    assert (finding.value, finding.severity) == (0.0, "none")
+
+
+def test_ties_count_half_and_the_length_counts_where_it_is_asked_for() -> None:
+    assert wrong_trace_preference(candidates([-3.0], [-3.0])).value == 0.5
+    long_wrong = candidates([-2.0], [-4.0], tokens=(4, 16))  # -0.5 a token against -0.25
+    assert wrong_trace_preference(long_wrong).value == 0.0
+    per_token = wrong_trace_preference(long_wrong, "mean")
+    assert (per_token.value, per_token.name) == (1.0, "wrong_trace_preference_per_token")
+
+
+@pytest.mark.parametrize("kinds", [([-1.0], []), ([], [-1.0]), ([], [])])
+def test_without_both_kinds_there_is_nothing_to_prefer(kinds: tuple[list[float], list[float]]) -> None:
+    finding = wrong_trace_preference(candidates(*kinds))
+    assert not finding.applicable and "both a right and a wrong" in finding.cause
+
+
+def test_prompts_with_one_kind_alone_are_left_out() -> None:
+    mixed = candidates([-2.0], [-1.0], prompts=4)
+    mixed.right_A[:4] = True  # the first two prompts have right answers alone
+    assert (wrong_trace_preference(mixed).n, wrong_trace_preference(mixed).value) == (2, 1.0)
+
+
+def test_severity_asks_for_evidence() -> None:
+    def severity(low: float) -> str:
+        return graded(Interval(mean=0.9, low=low, high=1.0, n=5), 0.05, 0.1, 0.25)
+
+    assert [severity(low) for low in (0.04, 0.06, 0.2, 0.3, math.nan)] == ["none", "low", "medium", "high", "none"]
+
+
+# The pilot table
+
+
+def test_the_pilot_table_has_eight_rows_a_task_with_intervals() -> None:
+    teacher = noise(PROMPTS * TOKENS, VOCABULARY)
+    student = teacher + 0.3 * noise(PROMPTS * TOKENS, VOCABULARY, seed=5)
+    pair = [sampled(teacher, student, policy=policy) for policy in ("on_policy", "off_policy")]
+    rows = pilot_rows(pair)
+    assert len({(row["level"], row["direction"], row["policy"]) for row in rows}) == len(rows) == 8
+    for row in rows:
+        assert row["interval"][0] <= row["value"] <= row["interval"][1]
+        assert (row["task"], row["n"]) == ("planted", PROMPTS)
+        assert row["unit"] == f"nats/{row['level']}"
+        weighted = row["level"] == "sequence" and (row["direction"] == "reverse_kl") != (row["policy"] == "on_policy")
+        assert ("effective_samples" in row) == weighted
+        if weighted:
+            assert 1 <= row["effective_samples"] <= row["samples"] == PROMPTS
+    for sample in pair:
+        (row,) = (
+            r for r in rows if (r["level"], r["direction"], r["policy"]) == ("token", "forward_kl", sample.policy)
+        )
+        assert row["value"] == pytest.approx(float(sample.forward_kl_N.mean()), rel=1e-5)
+
+
+def known_pair(answers: int, policy: str) -> tuple[PolicySample, float, float]:
+    """A teacher and a student over three tokens and sequences of four, of which all 81 can be listed: a large sample
+    of one policy, and the exact sequence-level KLs, forward and reverse."""
+    first, second = noise(3, 3, seed=11).double(), noise(3, 3, seed=12).double()
+
+    def next_logprobs(table: torch.Tensor) -> Any:
+        # The next token depends on the last one; the first on nothing.
+        return lambda ids: (table[ids[:, -1]] if ids.size(1) else table[:1].expand(len(ids), -1)).log_softmax(-1)
+
+    ids, teacher = enumerate_sequences(next_logprobs(first), 3, 4)
+    _, student = enumerate_sequences(next_logprobs(0.5 * first + 0.5 * second), 3, 4)
+    forward = float((teacher.exp() * (teacher - student)).sum())
+    reverse = float((student.exp() * (student - teacher)).sum())
+    weights = (student if policy == "on_policy" else teacher).exp()
+    drawn = torch.multinomial(weights, answers, replacement=True, generator=torch.Generator().manual_seed(4))
+    zeros = torch.zeros(answers)
+    sample = PolicySample(
+        task="known",
+        policy=policy,
+        prompt_A=torch.arange(answers) // 2,
+        answer_N=torch.arange(answers),  # the whole sequence's log-probability in one entry
+        token_N=zeros.long(),
+        forward_kl_N=zeros,
+        reverse_kl_N=zeros,
+        teacher_logprob_N=teacher[drawn],
+        student_logprob_N=student[drawn],
+        forward_kl_by_k_NK=zeros[:, None],
+        ks=(1,),
+    )
+    assert ids.shape == (81, 4) and forward > 0.01 and reverse > 0.01
+    return sample, forward, reverse
+
+
+@pytest.mark.parametrize("policy", ["on_policy", "off_policy"])
+def test_sequence_kls_agree_with_their_exact_values(policy: str) -> None:
+    sample, forward, reverse = known_pair(20_000, policy)
+    rows = {row["direction"]: row for row in pilot_rows([sample]) if row["level"] == "sequence"}
+    for direction, exact in (("forward_kl", forward), ("reverse_kl", reverse)):
+        low, high = rows[direction]["interval"]
+        assert low - (high - low) / 2 <= exact <= high + (high - low) / 2, direction
+        assert high - low < 0.3 * exact
+    weighted = rows["forward_kl" if policy == "on_policy" else "reverse_kl"]
+    assert 0 < weighted["effective_samples"] < 20_000
+
+
+def test_an_answer_s_sum_is_over_its_own_tokens() -> None:
+    sample = sampled(noise(PROMPTS * TOKENS, 5), noise(PROMPTS * TOKENS, 5, seed=2), ks=(1, 5))
+    sums = sample.per_answer(sample.teacher_logprob_N)
+    assert sums.tolist() == pytest.approx(sample.teacher_logprob_N.view(PROMPTS, TOKENS).sum(1).tolist(), rel=1e-5)
+    assert sample.prompt_N.tolist() == sample.answer_N.tolist()
+
+
+# The stage
+
+
+def config(pair: Any, **values: Any) -> DiagnoseConfig:
+    return DiagnoseConfig(
+        **{
+            "teacher": pair.teacher,
+            "student": pair.student,
+            "tasks": ["math", "instruct"],
+            "problems": 6,
+            "samples": 2,
+            "candidates": 3,
+            **values,
+        }
+    )
+
+
+def test_a_diagnosis_holds_its_tables_for_each_task(tiny_pair: Any, tmp_path: Path) -> None:
+    run = diagnose(config(tiny_pair), tmp_path / "run")
+    result = run.result
+    for task in ("math", "instruct"):
+        pilot = [row for row in result["pilot"] if row["task"] == task]
+        assert len(pilot) == 8 and all(row["n"] == 6 and None not in row["interval"] for row in pilot)
+        assert all(row["value"] >= 0 for row in pilot if row["level"] == "token")
+        tail = [row for row in result["tail"] if row["task"] == task]
+        assert [row["k"] for row in tail] == [1, 5, 50, 500, 2048]
+        assert tail[-1]["share"] == pytest.approx(1.0, abs=1e-3)
+        findings = [row for row in result["findings"] if row["task"] == task]
+        assert len({row["name"] for row in findings}) == len(findings) >= 4
+    tokens = {row["token"] for row in result["scatter"]}
+    assert {"1", "2", "="} <= tokens
+    assert verify_manifest(run.path) == []
+    assert diagnose(config(tiny_pair), tmp_path / "run").result == result
+
+
+def test_a_student_that_ends_no_answer_is_diagnosed_all_the_same(tiny_pair: Any, tmp_path: Path) -> None:
+    run = diagnose(config(tiny_pair, tasks=["math"], max_new_tokens=1), tmp_path / "run")
+    finding = next(row for row in run.result["findings"] if row["name"] == "wrong_trace_preference")
+    assert not finding["applicable"] and finding["value"] is None
+
+
+def test_the_same_model_twice_sets_no_trap(tiny_pair: Any, tmp_path: Path) -> None:
+    values = config(tiny_pair, student=tiny_pair.teacher, tasks=["qa"])
+    result = diagnose(values, tmp_path / "run").result
+    found = {row["name"]: row for row in result["findings"]}
+    assert not found["tail_noise"]["applicable"] and not found["signal_sparsity"]["applicable"]
+    assert all(row["value"] == 0.0 for row in result["pilot"])
+
+
+def test_two_tokenizers_and_missing_models_are_told_before_anything_is_written(
+    tiny_pair: Any, tiny_other: str, tmp_path: Path
+) -> None:
+    with pytest.raises(BadInputError, match="different tokenizers"):
+        diagnose(config(tiny_pair, student=tiny_other), tmp_path / "run")
+    with pytest.raises(BadInputError, match="no checkpoint folder '/no/such'"):
+        diagnose(config(tiny_pair, teacher="/no/such"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    for values, what in (({"ks": []}, r"ks=\[\]"), ({"ks": [0]}, r"ks=\[0\]"), ({"problems": 0}, "problems=0")):
+        with pytest.raises(BadInputError, match=what):
+            config(tiny_pair, **values)
+
+
+def test_a_finding_that_cannot_be_made_says_why() -> None:
+    from distillknob.traps.finding import not_applicable
+
+    finding = not_applicable("tail_noise", None, "there is nothing")
+    assert isinstance(finding, Finding)
+    assert (finding.applicable, finding.severity, finding.n, finding.cause) == (False, "none", 0, "there is nothing")
