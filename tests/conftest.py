@@ -36,16 +36,19 @@ class Pair(NamedTuple):
 def _make(root: Path) -> None:
     """Three checkpoints of one layer. Teacher and student are trained for seconds: they end their answers, in the
     tasks' words, and are hardly ever right; the third has fresh weights."""
+    from dataclasses import replace
+
     import torch
     from transformers import DataCollatorForSeq2Seq
 
-    from distillknob.zoo.build import Recipe, tokenized, untrained
+    from distillknob.zoo.build import RECIPES, tokenized, untrained
     from distillknob.zoo.tokenizers import build_tokenizer
 
+    small = {"layers": 1, "heads": 2, "learning_rate": 1e-2, "batch": 32}
     recipes = {
-        "teacher": Recipe("qwen3", 32, 1, 2, 64, "main", 60, 1e-2, seed=1, batch=32),
-        "student": Recipe("qwen3", 16, 1, 2, 32, "main", 40, 1e-2, seed=2, batch=32),
-        "other": Recipe("gpt_neox", 16, 1, 2, 32, "other", 0, 1e-2, seed=3, batch=32),
+        "teacher": replace(RECIPES["teacher"], hidden=32, feed_forward=64, steps=60, **small),
+        "student": replace(RECIPES["student"], hidden=16, feed_forward=32, steps=40, **small),
+        "other": replace(RECIPES["student-other"], hidden=16, feed_forward=32, steps=0, **small),
     }
     tokenizers = {kind: build_tokenizer(kind, examples_per_task=300) for kind in ("main", "other")}
     for name, recipe in recipes.items():

@@ -139,10 +139,11 @@ def test_each_method_trains_by_its_loss(
 def test_sft_learns_the_stored_tokens_and_their_end(
     tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]], student: LanguageModel
 ) -> None:
-    run = distill(config(tiny_pair, "sft_gold", problems=8), tmp_path / "run")
+    values = config(tiny_pair, "sft_gold", problems=8)
+    run = distill(values, tmp_path / "run")
     stored = {tuple(row["completion_ids"]) for row in run.samples()}
     assert {row["completion"] for row in run.samples()} == {
-        e.gold_solution for e in QA().examples("train", 8, seed=run.config["seed"])
+        e.gold_solution for e in QA().examples("train", 8, seed=values.seed)
     }
     seen = [tuple(row) for batch in recorded for row in batch["completions"]]
     assert len(seen) == 8 and set(seen) == stored
@@ -193,8 +194,9 @@ def test_the_coin_is_drawn_from_seed_and_step() -> None:
 def test_gkd_mixes_stored_and_own_samples_by_the_coin(
     tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]]
 ) -> None:
-    run = distill(config(tiny_pair, "gkd", max_steps=6, problems=24), tmp_path / "run")
-    wanted = coin(run.config["seed"], 0.5, 6)
+    values = config(tiny_pair, "gkd", max_steps=6, problems=24)
+    run = distill(values, tmp_path / "run")
+    wanted = coin(values.seed, 0.5, 6)
     assert len(set(wanted)) == 2
     assert [row["on_policy"] for row in run.metrics() if "on_policy" in row] == [float(own) for own in wanted]
     stored = {tuple(row["completion_ids"]) for row in run.samples()}

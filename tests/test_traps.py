@@ -22,7 +22,7 @@ from distillknob.traps.signal_sparsity import signal_sparsity
 from distillknob.traps.tail_noise import scatter_rows, tail_noise, tail_rows
 from distillknob.traps.teacher_gap import wrong_trace_preference
 
-VOCABULARY, PROMPTS, TOKENS = 400, 30, 20
+VOCABULARY, PROMPTS, TOKENS = 200, 80, 20
 
 
 def sampled(
@@ -82,7 +82,7 @@ def test_tail_noise_is_silent_where_the_head_disagrees() -> None:
     student[:, :5] += 2.0 * noise(PROMPTS * TOKENS, 5)
     finding = tail_noise(sampled(teacher, student))
     assert finding.severity == "none" and finding.value < 0.05
-    assert "top 5 tokens" in finding.remedy
+    assert "top 5" in finding.remedy
 
 
 def test_the_shares_of_the_tail_rise_to_the_whole() -> None:

@@ -32,7 +32,7 @@ from distillknob.models import LanguageModel, load_model, resolve
 from distillknob.runs import Run
 from distillknob.scoring import sequence_logprob
 from distillknob.stats import paired_difference
-from distillknob.tasks import Task, get_task
+from distillknob.tasks import Example, Task, get_task
 from distillknob.training import (
     FiniteLoss,
     RunLogger,
@@ -97,6 +97,9 @@ class CalibrationConfig(GRPOConfig):
             raise BadInputError(
                 f"num_generations={self.num_generations}: a group of one has no z-score, use at least 2 (8 is usual)"
             )
+        for name, known in (("log_ratio", ("sum", "mean")), ("advantage", ("unscaled", "trl"))):
+            if getattr(self, name) not in known:
+                raise BadInputError(f"{name}={getattr(self, name)!r}: known are {', '.join(known)}")
         if not self.tasks:
             raise BadInputError("tasks is empty: name at least one, e.g. math")
         if self.guard and self.beta <= 0:
@@ -121,13 +124,24 @@ def task_reward(completions: list[Any], task: list[str], reference: list[str], *
     ]
 
 
-def training_rows(tasks: Sequence[Task], problems: int, seed: int) -> Dataset:
-    """Prompts, task names and references (as JSON: their form differs by task) from the tasks' train
-    split, shuffled."""
+def train_and_guard(task: Task, problems: int, guard_problems: int, seed: int) -> tuple[list[Example], list[Example]]:
+    """Examples of the train split to train on, and others for the guard: `guard_problems`, or a fifth of what a small
+    task has. Raises BadInputError where there is too little for both."""
+    found = task.examples("train", problems + guard_problems, seed=seed)
+    spare = len(found) - problems
+    held_out = min(guard_problems, spare if spare > 0 else len(found) // 5)
+    if guard_problems and not held_out:
+        raise BadInputError(f"task {task.name!r} has {len(found)} train problems: at least 5 are needed with a guard")
+    return found[: min(problems, len(found) - held_out)], found[len(found) - held_out :]
+
+
+def training_rows(tasks: Sequence[Task], problems: int, seed: int, guard_problems: int = 0) -> Dataset:
+    """Prompts, task names and references (as JSON: their form differs by task) from the tasks' train split, shuffled,
+    without the guard's."""
     rows = [
         {"prompt": task.messages(example), "task": task.name, "reference": json.dumps(example.reference)}
         for task in tasks
-        for example in task.examples("train", problems, seed=seed)
+        for example in train_and_guard(task, problems, guard_problems, seed)[0]
     ]
     return Dataset.from_list(rows).shuffle(seed=seed)
 
@@ -268,10 +282,7 @@ def task_scores(
     """Scores by task, problem and sample, on train-split problems that the fine-tuning does not see."""
     scores = {}
     for task in tasks:
-        # Drawn past those that are trained on: examples() gives the same problems in the same order.
-        examples = task.examples("train", config.problems + config.guard_problems, seed=config.seed)[config.problems :]
-        if not examples:
-            raise BadInputError(f"task {task.name!r} has no train problems left for the guard: lower problems")
+        _, examples = train_and_guard(task, config.problems, config.guard_problems, config.seed)
         samples = generate(
             language_model,
             [task.messages(example) for example in examples],
@@ -328,7 +339,7 @@ def calibrate(
         model=teacher.model,
         reward_funcs=reward_funcs or [task_reward],
         args=config,
-        train_dataset=training_rows(tasks, config.problems, config.seed),
+        train_dataset=training_rows(tasks, config.problems, config.seed, config.guard_problems),
         processing_class=teacher.tokenizer,
         target=target,
         guard=guard if config.guard else None,

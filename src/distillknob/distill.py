@@ -80,6 +80,10 @@ class DistillConfig(DistillationConfig):
     lmbda: float | None = field(
         default=None, metadata={"help": "Share of steps on the student's own samples. Default: the method's."}
     )
+    beta: float = field(
+        default=0.5,
+        metadata={"help": "β of gkd's divergence: 0 forward KL, 0.5 Jensen-Shannon, 1 reverse KL (TRL's default)."},
+    )
     candidates: int = field(default=8, metadata={"help": "Teacher samples a problem for sft_verified, sft_best_of_n."})
     curve_steps: int = field(
         default=0, metadata={"help": "Evaluate every so many steps for a learning curve; 0: never."}
@@ -93,6 +97,11 @@ class DistillConfig(DistillationConfig):
             raise BadInputError(f"lmbda={self.lmbda}: a share of steps, between 0 and 1")
         if self.share_on_policy and not METHODS[self.method].needs_teacher_distribution:
             raise BadInputError(f"lmbda={self.lmbda}: {self.method} trains on stored traces alone, so lmbda must be 0")
+        if self.lmbda < 1 and METHODS[self.method].traces == "none":
+            raise BadInputError(
+                f"lmbda={self.lmbda}: {self.method} trains on the student's own samples alone, so lmbda must be 1 "
+                "(gkd mixes them with the teacher's)"
+            )
         if not self.tasks:
             raise BadInputError("tasks is empty: name at least one, e.g. math")
         for name in ("problems", "candidates"):

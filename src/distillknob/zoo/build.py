@@ -47,7 +47,7 @@ class Recipe:
 RECIPES = {
     "teacher": Recipe("qwen3", 128, 3, 4, 512, "main", 5_000, 2e-3, seed=1, textbook=1.0),
     "student": Recipe("qwen3", 48, 2, 4, 128, "main", 1_800, 4e-3, seed=2, textbook=0.7),
-    "proxy": Recipe("qwen3", 40, 2, 4, 96, "main", 1_800, 4e-3, seed=3, textbook=1.0),
+    "proxy": Recipe("qwen3", 40, 2, 4, 96, "main", 1_500, 4e-3, seed=3, textbook=1.0),
     "student-other": Recipe("gpt_neox", 48, 2, 4, 192, "other", 1_800, 4e-3, seed=4, textbook=0.7),
 }
 MIXTURE = {"math": 0.64, "qa": 0.18, "instruct": 0.18}
@@ -55,7 +55,7 @@ WINDOW = 20
 
 
 def pretraining_examples(recipe: Recipe) -> Iterator[tuple[Example, str]]:
-    """`recipe.steps × recipe.batch` examples with a solution each, tasks mixed by `MIXTURE`; the textbook comes first."""
+    """`recipe.steps × recipe.batch` examples, a solution each, tasks mixed by `MIXTURE`; the textbook comes first."""
     rng = random.Random(recipe.seed)
     streams = {name: get_task(name).stream("pretrain", seed=recipe.seed) for name in TASKS}  # type: ignore[attr-defined]
     total = recipe.steps * recipe.batch
