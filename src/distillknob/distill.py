@@ -97,7 +97,7 @@ class DistillConfig(DistillationConfig):
             raise BadInputError(f"lmbda={self.lmbda}: a share of steps, between 0 and 1")
         if self.share_on_policy and not METHODS[self.method].needs_teacher_distribution:
             raise BadInputError(f"lmbda={self.lmbda}: {self.method} trains on stored traces alone, so lmbda must be 0")
-        if self.lmbda < 1 and METHODS[self.method].traces == "none":
+        if self.share_on_policy < 1 and METHODS[self.method].traces == "none":
             raise BadInputError(
                 f"lmbda={self.lmbda}: {self.method} trains on the student's own samples alone, so lmbda must be 1 "
                 "(gkd mixes them with the teacher's)"

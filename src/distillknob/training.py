@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,9 +39,10 @@ def plain_config(config: Any) -> dict[str, Any]:
 
 
 def on_this_machine(config: TrainingArguments) -> None:
-    """Fill in what depends on the machine before TRL does: bf16 needs an accelerator (on a CPU it is emulated)."""
-    if config.bf16 is None and not torch.cuda.is_available():
-        config.bf16 = False
+    """Fill in what depends on the machine before TRL does: bf16 and pinned memory need an accelerator."""
+    if not torch.cuda.is_available():
+        config.bf16 = bool(config.bf16)  # None would mean True to TRL; on a CPU it is emulated
+        config.dataloader_pin_memory = False
 
 
 class RunLogger(TrainerCallback):
@@ -132,11 +133,12 @@ def save_model(language_model: LanguageModel, folder: Path, card: str) -> None:
 
 
 def quiet_libraries() -> None:
-    """Bars and notices of the libraries, which would drown the stage's own, off; warnings and errors stay on stderr."""
+    """Bars and notices of the libraries, which would drown the stage's own, off; their errors stay on stderr."""
     import datasets
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     datasets.disable_progress_bars()
-    if not sys.stderr.isatty():
-        logging.set_verbosity_error()
+    logging.set_verbosity_error()
+    # What a library plans to rename is for its developers and ours; the tests show it.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers|trl|accelerate")
