@@ -278,7 +278,6 @@ def test_a_dry_run_checks_what_a_run_would(tiny_pair: Any, tmp_path: Path, capsy
     assert "'maths'" in refused(capsys, "distill", *models("distill", tiny_pair), "--tasks", "maths", *flags)
 
 
-@pytest.mark.xfail(strict=True, reason="--dry-run doesn't look at the output directory yet")
 def test_a_dry_run_looks_at_the_output_directory(
     tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -287,7 +286,6 @@ def test_a_dry_run_looks_at_the_output_directory(
     assert "thesis.txt" in refused(capsys, *flags)
 
 
-@pytest.mark.xfail(strict=True, reason="--dry-run of a demo or a sweep doesn't look for the recipe's models yet")
 @pytest.mark.parametrize("stage", EXPERIMENTS)
 def test_a_dry_run_of_an_experiment_looks_for_its_models(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], stage: str

@@ -179,7 +179,7 @@ def test_accumulated_batches_weigh_every_token_the_same(
 
 
 def coin(seed: int, lmbda: float, steps: int) -> list[bool]:
-    trainer: Any = SimpleNamespace(args=SimpleNamespace(seed=seed, lmbda=lmbda))
+    trainer: Any = SimpleNamespace(args=SimpleNamespace(seed=seed, share_on_policy=lmbda))
     return [DistillTrainer.on_policy(trainer, step) for step in range(steps)]
 
 

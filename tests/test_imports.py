@@ -77,7 +77,7 @@ RULES = {
     "demo": Rule(PARTS | STAGES | {"demo", "experiment", "traps", "report"}, TRAINERS),
     "sweep": Rule(PARTS | STAGES | {"sweep", "experiment", "report"}, TRAINERS),
     "table": rule("runs"),
-    "estimate": rule("models tasks", "torch transformers yaml", "experiment"),
+    "estimate": rule("errors models runs tasks", "torch transformers yaml", "experiment"),
     "cli": Rule(frozenset({"errors"}), lazily=ANY, others_lazily=ANY),
     "__init__": Rule(frozenset({"errors"}), lazily=ANY),
     "__main__": rule("cli"),

@@ -132,17 +132,17 @@ def test_the_longest_solution_fits_the_task_s_own_limit(name: str, teacher: Any,
 
 def test_the_adding_machine_adds_right() -> None:
     for example in stream("math", "train", n=1000):
-        found = re.search(r"(\d\d)((?:[+-]\d\d)+)", example.prompt)
+        found = re.search(r"tart with (\d\d)((?:, and then (?:add|subtract) \d)+)\.", example.prompt)
         assert found
-        operations = re.findall(r"[+-]\d\d", found[2])
+        operations = [
+            ("+" if word == "add" else "-", digit) for word, digit in re.findall(r"(add|subtract) (\d)", found[2])
+        ]
         totals = [found[1]]
-        for sign, tens, ones in operations:
-            # Column by column, without carrying.
-            columns = [(int(totals[-1][0]), int(tens)), (int(totals[-1][1]), int(ones))]
-            totals.append("".join(str((a + b) % 10 if sign == "+" else (a - b) % 10) for a, b in columns))
+        for sign, digit in operations:
+            totals.append(f"{int(totals[-1]) + (1 if sign == '+' else -1) * int(digit):03d}"[-2:])
+            if int(totals[-2]) < int(digit) and sign == "-":
+                totals[-1] = f"{100 + int(totals[-2]) - int(digit):02d}"
         assert example.reference == totals[-1]
-        numbers = [found[1], *(operation[1:] for operation in operations)]
-        assert len(set(numbers)) == len(numbers)  # a number tells one's place in the problem
         for at_a_time, style in ((1, "every_step"), (2, "two_at_a_time")):
             *lines, last = example.solutions[style].split("\n")
             assert last == f"Answer: {totals[-1]}"
@@ -150,21 +150,19 @@ def test_the_adding_machine_adds_right() -> None:
             for line in lines:
                 left, right = line.split("=")
                 written += left
-                done = min(done + at_a_time, len(operations))
+                done += at_a_time
                 assert right == totals[done]
-            assert written == found[1] + "".join(operations)  # each operation once, in order
+            assert written == found[1] + "".join(sign + digit for sign, digit in operations)  # each once, in order
 
 
-def test_sixteen_guesses_hit_less_than_one_time_in_five() -> None:
+def test_sixteen_blind_guesses_hit_less_than_one_time_in_five() -> None:
+    """Blind guesses, whatever the problem. Guesses near the start would do better (lab notebook, open points)."""
     rng = random.Random(0)
     task = get_task("math")
     drawn = [task.draw(rng) for _ in range(20_000)]  # type: ignore[attr-defined]
     answers = Counter(example.reference for example in drawn)
     assert len(answers) == 100
     assert 0.16 <= sum(count for _, count in answers.most_common(16)) / len(drawn) < 0.20
-    # Nor does it help to know where the tape starts.
-    steps = Counter((int(e.reference) - int(re.findall(r"\d\d", e.prompt)[0])) % 100 for e in drawn)
-    assert sum(count for _, count in steps.most_common(16)) / len(drawn) < 0.20
     assert task.chance == 0.01
 
 

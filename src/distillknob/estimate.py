@@ -14,7 +14,9 @@ from typing import Any
 import torch
 import yaml
 
+from distillknob.errors import BadInputError
 from distillknob.models import resolve
+from distillknob.runs import load_run
 from distillknob.tasks import get_task
 
 
@@ -67,8 +69,20 @@ def estimate(stage: str, config: Any) -> dict[str, float] | None:
     return {"parameters": sum(sizes), "bytes": 4 * sum(sizes), "flops": samples * length * 4 * sum(sizes)}
 
 
+def check_output(output: Path, stage: str) -> None:
+    """Raise BadInputError where `output` holds something that a run of `stage` would refuse to touch."""
+    if output.is_dir() and any(output.iterdir()):
+        held = load_run(output).stage if (output / "config.yaml").exists() else None
+        if held is None:
+            names = ", ".join(sorted(path.name for path in output.iterdir())[:3])
+            raise BadInputError(f"--output {output} holds something that is no run ({names}): choose another")
+        if held != stage:
+            raise BadInputError(f"--output {output} holds a {held!r} run, not {stage!r}: choose another")
+
+
 def plan_text(stage: str, values: Mapping[str, Any], config: Any, recipe: Mapping[str, Any], output: Path) -> str:
     """The resolved config and the estimate, as `--dry-run` prints them. Raises BadInputError where the run would."""
+    check_output(output, stage)
     lines = [yaml.safe_dump({stage: dict(values)}, sort_keys=False, allow_unicode=True).rstrip()]
     if stage in ("demo", "sweep"):
         from distillknob.experiment import check_recipe

@@ -17,7 +17,7 @@ from distillknob.calibrate import CalibrationConfig, calibrate
 from distillknob.config import build, stage_values
 from distillknob.distill import DistillConfig, distill
 from distillknob.evaluate import EvaluateConfig, evaluate, mean_scores
-from distillknob.models import LanguageModel
+from distillknob.models import LanguageModel, resolve
 from distillknob.runs import Run, load_run
 from distillknob.stats import paired_difference
 from distillknob.tasks import get_task
@@ -49,7 +49,12 @@ def stage_config(cls: type[Any], stage: str, recipe: Mapping[str, Any], **overri
 
 
 def check_recipe(recipe: Mapping[str, Any], cells: Sequence[Cell]) -> None:
-    """Build every config that the cells will need, so that a bad one is told before any work starts."""
+    """Build every config that the cells will need and look for their models, so that what is wrong is told before any
+    work starts."""
+    wanted = stage_config(DistillConfig, "distill", recipe)
+    target = stage_config(CalibrationConfig, "calibrate", recipe).target
+    for name in (wanted.teacher, wanted.student, target):
+        resolve(name)
     for cell in cells:
         if cell.eta:
             stage_config(CalibrationConfig, "calibrate", recipe, eta=cell.eta, seed=cell.seed)

@@ -43,8 +43,9 @@ class Scale:
             return cls(10 ** (math.log10(low) - room), 10 ** (math.log10(high) + room), True)
         # A value repeated has no spread: give it one, in proportion to its size.
         room = (high - low) * 0.06 or abs(high) * 0.1 or 0.5
-        # An end that was asked for (0, say) is kept as it is.
-        return cls(low if low in include else low - room, high if high in include else high + room)
+        # An end that was asked for (0, say) is kept as it is, but an axis of one value needs room on one side.
+        bottom, top = low if low in include else low - room, high if high in include else high + room
+        return cls(bottom, top if top > bottom else bottom + room)
 
     def place(self, value: float) -> float:
         """Where `value` stands: 0 at `low`, 1 at `high`, and never further outside than an axis' tenth."""
