@@ -327,6 +327,7 @@ def calibrate(
     checkpoints = run.path / "checkpoints"
     config.output_dir = str(checkpoints)
     config.save_strategy, config.save_total_limit, config.logging_steps = "no", 3, 1
+    config.logging_nan_inf_filter = False  # the guard has to see a NaN loss
 
     before = task_scores(teacher, tasks, config, "before")
     guard = UtilityGuard(
@@ -350,7 +351,7 @@ def calibrate(
         GuardCallback(guard) if config.guard else FiniteLoss(run),
     ]
     add_callbacks(trainer, *callbacks)
-    checkpoint = last_checkpoint(checkpoints) if resume else None
+    checkpoint = last_checkpoint(checkpoints, *(["guard.json"] if config.guard else [])) if resume else None
     if checkpoint is not None:
         guard.load_state_dict(json.loads((Path(checkpoint) / "guard.json").read_text()))
     # Without a checkpoint the training starts over, and so does its log.

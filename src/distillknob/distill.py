@@ -269,6 +269,7 @@ def distill(
     config.max_completion_length = config.max_completion_length or max(task.max_new_tokens for task in tasks)
     config.output_dir = str(run.path / "checkpoints")
     config.logging_steps = 1
+    config.logging_nan_inf_filter = False  # FiniteLoss has to see a NaN loss
 
     options = TraceOptions(config.candidates, config.max_completion_length, config.seed)
     traces = run.samples()

@@ -118,9 +118,10 @@ def add_callbacks(trainer: Any, *callbacks: TrainerCallback) -> None:
         trainer.add_callback(callback)
 
 
-def last_checkpoint(folder: Path) -> str | None:
-    """The newest whole Trainer checkpoint in a folder, or None."""
-    whole = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").exists()]
+def last_checkpoint(folder: Path, *also: str) -> str | None:
+    """The newest whole Trainer checkpoint in a folder (one that holds the files `also` too), or None."""
+    needed = ("trainer_state.json", *also)
+    whole = [path for path in folder.glob("checkpoint-*") if all((path / name).exists() for name in needed)]
     return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
 
 
