@@ -247,7 +247,7 @@ def test_trl_s_functions_take_what_we_pass() -> None:
 def test_the_installed_trl_is_one_that_the_hooks_were_checked_with() -> None:
     from importlib.metadata import version
 
-    assert version("trl").startswith("1.16."), "read /work/shared/trl.md again before widening this"
+    assert version("trl").startswith("1.16."), "read the methods that our trainers override again before widening this"
 
 
 # Bad input
