@@ -29,7 +29,7 @@ from distillknob.errors import BadInputError
 from distillknob.generation import Sampling, generate
 from distillknob.guard import UtilityGuard
 from distillknob.models import LanguageModel, load_model, resolve
-from distillknob.runs import Run
+from distillknob.runs import Run, runs_behind
 from distillknob.scoring import sequence_logprob
 from distillknob.stats import paired_difference
 from distillknob.tasks import Example, Task, get_task
@@ -314,7 +314,7 @@ def calibrate(
     training, not the stage: the last good checkpoint becomes the model, and the result says so.
     """
     tasks = [get_task(name) for name in config.tasks]
-    inputs = [Path(name).parent for name in (config.teacher, config.target) if _of_a_run(name)]
+    inputs = runs_behind((config.teacher, config.target))
     for name in (config.teacher, config.target):
         resolve(name)
     teacher = load_model(config.teacher)
@@ -425,11 +425,6 @@ def _keep_the_best_that_holds(
             }
         )
     raise AssertionError("the original teacher always holds against itself")
-
-
-def _of_a_run(name: str) -> bool:
-    """Is this the `model` folder of a run directory?"""
-    return Path(name).name == "model" and (Path(name).parent / "manifest.json").exists()
 
 
 def _card(config: CalibrationConfig, guard: UtilityGuard, kept_step: int, comparison: list[dict[str, Any]]) -> str:

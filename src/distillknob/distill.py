@@ -24,7 +24,7 @@ from distillknob.errors import BadInputError
 from distillknob.fused import fused_divergence
 from distillknob.heads import head_of
 from distillknob.models import LanguageModel, load_model, resolve
-from distillknob.runs import Run
+from distillknob.runs import Run, runs_behind
 from distillknob.tasks import get_task
 from distillknob.traces import Source, TraceOptions, make_traces
 from distillknob.training import (
@@ -249,7 +249,7 @@ def distill(
     tasks = [get_task(name) for name in config.tasks]
     needs_target = method.traces == "teacher_best_of_n"
     names = [config.teacher, config.student, *([config.target] if needs_target else [])]
-    inputs = [Path(n).parent for n in names if Path(n).name == "model" and (Path(n).parent / "manifest.json").exists()]
+    inputs = runs_behind(names)
     for name in names:
         resolve(name)
     student = load_model(config.student)

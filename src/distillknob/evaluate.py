@@ -19,7 +19,7 @@ from distillknob.errors import BadInputError
 from distillknob.failure_modes import MODES, failure_mode
 from distillknob.generation import Sampling, generate
 from distillknob.models import LanguageModel, load_model, resolve
-from distillknob.runs import Run
+from distillknob.runs import Run, runs_behind
 from distillknob.scoring import token_logprobs
 from distillknob.stats import Interval, interval, paired_difference, pass_at_k
 from distillknob.tasks import Task, get_task
@@ -170,7 +170,7 @@ def evaluate(config: EvaluateConfig, output: str | Path, *, resume: bool = False
     tasks = [get_task(name) for name in config.tasks]
     for name in config.models:
         resolve(name)
-    inputs = [Path(n).parent for n in config.models if (Path(n).parent / "manifest.json").exists()]
+    inputs = runs_behind(config.models)
     run = Run.open(output, "evaluate", asdict(config), inputs=inputs, resume=resume)
     if run.complete:
         return run

@@ -241,6 +241,11 @@ class Run:
             self.write_json(ENVIRONMENT, {**before, "resumed": [*before["resumed"], now]})
 
 
+def runs_behind(models: Iterable[str]) -> list[Path]:
+    """The finished runs that made these models, a stage's `inputs`. Hub ids and other folders add none."""
+    return [Path(name).parent for name in models if (Path(name).parent / MANIFEST).exists()]
+
+
 def load_run(path: str | Path) -> Run:
     """The run in `path`, finished or not, to be read. Raises BadInputError if that is no run directory."""
     path = Path(path)

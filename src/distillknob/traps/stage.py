@@ -12,7 +12,7 @@ import torch
 from distillknob.errors import BadInputError
 from distillknob.generation import Sample, Sampling, generate
 from distillknob.models import LanguageModel, load_model, resolve
-from distillknob.runs import Run
+from distillknob.runs import Run, runs_behind
 from distillknob.scoring import answer_ids, score_pair, token_logprobs
 from distillknob.tasks import Example, Task, get_task
 from distillknob.traps.pilot import pilot_rows
@@ -59,7 +59,7 @@ def diagnose(config: DiagnoseConfig, output: str | Path, *, resume: bool = False
         raise BadInputError(
             f"{config.teacher!r} and {config.student!r} have different tokenizers: token-level divergences need one"
         )
-    inputs = [Path(name).parent for name in names if (Path(name).parent / "manifest.json").exists()]
+    inputs = runs_behind(names)
     run = Run.open(output, "diagnose", asdict(config), inputs=inputs, resume=resume)
     if run.complete:
         return run
