@@ -41,14 +41,14 @@ def _make(root: Path) -> None:
     import torch
     from transformers import DataCollatorForSeq2Seq
 
-    from distillknob.zoo.build import RECIPES, tokenized, untrained
+    from distillknob.zoo.build import RECIPES, Phase, tokenized, untrained
     from distillknob.zoo.tokenizers import build_tokenizer
 
-    small = {"layers": 1, "heads": 2, "learning_rate": 1e-2, "batch": 32}
+    small, size = {"layers": 1, "heads": 2}, 32
     recipes = {
-        "teacher": replace(RECIPES["teacher"], hidden=32, feed_forward=64, steps=60, **small),
-        "student": replace(RECIPES["student"], hidden=16, feed_forward=32, steps=40, **small),
-        "other": replace(RECIPES["student-other"], hidden=16, feed_forward=32, steps=0, **small),
+        "teacher": replace(RECIPES["teacher"], hidden=32, feed_forward=64, phases=(Phase(30, 1e-2),), **small),
+        "student": replace(RECIPES["student"], hidden=16, feed_forward=32, phases=(Phase(20, 1e-2),), **small),
+        "other": replace(RECIPES["student-other"], hidden=16, feed_forward=32, phases=(), **small),
     }
     tokenizers = {kind: build_tokenizer(kind, examples_per_task=300) for kind in ("main", "other")}
     for name, recipe in recipes.items():
@@ -56,12 +56,13 @@ def _make(root: Path) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
             model = untrained(recipe, tokenizer)
-        if recipe.steps:
-            rows = [{k: row[k] for k in ("input_ids", "labels")} for row in tokenized(tokenizer, recipe)]
+        for phase in recipe.phases:
+            examples = tokenized(tokenizer, recipe.tokens, phase, recipe.seed)
+            rows = [{k: row[k] for k in ("input_ids", "labels")} for row in examples]
             collate = DataCollatorForSeq2Seq(tokenizer)
-            optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate)
-            for step in range(recipe.steps):
-                batch = collate(rows[step * recipe.batch : (step + 1) * recipe.batch])
+            optimizer = torch.optim.AdamW(model.parameters(), lr=phase.learning_rate)
+            for start in range(0, len(rows), size):
+                batch = collate(rows[start : start + size])
                 optimizer.zero_grad()
                 model(**batch).loss.backward()
                 optimizer.step()

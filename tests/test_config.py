@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distillknob import config
-from distillknob.config import add_flags, build, given_flags, read_recipe, resolved, stage_values
+from distillknob.config import build, read_recipe, resolved, stage_values
 from distillknob.errors import BadInputError
+from distillknob.flags import add_flags, given_flags
 
 
 class Schedule(Enum):
@@ -332,7 +333,7 @@ def test_a_typo_in_a_flag_is_no_abbreviation() -> None:
 
 
 def test_resolved_holds_own_fields_and_those_of_the_library_that_were_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(config, "_is_library", lambda cls: cls is Library)
+    monkeypatch.setattr(config, "is_library", lambda cls: cls is Library)
     values = stage_values(Stage, "calibrate", {"teacher": "t", "learning_rate": "1e-4"}, {"eta": -1})
     assert resolved(Stage, values) == {
         "learning_rate": 1e-4,

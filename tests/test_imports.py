@@ -18,7 +18,9 @@ PACKAGE = Path(__file__).parents[1] / "src" / "distillknob"
 ANY = frozenset({"*"})
 # `traps.diagnose` is what the package `traps` calls its stage.
 STAGES = frozenset({"calibrate", "distill", "evaluate", "traps.stage", "traps.diagnose", "attack", "demo", "sweep"})
-PARTS = frozenset({"errors", "progress", "stats", "runs", "config", "tasks", "models", "generation", "scoring"})
+PARTS = frozenset(
+    {"errors", "progress", "stats", "files", "runs", "config", "tasks", "models", "generation", "scoring"}
+)
 LOSSES = frozenset({"divergence_kernel", "divergences", "fused", "estimators"})
 TRAINERS = frozenset({"torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "safetensors", "tqdm"})
 
@@ -53,16 +55,21 @@ RULES = {
     "fused": rule("divergences divergence_kernel errors", "torch"),
     "estimators": rule("divergences divergence_kernel errors", "torch"),
     "stats": rule("errors", "numpy"),
-    "runs": rule("errors", "yaml"),
-    "config": rule("errors", "yaml"),
+    "files": rule("errors"),
+    "environment": rule(),
+    "runs": rule("environment errors files", "yaml"),
+    "fields": rule("errors"),
+    "flags": rule("fields"),
+    "config": rule("errors fields", "yaml"),
     "tasks": rule("tasks errors", "datasets math_verify"),
     "models": rule("errors", "torch transformers peft safetensors huggingface_hub"),
     "generation": rule("models tasks errors progress", "torch transformers vllm"),
     "scoring": rule("models tasks divergences errors progress", "torch transformers"),
     "traps": rule("traps divergences estimators stats errors", "torch numpy"),
     "traps.stage": stage("traps.stage"),
-    "training": rule("config errors models progress runs", " ".join(TRAINERS)),
-    "calibrate": stage("calibrate", "calibration_reward", "guard"),
+    "training": rule("config errors files models progress runs", " ".join(TRAINERS)),
+    "calibrate": stage("calibrate", "calibration_trainer", "guard"),
+    "calibration_trainer": stage("calibration_trainer", "calibration_reward", "guard"),
     "calibration_reward": rule("errors", "torch"),
     "guard": rule("errors stats"),
     "heads": rule("", "torch"),
@@ -71,13 +78,13 @@ RULES = {
     "distill": stage("distill", "heads", "traces"),
     "evaluate": stage("evaluate", "failure_modes"),
     "attack": Rule(PARTS | LOSSES | {"attack", "distill", "evaluate"}, TRAINERS),
-    "report": rule("report runs stats errors", "numpy"),
-    "zoo": rule("zoo tasks models runs errors progress", " ".join({*TRAINERS, "tokenizers"}), "evaluate"),
+    "report": rule("report files runs stats errors", "numpy"),
+    "zoo": rule("zoo tasks models files errors progress", " ".join({*TRAINERS, "tokenizers"}), "evaluate"),
     "experiment": Rule(PARTS | STAGES | {"experiment", "traps"}, TRAINERS),
     "demo": Rule(PARTS | STAGES | {"demo", "experiment", "traps", "report"}, TRAINERS),
     "sweep": Rule(PARTS | STAGES | {"sweep", "experiment", "report"}, TRAINERS),
     "table": rule("runs"),
-    "estimate": rule("errors models runs tasks", "torch transformers yaml", "experiment"),
+    "estimate": rule("models runs tasks training", "torch transformers yaml", "experiment"),
     "cli": Rule(frozenset({"errors"}), lazily=ANY, others_lazily=ANY),
     "__init__": Rule(frozenset({"errors"}), lazily=ANY),
     "__main__": rule("cli"),

@@ -207,7 +207,7 @@ def test_the_embedded_checkpoints_are_what_they_are_said_to_be() -> None:
 
 @pytest.mark.skipif(not HAVE_ZOO, reason="the embedded checkpoints have not been built")
 def test_the_embedded_checkpoints_have_the_recorded_hashes() -> None:
-    from distillknob.runs import sha256
+    from distillknob.files import sha256
 
     folder = zoo_path("teacher").parent
     card = json.loads((folder / "zoo.json").read_text())

@@ -21,7 +21,8 @@ import pytest
 import yaml
 
 from distillknob.errors import BadInputError, RunFailedError
-from distillknob.runs import Run, atomic_directory, atomic_write, load_run, sha256, verify_manifest
+from distillknob.files import atomic_directory, atomic_write, sha256
+from distillknob.runs import Run, load_run, verify_manifest
 
 CONFIG: dict[str, Any] = {"eta": -0.5, "learning_rate": 1e-5, "tasks": ["math"], "generation": {"top_p": 1.0}}
 

@@ -1,36 +1,24 @@
 """Turning the knob: reinforcement fine-tuning of the teacher towards, or away from, a calibration target.
 
-`CalibrationTrainer` is TRL's GRPOTrainer with one more reward that TRL's reward functions can't compute, since they
-don't see the policy: the sequence log-ratio log π_θ(y|x) − log π_C(y|x), each model scoring the text with its own
-tokenizer. `calibrate` wraps it for recipes: data, guard, checkpoints, result.
-
-Left out on purpose: a training loop, and sampling at temperatures other than 1 (TRL divides log-probabilities by the
-temperature, so the log-ratio would be that of another distribution).
+`calibrate` is the stage: data, the trainer with its guard, the walk back to the last weights that hold, the result.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
-from accelerate.utils import gather, gather_object
 from datasets import Dataset
-from transformers import TrainerCallback, TrainerControl, TrainerState
-from trl import GRPOConfig, GRPOTrainer  # type: ignore[attr-defined]
+from transformers import TrainerCallback
 
-from distillknob.calibration_reward import calibrated_advantages
+from distillknob.calibration_trainer import CalibrationConfig, CalibrationTrainer, GuardCallback, task_reward
 from distillknob.errors import BadInputError
 from distillknob.generation import Sampling, generate
 from distillknob.guard import UtilityGuard
 from distillknob.models import LanguageModel, load_model, resolve
 from distillknob.runs import Run, runs_behind
-from distillknob.scoring import sequence_logprob
 from distillknob.stats import paired_difference
 from distillknob.tasks import Example, Task, get_task
 from distillknob.training import (
@@ -39,10 +27,11 @@ from distillknob.training import (
     StageProgress,
     add_callbacks,
     last_checkpoint,
-    on_this_machine,
     plain_config,
     save_model,
 )
+
+__all__ = ["CalibrationConfig", "CalibrationTrainer", "calibrate", "task_reward"]
 
 LOGGED = {
     "rewards/task_reward/mean": "task_score",
@@ -50,78 +39,6 @@ LOGGED = {
     "calibration/log_ratio": "log_ratio",
     "calibration/beta": "anchor_beta",
 }
-
-
-@dataclass
-class CalibrationConfig(GRPOConfig):
-    """Config of `calibrate`: GRPOConfig and what the knob adds. Raises BadInputError for values that can't work."""
-
-    teacher: str = field(default="zoo:teacher", metadata={"help": "Model to calibrate: folder, hub id or zoo:NAME."})
-    target: str = field(
-        default="zoo:student", metadata={"help": "Calibration target π_C: the student, or a proxy for students."}
-    )
-    tasks: list[str] = field(default_factory=lambda: ["math"], metadata={"help": "Tasks whose problems are sampled."})
-    problems: int = field(default=2000, metadata={"help": "Problems a task, from its train split."})
-    eta: float = field(
-        default=-0.5, metadata={"help": "The knob η: below 0 towards the target (distillable), above 0 away from it."}
-    )
-    gate: bool = field(
-        default=True,
-        metadata={"help": "Give the calibration reward to right samples alone. Off, η > 0 can destroy the teacher."},
-    )
-    right_at: float = field(default=1.0, metadata={"help": "Task reward from which a sample counts as right."})
-    calibration_clip: float = field(default=3.0, metadata={"help": "Bound on the group z-score of the log-ratio."})
-    log_ratio: Literal["sum", "mean"] = field(
-        default="sum", metadata={"help": "Sum the log-ratio over tokens (the paper's sequence ratio) or take the mean."}
-    )
-    advantage: Literal["unscaled", "trl"] = field(
-        default="unscaled",
-        metadata={"help": "Leave the advantage as it is, or whiten it over the batch as TRL does (which cancels |η|)."},
-    )
-    guard: bool = field(default=True, metadata={"help": "Hold the teacher's task score, and stop when that fails."})
-    utility_tolerance: float = field(default=0.01, metadata={"help": "Drop of a task's score that the guard allows."})
-    guard_steps: int = field(default=5, metadata={"help": "Steps between two looks of the guard."})
-    guard_problems: int = field(default=300, metadata={"help": "Problems a task to compare before with after on."})
-    guard_samples: int = field(default=4, metadata={"help": "Samples for each of them."})
-    beta: float = field(default=0.1, metadata={"help": "Weight of the KL anchor to the original teacher at the start."})
-    temperature: float = field(default=1.0, metadata={"help": "Must be 1: the teacher as students see it."})
-    disable_dropout: bool = field(default=True, metadata={"help": "Dropout would blur both log-probabilities."})
-    max_completion_length: int | None = field(default=None, metadata={"help": "Default: the tasks' own longest."})
-
-    def __post_init__(self) -> None:
-        if not math.isfinite(self.eta):
-            raise BadInputError(f"eta={self.eta}: must be a finite number, e.g. -0.5 (distillable) or 0.5")
-        if self.temperature != 1.0:
-            raise BadInputError(f"temperature={self.temperature}: calibration is defined at 1, the teacher as it is")
-        if self.num_generations is not None and self.num_generations < 2:
-            raise BadInputError(
-                f"num_generations={self.num_generations}: a group of one has no z-score, use at least 2 (8 is usual)"
-            )
-        for name, known in (("log_ratio", ("sum", "mean")), ("advantage", ("unscaled", "trl"))):
-            if getattr(self, name) not in known:
-                raise BadInputError(f"{name}={getattr(self, name)!r}: known are {', '.join(known)}")
-        if not self.tasks:
-            raise BadInputError("tasks is empty: name at least one, e.g. math")
-        if self.guard and self.beta <= 0:
-            raise BadInputError(
-                f"beta={self.beta}: the guard works by the anchor, so beta must be above 0 (or --no-guard)"
-            )
-        for name in ("problems", "guard_steps", "guard_problems", "guard_samples"):
-            if getattr(self, name) < 1:
-                raise BadInputError(f"{name}={getattr(self, name)}: must be at least 1")
-        if not 0 < self.utility_tolerance < 1:
-            raise BadInputError(f"utility_tolerance={self.utility_tolerance}: a share of the score, between 0 and 1")
-        on_this_machine(self)
-        super().__post_init__()
-
-
-def task_reward(completions: list[Any], task: list[str], reference: list[str], **kwargs: Any) -> list[float]:
-    """GRPO reward function: each completion's score by its own task's grader, in [0, 1]."""
-    graders = {name: get_task(name) for name in set(task)}
-    return [
-        graders[name].grade(completion[0]["content"], json.loads(wanted))
-        for completion, name, wanted in zip(completions, task, reference, strict=True)
-    ]
 
 
 def train_and_guard(task: Task, problems: int, guard_problems: int, seed: int) -> tuple[list[Example], list[Example]]:
@@ -144,136 +61,6 @@ def training_rows(tasks: Sequence[Task], problems: int, seed: int, guard_problem
         for example in train_and_guard(task, problems, guard_problems, seed)[0]
     ]
     return Dataset.from_list(rows).shuffle(seed=seed)
-
-
-class CalibrationTrainer(GRPOTrainer):
-    """GRPOTrainer whose advantage is z_G(task) + η · z_G(log-ratio to `target`).
-
-    Takes what GRPOTrainer takes, and `target` (a LanguageModel, a folder, a hub id or zoo:NAME), and a `UtilityGuard`
-    if the anchor is to adapt. `reward_funcs` give the task reward, summed with their weights; a column `task` in the
-    dataset lets the guard watch tasks apart. Raises BadInputError for a target that can't be used.
-    """
-
-    args: CalibrationConfig
-    num_generations: int
-
-    def __init__(
-        self,
-        *args: Any,
-        target: LanguageModel | str | None = None,
-        guard: UtilityGuard | None = None,
-        **kwargs: Any,
-    ):
-        super().__init__(*args, **kwargs)
-        if self.args.eta and target is None:
-            raise BadInputError(f"eta={self.args.eta} needs a calibration target: pass target=")
-        self.target = load_model(target) if isinstance(target, str) else target
-        if self.target is not None:
-            self.target.model.requires_grad_(False)
-        self.guard = guard
-
-    def _calculate_rewards(
-        self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: list[list[int]]
-    ) -> torch.Tensor:
-        """Rewards of all processes [B, F], kept together with this process's texts for the advantage."""
-        rewards_BF: torch.Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        ends = {*self.eos_token_ids, self._tokenizer.pad_token_id}
-        self._rollout = {
-            "rewards": rewards_BF,
-            "prompts": prompts,
-            "texts": [completion[0]["content"] for completion in completions],
-            "finished": [ids[-1] in ends for ids in completion_ids_list],
-            "tasks": [row.get("task", "task") for row in inputs],
-        }
-        return rewards_BF
-
-    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
-        if self.guard is not None:
-            self.beta = self.guard.beta
-        batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
-        if self.model is None or not self.model.training:
-            return batch
-        rollout = self._rollout
-        log_ratio_b = self._log_ratio(batch, rollout)
-        log_ratio_B = gather(log_ratio_b)
-        task_B = (rollout["rewards"] * self.reward_weights.to(log_ratio_B.device)).nansum(dim=1)
-        right_B = task_B >= self.args.right_at
-        advantages_B = calibrated_advantages(
-            task_B,
-            log_ratio_B,
-            self.args.eta,
-            self.num_generations,
-            right_B=right_B if self.args.gate else None,
-            clip=self.args.calibration_clip,
-        )
-        if self.args.advantage == "trl":
-            advantages_B = (advantages_B - advantages_B.mean()) / (advantages_B.std() + 1e-4)
-        start = self.accelerator.process_index * len(log_ratio_b)
-        batch["advantages"] = advantages_B[start : start + len(log_ratio_b)]
-
-        metrics = self._metrics["train"]
-        metrics["calibration/log_ratio"].append(log_ratio_B.mean().item())
-        metrics["calibration/right"].append(right_B.float().mean().item())
-        metrics["calibration/beta"].append(self.beta)
-        scores: dict[str, list[float]] = defaultdict(list)
-        for name, score in zip(gather_object(rollout["tasks"]), task_B.tolist(), strict=True):
-            scores[name].append(score)
-        for name, values in scores.items():
-            metrics[f"task_score/{name}"].append(sum(values) / len(values))
-        if self.guard is not None:
-            self.guard.observe(scores, log_ratio_B.mean().item())
-        return batch
-
-    @torch.no_grad()
-    def _log_ratio(self, batch: dict[str, Any], rollout: Mapping[str, Any]) -> torch.Tensor:
-        """log π_θ(y|x) − log π_C(y|x) in nats for this process's samples [b], detached."""
-        mask_bT = batch["completion_mask"]
-        policy_bT = batch.get("old_per_token_logps")
-        if policy_bT is None:
-            policy_bT, _, _ = self._get_per_token_logps_and_entropies(
-                self.model,
-                torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1),
-                torch.cat([batch["prompt_mask"], mask_bT], dim=1),
-                mask_bT.size(1),
-                batch_size=self.args.per_device_train_batch_size,
-            )
-        policy_b = (policy_bT * mask_bT).sum(1)
-        if self.args.log_ratio == "mean":
-            policy_b = policy_b / mask_bT.sum(1).clamp(min=1)
-        if self.target is None:
-            return torch.zeros_like(policy_b)
-        target_b = sequence_logprob(
-            self.target, rollout["prompts"], rollout["texts"], rollout["finished"], reduction=self.args.log_ratio
-        )
-        return policy_b - target_b.to(policy_b.device)
-
-
-class GuardCallback(TrainerCallback):
-    """Lets the guard judge every few steps: a good window is saved as a checkpoint, a lost one ends the training.
-
-    The guard's state is written beside each checkpoint, so that a resumed run goes on with the same β and strikes.
-    """
-
-    def __init__(self, guard: UtilityGuard):
-        self.guard = guard
-
-    def on_log(
-        self, args: Any, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **kwargs: Any
-    ) -> None:
-        watched = {k: float((logs or {})[k]) for k in ("loss", "grad_norm", "kl") if (logs or {}).get(k) is not None}
-        if not self.guard.check_finite(state.global_step, **watched):
-            control.should_training_stop, control.should_save = True, False
-
-    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.global_step % self.guard.steps == 0 or state.global_step == state.max_steps:
-            verdict = self.guard.judge(state.global_step)
-            control.should_save = verdict == "good"
-            control.should_training_stop = control.should_training_stop or verdict == "stop"
-
-    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            path = Path(args.output_dir) / f"checkpoint-{state.global_step}" / "guard.json"
-            path.write_text(json.dumps(self.guard.state_dict()))
 
 
 def task_scores(

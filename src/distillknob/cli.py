@@ -63,7 +63,7 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
         if stage == "sweep":
             sub.add_argument("--cell", type=int, metavar="N", help="run only cell number N (from 0)")
         if stage == command:
-            from distillknob.config import add_flags
+            from distillknob.flags import add_flags
 
             add_flags(sub, getattr(import_module(module), config), skip=OWN_FLAGS)
     report = commands.add_parser("report", help="run directories to one HTML page", allow_abbrev=False)
@@ -86,7 +86,8 @@ def _known_fields() -> set[str]:
 
 
 def _run_stage(arguments: argparse.Namespace) -> int:
-    from distillknob.config import build, given_flags, read_recipe, resolved, stage_values
+    from distillknob.config import build, read_recipe, resolved, stage_values
+    from distillknob.flags import given_flags
     from distillknob.table import result_text
     from distillknob.training import quiet_libraries
 
@@ -102,7 +103,7 @@ def _run_stage(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         from distillknob.estimate import plan_text
 
-        print(plan_text(stage, resolved(cls, values), config, recipe, output))
+        print(plan_text(stage, resolved(cls, values), config, recipe, output, resume=arguments.resume))
         return 0
     call = getattr(import_module(module), function)
     extra = {"only": arguments.cell} if stage == "sweep" else {}

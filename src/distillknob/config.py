@@ -12,32 +12,20 @@ costs seconds to import.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import inspect
-import json
-import math
 import re
 from collections.abc import Iterable, Mapping
-from enum import Enum
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
 
 import yaml
 
 from distillknob.errors import BadInputError, nearest
+from distillknob.fields import checked, declarer_of, default_of, fields_of, is_library, plain_value, shown
 
 STAGES = ("diagnose", "calibrate", "distill", "evaluate", "demo", "sweep", "report")
 
-# Fields that a recipe or a command line can't set, with the reason and the remedy.
-REFUSED = {"hub_token": "a secret doesn't belong into a recipe or a run directory: set HF_TOKEN in the environment"}
-
-_LIBRARIES = ("transformers", "trl")  # their fields go into a run's config only where they were set
 T = TypeVar("T")
-
-
-# Recipes
 
 
 class _RecipeLoader(yaml.SafeLoader):
@@ -89,7 +77,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     if recipe is None:
         raise BadInputError(f"the recipe {path} is empty: set a field in it, or leave it out")
     if not isinstance(recipe, dict):
-        raise BadInputError(f"the recipe {path} holds {_shown(recipe)}: it must hold `name: value` lines")
+        raise BadInputError(f"the recipe {path} holds {shown(recipe)}: it must hold `name: value` lines")
     return recipe
 
 
@@ -109,14 +97,14 @@ def stage_values(
     Raises BadInputError for an unknown field (with the nearest known name), a value of the wrong type, a float that
     isn't finite (unless the field's metadata has `allow_nonfinite`), and a required field that is missing.
     """
-    fields = _fields(cls)
+    fields = fields_of(cls)
     shared = {}
     for key, value in recipe.items():
         if not isinstance(key, str):
             raise BadInputError(f"the recipe has the key {key!r}, which YAML takes for no text: put it in quotes")
         if key in STAGES:
             if not isinstance(value, Mapping | None):
-                raise BadInputError(f"the recipe's section {key} is {_shown(value)}: it must hold `name: value` lines")
+                raise BadInputError(f"the recipe's section {key} is {shown(value)}: it must hold `name: value` lines")
         elif key in fields:
             shared[key] = value
         elif known is not None and key not in known:
@@ -128,9 +116,9 @@ def stage_values(
             if name not in fields:
                 guess = nearest(str(name), fields)
                 raise BadInputError(f"{stage} has no field {name!r}{guess or f': see distillknob {stage} --help'}")
-            values[name] = _checked(fields[name], value)
+            values[name] = checked(fields[name], value)
     for name, (field, _) in fields.items():
-        if name not in values and _default(field) is dataclasses.MISSING:
+        if name not in values and default_of(field) is dataclasses.MISSING:
             raise BadInputError(f"{stage} needs {name}: pass --{name}, or set it in the recipe")
     return values
 
@@ -151,285 +139,11 @@ def resolved(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     machine (`bf16`), and would make a run look changed that isn't.
     """
     plain = {}
-    for name, (field, _) in _fields(cls).items():
+    for name, (field, _) in fields_of(cls).items():
         if name in values:
-            plain[name] = _plain(values[name])
-        elif not _is_library(_declarer(cls, name)):
-            default = _default(field)
+            plain[name] = plain_value(values[name])
+        elif not is_library(declarer_of(cls, name)):
+            default = default_of(field)
             if default is not dataclasses.MISSING:
-                plain[name] = _plain(default)
+                plain[name] = plain_value(default)
     return plain
-
-
-# Flags
-
-
-def add_flags(parser: argparse.ArgumentParser, cls: type, *, skip: Iterable[str] = ()) -> None:
-    """Add a flag for each field of `cls`, but for those in `skip` (which the parser has by another way).
-
-    `--learning_rate 1e-4` and `--learning-rate 1e-4` are the same; a bool is `--flag` or `--no-flag`; a list takes
-    several values, a mapping JSON. Fields that `cls` declares come first, each ancestor's follow in a group of their
-    own. Flags that aren't given leave no trace in the namespace; values stay text until `stage_values` checks them.
-    Make `parser` with `allow_abbrev=False`: with this many fields, a typo would be taken for an abbreviation.
-    """
-    skipped = {*skip, *REFUSED}
-    groups: dict[type, argparse._ArgumentGroup] = {cls: parser.add_argument_group(cls.__name__)}
-    for name, (field, hint) in _fields(cls).items():
-        if name in skipped or not _metavar(hint, field):
-            continue
-        declarer = _declarer(cls, name)
-        if declarer not in groups:
-            groups[declarer] = parser.add_argument_group(f"inherited from {declarer.__name__.lstrip('_')}")
-        _add_flag(groups[declarer], declarer, field, hint)
-
-
-def given_flags(namespace: argparse.Namespace, cls: type) -> dict[str, Any]:
-    """The fields of `cls` that were given as flags: `overrides` for `stage_values`."""
-    names = {field.name for field in dataclasses.fields(cls) if field.init}
-    return {name: value for name, value in vars(namespace).items() if name in names}
-
-
-def _add_flag(group: argparse._ArgumentGroup, declarer: type, field: dataclasses.Field[Any], hint: Any) -> None:
-    name, dashed = field.name, field.name.replace("_", "-")
-    alternatives = [alternative for alternative in _alternatives(hint) if alternative is not NoneType]
-    default = _default(field)
-    note = "required" if default is dataclasses.MISSING else f"default: {_shown(_plain(default))}"
-    text = f"{_help(declarer, field)} ({note})".strip().replace("%%", "%").replace("%", "%%")
-    hidden: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
-    shown: dict[str, Any] = {**hidden, "help": text}
-    if alternatives == [bool]:
-        group.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, **shown)
-        if dashed != name:
-            group.add_argument(f"--{dashed}", action="store_true", **hidden)
-            group.add_argument(f"--no-{dashed}", f"--no_{name}", action="store_false", **hidden)
-        return
-    kwargs: dict[str, Any] = {"metavar": _metavar(hint, field)}
-    if any(get_origin(alternative) is list for alternative in alternatives):
-        kwargs["nargs"] = "+"
-    group.add_argument(f"--{name}", **kwargs, **shown)
-    if dashed != name:
-        group.add_argument(f"--{dashed}", **kwargs, **hidden)
-
-
-def _help(declarer: type, field: dataclasses.Field[Any]) -> str:
-    """The field's `metadata["help"]`, or what its class's docstring says of it: `name: text` or `name (type): text`."""
-    if "help" in field.metadata:
-        return str(field.metadata["help"])
-    lines = inspect.cleandoc(declarer.__doc__ or "").split("\n")
-    for number, line in enumerate(lines):
-        found = re.match(rf"(\s*){field.name}\s*(?:\(.*?\))?:\s*(.*)", line)
-        if found:
-            text = [found[2]]
-            for more in lines[number + 1 :]:
-                if not more.strip() or len(more) - len(more.lstrip()) <= len(found[1]):
-                    break
-                text.append(more.strip())
-            return " ".join(text).strip()
-    return ""
-
-
-def _metavar(hint: Any, field: dataclasses.Field[Any]) -> str:
-    """What stands for the value in a flag's help; empty for a type that text can't give."""
-    choices = "{" + ",".join(_shown(choice).strip("'") for choice in _choices(hint, field)) + "}"
-    if 2 < len(choices) <= 80:
-        return choices
-    if hint is Any or len(choices) > 80:
-        return "VALUE"
-    names = {int: "INT", float: "FLOAT", bool: "BOOL", str: "TEXT", dict: "JSON"}
-    parts = []
-    for alternative in _alternatives(hint):
-        if get_origin(alternative) is list:
-            alternative = (get_args(alternative) or (str,))[0]
-        parts.append(names.get(get_origin(alternative) or alternative, ""))
-    return "|".join(dict.fromkeys(part for part in parts if part))
-
-
-# Types
-
-
-class _WrongTypeError(Exception):
-    """The value isn't of the type asked for; another alternative of a union may take it."""
-
-
-def _checked(pair: tuple[dataclasses.Field[Any], Any], value: Any) -> Any:
-    """`value` as the field's type. Raises BadInputError with the field, the value and what it must be."""
-    field, hint = pair
-    if field.name in REFUSED:
-        raise BadInputError(f"{field.name} can't be set here: {REFUSED[field.name]}")
-    choices = _choices(hint, field)
-    try:
-        coerced = _coerce(value, hint)
-        if field.metadata.get("choices") and not all(item in choices for item in _items(coerced)):
-            raise _WrongTypeError
-    except _WrongTypeError:
-        guess = nearest(value, map(str, choices)) if isinstance(value, str) else ""
-        remedy = guess or (": put it in quotes" if str in _alternatives(hint) and value is not None else "")
-        raise BadInputError(f"{field.name} is {_shown(value)}, but must be {_wanted(hint, choices)}{remedy}") from None
-    if not field.metadata.get("allow_nonfinite"):
-        for number in _items(coerced):
-            if isinstance(number, float) and not math.isfinite(number):
-                raise BadInputError(f"{field.name} is {_shown(value)}: give a finite number")
-    return coerced
-
-
-def _coerce(value: Any, hint: Any) -> Any:
-    origin = get_origin(hint)
-    if hint is Any:
-        return value
-    if origin in (Union, UnionType):
-        return _coerce_union(value, get_args(hint))
-    if hint is NoneType and (value is None or (isinstance(value, str) and value.lower() in ("null", "none"))):
-        return None
-    if origin is Literal or (isinstance(hint, type) and issubclass(hint, Enum)):
-        for choice in get_args(hint) or [member.value for member in hint]:
-            if (type(value) is type(choice) and value == choice) or value == _shown(choice).strip("'"):
-                return choice
-    elif hint is bool:
-        if isinstance(value, bool):
-            return value
-        if isinstance(value, str) and value.lower() in ("true", "false"):
-            return value.lower() == "true"
-    elif hint in (int, float) and not isinstance(value, bool) and isinstance(value, int | float | str):
-        return _number(value, hint)
-    elif hint is str and isinstance(value, str):
-        return value
-    elif hint is list or origin is list:
-        value = _from_json(value, "[")
-        if isinstance(value, list | tuple):
-            return [_coerce(item, (get_args(hint) or (Any,))[0]) for item in value]
-    elif hint is dict or origin is dict:
-        value = _from_json(value, "{")
-        if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-            return {key: _coerce(item, (get_args(hint) or (str, Any))[1]) for key, item in value.items()}
-    raise _WrongTypeError
-
-
-def _coerce_union(value: Any, alternatives: tuple[Any, ...]) -> Any:
-    if value is None and NoneType in alternatives:
-        return None
-    if not isinstance(value, str) and type(value) in alternatives:
-        return value
-    # Text is taken for a number, a list or None before it is taken for text, since flags are always text. But a field
-    # that takes text may mean something by "none" (TRL's report_to does): there, `null` alone is None. Where there is
-    # an enum, text is how its members are written.
-    texts = str in alternatives
-    if value == "null" and NoneType in alternatives:
-        return None
-    if texts and any(isinstance(alternative, type) and issubclass(alternative, Enum) for alternative in alternatives):
-        texts = False
-    tried = [alternative for alternative in alternatives if alternative is not str]
-    if str in alternatives:
-        tried = [alternative for alternative in tried if alternative is not NoneType]
-    for alternative in [*tried, *([str] if texts else [])]:
-        try:
-            return _coerce(value, alternative)
-        except _WrongTypeError:
-            continue
-    raise _WrongTypeError
-
-
-def _number(value: float | str, kind: type) -> float | int:
-    try:
-        if kind is int and isinstance(value, str) and re.fullmatch(r"\s*[-+]?\d+\s*", value):
-            return int(value)  # not by way of float, which is exact up to 2**53 alone
-        number = float(value)
-    except (ValueError, OverflowError):
-        raise _WrongTypeError from None
-    if kind is float:
-        return number
-    if isinstance(value, int):
-        return value
-    if not number.is_integer():
-        raise _WrongTypeError
-    return int(number)
-
-
-def _from_json(value: Any, opening: str) -> Any:
-    if isinstance(value, str) and value.lstrip().startswith(opening):
-        try:
-            return json.loads(value)
-        except json.JSONDecodeError:
-            raise _WrongTypeError from None
-    return value
-
-
-def _items(value: Any) -> list[Any]:
-    return [] if value is None else value if isinstance(value, list) else [value]
-
-
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-
-
-def _choices(hint: Any, field: dataclasses.Field[Any]) -> list[Any]:
-    """The values that the field's type or metadata allow; none where they allow too many to list."""
-    if field.metadata.get("choices"):
-        return list(field.metadata["choices"])
-    choices: list[Any] = []
-    for alternative in _alternatives(hint):
-        if get_origin(alternative) is list:
-            alternative = (get_args(alternative) or (Any,))[0]
-        if get_origin(alternative) is Literal:
-            choices += get_args(alternative)
-        elif isinstance(alternative, type) and issubclass(alternative, Enum):
-            choices += [member.value for member in alternative]
-    return choices
-
-
-def _wanted(hint: Any, choices: list[Any]) -> str:
-    """The type in words, for a message."""
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "null"}
-    parts = []
-    for alternative in _alternatives(hint):
-        kind = get_origin(alternative) or alternative
-        if kind is list:
-            items = (get_args(alternative) or (Any,))[0]
-            parts.append(f"a list, each of it {_wanted(items, choices)}" if items is not Any else "a list")
-        elif kind is dict:
-            parts.append("a mapping")
-        elif choices and kind is not NoneType:
-            parts.append(f"one of {', '.join(map(_shown, choices))}")
-        elif kind in words:
-            parts.append(words[kind])
-        else:
-            parts.append("given from Python")
-    return " or ".join(dict.fromkeys(parts))
-
-
-# Fields
-
-
-def _fields(cls: type) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
-    """Name -> (field, its type as an object) for each field that the constructor takes."""
-    hints = get_type_hints(cls)
-    return {field.name: (field, hints[field.name]) for field in dataclasses.fields(cls) if field.init}
-
-
-def _declarer(cls: type, name: str) -> type:
-    """The class that declares the field, or was the last to change it."""
-    return next(ancestor for ancestor in cls.__mro__ if name in inspect.get_annotations(ancestor))
-
-
-def _is_library(cls: type) -> bool:
-    return cls.__module__.split(".")[0] in _LIBRARIES
-
-
-def _default(field: dataclasses.Field[Any]) -> Any:
-    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
-
-
-def _shown(value: Any) -> str:
-    """The value as a recipe would write it: `null`, `true`, `'text'`, `0.5`."""
-    if value is None or isinstance(value, bool):
-        return json.dumps(value)
-    return repr(value)

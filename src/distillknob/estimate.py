@@ -14,10 +14,10 @@ from typing import Any
 import torch
 import yaml
 
-from distillknob.errors import BadInputError
 from distillknob.models import resolve
-from distillknob.runs import load_run
+from distillknob.runs import Run, runs_behind
 from distillknob.tasks import get_task
+from distillknob.training import plain_config
 
 
 def parameters(name: str) -> int:
@@ -69,22 +69,21 @@ def estimate(stage: str, config: Any) -> dict[str, float] | None:
     return {"parameters": sum(sizes), "bytes": 4 * sum(sizes), "flops": samples * length * 4 * sum(sizes)}
 
 
-def check_output(output: Path, stage: str) -> None:
-    """Raise BadInputError where `output` holds something that a run of `stage` would refuse to touch."""
-    if output.is_dir() and any(output.iterdir()):
-        held = load_run(output).stage if (output / "config.yaml").exists() else None
-        if held is None:
-            names = ", ".join(sorted(path.name for path in output.iterdir())[:3])
-            raise BadInputError(f"--output {output} holds something that is no run ({names}): choose another")
-        if held != stage:
-            raise BadInputError(f"--output {output} holds a {held!r} run, not {stage!r}: choose another")
-
-
-def plan_text(stage: str, values: Mapping[str, Any], config: Any, recipe: Mapping[str, Any], output: Path) -> str:
+def plan_text(
+    stage: str, values: Mapping[str, Any], config: Any, recipe: Mapping[str, Any], output: Path, *, resume: bool
+) -> str:
     """The resolved config and the estimate, as `--dry-run` prints them. Raises BadInputError where the run would."""
-    check_output(output, stage)
+    chain = stage in ("demo", "sweep")
+    held = {**vars(config), "recipe": dict(recipe)} if chain else plain_config(config)
+    models = (
+        ()
+        if chain
+        else getattr(config, "models", None)
+        or [getattr(config, name) for name in ("teacher", "student", "target") if hasattr(config, name)]
+    )
+    Run.check(output, stage, held, inputs=runs_behind(models), resume=resume)
     lines = [yaml.safe_dump({stage: dict(values)}, sort_keys=False, allow_unicode=True).rstrip()]
-    if stage in ("demo", "sweep"):
+    if chain:
         from distillknob.experiment import check_recipe
 
         cells = config.cells()

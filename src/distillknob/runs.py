@@ -7,8 +7,7 @@
     result.json        the stage's result
     manifest.json      written last: SHA-256 of each file. A run is complete once this file is there
 
-Files are written whole or not at all: under a temporary name beside the target, fsynced, renamed. JSON has no NaN and
-no infinity, so both are written as `null`; a reader takes `null` as undefined.
+Files are written whole or not at all (`files.py`).
 
 Of the processes of `accelerate launch` or `torchrun`, only the first (`RANK` 0) writes. The others open the same run,
 are refused for the same reasons, and their writes do nothing, so a stage needs no `if is_main_process`.
@@ -20,35 +19,21 @@ trackers such as wandb (TRL's own `report_to` has them).
 
 from __future__ import annotations
 
-import dataclasses
-import errno
-import hashlib
-import importlib.metadata
-import json
-import math
 import os
-import platform
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from distillknob.errors import BadInputError, RunFailedError
+from distillknob.environment import environment
+from distillknob.errors import BadInputError
+from distillknob.files import PARTIAL, atomic_write, disk_errors, json_bytes, plain, read_json, read_jsonl, sha256
 
 CONFIG, ENVIRONMENT, METRICS = "config.yaml", "environment.json", "metrics.jsonl"
 SAMPLES, RESULT, MANIFEST = "samples.jsonl", "result.json", "manifest.json"
-PACKAGES = ("distillknob", "torch", "transformers", "trl", "peft", "accelerate", "datasets")
-
-_PARTIAL = "-partial"  # how the name of an unfinished file or folder ends
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_NOT_OURS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
 
 
 class Run:
@@ -79,30 +64,35 @@ class Run:
         the changed keys and both values; files of no run; an unfinished run without `resume`), can't be written, or
         where an input is not finished or has changed since the run began. Raises RunFailedError if the disk is full.
         """
-        path = Path(path)
-        config = _plain(config, finite=False)
-        config_text = _config_text(stage, config)  # a value that YAML can't hold fails here, before anything is written
-        digests = {str(item): sha256(_manifest_of(Path(item))) for item in inputs}
-        first = os.environ.get("RANK", "0") == "0"
-        run = cls(path, stage, config, writes=first)
-        if path.exists() and not path.is_dir():
-            raise BadInputError(f"--output {path} is a file: give a directory")
+        path, first = Path(path), os.environ.get("RANK", "0") == "0"
+        run = cls(path, stage, plain(config, finite=False), writes=first)
+        digests = run._check(inputs, resume=resume)
         if (path / CONFIG).exists():
-            run._check_same(resume=resume, digests=digests, may_be_unfinished=not first)
             if first and not run.complete:
                 run._recover(digests)
             return run
         if not first:
             return run
-        if path.is_dir():
-            _check_empty(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BadInputError(f"can't make --output {path}: {error.strerror}. Give one you can write") from error
-        atomic_write(path / CONFIG, config_text.encode())
+        atomic_write(path / CONFIG, _config_text(stage, run.config).encode())
         run.write_json(ENVIRONMENT, {**environment(), "inputs": digests, "resumed": []})
         return run
+
+    @classmethod
+    def check(
+        cls,
+        path: str | Path,
+        stage: str,
+        config: Mapping[str, Any],
+        *,
+        inputs: Sequence[str | Path] = (),
+        resume: bool = False,
+    ) -> None:
+        """Raise the BadInputError that `open` would raise for these arguments. Writes nothing: for a dry run."""
+        cls(Path(path), stage, plain(config, finite=False), writes=False)._check(inputs, resume=resume)
 
     @property
     def path(self) -> Path:
@@ -137,31 +127,31 @@ class Run:
         if not self._writes:
             return
         self._check_open()
-        with _disk_errors(self._path / METRICS):
+        with disk_errors(self._path / METRICS):
             if self._metrics_file is None:
                 self._metrics_file = (self._path / METRICS).open("ab", buffering=0)
-            line = memoryview(_json_bytes(metrics) + b"\n")
+            line = memoryview(json_bytes(metrics) + b"\n")
             while line:  # an unbuffered file may take a part
                 line = line[self._metrics_file.write(line) :]
 
     def metrics(self) -> list[dict[str, Any]]:
         """The objects logged so far, in order. A last line still being written is left out."""
-        return _read_jsonl(self._path / METRICS)
+        return read_jsonl(self._path / METRICS)
 
     def drop_metrics_after(self, step: int) -> None:
         """Forget the rows whose `step` is above this one: training goes on from a checkpoint older than its log."""
         if self._writes and (self._path / METRICS).exists():
             kept = [row for row in self.metrics() if row.get("step") is None or row["step"] <= step]
             self._close_metrics()
-            self._write(METRICS, b"".join(_json_bytes(row) + b"\n" for row in kept))
+            self._write(METRICS, b"".join(json_bytes(row) + b"\n" for row in kept))
 
     def samples(self) -> list[dict[str, Any]]:
         """The rows of `samples.jsonl`; none where the stage wrote no samples."""
-        return _read_jsonl(self._path / SAMPLES)
+        return read_jsonl(self._path / SAMPLES)
 
     def write_json(self, name: str, obj: Any) -> None:
         """Write `obj` (mappings, sequences, dataclasses, paths, arrays, scalars) to the file `name` of the run."""
-        self._write(name, _json_bytes(obj, indent=2) + b"\n")
+        self._write(name, json_bytes(obj, indent=2) + b"\n")
 
     def write_text(self, name: str, text: str) -> None:
         """Write `text` to the file `name` of the run, as UTF-8."""
@@ -169,7 +159,7 @@ class Run:
 
     def write_samples(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write `samples.jsonl`, one object a row."""
-        self._write(SAMPLES, b"".join(_json_bytes(row) + b"\n" for row in rows))
+        self._write(SAMPLES, b"".join(json_bytes(row) + b"\n" for row in rows))
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write `result.json`, then the manifest: from here on the run is complete and nothing more can be written."""
@@ -192,10 +182,23 @@ class Run:
 
     def _close_metrics(self) -> None:
         if self._metrics_file is not None:
-            with _disk_errors(self._path / METRICS):
+            with disk_errors(self._path / METRICS):
                 os.fsync(self._metrics_file.fileno())
                 self._metrics_file.close()
             self._metrics_file = None
+
+    def _check(self, inputs: Sequence[str | Path], *, resume: bool) -> dict[str, str]:
+        """Refuse what this run can't be opened on, and return the digests of its inputs' manifests."""
+        _config_text(self._stage, self._config)  # a value that YAML can't hold fails here, before anything is written
+        digests = {str(item): sha256(_manifest_of(Path(item))) for item in inputs}
+        if self._path.exists() and not self._path.is_dir():
+            raise BadInputError(f"--output {self._path} is a file: give a directory")
+        first = os.environ.get("RANK", "0") == "0"
+        if (self._path / CONFIG).exists():
+            self._check_same(resume=resume, digests=digests, may_be_unfinished=not first)
+        elif first and self._path.is_dir():
+            _check_empty(self._path)
+        return digests
 
     def _check_same(self, *, resume: bool, digests: Mapping[str, str], may_be_unfinished: bool) -> None:
         stage, config = _read_config(self._path)
@@ -222,7 +225,7 @@ class Run:
 
     def _recover(self, digests: Mapping[str, str]) -> None:
         """Clear away what a kill left behind, and note in the environment where the run goes on."""
-        for leftover in list(self._path.rglob(f".*{_PARTIAL}")):
+        for leftover in list(self._path.rglob(f".*{PARTIAL}")):
             if leftover.is_dir():
                 shutil.rmtree(leftover)
             else:
@@ -276,107 +279,6 @@ def verify_manifest(path: str | Path) -> list[str]:
         elif file.name == MANIFEST:
             mismatches += [f"{Path(name).parent / line}" for line in verify_manifest(file.parent)]
     return mismatches
-
-
-def atomic_write(path: str | Path, data: bytes) -> None:
-    """Write `data` to `path` whole or not at all, keeping what was there until the new file is on the disk.
-
-    Raises RunFailedError if the disk is full or the quota spent, BadInputError if `path` can't be written.
-    """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL}")
-    with _disk_errors(path):
-        try:
-            with partial.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
-        _sync_directory(path.parent)
-
-
-@contextmanager
-def atomic_directory(path: str | Path) -> Iterator[Path]:
-    """`with atomic_directory(run.path / "model") as folder:` fill `folder`; it becomes `path` once all is on the disk.
-
-    A folder that was at `path` is replaced. Where several processes train, for the first of them alone. Raises what
-    `atomic_write` raises.
-    """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL}")
-    with _disk_errors(path):
-        try:
-            shutil.rmtree(partial, ignore_errors=True)  # a container's processes have the same id after a restart
-            partial.mkdir(parents=True)
-            yield partial
-            for file in _files(partial):
-                with file.open("rb") as opened:
-                    os.fsync(opened.fileno())
-            if path.exists():
-                shutil.rmtree(path)
-            partial.replace(path)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
-        _sync_directory(path.parent)
-
-
-def read_json(path: str | Path) -> Any:
-    """What the JSON file `path` holds. Raises BadInputError with the place if it is malformed."""
-    try:
-        return json.loads(Path(path).read_bytes())
-    except ValueError as error:  # both malformed JSON and bytes that are no UTF-8
-        raise BadInputError(f"{path} is no JSON ({error}): it was changed by hand, restore it or start anew") from error
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def environment() -> dict[str, Any]:
-    """Where and by what this process runs: versions, machine, commit, command line."""
-    torch = sys.modules.get("torch")  # asking for threads must not cost the seconds that an import takes
-    cuda = torch is not None and torch.cuda.is_available()
-    return {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "argv": sys.argv,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "torch_threads": torch.get_num_threads() if torch is not None else None,
-        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch and cuda else [],
-        "versions": {name: _version(name) for name in PACKAGES},
-        "commit": _commit(),
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _commit() -> str | None:
-    """The commit of the source that runs, with `-dirty` where it was changed since; None outside a checkout."""
-    here = Path(__file__)
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(("git", "-C", here.parent, *arguments), capture_output=True, text=True, timeout=10)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    # An installed copy may lie in a virtual environment inside somebody else's repository, whose commit says nothing.
-    if git("ls-files", "--error-unmatch", here.name) is None:
-        return None
-    return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
 
 
 class _PlainDumper(yaml.SafeDumper):
@@ -434,7 +336,7 @@ def _manifest_of(path: Path) -> Path:
 
 def _check_empty(path: Path) -> None:
     try:
-        held = sorted(item.name for item in path.iterdir() if not item.name.endswith(_PARTIAL))
+        held = sorted(item.name for item in path.iterdir() if not item.name.endswith(PARTIAL))
     except OSError as error:
         raise BadInputError(f"can't read --output {path}: {error.strerror}. Give a directory you can read") from error
     if held:
@@ -445,7 +347,7 @@ def _check_empty(path: Path) -> None:
 def _files(folder: Path) -> Iterator[Path]:
     """The files below `folder`, in order. Of a finished run inside it, the manifest alone, which holds the rest."""
     for item in sorted(folder.iterdir()):
-        if item.name.endswith(_PARTIAL):
+        if item.name.endswith(PARTIAL):
             continue
         if item.is_dir() and not item.is_symlink():
             if (item / MANIFEST).exists():
@@ -458,68 +360,3 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _hashes(folder: Path) -> dict[str, str]:
     return {file.relative_to(folder).as_posix(): sha256(file) for file in _files(folder) if file != folder / MANIFEST}
-
-
-def _read_jsonl(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    # Split at "\n" alone: texts may hold other characters that str.splitlines takes for the end of a line.
-    *lines, unfinished = path.read_bytes().split(b"\n")
-    del unfinished  # empty after a whole last line; otherwise torn, or being written at this moment
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError as error:
-            raise BadInputError(f"{path}, line {number} is no JSON ({error}): remove the line or start anew") from error
-    return rows
-
-
-def _json_bytes(obj: Any, indent: int | None = None) -> bytes:
-    text = json.dumps(_plain(obj), indent=indent, ensure_ascii=False, allow_nan=False)
-    return text.encode("utf-8", "backslashreplace")  # a lone surrogate becomes \udXXX, which is how JSON writes it
-
-
-def _plain(obj: Any, *, finite: bool = True) -> Any:
-    """`obj` as dicts, lists and scalars. With `finite`, NaN and infinities become None."""
-    if isinstance(obj, float):
-        return None if finite and not math.isfinite(obj) else float(obj)
-    if obj is None or isinstance(obj, str | int):  # bool is an int
-        return obj
-    if isinstance(obj, Mapping):
-        return {str(key): _plain(value, finite=finite) for key, value in obj.items()}
-    if isinstance(obj, list | tuple):
-        return [_plain(value, finite=finite) for value in obj]
-    if dataclasses.is_dataclass(obj) and not isinstance(obj, type):
-        return {field.name: _plain(getattr(obj, field.name), finite=finite) for field in dataclasses.fields(obj)}
-    if isinstance(obj, os.PathLike):
-        return os.fspath(obj)
-    if hasattr(obj, "tolist"):  # numpy's and torch's scalars and arrays
-        return _plain(obj.tolist(), finite=finite)
-    raise TypeError(f"{obj!r} is no plain value: a run directory holds numbers, texts, lists and mappings")
-
-
-@contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    """Say what a full disk or a forbidden path means for the run."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _DISK_FULL:
-            raise RunFailedError(
-                f"no space left to write {path} ({error.strerror}). What was written before is kept: "
-                "free space on that disk, then go on with --resume"
-            ) from error
-        if error.errno in _NOT_OURS:
-            raise BadInputError(f"can't write {path}: {error.strerror}. Give an --output you can write") from error
-        raise
-
-
-def _sync_directory(folder: Path) -> None:
-    """Make a rename last through a power cut, where the system lets a directory be synced."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

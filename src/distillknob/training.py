@@ -18,9 +18,10 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from distillknob.config import resolved
 from distillknob.errors import RunFailedError
+from distillknob.files import atomic_directory
 from distillknob.models import LanguageModel
 from distillknob.progress import progress
-from distillknob.runs import Run, atomic_directory
+from distillknob.runs import Run
 
 # Where a run is kept doesn't belong to what it is.
 _PLACES = {"output_dir", "logging_dir", "run_name", "hub_model_id", "disable_tqdm"}

@@ -13,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from distillknob.errors import BadInputError
+from distillknob.files import atomic_write
 from distillknob.report.answers import failures_section, samples_section
 from distillknob.report.evaluation import evaluation_section
 from distillknob.report.headline import headline
@@ -23,7 +24,6 @@ from distillknob.report.source import Source, read_source
 from distillknob.report.sweep import cells_section, knob_section
 from distillknob.report.training import calibration_section, learning_section
 from distillknob.report.traps import traps_section
-from distillknob.runs import atomic_write
 
 REPORT = "report.html"
 _TITLES = {

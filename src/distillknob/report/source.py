@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from distillknob.errors import BadInputError
+from distillknob.files import read_json, sha256
 from distillknob.report.markup import Html, Row, mapping, not_run, number, tag
 from distillknob.report.names import DIRECTIONS
-from distillknob.runs import ENVIRONMENT, MANIFEST, RESULT, Run, load_run, read_json, sha256
+from distillknob.runs import ENVIRONMENT, MANIFEST, RESULT, Run, load_run
 
 _CALIBRATE = re.compile(r"calibrate-(\w+)")
 _DISTILL = re.compile(r"distill-([^-]+)-(\w+)")

@@ -15,14 +15,16 @@ from typing import Any
 from distillknob.tasks.base import Example, GeneratedTask
 from distillknob.tasks.words import ADJECTIVES, CATEGORIES, NUMBERS, PLACES, THINGS
 
+# The words are asked for as they stand in the answer, with their articles: copying is then counting back one distance
+# (see tasks/math.py).
 SENTENCE_PHRASES = (
-    "Write a sentence with the words {}.",
-    "Use these words in one sentence: {}.",
-    "Make one sentence out of the words {}.",
+    "Write a sentence with {}.",
+    "Use in one sentence: {}.",
+    "Make one sentence about {}.",
 )
 LIST_PHRASES = ("Name {n} {kind}, but not {but}.", "List {n} {kind} without {but}.")
 DESCRIBE_PHRASES = ("Describe the {thing} with {n} adjectives.", "Give {n} adjectives for the {thing}, in a sentence.")
-GIVEN_ORDER = {2: 0.7, 3: 0.5, 4: 0.3, 5: 0.2}  # number of words -> share of gold answers in the order given
+GIVEN_ORDER = {2: 0.7, 3: 0.5, 4: 0.3}  # number of words -> share of gold answers in the order given
 
 _ADJECTIVES = frozenset(ADJECTIVES)
 _WORD = re.compile(r"[A-Za-z]+")
@@ -56,12 +58,12 @@ class Instruct(GeneratedTask):
         return {"sentence": self._sentence, "list": self._list, "describe": self._describe}[kind](rng)
 
     def _sentence(self, rng: random.Random) -> Example:
-        n = rng.choices((2, 3, 4, 5), (0.2, 0.25, 0.25, 0.3))[0]
+        n = rng.choice(list(GIVEN_ORDER))
         words, place = rng.sample(THINGS, n), rng.choice(PLACES)
         return Example(
             task=self.name,
             key=f"instruct|sentence|{'|'.join(sorted(words))}",
-            prompt=rng.choice(SENTENCE_PHRASES).format(joined(words)),
+            prompt=rng.choice(SENTENCE_PHRASES).format(joined([f"the {word}" for word in words])),
             reference={"kind": "sentence", "words": words},
             solutions={"given_order": sentence(words, place), "alphabetical": sentence(sorted(words), place)},
             gold="given_order" if rng.random() < GIVEN_ORDER[n] else "alphabetical",

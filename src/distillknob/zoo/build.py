@@ -1,19 +1,22 @@
 """Retraining the embedded checkpoints from nothing, with transformers' Trainer on the tasks' pretraining split.
 
 Each checkpoint is one `Recipe`. The student's and the proxy's are short: a small model that has seen little, as real
-small models are next to real large ones. Resumable: a checkpoint that is complete is kept, one that was interrupted
-goes on from its last saved step.
+small models are next to real large ones; the teacher practises mathematics once more at its end. Resumable: a
+checkpoint that is complete is kept, one that was interrupted goes on from its last saved step.
 """
 
 from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from transformers import set_seed
+
+from distillknob.files import atomic_directory
 from distillknob.tasks import get_task
 from distillknob.tasks.base import Example
 from distillknob.zoo.tokenizers import TASKS, build_tokenizer
@@ -24,12 +27,22 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How one embedded checkpoint is made. `tokens` names its tokenizer; `steps` are of `batch` examples each.
+class Phase:
+    """A stretch of training with a cosine schedule of its own: `steps` of `BATCH` examples, tasks mixed by `mixture`.
 
     `textbook` is the share of its reading in which every right way to write a solution comes equally often, so that
     each can be learnt; what it reads after that follows the data set, which sets its habits.
     """
+
+    steps: int
+    learning_rate: float
+    textbook: float = 1.0
+    mixture: Mapping[str, float] = field(default_factory=lambda: {"math": 0.62, "qa": 0.13, "instruct": 0.25})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one embedded checkpoint is made. `tokens` names its tokenizer."""
 
     architecture: str
     hidden: int
@@ -37,53 +50,51 @@ class Recipe:
     heads: int
     feed_forward: int
     tokens: str
-    steps: int
-    learning_rate: float
     seed: int
-    textbook: float
-    batch: int = 64
+    phases: tuple[Phase, ...]
 
 
+MATH_PRACTICE = {"math": 0.80, "qa": 0.08, "instruct": 0.12}  # what a model that is sound elsewhere still needs
 RECIPES = {
-    "teacher": Recipe("qwen3", 128, 3, 4, 512, "main", 5_000, 2e-3, seed=1, textbook=1.0),
-    "student": Recipe("qwen3", 48, 2, 4, 128, "main", 1_800, 4e-3, seed=2, textbook=0.7),
-    "proxy": Recipe("qwen3", 40, 2, 4, 96, "main", 1_500, 4e-3, seed=3, textbook=1.0),
-    "student-other": Recipe("gpt_neox", 48, 2, 4, 192, "other", 1_800, 4e-3, seed=4, textbook=0.7),
+    "teacher": Recipe(
+        "qwen3", 64, 3, 4, 256, "main", 1, (Phase(10_000, 3e-3), Phase(8_000, 2.5e-3, mixture=MATH_PRACTICE))
+    ),
+    "student": Recipe("qwen3", 48, 2, 4, 192, "main", 2, (Phase(2_400, 4e-3, textbook=0.75),)),
+    "proxy": Recipe("qwen3", 40, 2, 4, 160, "main", 3, (Phase(2_600, 4e-3),)),
+    "student-other": Recipe("gpt_neox", 64, 2, 4, 256, "other", 4, (Phase(2_400, 3e-3, textbook=0.75),)),
 }
-MIXTURE = {"math": 0.64, "qa": 0.18, "instruct": 0.18}
+BATCH = 64
 WINDOW = 20
 
 
-def pretraining_examples(recipe: Recipe) -> Iterator[tuple[Example, str]]:
-    """`recipe.steps × recipe.batch` examples, a solution each, tasks mixed by `MIXTURE`; the textbook comes first."""
-    rng = random.Random(recipe.seed)
-    streams = {name: get_task(name).stream("pretrain", seed=recipe.seed) for name in TASKS}  # type: ignore[attr-defined]
-    total = recipe.steps * recipe.batch
+def pretraining_examples(phase: Phase, seed: int) -> Iterator[tuple[Example, str]]:
+    """`phase.steps × BATCH` examples of the pretraining split, a solution each; the textbook comes first."""
+    rng = random.Random(seed)
+    streams = {name: get_task(name).stream("pretrain", seed=seed) for name in TASKS}  # type: ignore[attr-defined]
+    total = phase.steps * BATCH
     for i in range(total):
-        example = next(streams[rng.choices(list(MIXTURE), list(MIXTURE.values()))[0]])
-        solution = (
-            rng.choice(list(example.solutions.values())) if i < recipe.textbook * total else example.gold_solution
-        )
+        example = next(streams[rng.choices(list(phase.mixture), list(phase.mixture.values()))[0]])
+        solution = rng.choice(list(example.solutions.values())) if i < phase.textbook * total else example.gold_solution
         yield example, solution
 
 
-def tokenized(tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> Dataset:
-    """The pretraining examples as `input_ids` and `labels`, the loss on the answer and its end alone, in batches of
+def tokenized(tokenizer: PreTrainedTokenizerBase, tokens: str, phase: Phase, seed: int) -> Dataset:
+    """The phase's examples as `input_ids` and `labels`, the loss on the answer and its end alone, in batches of
     similar length whose order is shuffled within windows of `WINDOW` batches."""
     from datasets import Dataset
 
-    drawn = list(pretraining_examples(recipe))
-    user, reply = {"main": ("<|user|>", "<|assistant|>"), "other": ("[user]", "[reply]")}[recipe.tokens]
+    drawn = list(pretraining_examples(phase, seed))
+    user, reply = {"main": ("<|user|>", "<|assistant|>"), "other": ("[user]", "[reply]")}[tokens]
     eos = tokenizer.eos_token
     prompts = tokenizer([f"{user}{example.prompt}{eos}{reply}" for example, _ in drawn])["input_ids"]
     answers = tokenizer([f"{solution}{eos}" for _, solution in drawn])["input_ids"]
-    rng, order = random.Random(recipe.seed), []
-    for start in range(0, len(drawn), WINDOW * recipe.batch):
+    rng, order = random.Random(seed), []
+    for start in range(0, len(drawn), WINDOW * BATCH):
         rows = sorted(
-            range(start, min(start + WINDOW * recipe.batch, len(drawn))),
+            range(start, min(start + WINDOW * BATCH, len(drawn))),
             key=lambda i: len(prompts[i]) + len(answers[i]),
         )
-        groups = [rows[i : i + recipe.batch] for i in range(0, len(rows), recipe.batch)]
+        groups = [rows[i : i + BATCH] for i in range(0, len(rows), BATCH)]
         rng.shuffle(groups)
         order += [i for group in groups for i in group]
     return Dataset.from_dict(
@@ -112,6 +123,8 @@ def untrained(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedM
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
+    if recipe.architecture == "gpt_neox":
+        shape["rope_parameters"]["partial_rotary_factor"] = 1.0  # a quarter of 16 dimensions tells nothing apart
     if recipe.architecture == "qwen3":
         # A head needs some 16 dimensions to tell positions apart, however narrow the model is.
         shape |= {"num_key_value_heads": recipe.heads, "head_dim": max(16, recipe.hidden // recipe.heads)}
@@ -122,24 +135,55 @@ def untrained(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedM
 
 
 def train(recipe: Recipe, output: Path, *, progress: bool = True) -> None:
-    """Train one checkpoint into `output` (a Hugging Face folder), going on from `output`-partial if it is there."""
-    from transformers import DataCollatorForSeq2Seq, TrainingArguments, set_seed
+    """Train one checkpoint into `output` (a Hugging Face folder), phase by phase, going on from `output`-partial if it
+    is there."""
+    from transformers import AutoModelForCausalLM
+
+    partial = output.with_name(output.name + "-partial")
+    tokenizer = build_tokenizer(recipe.tokens)
+    for number, phase in enumerate(recipe.phases, start=1):
+        done = partial / f"phase-{number}"
+        if done.exists():
+            continue
+        seed = recipe.seed + 1000 * (number - 1)
+        set_seed(seed)
+        model = (
+            untrained(recipe, tokenizer)
+            if number == 1
+            else AutoModelForCausalLM.from_pretrained(partial / f"phase-{number - 1}")
+        )
+        train_phase(model, tokenizer, recipe.tokens, phase, seed, partial / f"phase-{number}-steps", progress=progress)
+        with atomic_directory(done) as folder:
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+    (partial / f"phase-{len(recipe.phases)}").replace(output)
+    shutil.rmtree(partial)
+
+
+def train_phase(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    tokens: str,
+    phase: Phase,
+    seed: int,
+    folder: Path,
+    *,
+    progress: bool,
+) -> None:
+    """Train `model` by one phase, with the Trainer's checkpoints in `folder`."""
+    from transformers import DataCollatorForSeq2Seq, TrainingArguments
     from transformers.trainer_utils import get_last_checkpoint
 
     from distillknob.zoo.trainer import CompletionTrainer
 
-    tokenizer = build_tokenizer(recipe.tokens)
-    set_seed(recipe.seed)
-    model = untrained(recipe, tokenizer)
-    partial = output.with_name(output.name + "-partial")
     arguments = TrainingArguments(
-        output_dir=str(partial),
-        max_steps=recipe.steps,
-        per_device_train_batch_size=recipe.batch,
+        output_dir=str(folder),
+        max_steps=phase.steps,
+        per_device_train_batch_size=BATCH,
         train_sampling_strategy="sequential",
-        learning_rate=recipe.learning_rate,
+        learning_rate=phase.learning_rate,
         lr_scheduler_type="cosine",
-        warmup_steps=max(1, recipe.steps // 20),
+        warmup_steps=max(1, phase.steps // 20),
         weight_decay=0.05,
         adam_beta2=0.98,
         max_grad_norm=1.0,
@@ -149,16 +193,13 @@ def train(recipe: Recipe, output: Path, *, progress: bool = True) -> None:
         disable_tqdm=not progress,
         report_to="none",
         use_cpu=True,
-        seed=recipe.seed,
+        seed=seed,
     )
     trainer = CompletionTrainer(
         model=model,
         args=arguments,
-        train_dataset=tokenized(tokenizer, recipe),
+        train_dataset=tokenized(tokenizer, tokens, phase, seed),
         data_collator=DataCollatorForSeq2Seq(tokenizer),
         processing_class=tokenizer,
     )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(partial)) if partial.exists() else None)
-    model.save_pretrained(output)
-    tokenizer.save_pretrained(output)
-    shutil.rmtree(partial)
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.exists() else None)

@@ -1,8 +1,8 @@
 """The two tokenizers of the embedded pair, trained on what the tasks write.
 
-`main` writes every digit as a token of its own, as Qwen's does; `other` groups up to three digits, as Llama 3's does,
-has its own special tokens, its own chat template and its own merges. Both hold at least 2,000 tokens, most of them
-rare, since a vocabulary has to have a tail before tail noise can exist.
+`main` writes every digit as a token of its own, as Qwen's does; `other` groups digits, as Llama 3's does (by two, with
+the space before them), has its own special tokens, its own chat template and its own merges. Both hold at least 2,000
+tokens, most of them rare, since a vocabulary has to have a tail before tail noise can exist.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def build_tokenizer(kind: str, examples_per_task: int = 20_000) -> PreTrainedTok
     if kind == "main":
         digits = pre_tokenizers.Digits(individual_digits=True)
     else:
-        digits = pre_tokenizers.Split(Regex(r"\d{1,3}"), behavior="isolated")
+        digits = pre_tokenizers.Split(Regex(r" ?\d{1,2}"), behavior="isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(

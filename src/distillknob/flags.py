@@ -1,0 +1,102 @@
+"""A stage's command-line flags, derived from its config class."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+import re
+from collections.abc import Iterable
+from types import NoneType
+from typing import Any, get_args, get_origin
+
+from distillknob.fields import (
+    REFUSED,
+    alternatives_of,
+    choices_of,
+    declarer_of,
+    default_of,
+    fields_of,
+    plain_value,
+    shown,
+)
+
+
+def add_flags(parser: argparse.ArgumentParser, cls: type, *, skip: Iterable[str] = ()) -> None:
+    """Add a flag for each field of `cls`, but for those in `skip` (which the parser has by another way).
+
+    `--learning_rate 1e-4` and `--learning-rate 1e-4` are the same; a bool is `--flag` or `--no-flag`; a list takes
+    several values, a mapping JSON. Fields that `cls` declares come first, each ancestor's follow in a group of their
+    own. Flags that aren't given leave no trace in the namespace; values stay text until `stage_values` checks them.
+    Make `parser` with `allow_abbrev=False`: with this many fields, a typo would be taken for an abbreviation.
+    """
+    skipped = {*skip, *REFUSED}
+    groups: dict[type, argparse._ArgumentGroup] = {cls: parser.add_argument_group(cls.__name__)}
+    for name, (field, hint) in fields_of(cls).items():
+        if name in skipped or not _metavar(hint, field):
+            continue
+        declarer = declarer_of(cls, name)
+        if declarer not in groups:
+            groups[declarer] = parser.add_argument_group(f"inherited from {declarer.__name__.lstrip('_')}")
+        _add_flag(groups[declarer], declarer, field, hint)
+
+
+def given_flags(namespace: argparse.Namespace, cls: type) -> dict[str, Any]:
+    """The fields of `cls` that were given as flags: `overrides` for `stage_values`."""
+    names = {field.name for field in dataclasses.fields(cls) if field.init}
+    return {name: value for name, value in vars(namespace).items() if name in names}
+
+
+def _add_flag(group: argparse._ArgumentGroup, declarer: type, field: dataclasses.Field[Any], hint: Any) -> None:
+    name, dashed = field.name, field.name.replace("_", "-")
+    alternatives = [alternative for alternative in alternatives_of(hint) if alternative is not NoneType]
+    default = default_of(field)
+    note = "required" if default is dataclasses.MISSING else f"default: {shown(plain_value(default))}"
+    text = f"{_help(declarer, field)} ({note})".strip().replace("%%", "%").replace("%", "%%")
+    hidden: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
+    visible: dict[str, Any] = {**hidden, "help": text}
+    if alternatives == [bool]:
+        group.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, **visible)
+        if dashed != name:
+            group.add_argument(f"--{dashed}", action="store_true", **hidden)
+            group.add_argument(f"--no-{dashed}", f"--no_{name}", action="store_false", **hidden)
+        return
+    kwargs: dict[str, Any] = {"metavar": _metavar(hint, field)}
+    if any(get_origin(alternative) is list for alternative in alternatives):
+        kwargs["nargs"] = "+"
+    group.add_argument(f"--{name}", **kwargs, **visible)
+    if dashed != name:
+        group.add_argument(f"--{dashed}", **kwargs, **hidden)
+
+
+def _help(declarer: type, field: dataclasses.Field[Any]) -> str:
+    """The field's `metadata["help"]`, or what its class's docstring says of it: `name: text` or `name (type): text`."""
+    if "help" in field.metadata:
+        return str(field.metadata["help"])
+    lines = inspect.cleandoc(declarer.__doc__ or "").split("\n")
+    for number, line in enumerate(lines):
+        found = re.match(rf"(\s*){field.name}\s*(?:\(.*?\))?:\s*(.*)", line)
+        if found:
+            text = [found[2]]
+            for more in lines[number + 1 :]:
+                if not more.strip() or len(more) - len(more.lstrip()) <= len(found[1]):
+                    break
+                text.append(more.strip())
+            return " ".join(text).strip()
+    return ""
+
+
+def _metavar(hint: Any, field: dataclasses.Field[Any]) -> str:
+    """What stands for the value in a flag's help; empty for a type that text can't give."""
+    choices = "{" + ",".join(shown(choice).strip("'") for choice in choices_of(hint, field)) + "}"
+    if 2 < len(choices) <= 80:
+        return choices
+    if hint is Any or len(choices) > 80:
+        return "VALUE"
+    names = {int: "INT", float: "FLOAT", bool: "BOOL", str: "TEXT", dict: "JSON"}
+    parts = []
+    for alternative in alternatives_of(hint):
+        if get_origin(alternative) is list:
+            alternative = (get_args(alternative) or (str,))[0]
+        parts.append(names.get(get_origin(alternative) or alternative, ""))
+    return "|".join(dict.fromkeys(part for part in parts if part))
