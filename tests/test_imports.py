@@ -79,7 +79,7 @@ RULES = {
     "evaluate": stage("evaluate", "failure_modes"),
     "attack": Rule(PARTS | LOSSES | {"attack", "distill", "evaluate"}, TRAINERS),
     "report": rule("report files runs stats errors", "numpy"),
-    "zoo": rule("zoo tasks models files errors progress", " ".join({*TRAINERS, "tokenizers"}), "evaluate"),
+    "zoo": rule("zoo tasks models heads files errors progress", " ".join({*TRAINERS, "tokenizers"}), "evaluate"),
     "experiment": Rule(PARTS | STAGES | {"experiment", "traps"}, TRAINERS),
     "demo": Rule(PARTS | STAGES | {"demo", "experiment", "traps", "report"}, TRAINERS),
     "sweep": Rule(PARTS | STAGES | {"sweep", "experiment", "report"}, TRAINERS),

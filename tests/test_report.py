@@ -128,8 +128,8 @@ def demo_result() -> dict[str, Any]:
         "differences": differences,
         "runs": {
             "diagnose": "diagnose",
-            "calibrate": {name: f"calibrate-{name}" for name in ("distillable", "undistillable")},
-            "distill": {f"{name}/gkd": f"distill-{name}-gkd" for name in ("original", "distillable", "undistillable")},
+            "calibrate": {name: f"{name}/calibrate" for name in ("distillable", "undistillable")},
+            "distill": {f"{name}/gkd": f"{name}/distill-gkd" for name in ("original", "distillable", "undistillable")},
             "evaluate": {"students": "evaluate-students"},  # not there: the page has to say so
         },
         "examples": [
@@ -315,11 +315,13 @@ def demo_run(path: Path) -> Path:
     """A whole demo, made the way the stages make it: the inner runs first, then the demo's own result."""
     run = Run.open(path, "demo", {"seed": 0, "note": HOSTILE})
     write_run(path / "diagnose", "diagnose", diagnose_result())
-    calibrate_run(path / "calibrate-distillable", -0.5)
-    calibrate_run(path / "calibrate-undistillable", 0.5, outcome="stopped")
+    calibrate_run(path / "distillable" / "calibrate", -0.5)
+    calibrate_run(path / "undistillable" / "calibrate", 0.5, outcome="stopped")
     for name, end in (("original", 0.52), ("distillable", 0.8), ("undistillable", 0.21)):
-        distill_run(path / f"distill-{name}-gkd", "gkd", end)
-    distill_run(path / "distill-original-sft_verified", "sft_verified", 0.5)  # there, though the result doesn't name it
+        distill_run(path / f"{name}/distill-gkd", "gkd", end)
+    distill_run(
+        path / "original" / "distill-sft_verified", "sft_verified", 0.5
+    )  # there, though the result doesn't name it
     run.finish(demo_result())
     return path
 
@@ -532,7 +534,7 @@ def test_sweep_tells_its_curve_and_cells(pages: dict[str, Path]) -> None:
 
 def test_an_unfinished_demo_gets_a_page(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "demo", "demo", None)
-    calibrate_run(folder / "calibrate-distillable", -0.5)
+    calibrate_run(folder / "distillable" / "calibrate", -0.5)
     page = Page(build_report(folder))
     assert [name for name in page.ids if name] == SECTIONS["demo"]
     assert "has not finished" in page.text and "--resume" in page.text
@@ -578,7 +580,7 @@ def test_an_empty_or_broken_result_gets_a_page(tmp_path: Path, stage: str) -> No
 def test_a_damaged_inner_run_is_told_and_not_fatal(tmp_path: Path) -> None:
     folder = demo_run(tmp_path / "demo")
     (folder / "diagnose" / "result.json").write_text("{", encoding="utf-8")
-    (folder / "distill-original-gkd" / "metrics.jsonl").write_text("{\n", encoding="utf-8")
+    (folder / "original" / "distill-gkd" / "metrics.jsonl").write_text("{\n", encoding="utf-8")
     text = Page(build_report(folder)).text
     assert "could not be read" in text and "is no JSON" in text
 

@@ -169,12 +169,7 @@ class DistillTrainer(DistillationTrainer):
         student = head_of(unwrapped_student)
         student_BCH = self._get_last_hidden_state(unwrapped_student, ids_BT, mask_BT, width)
         if not self.method.needs_teacher_distribution:
-            logits_NV = torch.nn.functional.linear(student_BCH[counted_BC], student.weight_VH, student.bias_V).float()
-            logits_NV = logits_NV * student.scale
-            if student.softcap is not None:
-                logits_NV = student.softcap * torch.tanh(logits_NV / student.softcap)
-            labels_N = inputs["completion_ids"][counted_BC]
-            loss = torch.nn.functional.cross_entropy(logits_NV, labels_N, reduction="sum") / items
+            loss = student.cross_entropy(student_BCH[counted_BC], inputs["completion_ids"][counted_BC]) / items
             return loss, torch.full_like(loss.detach(), torch.nan), count
 
         self.teacher_model.eval()

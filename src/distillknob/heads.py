@@ -17,6 +17,13 @@ class Head:
     scale: float
     softcap: float | None
 
+    def cross_entropy(self, hidden_NH: torch.Tensor, labels_N: torch.Tensor) -> torch.Tensor:
+        """−log p(label) in nats, summed over the N positions (a scalar), in float32 at least."""
+        logits_NV = torch.nn.functional.linear(hidden_NH, self.weight_VH, self.bias_V).float() * self.scale
+        if self.softcap is not None:
+            logits_NV = self.softcap * torch.tanh(logits_NV / self.softcap)
+        return torch.nn.functional.cross_entropy(logits_NV, labels_N, reduction="sum")
+
 
 def head_of(model: Any) -> Head:
     """The head of a causal language model (unwrapped, not a PEFT wrapper's own attribute)."""

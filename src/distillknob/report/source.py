@@ -20,8 +20,9 @@ from distillknob.report.markup import Html, Row, mapping, not_run, number, tag
 from distillknob.report.names import DIRECTIONS
 from distillknob.runs import ENVIRONMENT, MANIFEST, RESULT, Run, load_run
 
-_CALIBRATE = re.compile(r"calibrate-(\w+)")
-_DISTILL = re.compile(r"distill-([^-]+)-(\w+)")
+# Where a demo's cells keep their stages: one folder a teacher.
+_CALIBRATE = re.compile(r"(\w+)/calibrate")
+_DISTILL = re.compile(r"(\w+)/distill-(\w+)")
 
 
 @dataclass
@@ -153,15 +154,14 @@ def _read_children(source: Source) -> None:
             child = _read_child(source, path) if isinstance(path, str) else None
             if child is not None:
                 into[name] = child
-    for folder in sorted(main.path.iterdir()):
-        if not (folder / "config.yaml").exists():
-            continue
-        if folder.name == "diagnose":
-            source.diagnose = source.diagnose or _read_child(source, folder.name)
-        elif match := _CALIBRATE.fullmatch(folder.name):
-            _add_child(source, source.calibrate, match[1], folder.name)
-        elif match := _DISTILL.fullmatch(folder.name):
-            _add_child(source, source.distill, f"{match[1]}/{match[2]}", folder.name)
+    for config in sorted([*main.path.glob("*/config.yaml"), *main.path.glob("*/*/config.yaml")]):
+        name = config.parent.relative_to(main.path).as_posix()
+        if name == "diagnose":
+            source.diagnose = source.diagnose or _read_child(source, name)
+        elif match := _CALIBRATE.fullmatch(name):
+            _add_child(source, source.calibrate, match[1], name)
+        elif match := _DISTILL.fullmatch(name):
+            _add_child(source, source.distill, f"{match[1]}/{match[2]}", name)
 
 
 def _stages(source: Source) -> dict[str, dict[str, RunData]]:

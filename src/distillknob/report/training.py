@@ -17,7 +17,6 @@ from distillknob.report.markup import (
     details,
     join,
     listed,
-    mapping,
     not_run,
     number,
     percent,
@@ -57,13 +56,8 @@ def calibration_section(source: Source) -> Section:
     title = "Calibrating the teacher"
     runs = {name: source.calibrate[name] for name in ordered(source.calibrate, DIRECTIONS)}
     wanted = DIRECTIONS if source.main.stage == "demo" else ()
-    pair, etas = mapping(source.main.result.get("pair")), mapping(source.main.result.get("eta"))
-    of_pair = {"teacher": pair.get("teacher"), "target": pair.get("target")}
     absent = [
-        not_run(
-            f"the calibration of the {name} teacher",
-            source.command("calibrate", f"calibrate-{name}", **of_pair, eta=etas.get(name)),
-        )
+        not_run(f"the calibration of the {name} teacher", source.resume_command())
         for name in wanted
         if name not in runs
     ]
@@ -187,9 +181,7 @@ def learning_section(source: Source) -> Section:
     """The students' scores over their training."""
     title = "How the students learned"
     if not source.distill:
-        pair = mapping(source.main.result.get("pair"))
-        command = source.command("distill", "distill-original-gkd", method="gkd", **dict(pair))
-        return Section("learning", title, None, not_run("distillation", command))
+        return Section("learning", title, None, not_run("distillation", source.resume_command()))
     order = ordered(source.distill, [f"{teacher}/{method}" for method in METHODS for teacher in TEACHERS])
     runs = {name: source.distill[name] for name in order}
     keys = ordered(key for run in runs.values() for row in run.metrics for key in row if key.startswith("eval/"))

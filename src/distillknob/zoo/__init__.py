@@ -32,19 +32,21 @@ def list_zoo() -> list[dict[str, Any]]:
     ]
 
 
-def measure(folder: Path, problems: int = CHECKED_PROBLEMS) -> dict[str, float]:
+def measure(folder: Path) -> dict[str, float]:
     """Mean score by task on held-out problems, 4 samples each at temperature 1."""
     from distillknob.evaluate import evaluate_task
     from distillknob.tasks import get_task
     from distillknob.zoo.tokenizers import TASKS
 
     language_model = load_model(str(folder))
-    return {
-        name: evaluate_task(
-            language_model, get_task(name), problems=problems, samples=4, modes=False, description=f"zoo {folder.name}"
-        ).score.mean
-        for name in TASKS
-    }
+
+    def score(name: str) -> float:
+        what = f"zoo {folder.name}"
+        task = get_task(name)
+        found = evaluate_task(language_model, task, problems=CHECKED_PROBLEMS, samples=4, modes=False, description=what)
+        return found.score.mean
+
+    return {name: score(name) for name in TASKS}
 
 
 def verify_zoo() -> list[dict[str, Any]]:

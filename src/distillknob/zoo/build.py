@@ -31,12 +31,14 @@ class Phase:
     """A stretch of training with a cosine schedule of its own: `steps` of `BATCH` examples, tasks mixed by `mixture`.
 
     `textbook` is the share of its reading in which every right way to write a solution comes equally often, so that
-    each can be learnt; what it reads after that follows the data set, which sets its habits.
+    each can be learnt; what it reads after that follows the data set, which sets its habits. `practice` is how many
+    times more the textbook shows the second way, the harder one in each task.
     """
 
     steps: int
     learning_rate: float
     textbook: float = 1.0
+    practice: int = 0
     mixture: Mapping[str, float] = field(default_factory=lambda: {"math": 0.62, "qa": 0.13, "instruct": 0.25})
 
 
@@ -54,10 +56,17 @@ class Recipe:
     phases: tuple[Phase, ...]
 
 
-MATH_PRACTICE = {"math": 0.80, "qa": 0.08, "instruct": 0.12}  # what a model that is sound elsewhere still needs
+MATH_PRACTICE = {"math": 0.84, "qa": 0.06, "instruct": 0.10}  # what a model that is sound elsewhere still needs
 RECIPES = {
     "teacher": Recipe(
-        "qwen3", 64, 3, 4, 256, "main", 1, (Phase(10_000, 3e-3), Phase(8_000, 2.5e-3, mixture=MATH_PRACTICE))
+        "qwen3",
+        64,
+        3,
+        4,
+        256,
+        "main",
+        1,
+        (Phase(10_000, 3e-3), Phase(7_500, 2.5e-3, practice=2, mixture=MATH_PRACTICE), Phase(1_500, 5e-4)),
     ),
     "student": Recipe("qwen3", 48, 2, 4, 192, "main", 2, (Phase(2_400, 4e-3, textbook=0.75),)),
     "proxy": Recipe("qwen3", 40, 2, 4, 160, "main", 3, (Phase(2_600, 4e-3),)),
@@ -65,6 +74,7 @@ RECIPES = {
 }
 BATCH = 64
 WINDOW = 20
+SAVE_STEPS = 500
 
 
 def pretraining_examples(phase: Phase, seed: int) -> Iterator[tuple[Example, str]]:
@@ -187,7 +197,7 @@ def train_phase(
         weight_decay=0.05,
         adam_beta2=0.98,
         max_grad_norm=1.0,
-        save_steps=500,
+        save_steps=SAVE_STEPS,
         save_total_limit=1,
         logging_steps=25,
         disable_tqdm=not progress,

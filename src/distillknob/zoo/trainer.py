@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from transformers import Trainer
 
+from distillknob.heads import head_of
+
 
 class CompletionTrainer(Trainer):
     """Cross-entropy on the tokens whose label isn't -100, summed and divided by their number over the whole step."""
@@ -30,7 +32,6 @@ class CompletionTrainer(Trainer):
         counted = labels != -100
         body = model.get_decoder()
         hidden_BTH = body(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).last_hidden_state
-        logits_NV = model.get_output_embeddings()(hidden_BTH[:, :-1][counted])
-        loss = torch.nn.functional.cross_entropy(logits_NV.float(), labels[counted], reduction="sum")
+        loss = head_of(model).cross_entropy(hidden_BTH[:, :-1][counted], labels[counted])
         loss = loss / (counted.sum() if num_items_in_batch is None else num_items_in_batch)
-        return (loss, {"logits": logits_NV}) if return_outputs else loss
+        return (loss, {}) if return_outputs else loss

@@ -1,0 +1,105 @@
+"""Building the embedded checkpoints from nothing, interrupted and checked, on recipes of a few steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from distillknob import zoo
+from distillknob.errors import BadInputError
+from distillknob.models import load_model
+from distillknob.zoo import build, build_zoo, verify_zoo
+from distillknob.zoo.build import Phase, Recipe, train
+from distillknob.zoo.tokenizers import build_tokenizer
+
+PHASES = (Phase(4, 1e-3, textbook=0.5), Phase(3, 1e-3, mixture={"math": 0.5, "qa": 0.3, "instruct": 0.2}))
+RECIPES = {
+    "first": Recipe("qwen3", 16, 1, 1, 32, "main", 1, PHASES),
+    "second": Recipe("gpt_neox", 16, 1, 1, 32, "other", 2, PHASES[:1]),
+}
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: dict[str, PreTrainedTokenizerFast] = {}
+
+    def tokenizer(kind: str) -> PreTrainedTokenizerFast:
+        return made.setdefault(kind, build_tokenizer(kind, examples_per_task=200))
+
+    monkeypatch.setattr(build, "RECIPES", RECIPES)
+    monkeypatch.setattr(build, "build_tokenizer", tokenizer)
+    monkeypatch.setattr(build, "SAVE_STEPS", 2)
+    monkeypatch.setattr(zoo, "CHECKED_PROBLEMS", 3)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = load_model(str(folder)).model.state_dict()
+    return found
+
+
+def test_an_interrupted_build_ends_with_the_weights_of_an_unbroken_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(RECIPES["first"], tmp_path / "unbroken", progress=False)
+    whole = build.train_phase
+    calls = 0
+
+    def killed_in_the_second_phase(*args: object, **kwargs: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise KeyboardInterrupt
+        whole(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(build, "train_phase", killed_in_the_second_phase)
+    with pytest.raises(KeyboardInterrupt):
+        train(RECIPES["first"], tmp_path / "broken", progress=False)
+    assert not (tmp_path / "broken").exists()
+    monkeypatch.setattr(build, "train_phase", whole)
+    train(RECIPES["first"], tmp_path / "broken", progress=False)
+    assert not (tmp_path / "broken-partial").exists()
+    unbroken, broken = weights(tmp_path / "unbroken"), weights(tmp_path / "broken")
+    assert all(torch.equal(value, broken[name]) for name, value in unbroken.items())
+
+
+def test_a_phase_goes_on_from_its_last_saved_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(RECIPES["first"], tmp_path / "unbroken", progress=False)
+    from distillknob.zoo.trainer import CompletionTrainer
+
+    step = CompletionTrainer.compute_loss
+
+    def killed_at_step_three(self: CompletionTrainer, *args: object, **kwargs: object) -> object:
+        if self.state.global_step == 3:
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(CompletionTrainer, "compute_loss", killed_at_step_three)
+    with pytest.raises(KeyboardInterrupt):
+        train(RECIPES["first"], tmp_path / "broken", progress=False)
+    assert list((tmp_path / "broken-partial").rglob("checkpoint-2"))
+    monkeypatch.setattr(CompletionTrainer, "compute_loss", step)
+    train(RECIPES["first"], tmp_path / "broken", progress=False)
+    unbroken, broken = weights(tmp_path / "unbroken"), weights(tmp_path / "broken")
+    assert all(torch.allclose(value, broken[name], atol=1e-6) for name, value in unbroken.items())
+
+
+def test_what_was_built_verifies_and_what_was_changed_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = build_zoo(tmp_path / "zoo")
+    assert [row["name"] for row in rows] == list(RECIPES)
+    monkeypatch.setattr(zoo, "checkpoints", lambda: tmp_path / "zoo")
+    assert [row["name"] for row in zoo.list_zoo()] == list(RECIPES)
+    assert all(row["holds"] and row["hash"] == "same" for row in verify_zoo())
+    file = tmp_path / "zoo" / "first" / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    assert {row["name"]: row["holds"] for row in verify_zoo()} == {"first": False, "second": True}
+
+
+def test_only_known_checkpoints_are_built(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match=r"no embedded checkpoint named 'frist'.*first"):
+        build_zoo(tmp_path / "zoo", ["frist"])
+    assert not (tmp_path / "zoo").exists()
