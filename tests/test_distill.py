@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
@@ -16,7 +18,7 @@ from transformers import AutoModelForCausalLM
 from distillknob import distill as stage
 from distillknob.distill import METHODS, DistillConfig, DistillTrainer, distill
 from distillknob.divergences import divergence
-from distillknob.errors import BadInputError
+from distillknob.errors import BadInputError, RunFailedError
 from distillknob.models import LanguageModel
 from distillknob.runs import load_run, verify_manifest
 from distillknob.scoring import answer_ids, sequence_logprob
@@ -346,6 +348,36 @@ def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(tiny_pair: Any, 
         assert [r["step"] for r in row if "loss" in r] == [1, 2, 3, 4]
         assert [r["step"] for r in row if "eval/qa" in r] == [0, 2, 4]
     assert resumed.result == unbroken.result
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[enforce fail at inline_container.cc:672] . PytorchStreamWriter failed writing file data/5"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        OSError(errno.ENOSPC, "No space left on device"),
+    ],
+    ids=["torch", "safetensors", "system"],
+)
+def test_a_disk_that_fills_up_during_a_checkpoint_is_told_and_the_run_goes_on_later(
+    tiny_pair: Any, tmp_path: Path, error: Exception
+) -> None:
+    values = {"max_steps": 4, "problems": 16, "save_steps": 2}
+    unbroken = distill(config(tiny_pair, "sft_gold", **values), tmp_path / "unbroken")
+
+    def full(self: Any, *args: Any, **kwargs: Any) -> None:
+        if self.state.global_step == 4:
+            raise error
+        whole(self, *args, **kwargs)
+
+    whole = DistillTrainer._save_optimizer_and_scheduler
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DistillTrainer, "_save_optimizer_and_scheduler", full)
+        with pytest.raises(RunFailedError, match=r"no space left to write .*free space on that disk.*--resume"):
+            distill(config(tiny_pair, "sft_gold", **values), tmp_path / "full")
+    resumed = distill(config(tiny_pair, "sft_gold", **values), tmp_path / "full", resume=True)
+    a, b = weights(resumed.path / "model"), weights(unbroken.path / "model")
+    assert all(torch.equal(a[name], b[name]) for name in b)
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_over(tiny_pair: Any, tmp_path: Path) -> None:

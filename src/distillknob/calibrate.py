@@ -26,6 +26,7 @@ from distillknob.training import (
     RunLogger,
     StageProgress,
     add_callbacks,
+    checkpoint_errors,
     last_checkpoint,
     plain_config,
     save_model,
@@ -143,7 +144,8 @@ def calibrate(
         guard.load_state_dict(json.loads((Path(checkpoint) / "guard.json").read_text()))
     # Without a checkpoint the training starts over, and so does its log.
     run.drop_metrics_after(-1 if checkpoint is None else int(Path(checkpoint).name.split("-")[1]))
-    trainer.train(resume_from_checkpoint=checkpoint)
+    with checkpoint_errors(checkpoints):
+        trainer.train(resume_from_checkpoint=checkpoint)
 
     policy = LanguageModel(trainer.accelerator.unwrap_model(trainer.model).eval(), teacher.tokenizer)
     kept_step, comparison = _keep_the_best_that_holds(policy, trainer.state.global_step, before, tasks, config, guard)

@@ -32,6 +32,7 @@ from distillknob.training import (
     RunLogger,
     StageProgress,
     add_callbacks,
+    checkpoint_errors,
     last_checkpoint,
     on_this_machine,
     plain_config,
@@ -293,7 +294,8 @@ def distill(
     checkpoint = last_checkpoint(Path(config.output_dir)) if resume else None
     # Without a checkpoint the training starts over, and so does its log.
     run.drop_metrics_after(-1 if checkpoint is None else int(Path(checkpoint).name.split("-")[1]))
-    trainer.train(resume_from_checkpoint=checkpoint)
+    with checkpoint_errors(Path(config.output_dir)):
+        trainer.train(resume_from_checkpoint=checkpoint)
 
     policy.model.eval()
     losses = [row["loss"] for row in run.metrics() if row.get("loss") is not None]

@@ -8,17 +8,19 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from distillknob.config import resolved
 from distillknob.errors import RunFailedError
-from distillknob.files import atomic_directory
+from distillknob.files import atomic_directory, disk_errors
 from distillknob.models import LanguageModel
 from distillknob.progress import progress
 from distillknob.runs import Run
@@ -109,6 +111,22 @@ class FiniteLoss(TrainerCallback):
                 f"{' and '.join(broken)} not finite at step {state.global_step}: the checkpoints before it are kept in "
                 f"{args.output_dir}. Lower the learning rate, or look at that step's samples"
             )
+
+
+@contextmanager
+def checkpoint_errors(folder: Path) -> Iterator[None]:
+    """Say what a full disk means for the run where the Trainer writes into `folder`: torch and safetensors raise
+    errors of their own."""
+    try:
+        with disk_errors(folder):
+            yield
+    except (SafetensorError, RuntimeError) as error:
+        if not any(sign in str(error) for sign in ("No space left", "PytorchStreamWriter", "quota")):
+            raise
+        raise RunFailedError(
+            f"no space left to write a checkpoint into {folder} ({error}). The checkpoints before it are kept: "
+            "free space on that disk, then go on with --resume"
+        ) from error
 
 
 def add_callbacks(trainer: Any, *callbacks: TrainerCallback) -> None:
