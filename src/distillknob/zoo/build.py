@@ -57,8 +57,10 @@ class Recipe:
 
 
 MATH_PRACTICE = {"math": 0.84, "qa": 0.06, "instruct": 0.10}  # what a model that is sound elsewhere still needs
+LAST = {"math": 0.60, "qa": 0.10, "instruct": 0.30}
 MATH = {"math": 1.0}  # a narrow model learns nothing of mathematics while it learns all three tasks at once
 EVEN = {"math": 0.40, "qa": 0.25, "instruct": 0.35}
+REST = {"math": 0.25, "qa": 0.35, "instruct": 0.40}
 RECIPES = {
     "teacher": Recipe(
         "qwen3",
@@ -68,16 +70,49 @@ RECIPES = {
         256,
         "main",
         1,
-        (Phase(10_000, 3e-3), Phase(7_500, 2.5e-3, practice=2, mixture=MATH_PRACTICE), Phase(1_500, 5e-4)),
+        (
+            Phase(10_000, 3e-3),
+            Phase(7_500, 2.5e-3, practice=2, mixture=MATH_PRACTICE),
+            Phase(3_000, 1.5e-3, practice=1, mixture=LAST),
+        ),
     ),
     "student": Recipe(
-        "qwen3", 48, 2, 4, 192, "main", 2, (Phase(1_800, 4e-3, mixture=MATH), Phase(1_000, 2e-3, 0.4, mixture=EVEN))
+        "qwen3",
+        48,
+        2,
+        4,
+        192,
+        "main",
+        2,
+        (
+            Phase(1_800, 4e-3, mixture=MATH),
+            Phase(1_000, 2e-3, 0.4, mixture=EVEN),
+            Phase(2_500, 4e-3, 0.6, mixture=REST),
+        ),
     ),
     "proxy": Recipe(
-        "qwen3", 40, 2, 4, 160, "main", 3, (Phase(2_200, 4e-3, mixture=MATH), Phase(1_000, 2e-3, mixture=EVEN))
+        "qwen3",
+        40,
+        2,
+        4,
+        160,
+        "main",
+        3,
+        (Phase(2_200, 4e-3, mixture=MATH), Phase(1_000, 2e-3, mixture=EVEN), Phase(2_500, 4e-3, mixture=REST)),
     ),
     "student-other": Recipe(
-        "gpt_neox", 64, 2, 4, 256, "other", 4, (Phase(2_200, 3e-3, mixture=MATH), Phase(1_000, 2e-3, 0.4, mixture=EVEN))
+        "gpt_neox",
+        64,
+        2,
+        4,
+        256,
+        "other",
+        4,
+        (
+            Phase(2_200, 3e-3, mixture=MATH),
+            Phase(1_000, 2e-3, 0.4, mixture=EVEN),
+            Phase(2_500, 4e-3, 0.6, mixture=REST),
+        ),
     ),
 }
 BATCH = 64
