@@ -57,7 +57,8 @@ class Recipe:
 
 
 MATH_PRACTICE = {"math": 0.84, "qa": 0.06, "instruct": 0.10}  # what a model that is sound elsewhere still needs
-LAST = {"math": 0.60, "qa": 0.10, "instruct": 0.30}
+REVISION = {"math": 0.60, "qa": 0.10, "instruct": 0.30}
+FINISH = {"math": 0.75, "qa": 0.05, "instruct": 0.20}
 MATH = {"math": 1.0}  # a narrow model learns nothing of mathematics while it learns all three tasks at once
 EVEN = {"math": 0.40, "qa": 0.25, "instruct": 0.35}
 REST = {"math": 0.25, "qa": 0.35, "instruct": 0.40}
@@ -73,7 +74,8 @@ RECIPES = {
         (
             Phase(10_000, 3e-3),
             Phase(7_500, 2.5e-3, practice=2, mixture=MATH_PRACTICE),
-            Phase(3_000, 1.5e-3, practice=1, mixture=LAST),
+            Phase(3_000, 1.5e-3, practice=1, mixture=REVISION),
+            Phase(5_000, 2e-3, practice=1, mixture=FINISH),
         ),
     ),
     "student": Recipe(
@@ -109,8 +111,7 @@ RECIPES = {
         "other",
         4,
         (
-            Phase(2_200, 3e-3, mixture=MATH),
-            Phase(1_000, 2e-3, 0.4, mixture=EVEN),
+            Phase(1_800, 3e-3, mixture=MATH),
             Phase(2_500, 4e-3, 0.6, mixture=REST),
         ),
     ),
