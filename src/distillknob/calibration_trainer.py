@@ -171,7 +171,9 @@ class CalibrationTrainer(GRPOTrainer):
         metrics["calibration/right"].append(right_B.float().mean().item())
         metrics["calibration/beta"].append(self.beta)
         scores: dict[str, list[float]] = defaultdict(list)
-        for name, score in zip(gather_object(rollout["tasks"]), task_B.tolist(), strict=True):
+        task_of_prompt = gather_object(rollout["tasks"])[:: self.num_generations]
+        score_of_prompt = task_B.view(-1, self.num_generations).mean(1)
+        for name, score in zip(task_of_prompt, score_of_prompt.tolist(), strict=True):
             scores[name].append(score)
         for name, values in scores.items():
             metrics[f"task_score/{name}"].append(sum(values) / len(values))

@@ -48,7 +48,10 @@ class UtilityGuard:
         self.beta_start = self.beta
 
     def observe(self, scores: Mapping[str, list[float]], log_ratio: float) -> None:
-        """One step's scores by task and its mean log-ratio in nats a sequence."""
+        """One step's scores by task, the mean of each prompt's samples, and its mean log-ratio in nats a sequence.
+
+        Samples of one prompt are right or wrong together, so that it is prompts that a window's noise is told by.
+        """
         for task, values in scores.items():
             self._scores.setdefault(task, []).extend(values)
         self._log_ratios.append(log_ratio)
@@ -63,7 +66,7 @@ class UtilityGuard:
     def judge(self, step: int) -> Verdict:
         """Close the window: adapt β, and say whether the policy is good, strained (β was raised) or lost."""
         scores = {task: sum(values) / len(values) for task, values in self._scores.items() if values}
-        sizes = {task: len(values) for task, values in self._scores.items()}
+        standard_errors = {task: _standard_error(values) for task, values in self._scores.items() if values}
         log_ratio = sum(self._log_ratios) / max(1, len(self._log_ratios))
         self._scores.clear()
         self._log_ratios.clear()
@@ -81,7 +84,7 @@ class UtilityGuard:
         drops = {task: self.baseline[task] - score for task, score in scores.items()}
         worst = max(drops, key=lambda task: drops[task])
         # A window's mean is noisy: a drop counts only where it lies a standard error beyond its bound.
-        noise = math.sqrt(max(scores[worst] * (1 - scores[worst]), 1e-4) / sizes[worst])
+        noise = standard_errors[worst]
         if drops[worst] > self.collapse * self.tolerance + noise:
             return self._stop(
                 step,
@@ -128,3 +131,10 @@ class UtilityGuard:
             setattr(self, name, state[name])
         self._scores = {task: list(values) for task, values in state["_scores"].items()}
         self._log_ratios = list(state["_log_ratios"])
+
+
+def _standard_error(values: list[float]) -> float:
+    """Of the mean, with a floor under the variance: a window of nothing but right answers is no proof of more."""
+    mean = sum(values) / len(values)
+    variance = sum((value - mean) ** 2 for value in values) / max(1, len(values) - 1)
+    return math.sqrt(max(variance, 1e-4) / len(values))
