@@ -19,6 +19,7 @@ from distillknob import calibrate as stage
 from distillknob.calibrate import CalibrationConfig, CalibrationTrainer, calibrate
 from distillknob.calibration_reward import calibrated_advantages
 from distillknob.errors import BadInputError
+from distillknob.guard import UtilityGuard
 from distillknob.models import load_model
 from distillknob.runs import Run, load_run, verify_manifest
 from distillknob.scoring import answer_ids, sequence_logprob, token_logprobs
@@ -422,6 +423,25 @@ def test_what_does_not_hold_on_unseen_problems_is_not_kept(
     assert (result["outcome"], result["steps"], result["kept_step"]) == ("finished", 2, 1)
     assert "not kept: qa changed by -1.000" in result["events"][-1]["what"]
     assert same(weights(run.path / "model"), weights(run.path / "checkpoints" / "checkpoint-1"))
+
+
+def test_the_guard_sees_one_score_a_prompt(
+    tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[float]] = []
+    observe = UtilityGuard.observe
+
+    def watched(self: UtilityGuard, scores: Any, log_ratio: float) -> None:
+        seen.append(sorted(value for values in scores.values() for value in values))
+        observe(self, scores, log_ratio)
+
+    monkeypatch.setattr(UtilityGuard, "observe", watched)
+    values = config(tiny_pair, max_steps=2)
+    calibrate(values, tmp_path / "run", reward_funcs=even_length)
+    assert len(seen) == len(recorded) == 2
+    for scores, batch in zip(seen, recorded, strict=True):
+        by_prompt = batch["rewards"].sum(1).view(-1, values.num_generations).mean(1)
+        assert scores == pytest.approx(sorted(by_prompt.tolist()))
 
 
 def test_without_a_guard_nothing_is_judged(tiny_pair: Any, tmp_path: Path) -> None:
