@@ -1,7 +1,7 @@
 """Retraining the embedded checkpoints from nothing, with transformers' Trainer on the tasks' pretraining split.
 
 Each checkpoint is one `Recipe`. The student's and the proxy's are short: a small model that has seen little, as real
-small models are next to real large ones; the teacher practises mathematics once more at its end. Resumable: a
+small models are next to real large ones; the teacher reads mathematics above all in its later phases. Resumable: a
 checkpoint that is complete is kept, one that was interrupted goes on from its last saved step.
 """
 
@@ -31,14 +31,12 @@ class Phase:
     """A stretch of training with a cosine schedule of its own: `steps` of `BATCH` examples, tasks mixed by `mixture`.
 
     `textbook` is the share of its reading in which every right way to write a solution comes equally often, so that
-    each can be learnt; what it reads after that follows the data set, which sets its habits. `practice` is how many
-    times more the textbook shows the second way, the harder one in each task.
+    each can be learnt; what it reads after that follows the data set, which sets its habits.
     """
 
     steps: int
     learning_rate: float
     textbook: float = 1.0
-    practice: int = 0
     mixture: Mapping[str, float] = field(default_factory=lambda: {"math": 0.62, "qa": 0.13, "instruct": 0.25})
 
 
@@ -56,7 +54,7 @@ class Recipe:
     phases: tuple[Phase, ...]
 
 
-MATH_PRACTICE = {"math": 0.84, "qa": 0.06, "instruct": 0.10}  # what a model that is sound elsewhere still needs
+MOSTLY_MATH = {"math": 0.84, "qa": 0.06, "instruct": 0.10}  # what a model that is sound elsewhere still needs
 REVISION = {"math": 0.60, "qa": 0.10, "instruct": 0.30}
 FINISH = {"math": 0.75, "qa": 0.05, "instruct": 0.20}
 MATH = {"math": 1.0}  # a narrow model learns nothing of mathematics while it learns all three tasks at once
@@ -73,9 +71,9 @@ RECIPES = {
         1,
         (
             Phase(10_000, 3e-3),
-            Phase(7_500, 2.5e-3, practice=2, mixture=MATH_PRACTICE),
-            Phase(3_000, 1.5e-3, practice=1, mixture=REVISION),
-            Phase(5_000, 2e-3, practice=1, mixture=FINISH),
+            Phase(7_500, 2.5e-3, mixture=MOSTLY_MATH),
+            Phase(3_000, 1.5e-3, mixture=REVISION),
+            Phase(5_000, 2e-3, mixture=FINISH),
         ),
     ),
     "student": Recipe(
