@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
 from distillknob import distill as stage
-from distillknob.distill import METHODS, DistillConfig, DistillTrainer, distill
+from distillknob.distill import METHODS, DistillConfig, DistillTrainer, distill, first_tokens
 from distillknob.divergences import divergence
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.models import LanguageModel
@@ -178,6 +178,26 @@ def test_accumulated_batches_weigh_every_token_the_same(
 
 
 # On- and off-policy
+
+
+@pytest.mark.parametrize("method", ["gkd", "sft"])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_budget_of_tokens_a_step_is_held_exactly(
+    tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]], method: str, accumulation: int
+) -> None:
+    settings = config(
+        tiny_pair, method, tokens_per_step=7, gradient_accumulation_steps=accumulation, problems=20, max_steps=3
+    )
+    result = distill(settings, tmp_path / "run").result
+    assert result["tokens"] == 7 * 3
+    assert [row["items"] for row in recorded] == [7] * 3 * accumulation
+    assert all(row["loss"] == pytest.approx(row["plain"], rel=1e-4) for row in recorded)
+
+
+def test_the_first_tokens_of_a_mask() -> None:
+    mask = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0]])
+    assert first_tokens(mask, 4).tolist() == [[1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
+    assert first_tokens(mask, 99).equal(mask)
 
 
 def coin(seed: int, lmbda: float, steps: int) -> list[bool]:
@@ -407,6 +427,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_over(tiny_pair: Any, tm
         ("gkd", {"tasks": []}, "tasks is empty"),
         ("gkd", {"problems": 0}, "problems=0"),
         ("sft_verified", {"candidates": 0}, "candidates=0"),
+        ("gkd", {"tokens_per_step": 0}, "tokens_per_step=0: must be at least 1"),
     ],
 )
 def test_settings_that_cannot_work_are_told(tiny_pair: Any, method: str, values: dict[str, Any], what: str) -> None:

@@ -87,7 +87,7 @@ def test_a_recipe_s_demo_runs_end_to_end(
     # Same tokens, steps and learning rate for every student of a method.
     for method in config.methods:
         rows = [row for row in result["students"] if row["method"] == method]
-        assert len({(row["steps"], row["learning_rate"]) for row in rows}) == 1
+        assert len({(row["tokens"], row["steps"], row["learning_rate"]) for row in rows}) == 1
     etas = {row["teacher"]: row["eta"] for row in result["teachers"]}
     assert etas["distillable"] == config.eta_distillable < 0 < config.eta_undistillable == etas["undistillable"]
     for name in ("distillable", "undistillable"):

@@ -102,8 +102,8 @@ def calibrate(
     training, not the stage: the last good checkpoint becomes the model, and the result says so.
     """
     tasks = [get_task(name) for name in config.tasks]
-    inputs = runs_behind((config.teacher, config.target))
-    for name in (config.teacher, config.target):
+    inputs = runs_behind(config.models_read)
+    for name in config.models_read:
         resolve(name)
     teacher = load_model(config.teacher)
     target = load_model(config.target)

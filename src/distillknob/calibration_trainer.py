@@ -91,6 +91,11 @@ class CalibrationConfig(GRPOConfig):
         on_this_machine(self)
         super().__post_init__()
 
+    @property
+    def models_read(self) -> list[str]:
+        """The models that the stage reads; those that are runs' models are its inputs."""
+        return [self.teacher, self.target]
+
 
 def task_reward(completions: list[Any], task: list[str], reference: list[str], **kwargs: Any) -> list[float]:
     """GRPO reward function: each completion's score by its own task's grader, in [0, 1]."""

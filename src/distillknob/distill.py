@@ -86,6 +86,13 @@ class DistillConfig(DistillationConfig):
         metadata={"help": "β of gkd's divergence: 0 forward KL, 0.5 Jensen-Shannon, 1 reverse KL (TRL's default)."},
     )
     candidates: int = field(default=8, metadata={"help": "Teacher samples a problem for sft_verified, sft_best_of_n."})
+    tokens_per_step: int | None = field(
+        default=None,
+        metadata={
+            "help": "Completion tokens that a step's loss counts, the rest of its batch is left out: students of "
+            "different teachers then train on the same tokens. Default: all of them."
+        },
+    )
     curve_steps: int = field(
         default=0, metadata={"help": "Evaluate every so many steps for a learning curve; 0: never."}
     )
@@ -105,11 +112,22 @@ class DistillConfig(DistillationConfig):
             )
         if not self.tasks:
             raise BadInputError("tasks is empty: name at least one, e.g. math")
-        for name in ("problems", "candidates"):
-            if getattr(self, name) < 1:
-                raise BadInputError(f"{name}={getattr(self, name)}: must be at least 1")
+        for name in ("problems", "candidates", "tokens_per_step"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise BadInputError(f"{name}={value}: must be at least 1")
         on_this_machine(self)
         super().__post_init__()
+
+    @property
+    def needs_target(self) -> bool:
+        """Does the method choose traces by the target's likelihood?"""
+        return METHODS[self.method].traces == "teacher_best_of_n"
+
+    @property
+    def models_read(self) -> list[str]:
+        """The models that the stage reads; those that are runs' models are its inputs."""
+        return [self.teacher, self.student, *([self.target] if self.needs_target else [])]
 
     @property
     def share_on_policy(self) -> float:
@@ -150,6 +168,11 @@ class DistillTrainer(DistillationTrainer):
         mode = "train" if self.model is not None and self.model.training else "eval"
         self._metrics[mode]["on_policy"].append(float(on_policy))
         batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        if self.args.tokens_per_step is not None:
+            here = max(1, self.args.tokens_per_step // self.accelerator.num_processes)
+            batch["completion_mask"] = first_tokens(batch["completion_mask"], here)
+            batch["num_items_in_batch"] = self.accelerator.gather(batch["completion_mask"].sum()).sum()
+        self._metrics[mode]["trained_tokens"].append(batch["num_items_in_batch"].item())
         return batch
 
     def _generate_single_turn(self, prompt_ids: Any, *args: Any, **kwargs: Any) -> Any:
@@ -207,6 +230,11 @@ class DistillTrainer(DistillationTrainer):
         return loss, torch.full_like(loss.detach(), torch.nan), count
 
 
+def first_tokens(mask_BC: torch.Tensor, budget: int) -> torch.Tensor:
+    """The mask [B, C] with its first `budget` tokens alone, counted row by row."""
+    return mask_BC * (mask_BC.flatten().cumsum(0) <= budget).view_as(mask_BC)
+
+
 class LearningCurve(TrainerCallback):
     """Calls `evaluate(model, step)` every so many steps, at the start and at the end, and logs what it returns."""
 
@@ -243,10 +271,8 @@ def distill(
     """
     method = METHODS[config.method]
     tasks = [get_task(name) for name in config.tasks]
-    needs_target = method.traces == "teacher_best_of_n"
-    names = [config.teacher, config.student, *([config.target] if needs_target else [])]
-    inputs = runs_behind(names)
-    for name in names:
+    inputs = runs_behind(config.models_read)
+    for name in config.models_read:
         resolve(name)
     student = load_model(config.student)
     teacher = load_model(config.teacher) if config.method != "sft_gold" else None
@@ -270,7 +296,7 @@ def distill(
     options = TraceOptions(config.candidates, config.max_completion_length, config.seed)
     traces = run.samples()
     if not traces:
-        target = load_model(config.target) if needs_target else None
+        target = load_model(config.target) if config.needs_target else None
         source: Source = method.traces if config.share_on_policy < 1.0 else "none"
         traces = make_traces(source, tasks, config.problems, student, teacher, target, options)
         run.write_samples(traces)
@@ -298,7 +324,8 @@ def distill(
         trainer.train(resume_from_checkpoint=checkpoint)
 
     policy.model.eval()
-    losses = [row["loss"] for row in run.metrics() if row.get("loss") is not None]
+    metrics = run.metrics()
+    losses = [row["loss"] for row in metrics if row.get("loss") is not None]
     save_model(policy, run.path / "model", _card(config))
     run.finish(
         {
@@ -307,7 +334,7 @@ def distill(
             "student": config.student,
             "method": config.method,
             "steps": trainer.state.global_step,
-            "tokens": trainer.state.num_input_tokens_seen,
+            "tokens": int(sum(row.get("trained_tokens", 0) for row in metrics)),
             "learning_rate": config.learning_rate,
             "final_loss": sum(losses[-10:]) / max(1, len(losses[-10:])),
             "traces": len(traces),

@@ -75,13 +75,7 @@ def plan_text(
     """The resolved config and the estimate, as `--dry-run` prints them. Raises BadInputError where the run would."""
     chain = stage in ("demo", "sweep")
     held = {**vars(config), "recipe": dict(recipe)} if chain else plain_config(config)
-    models = (
-        ()
-        if chain
-        else getattr(config, "models", None)
-        or [getattr(config, name) for name in ("teacher", "student", "target") if hasattr(config, name)]
-    )
-    Run.check(output, stage, held, inputs=runs_behind(models), resume=resume)
+    Run.check(output, stage, held, inputs=[] if chain else runs_behind(config.models_read), resume=resume)
     lines = [yaml.safe_dump({stage: dict(values)}, sort_keys=False, allow_unicode=True).rstrip()]
     if chain:
         from distillknob.experiment import check_recipe

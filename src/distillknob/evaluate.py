@@ -49,6 +49,11 @@ class EvaluateConfig:
             if getattr(self, name) < 1:
                 raise BadInputError(f"{name}={getattr(self, name)}: must be at least 1")
 
+    @property
+    def models_read(self) -> list[str]:
+        """The models that the stage reads; those that are runs' models are its inputs."""
+        return self.models
+
 
 @dataclass(frozen=True)
 class TaskResult:
@@ -168,9 +173,9 @@ def difference(a: TaskResult, b: TaskResult) -> Interval:
 def evaluate(config: EvaluateConfig, output: str | Path, *, resume: bool = False) -> Run:
     """Evaluate models on tasks and return the run: figures in `result.json`, every sample in `samples.jsonl`."""
     tasks = [get_task(name) for name in config.tasks]
-    for name in config.models:
+    for name in config.models_read:
         resolve(name)
-    inputs = runs_behind(config.models)
+    inputs = runs_behind(config.models_read)
     run = Run.open(output, "evaluate", asdict(config), inputs=inputs, resume=resume)
     if run.complete:
         return run

@@ -47,19 +47,23 @@ class DiagnoseConfig:
         if not self.tasks:
             raise BadInputError("tasks is empty: name at least one, e.g. math")
 
+    @property
+    def models_read(self) -> list[str]:
+        """The models that the stage reads; those that are runs' models are its inputs."""
+        return [self.teacher, self.student]
+
 
 def diagnose(config: DiagnoseConfig, output: str | Path, *, resume: bool = False) -> Run:
     """Measure the traps of a pair that shares a tokenizer and return the run. Raises BadInputError before any work."""
     tasks = [get_task(name) for name in config.tasks]
-    names = (config.teacher, config.student)
-    for name in names:
+    for name in config.models_read:
         resolve(name)
-    teacher, student = (load_model(name) for name in names)
+    teacher, student = (load_model(name) for name in config.models_read)
     if teacher.tokenizer.get_vocab() != student.tokenizer.get_vocab():
         raise BadInputError(
             f"{config.teacher!r} and {config.student!r} have different tokenizers: token-level divergences need one"
         )
-    inputs = runs_behind(names)
+    inputs = runs_behind(config.models_read)
     run = Run.open(output, "diagnose", asdict(config), inputs=inputs, resume=resume)
     if run.complete:
         return run

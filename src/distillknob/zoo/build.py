@@ -31,13 +31,16 @@ class Phase:
     """A stretch of training with a cosine schedule of its own: `steps` of `BATCH` examples, tasks mixed by `mixture`.
 
     `textbook` is the share of its reading in which every right way to write a solution comes equally often, so that
-    each can be learnt; what it reads after that follows the data set, which sets its habits.
+    each can be learnt; what it reads after that follows the data set, which sets its habits. `practice` makes a style
+    (a key of `Example.solutions`) come that many times as often in the textbook as the others, until the hard one is
+    as sure as the easy one.
     """
 
     steps: int
     learning_rate: float
     textbook: float = 1.0
     mixture: Mapping[str, float] = field(default_factory=lambda: {"math": 0.62, "qa": 0.13, "instruct": 0.25})
+    practice: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,10 @@ RECIPES = {
             Phase(7_500, 2.5e-3, mixture=MOSTLY_MATH),
             Phase(3_000, 1.5e-3, mixture=REVISION),
             Phase(5_000, 2e-3, mixture=FINISH),
+            Phase(6_000, 2e-3, mixture=FINISH, practice={"two_at_a_time": 4}),
+            Phase(3_000, 1e-3, mixture=FINISH),
+            Phase(6_500, 2e-3, mixture=FINISH, practice={"two_at_a_time": 3}),
+            Phase(2_500, 1e-3, mixture=FINISH),
         ),
     ),
     "student": Recipe(
@@ -126,8 +133,11 @@ def pretraining_examples(phase: Phase, seed: int) -> Iterator[tuple[Example, str
     total = phase.steps * BATCH
     for i in range(total):
         example = next(streams[rng.choices(list(phase.mixture), list(phase.mixture.values()))[0]])
-        solution = rng.choice(list(example.solutions.values())) if i < phase.textbook * total else example.gold_solution
-        yield example, solution
+        if i < phase.textbook * total:
+            ways = [text for style, text in example.solutions.items() for _ in range(phase.practice.get(style, 1))]
+            yield example, rng.choice(ways)
+        else:
+            yield example, example.gold_solution
 
 
 def tokenized(tokenizer: PreTrainedTokenizerBase, tokens: str, phase: Phase, seed: int) -> Dataset:
