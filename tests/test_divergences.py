@@ -22,6 +22,9 @@ from distillknob.divergences import (
 )
 from distillknob.errors import BadInputError
 from distillknob.estimators import ESTIMATORS, enumerate_sequences, moments, sequence_kl
+from distillknob.models import load_model, prompt_ids
+from distillknob.scoring import answer_ids, answer_logits, batches
+from distillknob.tasks import get_task
 
 BOUNDED = ("jsd", "skew_forward_kl", "skew_reverse_kl", "total_variation")
 OPTIONS = (
@@ -357,6 +360,25 @@ def test_the_bound_is_reached_by_the_worst_tail():
     worst = 0.4 * math.log(0.4 / 0.01) + 0.2 * math.log(0.2 / 0.09) - 0.6 * math.log(0.6 / 0.3)
     bound = topk_bound(student, ids, logprobs, tail, "forward_kl").item()
     assert worst <= bound <= worst * 1.15  # the seat that is half filled is counted by its chord
+
+
+@pytest.mark.parametrize("task", ["math", "qa", "instruct"])
+@pytest.mark.parametrize("k", [5, 50])
+def test_on_the_embedded_pair_the_bound_is_within_ten_times_the_gap(task, k):
+    made = get_task(task)
+    examples = made.examples("train", 12, seed=5)
+    messages = [made.messages(example) for example in examples]
+    teacher, student = load_model("zoo:teacher"), load_model("zoo:student")
+    texts = answer_ids(teacher, [example.gold_solution for example in examples], [True] * len(examples))
+    rows = list(batches(prompt_ids(teacher.tokenizer, messages), texts, teacher.model.device, 2048))
+    with torch.no_grad():
+        p, q = (torch.cat([answer_logits(m, b)[b.answer_mask_BA] for b in rows]) for m in (teacher, student))
+    ids, logprobs, tail, floor = topk_of(p, k)
+    for kind in KINDS:
+        gap = topk_gap(q, p, kind, k)
+        bound = topk_bound(q, ids, logprobs, tail, kind, floor_logprob=floor)
+        assert (gap <= bound * (1 + 1e-9) + 1e-12).all()
+        assert (bound / gap).median() <= 10, kind
 
 
 def test_the_tail_is_not_renormalised_away():

@@ -11,8 +11,9 @@ from transformers import PreTrainedTokenizerFast
 from distillknob import zoo
 from distillknob.errors import BadInputError
 from distillknob.models import load_model
+from distillknob.tasks import get_task
 from distillknob.zoo import build, build_zoo, verify_zoo
-from distillknob.zoo.build import Phase, Recipe, train
+from distillknob.zoo.build import Phase, Recipe, pretraining_examples, train
 from distillknob.zoo.tokenizers import build_tokenizer
 
 PHASES = (Phase(4, 1e-3, textbook=0.5), Phase(3, 1e-3, mixture={"math": 0.5, "qa": 0.3, "instruct": 0.2}))
@@ -97,6 +98,18 @@ def test_what_was_built_verifies_and_what_was_changed_does_not(tmp_path: Path, m
     data[-1] ^= 1
     file.write_bytes(data)
     assert {row["name"]: row["holds"] for row in verify_zoo()} == {"first": False, "second": True}
+
+
+def test_a_style_can_be_practised_more_than_the_others() -> None:
+    task = get_task("math")
+
+    def share(phase: Phase) -> float:
+        styles = [task.style(solution) for _, solution in pretraining_examples(phase, seed=3)]
+        return styles.count("two_at_a_time") / len(styles)
+
+    assert share(Phase(20, 1e-3, mixture={"math": 1.0})) == pytest.approx(0.5, abs=0.05)
+    practised = Phase(20, 1e-3, mixture={"math": 1.0}, practice={"two_at_a_time": 3})
+    assert share(practised) == pytest.approx(0.75, abs=0.05)
 
 
 def test_only_known_checkpoints_are_built(tmp_path: Path) -> None:
