@@ -189,7 +189,7 @@ def diagnose_result() -> dict[str, Any]:
     tail = [
         {"task": task, "k": k, "share": share, "interval": [share * 0.9, min(1.0, share * 1.1)]}
         for task in TASKS
-        for k, share in ((1, 0.6), (5, 0.3), (50, 0.1), (2048, 0.0))
+        for k, share in ((1, 0.4), (5, 0.7), (50, 0.9), (2048, 1.0))
     ]
     findings = [
         {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,19 @@ import torch
 
 from distillknob.divergences import token_stats
 from distillknob.errors import BadInputError
-from distillknob.estimators import enumerate_sequences
+from distillknob.estimators import ESTIMATORS, enumerate_sequences
 from distillknob.runs import verify_manifest
 from distillknob.stats import Interval
 from distillknob.traps import DiagnoseConfig, Finding, diagnose
 from distillknob.traps.finding import graded
+from distillknob.traps.off_policy import (
+    CLIP,
+    WEIGHTINGS,
+    horizon_rows,
+    off_policy_instability,
+    off_policy_rows,
+    weighted_terms,
+)
 from distillknob.traps.pilot import pilot_rows
 from distillknob.traps.scored import Candidates, PolicySample
 from distillknob.traps.signal_sparsity import signal_sparsity
@@ -92,6 +101,9 @@ def test_the_shares_of_the_tail_rise_to_the_whole() -> None:
     assert [row["k"] for row in rows] == [1, 5, 50, VOCABULARY]
     shares = [row["share"] for row in rows]
     assert shares == sorted(shares) and shares[-1] == pytest.approx(1.0, abs=1e-4)
+    # The whole carries the whole: a share has no noise where it can't be anything else.
+    assert rows[-1]["interval"] == pytest.approx([1.0, 1.0], abs=1e-4)
+    assert all(0 <= row["interval"][0] <= row["share"] <= row["interval"][1] <= 1 for row in rows)
     by_hand = [float(sample.forward_kl_by_k_NK[:, j].sum() / sample.forward_kl_N.sum()) for j in range(4)]
     assert shares == pytest.approx(by_hand, abs=1e-4)
 
@@ -189,6 +201,125 @@ def test_severity_asks_for_evidence() -> None:
         return graded(Interval(mean=0.9, low=low, high=1.0, n=5), 0.05, 0.1, 0.25)
 
     assert [severity(low) for low in (0.04, 0.06, 0.2, 0.3, math.nan)] == ["none", "low", "medium", "high", "none"]
+
+
+# Off-policy instability
+
+
+def drifted(drift: float, answers: int = 400, tokens: int = 12) -> PolicySample:
+    """Teacher's samples over a vocabulary of six, and a student that lies `drift` away at every token."""
+    teacher = noise(1, 6, seed=21).expand(answers * tokens, -1).double().log_softmax(-1)
+    student = (teacher + drift * noise(1, 6, seed=22)).log_softmax(-1)
+    token_N = torch.multinomial(teacher.exp(), 1, generator=torch.Generator().manual_seed(6))[:, 0]
+    zeros = torch.zeros(answers * tokens)
+    return PolicySample(
+        task="planted",
+        policy="off_policy",
+        prompt_A=torch.arange(answers) // 2,
+        answer_N=torch.arange(answers).repeat_interleave(tokens),
+        token_N=token_N,
+        forward_kl_N=zeros,
+        reverse_kl_N=zeros,
+        teacher_logprob_N=teacher.gather(-1, token_N[:, None])[:, 0],
+        student_logprob_N=student.gather(-1, token_N[:, None])[:, 0],
+        forward_kl_by_k_NK=zeros[:, None],
+        ks=(1,),
+    )
+
+
+def test_off_policy_instability_fires_where_the_policies_lie_apart_and_not_where_they_are_near() -> None:
+    near, far = off_policy_instability(drifted(0.1)), off_policy_instability(drifted(2.0))
+    teacher = noise(1, 6, seed=21).double().log_softmax(-1)
+    student = (teacher + 0.1 * noise(1, 6, seed=22)).log_softmax(-1)
+    exact = float((2 * student - teacher).exp().sum()) ** -12  # 1 / E[w²] over twelve independent tokens
+    assert near.severity == "none" and near.value == pytest.approx(exact, rel=0.05)
+    assert far.severity == "high" and far.value < 0.05 and "opd_rkl" in far.remedy
+    for finding in (near, far):
+        assert finding.interval[0] <= finding.value <= finding.interval[1] and finding.n == 200
+    shares = [row["share"] for row in horizon_rows(drifted(1.0))]
+    assert len(shares) == 12 and shares[0] > 2 * shares[-1]
+
+
+def test_off_policy_instability_is_silent_on_identical_models_and_undefined_on_one_answer() -> None:
+    same = off_policy_instability(drifted(0.0))
+    assert (same.value, same.severity) == (1.0, "none")
+    assert not off_policy_instability(drifted(0.0, answers=1)).applicable
+
+
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_weighted_estimates_of_the_reverse_kl_agree_with_their_exact_values(weighting: str, estimator: str) -> None:
+    # Three tokens, sequences of four: the expectation is a sum over 81 sequences, computed here by brute force.
+    answers, first, second = 40_000, noise(3, 3, seed=11).double(), noise(3, 3, seed=12).double()
+
+    def next_logprobs(table: torch.Tensor) -> Any:
+        return lambda ids: (table[ids[:, -1]] if ids.size(1) else table[:1].expand(len(ids), -1)).log_softmax(-1)
+
+    p_next, q_next = next_logprobs(first), next_logprobs(0.5 * first + 0.5 * second)
+    ids, p = enumerate_sequences(p_next, 3, 4)
+    _, q = enumerate_sequences(q_next, 3, 4)
+
+    def tokenwise(next_token: Any) -> torch.Tensor:
+        return torch.stack([next_token(ids[:, :t]).gather(1, ids[:, t : t + 1])[:, 0] for t in range(4)], 1)
+
+    p_tokens, q_tokens = tokenwise(p_next), tokenwise(q_next)
+    torch.testing.assert_close(p_tokens.sum(1), p)
+    drawn = torch.multinomial(p.exp(), answers, replacement=True, generator=torch.Generator().manual_seed(4))
+    zeros = torch.zeros(answers * 4)
+    sample = PolicySample(
+        task="known",
+        policy="off_policy",
+        prompt_A=torch.arange(answers),
+        answer_N=torch.arange(answers).repeat_interleave(4),
+        token_N=zeros.long(),
+        forward_kl_N=zeros,
+        reverse_kl_N=zeros,
+        teacher_logprob_N=p_tokens[drawn].flatten(),
+        student_logprob_N=q_tokens[drawn].flatten(),
+        forward_kl_by_k_NK=zeros[:, None],
+        ks=(1,),
+    )
+
+    def estimate(gap: torch.Tensor) -> torch.Tensor:
+        return {"k1": gap, "k2": gap.square() / 2, "k3": (-gap).exp() - 1 + gap}[estimator]
+
+    weight, value = (q - p).exp(), estimate(q - p)
+    if weighting == "per_decision":
+        steps = q_tokens - p_tokens
+        exact = (p.exp() * (steps.cumsum(1).exp() * estimate(steps)).sum(1)).sum()
+    elif weighting == "clipped":
+        exact = (p.exp() * weight.clamp(max=CLIP) * value).sum()
+    else:  # self-normalised up to 1/n
+        exact = (q.exp() * value).sum()
+    terms = weighted_terms(sample, weighting, estimator)
+    noise_of_mean = float(terms.std()) / answers**0.5
+    assert abs(float(terms.mean() - exact)) < 4 * noise_of_mean + 1e-4
+    if weighting != "clipped" and estimator != "k2":  # which are other quantities
+        assert float(exact) == pytest.approx(float((q.exp() * (q - p)).sum()), rel=1e-9)
+
+
+def test_a_control_variate_takes_variance_away() -> None:
+    sample = drifted(0.5)
+    plain, controlled = (weighted_terms(sample, name, "k1") for name in ("plain", "control_variate"))
+    assert controlled.std() < plain.std()
+
+
+def test_off_policy_rows_set_every_estimate_beside_the_on_policy_value() -> None:
+    off, on = known_pair(4000, "off_policy")[0], known_pair(4000, "on_policy")[0]
+    rows = off_policy_rows(off, on)
+    assert {(row["weighting"], row["estimator"]) for row in rows} == {(w, e) for w in WEIGHTINGS for e in ESTIMATORS}
+    for row in rows:
+        assert row["bias"] == row["value"] - row["on_policy"]
+        assert row["interval"][0] <= row["value"] <= row["interval"][1]
+
+
+def test_answers_are_laid_out_token_by_token() -> None:
+    sample = sampled(noise(PROMPTS * TOKENS, 5), noise(PROMPTS * TOKENS, 5, seed=2), ks=(1, 5))
+    kept = torch.arange(PROMPTS * TOKENS) % TOKENS < (torch.arange(PROMPTS * TOKENS) // TOKENS) % TOKENS + 1
+    ragged = replace(sample, answer_N=sample.answer_N[kept])
+    values, mask = ragged.by_answer(torch.arange(PROMPTS * TOKENS)[kept])
+    assert mask.sum(1).tolist() == [i % TOKENS + 1 for i in range(PROMPTS)]
+    assert values[3].tolist() == [60, 61, 62, 63, *[0] * (TOKENS - 4)]
 
 
 # The pilot table

@@ -128,7 +128,7 @@ def _width(row: Row | None) -> float | None:
 
 
 def tail_figure(tail: Sequence[Row]) -> Html | None:
-    """The share of the token KL outside the top K, a line a task."""
+    """The share of the token KL that the top K tokens carry, a line a task."""
     usable = [row for row in tail if (number(row.get("k")) or 0) > 0 and number(row.get("share")) is not None]
     if not usable:
         return None
@@ -143,7 +143,7 @@ def tail_figure(tail: Sequence[Row]) -> Html | None:
     ends = [end for one in series for pair in one.spread if pair for end in pair]
     y = Scale.fit([*(value for one in series for value in one.ys), *ends], include=(0,))
     panel = line_plot(
-        "outside the top K",
+        "carried by the top K",
         series,
         Scale.fit(ks, log=True),
         y,
@@ -155,15 +155,15 @@ def tail_figure(tail: Sequence[Row]) -> Html | None:
         width=WIDE,
     )
     caption = (
-        "How much of the token KL is left out when only the teacher's K likeliest tokens are compared: the later a "
-        f"line falls, the more of the KL is tail. Upright lines: 95 % intervals. {len(usable)} shares of "
+        "How much of the token KL is kept when only the teacher's K likeliest tokens are compared: the later a line "
+        f"reaches 100 %, the more of the KL is tail. Upright lines: 95 % intervals. {len(usable)} shares of "
         f"{plural(len(tasks), 'task')}."
     )
     return figure([panel], caption, [(*one.style, one.name) for one in series])
 
 
 def tail_sentence(tail: Sequence[Row]) -> str:
-    """The share outside the smallest K."""
+    """The share that the smallest K carries."""
     known = [row for row in tail if number(row.get("k")) is not None and number(row.get("share")) is not None]
     if not known:
         return ""
@@ -173,4 +173,4 @@ def tail_sentence(tail: Sequence[Row]) -> str:
         for row in known
         if number(row.get("k")) == smallest
     ]
-    return f"Of the token KL, there lie outside the teacher's top {count(smallest)}: {listed(told)}."
+    return f"Of the token KL, the teacher's top {count(smallest)} carries {listed(told)}."

@@ -36,6 +36,14 @@ class PolicySample:
         """Sums over each answer's tokens, [A]."""
         return torch.zeros(len(self.prompt_A), dtype=torch.float64).index_add_(0, self.answer_N, values_N.double())
 
+    def by_answer(self, values_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Values [A, T] of each answer's tokens in their order, 0 beyond its end, and the mask [A, T] (bool)."""
+        lengths_A = torch.bincount(self.answer_N, minlength=len(self.prompt_A))
+        place_N = torch.arange(len(self.answer_N)) - (lengths_A.cumsum(0) - lengths_A)[self.answer_N]
+        found_AT = values_N.new_zeros((len(self.prompt_A), int(lengths_A.max()) if len(lengths_A) else 0))
+        found_AT[self.answer_N, place_N] = values_N
+        return found_AT, torch.arange(found_AT.size(1)) < lengths_A[:, None]
+
 
 @dataclass(frozen=True)
 class Candidates:

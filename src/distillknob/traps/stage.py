@@ -15,6 +15,7 @@ from distillknob.models import LanguageModel, load_model, resolve
 from distillknob.runs import Run, runs_behind
 from distillknob.scoring import answer_ids, score_pair, token_logprobs
 from distillknob.tasks import Example, Task, get_task
+from distillknob.traps.off_policy import off_policy_instability, off_policy_rows
 from distillknob.traps.pilot import pilot_rows
 from distillknob.traps.scored import Candidates, PolicySample
 from distillknob.traps.signal_sparsity import signal_sparsity
@@ -69,7 +70,7 @@ def diagnose(config: DiagnoseConfig, output: str | Path, *, resume: bool = False
         return run
     vocabulary = min(m.model.get_output_embeddings().weight.size(0) for m in (teacher, student))
     ks = sorted({min(k, vocabulary) for k in config.ks} | {vocabulary})
-    result: dict[str, list[Any]] = {"pilot": [], "scatter": [], "tail": [], "findings": []}
+    result: dict[str, list[Any]] = {name: [] for name in ("pilot", "scatter", "tail", "off_policy", "findings")}
     for task in tasks:
         examples = task.examples("train", config.problems, seed=config.seed)
         answers = _draw(student, task, examples, max(config.candidates, config.samples), config)
@@ -81,11 +82,13 @@ def diagnose(config: DiagnoseConfig, output: str | Path, *, resume: bool = False
         result["pilot"] += pilot_rows([on_policy, off_policy])
         result["scatter"] += scatter_rows(off_policy, lambda token: str(teacher.tokenizer.decode([token])))
         result["tail"] += tail_rows(off_policy)
+        result["off_policy"] += off_policy_rows(off_policy, on_policy)
         result["findings"] += [
             asdict(finding)
             for finding in (
                 tail_noise(off_policy),
                 signal_sparsity(off_policy),
+                off_policy_instability(off_policy),
                 wrong_trace_preference(candidates, "sum"),
                 wrong_trace_preference(candidates, "mean"),
             )

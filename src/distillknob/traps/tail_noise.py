@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from distillknob.stats import interval
+from distillknob.stats import Interval, interval
 from distillknob.traps.finding import Finding, graded, not_applicable
 from distillknob.traps.scored import PolicySample
 
@@ -21,15 +21,24 @@ HEAD = 5  # the K whose complement counts as tail in the finding
 
 def tail_rows(sample: PolicySample) -> list[dict[str, Any]]:
     """Share of the forward KL that the teacher's top-k tokens carry, for each k, with its interval by prompt."""
-    total = sample.forward_kl_N.double().mean().clamp(min=1e-12)
     rows = []
     for j, k in enumerate(sample.ks):
-        # Each token's part over the mean KL: their mean is the share of the sums, the quantity of interest.
-        part = interval(
-            (sample.forward_kl_by_k_NK[:, j].double() / total).numpy(), sample.prompt_N.numpy(), proportion=False
-        )
-        rows.append({"task": sample.task, "k": k, "share": min(1.0, part.mean), "interval": part.as_list()})
+        part = share_of_kl(sample, sample.forward_kl_by_k_NK[:, j])
+        rows.append({"task": sample.task, "k": k, "share": part.mean, "interval": part.as_list()})
     return rows
+
+
+def share_of_kl(sample: PolicySample, part_N: torch.Tensor) -> Interval:
+    """Σ part / Σ forward KL with its interval by prompt, all within [0, 1]; 0 where there is no KL at all.
+
+    A ratio of two sums: its interval is that of the mean of its linearised contributions (the delta method).
+    """
+    kl_N = sample.forward_kl_N.double()
+    share = float(part_N.double().sum() / kl_N.sum().clamp(min=1e-12))
+    influence_N = share + (part_N.double() - share * kl_N) / kl_N.mean().clamp(min=1e-12)
+    spread = interval(influence_N.numpy(), sample.prompt_N.numpy(), proportion=False)
+    low, high = (min(1.0, max(0.0, bound)) for bound in (spread.low, spread.high))
+    return Interval(mean=min(1.0, share), low=low, high=high, n=spread.n)
 
 
 def scatter_rows(sample: PolicySample, decode: Callable[[int], str], tokens: int = 150) -> list[dict[str, Any]]:
@@ -61,9 +70,7 @@ def tail_noise(sample: PolicySample) -> Finding:
         )
     rows = tail_rows(sample)
     at = max((j for j, k in enumerate(sample.ks) if k <= HEAD), default=0)
-    total = sample.forward_kl_N.double().mean()
-    beyond = (sample.forward_kl_N.double() - sample.forward_kl_by_k_NK[:, at].double()) / total
-    share = interval(beyond.numpy(), sample.prompt_N.numpy(), proportion=False)
+    share = share_of_kl(sample, sample.forward_kl_N - sample.forward_kl_by_k_NK[:, at])
     keeps = next((row["k"] for row in rows if row["share"] >= 0.95), sample.ks[-1])
     return Finding(
         name="tail_noise",
@@ -86,7 +93,7 @@ def tail_noise(sample: PolicySample) -> Finding:
                     "x": [row["k"] for row in rows],
                     "y": [row["share"] for row in rows],
                     "low": [row["interval"][0] for row in rows],
-                    "high": [min(1.0, row["interval"][1]) for row in rows],
+                    "high": [row["interval"][1] for row in rows],
                 }
             ],
         },

@@ -1,0 +1,157 @@
+"""Off-policy instability: what importance weights make of a reverse KL that is estimated on the teacher's samples.
+
+The reverse KL averages over the student's answers. Estimated on answers of the teacher (or of an older student), each
+has to be weighted by w = Π_t q(y_t) / p(y_t), a product over its tokens: after some tens of them a few answers carry
+all the weight. Four weightings are compared, each with k1, k2 and k3 of `estimators` (per decision, a token at a time):
+
+  plain            mean(w·f): unbiased, and its variance explodes with the length
+  clipped          mean(min(w, CLIP)·f): less variance, bias towards the sampler
+  self_normalised  Σ w·f / Σ w: bounded, with a bias of order 1/n
+  per_decision     Σ_t w_{1..t}·f_t: a token is weighted by what came before and itself, not by what comes after
+  control_variate  plain, minus b·(w − 1), whose mean is zero, with b that minimises the variance
+
+The effective sample size (Σ w)² / Σ w² (Kong 1992) tells how many answers are left; it is itself too high where no
+sample reached the student's own region. `horizon_rows` shows how it falls with the tokens that are counted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from distillknob.estimators import ESTIMATORS, sequence_kl
+from distillknob.stats import Interval, interval
+from distillknob.traps.finding import Finding, Severity, not_applicable
+from distillknob.traps.scored import PolicySample
+
+CLIP = 10.0
+WEIGHTINGS = ("plain", "clipped", "self_normalised", "per_decision", "control_variate")
+
+
+def off_policy_rows(off: PolicySample, on: PolicySample) -> list[dict[str, Any]]:
+    """Every weighting and estimator of the sequence-level reverse KL from the teacher's samples `off`, beside the
+    on-policy value (k1 on the student's samples `on`): value, interval by prompt, bias, standard deviation of one
+    answer's contribution. Nats a sequence."""
+    truth = interval(_log_weight(on).numpy(), on.prompt_A.numpy(), proportion=False)
+    rows = []
+    for weighting in WEIGHTINGS:
+        for estimator in ESTIMATORS:
+            term_A = weighted_terms(off, weighting, estimator)
+            mean = interval(term_A.numpy(), off.prompt_A.numpy(), proportion=False)
+            rows.append(
+                {
+                    "task": off.task,
+                    "weighting": weighting,
+                    "estimator": estimator,
+                    "value": mean.mean,
+                    "interval": mean.as_list(),
+                    "deviation": float(term_A.std()),
+                    "on_policy": truth.mean,
+                    "on_policy_interval": truth.as_list(),
+                    "bias": mean.mean - truth.mean,
+                    "n": mean.n,
+                }
+            )
+    return rows
+
+
+def weighted_terms(off: PolicySample, weighting: str, estimator: str) -> torch.Tensor:
+    """Contributions [A] of the answers, whose mean is the estimate (linearised where it is a ratio of means)."""
+    log_weight_AT, mask_AT = off.by_answer(off.student_logprob_N.double() - off.teacher_logprob_N.double())
+    if weighting == "per_decision":
+        prefix_AT = log_weight_AT.cumsum(1).exp()
+        return (prefix_AT * _estimate(log_weight_AT, estimator) * mask_AT).sum(1)
+    log_weight_A = log_weight_AT.sum(1)
+    weight_A, value_A = log_weight_A.exp(), _estimate(log_weight_A, estimator)
+    if weighting == "clipped":
+        return weight_A.clamp(max=CLIP) * value_A
+    if weighting == "self_normalised":
+        share_A = torch.softmax(log_weight_A, 0)
+        mean = (share_A * value_A).sum()
+        return mean + len(share_A) * share_A * (value_A - mean)
+    plain_A = weight_A * value_A
+    if weighting == "control_variate":
+        spread = weight_A.var()
+        slope = torch.cov(torch.stack([plain_A, weight_A]))[0, 1] / spread if spread > 0 else 0.0
+        return plain_A - slope * (weight_A - 1)
+    return plain_A
+
+
+def horizon_rows(off: PolicySample) -> list[dict[str, Any]]:
+    """Share of the answers that is left, effective sample size over their number, after each number of tokens."""
+    log_weight_AT, _ = off.by_answer(off.student_logprob_N.double() - off.teacher_logprob_N.double())
+    rows = []
+    for tokens in range(1, log_weight_AT.size(1) + 1):
+        left = effective_share(log_weight_AT[:, :tokens].sum(1), off.prompt_A)
+        rows.append({"task": off.task, "tokens": tokens, "share": left.mean, "interval": left.as_list()})
+    return rows
+
+
+def effective_share(log_weight_A: torch.Tensor, prompt_A: torch.Tensor) -> Interval:
+    """(Σ w)² / (n·Σ w²) in (0, 1], with its delta-method interval by prompt."""
+    weight_A = (log_weight_A - log_weight_A.max()).exp()
+    first, second = weight_A.mean(), weight_A.square().mean()
+    share = float(first.square() / second)
+    influence_A = (
+        share
+        + 2 * first / second * (weight_A - first)
+        - first.square() / second.square() * (weight_A.square() - second)
+    )
+    spread = interval(influence_A.numpy(), prompt_A.numpy(), proportion=False)
+    low, high = (min(1.0, max(0.0, bound)) for bound in (spread.low, spread.high))
+    return Interval(mean=share, low=low, high=high, n=spread.n)
+
+
+def off_policy_instability(off: PolicySample) -> Finding:
+    """The share of the teacher's samples that is left when they are weighted to stand for the student's. Low below a
+    half, medium below a fifth, high below a twentieth, each for the interval's upper end."""
+    if len(off.prompt_A) < 2:
+        return not_applicable("off_policy_instability", off.task, "an effective sample size needs two answers at least")
+    log_weight_A = _log_weight(off)
+    share = effective_share(log_weight_A, off.prompt_A)
+    heaviest = float(torch.softmax(log_weight_A, 0).max())
+    severity: Severity = (
+        "high" if share.high < 0.05 else "medium" if share.high < 0.2 else "low" if share.high < 0.5 else "none"
+    )
+    rows = horizon_rows(off)
+    return Finding(
+        name="off_policy_instability",
+        task=off.task,
+        value=share.mean,
+        interval=(share.low, share.high),
+        unit="effective share of the teacher's samples under the student's weights",
+        n=share.n,
+        severity=severity,
+        cause=(
+            f"the weights multiply over the tokens: of {len(log_weight_A)} answers, "
+            f"{share.mean * len(log_weight_A):.1f} are left, and the heaviest one carries {heaviest:.0%} of the weight"
+        ),
+        remedy="take the reverse KL on the student's own samples (method opd_rkl, or gkd with lmbda towards 1)",
+        plot={
+            "title": "Share of the teacher's samples that is left, by the tokens that are weighted",
+            "x_label": "tokens",
+            "y_label": "effective share",
+            "x_scale": "linear",
+            "series": [
+                {
+                    "name": off.task,
+                    "x": [row["tokens"] for row in rows],
+                    "y": [row["share"] for row in rows],
+                    "low": [row["interval"][0] for row in rows],
+                    "high": [row["interval"][1] for row in rows],
+                }
+            ],
+        },
+    )
+
+
+def _log_weight(sample: PolicySample) -> torch.Tensor:
+    """log q(y) − log p(y) of each answer, [A]: the importance weight of a teacher's sample, and k1 of a student's."""
+    return sample.per_answer(sample.student_logprob_N) - sample.per_answer(sample.teacher_logprob_N)
+
+
+def _estimate(log_weight: torch.Tensor, estimator: str) -> torch.Tensor:
+    """k1, k2 or k3 of KL(q‖p) at each log q − log p, elementwise."""
+    flat = log_weight.reshape(-1, 1)
+    return sequence_kl(flat, torch.zeros_like(flat), estimator).view_as(log_weight)
