@@ -112,6 +112,19 @@ def test_a_style_can_be_practised_more_than_the_others() -> None:
     assert share(practised) == pytest.approx(0.75, abs=0.05)
 
 
+def test_a_sharpened_checkpoint_has_larger_logits_and_nothing_else(tmp_path: Path) -> None:
+    plain, sharp = (
+        Recipe("qwen3", 16, 1, 1, 32, "main", 1, PHASES[:1]),
+        Recipe("qwen3", 16, 1, 1, 32, "main", 1, PHASES[:1], 1.5),
+    )
+    ids = torch.tensor([[5, 6, 7]])
+    logits = []
+    for name, recipe in (("plain", plain), ("sharp", sharp)):
+        train(recipe, tmp_path / name, progress=False)
+        logits.append(load_model(str(tmp_path / name)).model(ids).logits)
+    torch.testing.assert_close(logits[1], 1.5 * logits[0])
+
+
 def test_only_known_checkpoints_are_built(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match=r"no embedded checkpoint named 'frist'.*first"):
         build_zoo(tmp_path / "zoo", ["frist"])

@@ -87,11 +87,13 @@ def _known_fields() -> set[str]:
 
 def _run_stage(arguments: argparse.Namespace) -> int:
     from distillknob.config import build, read_recipe, resolved, stage_values
+    from distillknob.environment import keep_freed_memory
     from distillknob.flags import given_flags
     from distillknob.table import result_text
     from distillknob.training import quiet_libraries
 
     quiet_libraries()
+    keep_freed_memory()
     stage: str = arguments.command
     module, config_name, function, _ = STAGES[stage]
     cls = getattr(import_module(module), config_name)
@@ -127,11 +129,13 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _zoo(arguments: argparse.Namespace) -> int:
+    from distillknob.environment import keep_freed_memory
     from distillknob.table import zoo_text
     from distillknob.training import quiet_libraries
     from distillknob.zoo import build_zoo, list_zoo, verify_zoo
 
     quiet_libraries()
+    keep_freed_memory()
     if arguments.action == "build":
         rows = build_zoo(Path(arguments.output or "runs/zoo"), arguments.only)
     else:
