@@ -13,7 +13,7 @@ from distillknob.errors import BadInputError
 from distillknob.models import load_model
 from distillknob.tasks import get_task
 from distillknob.zoo import build, build_zoo, verify_zoo
-from distillknob.zoo.build import Phase, Recipe, pretraining_examples, train
+from distillknob.zoo.build import Phase, Recipe, deepened, pretraining_examples, train, untrained
 from distillknob.zoo.tokenizers import build_tokenizer
 
 PHASES = (Phase(4, 1e-3, textbook=0.5), Phase(3, 1e-3, mixture={"math": 0.5, "qa": 0.3, "instruct": 0.2}))
@@ -110,6 +110,24 @@ def test_a_style_can_be_practised_more_than_the_others() -> None:
     assert share(Phase(20, 1e-3, mixture={"math": 1.0})) == pytest.approx(0.5, abs=0.05)
     practised = Phase(20, 1e-3, mixture={"math": 1.0}, practice={"two_at_a_time": 3})
     assert share(practised) == pytest.approx(0.75, abs=0.05)
+
+
+def test_a_model_is_deepened_without_changing_what_it_computes() -> None:
+    tokenizer = build.build_tokenizer("main")
+    shallow, deep = (untrained(Recipe("qwen3", 16, layers, 1, 32, "main", 1, ()), tokenizer) for layers in (1, 3))
+    ids = torch.tensor([[5, 6, 7]])
+    before = shallow(ids).logits
+    assert not torch.equal(deep(ids).logits, before)
+    torch.testing.assert_close(deepened(shallow, deep)(ids).logits, before)
+    assert deep.config.num_hidden_layers == 3
+
+
+def test_a_phase_can_deepen_the_model(tmp_path: Path) -> None:
+    phases = (PHASES[0], Phase(2, 1e-3, layers=2))
+    train(Recipe("qwen3", 16, 1, 1, 32, "main", 1, phases), tmp_path / "deep", progress=False)
+    deep = load_model(str(tmp_path / "deep")).model
+    assert deep.config.num_hidden_layers == 2
+    assert deep.get_parameter("model.layers.1.mlp.down_proj.weight").abs().max() > 0
 
 
 def test_a_sharpened_checkpoint_has_larger_logits_and_nothing_else(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,7 @@ class Phase:
     `textbook` is the share of its reading in which every right way to write a solution comes equally often, so that
     each can be learnt; what it reads after that follows the data set, which sets its habits. `practice` makes a style
     (a key of `Example.solutions`) come that many times as often in the textbook as the others, until the hard one is
-    as sure as the easy one.
+    as sure as the easy one. `layers` deepens the model before the phase.
     """
 
     steps: int
@@ -42,6 +42,7 @@ class Phase:
     textbook: float = 1.0
     mixture: Mapping[str, float] = field(default_factory=lambda: {"math": 0.62, "qa": 0.13, "instruct": 0.25})
     practice: Mapping[str, int] = field(default_factory=dict)
+    layers: int | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ RECIPES = {
             Phase(3_000, 1e-3, mixture=FINISH),
             Phase(6_500, 2e-3, mixture=FINISH, practice={"two_at_a_time": 3}),
             Phase(2_500, 1e-3, mixture=FINISH),
+            Phase(6_000, 2e-3, mixture=FINISH, practice={"two_at_a_time": 3}, layers=4),
+            Phase(1_500, 7e-4, mixture=FINISH),
         ),
         sharpen=1.2,  # else one sample in two hundred has a word from the vocabulary's tail in its mathematics
     ),
@@ -200,6 +203,16 @@ def untrained(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedM
     return model
 
 
+def deepened(model: PreTrainedModel, deeper: PreTrainedModel) -> PreTrainedModel:
+    """`deeper` with the weights of `model` and new last layers that add nothing yet, so that both are one function."""
+    weights = model.state_dict()
+    for name, parameter in deeper.named_parameters():
+        if name not in weights and name.endswith(("o_proj.weight", "down_proj.weight")):
+            torch.nn.init.zeros_(parameter)
+    deeper.load_state_dict(weights, strict=False)
+    return deeper
+
+
 def train(recipe: Recipe, output: Path, *, progress: bool = True) -> None:
     """Train one checkpoint into `output` (a Hugging Face folder), phase by phase, going on from `output`-partial if it
     is there."""
@@ -218,6 +231,9 @@ def train(recipe: Recipe, output: Path, *, progress: bool = True) -> None:
             if number == 1
             else AutoModelForCausalLM.from_pretrained(partial / f"phase-{number - 1}")
         )
+        if phase.layers is not None:
+            recipe = replace(recipe, layers=phase.layers)
+            model = deepened(model, untrained(recipe, tokenizer))
         train_phase(model, tokenizer, recipe.tokens, phase, seed, partial / f"phase-{number}-steps", progress=progress)
         with atomic_directory(done) as folder:
             model.save_pretrained(folder)
