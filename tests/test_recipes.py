@@ -10,6 +10,7 @@ import pytest
 
 from distillknob.config import read_recipe
 from distillknob.demo import DemoConfig, demo
+from distillknob.errors import BadInputError
 from distillknob.runs import load_run, verify_manifest
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
@@ -32,6 +33,7 @@ CUT = {
         "gradient_accumulation_steps": 1,
         "candidates": 2,
         "curve_steps": 2,
+        "tokens_per_step": 8,
     },
     "evaluate": {"problems": 4, "samples": 2},
 }
@@ -50,6 +52,11 @@ def cut(recipe: dict[str, Any], pair: Any) -> dict[str, Any]:
     return small
 
 
+def test_a_teacher_needs_a_problem_to_be_compared_on() -> None:
+    with pytest.raises(BadInputError, match="teacher_samples=0: must be at least 1"):
+        DemoConfig(teacher_samples=0)
+
+
 def test_there_is_a_recipe() -> None:
     assert RECIPES
 
@@ -61,7 +68,7 @@ def test_a_recipe_s_demo_runs_end_to_end(
 ) -> None:
     monkeypatch.setattr("distillknob.experiment.CURVE_PROBLEMS", 4)
     recipe = cut(read_recipe(path), tiny_pair)
-    config = DemoConfig(**(recipe.get("demo") or {}))
+    config = DemoConfig(**{**(recipe.get("demo") or {}), "teacher_problems": 5, "teacher_samples": 1})
     run = demo(config, recipe, tmp_path / "run")
     result = run.result
     assert run.complete and verify_manifest(run.path) == []
@@ -71,6 +78,8 @@ def test_a_recipe_s_demo_runs_end_to_end(
     assert {(r["teacher"], r["task"]) for r in result["teachers"]} == {
         (teacher, task) for teacher in ("original", "distillable", "undistillable") for task in tasks
     }
+    assert {(row["n_problems"], row["n_samples"]) for row in result["teachers"]} == {(5, 1)}
+    assert {(row["n_problems"], row["n_samples"]) for row in result["students"]} == {(4, 2)}
     for row in result["teachers"]:
         assert row["interval"][0] <= row["score"] <= row["interval"][1]
         assert (row["difference"] is None) == (row["teacher"] == "original")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distillknob.errors import BadInputError
-from distillknob.experiment import Cell, check_recipe, run_cell, stage_config, tables
+from distillknob.experiment import Cell, ExperimentConfig, check_recipe, run_cell, stage_config, tables
 from distillknob.report import build_report
 from distillknob.runs import Run, load_run
 from distillknob.tasks import get_task
@@ -17,7 +17,7 @@ from distillknob.traps import DiagnoseConfig, diagnose
 
 
 @dataclass
-class DemoConfig:
+class DemoConfig(ExperimentConfig):
     """Config of `demo`; the stages' own settings stand in the recipe's sections."""
 
     eta_distillable: float = field(default=-0.5, metadata={"help": "η of the distillable teacher, below 0."})
@@ -27,6 +27,7 @@ class DemoConfig:
     seed: int = field(default=0, metadata={"help": "Seed of calibration, traces and distillation."})
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.eta_distillable < 0 < self.eta_undistillable:
             raise BadInputError(
                 f"eta_distillable={self.eta_distillable}, eta_undistillable={self.eta_undistillable}: the first must "
@@ -38,7 +39,7 @@ class DemoConfig:
     def cells(self) -> list[Cell]:
         """The original teacher, the distillable and the undistillable one, in the order of work."""
         etas = (0.0, self.eta_distillable, self.eta_undistillable)
-        return [Cell(eta, self.seed, tuple(self.methods)) for eta in etas]
+        return [Cell(eta, self.seed, tuple(self.methods), self.teacher_evaluation) for eta in etas]
 
 
 def demo(config: DemoConfig, recipe: Mapping[str, Any], output: str | Path, *, resume: bool = False) -> Run:

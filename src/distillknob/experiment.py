@@ -7,7 +7,7 @@ is kept as soon as it is there. A seed redoes calibration, traces and distillati
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from distillknob.calibrate import CalibrationConfig, calibrate
 from distillknob.config import build, stage_values
 from distillknob.distill import DistillConfig, distill
+from distillknob.errors import BadInputError
 from distillknob.evaluate import EvaluateConfig, evaluate, mean_scores
 from distillknob.models import LanguageModel, resolve
 from distillknob.runs import Run, load_run
@@ -25,13 +26,40 @@ from distillknob.tasks import get_task
 CURVE_PROBLEMS = 150
 
 
+@dataclass
+class ExperimentConfig:
+    """What the configs of `demo` and `sweep` share. Teachers differ by a point or two, students by tens: the same time
+    tells more about teachers when it is spent on more problems with fewer samples each."""
+
+    teacher_problems: int | None = field(
+        default=None, metadata={"help": "Problems a task to compare teachers on. Default: evaluate's problems."}
+    )
+    teacher_samples: int | None = field(
+        default=None, metadata={"help": "Samples for each of them. Default: evaluate's samples."}
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("teacher_problems", "teacher_samples"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise BadInputError(f"{name}={value}: must be at least 1")
+
+    @property
+    def teacher_evaluation(self) -> dict[str, int]:
+        """The fields of `evaluate` that are others for teachers."""
+        given = {"problems": self.teacher_problems, "samples": self.teacher_samples}
+        return {name: value for name, value in given.items() if value is not None}
+
+
 @dataclass(frozen=True)
 class Cell:
-    """One point of the knob: `methods` are the students distilled from the teacher at this η."""
+    """One point of the knob: `methods` are the students distilled from the teacher at this η, `teacher_evaluation` the
+    fields of `evaluate` that are others for the teacher."""
 
     eta: float
     seed: int
     methods: tuple[str, ...]
+    teacher_evaluation: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def teacher(self) -> str:
@@ -71,7 +99,13 @@ def run_cell(cell: Cell, recipe: Mapping[str, Any], folder: Path, *, resume: boo
     run = Run.open(
         folder,
         "cell",
-        {"eta": cell.eta, "seed": cell.seed, "methods": list(cell.methods), "recipe": used},
+        {
+            "eta": cell.eta,
+            "seed": cell.seed,
+            "methods": list(cell.methods),
+            "teacher_evaluation": dict(cell.teacher_evaluation),
+            "recipe": used,
+        },
         resume=resume,
     )
     if run.complete:
@@ -83,7 +117,7 @@ def run_cell(cell: Cell, recipe: Mapping[str, Any], folder: Path, *, resume: boo
         config = stage_config(CalibrationConfig, "calibrate", recipe, eta=cell.eta, seed=cell.seed, teacher=teacher)
         calibrated = calibrate(config, folder / "calibrate", resume=True)
         teacher, paths["calibrate"] = str(calibrated.path / "model"), "calibrate"
-    _evaluate(teacher, "teacher", recipe, folder, paths)
+    _evaluate(teacher, "teacher", recipe, folder, paths, cell.teacher_evaluation)
     if cell.eta == 0:
         _evaluate(base.student, "student-none", recipe, folder, paths)
     for method in cell.methods:
@@ -100,8 +134,16 @@ def run_cell(cell: Cell, recipe: Mapping[str, Any], folder: Path, *, resume: boo
     return run
 
 
-def _evaluate(model: str, who: str, recipe: Mapping[str, Any], folder: Path, paths: dict[str, str]) -> None:
-    evaluate(stage_config(EvaluateConfig, "evaluate", recipe, models=[model]), folder / f"evaluate-{who}", resume=True)
+def _evaluate(
+    model: str,
+    who: str,
+    recipe: Mapping[str, Any],
+    folder: Path,
+    paths: dict[str, str],
+    others: Mapping[str, int] | None = None,
+) -> None:
+    config = stage_config(EvaluateConfig, "evaluate", recipe, models=[model], **(others or {}))
+    evaluate(config, folder / f"evaluate-{who}", resume=True)
     paths[f"evaluate/{who}"] = f"evaluate-{who}"
 
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from distillknob.errors import BadInputError
-from distillknob.experiment import Cell, check_recipe, run_cell, tables
+from distillknob.experiment import Cell, ExperimentConfig, check_recipe, run_cell, tables
 from distillknob.report import build_report
 from distillknob.runs import Run
 from distillknob.stats import spearman
 
 
 @dataclass
-class SweepConfig:
+class SweepConfig(ExperimentConfig):
     """Config of `sweep`; the stages' own settings stand in the recipe's sections."""
 
     etas: list[float] = field(
@@ -29,6 +29,7 @@ class SweepConfig:
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.etas or not self.seeds or not self.methods:
             raise BadInputError("etas, seeds and methods must each hold at least one value")
         if any(not math.isfinite(eta) for eta in self.etas) or len(set(self.etas)) < len(self.etas):
@@ -37,7 +38,12 @@ class SweepConfig:
     def cells(self) -> list[Cell]:
         """Cells in the order of work: every η of the first seed, then of the next."""
         return [
-            Cell(eta, seed, tuple(dict.fromkeys([*self.methods, *(self.controls if eta == 0 else [])])))
+            Cell(
+                eta,
+                seed,
+                tuple(dict.fromkeys([*self.methods, *(self.controls if eta == 0 else [])])),
+                self.teacher_evaluation,
+            )
             for seed in self.seeds
             for eta in self.etas
         ]

@@ -88,7 +88,7 @@ RECIPES = {
             Phase(6_000, 2e-3, mixture=FINISH, practice={"two_at_a_time": 3}, layers=4),
             Phase(1_500, 7e-4, mixture=FINISH),
         ),
-        sharpen=1.2,  # else one sample in two hundred has a word from the vocabulary's tail in its mathematics
+        sharpen=1.5,  # else one sample in two hundred has a word from the vocabulary's tail in its mathematics
     ),
     "student": Recipe(
         architecture="qwen3",
