@@ -16,6 +16,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+# Standard errors that a window's mean may lie below. At one, three tasks in which nothing has changed would raise a
+# false alarm in four windows of ten; at two, in seven of a hundred.
+NOISE = 2.0
+
 Verdict = Literal["good", "strained", "stop"]
 
 
@@ -82,16 +86,16 @@ class UtilityGuard:
                 f"{self.log_ratio_start:.1f} at the start (limit: {limit:.1f} away)",
             )
         drops = {task: self.baseline[task] - score for task, score in scores.items()}
-        worst = max(drops, key=lambda task: drops[task])
-        # A window's mean is noisy: a drop counts only where it lies a standard error beyond its bound.
-        noise = standard_errors[worst]
-        if drops[worst] > self.collapse * self.tolerance + noise:
+        # A window's mean is noisy: a drop counts only as far as it goes beyond that.
+        sure = {task: drop - NOISE * standard_errors[task] for task, drop in drops.items()}
+        worst = max(sure, key=lambda task: sure[task])
+        if sure[worst] > self.collapse * self.tolerance:
             return self._stop(
                 step,
                 f"the score on {worst} collapsed: {scores[worst]:.3f} at step {step}, the original's is "
                 f"{self.baseline[worst]:.3f} (tolerance {self.tolerance}, collapse at {self.collapse:g} times that)",
             )
-        if drops[worst] > self.tolerance + noise:
+        if sure[worst] > self.tolerance:
             self.strikes += 1
             if self.strikes > self.patience:
                 return self._stop(
@@ -104,7 +108,7 @@ class UtilityGuard:
             return "strained"
         self.strikes = 0
         self.last_good_step = step
-        if drops[worst] < self.tolerance / 2 and self.beta > self.beta_start:
+        if max(drops.values()) < self.tolerance / 2 and self.beta > self.beta_start:
             self._set_beta(step, max(self.beta / 1.5, self.beta_start), worst, scores[worst])
         return "good"
 
