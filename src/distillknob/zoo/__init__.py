@@ -11,7 +11,7 @@ from distillknob.files import atomic_write, sha256
 from distillknob.models import ZOO, load_model, zoo_path
 
 CARD = "zoo.json"  # hashes of the weights, and the scores measured when they were made
-CHECKED_PROBLEMS = 300
+CHECKED_PROBLEMS = 1000
 
 
 def checkpoints() -> Path:
