@@ -378,7 +378,10 @@ def test_on_the_embedded_pair_the_bound_is_within_ten_times_the_gap(task, k):
         gap = topk_gap(q, p, kind, k)
         bound = topk_bound(q, ids, logprobs, tail, kind, floor_logprob=floor)
         assert (gap <= bound * (1 + 1e-9) + 1e-12).all()
-        assert (bound / gap).median() <= 10, kind
+        # Total variation's gap is zero wherever one model lies above the other throughout the tail, and a skewed
+        # reverse KL's is of second order: what is known of the tail says nothing of either (docs/lab-notebook.md).
+        if kind not in ("total_variation", "skew_reverse_kl"):
+            assert (bound / gap).median() <= 10, kind
 
 
 def test_the_tail_is_not_renormalised_away():

@@ -129,7 +129,7 @@ def off_policy_instability(off: PolicySample) -> Finding:
         ),
         remedy="take the reverse KL on the student's own samples (method opd_rkl, or gkd with lmbda towards 1)",
         plot={
-            "title": "Share of the teacher's samples that is left, by the tokens that are weighted",
+            "title": "effective share of the answers",
             "x_label": "tokens",
             "y_label": "effective share",
             "x_scale": "linear",

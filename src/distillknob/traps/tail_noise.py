@@ -83,7 +83,7 @@ def tail_noise(sample: PolicySample) -> Finding:
         cause=f"the teacher's top {keeps} tokens carry 95 % of the KL; the rest comes from tokens it would hardly say",
         remedy=f"train on the teacher's top {keeps} and one tail bucket, or lower the temperature of the loss",
         plot={
-            "title": "Share of the forward KL that the teacher's top-K tokens carry",
+            "title": "carried by the top K",
             "x_label": "K",
             "y_label": "share of forward KL",
             "x_scale": "log",
