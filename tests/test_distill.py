@@ -435,6 +435,11 @@ def test_settings_that_cannot_work_are_told(tiny_pair: Any, method: str, values:
         config(tiny_pair, method, **values)
 
 
+def test_the_target_is_read_by_the_method_that_needs_it_alone(tiny_pair: Any) -> None:
+    assert config(tiny_pair, "gkd", target="/no/such").models_read == list(tiny_pair)
+    assert config(tiny_pair, "sft_best_of_n", target="a-target").models_read == [*tiny_pair, "a-target"]
+
+
 @pytest.mark.parametrize("field", ["teacher", "student", "target"])
 def test_what_is_not_there_is_told_before_anything_is_written(tiny_pair: Any, tmp_path: Path, field: str) -> None:
     with pytest.raises(BadInputError, match="no checkpoint folder '/no/such'"):
