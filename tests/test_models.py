@@ -14,7 +14,6 @@ from distillknob.errors import BadInputError
 from distillknob.models import ZOO, LanguageModel, eos_ids, load_model, load_tokenizer, prompt_ids, resolve, zoo_path
 
 PROMPT = [{"role": "user", "content": "What is 11-22?"}]
-HAVE_ZOO = all((zoo_path(name) / "config.json").exists() for name in ZOO)
 
 
 @pytest.fixture
@@ -193,7 +192,6 @@ def test_every_end_of_an_answer_counts(copied: Path) -> None:
 # The embedded checkpoints
 
 
-@pytest.mark.skipif(not HAVE_ZOO, reason="the embedded checkpoints have not been built")
 def test_the_embedded_checkpoints_are_what_they_are_said_to_be() -> None:
     models = {name: load_model(f"zoo:{name}") for name in ZOO}
     sizes = {name: found.model.num_parameters() for name, found in models.items()}
@@ -207,7 +205,6 @@ def test_the_embedded_checkpoints_are_what_they_are_said_to_be() -> None:
     assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) <= 10 * 2**20
 
 
-@pytest.mark.skipif(not HAVE_ZOO, reason="the embedded checkpoints have not been built")
 def test_the_embedded_checkpoints_have_the_recorded_hashes() -> None:
     from distillknob.files import sha256
 
@@ -218,7 +215,6 @@ def test_the_embedded_checkpoints_have_the_recorded_hashes() -> None:
         assert sha256(folder / name / "model.safetensors") == entry["sha256"], name
 
 
-@pytest.mark.skipif(not HAVE_ZOO, reason="the embedded checkpoints have not been built")
 def test_the_embedded_teacher_knows_its_tasks_and_the_student_can_gain() -> None:
     from distillknob.zoo import list_zoo
 

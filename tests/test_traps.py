@@ -61,6 +61,31 @@ def sampled(
     )
 
 
+def known_logprobs(
+    prompt_A: torch.Tensor, answer_N: torch.Tensor, teacher_N: torch.Tensor, student_N: torch.Tensor, policy: str
+) -> PolicySample:
+    """A sample of which nothing but its log-probabilities is known."""
+    zeros = torch.zeros(len(answer_N))
+    return PolicySample(
+        task="known",
+        policy=policy,
+        prompt_A=prompt_A,
+        answer_N=answer_N,
+        token_N=zeros.long(),
+        forward_kl_N=zeros,
+        reverse_kl_N=zeros,
+        teacher_logprob_N=teacher_N,
+        student_logprob_N=student_N,
+        forward_kl_by_k_NK=zeros[:, None],
+        ks=(1,),
+    )
+
+
+def markov(table: torch.Tensor) -> Any:
+    """Next-token log-probabilities over three tokens: each depends on the last one, the first on nothing."""
+    return lambda ids: (table[ids[:, -1]] if ids.size(1) else table[:1].expand(len(ids), -1)).log_softmax(-1)
+
+
 def noise(*shape: int, seed: int = 1) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
@@ -211,19 +236,12 @@ def drifted(drift: float, answers: int = 400, tokens: int = 12) -> PolicySample:
     teacher = noise(1, 6, seed=21).expand(answers * tokens, -1).double().log_softmax(-1)
     student = (teacher + drift * noise(1, 6, seed=22)).log_softmax(-1)
     token_N = torch.multinomial(teacher.exp(), 1, generator=torch.Generator().manual_seed(6))[:, 0]
-    zeros = torch.zeros(answers * tokens)
-    return PolicySample(
-        task="planted",
-        policy="off_policy",
-        prompt_A=torch.arange(answers) // 2,
-        answer_N=torch.arange(answers).repeat_interleave(tokens),
-        token_N=token_N,
-        forward_kl_N=zeros,
-        reverse_kl_N=zeros,
-        teacher_logprob_N=teacher.gather(-1, token_N[:, None])[:, 0],
-        student_logprob_N=student.gather(-1, token_N[:, None])[:, 0],
-        forward_kl_by_k_NK=zeros[:, None],
-        ks=(1,),
+    return known_logprobs(
+        torch.arange(answers) // 2,
+        torch.arange(answers).repeat_interleave(tokens),
+        teacher.gather(-1, token_N[:, None])[:, 0],
+        student.gather(-1, token_N[:, None])[:, 0],
+        "off_policy",
     )
 
 
@@ -244,6 +262,8 @@ def test_off_policy_instability_is_silent_on_identical_models_and_undefined_on_o
     same = off_policy_instability(drifted(0.0))
     assert (same.value, same.severity) == (1.0, "none")
     assert not off_policy_instability(drifted(0.0, answers=1)).applicable
+    one_prompt = off_policy_instability(drifted(2.0, answers=2))  # whose spread nothing is known of
+    assert all(math.isnan(bound) for bound in one_prompt.interval) and one_prompt.severity == "none"
 
 
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
@@ -251,11 +271,7 @@ def test_off_policy_instability_is_silent_on_identical_models_and_undefined_on_o
 def test_weighted_estimates_of_the_reverse_kl_agree_with_their_exact_values(weighting: str, estimator: str) -> None:
     # Three tokens, sequences of four: the expectation is a sum over 81 sequences, computed here by brute force.
     answers, first, second = 40_000, noise(3, 3, seed=11).double(), noise(3, 3, seed=12).double()
-
-    def next_logprobs(table: torch.Tensor) -> Any:
-        return lambda ids: (table[ids[:, -1]] if ids.size(1) else table[:1].expand(len(ids), -1)).log_softmax(-1)
-
-    p_next, q_next = next_logprobs(first), next_logprobs(0.5 * first + 0.5 * second)
+    p_next, q_next = markov(first), markov(0.5 * first + 0.5 * second)
     ids, p = enumerate_sequences(p_next, 3, 4)
     _, q = enumerate_sequences(q_next, 3, 4)
 
@@ -265,19 +281,12 @@ def test_weighted_estimates_of_the_reverse_kl_agree_with_their_exact_values(weig
     p_tokens, q_tokens = tokenwise(p_next), tokenwise(q_next)
     torch.testing.assert_close(p_tokens.sum(1), p)
     drawn = torch.multinomial(p.exp(), answers, replacement=True, generator=torch.Generator().manual_seed(4))
-    zeros = torch.zeros(answers * 4)
-    sample = PolicySample(
-        task="known",
-        policy="off_policy",
-        prompt_A=torch.arange(answers),
-        answer_N=torch.arange(answers).repeat_interleave(4),
-        token_N=zeros.long(),
-        forward_kl_N=zeros,
-        reverse_kl_N=zeros,
-        teacher_logprob_N=p_tokens[drawn].flatten(),
-        student_logprob_N=q_tokens[drawn].flatten(),
-        forward_kl_by_k_NK=zeros[:, None],
-        ks=(1,),
+    sample = known_logprobs(
+        torch.arange(answers),
+        torch.arange(answers).repeat_interleave(4),
+        p_tokens[drawn].flatten(),
+        q_tokens[drawn].flatten(),
+        "off_policy",
     )
 
     def estimate(gap: torch.Tensor) -> torch.Tensor:
@@ -350,31 +359,14 @@ def known_pair(answers: int, policy: str) -> tuple[PolicySample, float, float]:
     """A teacher and a student over three tokens and sequences of four, of which all 81 can be listed: a large sample
     of one policy, and the exact sequence-level KLs, forward and reverse."""
     first, second = noise(3, 3, seed=11).double(), noise(3, 3, seed=12).double()
-
-    def next_logprobs(table: torch.Tensor) -> Any:
-        # The next token depends on the last one; the first on nothing.
-        return lambda ids: (table[ids[:, -1]] if ids.size(1) else table[:1].expand(len(ids), -1)).log_softmax(-1)
-
-    ids, teacher = enumerate_sequences(next_logprobs(first), 3, 4)
-    _, student = enumerate_sequences(next_logprobs(0.5 * first + 0.5 * second), 3, 4)
+    ids, teacher = enumerate_sequences(markov(first), 3, 4)
+    _, student = enumerate_sequences(markov(0.5 * first + 0.5 * second), 3, 4)
     forward = float((teacher.exp() * (teacher - student)).sum())
     reverse = float((student.exp() * (student - teacher)).sum())
     weights = (student if policy == "on_policy" else teacher).exp()
     drawn = torch.multinomial(weights, answers, replacement=True, generator=torch.Generator().manual_seed(4))
-    zeros = torch.zeros(answers)
-    sample = PolicySample(
-        task="known",
-        policy=policy,
-        prompt_A=torch.arange(answers) // 2,
-        answer_N=torch.arange(answers),  # the whole sequence's log-probability in one entry
-        token_N=zeros.long(),
-        forward_kl_N=zeros,
-        reverse_kl_N=zeros,
-        teacher_logprob_N=teacher[drawn],
-        student_logprob_N=student[drawn],
-        forward_kl_by_k_NK=zeros[:, None],
-        ks=(1,),
-    )
+    # The whole sequence's log-probability in one entry.
+    sample = known_logprobs(torch.arange(answers) // 2, torch.arange(answers), teacher[drawn], student[drawn], policy)
     assert ids.shape == (81, 4) and forward > 0.01 and reverse > 0.01
     return sample, forward, reverse
 

@@ -21,7 +21,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from trl import GRPOConfig, GRPOTrainer  # type: ignore[attr-defined]
 
 from distillknob.calibration_reward import calibrated_advantages
-from distillknob.errors import BadInputError
+from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.guard import UtilityGuard
 from distillknob.models import LanguageModel, load_model
 from distillknob.scoring import sequence_logprob
@@ -83,9 +83,7 @@ class CalibrationConfig(GRPOConfig):
             raise BadInputError(
                 f"beta={self.beta}: the guard works by the anchor, so beta must be above 0 (or --no-guard)"
             )
-        for name in ("problems", "guard_steps", "guard_problems", "guard_samples"):
-            if getattr(self, name) < 1:
-                raise BadInputError(f"{name}={getattr(self, name)}: must be at least 1")
+        check_at_least_one(self, "problems", "guard_steps", "guard_problems", "guard_samples")
         if not 0 < self.utility_tolerance < 1:
             raise BadInputError(f"utility_tolerance={self.utility_tolerance}: a share of the score, between 0 and 1")
         on_this_machine(self)

@@ -20,7 +20,7 @@ from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState
 from trl import DistillationConfig, DistillationTrainer  # type: ignore[attr-defined]
 
-from distillknob.errors import BadInputError
+from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.fused import fused_divergence
 from distillknob.heads import head_of
 from distillknob.models import LanguageModel, load_model, resolve
@@ -112,10 +112,7 @@ class DistillConfig(DistillationConfig):
             )
         if not self.tasks:
             raise BadInputError("tasks is empty: name at least one, e.g. math")
-        for name in ("problems", "candidates", "tokens_per_step"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise BadInputError(f"{name}={value}: must be at least 1")
+        check_at_least_one(self, "problems", "candidates", "tokens_per_step")
         on_this_machine(self)
         super().__post_init__()
 

@@ -22,6 +22,14 @@ class RunFailedError(DistillknobError):
     """A run that started well can't go on. The message says what is kept, and how to go on."""
 
 
+def check_at_least_one(config: object, *names: str) -> None:
+    """Raise BadInputError for the first of the fields `names` that is below 1; None is a field left open."""
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise BadInputError(f"{name}={value}: must be at least 1")
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """`", did you mean 'x'?"` for the known name closest to `name`, or `""` where none is close."""
     matches = get_close_matches(name, list(known), n=1, cutoff=0.5)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from distillknob.errors import BadInputError
+from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.failure_modes import MODES, failure_mode
 from distillknob.generation import Sampling, generate
 from distillknob.models import LanguageModel, load_model, resolve
@@ -45,9 +45,7 @@ class EvaluateConfig:
         for name in ("models", "tasks"):
             if not getattr(self, name):
                 raise BadInputError(f"{name} is empty: name at least one")
-        for name in ("problems", "samples", "k"):
-            if getattr(self, name) < 1:
-                raise BadInputError(f"{name}={getattr(self, name)}: must be at least 1")
+        check_at_least_one(self, "problems", "samples", "k")
 
     @property
     def models_read(self) -> list[str]:

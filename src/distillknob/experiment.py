@@ -16,7 +16,7 @@ import numpy as np
 from distillknob.calibrate import CalibrationConfig, calibrate
 from distillknob.config import build, stage_values
 from distillknob.distill import DistillConfig, distill
-from distillknob.errors import BadInputError
+from distillknob.errors import check_at_least_one
 from distillknob.evaluate import EvaluateConfig, evaluate, mean_scores
 from distillknob.models import LanguageModel, resolve
 from distillknob.runs import Run, load_run
@@ -39,10 +39,7 @@ class ExperimentConfig:
     )
 
     def __post_init__(self) -> None:
-        for name in ("teacher_problems", "teacher_samples"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise BadInputError(f"{name}={value}: must be at least 1")
+        check_at_least_one(self, "teacher_problems", "teacher_samples")
 
     @property
     def teacher_evaluation(self) -> dict[str, int]:

@@ -102,6 +102,19 @@ def interval(
     return _student(data, sums, sizes, level)
 
 
+def share_interval(
+    share: float, contributions: ArrayLike, clusters: Sequence[Hashable] | NDArray[np.generic] | None = None
+) -> Interval:
+    """A ratio of means that lies in [0, 1], with its 95 % interval cut to [0, 1].
+
+    `contributions` [N] are the ratio's linearised ones (the delta method): their mean is `share`, and the t interval of
+    that mean is the ratio's. Raises BadInputError as `interval`.
+    """
+    spread = interval(contributions, clusters, proportion=False)
+    low, high = np.clip([spread.low, spread.high], 0.0, 1.0)  # which leaves NaN as it is
+    return Interval(mean=min(1.0, share), low=float(low), high=float(high), n=spread.n)
+
+
 def paired_difference(
     a: ArrayLike,
     b: ArrayLike,

@@ -21,8 +21,8 @@ from typing import Any
 import torch
 
 from distillknob.estimators import ESTIMATORS, sequence_kl
-from distillknob.stats import Interval, interval
-from distillknob.traps.finding import Finding, Severity, not_applicable
+from distillknob.stats import Interval, interval, share_interval
+from distillknob.traps.finding import Finding, graded_below, not_applicable, share_plot
 from distillknob.traps.scored import PolicySample
 
 CLIP = 10.0
@@ -58,11 +58,10 @@ def off_policy_rows(off: PolicySample, on: PolicySample) -> list[dict[str, Any]]
 
 def weighted_terms(off: PolicySample, weighting: str, estimator: str) -> torch.Tensor:
     """Contributions [A] of the answers, whose mean is the estimate (linearised where it is a ratio of means)."""
-    log_weight_AT, mask_AT = off.by_answer(off.student_logprob_N.double() - off.teacher_logprob_N.double())
     if weighting == "per_decision":
-        prefix_AT = log_weight_AT.cumsum(1).exp()
-        return (prefix_AT * _estimate(log_weight_AT, estimator) * mask_AT).sum(1)
-    log_weight_A = log_weight_AT.sum(1)
+        log_weight_AT = _token_log_weight(off)
+        return (log_weight_AT.cumsum(1).exp() * _estimate(log_weight_AT, estimator)).sum(1)
+    log_weight_A = _log_weight(off)
     weight_A, value_A = log_weight_A.exp(), _estimate(log_weight_A, estimator)
     if weighting == "clipped":
         return weight_A.clamp(max=CLIP) * value_A
@@ -80,10 +79,9 @@ def weighted_terms(off: PolicySample, weighting: str, estimator: str) -> torch.T
 
 def horizon_rows(off: PolicySample) -> list[dict[str, Any]]:
     """Share of the answers that is left, effective sample size over their number, after each number of tokens."""
-    log_weight_AT, _ = off.by_answer(off.student_logprob_N.double() - off.teacher_logprob_N.double())
     rows = []
-    for tokens in range(1, log_weight_AT.size(1) + 1):
-        left = effective_share(log_weight_AT[:, :tokens].sum(1), off.prompt_A)
+    for tokens, log_weight_A in enumerate(_token_log_weight(off).cumsum(1).unbind(1), start=1):
+        left = effective_share(log_weight_A, off.prompt_A)
         rows.append({"task": off.task, "tokens": tokens, "share": left.mean, "interval": left.as_list()})
     return rows
 
@@ -98,9 +96,7 @@ def effective_share(log_weight_A: torch.Tensor, prompt_A: torch.Tensor) -> Inter
         + 2 * first / second * (weight_A - first)
         - first.square() / second.square() * (weight_A.square() - second)
     )
-    spread = interval(influence_A.numpy(), prompt_A.numpy(), proportion=False)
-    low, high = (min(1.0, max(0.0, bound)) for bound in (spread.low, spread.high))
-    return Interval(mean=share, low=low, high=high, n=spread.n)
+    return share_interval(share, influence_A.numpy(), prompt_A.numpy())
 
 
 def off_policy_instability(off: PolicySample) -> Finding:
@@ -111,10 +107,6 @@ def off_policy_instability(off: PolicySample) -> Finding:
     log_weight_A = _log_weight(off)
     share = effective_share(log_weight_A, off.prompt_A)
     heaviest = float(torch.softmax(log_weight_A, 0).max())
-    severity: Severity = (
-        "high" if share.high < 0.05 else "medium" if share.high < 0.2 else "low" if share.high < 0.5 else "none"
-    )
-    rows = horizon_rows(off)
     return Finding(
         name="off_policy_instability",
         task=off.task,
@@ -122,33 +114,25 @@ def off_policy_instability(off: PolicySample) -> Finding:
         interval=(share.low, share.high),
         unit="effective share of the teacher's samples under the student's weights",
         n=share.n,
-        severity=severity,
+        severity=graded_below(share, 0.5, 0.2, 0.05),
         cause=(
             f"the weights multiply over the tokens: of {len(log_weight_A)} answers, "
             f"{share.mean * len(log_weight_A):.1f} are left, and the heaviest one carries {heaviest:.0%} of the weight"
         ),
         remedy="take the reverse KL on the student's own samples (method opd_rkl, or gkd with lmbda towards 1)",
-        plot={
-            "title": "effective share of the answers",
-            "x_label": "tokens",
-            "y_label": "effective share",
-            "x_scale": "linear",
-            "series": [
-                {
-                    "name": off.task,
-                    "x": [row["tokens"] for row in rows],
-                    "y": [row["share"] for row in rows],
-                    "low": [row["interval"][0] for row in rows],
-                    "high": [row["interval"][1] for row in rows],
-                }
-            ],
-        },
+        plot=share_plot("effective share of the answers", "tokens", "effective share", horizon_rows(off), "tokens"),
     )
 
 
 def _log_weight(sample: PolicySample) -> torch.Tensor:
     """log q(y) − log p(y) of each answer, [A]: the importance weight of a teacher's sample, and k1 of a student's."""
     return sample.per_answer(sample.student_logprob_N) - sample.per_answer(sample.teacher_logprob_N)
+
+
+def _token_log_weight(sample: PolicySample) -> torch.Tensor:
+    """The same a token, [A, T]; 0 beyond an answer's end, where every estimator is 0 as well."""
+    log_weight_AT, _ = sample.by_answer(sample.student_logprob_N.double() - sample.teacher_logprob_N.double())
+    return log_weight_AT
 
 
 def _estimate(log_weight: torch.Tensor, estimator: str) -> torch.Tensor:

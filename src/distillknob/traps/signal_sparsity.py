@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from distillknob.stats import interval
-from distillknob.traps.finding import Finding, Severity, not_applicable
+from distillknob.traps.finding import Finding, graded_below, not_applicable
 from distillknob.traps.scored import PolicySample
 
 CARRIED = 0.9
@@ -26,9 +26,6 @@ def signal_sparsity(sample: PolicySample) -> Finding:
     carries_N = torch.zeros(len(kl_N), dtype=torch.float64)
     carries_N[order[:needed]] = 1.0
     share = interval(carries_N.numpy(), sample.prompt_N.numpy())
-    severity: Severity = (
-        "high" if share.high < 0.1 else "medium" if share.high < 0.2 else "low" if share.high < 0.3 else "none"
-    )
     return Finding(
         name="signal_sparsity",
         task=sample.task,
@@ -36,7 +33,7 @@ def signal_sparsity(sample: PolicySample) -> Finding:
         interval=(share.low, share.high),
         unit="share of tokens that carry 90 % of the forward KL",
         n=share.n,
-        severity=severity,
+        severity=graded_below(share, 0.3, 0.2, 0.1),
         cause=f"mean token KL is {total / len(kl_N):.3f} nats, most of it on {needed} of {len(kl_N)} tokens",
         remedy="more problems rather than more passes, or weights on the tokens that carry the signal",
     )

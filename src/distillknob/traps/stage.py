@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from distillknob.errors import BadInputError
+from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.generation import Sample, Sampling, generate
 from distillknob.models import LanguageModel, load_model, resolve
 from distillknob.runs import Run, runs_behind
@@ -40,9 +40,7 @@ class DiagnoseConfig:
     seed: int = field(default=0, metadata={"help": "Seed of problems and sampling."})
 
     def __post_init__(self) -> None:
-        for name in ("problems", "samples", "candidates"):
-            if getattr(self, name) < 1:
-                raise BadInputError(f"{name}={getattr(self, name)}: must be at least 1")
+        check_at_least_one(self, "problems", "samples", "candidates")
         if not self.ks or min(self.ks) < 1:
             raise BadInputError(f"ks={self.ks}: give at least one K, each 1 or more")
         if not self.tasks:

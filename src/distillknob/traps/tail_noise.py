@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from distillknob.stats import Interval, interval
-from distillknob.traps.finding import Finding, graded, not_applicable
+from distillknob.stats import Interval, share_interval
+from distillknob.traps.finding import Finding, graded, not_applicable, share_plot
 from distillknob.traps.scored import PolicySample
 
 HEAD = 5  # the K whose complement counts as tail in the finding
@@ -36,9 +36,7 @@ def share_of_kl(sample: PolicySample, part_N: torch.Tensor) -> Interval:
     kl_N = sample.forward_kl_N.double()
     share = float(part_N.double().sum() / kl_N.sum().clamp(min=1e-12))
     influence_N = share + (part_N.double() - share * kl_N) / kl_N.mean().clamp(min=1e-12)
-    spread = interval(influence_N.numpy(), sample.prompt_N.numpy(), proportion=False)
-    low, high = (min(1.0, max(0.0, bound)) for bound in (spread.low, spread.high))
-    return Interval(mean=min(1.0, share), low=low, high=high, n=spread.n)
+    return share_interval(share, influence_N.numpy(), sample.prompt_N.numpy())
 
 
 def scatter_rows(sample: PolicySample, decode: Callable[[int], str], tokens: int = 150) -> list[dict[str, Any]]:
@@ -82,19 +80,5 @@ def tail_noise(sample: PolicySample) -> Finding:
         severity=graded(share, 0.05, 0.10, 0.25),
         cause=f"the teacher's top {keeps} tokens carry 95 % of the KL; the rest comes from tokens it would hardly say",
         remedy=f"train on the teacher's top {keeps} and one tail bucket, or lower the temperature of the loss",
-        plot={
-            "title": "carried by the top K",
-            "x_label": "K",
-            "y_label": "share of forward KL",
-            "x_scale": "log",
-            "series": [
-                {
-                    "name": sample.task,
-                    "x": [row["k"] for row in rows],
-                    "y": [row["share"] for row in rows],
-                    "low": [row["interval"][0] for row in rows],
-                    "high": [row["interval"][1] for row in rows],
-                }
-            ],
-        },
+        plot=share_plot("carried by the top K", "K", "share of forward KL", rows, "k", log=True),
     )
