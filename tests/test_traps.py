@@ -13,7 +13,10 @@ import torch
 from distillknob.divergences import token_stats
 from distillknob.errors import BadInputError
 from distillknob.estimators import ESTIMATORS, enumerate_sequences
+from distillknob.gradients import compare_gradients
+from distillknob.models import prompt_ids
 from distillknob.runs import verify_manifest
+from distillknob.scoring import answer_logits, batches
 from distillknob.stats import Interval
 from distillknob.traps import DiagnoseConfig, Finding, diagnose
 from distillknob.traps.finding import graded
@@ -26,7 +29,8 @@ from distillknob.traps.off_policy import (
     weighted_terms,
 )
 from distillknob.traps.pilot import pilot_rows
-from distillknob.traps.scored import Candidates, PolicySample
+from distillknob.traps.scored import Candidates, GradientSample, PolicySample
+from distillknob.traps.sequence_myopia import myopia_rows, sequence_myopia
 from distillknob.traps.signal_sparsity import signal_sparsity
 from distillknob.traps.tail_noise import scatter_rows, tail_noise, tail_rows
 from distillknob.traps.teacher_gap import wrong_trace_preference
@@ -393,6 +397,69 @@ def test_an_answer_s_sum_is_over_its_own_tokens() -> None:
 # The stage
 
 
+def softmax_gradients(student: torch.Tensor, teacher: torch.Tensor, draws: int = 40) -> GradientSample:
+    """Gradients in the logits [V] of a student that writes one token from them; `draws` answers of one token each."""
+    logq, logp = student.log_softmax(-1), teacher.log_softmax(-1)
+    q, gap = logq.exp(), logq - logp
+    token_level = q * (gap - (q * gap).sum())
+    drawn = torch.multinomial(q, draws, replacement=True, generator=torch.Generator().manual_seed(0))
+    score = torch.eye(len(q))[drawn] - q
+    sampled = gap[drawn, None] * score
+    gradient_BEV = torch.stack([token_level.expand_as(sampled), sampled, sampled], 1).double()
+    mean_EV = gradient_BEV.mean(0)
+    return GradientSample(
+        task="planted",
+        prompt_B=torch.arange(draws),
+        product_BEE=gradient_BEV @ gradient_BEV.transpose(1, 2),
+        mean_EE=mean_EV @ mean_EV.T,
+    )
+
+
+def test_sequence_myopia_fires_where_many_tokens_share_the_signal() -> None:
+    finding = sequence_myopia(softmax_gradients(noise(500), noise(500, seed=2)))
+    assert finding.severity == "high" and finding.value < 0.2
+    assert "sampled token alone" in finding.cause and "gkd" in finding.remedy
+
+
+def test_sequence_myopia_is_silent_where_the_sampled_token_tells_all() -> None:
+    # With two tokens both gradients lie on one line, and in one direction: log q/p is positive for exactly one token.
+    finding = sequence_myopia(softmax_gradients(torch.tensor([0.3, -0.2]), torch.tensor([-0.5, 0.9])))
+    assert finding.severity == "none" and finding.value == pytest.approx(1.0)
+
+
+def test_without_a_gradient_there_is_no_direction() -> None:
+    same = noise(50)
+    finding = sequence_myopia(softmax_gradients(same, same))
+    assert not finding.applicable and finding.severity == "none"
+
+
+def test_sampled_gradients_are_the_token_level_one_in_the_mean(teacher: Any, student: Any) -> None:
+    """Every answer of one token, weighted by its probability: the three gradients of `compare_gradients` agree."""
+    prompt = [{"role": "user", "content": "Calculate modulo 1000: start with 1, and after that add 2."}]
+    ids = torch.arange(2048)
+    found = compare_gradients(teacher, student, "math", [prompt] * 40, [[[int(token)]] for token in ids[:40]])
+    assert found.product_BEE.shape == (40, 3, 3)
+    # one token: the sequence is the token, and the token-level gradient doesn't depend on which was drawn
+    assert torch.allclose(found.product_BEE[:, 1], found.product_BEE[:, 2], rtol=1e-5)
+    assert torch.allclose(found.product_BEE[:, 0, 0], found.product_BEE[:1, 0, 0].expand(40), rtol=1e-5)
+    (batch,) = batches(prompt_ids(teacher.tokenizer, [prompt]), [[0]], student.model.device, 100)
+    logq = answer_logits(student, batch)[0, 0].detach().log_softmax(-1).double()
+    # E[g_token · g_sampled] = |g_token|², by all 2,048 tokens: one answer with each, q as its share
+    every = compare_gradients(teacher, student, "math", [prompt] * 2048, [[[int(token)]] for token in ids])
+    expected = (logq.exp() * every.product_BEE[:, 0, 1]).sum()
+    assert float(expected) == pytest.approx(float(every.product_BEE[0, 0, 0]), rel=1e-3)
+
+
+def test_gradients_skip_prompts_without_answers(teacher: Any, student: Any) -> None:
+    prompt = [{"role": "user", "content": "Calculate modulo 1000: start with 1, and after that add 2."}]
+    found = compare_gradients(teacher, student, "math", [prompt] * 3, [[[5, 6], []], [[]], [[7]]])
+    assert found.prompt_B.tolist() == [0, 2]
+    rows = myopia_rows(found)
+    assert [row["estimate"] for row in rows] == ["sampled_token", "sequence"] and all(row["n"] == 2 for row in rows)
+    nothing = compare_gradients(teacher, student, "math", [], [])
+    assert not sequence_myopia(nothing).applicable and myopia_rows(nothing) == []
+
+
 def config(pair: Any, **values: Any) -> DiagnoseConfig:
     return DiagnoseConfig(
         **{
@@ -447,7 +514,12 @@ def test_two_tokenizers_and_missing_models_are_told_before_anything_is_written(
     with pytest.raises(BadInputError, match="no checkpoint folder '/no/such'"):
         diagnose(config(tiny_pair, teacher="/no/such"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    for values, what in (({"ks": []}, r"ks=\[\]"), ({"ks": [0]}, r"ks=\[0\]"), ({"problems": 0}, "problems=0")):
+    for values, what in (
+        ({"ks": []}, r"ks=\[\]"),
+        ({"ks": [0]}, r"ks=\[0\]"),
+        ({"problems": 0}, "problems=0"),
+        ({"gradient_problems": -1}, "-1"),
+    ):
         with pytest.raises(BadInputError, match=what):
             config(tiny_pair, **values)
 

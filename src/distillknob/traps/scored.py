@@ -6,6 +6,19 @@ from dataclasses import dataclass
 
 import torch
 
+GRADIENTS = ("token_level", "sampled_token", "sequence")
+
+
+@dataclass(frozen=True)
+class GradientSample:
+    """The student's gradients of the three estimates `GRADIENTS` of one reverse KL, on B batches (a prompt's answers
+    each): their inner products, which is all that angles and variances need."""
+
+    task: str
+    prompt_B: torch.Tensor
+    product_BEE: torch.Tensor  # [B, 3, 3] of each batch's gradients
+    mean_EE: torch.Tensor  # [3, 3] of the gradients' means over the batches
+
 
 @dataclass(frozen=True)
 class PolicySample:

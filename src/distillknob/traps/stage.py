@@ -11,6 +11,7 @@ import torch
 
 from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.generation import Sample, Sampling, generate
+from distillknob.gradients import compare_gradients
 from distillknob.models import LanguageModel, load_model, resolve
 from distillknob.runs import Run, runs_behind
 from distillknob.scoring import answer_ids, score_pair, token_logprobs
@@ -18,6 +19,7 @@ from distillknob.tasks import Example, Task, get_task
 from distillknob.traps.off_policy import off_policy_instability, off_policy_rows
 from distillknob.traps.pilot import pilot_rows
 from distillknob.traps.scored import Candidates, PolicySample
+from distillknob.traps.sequence_myopia import myopia_rows, sequence_myopia
 from distillknob.traps.signal_sparsity import signal_sparsity
 from distillknob.traps.tail_noise import scatter_rows, tail_noise, tail_rows
 from distillknob.traps.teacher_gap import wrong_trace_preference
@@ -33,6 +35,9 @@ class DiagnoseConfig:
     problems: int = field(default=150, metadata={"help": "Problems a task, from its train split."})
     samples: int = field(default=2, metadata={"help": "Samples a problem and policy for the divergences."})
     candidates: int = field(default=16, metadata={"help": "Student answers a problem for wrong-trace preference."})
+    gradient_problems: int = field(
+        default=50, metadata={"help": "Problems a task, of those above, whose gradients are compared (0: none)."}
+    )
     ks: list[int] = field(
         default_factory=lambda: [1, 5, 50, 500], metadata={"help": "K of the KL over the teacher's top-K; V is added."}
     )
@@ -41,6 +46,8 @@ class DiagnoseConfig:
 
     def __post_init__(self) -> None:
         check_at_least_one(self, "problems", "samples", "candidates")
+        if self.gradient_problems < 0:
+            raise BadInputError(f"gradient_problems={self.gradient_problems}: give 0 (none) or more")
         if not self.ks or min(self.ks) < 1:
             raise BadInputError(f"ks={self.ks}: give at least one K, each 1 or more")
         if not self.tasks:
@@ -68,7 +75,9 @@ def diagnose(config: DiagnoseConfig, output: str | Path, *, resume: bool = False
         return run
     vocabulary = min(m.model.get_output_embeddings().weight.size(0) for m in (teacher, student))
     ks = sorted({min(k, vocabulary) for k in config.ks} | {vocabulary})
-    result: dict[str, list[Any]] = {name: [] for name in ("pilot", "scatter", "tail", "off_policy", "findings")}
+    result: dict[str, list[Any]] = {
+        name: [] for name in ("pilot", "scatter", "tail", "off_policy", "myopia", "findings")
+    }
     for task in tasks:
         examples = task.examples("train", config.problems, seed=config.seed)
         answers = _draw(student, task, examples, max(config.candidates, config.samples), config)
@@ -77,16 +86,26 @@ def diagnose(config: DiagnoseConfig, output: str | Path, *, resume: bool = False
         on_policy = _policy_sample(task, examples, "on_policy", own, teacher, student, ks)
         traces = _draw(teacher, task, examples, config.samples, config)
         off_policy = _policy_sample(task, examples, "off_policy", traces, teacher, student, ks)
+        compared = examples[: config.gradient_problems]
+        gradients = compare_gradients(
+            teacher,
+            student,
+            task.name,
+            [task.messages(example) for example in compared],
+            [[answer.token_ids for answer in row] for row in own[: config.gradient_problems]],
+        )
         result["pilot"] += pilot_rows([on_policy, off_policy])
         result["scatter"] += scatter_rows(off_policy, lambda token: str(teacher.tokenizer.decode([token])))
         result["tail"] += tail_rows(off_policy)
         result["off_policy"] += off_policy_rows(off_policy, on_policy)
+        result["myopia"] += myopia_rows(gradients)
         result["findings"] += [
             asdict(finding)
             for finding in (
                 tail_noise(off_policy),
                 signal_sparsity(off_policy),
                 off_policy_instability(off_policy),
+                sequence_myopia(gradients),
                 wrong_trace_preference(candidates, "sum"),
                 wrong_trace_preference(candidates, "mean"),
             )
