@@ -31,7 +31,7 @@ from distillknob.traps.off_policy import (
 from distillknob.traps.pilot import pilot_rows
 from distillknob.traps.scored import Candidates, GradientSample, PolicySample
 from distillknob.traps.sequence_myopia import myopia_rows, sequence_myopia
-from distillknob.traps.signal_sparsity import signal_sparsity
+from distillknob.traps.signal_sparsity import position_rows, quadrant_rows, signal_sparsity
 from distillknob.traps.tail_noise import scatter_rows, tail_noise, tail_rows
 from distillknob.traps.teacher_gap import wrong_trace_preference
 
@@ -60,6 +60,7 @@ def sampled(
         reverse_kl_N=stats.reverse_kl,
         teacher_logprob_N=teacher.log_softmax(-1).gather(-1, token_N[:, None])[:, 0],
         student_logprob_N=student.log_softmax(-1).gather(-1, token_N[:, None])[:, 0],
+        student_entropy_N=stats.student_entropy,
         forward_kl_by_k_NK=stats.forward_parts_topk,
         ks=ks,
     )
@@ -80,6 +81,7 @@ def known_logprobs(
         reverse_kl_N=zeros,
         teacher_logprob_N=teacher_N,
         student_logprob_N=student_N,
+        student_entropy_N=zeros,
         forward_kl_by_k_NK=zeros[:, None],
         ks=(1,),
     )
@@ -166,6 +168,33 @@ def test_signal_sparsity_is_silent_where_every_token_carries_its_part() -> None:
     teacher = noise(PROMPTS * TOKENS, VOCABULARY)
     finding = signal_sparsity(sampled(teacher, teacher + 0.5 * noise(PROMPTS * TOKENS, VOCABULARY, seed=5)))
     assert finding.severity == "none" and finding.value > 0.8
+
+
+def test_the_signal_s_place_in_the_answer_is_told() -> None:
+    teacher = noise(PROMPTS * TOKENS, VOCABULARY)
+    student = teacher.clone()
+    student.view(PROMPTS, TOKENS, VOCABULARY)[:, 2:4] += noise(PROMPTS, 2, VOCABULARY, seed=2)  # third and fourth token
+    rows = position_rows(sampled(teacher, student))
+    assert [(row["first"], row["last"]) for row in rows] == [(1, 1), (2, 2), (3, 4), (5, 8), (9, 16), (17, 32)]
+    means = {row["first"]: row["mean"] for row in rows}
+    assert means.pop(3) > 0.1 and all(mean == 0.0 for mean in means.values())
+    assert all(row["n"] == PROMPTS for row in rows)
+
+
+def test_quadrants_part_the_tokens_by_entropy_and_divergence() -> None:
+    """Half of the tokens unsure, a quarter apart, half of each kind: hand-made, so that every share is known."""
+    sample = sampled(noise(PROMPTS * TOKENS, VOCABULARY), noise(PROMPTS * TOKENS, VOCABULARY, seed=2))
+    place = torch.arange(PROMPTS * TOKENS)
+    made = replace(
+        sample,
+        student_entropy_N=(place % 2 == 1).double(),
+        forward_kl_N=torch.where(place % 4 >= 3, 3.0, torch.where(place % 4 == 2, 1.0, 0.0)),
+    )
+    rows = {(row["entropy"], row["divergence"]): row for row in quadrant_rows(made)}
+    assert {key: row["tokens"] for key, row in rows.items()} == dict.fromkeys(rows, 0.25) and len(rows) == 4
+    assert rows["high", "high"]["share_of_kl"] == pytest.approx(0.75)
+    assert rows["low", "high"]["share_of_kl"] == pytest.approx(0.25)
+    assert rows["high", "low"]["share_of_kl"] == rows["low", "low"]["share_of_kl"] == 0.0
 
 
 def test_identical_models_set_no_trap() -> None:

@@ -37,6 +37,7 @@ class PolicySample:
     reverse_kl_N: torch.Tensor
     teacher_logprob_N: torch.Tensor
     student_logprob_N: torch.Tensor
+    student_entropy_N: torch.Tensor
     forward_kl_by_k_NK: torch.Tensor
     ks: tuple[int, ...]
 
@@ -45,6 +46,12 @@ class PolicySample:
         """The prompt of each token."""
         return self.prompt_A[self.answer_N]
 
+    @property
+    def place_N(self) -> torch.Tensor:
+        """The place of each token in its answer, from 0."""
+        lengths_A = torch.bincount(self.answer_N, minlength=len(self.prompt_A))
+        return torch.arange(len(self.answer_N)) - (lengths_A.cumsum(0) - lengths_A)[self.answer_N]
+
     def per_answer(self, values_N: torch.Tensor) -> torch.Tensor:
         """Sums over each answer's tokens, [A]."""
         return torch.zeros(len(self.prompt_A), dtype=torch.float64).index_add_(0, self.answer_N, values_N.double())
@@ -52,9 +59,8 @@ class PolicySample:
     def by_answer(self, values_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Values [A, T] of each answer's tokens in their order, 0 beyond its end, and the mask [A, T] (bool)."""
         lengths_A = torch.bincount(self.answer_N, minlength=len(self.prompt_A))
-        place_N = torch.arange(len(self.answer_N)) - (lengths_A.cumsum(0) - lengths_A)[self.answer_N]
         found_AT = values_N.new_zeros((len(self.prompt_A), int(lengths_A.max()) if len(lengths_A) else 0))
-        found_AT[self.answer_N, place_N] = values_N
+        found_AT[self.answer_N, self.place_N] = values_N
         return found_AT, torch.arange(found_AT.size(1)) < lengths_A[:, None]
 
 

@@ -1,10 +1,13 @@
 """Signal sparsity: how little of the text tells the student anything.
 
 Where teacher and student already agree at most tokens, a few tokens carry the whole signal (the paper finds this in
-mathematics). The value is the share of tokens that carry 90 % of the forward KL.
+mathematics). The value is the share of tokens that carry 90 % of the forward KL. Beside it: where in the answer they
+stand, and which they are, by the quadrants of TIP (arXiv 2604.14084): the student's entropy against the divergence.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 
@@ -13,6 +16,50 @@ from distillknob.traps.finding import Finding, graded_below, not_applicable
 from distillknob.traps.scored import PolicySample
 
 CARRIED = 0.9
+
+
+def position_rows(sample: PolicySample) -> list[dict[str, Any]]:
+    """Mean forward KL (nats a token) of the tokens at places 1, 2, 3 to 4, 5 to 8 and so on, with intervals by prompt.
+    Where the answers end there are fewer: `n` counts the prompts that got there."""
+    rows = []
+    octave_N = (sample.place_N.double() + 1).log2().ceil().long()
+    for octave in octave_N.unique().tolist():
+        here_N = octave_N == octave
+        mean = interval(sample.forward_kl_N[here_N].numpy(), sample.prompt_N[here_N].numpy(), proportion=False)
+        rows.append(
+            {
+                "task": sample.task,
+                "first": 2**octave // 2 + 1,
+                "last": 2**octave,
+                "mean": mean.mean,
+                "interval": mean.as_list(),
+                "n": mean.n,
+            }
+        )
+    return rows
+
+
+def quadrant_rows(sample: PolicySample) -> list[dict[str, Any]]:
+    """Tokens above and not above the median of the student's entropy, and of the forward KL: the share of the tokens
+    and of the forward KL in each quadrant. TIP keeps all but the one that is low in both."""
+    if len(sample.token_N) == 0:
+        return []
+    kl_N, entropy_N = sample.forward_kl_N.double(), sample.student_entropy_N.double()
+    unsure_N, apart_N = entropy_N > entropy_N.median(), kl_N > kl_N.median()
+    rows = []
+    for unsure in (True, False):
+        for apart in (True, False):
+            here_N = (unsure_N == unsure) & (apart_N == apart)
+            rows.append(
+                {
+                    "task": sample.task,
+                    "entropy": "high" if unsure else "low",
+                    "divergence": "high" if apart else "low",
+                    "tokens": float(here_N.double().mean()),
+                    "share_of_kl": float(kl_N[here_N].sum() / kl_N.sum().clamp(min=1e-12)),
+                }
+            )
+    return rows
 
 
 def signal_sparsity(sample: PolicySample) -> Finding:
@@ -36,4 +83,24 @@ def signal_sparsity(sample: PolicySample) -> Finding:
         severity=graded_below(share, 0.3, 0.2, 0.1),
         cause=f"mean token KL is {total / len(kl_N):.3f} nats, most of it on {needed} of {len(kl_N)} tokens",
         remedy="more problems rather than more passes, or weights on the tokens that carry the signal",
+        plot=_plot(sample),
     )
+
+
+def _plot(sample: PolicySample) -> dict[str, Any]:
+    rows = position_rows(sample)
+    return {
+        "title": "forward KL by place in the answer",
+        "x_label": "token",
+        "y_label": "forward KL, nats a token,",
+        "x_scale": "log",
+        "series": [
+            {
+                "name": sample.task,
+                "x": [row["last"] for row in rows],
+                "y": [row["mean"] for row in rows],
+                "low": [row["interval"][0] for row in rows],
+                "high": [row["interval"][1] for row in rows],
+            }
+        ],
+    }

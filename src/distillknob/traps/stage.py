@@ -20,7 +20,7 @@ from distillknob.traps.off_policy import off_policy_instability, off_policy_rows
 from distillknob.traps.pilot import pilot_rows
 from distillknob.traps.scored import Candidates, PolicySample
 from distillknob.traps.sequence_myopia import myopia_rows, sequence_myopia
-from distillknob.traps.signal_sparsity import signal_sparsity
+from distillknob.traps.signal_sparsity import position_rows, quadrant_rows, signal_sparsity
 from distillknob.traps.tail_noise import scatter_rows, tail_noise, tail_rows
 from distillknob.traps.teacher_gap import wrong_trace_preference
 
@@ -76,7 +76,7 @@ def diagnose(config: DiagnoseConfig, output: str | Path, *, resume: bool = False
     vocabulary = min(m.model.get_output_embeddings().weight.size(0) for m in (teacher, student))
     ks = sorted({min(k, vocabulary) for k in config.ks} | {vocabulary})
     result: dict[str, list[Any]] = {
-        name: [] for name in ("pilot", "scatter", "tail", "off_policy", "myopia", "findings")
+        name: [] for name in ("pilot", "scatter", "tail", "off_policy", "myopia", "position", "quadrant", "findings")
     }
     for task in tasks:
         examples = task.examples("train", config.problems, seed=config.seed)
@@ -98,6 +98,8 @@ def diagnose(config: DiagnoseConfig, output: str | Path, *, resume: bool = False
         result["scatter"] += scatter_rows(off_policy, lambda token: str(teacher.tokenizer.decode([token])))
         result["tail"] += tail_rows(off_policy)
         result["off_policy"] += off_policy_rows(off_policy, on_policy)
+        result["position"] += position_rows(off_policy)
+        result["quadrant"] += quadrant_rows(off_policy)
         result["myopia"] += myopia_rows(gradients)
         result["findings"] += [
             asdict(finding)
@@ -152,6 +154,7 @@ def _policy_sample(
         reverse_kl_N=pair.reverse_kl_N,
         teacher_logprob_N=pair.teacher_logprob_N,
         student_logprob_N=pair.student_logprob_N,
+        student_entropy_N=pair.student_entropy_N,
         forward_kl_by_k_NK=pair.forward_kl_by_k_NK,
         ks=pair.ks,
     )
