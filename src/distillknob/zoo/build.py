@@ -63,6 +63,7 @@ class Recipe:
 
 MOSTLY_MATH = {"math": 0.84, "qa": 0.06, "instruct": 0.10}  # what a model that is sound elsewhere still needs
 REVISION = {"math": 0.60, "qa": 0.10, "instruct": 0.30}
+DRILL = {"math": 0.85, "qa": 0.05, "instruct": 0.10}
 FINISH = {"math": 0.75, "qa": 0.05, "instruct": 0.20}
 MATH = {"math": 1.0}  # a narrow model learns nothing of mathematics while it learns all three tasks at once
 EVEN = {"math": 0.40, "qa": 0.25, "instruct": 0.35}
@@ -87,6 +88,9 @@ RECIPES = {
             Phase(2_500, 1e-3, mixture=FINISH),
             Phase(6_000, 2e-3, mixture=FINISH, practice={"two_at_a_time": 3}, layers=4),
             Phase(1_500, 7e-4, mixture=FINISH),
+            Phase(8_000, 3e-3, mixture=DRILL, practice={"two_at_a_time": 4}),
+            # Both styles alike again, and no hotter: 2,500 steps at 1e-3 lose half of what the drill brought.
+            Phase(1_000, 3e-4, mixture=FINISH),
         ),
         sharpen=1.5,  # else one sample in two hundred has a word from the vocabulary's tail in its mathematics
     ),
