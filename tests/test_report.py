@@ -247,6 +247,36 @@ def diagnose_result() -> dict[str, Any]:
         "pilot": pilot,
         "scatter": scatter,
         "tail": tail,
+        "off_policy": [
+            {
+                "task": task,
+                "weighting": weighting,
+                "estimator": "k1",
+                "value": value,
+                "interval": [1.0, 3.0],
+                "bias": value - 2.0,
+                "on_policy": 2.0,
+                "on_policy_interval": [1.8, 2.2],
+            }
+            for task in TASKS
+            for weighting, value in (("plain", 3.5), ("self_normalised", 2.25))
+        ],
+        "myopia": [
+            {
+                "task": TASKS[0],
+                "estimate": estimate,
+                "cosine": cosine,
+                "interval": [0.1, 0.5],
+                "cosine_of_means": 0.8,
+                "variance_ratio": None,
+                "n": 50,
+            }
+            for estimate, cosine in (("sampled_token", 0.31), ("sequence", None))
+        ],
+        "quadrant": [
+            {"task": TASKS[0], "entropy": "high", "divergence": divergence, "tokens": 0.25, "share_of_kl": share}
+            for divergence, share in (("high", 0.86), ("low", HOSTILE))
+        ],
         "findings": findings,
     }
 
@@ -702,3 +732,10 @@ def test_a_browser_opens_the_page_without_an_error(pages: dict[str, Path], stage
     )
     assert shot.exists(), done.stderr
     assert "CONSOLE" not in done.stderr
+
+
+def test_what_estimates_are_worth_is_told(pages: dict[str, Path]) -> None:
+    told = Page(pages["diagnose"]).text
+    assert "nearest to the on-policy reverse KL come self normalised k1 on" in told and "off by 0.25 of 2 nats" in told
+    assert "cosine with its token-level gradient of 0.31 on" in told
+    assert "high student entropy, high divergence" in told and "86.0" in told

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from distillknob.report.estimates import (
+    myopia_sentence,
+    myopia_table,
+    off_policy_sentence,
+    off_policy_table,
+    quadrant_table,
+)
 from distillknob.report.findings import by_severity, finding_card, findings_sentence
 from distillknob.report.markup import (
     MISSING,
@@ -51,11 +58,16 @@ def traps_section(source: Source) -> Section:
         told = f"The diagnosis in {source.diagnose.path} has no result yet: it is running, or it stopped."
         return Section("traps", title, None, tag("p", told, class_="not-run"))
     pilot, scatter, tail = rows(result.get("pilot")), rows(result.get("scatter")), rows(result.get("tail"))
+    off_policy, myopia = rows(result.get("off_policy")), rows(result.get("myopia"))
+    quadrant = quadrant_table(rows(result.get("quadrant")))
     findings = rows(result.get("findings"))
     body = [
         _part("Pilot: which divergence, on whose text", pilot_sentence(pilot), pilot_table(pilot)),
         _part("Where the token KL comes from", scatter_sentence(scatter), scatter_figure(scatter)),
         _part("How much of it lies in the tail", tail_sentence(tail), tail_figure(tail)),
+        _part("Which tokens carry it", None, quadrant),
+        _part("What off-policy estimates are worth", off_policy_sentence(off_policy), off_policy_table(off_policy)),
+        _part("What the sampled token sees", myopia_sentence(myopia), myopia_table(myopia)),
         _part("Findings", None, tag("div", [finding_card(row) for row in by_severity(findings)], class_="cards"))
         if findings
         else None,

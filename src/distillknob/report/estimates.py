@@ -1,0 +1,99 @@
+"""What a KL's estimates are worth on this pair: off-policy weightings, sampled-token gradients, quadrants of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from distillknob.report.markup import (
+    Child,
+    Html,
+    Row,
+    decimal,
+    decimal_range,
+    join,
+    listed,
+    number,
+    percent,
+    table,
+    tag,
+    text,
+    with_range,
+)
+from distillknob.report.results import distinct, find, where
+
+
+def off_policy_table(found: Sequence[Row]) -> Html | None:
+    """One row a weighting and estimator, one column a task; the on-policy value is the last row."""
+    if not found:
+        return None
+    tasks = distinct(found, "task")
+    body: list[list[Child]] = []
+    for weighting in distinct(found, "weighting"):
+        for estimator in distinct(where(found, weighting=weighting), "estimator"):
+            own = [find(found, weighting=weighting, estimator=estimator, task=task) or {} for task in tasks]
+            name = f"{weighting.replace('_', ' ')}, {estimator}"
+            body.append([name, *(_cell(row, "value", "interval") for row in own)])
+    on = [find(found, task=task) or {} for task in tasks]
+    body.append([tag("b", "on-policy, k1"), *(_cell(row, "on_policy", "on_policy_interval") for row in on)])
+    return table(["Reverse KL, nats a sequence", *tasks], body, class_="named")
+
+
+def off_policy_sentence(found: Sequence[Row]) -> str:
+    """On each task, the weighting that comes nearest to the on-policy value."""
+    told = []
+    for task in distinct(found, "task"):
+        known = [(abs(bias), row) for row in where(found, task=task) if (bias := number(row.get("bias"))) is not None]
+        if known:
+            bias, row = min(known, key=lambda pair: pair[0])
+            name = f"{text(row.get('weighting')).replace('_', ' ')} {text(row.get('estimator'))}"
+            told.append(f"{name} on {task} (off by {decimal(bias, 2)} of {decimal(row.get('on_policy'), 2)} nats)")
+    return f"From the teacher's samples, nearest to the on-policy reverse KL come {listed(told)}." if told else ""
+
+
+def myopia_table(found: Sequence[Row]) -> Html | None:
+    """One row a task and estimate."""
+    if not found:
+        return None
+    body: list[list[Child]] = [
+        [
+            f"{text(row.get('task'))}, {text(row.get('estimate')).replace('_', ' ')}",
+            _cell(row, "cosine", "interval"),
+            decimal(row.get("cosine_of_means")),
+            decimal(row.get("variance_ratio"), 2),
+            text(row.get("n")),
+        ]
+        for row in found
+    ]
+    head = ["Gradient of the reverse KL", "cosine, a prompt", "cosine, all prompts", "variance ratio", "n"]
+    return table(head, body, class_="named")
+
+
+def myopia_sentence(found: Sequence[Row]) -> str:
+    """How far the sampled-token gradient points away from the token-level one."""
+    told = [
+        f"{decimal(row.get('cosine'), 2)} on {text(row.get('task'))}"
+        for row in where(found, estimate="sampled_token")
+        if number(row.get("cosine")) is not None
+    ]
+    if not told:
+        return ""
+    return f"A prompt's sampled-token gradient has a cosine with its token-level gradient of {listed(told)}."
+
+
+def quadrant_table(found: Sequence[Row]) -> Html | None:
+    """One row a quadrant, one column a task: the share of the tokens and of the KL."""
+    if not found:
+        return None
+    tasks = distinct(found, "task")
+    body: list[list[Child]] = []
+    for entropy in distinct(found, "entropy"):
+        for divergence in distinct(where(found, entropy=entropy), "divergence"):
+            own = [find(found, entropy=entropy, divergence=divergence, task=task) or {} for task in tasks]
+            name = f"{entropy} student entropy, {divergence} divergence"
+            shares = [join(percent(row.get("share_of_kl")), f" in {percent(row.get('tokens'))}") for row in own]
+            body.append([name, *shares])
+    return table(["Share of the forward KL, in a share of the tokens", *tasks], body, class_="named")
+
+
+def _cell(row: Row, key: str, interval: str) -> Html:
+    return with_range(decimal(row.get(key)), decimal_range(row.get(interval)))
