@@ -67,6 +67,7 @@ RULES = {
     "scoring": rule("models tasks divergences errors progress", "torch transformers"),
     "gradients": rule("divergences errors models progress scoring traps", "torch"),
     "traps": rule("traps divergences estimators stats errors", "torch numpy"),
+    "traps.compare": rule("traps runs files stats errors", "torch numpy"),
     "traps.stage": stage("traps.stage", "gradients"),
     "training": rule("config errors files models progress runs", " ".join(TRAINERS)),
     "calibrate": stage("calibrate", "calibration_trainer", "guard"),

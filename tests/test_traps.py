@@ -13,12 +13,14 @@ import torch
 from distillknob.divergences import token_stats
 from distillknob.errors import BadInputError
 from distillknob.estimators import ESTIMATORS, enumerate_sequences
+from distillknob.files import read_json
 from distillknob.gradients import compare_gradients
 from distillknob.models import prompt_ids
 from distillknob.runs import verify_manifest
 from distillknob.scoring import answer_logits, batches
 from distillknob.stats import Interval
 from distillknob.traps import DiagnoseConfig, Finding, diagnose
+from distillknob.traps.compare import BY_PROMPT, compare
 from distillknob.traps.finding import graded
 from distillknob.traps.off_policy import (
     CLIP,
@@ -29,11 +31,17 @@ from distillknob.traps.off_policy import (
     weighted_terms,
 )
 from distillknob.traps.pilot import pilot_rows
-from distillknob.traps.scored import Candidates, GradientSample, PolicySample
+from distillknob.traps.scored import Candidates, Continuations, GradientSample, PolicySample, StyledAnswers
 from distillknob.traps.sequence_myopia import myopia_rows, sequence_myopia
 from distillknob.traps.signal_sparsity import position_rows, quadrant_rows, signal_sparsity
 from distillknob.traps.tail_noise import scatter_rows, tail_noise, tail_rows
-from distillknob.traps.teacher_gap import wrong_trace_preference
+from distillknob.traps.teacher_gap import (
+    accuracy_on_student_prefixes,
+    capacity_gap,
+    prefix_rows,
+    style_rows,
+    wrong_trace_preference,
+)
 
 VOCABULARY, PROMPTS, TOKENS = 200, 80, 20
 
@@ -423,6 +431,91 @@ def test_an_answer_s_sum_is_over_its_own_tokens() -> None:
     assert sample.prompt_N.tolist() == sample.answer_N.tolist()
 
 
+# Capacity gap
+
+
+def styled(hard: float, *, habit: float = 0.5, answers: int = 200) -> StyledAnswers:
+    """Right answers in two ways, every other one hard: an easy one costs the student 3 nats, a hard one `hard`, beside
+    what its `habit` of writing so (the share of its own answers in the hard way) costs."""
+    is_hard = torch.arange(answers) % 2 == 1
+    log_habit = {"hard": math.log(habit), "easy": math.log(1 - habit)}
+    cost = torch.where(is_hard, hard - log_habit["hard"], 3.0 - log_habit["easy"]) + 0.3 * noise(answers)
+    return StyledAnswers(
+        task="planted",
+        prompt_A=torch.arange(answers) // 2,
+        right_A=torch.ones(answers, dtype=torch.bool),
+        style_A=["hard" if h else "easy" for h in is_hard.tolist()],
+        student_logprob_A=-cost,
+        log_habit=log_habit,
+    )
+
+
+def test_capacity_gap_fires_where_half_of_the_right_answers_are_beyond_the_student() -> None:
+    finding = capacity_gap(styled(9.0))
+    assert finding.severity == "high" and finding.value == pytest.approx(3.0, abs=0.1)  # half of them cost 6 nats more
+    assert finding.interval[0] < finding.value < finding.interval[1]
+    assert "'hard'" in finding.cause and "sft_best_of_n" in finding.remedy and finding.n == 100
+    assert [series["name"] for series in finding.plot["series"]] == ["easy", "hard"]  # type: ignore[index]
+
+
+def test_capacity_gap_is_silent_where_the_student_only_seldom_writes_so() -> None:
+    finding = capacity_gap(styled(3.0, habit=0.001))
+    assert finding.severity == "none" and abs(finding.value) < 0.2
+
+
+def test_the_capacity_gap_s_interval_covers_the_truth() -> None:
+    missed = 0
+    for seed in range(200):
+        rows = styled(4.0, answers=120)
+        cost = torch.where(torch.arange(120) % 2 == 1, 4.0, 3.0) + 0.8 * noise(120, seed=seed) + math.log(2)
+        low, high = capacity_gap(replace(rows, student_logprob_A=-cost)).interval
+        missed += not low <= 0.5 <= high
+    assert missed <= 20  # of 200; 10 expected at 95 %
+
+
+def test_ways_of_writing_are_told_with_their_shares_and_what_cannot_be_asked() -> None:
+    answers = styled(9.0, habit=0.2)
+    rows = style_rows(answers)
+    assert [row["style"] for row in rows] == ["easy", "hard"] and all(row["teacher_share"] == 0.5 for row in rows)
+    assert [row["student_share"] for row in rows] == pytest.approx([0.8, 0.2])
+    assert [row["cost"] for row in rows] == pytest.approx([3.0, 9.0], abs=0.1)
+    wrong = replace(answers, right_A=torch.zeros(200, dtype=torch.bool))
+    assert style_rows(wrong) == [] and "no right answer" in capacity_gap(wrong).cause
+    unnamed = replace(answers, style_A=["other"] * 200, log_habit={"other": 0.0})
+    assert "names no ways of writing" in capacity_gap(unnamed).cause
+
+
+# Accuracy on student prefixes
+
+
+def continued(on_half: float) -> Continuations:
+    """A teacher that is right on 95 % by itself, and on this share from half of a student's answer; 100 problems."""
+    prompt_A = torch.arange(100)
+    alone, led = (prompt_A >= 5).double(), (prompt_A >= 100 * (1 - on_half)).double()
+    return Continuations(
+        task="planted",
+        prompt_A=prompt_A.repeat(2),
+        kept_A=torch.tensor([0.0, 0.5], dtype=torch.float64).repeat_interleave(100),
+        score_A=torch.cat([alone, led]),
+    )
+
+
+def test_a_teacher_that_student_prefixes_lead_astray_is_found() -> None:
+    finding = accuracy_on_student_prefixes(continued(0.4))
+    assert finding.severity == "high" and finding.value == pytest.approx(0.55) and finding.n == 100
+    assert [(row["kept"], row["score"]) for row in prefix_rows(continued(0.4))] == [(0.0, 0.95), (0.5, 0.4)]
+
+
+def test_a_teacher_that_finds_its_way_back_is_left_alone() -> None:
+    assert accuracy_on_student_prefixes(continued(0.95)).severity == "none"
+
+
+def test_answers_too_short_to_cut_have_no_prefixes() -> None:
+    whole = continued(0.5)
+    alone = replace(whole, **{f: getattr(whole, f)[:100] for f in ("prompt_A", "kept_A", "score_A")})
+    assert not accuracy_on_student_prefixes(alone).applicable
+
+
 # The stage
 
 
@@ -517,6 +610,8 @@ def test_a_diagnosis_holds_its_tables_for_each_task(tiny_pair: Any, tmp_path: Pa
         assert len({row["name"] for row in findings}) == len(findings) >= 4
     tokens = {row["token"] for row in result["scatter"]}
     assert {"1", "2", "="} <= tokens
+    for task in ("math", "instruct"):
+        assert [row["kept"] for row in result["prefix"] if row["task"] == task] == [0.0, 0.25, 0.5, 0.75]
     assert verify_manifest(run.path) == []
     assert diagnose(config(tiny_pair), tmp_path / "run").result == result
 
@@ -533,6 +628,39 @@ def test_the_same_model_twice_sets_no_trap(tiny_pair: Any, tmp_path: Path) -> No
     found = {row["name"]: row for row in result["findings"]}
     assert not found["tail_noise"]["applicable"] and not found["signal_sparsity"]["applicable"]
     assert all(row["value"] == 0.0 for row in result["pilot"])
+    relative = ("tail_noise", "signal_sparsity", "off_policy_instability", "sequence_myopia")
+    assert all(found[name]["severity"] == "none" for name in relative)
+
+
+def test_two_diagnoses_are_compared_problem_by_problem(tiny_pair: Any, tmp_path: Path) -> None:
+    values = {"tasks": ["math"], "problems": 8}
+    diagnose(config(tiny_pair, **values), tmp_path / "before")
+    diagnose(config(tiny_pair, **values, teacher=tiny_pair.student), tmp_path / "after")
+    compared = compare([tmp_path / "before", tmp_path / "after", tmp_path / "before"])
+    assert [run["teacher"] for run in compared["runs"]] == [tiny_pair.teacher, tiny_pair.student, tiny_pair.teacher]
+    before, after, again = (row for row in compared["rows"] if row["measure"] == "token_reverse_kl_on_policy")
+    assert before["difference"] is None and before["value"] > 0 and before["n"] == 8
+    assert after["value"] == 0.0 and after["difference"] == pytest.approx(-before["value"])
+    assert after["interval"][0] <= after["difference"] <= after["interval"][1]
+    assert again["difference"] == 0.0
+    table = read_json(tmp_path / "before" / BY_PROMPT)
+    own = next(row for row in table if row["measure"] == "token_reverse_kl_on_policy")
+    assert own["prompt"] == list(range(8)) and sum(own["value"]) / 8 == pytest.approx(before["value"])
+
+
+def test_what_cannot_be_compared_is_told(tiny_pair: Any, tmp_path: Path) -> None:
+    diagnose(config(tiny_pair, tasks=["math"], gradient_problems=0), tmp_path / "one")
+    diagnose(config(tiny_pair, tasks=["math"], gradient_problems=0, seed=7), tmp_path / "seven")
+    for paths, told in (
+        ([tmp_path / "one"], "got 1 run"),
+        ([tmp_path / "one", tmp_path / "seven"], "seed=7, .* with 0"),
+        ([tmp_path / "one", tmp_path / "none"], "no run directory"),
+    ):
+        with pytest.raises(BadInputError, match=told):
+            compare(paths)
+    (tmp_path / "one" / BY_PROMPT).unlink()
+    with pytest.raises(BadInputError, match="older distillknob"):
+        compare([tmp_path / "one", tmp_path / "one"])
 
 
 def test_two_tokenizers_and_missing_models_are_told_before_anything_is_written(

@@ -60,6 +60,9 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
         sub.add_argument("--resume", action="store_true", help="go on with the unfinished run in --output")
         sub.add_argument("--dry-run", action="store_true", help="check everything, print the plan, start nothing")
         sub.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
+        if stage == "diagnose":
+            told = "set finished diagnoses of one student beside each other, the first being the one before"
+            sub.add_argument("--compare", nargs="+", metavar="RUN", help=told)
         if stage == "sweep":
             sub.add_argument("--cell", type=int, metavar="N", help="run only cell number N (from 0)")
         if stage == command:
@@ -120,6 +123,15 @@ def _run_stage(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _compare(arguments: argparse.Namespace) -> int:
+    from distillknob.table import compare_text
+    from distillknob.traps.compare import compare
+
+    compared = compare(arguments.compare)
+    print(json.dumps(compared, indent=2) if arguments.json else compare_text(compared))
+    return 0
+
+
 def _report(arguments: argparse.Namespace) -> int:
     from distillknob.report import build_report
 
@@ -167,6 +179,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 2
         if command == "report":
             return _report(arguments)
+        if command == "diagnose" and arguments.compare:
+            return _compare(arguments)
         return _zoo(arguments) if command == "zoo" else _run_stage(arguments)
     except BadInputError as error:
         print(f"error: {error}", file=sys.stderr)

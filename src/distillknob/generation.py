@@ -122,18 +122,24 @@ def generate(
     n: int = 1,
     sampling: Sampling | None = None,
     *,
+    begun: Sequence[Sequence[int]] | None = None,
     description: str = "generate",
 ) -> Samples:
     """Sample `n` completions for each prompt (chat messages). Reproducible for the same prompts and `sampling`.
 
-    Raises BadInputError where there is nothing to do or the prompts are longer than the model's context allows.
+    `begun[i]`, token ids of this model's tokenizer, is how the answers to prompt i begin: the model goes on from there
+    for at most `max_new_tokens`, and the samples hold the whole answer. Raises BadInputError where there is nothing to
+    do, `begun` and the prompts differ in number, or the prompts are longer than the model's context allows.
     """
     model: Any = language_model.model
     tokenizer = language_model.tokenizer
     sampling = sampling or Sampling()
     if n < 1 or not prompts:
         raise BadInputError(f"nothing to generate: {len(prompts)} prompts, n={n} samples each")
-    ids = prompt_ids(tokenizer, prompts)
+    if begun is not None and len(begun) != len(prompts):
+        raise BadInputError(f"{len(prompts)} prompts but {len(begun)} beginnings: give one a prompt, [] for none")
+    starts = [list(ids) for ids in begun] if begun is not None else [[] for _ in prompts]
+    ids = [prompt + start for prompt, start in zip(prompt_ids(tokenizer, prompts), starts, strict=True)]
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     longest = max(map(len, ids))
     if context is not None and longest + sampling.max_new_tokens > context:
@@ -165,7 +171,7 @@ def generate(
                 )
             for row, new in zip(batch, output[:, padded["input_ids"].size(1) :].tolist(), strict=True):
                 length = next((t + 1 for t, token in enumerate(new) if token in ends), None)
-                kept = new[:length]
+                kept = starts[row[0]] + new[:length]
                 text = str(tokenizer.decode(kept, skip_special_tokens=True))
                 found[row] = Sample(text, kept, finished=length is not None)
             bar.update(len(batch))

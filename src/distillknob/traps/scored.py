@@ -73,3 +73,26 @@ class Candidates:
     right_A: torch.Tensor  # bool
     logprob_A: torch.Tensor  # summed over the answer's tokens
     tokens_A: torch.Tensor  # their number
+
+
+@dataclass(frozen=True)
+class StyledAnswers:
+    """The teacher's answers to one task: right or wrong, the way each is written in, its likelihood under the student
+    (nats, summed over the answer's tokens), and the log of the share of the student's own answers written so."""
+
+    task: str
+    prompt_A: torch.Tensor
+    right_A: torch.Tensor  # bool
+    style_A: list[str]
+    student_logprob_A: torch.Tensor
+    log_habit: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Continuations:
+    """Scores of the teacher's answers to one task that begin as one of the student's, and of its own (`kept` 0)."""
+
+    task: str
+    prompt_A: torch.Tensor
+    kept_A: torch.Tensor  # share of the student's answer that the teacher went on from
+    score_A: torch.Tensor  # in [0, 1]

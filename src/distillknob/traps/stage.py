@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,13 +18,22 @@ from distillknob.models import LanguageModel, load_model, resolve
 from distillknob.runs import Run, runs_behind
 from distillknob.scoring import answer_ids, score_pair, token_logprobs
 from distillknob.tasks import Example, Task, get_task
+from distillknob.traps.compare import BY_PROMPT, values_by_prompt
 from distillknob.traps.off_policy import off_policy_instability, off_policy_rows
 from distillknob.traps.pilot import pilot_rows
-from distillknob.traps.scored import Candidates, PolicySample
+from distillknob.traps.scored import Candidates, Continuations, PolicySample, StyledAnswers
 from distillknob.traps.sequence_myopia import myopia_rows, sequence_myopia
 from distillknob.traps.signal_sparsity import position_rows, quadrant_rows, signal_sparsity
 from distillknob.traps.tail_noise import scatter_rows, tail_noise, tail_rows
-from distillknob.traps.teacher_gap import wrong_trace_preference
+from distillknob.traps.teacher_gap import (
+    accuracy_on_student_prefixes,
+    capacity_gap,
+    prefix_rows,
+    style_rows,
+    wrong_trace_preference,
+)
+
+PREFIXES = (0.25, 0.5, 0.75)  # shares of a student's answer that the teacher goes on from
 
 
 @dataclass
@@ -76,8 +87,13 @@ def diagnose(config: DiagnoseConfig, output: str | Path, *, resume: bool = False
     vocabulary = min(m.model.get_output_embeddings().weight.size(0) for m in (teacher, student))
     ks = sorted({min(k, vocabulary) for k in config.ks} | {vocabulary})
     result: dict[str, list[Any]] = {
-        name: [] for name in ("pilot", "scatter", "tail", "off_policy", "myopia", "position", "quadrant", "findings")
+        name: []
+        for name in (
+            *("pilot", "scatter", "tail", "off_policy", "myopia", "position", "quadrant", "style", "prefix"),
+            "findings",
+        )
     }
+    by_prompt: list[dict[str, Any]] = []
     for task in tasks:
         examples = task.examples("train", config.problems, seed=config.seed)
         answers = _draw(student, task, examples, max(config.candidates, config.samples), config)
@@ -86,6 +102,8 @@ def diagnose(config: DiagnoseConfig, output: str | Path, *, resume: bool = False
         on_policy = _policy_sample(task, examples, "on_policy", own, teacher, student, ks)
         traces = _draw(teacher, task, examples, config.samples, config)
         off_policy = _policy_sample(task, examples, "off_policy", traces, teacher, student, ks)
+        styled = _styled(task, examples, traces, off_policy, answers)
+        continuations = _continued(task, examples, traces, own, teacher, config)
         compared = examples[: config.gradient_problems]
         gradients = compare_gradients(
             teacher,
@@ -101,6 +119,9 @@ def diagnose(config: DiagnoseConfig, output: str | Path, *, resume: bool = False
         result["position"] += position_rows(off_policy)
         result["quadrant"] += quadrant_rows(off_policy)
         result["myopia"] += myopia_rows(gradients)
+        result["style"] += style_rows(styled)
+        result["prefix"] += prefix_rows(continuations)
+        by_prompt += values_by_prompt(on_policy, off_policy, candidates, styled, continuations)
         result["findings"] += [
             asdict(finding)
             for finding in (
@@ -110,9 +131,12 @@ def diagnose(config: DiagnoseConfig, output: str | Path, *, resume: bool = False
                 sequence_myopia(gradients),
                 wrong_trace_preference(candidates, "sum"),
                 wrong_trace_preference(candidates, "mean"),
+                capacity_gap(styled),
+                accuracy_on_student_prefixes(continuations),
             )
         ]
         run.log(task=task.name, findings=len(result["findings"]))
+    run.write_json(BY_PROMPT, by_prompt)
     run.finish({"stage": "diagnose", "teacher": config.teacher, "student": config.student, **result})
     return run
 
@@ -174,4 +198,61 @@ def _candidates(
         right_A=torch.tensor(right, dtype=torch.bool),
         logprob_A=torch.tensor([float(t.sum()) for t in logprobs]),
         tokens_A=torch.tensor([len(t) for t in logprobs]),
+    )
+
+
+def _styled(
+    task: Task,
+    examples: Sequence[Example],
+    traces: Sequence[Sequence[Sample]],
+    scored: PolicySample,
+    answers: Sequence[Sequence[Sample]],
+) -> StyledAnswers:
+    """The teacher's answers by the way they are written in, beside the student's habits."""
+    rows = [(i, trace) for i, row in enumerate(traces) for trace in row]
+    styles = [task.style(trace.text) for _, trace in rows]
+    habits = Counter(task.style(answer.text) for row in answers for answer in row)
+    known = sorted({*styles, *habits})
+    total = sum(habits.values()) + 0.5 * len(known)  # half an answer more of each: a way never seen has no share of 0
+    return StyledAnswers(
+        task=task.name,
+        prompt_A=scored.prompt_A,
+        right_A=torch.tensor(
+            [t.finished and task.is_right(task.grade(t.text, examples[i].reference)) for i, t in rows], dtype=torch.bool
+        ),
+        style_A=styles,
+        student_logprob_A=scored.per_answer(scored.student_logprob_N),
+        log_habit={style: math.log((habits[style] + 0.5) / total) for style in known},
+    )
+
+
+def _continued(
+    task: Task,
+    examples: Sequence[Example],
+    traces: Sequence[Sequence[Sample]],
+    own: Sequence[Sequence[Sample]],
+    teacher: LanguageModel,
+    config: DiagnoseConfig,
+) -> Continuations:
+    """The teacher's own answers, and those that begin as the student's first answer to each problem."""
+    rows = [(i, 0.0, trace) for i, row in enumerate(traces) for trace in row]
+    begun = [
+        (i, share, answer.token_ids[: int(share * len(answer.token_ids))])
+        for share in PREFIXES
+        for i, (answer, *_) in enumerate(own)
+    ]
+    begun = [(i, share, ids) for i, share, ids in begun if ids]
+    if begun:
+        sampling = Sampling(max_new_tokens=config.max_new_tokens or task.max_new_tokens, seed=config.seed)
+        prompts = [task.messages(examples[i]) for i, _, _ in begun]
+        starts, what = [ids for _, _, ids in begun], f"diagnose: {task.name}, student's beginnings"
+        led = generate(teacher, prompts, 1, sampling, begun=starts, description=what).completions
+        rows += [(i, share, sample) for (i, share, _), (sample,) in zip(begun, led, strict=True)]
+    return Continuations(
+        task=task.name,
+        prompt_A=torch.tensor([i for i, _, _ in rows]),
+        kept_A=torch.tensor([share for _, share, _ in rows], dtype=torch.float64),
+        score_A=torch.tensor(
+            [task.grade(s.text, examples[i].reference) if s.finished else 0.0 for i, _, s in rows], dtype=torch.float64
+        ),
     )

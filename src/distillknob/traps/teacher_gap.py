@@ -1,34 +1,52 @@
-"""Teacher-student gap: wrong-trace preference, how often the teacher finds a wrong answer likelier than a right one.
+"""Teacher-student gap: the teacher prefers wrong traces, writes in ways that are beyond the student, or can't help it.
 
-Candidates are answers of the undistilled student: what the student would write, judged by the teacher. For each
-problem with both kinds, the rate is over its pairs of a wrong and a right candidate; ties count half.
+- Wrong-trace preference: how often the teacher finds a wrong answer likelier than a right one. Candidates are answers
+  of the undistilled student: what the student would write, judged by the teacher. For each problem with both kinds, the
+  rate is over its pairs of a wrong and a right candidate; ties count half.
+- Capacity gap: what the teacher's right answers cost the student, by the way that they are written in. The likelihood
+  is that within the way of writing, log q(answer) − log q(way), the share of the student's own answers written so
+  standing for q(way): what the student seldom does is a habit, what it does badly a lack of capacity.
+- Accuracy on student prefixes: how right the teacher still is when it goes on from where the student has got to, which
+  is where on-policy distillation asks it for advice.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import torch
 
-from distillknob.stats import interval
+from distillknob.stats import Interval, interval, paired_difference
 from distillknob.traps.finding import Finding, graded, not_applicable
-from distillknob.traps.scored import Candidates
+from distillknob.traps.scored import Candidates, Continuations, StyledAnswers
+
+HALF = 0.5  # of the student's answer: where the finding reads the teacher's accuracy
+
+
+def preference_by_prompt(
+    candidates: Candidates, reduction: Literal["sum", "mean"] = "sum"
+) -> tuple[list[int], list[float]]:
+    """The problems with a right and a wrong candidate, and the teacher's rate of preferring the wrong one in each."""
+    likelihood_A = candidates.logprob_A.double()
+    if reduction == "mean":
+        likelihood_A = likelihood_A / candidates.tokens_A.clamp(min=1)
+    prompts, rates = [], []
+    for prompt in candidates.prompt_A.unique().tolist():
+        here = candidates.prompt_A == prompt
+        right, wrong = likelihood_A[here & candidates.right_A], likelihood_A[here & ~candidates.right_A]
+        if len(right) and len(wrong):
+            gap = wrong[:, None] - right[None, :]
+            prompts.append(prompt)
+            rates.append(float(((gap > 0).double() + 0.5 * (gap == 0).double()).mean()))
+    return prompts, rates
 
 
 def wrong_trace_preference(candidates: Candidates, reduction: Literal["sum", "mean"] = "sum") -> Finding:
     """The rate at which the teacher prefers the wrong one of a pair, by its summed or per-token log-likelihood. Low
     from 5 %, medium from 15 %, high from 30 %."""
     name = "wrong_trace_preference" + ("" if reduction == "sum" else "_per_token")
-    likelihood_A = candidates.logprob_A.double()
-    if reduction == "mean":
-        likelihood_A = likelihood_A / candidates.tokens_A.clamp(min=1)
-    rates = []
-    for prompt in candidates.prompt_A.unique():
-        here = candidates.prompt_A == prompt
-        right, wrong = likelihood_A[here & candidates.right_A], likelihood_A[here & ~candidates.right_A]
-        if len(right) and len(wrong):
-            gap = wrong[:, None] - right[None, :]
-            rates.append(float(((gap > 0).double() + 0.5 * (gap == 0).double()).mean()))
+    _, rates = preference_by_prompt(candidates, reduction)
     if not rates:
         return not_applicable(name, candidates.task, "no problem has both a right and a wrong candidate")
     rate = interval(np.array(rates))
@@ -43,3 +61,152 @@ def wrong_trace_preference(candidates: Candidates, reduction: Literal["sum", "me
         cause="the teacher's likelihood follows its habits of writing, not only what is right",
         remedy="train on verified traces (method sft_verified), or calibrate the teacher with eta < 0",
     )
+
+
+def student_cost(answers: StyledAnswers) -> torch.Tensor:
+    """−log q(answer | its way of writing) under the student, in nats, [A] float64."""
+    habit_A = torch.tensor([answers.log_habit[style] for style in answers.style_A], dtype=torch.float64)
+    return habit_A - answers.student_logprob_A.double()
+
+
+def style_rows(answers: StyledAnswers) -> list[dict[str, Any]]:
+    """For each way in which the teacher is right, the commonest first: its share of the teacher's right answers and of
+    the student's own answers, and what one costs the student (nats an answer, interval by prompt)."""
+    cost_A, styles = student_cost(answers), np.array(answers.style_A, dtype=object)
+    right = answers.right_A.numpy()
+    rows = []
+    for style in sorted(set(styles[right]), key=lambda style: (-np.sum(styles[right] == style), style)):
+        here = right & (styles == style)
+        cost = interval(cost_A.numpy()[here], answers.prompt_A.numpy()[here], proportion=False)
+        rows.append(
+            {
+                "task": answers.task,
+                "style": style,
+                "teacher_share": float(here.sum() / right.sum()),
+                "student_share": float(np.exp(answers.log_habit[style])),
+                "cost": cost.mean,
+                "interval": cost.as_list(),
+                "n": cost.n,
+            }
+        )
+    return rows
+
+
+def capacity_gap(answers: StyledAnswers) -> Finding:
+    """What the teacher's right answers cost the student on average, above the cheapest way in which the teacher is
+    right: nats an answer. Low from 0.5, medium from 1, high from 2. A way with a tenth of a share counts as one."""
+    rows = [row for row in style_rows(answers) if row["teacher_share"] >= 0.1 and row["n"] >= 2]
+    if not rows or {row["style"] for row in rows} == {"other"}:
+        why = "the teacher has no right answer" if not answers.right_A.any() else "the task names no ways of writing"
+        return not_applicable("capacity_gap", answers.task, why)
+    easiest = min(rows, key=lambda row: float(row["cost"]))
+    right = answers.right_A.numpy()
+    cost_A, prompt_A = student_cost(answers).numpy()[right], answers.prompt_A.numpy()[right]
+    easy_A = (np.array(answers.style_A, dtype=object) == easiest["style"])[right]
+    mean, share = float(cost_A.mean()), float(easiest["teacher_share"])
+    value = mean - float(easiest["cost"])
+    # Linearised contributions of a difference between the mean of all and the mean of some (the delta method).
+    influence_A = value + (cost_A - mean) - np.where(easy_A, (cost_A - easiest["cost"]) / share, 0.0)
+    gap = interval(influence_A, prompt_A, proportion=False)
+    hardest = max(rows, key=lambda row: float(row["cost"]))
+    return Finding(
+        name="capacity_gap",
+        task=answers.task,
+        value=value,
+        interval=(gap.low, gap.high),
+        unit="nats an answer that the teacher's ways of writing cost the student above the easiest of them",
+        n=gap.n,
+        severity=graded(gap, 0.5, 1.0, 2.0),
+        cause=(
+            f"the teacher is right in {len(rows)} ways; {hardest['style']!r}, {hardest['teacher_share']:.0%} of its "
+            f"right answers, costs the student {hardest['cost']:.1f} nats, {easiest['style']!r} {easiest['cost']:.1f}"
+        ),
+        remedy="calibrate the teacher with eta < 0, or train on the traces that the student finds likeliest "
+        "(method sft_best_of_n)",
+        plot=_cost_plot(answers, [str(row["style"]) for row in rows]),
+    )
+
+
+def _cost_plot(answers: StyledAnswers, styles: list[str]) -> dict[str, Any]:
+    """What each right answer costs the student, in ascending order, a line a way of writing."""
+    cost_A, series = student_cost(answers), []
+    for style in styles:
+        here = answers.right_A & torch.tensor([s == style for s in answers.style_A])
+        costs = cost_A[here].sort().values
+        share = ((torch.arange(len(costs)) + 0.5) / len(costs)).tolist()
+        series.append({"name": style.replace("_", " "), "x": share, "y": costs.tolist(), "low": [], "high": []})
+    return {
+        "title": "cost to the student",
+        "x_label": "share of the right answers",
+        "y_label": "nats an answer",
+        "x_scale": "linear",
+        "series": series,
+    }
+
+
+def prefix_rows(continuations: Continuations) -> list[dict[str, Any]]:
+    """The teacher's mean score for each share of a student's answer that it goes on from, with its interval."""
+    rows = []
+    for kept in continuations.kept_A.unique().tolist():
+        here = continuations.kept_A == kept
+        score = interval(continuations.score_A[here].numpy(), continuations.prompt_A[here].numpy())
+        rows.append(
+            {
+                "task": continuations.task,
+                "kept": kept,
+                "score": score.mean,
+                "interval": score.as_list(),
+                "n": score.n,
+            }
+        )
+    return rows
+
+
+def score_by_prompt(continuations: Continuations, kept: float) -> tuple[list[int], list[float]]:
+    """The problems, and the teacher's mean score on each, going on from this share of the student's answer."""
+    here = continuations.kept_A == kept
+    prompt_A, score_A = continuations.prompt_A[here], continuations.score_A[here].double()
+    prompts = prompt_A.unique()
+    return prompts.tolist(), [float(score_A[prompt_A == prompt].mean()) for prompt in prompts]
+
+
+def accuracy_on_student_prefixes(continuations: Continuations) -> Finding:
+    """How much of its score the teacher loses when it goes on from half of a student's answer, paired by problem. Low
+    from 5 points, medium from 15, high from 30."""
+    name = "accuracy_on_student_prefixes"
+    alone = dict(zip(*score_by_prompt(continuations, 0.0), strict=True))
+    led = dict(zip(*score_by_prompt(continuations, HALF), strict=True))
+    shared = [prompt for prompt in alone if prompt in led]
+    if not shared:
+        return not_applicable(name, continuations.task, "no answer of the student is long enough to be cut in half")
+    lost: Interval = paired_difference([led[p] for p in shared], [alone[p] for p in shared])
+    return Finding(
+        name=name,
+        task=continuations.task,
+        value=lost.mean,
+        interval=(lost.low, lost.high),
+        unit="share of its score that the teacher loses when it goes on from half of a student's answer",
+        n=lost.n,
+        severity=graded(lost, 0.05, 0.15, 0.30),
+        cause="the student has gone wrong by then, and the teacher doesn't find its way back from there",
+        remedy="let fewer of the traces be the student's own (a smaller lambda in gkd), or begin with the teacher's",
+        plot=_prefix_plot(continuations),
+    )
+
+
+def _prefix_plot(continuations: Continuations) -> dict[str, Any]:
+    rows = prefix_rows(continuations)
+    series = {
+        "name": continuations.task,
+        "x": [row["kept"] for row in rows],
+        "y": [row["score"] for row in rows],
+        "low": [row["interval"][0] for row in rows],
+        "high": [row["interval"][1] for row in rows],
+    }
+    return {
+        "title": "the teacher goes on from the student's answer",
+        "x_label": "share of the student's answer",
+        "y_label": "teacher's score",
+        "x_scale": "linear",
+        "series": [series],
+    }

@@ -1,0 +1,131 @@
+"""Diagnoses set beside each other, problem by problem: the causal table of what a calibration changed.
+
+Each diagnosis keeps its measures by problem (`by_prompt.json`). Diagnoses of the same student on the same problems are
+paired, so that a difference is the teacher's. A value is the mean over problems of each problem's mean, which weights
+problems alike; the pilot table weights tokens alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from distillknob.errors import BadInputError
+from distillknob.files import read_json
+from distillknob.runs import Run, load_run
+from distillknob.stats import paired_difference
+from distillknob.traps.scored import Candidates, Continuations, PolicySample, StyledAnswers
+from distillknob.traps.tail_noise import HEAD
+from distillknob.traps.teacher_gap import HALF, preference_by_prompt, score_by_prompt, student_cost
+
+BY_PROMPT = "by_prompt.json"
+SAME = ("student", "tasks", "problems", "samples", "candidates", "max_new_tokens", "seed")  # for a pairing by problem
+
+
+def values_by_prompt(
+    on_policy: PolicySample,
+    off_policy: PolicySample,
+    candidates: Candidates,
+    styled: StyledAnswers,
+    continuations: Continuations,
+) -> list[dict[str, Any]]:
+    """Measures of one task: `measure`, `unit`, and for each problem that has one its number and value."""
+    at = max((j for j, k in enumerate(off_policy.ks) if k <= HEAD), default=0)
+    beyond_N = off_policy.forward_kl_N - off_policy.forward_kl_by_k_NK[:, at]
+    cost_A = student_cost(styled)[styled.right_A]
+    log_ratio_A = on_policy.per_answer(on_policy.student_logprob_N - on_policy.teacher_logprob_N)
+    nats = "nats/token"
+    found = [
+        ("token_reverse_kl_on_policy", nats, _means(on_policy.prompt_N, on_policy.reverse_kl_N)),
+        ("token_forward_kl_on_policy", nats, _means(on_policy.prompt_N, on_policy.forward_kl_N)),
+        ("token_reverse_kl_off_policy", nats, _means(off_policy.prompt_N, off_policy.reverse_kl_N)),
+        ("token_forward_kl_off_policy", nats, _means(off_policy.prompt_N, off_policy.forward_kl_N)),
+        (f"forward_kl_beyond_top_{off_policy.ks[at]}", nats, _means(off_policy.prompt_N, beyond_N)),
+        ("sequence_reverse_kl", "nats/answer", _means(on_policy.prompt_A, log_ratio_A)),
+        ("wrong_trace_preference", "share", preference_by_prompt(candidates, "sum")),
+        ("wrong_trace_preference_per_token", "share", preference_by_prompt(candidates, "mean")),
+        ("student_cost_of_right_answers", "nats/answer", _means(styled.prompt_A[styled.right_A], cost_A)),
+        ("teacher_score", "share", score_by_prompt(continuations, 0.0)),
+        ("teacher_score_on_student_prefixes", "share", score_by_prompt(continuations, HALF)),
+    ]
+    return [
+        {"task": on_policy.task, "measure": measure, "unit": unit, "prompt": prompts, "value": values}
+        for measure, unit, (prompts, values) in found
+    ]
+
+
+def _means(prompt: torch.Tensor, value: torch.Tensor) -> tuple[list[int], list[float]]:
+    """The problems in order, and the mean of each one's values."""
+    prompts, place = prompt.unique(return_inverse=True)
+    sums = torch.zeros(len(prompts), dtype=torch.float64).index_add_(0, place, value.double())
+    return prompts.tolist(), (sums / torch.bincount(place, minlength=len(prompts))).tolist()
+
+
+def compare(paths: Sequence[str | Path]) -> dict[str, Any]:
+    """Finished diagnoses of one student beside each other: `runs` (path, teacher), and `rows`, for each task, measure
+    and run its `value`, and its `difference` to the first run with a 95 % interval, paired over the problems that both
+    have (`n`). Differences of the first run are None.
+
+    Raises BadInputError for fewer than two runs, runs that are no finished diagnoses, and runs whose student, problems
+    or seed differ.
+    """
+    if len(paths) < 2:
+        raise BadInputError(
+            f"--compare got {len(paths)} run: give two or more finished diagnoses, the one before calibration first"
+        )
+    runs = [_diagnosis(Path(path)) for path in paths]
+    for run in runs[1:]:
+        for name in SAME:
+            before, now = runs[0].config[name], run.config[name]
+            if before != now:
+                raise BadInputError(
+                    f"{run.path} was diagnosed with {name}={now!r}, {runs[0].path} with {before!r}: diagnose both "
+                    "on the same student and problems, or they can't be paired"
+                )
+    tables = [{(row["task"], row["measure"]): row for row in read_json(run.path / BY_PROMPT)} for run in runs]
+    rows = [
+        {
+            "task": task,
+            "measure": measure,
+            "unit": before["unit"],
+            "run": str(run.path),
+            "teacher": run.config["teacher"],
+            **_paired(before, table[task, measure], first=run is runs[0]),
+        }
+        for (task, measure), before in tables[0].items()
+        for run, table in zip(runs, tables, strict=True)
+        if (task, measure) in table
+    ]
+    told = [{"run": str(run.path), "teacher": run.config["teacher"]} for run in runs]
+    return {"stage": "compare", "student": runs[0].config["student"], "runs": told, "rows": rows}
+
+
+def _paired(before: dict[str, Any], now: dict[str, Any], *, first: bool) -> dict[str, Any]:
+    value = _mean(now["value"])
+    if first:
+        return {"value": value, "difference": None, "interval": None, "n": len(now["value"])}
+    old, new = (dict(zip(row["prompt"], row["value"], strict=True)) for row in (before, now))
+    shared = [prompt for prompt in old if prompt in new]
+    if not shared:
+        return {"value": value, "difference": None, "interval": None, "n": 0}
+    gap = paired_difference([old[p] for p in shared], [new[p] for p in shared])
+    return {"value": value, "difference": gap.mean, "interval": gap.as_list(), "n": gap.n}
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    kept = list(values)
+    return float(np.mean(kept)) if kept else None
+
+
+def _diagnosis(path: Path) -> Run:
+    run = load_run(path)
+    if run.stage != "diagnose" or not run.complete:
+        state = "" if run.complete else "unfinished "
+        raise BadInputError(f"{path} holds an {state}{run.stage} run: --compare wants finished diagnoses")
+    if not (path / BY_PROMPT).exists():
+        raise BadInputError(f"{path} has no {BY_PROMPT}: it was written by an older distillknob, diagnose it again")
+    return run
