@@ -323,3 +323,19 @@ def test_the_help_answers_within_a_second() -> None:
         times.append(spent() - before)
         assert found.returncode == 0 and "calibrate" in found.stdout and found.stderr == ""
     assert min(times) < 1.0
+
+
+def test_diagnoses_are_compared_from_the_terminal(
+    tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [tmp_path / "before", tmp_path / "after"]
+    small = ["--tasks", "math", "--problems", "3", "--samples", "1", "--candidates", "1", "--max-new-tokens", "8"]
+    for run in runs:
+        assert command("diagnose", *models("diagnose", tiny_pair), *small, "--output", run) == 0
+    capsys.readouterr()
+    assert command("diagnose", "--compare", *runs) == 0
+    out = capsys.readouterr().out
+    assert "math, token_reverse_kl_on_policy" in out and "+0.0000" in out
+    assert command("diagnose", "--compare", *runs, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["stage"] == "compare"
+    assert "got 1 run" in refused(capsys, "diagnose", "--compare", runs[0])

@@ -186,3 +186,18 @@ def test_nothing_to_generate_is_told(teacher: LanguageModel) -> None:
         generate(teacher, [], 1)
     with pytest.raises(BadInputError, match="n=0"):
         generate(teacher, prompts(1), 0)
+
+
+def test_an_answer_goes_on_from_its_beginning(teacher: LanguageModel) -> None:
+    asked, (example,) = prompts(1), get_task("math").examples("train", 1)
+    whole = teacher.tokenizer(example.gold_solution)["input_ids"]
+    begun = [whole[:8], whole[:3]]
+    drawn = generate(teacher, asked * 2, 2, Sampling(max_new_tokens=40), begun=begun).completions
+    for start, row in zip(begun, drawn, strict=True):
+        for sample in row:
+            assert sample.token_ids[: len(start)] == start and len(sample.token_ids) <= len(start) + 40
+            assert sample.text.startswith(teacher.tokenizer.decode(start))
+    same = generate(teacher, asked, 2, Sampling(max_new_tokens=40), begun=[[]]).completions
+    assert same == generate(teacher, asked, 2, Sampling(max_new_tokens=40)).completions
+    with pytest.raises(BadInputError, match="2 prompts but 1 beginnings"):
+        generate(teacher, asked * 2, begun=[[]])
