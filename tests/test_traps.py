@@ -463,6 +463,13 @@ def test_capacity_gap_is_silent_where_the_student_only_seldom_writes_so() -> Non
     assert finding.severity == "none" and abs(finding.value) < 0.2
 
 
+def test_a_teacher_that_has_all_but_given_up_the_easy_way_leaves_a_gap() -> None:
+    rows = styled(9.0, answers=400)
+    kept = (torch.arange(400) % 2 == 1) | (torch.arange(400) < 40)  # all 200 hard answers, 20 of the easy ones
+    finding = capacity_gap(replace(rows, right_A=kept))
+    assert finding.severity == "high" and finding.value == pytest.approx(6.0 * 200 / 220, abs=0.2)
+
+
 def test_the_capacity_gap_s_interval_covers_the_truth() -> None:
     missed = 0
     for seed in range(200):
@@ -480,7 +487,7 @@ def test_ways_of_writing_are_told_with_their_shares_and_what_cannot_be_asked() -
     assert [row["student_share"] for row in rows] == pytest.approx([0.8, 0.2])
     assert [row["cost"] for row in rows] == pytest.approx([3.0, 9.0], abs=0.1)
     wrong = replace(answers, right_A=torch.zeros(200, dtype=torch.bool))
-    assert style_rows(wrong) == [] and "no right answer" in capacity_gap(wrong).cause
+    assert style_rows(wrong) == [] and "no right way of writing occurs on 10 problems" in capacity_gap(wrong).cause
     unnamed = replace(answers, style_A=["other"] * 200, log_habit={"other": 0.0})
     assert "names no ways of writing" in capacity_gap(unnamed).cause
 

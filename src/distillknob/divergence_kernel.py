@@ -259,4 +259,3 @@ def _cache_bytes(name: str, usual: int) -> int:
 
 
 CORE_CACHE_BYTES = _cache_bytes("SC_LEVEL2_CACHE_SIZE", 1 << 19)
-LAST_CACHE_BYTES = _cache_bytes("SC_LEVEL3_CACHE_SIZE", 1 << 24)

@@ -93,7 +93,7 @@ def differences_text(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def compare_text(compared: Mapping[str, Any]) -> str:
     """The causal table: each measure under each teacher, with its paired difference to the first."""
-    header = ["task, measure", "unit", "teacher", "value", "− first [95 %]", "problems"]
+    header = ["task, measure", "unit", "run", "value", "− first [95 %]", "problems"]
     body = []
     for row in compared["rows"]:
         shown = "–"
@@ -102,13 +102,8 @@ def compare_text(compared: Mapping[str, Any]) -> str:
             shown = f"{row['difference']:+.4f} [{low:+.4f}, {high:+.4f}]"
         value = "–" if row["value"] is None else f"{row['value']:.4f}"
         name = f"{row['task']}, {row['measure']}"
-        body.append([name, row["unit"], _last_parts(row["teacher"]), value, shown, str(row["n"])])
+        body.append([name, row["unit"], row["run"].rstrip("/").split("/")[-1], value, shown, str(row["n"])])
     return text_table(header, body)
-
-
-def _last_parts(path: str) -> str:
-    """A model's folder by its last parts, which tell the runs of one experiment apart."""
-    return "/".join(path.rstrip("/").split("/")[-2:])
 
 
 def result_text(run: Run) -> str:

@@ -21,6 +21,7 @@ from distillknob.stats import Interval, interval, paired_difference
 from distillknob.traps.finding import Finding, graded, not_applicable
 from distillknob.traps.scored import Candidates, Continuations, StyledAnswers
 
+KNOWN = 10  # problems from which a way of writing has a cost to be set beside others
 HALF = 0.5  # of the student's answer: where the finding reads the teacher's accuracy
 
 
@@ -94,10 +95,14 @@ def style_rows(answers: StyledAnswers) -> list[dict[str, Any]]:
 
 def capacity_gap(answers: StyledAnswers) -> Finding:
     """What the teacher's right answers cost the student on average, above the cheapest way in which the teacher is
-    right: nats an answer. Low from 0.5, medium from 1, high from 2. A way with a tenth of a share counts as one."""
-    rows = [row for row in style_rows(answers) if row["teacher_share"] >= 0.1 and row["n"] >= 2]
+    right: nats an answer. Low from 0.5, medium from 1, high from 2. A way counts if it occurs on `KNOWN` problems.
+
+    The ways are compared over the problems that each occurs on: one that the teacher keeps for easy problems looks
+    cheaper than it is.
+    """
+    rows = [row for row in style_rows(answers) if row["n"] >= KNOWN]
     if not rows or {row["style"] for row in rows} == {"other"}:
-        why = "the teacher has no right answer" if not answers.right_A.any() else "the task names no ways of writing"
+        why = "the task names no ways of writing" if rows else f"no right way of writing occurs on {KNOWN} problems"
         return not_applicable("capacity_gap", answers.task, why)
     easiest = min(rows, key=lambda row: float(row["cost"]))
     right = answers.right_A.numpy()
