@@ -42,6 +42,7 @@ from distillknob.traps.teacher_gap import (
     style_rows,
     wrong_trace_preference,
 )
+from distillknob.traps.teacher_hacking import teacher_hacking
 
 VOCABULARY, PROMPTS, TOKENS = 200, 80, 20
 
@@ -521,6 +522,48 @@ def test_answers_too_short_to_cut_have_no_prefixes() -> None:
     whole = continued(0.5)
     alone = replace(whole, **{f: getattr(whole, f)[:100] for f in ("prompt_A", "kept_A", "score_A")})
     assert not accuracy_on_student_prefixes(alone).applicable
+
+
+# Teacher hacking
+
+
+def power_law(bend: float, *, seed: int = 0, steps: int = 200, noise_size: float = 0.1) -> list[float]:
+    """0.5 · step^−0.4 with noise, which from the middle on falls faster (bend > 0) or rises (bend < −0.4)."""
+    step = torch.arange(1, steps + 1).double()
+    late = (step / (steps / 2)).clamp(min=1).log() * bend
+    return (0.5 * step.pow(-0.4) * (-late + noise_size * noise(steps, seed=seed)).exp()).tolist()
+
+
+def test_teacher_hacking_fires_where_the_loss_leaves_its_power_law() -> None:
+    for bend, way in ((2.0, "below"), (-2.0, "above")):
+        finding = teacher_hacking(list(range(1, 201)), power_law(bend))
+        assert finding.severity == "high" and f"lies {way}" in finding.unit
+        assert finding.interval[0] <= finding.value <= finding.interval[1] and finding.n == 200
+
+
+def test_teacher_hacking_is_silent_on_a_power_law() -> None:
+    fired, missed = 0, 0
+    for seed in range(200):
+        finding = teacher_hacking(list(range(1, 201)), power_law(0.0, seed=seed))
+        fired += finding.severity != "none"
+        missed += finding.interval[0] > 0  # the interval leaves out a departure of 0, which is the truth
+    assert missed <= 20  # of 200, 10 expected at 95 %
+    assert fired <= 4
+
+
+def test_teacher_hacking_tells_on_policy_steps_from_a_departure() -> None:
+    own = (noise(200, seed=9) > 0).double()
+    own[100:] = 1.0  # only the student's own samples in the second half, at twice the loss
+    losses = [loss * (1 + o) for loss, o in zip(power_law(0.0), own.tolist(), strict=True)]
+    steps = list(range(1, 201))
+    assert teacher_hacking(steps, losses, own.tolist()).severity == "none"
+    assert teacher_hacking(steps, losses).severity != "none"
+
+
+def test_too_short_a_training_has_no_power_law() -> None:
+    assert not teacher_hacking(list(range(1, 31)), power_law(0.0, steps=30)).applicable
+    assert not teacher_hacking(list(range(1, 101)), [0.0] * 100).applicable
+    assert teacher_hacking(list(range(1, 61)), [None, *power_law(0.0, steps=59)], warmup=10).n == 50
 
 
 # The stage

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +38,8 @@ from distillknob.training import (
     plain_config,
     save_model,
 )
+from distillknob.traps.finding import Finding
+from distillknob.traps.teacher_hacking import teacher_hacking
 
 MethodName = Literal["sft", "sft_verified", "sft_gold", "sft_best_of_n", "gkd", "opd_rkl"]
 
@@ -335,9 +337,21 @@ def distill(
             "learning_rate": config.learning_rate,
             "final_loss": sum(losses[-10:]) / max(1, len(losses[-10:])),
             "traces": len(traces),
+            "findings": [asdict(_hacking(metrics, config))],
         }
     )
     return run
+
+
+def _hacking(metrics: list[dict[str, Any]], config: DistillConfig) -> Finding:
+    """Does the training loss keep to its power law?"""
+    steps = [row for row in metrics if row.get("loss") is not None]
+    return teacher_hacking(
+        [row["step"] for row in steps],
+        [row["loss"] for row in steps],
+        [row.get("on_policy") or 0.0 for row in steps],
+        warmup=config.get_warmup_steps(config.max_steps),
+    )
 
 
 def _card(config: DistillConfig) -> str:

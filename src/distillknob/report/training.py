@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from distillknob.report.findings import finding_card
 from distillknob.report.markup import (
     Child,
     Html,
@@ -185,7 +186,17 @@ def learning_section(source: Source) -> Section:
     order = ordered(source.distill, [f"{teacher}/{method}" for method in METHODS for teacher in TEACHERS])
     runs = {name: source.distill[name] for name in order}
     keys = ordered(key for run in runs.values() for row in run.metrics for key in row if key.startswith("eval/"))
-    return Section("learning", title, _learning_sentence(runs, keys), learning_figure(runs, keys))
+    body = join(learning_figure(runs, keys), *(_hacking(name, run) for name, run in runs.items()))
+    return Section("learning", title, _learning_sentence(runs, keys), body)
+
+
+def _hacking(name: str, run: RunData) -> Html | None:
+    """Whether this student's training loss kept to its power law."""
+    cards = [finding_card(row) for row in rows(run.result.get("findings"))]
+    if not cards:
+        return None
+    teacher, method = _who(name)
+    return details(f"Training loss of the {_legend_name(teacher)}, {method_name(method)}", *cards)
 
 
 def _who(name: str) -> tuple[str, str]:

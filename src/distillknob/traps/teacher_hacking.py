@@ -1,0 +1,88 @@
+"""Teacher hacking: the student fits the teacher's flaws rather than what the teacher knows, seen in the training loss.
+
+The loss that measures the distance to the teacher (the proxy) falls as a power of the step while a student learns from
+it, and departs from that power law where the student begins to exploit the fixed data or the teacher's flaws (Tiapkin
+et al., arXiv 2502.02671). The law is fitted to log loss against log step in the first half of the training and judged
+on the second. Steps on the student's own samples have a level of their own, as their loss is another quantity.
+
+What it can't tell apart: a learning rate that falls towards zero also bends the curve, mostly downwards at first. So a
+finding is a reason to look at held-out scores, not a verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from distillknob.stats import Interval, t_quantile
+from distillknob.traps.finding import Finding, graded, not_applicable
+
+NAME = "teacher_hacking"
+FEWEST = 20  # logged steps in each half
+
+
+def teacher_hacking(
+    steps: Sequence[int], losses: Sequence[float | None], on_policy: Sequence[float] | None = None, *, warmup: int = 0
+) -> Finding:
+    """How far the training loss of the second half lies from the power law of the first, in the mean of its logarithm.
+
+    Args: steps (from 1), losses and, for methods that mix, whether each step was on the student's own samples (0 to 1);
+      steps up to `warmup` are left out.
+    Value: the absolute departure in units of the log of the loss (0.1 is about 10 %). Low from 0.05, medium from 0.1,
+      high from 0.2. Not applicable with fewer than 20 positive losses in either half.
+    """
+    own = [0.0] * len(steps) if on_policy is None else on_policy
+    kept = [
+        (step, loss, share)
+        for step, loss, share in zip(steps, losses, own, strict=True)
+        if step > warmup and loss is not None and loss > 0
+    ]
+    half = len(kept) // 2
+    if half < FEWEST:
+        return not_applicable(
+            NAME, None, f"{len(kept)} positive losses after the warm-up: a power law wants {2 * FEWEST}"
+        )
+    step_N, loss_N, share_N = np.array(kept, dtype=float).T
+    columns = [np.ones(len(kept)), np.log(step_N)]
+    if np.ptp(share_N[:half]) > 0:
+        columns.append(share_N)
+    design_ND, log_loss_N = np.stack(columns, 1), np.log(loss_N)
+    fit_D = np.linalg.lstsq(design_ND[:half], log_loss_N[:half], rcond=None)[0]
+    residual_N = log_loss_N - design_ND @ fit_D
+    departure = float(residual_N[half:].mean())
+    # The variance of a mean of new observations about a fitted line: their own noise and the line's.
+    freedom = half - design_ND.shape[1]
+    noise = float((residual_N[:half] ** 2).sum() / freedom)
+    middle_D = design_ND[half:].mean(0)
+    leverage = float(middle_D @ np.linalg.pinv(design_ND[:half].T @ design_ND[:half]) @ middle_D)
+    reach = t_quantile(0.975, freedom) * (noise * (1 / (len(kept) - half) + leverage)) ** 0.5
+    bounds = sorted((abs(departure) - reach, abs(departure) + reach))
+    size = Interval(mean=abs(departure), low=max(0.0, bounds[0]), high=bounds[1], n=len(kept))
+    above = departure > 0
+    return Finding(
+        name=NAME,
+        task=None,
+        value=size.mean,
+        interval=(size.low, size.high),
+        unit=f"mean |log| departure of the loss from its power law, which it lies {'above' if above else 'below'}",
+        n=len(kept),
+        severity=graded(size, 0.05, 0.1, 0.2),
+        cause=f"the loss fell as step^{fit_D[1]:.2f} at first and then {'more slowly' if above else 'faster'}: the "
+        "student begins to fit what is particular to these traces or this teacher, or the learning rate has run out",
+        remedy="watch held-out scores; use more prompts or fresh on-policy samples (a larger lambda in gkd), or stop "
+        "early",
+        plot=_plot(step_N, loss_N, np.exp(design_ND @ fit_D), half),
+    )
+
+
+def _plot(step_N: Any, loss_N: Any, law_N: Any, half: int) -> dict[str, Any]:
+    lines = (("training loss", step_N, loss_N), ("power law of the first half", step_N, law_N))
+    return {
+        "title": f"training loss and the power law of its first {half} steps",
+        "x_label": "step",
+        "y_label": "training loss",
+        "x_scale": "log",
+        "series": [{"name": name, "x": x.tolist(), "y": y.tolist(), "low": [], "high": []} for name, x, y in lines],
+    }
