@@ -76,6 +76,16 @@ class Candidates:
 
 
 @dataclass(frozen=True)
+class OwnAnswers:
+    """All of the student's own answers to one task: unfinished ones are wrong."""
+
+    task: str
+    prompt_A: torch.Tensor
+    right_A: torch.Tensor  # bool
+    style_A: list[str]
+
+
+@dataclass(frozen=True)
 class StyledAnswers:
     """The teacher's answers to one task: right or wrong, the way each is written in, its likelihood under the student
     (nats, summed over the answer's tokens), and the log of the share of the student's own answers written so."""

@@ -19,9 +19,10 @@ from distillknob.runs import Run, runs_behind
 from distillknob.scoring import answer_ids, score_pair, token_logprobs
 from distillknob.tasks import Example, Task, get_task
 from distillknob.traps.compare import BY_PROMPT, values_by_prompt
+from distillknob.traps.forecast import forecast_rows
 from distillknob.traps.off_policy import off_policy_instability, off_policy_rows
 from distillknob.traps.pilot import pilot_rows
-from distillknob.traps.scored import Candidates, Continuations, PolicySample, StyledAnswers
+from distillknob.traps.scored import Candidates, Continuations, OwnAnswers, PolicySample, StyledAnswers
 from distillknob.traps.sequence_myopia import myopia_rows, sequence_myopia
 from distillknob.traps.signal_sparsity import position_rows, quadrant_rows, signal_sparsity
 from distillknob.traps.tail_noise import scatter_rows, tail_noise, tail_rows
@@ -90,7 +91,7 @@ def diagnose(config: DiagnoseConfig, output: str | Path, *, resume: bool = False
         name: []
         for name in (
             *("pilot", "scatter", "tail", "off_policy", "myopia", "position", "quadrant", "style", "prefix"),
-            "findings",
+            *("forecast", "findings"),
         )
     }
     by_prompt: list[dict[str, Any]] = []
@@ -121,6 +122,7 @@ def diagnose(config: DiagnoseConfig, output: str | Path, *, resume: bool = False
         result["myopia"] += myopia_rows(gradients)
         result["style"] += style_rows(styled)
         result["prefix"] += prefix_rows(continuations)
+        result["forecast"] += forecast_rows(_own(task, examples, answers), styled)
         by_prompt += values_by_prompt(on_policy, off_policy, candidates, styled, continuations)
         result["findings"] += [
             asdict(finding)
@@ -198,6 +200,18 @@ def _candidates(
         right_A=torch.tensor(right, dtype=torch.bool),
         logprob_A=torch.tensor([float(t.sum()) for t in logprobs]),
         tokens_A=torch.tensor([len(t) for t in logprobs]),
+    )
+
+
+def _own(task: Task, examples: Sequence[Example], answers: Sequence[Sequence[Sample]]) -> OwnAnswers:
+    rows = [(i, answer) for i, row in enumerate(answers) for answer in row]
+    return OwnAnswers(
+        task=task.name,
+        prompt_A=torch.tensor([i for i, _ in rows]),
+        right_A=torch.tensor(
+            [a.finished and task.is_right(task.grade(a.text, examples[i].reference)) for i, a in rows], dtype=torch.bool
+        ),
+        style_A=[task.style(answer.text) for _, answer in rows],
     )
 
 

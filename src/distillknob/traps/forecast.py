@@ -1,0 +1,64 @@
+"""A forecast of what distillation brings: the score that the student would have if it wrote as the teacher does.
+
+A student takes over its teacher's ways of writing far sooner than it gets better within any of them (seen on the
+embedded pair, docs/lab-notebook.md). So the forecast keeps what the student can do in each way of writing and weights
+the ways by the teacher's habits. It needs a task that names its ways of writing, samples of both models, and no
+training. What it leaves out: what the student learns within a way, and what it forgets.
+
+docs/benchmarks.md tells how well it ranks pairs by what their students then gained.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import Any
+
+import numpy as np
+
+from distillknob.stats import interval
+from distillknob.traps.scored import OwnAnswers, StyledAnswers
+
+
+def forecast_rows(own: OwnAnswers, traces: StyledAnswers) -> list[dict[str, Any]]:
+    """One row: the student's `score` now, the `forecast`, and the `gain` between them with its interval by problem (all
+    shares of right answers). No row where neither model writes in a way that the task names.
+
+    On each problem the student's accuracy in a way of writing is that of its answers written so, and of one answer more
+    that is as right as its answers written so are over all problems (0 where there are none).
+    """
+    if {*own.style_A, *traces.style_A} <= {"other"}:
+        return []
+    right_by_style: dict[str, list[float]] = defaultdict(list)
+    right_by_problem: dict[tuple[int, str], list[float]] = defaultdict(list)
+    score: dict[int, list[float]] = defaultdict(list)
+    for prompt, right, style in zip(own.prompt_A.tolist(), own.right_A.double().tolist(), own.style_A, strict=True):
+        right_by_style[style].append(right)
+        right_by_problem[prompt, style].append(right)
+        score[prompt].append(right)
+    habits: dict[int, Counter[str]] = defaultdict(Counter)
+    for prompt, style in zip(traces.prompt_A.tolist(), traces.style_A, strict=True):
+        habits[prompt][style] += 1
+
+    def accuracy(prompt: int, style: str) -> float:
+        over_all = float(np.mean(right_by_style[style])) if style in right_by_style else 0.0
+        return float(np.mean([*right_by_problem.get((prompt, style), []), over_all]))
+
+    shared = [prompt for prompt in score if prompt in habits]
+    now = np.array([np.mean(score[prompt]) for prompt in shared])
+    then = np.array(
+        [
+            sum(count * accuracy(prompt, style) for style, count in habits[prompt].items()) / habits[prompt].total()
+            for prompt in shared
+        ]
+    )
+    gain = interval(then - now, proportion=False)
+    return [
+        {
+            "task": own.task,
+            "score": float(now.mean()),
+            "forecast": float(then.mean()),
+            "gain": gain.mean,
+            "interval": gain.as_list(),
+            "n": gain.n,
+        }
+    ]
