@@ -433,6 +433,19 @@ def test_token_stats_agree_with_the_textbook():
         assert torch.equal(parts[..., 4], whole)
 
 
+@pytest.mark.parametrize("distance", [0.01, 1.0, 8.0])
+def test_the_gap_of_a_top_k_is_what_its_buckets_leave_out(distance):
+    student, teacher = (t.double() for t in pair(31, 300, distance))
+    stats = token_stats(student, teacher, [1, 7, 299, 300, 400])
+    for column, k in enumerate(stats.ks):
+        expected = topk_gap(student, teacher, "forward_kl", k)
+        torch.testing.assert_close(stats.forward_gap_topk[:, column], expected, rtol=1e-6, atol=1e-12)
+    single = token_stats(student.float(), teacher.float(), [7])
+    torch.testing.assert_close(
+        single.forward_gap_topk[:, 0].double(), stats.forward_gap_topk[:, 1], rtol=1e-3, atol=1e-6
+    )
+
+
 def test_token_stats_of_impossible_tokens_and_of_nothing():
     student = torch.tensor([[0.0, -math.inf, -math.inf]])
     stats = token_stats(student, torch.tensor([[0.0, 0.0, -math.inf]]), [1, 3])

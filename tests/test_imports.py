@@ -19,7 +19,7 @@ ANY = frozenset({"*"})
 # `traps.diagnose` is what the package `traps` calls its stage.
 STAGES = frozenset({"calibrate", "distill", "evaluate", "traps.stage", "traps.diagnose", "attack", "demo", "sweep"})
 PARTS = frozenset(
-    {"errors", "progress", "stats", "files", "runs", "config", "tasks", "models", "generation", "scoring"}
+    {"errors", "progress", "stats", "files", "journal", "runs", "config", "tasks", "models", "generation", "scoring"}
 )
 LOSSES = frozenset({"divergence_kernel", "divergences", "fused", "estimators"})
 TRAINERS = frozenset({"torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "safetensors", "tqdm"})
@@ -56,6 +56,7 @@ RULES = {
     "estimators": rule("divergences divergence_kernel errors", "torch"),
     "stats": rule("errors", "numpy"),
     "files": rule("errors"),
+    "journal": rule("errors files", "torch"),
     "environment": rule(),
     "runs": rule("environment errors files", "yaml"),
     "fields": rule("errors"),
@@ -63,18 +64,19 @@ RULES = {
     "config": rule("errors fields", "yaml"),
     "tasks": rule("tasks errors", "datasets math_verify"),
     "models": rule("errors", "torch transformers peft safetensors huggingface_hub"),
-    "generation": rule("models tasks errors progress", "torch transformers vllm"),
-    "scoring": rule("models tasks divergences errors progress", "torch transformers"),
-    "gradients": rule("divergences errors models progress scoring traps", "torch"),
+    "generation": rule("models tasks errors journal progress", "torch transformers vllm"),
+    "scoring": rule("models tasks divergences errors heads journal progress", "torch transformers"),
+    "gradients": rule("divergences errors journal models progress scoring traps", "torch"),
     "traps": rule("traps divergences estimators stats errors", "torch numpy"),
     "traps.compare": rule("traps runs files stats errors", "torch numpy"),
-    "traps.stage": stage("traps.stage", "gradients"),
+    "traps.gather": rule("gradients generation journal models scoring tasks traps.scored", "torch"),
+    "traps.stage": stage("traps.stage"),
     "training": rule("config errors files models progress runs", " ".join(TRAINERS)),
     "calibrate": stage("calibrate", "calibration_trainer", "guard"),
     "calibration_trainer": stage("calibration_trainer", "calibration_reward", "guard"),
     "calibration_reward": rule("errors", "torch"),
     "guard": rule("errors stats"),
-    "heads": rule("", "torch"),
+    "heads": rule("errors", "torch"),
     "traces": rule("errors generation models scoring tasks"),
     "failure_modes": rule("tasks"),
     "distill": stage("distill", "heads", "traces"),

@@ -10,7 +10,7 @@ import torch
 from distillknob.divergences import divergence
 from distillknob.errors import BadInputError
 from distillknob.models import LanguageModel, load_model, prompt_ids
-from distillknob.scoring import answer_ids, batches, score_pair, sequence_logprob, token_logprobs
+from distillknob.scoring import answer_ids, batches, score_pair, score_spans, sequence_logprob, token_logprobs
 from distillknob.tasks import get_task
 
 Prompt = list[dict[str, str]]
@@ -152,3 +152,63 @@ def test_a_pair_with_two_tokenizers_is_refused(teacher: LanguageModel, other: La
     prompts, texts = problems(1)
     with pytest.raises(BadInputError, match=r"different tokenizers.*use sequence_logprob"):
         score_pair(teacher, other, prompts, answer_ids(teacher, texts, [True] * 3), [1])
+
+
+# Spans
+
+
+def test_spans_of_one_tokenizer_are_its_tokens(teacher: LanguageModel, student: LanguageModel) -> None:
+    prompts, texts = problems(2)
+    finished = [True, False] * 3
+    spans = score_spans(teacher, student, prompts, texts, finished)
+    ids = answer_ids(teacher, texts, finished)
+    for side, found in ((teacher, spans.teacher_logprob_N), (student, spans.student_logprob_N)):
+        expected = torch.cat(token_logprobs(side, prompts, ids)).double()
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert torch.bincount(spans.answer_N).tolist() == [len(row) for row in ids]
+
+
+def test_spans_of_two_tokenizers_add_up_to_each_one_s_answer(teacher: LanguageModel, other: LanguageModel) -> None:
+    prompts, _ = problems(2)
+    texts = ["123+45=168\nAnswer: 168", "", "Zoë sells 40 figs — naïve 🙂🙂", " two  spaces ", "Answer: 7", "\n"]
+    finished = [True, True, False, True, False, False]
+    spans = score_spans(teacher, other, prompts, texts, finished)
+    for side, found in ((teacher, spans.teacher_logprob_N), (other, spans.student_logprob_N)):
+        summed = torch.zeros(6, dtype=torch.float64).index_add_(0, spans.answer_N, found)
+        torch.testing.assert_close(
+            summed, sequence_logprob(side, prompts, texts, finished).double(), atol=1e-4, rtol=1e-5
+        )
+        assert (found <= 1e-6).all()
+    counts = torch.bincount(spans.answer_N, minlength=6).tolist()
+    assert counts[1] == 1  # nothing but the end
+    for text, done, count in zip(texts, finished, counts, strict=True):
+        fewest = min(len(side.tokenizer(text)["input_ids"]) for side in (teacher, other)) + done
+        assert 1 <= count <= fewest
+    # digits: one a token here, two a token there, so "123" is cut where both end
+    assert counts[0] > 6
+
+
+def test_spans_of_nothing(teacher: LanguageModel, other: LanguageModel) -> None:
+    assert score_spans(teacher, other, [], [], []).answer_N.tolist() == []
+    prompts, _ = problems(1)
+    assert score_spans(teacher, other, prompts[:1], [""], [False]).teacher_logprob_N.tolist() == []
+
+
+def test_a_head_that_is_not_known_is_refused(teacher: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts, texts = problems(1)
+    monkeypatch.setattr(teacher.model.config, "logit_scale", 3.0, raising=False)  # the model itself doesn't read it
+    with pytest.raises(BadInputError, match="architecture isn't supported"):
+        sequence_logprob(teacher, prompts, texts, [True] * 3)
+
+
+def test_logits_are_formed_in_blocks(
+    teacher: LanguageModel, student: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts, texts = problems(2)
+    ids = answer_ids(teacher, texts, [True] * 6)
+    whole = score_pair(teacher, student, prompts, ids, [1, 50])
+    monkeypatch.setattr("distillknob.heads._CPU_BYTES", 4 * 2048 * 7)
+    blocks = score_pair(teacher, student, prompts, ids, [1, 50])
+    for name in ("forward_kl_N", "forward_kl_by_k_NK", "gap_by_k_NK", "student_logprob_N"):
+        torch.testing.assert_close(getattr(blocks, name), getattr(whole, name), atol=1e-5, rtol=1e-4)
+    assert torch.equal(blocks.token_N, whole.token_N) and torch.equal(blocks.answer_N, whole.answer_N)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from distillknob.divergences import token_stats
+from distillknob.divergences import divergence, token_stats
 from distillknob.errors import BadInputError
 from distillknob.estimators import ESTIMATORS, enumerate_sequences
 from distillknob.files import read_json
@@ -22,6 +22,7 @@ from distillknob.stats import Interval
 from distillknob.traps import DiagnoseConfig, Finding, diagnose
 from distillknob.traps.compare import BY_PROMPT, compare
 from distillknob.traps.finding import graded
+from distillknob.traps.forecast import forecast_rows
 from distillknob.traps.off_policy import (
     CLIP,
     WEIGHTINGS,
@@ -31,7 +32,14 @@ from distillknob.traps.off_policy import (
     weighted_terms,
 )
 from distillknob.traps.pilot import pilot_rows
-from distillknob.traps.scored import Candidates, Continuations, GradientSample, PolicySample, StyledAnswers
+from distillknob.traps.scored import (
+    Candidates,
+    Continuations,
+    GradientSample,
+    OwnAnswers,
+    PolicySample,
+    StyledAnswers,
+)
 from distillknob.traps.sequence_myopia import myopia_rows, sequence_myopia
 from distillknob.traps.signal_sparsity import position_rows, quadrant_rows, signal_sparsity
 from distillknob.traps.tail_noise import scatter_rows, tail_noise, tail_rows
@@ -71,6 +79,7 @@ def sampled(
         student_logprob_N=student.log_softmax(-1).gather(-1, token_N[:, None])[:, 0],
         student_entropy_N=stats.student_entropy,
         forward_kl_by_k_NK=stats.forward_parts_topk,
+        gap_by_k_NK=stats.forward_gap_topk,
         ks=ks,
     )
 
@@ -92,6 +101,7 @@ def known_logprobs(
         student_logprob_N=student_N,
         student_entropy_N=zeros,
         forward_kl_by_k_NK=zeros[:, None],
+        gap_by_k_NK=zeros[:, None],
         ks=(1,),
     )
 
@@ -654,7 +664,7 @@ def test_a_diagnosis_holds_its_tables_for_each_task(tiny_pair: Any, tmp_path: Pa
         assert len(pilot) == 8 and all(row["n"] == 6 and None not in row["interval"] for row in pilot)
         assert all(row["value"] >= 0 for row in pilot if row["level"] == "token")
         tail = [row for row in result["tail"] if row["task"] == task]
-        assert [row["k"] for row in tail] == [1, 5, 50, 500, 2048]
+        assert [row["k"] for row in tail] == [1, 2, 5, 10, 20, 50, 100, 200, 500, 2048]
         assert tail[-1]["share"] == pytest.approx(1.0, abs=1e-3)
         findings = [row for row in result["findings"] if row["task"] == task]
         assert len({row["name"] for row in findings}) == len(findings) >= 4
@@ -713,11 +723,7 @@ def test_what_cannot_be_compared_is_told(tiny_pair: Any, tmp_path: Path) -> None
         compare([tmp_path / "one", tmp_path / "one"])
 
 
-def test_two_tokenizers_and_missing_models_are_told_before_anything_is_written(
-    tiny_pair: Any, tiny_other: str, tmp_path: Path
-) -> None:
-    with pytest.raises(BadInputError, match="different tokenizers"):
-        diagnose(config(tiny_pair, student=tiny_other), tmp_path / "run")
+def test_missing_models_are_told_before_anything_is_written(tiny_pair: Any, tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="no checkpoint folder '/no/such'"):
         diagnose(config(tiny_pair, teacher="/no/such"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -737,3 +743,153 @@ def test_a_finding_that_cannot_be_made_says_why() -> None:
     finding = not_applicable("tail_noise", None, "there is nothing")
     assert isinstance(finding, Finding)
     assert (finding.applicable, finding.severity, finding.n, finding.cause) == (False, "none", 0, "there is nothing")
+
+
+# The forecast
+
+
+def habits(every_step: float, *, answers: int = 400, right: dict[str, float] | None = None) -> OwnAnswers:
+    """Answers, four a problem, `every_step` of them in the easy way, each way as often right as `right` says."""
+    generator = torch.Generator().manual_seed(3)
+    easy = torch.rand(answers, generator=generator) < every_step
+    styles = ["every_step" if one else "two_at_a_time" for one in easy.tolist()]
+    chance = torch.tensor([(right or {"every_step": 0.8, "two_at_a_time": 0.2})[style] for style in styles])
+    return OwnAnswers(
+        task="planted",
+        prompt_A=torch.arange(answers) // 4,
+        right_A=torch.rand(answers, generator=generator) < chance,
+        style_A=styles,
+    )
+
+
+def taught(every_step: float, answers: int = 200) -> StyledAnswers:
+    drawn = (torch.rand(answers, generator=torch.Generator().manual_seed(4)) < every_step).tolist()
+    return StyledAnswers(
+        task="planted",
+        prompt_A=torch.arange(answers) // 2,
+        right_A=torch.ones(answers, dtype=torch.bool),
+        style_A=["every_step" if one else "two_at_a_time" for one in drawn],
+        student_logprob_A=torch.zeros(answers),
+        log_habit={"every_step": math.log(0.5), "two_at_a_time": math.log(0.5)},
+    )
+
+
+def test_the_forecast_weights_what_the_student_can_do_by_the_teacher_s_habits() -> None:
+    for habit, expected in ((1.0, 0.8), (0.0, 0.2), (0.5, 0.5)):
+        (row,) = forecast_rows(habits(0.5), taught(habit))
+        assert row["forecast"] == pytest.approx(expected, abs=0.06) and row["score"] == pytest.approx(0.5, abs=0.06)
+        assert row["gain"] == pytest.approx(row["forecast"] - row["score"]) and row["n"] == 100
+        assert row["interval"][0] < row["gain"] < row["interval"][1]
+
+
+def test_a_way_that_the_student_has_never_written_is_beyond_it() -> None:
+    (row,) = forecast_rows(habits(0.0), taught(1.0))
+    assert row["forecast"] == 0.0
+
+
+def test_without_named_ways_there_is_no_forecast() -> None:
+    own, traces = habits(0.5), taught(0.5)
+    unnamed = replace(own, style_A=["other"] * 400), replace(traces, style_A=["other"] * 200)
+    assert forecast_rows(*unnamed) == []
+
+
+# Two tokenizers, and a run that was stopped
+
+
+def test_two_tokenizers_are_diagnosed_by_text_and_by_spans(tiny_pair: Any, tiny_other: str, tmp_path: Path) -> None:
+    run = diagnose(config(tiny_pair, student=tiny_other, problems=8), tmp_path / "run")
+    findings = {(row["task"], row["name"]): row for row in run.result["findings"]}
+    for task in ("math", "instruct"):
+        for name in ("tail_noise", "signal_sparsity", "sequence_myopia"):
+            told = findings[task, name]
+            assert not told["applicable"] and "different tokenizers" in told["cause"]
+        assert findings[task, "off_policy_instability"]["applicable"]
+        assert "spans" in findings[task, "off_policy_instability"]["cause"]
+        pilot = [row for row in run.result["pilot"] if row["task"] == task]
+        assert {(row["level"], row["direction"], row["policy"]) for row in pilot} == {
+            ("span", "reverse_kl", "on_policy"),
+            ("span", "forward_kl", "off_policy"),
+            *(("sequence", d, p) for d in ("forward_kl", "reverse_kl") for p in ("on_policy", "off_policy")),
+        }
+        assert [row["kept"] for row in run.result["prefix"] if row["task"] == task] == [0.0, 0.25, 0.5, 0.75]
+        assert sum(row["task"] == task for row in run.result["off_policy"]) == 15
+    assert run.result["tail"] == run.result["scatter"] == run.result["myopia"] == []
+    measures = {row["measure"] for row in read_json(run.path / BY_PROMPT)}
+    assert "sequence_reverse_kl" in measures and "token_reverse_kl_on_policy" not in measures
+
+
+@pytest.mark.parametrize("batches_done", [0, 1, 2, 4, 7, 12])
+def test_a_stopped_diagnosis_goes_on_at_the_batch_where_it_was(
+    tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches_done: int
+) -> None:
+    """Stopped while a batch is kept, gone on with, and equal to an unbroken run; no batch is done twice."""
+    from distillknob.journal import Journal
+
+    values = config(tiny_pair, tasks=["math", "qa"], gradient_problems=2)
+    whole = diagnose(values, tmp_path / "whole")
+    kept, keep = [0], Journal.keep
+
+    def stops(self: Journal, rows: list[Any], gave: Any) -> None:
+        if kept[0] == batches_done:
+            raise KeyboardInterrupt
+        kept[0] += 1
+        keep(self, rows, gave)
+
+    monkeypatch.setattr(Journal, "keep", stops)
+    with pytest.raises(KeyboardInterrupt):
+        diagnose(values, tmp_path / "stopped")
+    files = sorted((tmp_path / "stopped" / "unfinished").rglob("*.pt"))
+    assert len(files) == batches_done
+    then = {file: file.stat().st_mtime_ns for file in files}
+
+    def goes_on(self: Journal, rows: list[Any], gave: Any) -> None:
+        kept[0] += 1
+        keep(self, rows, gave)
+        assert all(file.stat().st_mtime_ns == time for file, time in then.items())
+
+    monkeypatch.setattr(Journal, "keep", goes_on)
+    with pytest.raises(BadInputError, match="--resume"):
+        diagnose(values, tmp_path / "stopped")
+    resumed = diagnose(values, tmp_path / "stopped", resume=True)
+    assert resumed.result == whole.result
+    assert (resumed.path / BY_PROMPT).read_bytes() == (whole.path / BY_PROMPT).read_bytes()
+    assert not resumed.unfinished.exists() and verify_manifest(resumed.path) == []
+    assert [row["task"] for row in resumed.metrics()] == ["math", "qa"]
+    # on-policy and off-policy scores, candidates, three samplings, two prompts' gradients: eight a task
+    assert kept[0] == 16
+
+
+def test_a_journal_of_another_version_is_refused(tmp_path: Path) -> None:
+    from distillknob.journal import Journal
+
+    Journal(tmp_path).part("a").keep([1, 2], torch.ones(2))
+    again = Journal(tmp_path).part("a")
+    with pytest.raises(BadInputError, match="another batch"):
+        again.take([1, 3])
+    assert torch.equal(again.take([1, 2]), torch.ones(2)) and again.take([3]) is None
+    assert Journal().take([1]) is None
+
+
+def test_sketched_gradients_keep_their_inner_products() -> None:
+    from distillknob.gradients import SKETCH, _products, _sketched
+
+    short = [noise(1000, seed=seed) for seed in range(3)]
+    assert torch.equal(_sketched(short), torch.stack(short))
+    base = noise(5 * SKETCH + 17)
+    long = [base, base + noise(len(base), seed=2), noise(len(base), seed=3)]
+    exact, sketched = _products(long), _products(list(_sketched(long)))
+    size = exact.diagonal().sqrt()
+    assert ((exact - sketched).abs() <= 5 * (2 / SKETCH) ** 0.5 * size[:, None] * size).all()
+    assert not torch.equal(exact, sketched)
+
+
+def test_what_training_on_the_top_k_leaves_out_is_told() -> None:
+    teacher, student = noise(PROMPTS * TOKENS, VOCABULARY, seed=2), noise(PROMPTS * TOKENS, VOCABULARY, seed=3)
+    rows = tail_rows(sampled(teacher, student))
+    assert [row["left_out"] for row in rows] == sorted((row["left_out"] for row in rows), reverse=True)
+    assert rows[-1]["left_out"] == 0.0
+    for row in rows:
+        kept = divergence(student, teacher, "forward_kl", top_k=row["k"])
+        missing = (divergence(student, teacher, "forward_kl") - kept).double().mean()
+        assert row["left_out"] == pytest.approx(float(missing), abs=1e-6)
+        assert row["left_out_interval"][0] <= row["left_out"] <= row["left_out_interval"][1]

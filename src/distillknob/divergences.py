@@ -231,6 +231,9 @@ class TokenStats:
     reverse_parts_topk: Tensor  # [..., K]
     teacher_mass_topk: Tensor  # [..., K] the teacher's probability of its top-k tokens
     student_mass_topk: Tensor  # [..., K] the student's probability of the same tokens
+    forward_gap_topk: (
+        Tensor  # [..., K] what `divergence(..., "forward_kl", top_k=k)` leaves out of KL(p‖q), as topk_gap
+    )
 
     @property
     def forward_kl_topk(self) -> Tensor:
@@ -264,21 +267,21 @@ def token_stats(
         _stats_rows(student_NV[block].to(dtype), teacher_NV[block].to(dtype), spec, ks)
         for block in row_blocks(len(student_NV), vocabulary, student.device)
     ]
-    scalars_N4, topk_N4K = (
+    scalars_N4, topk_N5K = (
         (torch.cat(parts) for parts in zip(*rows, strict=True))
         if rows
         else (
             student.new_zeros((0, 4), dtype=dtype),
-            student.new_zeros((0, 4, len(ks)), dtype=dtype),
+            student.new_zeros((0, 5, len(ks)), dtype=dtype),
         )
     )
     forward, reverse, teacher_entropy, student_entropy = (s.reshape(lead) for s in scalars_N4.unbind(1))
-    parts = [t.reshape(*lead, len(ks)) for t in topk_N4K.unbind(1)]
+    parts = [t.reshape(*lead, len(ks)) for t in topk_N5K.unbind(1)]
     return TokenStats(forward, reverse, teacher_entropy, student_entropy, tuple(ks), *parts)
 
 
 def _stats_rows(x_NV: Tensor, y_NV: Tensor, spec: Spec, ks: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """One block of `token_stats`: the four scalars [N, 4] and the four accumulated quantities [N, 4, K]."""
+    """One block of `token_stats`: the four scalars [N, 4], the four accumulated quantities and the gap [N, 5, K]."""
     pair = compare(x_NV, y_NV, spec)
     forward, reverse = excess(pair.p, pair.d, pair.q), excess(pair.q, -pair.d, pair.p)
     if pair.student_lacks is not None and pair.teacher_lacks is not None:
@@ -289,14 +292,27 @@ def _stats_rows(x_NV: Tensor, y_NV: Tensor, spec: Spec, ks: Sequence[int]) -> tu
     whole = [t.sum(-1) for t in terms]
     vocabulary = x_NV.shape[1]
     largest = max((k for k in ks if k < vocabulary), default=0)
-    topk_N4K = torch.stack(whole, 1).unsqueeze(-1).repeat(1, 1, len(ks))
+    topk_N5K = torch.stack([*whole, torch.zeros_like(whole[0])], 1).unsqueeze(-1).repeat(1, 1, len(ks))
     if largest:
         ids = y_NV.topk(largest, dim=-1).indices
-        running = torch.stack([t.gather(-1, ids).cumsum(-1, dtype=torch.float64) for t in terms], 1)
+        top_N4K = torch.stack([t.gather(-1, ids) for t in terms], 1).double()
+        running = top_N4K.cumsum(-1)
+        # Tails are summed from their far end: as the whole less the top they would be nothing but rounding.
+        beyond_N3 = torch.stack([t.scatter_(-1, ids, 0.0).sum(-1) for t in (forward, pair.p, pair.q)], 1).double()
+        tails = top_N4K[:, [0, 2, 3]].flip(-1).cumsum(-1).flip(-1) + beyond_N3.unsqueeze(-1)
+        tails = torch.cat([tails, beyond_N3.unsqueeze(-1)], -1)  # [..., k]: what lies outside of the top k
         for column, k in enumerate(ks):
             if k < vocabulary:
-                topk_N4K[:, :, column] = running[:, :, k - 1]
-    return torch.stack([*whole[:2], *entropies], 1), topk_N4K
+                topk_N5K[:, :4, column] = running[:, :, k - 1].to(topk_N5K.dtype)
+                topk_N5K[:, 4, column] = _gap(*tails[:, :, k].unbind(1)).to(topk_N5K.dtype)
+    return torch.stack([*whole[:2], *entropies], 1), topk_N5K
+
+
+def _gap(terms_N: Tensor, tail_p_N: Tensor, tail_q_N: Tensor) -> Tensor:
+    """The tail's terms of the forward KL less the term of the bucket that stands for it, ≥ 0 (log-sum inequality)."""
+    bucket_N = torch.xlogy(tail_p_N, tail_p_N) - torch.xlogy(tail_p_N, tail_q_N) - tail_p_N + tail_q_N
+    gap_N = terms_N - bucket_N.clamp_min(0)
+    return torch.where(gap_N.isnan() & terms_N.isposinf(), math.inf, gap_N).clamp_min(0)
 
 
 def _entropy(logits_NV: Tensor, probs_NV: Tensor, spec: Spec) -> Tensor:

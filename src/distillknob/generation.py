@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from distillknob.errors import BadInputError
+from distillknob.journal import Journal
 from distillknob.models import LanguageModel, eos_ids, prompt_ids
 from distillknob.progress import progress
 
@@ -92,7 +93,7 @@ class SeededSampler(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).scatter_(1, token_B1, 0.0)
 
 
-def _processors(sampling: Sampling, device: torch.device) -> LogitsProcessorList:
+def _processors(sampling: Sampling, sampler: SeededSampler) -> LogitsProcessorList:
     processors = LogitsProcessorList()
     if sampling.temperature != 1.0:
         processors.append(TemperatureLogitsWarper(sampling.temperature))
@@ -100,7 +101,7 @@ def _processors(sampling: Sampling, device: torch.device) -> LogitsProcessorList
         processors.append(TopKLogitsWarper(sampling.top_k))
     if sampling.top_p < 1.0:
         processors.append(TopPLogitsWarper(sampling.top_p))
-    processors.append(SeededSampler(sampling.seed, device))
+    processors.append(sampler)
     return processors
 
 
@@ -123,12 +124,14 @@ def generate(
     sampling: Sampling | None = None,
     *,
     begun: Sequence[Sequence[int]] | None = None,
+    journal: Journal | None = None,
     description: str = "generate",
 ) -> Samples:
     """Sample `n` completions for each prompt (chat messages). Reproducible for the same prompts and `sampling`.
 
     `begun[i]`, token ids of this model's tokenizer, is how the answers to prompt i begin: the model goes on from there
-    for at most `max_new_tokens`, and the samples hold the whole answer. Raises BadInputError where there is nothing to
+    for at most `max_new_tokens`, and the samples hold the whole answer. Batches that `journal` holds are not drawn
+    again, and those drawn are kept in it. Raises BadInputError where there is nothing to
     do, `begun` and the prompts differ in number, or the prompts are longer than the model's context allows.
     """
     model: Any = language_model.model
@@ -154,12 +157,21 @@ def generate(
         eos_token_id=ends,
         pad_token_id=tokenizer.pad_token_id,
     )
-    processors = _processors(sampling, model.device)
+    sampler = SeededSampler(sampling.seed, model.device)
+    processors = _processors(sampling, sampler)
+    journal = journal or Journal()
     rows = sorted(((i, j) for i in range(len(ids)) for j in range(n)), key=lambda row: len(ids[row[0]]))
     found: dict[tuple[int, int], Sample] = {}
     with progress(description, len(rows), unit="sample") as bar:
         for start in range(0, len(rows), sampling.batch_size):
             batch = rows[start : start + sampling.batch_size]
+            named = [list(row) for row in batch]
+            kept = journal.take(named)
+            if kept is not None:
+                found |= {row: Sample(*sample) for row, sample in zip(batch, kept["samples"], strict=True)}
+                sampler.generator.set_state(kept["generator"])
+                bar.update(len(batch))
+                continue
             padded = tokenizer.pad({"input_ids": [ids[i] for i, _ in batch]}, return_tensors="pt", padding_side="left")
             padded = padded.to(model.device)
             with _own_settings(model, config):
@@ -171,9 +183,11 @@ def generate(
                 )
             for row, new in zip(batch, output[:, padded["input_ids"].size(1) :].tolist(), strict=True):
                 length = next((t + 1 for t, token in enumerate(new) if token in ends), None)
-                kept = starts[row[0]] + new[:length]
-                text = str(tokenizer.decode(kept, skip_special_tokens=True))
-                found[row] = Sample(text, kept, finished=length is not None)
+                ids_kept = starts[row[0]] + new[:length]
+                text = str(tokenizer.decode(ids_kept, skip_special_tokens=True))
+                found[row] = Sample(text, ids_kept, finished=length is not None)
+            drawn = [(found[row].text, found[row].token_ids, found[row].finished) for row in batch]
+            journal.keep(named, {"samples": drawn, "generator": sampler.generator.get_state()})
             bar.update(len(batch))
     completions = [[found[i, j] for j in range(n)] for i in range(len(ids))]
     return Samples([list(prompt) for prompt in prompts], completions)

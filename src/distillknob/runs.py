@@ -34,6 +34,7 @@ from distillknob.files import PARTIAL, atomic_write, disk_errors, json_bytes, pl
 
 CONFIG, ENVIRONMENT, METRICS = "config.yaml", "environment.json", "metrics.jsonl"
 SAMPLES, RESULT, MANIFEST = "samples.jsonl", "result.json", "manifest.json"
+UNFINISHED = "unfinished"
 
 
 class Run:
@@ -161,11 +162,17 @@ class Run:
         """Write `samples.jsonl`, one object a row."""
         self._write(SAMPLES, b"".join(json_bytes(row) + b"\n" for row in rows))
 
+    @property
+    def unfinished(self) -> Path:
+        """The folder for what a resumed run goes on from. It is deleted when the run is finished."""
+        return self._path / UNFINISHED
+
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write `result.json`, then the manifest: from here on the run is complete and nothing more can be written."""
         if not self._writes:
             return
         self.write_json(RESULT, result)
+        shutil.rmtree(self.unfinished, ignore_errors=True)
         self._close_metrics()
         inputs = read_json(self._path / ENVIRONMENT)["inputs"]
         manifest = {"stage": self._stage, "inputs": inputs, "files": _hashes(self._path)}

@@ -1,11 +1,12 @@
 """Log-probabilities of text under any model and any tokenizer, batched by length.
 
 Texts are answers to chat prompts: each model sees the prompt through its own chat template and the answer through its
-own tokenizer. Memory is bounded by `batch_tokens`: rows of one batch times their padded length.
+own tokenizer. Memory is bounded: a batch holds `batch_tokens` padded tokens, of whose logits a block exists at a time.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -14,6 +15,8 @@ import torch
 
 from distillknob.divergences import token_stats
 from distillknob.errors import BadInputError
+from distillknob.heads import Head, checked_head
+from distillknob.journal import Journal
 from distillknob.models import LanguageModel, prompt_ids
 from distillknob.progress import progress
 
@@ -63,10 +66,28 @@ def batches(
         start = end
 
 
+def _position_ids(batch: Batch) -> torch.Tensor:
+    return (batch.attention_mask_BT.cumsum(-1) - 1).clamp(min=0)
+
+
+def answer_hidden(language_model: LanguageModel, batch: Batch) -> torch.Tensor:
+    """The last hidden states from which the answers' tokens are predicted, [N, H], a row a token (no padding)."""
+    body = language_model.model.get_decoder()
+    hidden_BTH = body(
+        input_ids=batch.input_ids_BT,
+        attention_mask=batch.attention_mask_BT,
+        position_ids=_position_ids(batch),
+        use_cache=False,
+    ).last_hidden_state
+    width = batch.answer_ids_BA.size(1)
+    rows_NH: torch.Tensor = hidden_BTH[:, -(width + 1) : -1][batch.answer_mask_BA]
+    return rows_NH
+
+
 def answer_logits(language_model: LanguageModel, batch: Batch) -> torch.Tensor:
     """Next-token logits at every answer position of a batch, [B, A, V], as the model itself computes them."""
     width = batch.answer_ids_BA.size(1)
-    position_ids = (batch.attention_mask_BT.cumsum(-1) - 1).clamp(min=0)
+    position_ids = _position_ids(batch)
     logits = language_model.model(
         input_ids=batch.input_ids_BT,
         attention_mask=batch.attention_mask_BT,
@@ -84,25 +105,38 @@ def token_logprobs(
     answers_ids: Sequence[Sequence[int]],
     *,
     batch_tokens: int = 32_768,
+    journal: Journal | None = None,
     description: str = "score",
 ) -> list[torch.Tensor]:
     """Log-probability in nats of each token of each answer (token ids of this model's tokenizer), a float32 CPU tensor
     [length] an answer. Raises BadInputError where prompts and answers differ in number."""
+    journal = journal or Journal()
     if len(prompts) != len(answers_ids):
         raise BadInputError(f"{len(prompts)} prompts but {len(answers_ids)} answers: give one prompt an answer")
     model, tokenizer = language_model
     found: list[torch.Tensor] = [torch.zeros(0)] * len(prompts)
+    head = checked_head(model) if any(answers_ids) else None
     with progress(description, len(prompts), unit="text") as bar:
         for batch in batches(prompt_ids(tokenizer, prompts), answers_ids, model.device, batch_tokens):
-            if batch.answer_ids_BA.size(1) == 0:
+            if head is None or batch.answer_ids_BA.size(1) == 0:
                 continue
-            logits_BAV = answer_logits(language_model, batch).float()
-            chosen = logits_BAV.gather(-1, batch.answer_ids_BA[..., None])[..., 0]
-            logprobs_BA = (chosen - logits_BAV.logsumexp(-1)).cpu()
-            for r, i in enumerate(batch.rows):
-                found[i] = logprobs_BA[r, batch.answer_mask_BA[r].cpu()]
+            pieces = journal.take(batch.rows)
+            if pieces is None:
+                hidden_NH, token_N = answer_hidden(language_model, batch), batch.answer_ids_BA[batch.answer_mask_BA]
+                blocks = [
+                    _chosen(head.logits(hidden_NH[block]), token_N[block]).cpu() for block in head.blocks(len(token_N))
+                ]
+                pieces = torch.cat(blocks).split(batch.answer_mask_BA.sum(1).tolist())
+                journal.keep(batch.rows, [piece.clone() for piece in pieces])
+            for i, piece in zip(batch.rows, pieces, strict=True):
+                found[i] = piece.float()
             bar.update(len(batch.rows))
     return found
+
+
+def _chosen(logits_NV: torch.Tensor, token_N: torch.Tensor) -> torch.Tensor:
+    """log softmax(logits)[token], [N]."""
+    return logits_NV.gather(-1, token_N[:, None])[:, 0] - logits_NV.logsumexp(-1)
 
 
 def answer_ids(language_model: LanguageModel, texts: Sequence[str], finished: Sequence[bool]) -> list[list[int]]:
@@ -137,7 +171,8 @@ class ScoredPair:
     """A teacher and a student on the same tokens: one row a token, in the order of the answers.
 
     Divergences in nats. `*_by_k[:, j]` is the part of the divergence that the teacher's `ks[j]` likeliest tokens carry,
-    in the non-negative form of `divergences.TokenStats`.
+    in the non-negative form of `divergences.TokenStats`, `gap_by_k[:, j]` what the forward KL over these tokens and one
+    bucket for all others leaves out.
     """
 
     answer_N: torch.Tensor  # which answer the token belongs to
@@ -150,6 +185,7 @@ class ScoredPair:
     student_logprob_N: torch.Tensor
     forward_kl_by_k_NK: torch.Tensor
     reverse_kl_by_k_NK: torch.Tensor
+    gap_by_k_NK: torch.Tensor
     ks: tuple[int, ...]
 
 
@@ -162,6 +198,7 @@ def score_pair(
     ks: Sequence[int],
     *,
     batch_tokens: int = 16_384,
+    journal: Journal | None = None,
     description: str = "score pair",
 ) -> ScoredPair:
     """Divergences between a teacher and a student that share a tokenizer, at every token of the answers.
@@ -171,42 +208,122 @@ def score_pair(
     if teacher.tokenizer.get_vocab() != student.tokenizer.get_vocab():
         raise BadInputError(
             f"{teacher.model.name_or_path!r} and {student.model.name_or_path!r} have different tokenizers: token-level "
-            "divergences need one vocabulary. Sequence-level figures don't: use sequence_logprob"
+            "divergences need one vocabulary. Sequence-level figures don't: use sequence_logprob or score_spans"
         )
-    ks = sorted(set(ks))
+    ks, journal = sorted(set(ks)), journal or Journal()
+    heads = [checked_head(side.model) for side in (teacher, student)]
     pieces: list[tuple[torch.Tensor, ...]] = []
     with progress(description, len(prompts), unit="text") as bar:
         # One chat template for both sides: the teacher's. They share the vocabulary, so the tokens mean the same.
         rows = batches(prompt_ids(teacher.tokenizer, prompts), answers_ids, teacher.model.device, batch_tokens)
         for batch in rows:
-            mask = batch.answer_mask_BA
-            teacher_NV = answer_logits(teacher, batch)[mask].float()
-            student_NV = answer_logits(student, batch).to(teacher_NV.device)[mask].float()
-            token_N = batch.answer_ids_BA[mask]
-            width = min(teacher_NV.size(-1), student_NV.size(-1))
-            stats = token_stats(student_NV, teacher_NV, [min(k, width) for k in ks])
-            answer_N = torch.tensor(batch.rows, device=mask.device)[:, None].expand_as(mask)[mask]
-            chosen = [
-                (logits.gather(-1, token_N[:, None])[:, 0] - logits.logsumexp(-1))
-                for logits in (teacher_NV, student_NV)
-            ]
-            pieces.append(
-                tuple(
-                    t.cpu()
-                    for t in (
-                        answer_N,
-                        token_N,
-                        stats.forward_kl,
-                        stats.reverse_kl,
-                        stats.teacher_entropy,
-                        stats.student_entropy,
-                        *chosen,
-                        stats.forward_parts_topk,
-                        stats.reverse_parts_topk,
-                    )
-                )
-            )
+            columns = journal.take(batch.rows)
+            if columns is None:
+                columns = _scored_batch(teacher, student, heads, batch, ks)
+                journal.keep(batch.rows, columns)
+            pieces.append(tuple(columns))
             bar.update(len(batch.rows))
     joined = [torch.cat(column) for column in zip(*pieces, strict=True)]
     order = torch.argsort(joined[0], stable=True)
     return ScoredPair(*(column[order] for column in joined), tuple(ks))  # type: ignore[call-arg, arg-type]
+
+
+def _scored_batch(
+    teacher: LanguageModel, student: LanguageModel, heads: Sequence[Head], batch: Batch, ks: Sequence[int]
+) -> list[torch.Tensor]:
+    """The columns of `ScoredPair` for the tokens of one batch, on the CPU."""
+    mask = batch.answer_mask_BA
+    token_N = batch.answer_ids_BA[mask]
+    hidden = [answer_hidden(side, batch) for side in (teacher, student)]
+    width = min(len(head.weight_VH) for head in heads)
+    found: list[list[torch.Tensor]] = []
+    for block in heads[0].blocks(len(token_N)):
+        teacher_NV = heads[0].logits(hidden[0][block])
+        student_NV = heads[1].logits(hidden[1][block]).to(teacher_NV.device)
+        stats = token_stats(student_NV, teacher_NV, [min(k, width) for k in ks])
+        columns = (
+            token_N[block],
+            stats.forward_kl,
+            stats.reverse_kl,
+            stats.teacher_entropy,
+            stats.student_entropy,
+            _chosen(teacher_NV, token_N[block]),
+            _chosen(student_NV, token_N[block]),
+            stats.forward_parts_topk,
+            stats.reverse_parts_topk,
+            stats.forward_gap_topk,
+        )
+        found.append([column.cpu() for column in columns])
+    answer_N = torch.tensor(batch.rows)[:, None].expand_as(mask)[mask.cpu()]
+    return [answer_N, *(torch.cat(column) for column in zip(*found, strict=True))]
+
+
+@dataclass(frozen=True)
+class ScoredSpans:
+    """A teacher and a student on the same texts, cut where a token ends in both tokenizers: one row a span. The spans'
+    log-probabilities (nats) are sums over each tokenizer's own tokens; a finished answer's last span is its end."""
+
+    answer_N: torch.Tensor
+    teacher_logprob_N: torch.Tensor
+    student_logprob_N: torch.Tensor
+
+
+def score_spans(
+    teacher: LanguageModel,
+    student: LanguageModel,
+    prompts: Sequence[Prompt],
+    texts: Sequence[str],
+    finished: Sequence[bool],
+    *,
+    journal: Journal | None = None,
+    description: str = "score spans",
+) -> ScoredSpans:
+    """Log-probabilities of the spans of each answer under two models whose tokenizers may differ.
+
+    Raises BadInputError for a tokenizer that can't say where its tokens lie in the text (a slow one).
+    """
+    journal = journal or Journal()
+    sides = []
+    for side, name in ((teacher, "teacher"), (student, "student")):
+        ids = answer_ids(side, texts, finished)
+        part = journal.part(name)
+        logprobs = token_logprobs(side, prompts, ids, journal=part, description=f"{description} {name}")
+        ends = _token_ends(side, texts, finished)
+        sides.append([_at_ends(e, row) for e, row in zip(ends, logprobs, strict=True)])
+    answer, pieces = [], []
+    for i, (taught, studied) in enumerate(zip(*sides, strict=True)):
+        shared = sorted(taught.keys() & studied.keys())
+        for before, end in zip([None, *shared], shared, strict=False):
+            answer.append(i)
+            pieces.append([side[end] - (0.0 if before is None else side[before]) for side in (taught, studied)])
+    found = torch.tensor(pieces, dtype=torch.float64).reshape(-1, 2)
+    return ScoredSpans(torch.tensor(answer, dtype=torch.long), found[:, 0], found[:, 1])
+
+
+def _token_ends(
+    language_model: LanguageModel, texts: Sequence[str], finished: Sequence[bool]
+) -> list[list[int | None]]:
+    """Where each token of an answer ends in its text, in characters; None inside of a character that takes several
+    tokens. The last token always ends with the text, the eos one place after it."""
+    tokenizer = language_model.tokenizer
+    if not tokenizer.is_fast:
+        raise BadInputError(
+            f"{language_model.model.name_or_path!r} has a slow tokenizer, which can't say where its tokens lie in a "
+            "text: save it as a fast one (tokenizer.json), or use two models with one tokenizer"
+        )
+    if not texts:
+        return []
+    offsets = tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    found = []
+    for text, spans, done in zip(texts, offsets, finished, strict=True):
+        ends: list[int | None] = [
+            end if following >= end else None for (_, end), (following, _) in itertools.pairwise(spans)
+        ]
+        found.append([*ends, *([len(text)] if spans else []), *([len(text) + 1] if done else [])])
+    return found
+
+
+def _at_ends(ends: Sequence[int | None], logprobs: torch.Tensor) -> dict[int, float]:
+    """The text's log-probability up to each place where a token ends."""
+    summed = logprobs.double().cumsum(0).tolist()
+    return {end: value for end, value in zip(ends, summed, strict=True) if end is not None}

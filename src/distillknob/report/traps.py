@@ -12,6 +12,7 @@ from distillknob.report.estimates import (
     quadrant_table,
 )
 from distillknob.report.findings import by_severity, finding_card, findings_sentence
+from distillknob.report.gap import forecast_table, prefix_sentence, prefix_table, style_sentence, style_table
 from distillknob.report.markup import (
     MISSING,
     Child,
@@ -60,14 +61,23 @@ def traps_section(source: Source) -> Section:
     pilot, scatter, tail = rows(result.get("pilot")), rows(result.get("scatter")), rows(result.get("tail"))
     off_policy, myopia = rows(result.get("off_policy")), rows(result.get("myopia"))
     quadrant = quadrant_table(rows(result.get("quadrant")))
-    findings = rows(result.get("findings"))
+    style, prefix, findings = (rows(result.get(name)) for name in ("style", "prefix", "findings"))
     body = [
         _part("Pilot: which divergence, on whose text", pilot_sentence(pilot), pilot_table(pilot)),
         _part("Where the token KL comes from", scatter_sentence(scatter), scatter_figure(scatter)),
         _part("How much of it lies in the tail", tail_sentence(tail), tail_figure(tail)),
+        _part("What training on the top K leaves out", None, left_out_table(tail)),
         _part("Which tokens carry it", None, quadrant),
         _part("What off-policy estimates are worth", off_policy_sentence(off_policy), off_policy_table(off_policy)),
         _part("What the sampled token sees", myopia_sentence(myopia), myopia_table(myopia)),
+        _part("Ways of writing", style_sentence(style), style_table(style)),
+        _part("The teacher on the student's beginnings", prefix_sentence(prefix), prefix_table(prefix)),
+        _part(
+            "A forecast without training",
+            "What the student would score if it kept what it can do in each way of writing and took over the teacher's "
+            "habits: the share of a distillation's gain that needs no learning.",
+            forecast_table(rows(result.get("forecast"))),
+        ),
         _part("Findings", None, tag("div", [finding_card(row) for row in by_severity(findings)], class_="cards"))
         if findings
         else None,
@@ -87,7 +97,7 @@ def pilot_table(pilot: Sequence[Row]) -> Html | None:
         return None
     tasks = distinct(pilot, "task")
     body: list[list[Child]] = []
-    for level in distinct(pilot, "level", ("token", "sequence")):
+    for level in distinct(pilot, "level", ("token", "span", "sequence")):
         for direction in distinct(where(pilot, level=level), "direction"):
             for policy in distinct(where(pilot, level=level, direction=direction), "policy"):
                 own = where(pilot, level=level, direction=direction, policy=policy)
@@ -186,3 +196,28 @@ def tail_sentence(tail: Sequence[Row]) -> str:
         if number(row.get("k")) == smallest
     ]
     return f"Of the token KL, the teacher's top {count(smallest)} carries {listed(told)}."
+
+
+def left_out_table(tail: Sequence[Row]) -> Html | None:
+    """One row a K, one column a task: the part of the forward KL that the top K and one bucket for the rest miss."""
+    known = [row for row in tail if number(row.get("left_out")) is not None]
+    if not known:
+        return None
+    tasks = distinct(known, "task")
+    body: list[list[Child]] = []
+    for k in sorted({value for row in known if (value := number(row.get("k"))) is not None}):
+        own = [find(known, task=task, k=k) or {} for task in tasks]
+        body.append(
+            [count(k), *(with_range(_exactly(row.get("left_out")), _pair(row.get("left_out_interval"))) for row in own)]
+        )
+    return table(["K, nats a token left out", *tasks], body, class_="named")
+
+
+def _exactly(value: object) -> str:
+    given = number(value)
+    return MISSING if given is None else f"{given:.2g}"
+
+
+def _pair(interval: object) -> str:
+    pair = bounds(interval)
+    return "" if pair is None else f"[{pair[0]:.2g}, {pair[1]:.2g}]"

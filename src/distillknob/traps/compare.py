@@ -18,7 +18,7 @@ from distillknob.errors import BadInputError
 from distillknob.files import read_json
 from distillknob.runs import Run, load_run
 from distillknob.stats import paired_difference
-from distillknob.traps.scored import Candidates, Continuations, PolicySample, StyledAnswers
+from distillknob.traps.scored import Candidates, Continuations, PolicySample, ScoredText, StyledAnswers
 from distillknob.traps.tail_noise import HEAD
 from distillknob.traps.teacher_gap import HALF, preference_by_prompt, score_by_prompt, student_cost
 
@@ -27,24 +27,22 @@ SAME = ("student", "tasks", "problems", "samples", "candidates", "max_new_tokens
 
 
 def values_by_prompt(
-    on_policy: PolicySample,
-    off_policy: PolicySample,
+    on_policy: ScoredText,
+    off_policy: ScoredText,
     candidates: Candidates,
     styled: StyledAnswers,
     continuations: Continuations,
 ) -> list[dict[str, Any]]:
     """Measures of one task: `measure`, `unit`, and for each problem that has one its number and value."""
-    at = max((j for j, k in enumerate(off_policy.ks) if k <= HEAD), default=0)
-    beyond_N = off_policy.forward_kl_N - off_policy.forward_kl_by_k_NK[:, at]
     cost_A = student_cost(styled)[styled.right_A]
     log_ratio_A = on_policy.per_answer(on_policy.student_logprob_N - on_policy.teacher_logprob_N)
-    nats = "nats/token"
+    by_token = (
+        _by_token(on_policy, off_policy)
+        if isinstance(on_policy, PolicySample) and isinstance(off_policy, PolicySample)
+        else []
+    )
     found = [
-        ("token_reverse_kl_on_policy", nats, _means(on_policy.prompt_N, on_policy.reverse_kl_N)),
-        ("token_forward_kl_on_policy", nats, _means(on_policy.prompt_N, on_policy.forward_kl_N)),
-        ("token_reverse_kl_off_policy", nats, _means(off_policy.prompt_N, off_policy.reverse_kl_N)),
-        ("token_forward_kl_off_policy", nats, _means(off_policy.prompt_N, off_policy.forward_kl_N)),
-        (f"forward_kl_beyond_top_{off_policy.ks[at]}", nats, _means(off_policy.prompt_N, beyond_N)),
+        *by_token,
         ("sequence_reverse_kl", "nats/answer", _means(on_policy.prompt_A, log_ratio_A)),
         ("wrong_trace_preference", "share", preference_by_prompt(candidates, "sum")),
         ("wrong_trace_preference_per_token", "share", preference_by_prompt(candidates, "mean")),
@@ -55,6 +53,22 @@ def values_by_prompt(
     return [
         {"task": on_policy.task, "measure": measure, "unit": unit, "prompt": prompts, "value": values}
         for measure, unit, (prompts, values) in found
+    ]
+
+
+def _by_token(
+    on_policy: PolicySample, off_policy: PolicySample
+) -> list[tuple[str, str, tuple[list[int], list[float]]]]:
+    """The measures that need one vocabulary."""
+    at = max((j for j, k in enumerate(off_policy.ks) if k <= HEAD), default=0)
+    beyond_N = off_policy.forward_kl_N - off_policy.forward_kl_by_k_NK[:, at]
+    nats = "nats/token"
+    return [
+        ("token_reverse_kl_on_policy", nats, _means(on_policy.prompt_N, on_policy.reverse_kl_N)),
+        ("token_forward_kl_on_policy", nats, _means(on_policy.prompt_N, on_policy.forward_kl_N)),
+        ("token_reverse_kl_off_policy", nats, _means(off_policy.prompt_N, off_policy.reverse_kl_N)),
+        ("token_forward_kl_off_policy", nats, _means(off_policy.prompt_N, off_policy.forward_kl_N)),
+        (f"forward_kl_beyond_top_{off_policy.ks[at]}", nats, _means(off_policy.prompt_N, beyond_N)),
     ]
 
 

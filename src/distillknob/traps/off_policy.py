@@ -23,13 +23,13 @@ import torch
 from distillknob.estimators import ESTIMATORS, sequence_kl
 from distillknob.stats import Interval, interval, share_interval
 from distillknob.traps.finding import Finding, graded_below, not_applicable, share_plot
-from distillknob.traps.scored import PolicySample
+from distillknob.traps.scored import ScoredText
 
 CLIP = 10.0
 WEIGHTINGS = ("plain", "clipped", "self_normalised", "per_decision", "control_variate")
 
 
-def off_policy_rows(off: PolicySample, on: PolicySample) -> list[dict[str, Any]]:
+def off_policy_rows(off: ScoredText, on: ScoredText) -> list[dict[str, Any]]:
     """Every weighting and estimator of the sequence-level reverse KL from the teacher's samples `off`, beside the
     on-policy value (k1 on the student's samples `on`): value, interval by prompt, bias, standard deviation of one
     answer's contribution. Nats a sequence."""
@@ -56,7 +56,7 @@ def off_policy_rows(off: PolicySample, on: PolicySample) -> list[dict[str, Any]]
     return rows
 
 
-def weighted_terms(off: PolicySample, weighting: str, estimator: str) -> torch.Tensor:
+def weighted_terms(off: ScoredText, weighting: str, estimator: str) -> torch.Tensor:
     """Contributions [A] of the answers, whose mean is the estimate (linearised where it is a ratio of means)."""
     if weighting == "per_decision":
         log_weight_AT = _token_log_weight(off)
@@ -77,7 +77,7 @@ def weighted_terms(off: PolicySample, weighting: str, estimator: str) -> torch.T
     return plain_A
 
 
-def horizon_rows(off: PolicySample) -> list[dict[str, Any]]:
+def horizon_rows(off: ScoredText) -> list[dict[str, Any]]:
     """Share of the answers that is left, effective sample size over their number, after each number of tokens."""
     rows = []
     for tokens, log_weight_A in enumerate(_token_log_weight(off).cumsum(1).unbind(1), start=1):
@@ -99,7 +99,7 @@ def effective_share(log_weight_A: torch.Tensor, prompt_A: torch.Tensor) -> Inter
     return share_interval(share, influence_A.numpy(), prompt_A.numpy())
 
 
-def off_policy_instability(off: PolicySample) -> Finding:
+def off_policy_instability(off: ScoredText) -> Finding:
     """The share of the teacher's samples that is left when they are weighted to stand for the student's. Low below a
     half, medium below a fifth, high below a twentieth, each for the interval's upper end."""
     if len(off.prompt_A) < 2:
@@ -116,20 +116,22 @@ def off_policy_instability(off: PolicySample) -> Finding:
         n=share.n,
         severity=graded_below(share, 0.5, 0.2, 0.05),
         cause=(
-            f"the weights multiply over the tokens: of {len(log_weight_A)} answers, "
+            f"the weights multiply over the {off.piece}s: of {len(log_weight_A)} answers, "
             f"{share.mean * len(log_weight_A):.1f} are left, and the heaviest one carries {heaviest:.0%} of the weight"
         ),
         remedy="take the reverse KL on the student's own samples (method opd_rkl, or gkd with lmbda towards 1)",
-        plot=share_plot("effective share of the answers", "tokens", "effective share", horizon_rows(off), "tokens"),
+        plot=share_plot(
+            "effective share of the answers", f"{off.piece}s", "effective share", horizon_rows(off), "tokens"
+        ),
     )
 
 
-def _log_weight(sample: PolicySample) -> torch.Tensor:
+def _log_weight(sample: ScoredText) -> torch.Tensor:
     """log q(y) − log p(y) of each answer, [A]: the importance weight of a teacher's sample, and k1 of a student's."""
     return sample.per_answer(sample.student_logprob_N) - sample.per_answer(sample.teacher_logprob_N)
 
 
-def _token_log_weight(sample: PolicySample) -> torch.Tensor:
+def _token_log_weight(sample: ScoredText) -> torch.Tensor:
     """The same a token, [A, T]; 0 beyond an answer's end, where every estimator is 0 as well."""
     log_weight_AT, _ = sample.by_answer(sample.student_logprob_N.double() - sample.teacher_logprob_N.double())
     return log_weight_AT

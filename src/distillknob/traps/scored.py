@@ -21,47 +21,65 @@ class GradientSample:
 
 
 @dataclass(frozen=True)
-class PolicySample:
-    """Answers of one policy to one task, scored by teacher and student at every token.
+class ScoredText:
+    """Answers of one policy to one task, with the log-probability (nats) of each of their pieces under both models.
 
-    `prompt_A` numbers the prompt of each answer; the other fields ending in _N have one entry a token, `answer_N` its
-    answer. Divergences in nats; `*_by_k_NK` the part carried by the teacher's `ks[j]` likeliest tokens.
+    The pieces are tokens, or spans between places where a token ends in both tokenizers. `prompt_A` numbers the prompt
+    of each answer; fields ending in _N have one entry a piece, `answer_N` its answer.
     """
 
     task: str
     policy: str  # "on_policy": the student's own answers; "off_policy": the teacher's
     prompt_A: torch.Tensor
     answer_N: torch.Tensor
-    token_N: torch.Tensor
-    forward_kl_N: torch.Tensor
-    reverse_kl_N: torch.Tensor
     teacher_logprob_N: torch.Tensor
     student_logprob_N: torch.Tensor
-    student_entropy_N: torch.Tensor
-    forward_kl_by_k_NK: torch.Tensor
-    ks: tuple[int, ...]
+
+    @property
+    def piece(self) -> str:
+        """What the entries ending in _N are one of: `token` or `span`."""
+        return "span"
 
     @property
     def prompt_N(self) -> torch.Tensor:
-        """The prompt of each token."""
+        """The prompt of each piece."""
         return self.prompt_A[self.answer_N]
 
     @property
     def place_N(self) -> torch.Tensor:
-        """The place of each token in its answer, from 0."""
+        """The place of each piece in its answer, from 0."""
         lengths_A = torch.bincount(self.answer_N, minlength=len(self.prompt_A))
         return torch.arange(len(self.answer_N)) - (lengths_A.cumsum(0) - lengths_A)[self.answer_N]
 
     def per_answer(self, values_N: torch.Tensor) -> torch.Tensor:
-        """Sums over each answer's tokens, [A]."""
+        """Sums over each answer's pieces, [A]."""
         return torch.zeros(len(self.prompt_A), dtype=torch.float64).index_add_(0, self.answer_N, values_N.double())
 
     def by_answer(self, values_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Values [A, T] of each answer's tokens in their order, 0 beyond its end, and the mask [A, T] (bool)."""
+        """Values [A, T] of each answer's pieces in their order, 0 beyond its end, and the mask [A, T] (bool)."""
         lengths_A = torch.bincount(self.answer_N, minlength=len(self.prompt_A))
         found_AT = values_N.new_zeros((len(self.prompt_A), int(lengths_A.max()) if len(lengths_A) else 0))
         found_AT[self.answer_N, self.place_N] = values_N
         return found_AT, torch.arange(found_AT.size(1)) < lengths_A[:, None]
+
+
+@dataclass(frozen=True)
+class PolicySample(ScoredText):
+    """Answers whose tokens are the same to both models, with the divergences (nats) at each of them: `*_by_k_NK` is the
+    part that the teacher's `ks[j]` likeliest tokens carry, `gap_by_k_NK` what the forward KL over these and one bucket
+    for all others leaves out."""
+
+    token_N: torch.Tensor
+    forward_kl_N: torch.Tensor
+    reverse_kl_N: torch.Tensor
+    student_entropy_N: torch.Tensor
+    forward_kl_by_k_NK: torch.Tensor
+    gap_by_k_NK: torch.Tensor
+    ks: tuple[int, ...]
+
+    @property
+    def piece(self) -> str:
+        return "token"
 
 
 @dataclass(frozen=True)

@@ -12,19 +12,32 @@ from typing import Any
 
 import torch
 
-from distillknob.stats import Interval, share_interval
+from distillknob.stats import Interval, interval, share_interval
 from distillknob.traps.finding import Finding, graded, not_applicable, share_plot
 from distillknob.traps.scored import PolicySample
 
 HEAD = 5  # the K whose complement counts as tail in the finding
+SCATTERED = (1, 5, 50, 500)  # the K at which token types are told apart
 
 
 def tail_rows(sample: PolicySample) -> list[dict[str, Any]]:
-    """Share of the forward KL that the teacher's top-k tokens carry, for each k, with its interval by prompt."""
+    """For each k, with intervals by prompt: the share of the forward KL that the teacher's top-k tokens carry, and what
+    a loss over these and one bucket for all others leaves out (`left_out`, nats a token: the error of such a training,
+    exactly)."""
     rows = []
     for j, k in enumerate(sample.ks):
         part = share_of_kl(sample, sample.forward_kl_by_k_NK[:, j])
-        rows.append({"task": sample.task, "k": k, "share": part.mean, "interval": part.as_list()})
+        gap = interval(sample.gap_by_k_NK[:, j].numpy(), sample.prompt_N.numpy(), proportion=False)
+        rows.append(
+            {
+                "task": sample.task,
+                "k": k,
+                "share": part.mean,
+                "interval": part.as_list(),
+                "left_out": gap.mean,
+                "left_out_interval": [max(0.0, gap.low), gap.high],
+            }
+        )
     return rows
 
 
@@ -40,11 +53,14 @@ def share_of_kl(sample: PolicySample, part_N: torch.Tensor) -> Interval:
 
 
 def scatter_rows(sample: PolicySample, decode: Callable[[int], str], tokens: int = 150) -> list[dict[str, Any]]:
-    """For the most frequent token types and each k: frequency, and mean KL accumulated over the top-k tokens (nats)."""
+    """For the most frequent token types: frequency, and mean KL (nats) accumulated over the top-k tokens for the k of
+    `SCATTERED` and the largest."""
     types, place_N, count = torch.unique(sample.token_N, return_inverse=True, return_counts=True)
     kept = count.argsort(descending=True)[:tokens]
     rows = []
     for j, k in enumerate(sample.ks):
+        if k not in SCATTERED and k != sample.ks[-1]:
+            continue
         sums = torch.zeros(len(types), dtype=torch.float64)
         sums.index_add_(0, place_N, sample.forward_kl_by_k_NK[:, j].double())
         rows += [
@@ -69,7 +85,8 @@ def tail_noise(sample: PolicySample) -> Finding:
     rows = tail_rows(sample)
     at = max((j for j, k in enumerate(sample.ks) if k <= HEAD), default=0)
     share = share_of_kl(sample, sample.forward_kl_N - sample.forward_kl_by_k_NK[:, at])
-    keeps = next((row["k"] for row in rows if row["share"] >= 0.95), sample.ks[-1])
+    enough = next((row for row in rows if row["share"] >= 0.95), rows[-1])
+    keeps, left_out = enough["k"], enough["left_out"]
     return Finding(
         name="tail_noise",
         task=sample.task,
@@ -79,6 +96,9 @@ def tail_noise(sample: PolicySample) -> Finding:
         n=share.n,
         severity=graded(share, 0.05, 0.10, 0.25),
         cause=f"the teacher's top {keeps} tokens carry 95 % of the KL; the rest comes from tokens it would hardly say",
-        remedy=f"train on the teacher's top {keeps} and one tail bucket, or lower the temperature of the loss",
+        remedy=(
+            f"train on the teacher's top {keeps} and one tail bucket, which leaves out {left_out:.2g} nats a token of "
+            f"{float(sample.forward_kl_N.mean()):.2g}, or lower the temperature of the loss"
+        ),
         plot=share_plot("carried by the top K", "K", "share of forward KL", rows, "k", log=True),
     )

@@ -1,0 +1,58 @@
+"""Batches that are done, kept on disk until the run is: a run that was stopped loses at most the batch it was at."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distillknob.errors import BadInputError
+from distillknob.files import atomic_write
+
+
+class Journal:
+    """What the batches of one piece of work gave, in their order: plain values and tensors, a file each.
+
+    Without a folder nothing is kept. Work in parts takes a journal for each: `journal.part("math/student")`.
+    """
+
+    def __init__(self, folder: Path | None = None):
+        self._folder = folder
+        self._next = 0
+
+    def part(self, name: str) -> Journal:
+        """The journal of a part of the work."""
+        return Journal(None if self._folder is None else self._folder / name)
+
+    def take(self, rows: list[Any]) -> Any:
+        """What the next batch gave, or None if it isn't done yet. `rows` says which batch it has to be.
+
+        Raises BadInputError where another batch was kept: the work was begun by another version of distillknob.
+        """
+        path = self._file()
+        if path is None or not path.exists():
+            return None
+        kept = torch.load(io.BytesIO(path.read_bytes()), weights_only=True)
+        if kept["rows"] != rows:
+            raise BadInputError(
+                f"{path} holds another batch than this one: it was written by another distillknob. Delete "
+                f"{self._folder} to do this part again"
+            )
+        self._next += 1
+        return kept["gave"]
+
+    def keep(self, rows: list[Any], gave: Any) -> None:
+        """Keep what the batch gave."""
+        path = self._file()
+        if path is None:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        buffer = io.BytesIO()
+        torch.save({"rows": rows, "gave": gave}, buffer)
+        atomic_write(path, buffer.getvalue())
+        self._next += 1
+
+    def _file(self) -> Path | None:
+        return None if self._folder is None else self._folder / f"{self._next:06d}.pt"
