@@ -68,7 +68,7 @@ def texts(answers: int, length: int) -> tuple[list[list[dict[str, str]]], list[l
     return prompts, ids.tolist()
 
 
-def bare(pair: list[LanguageModel], prompts: list[Any], ids: list[list[int]]) -> None:
+def bare(pair: tuple[LanguageModel, LanguageModel], prompts: list[Any], ids: list[list[int]]) -> None:
     """Both models' forward passes over the batches that scoring makes."""
     with torch.no_grad():
         for batch in batches(prompt_ids(pair[0].tokenizer, prompts), ids, pair[0].model.device, BATCH_TOKENS):
@@ -110,15 +110,15 @@ def timed(work: Any) -> float:
 
 
 def costs(answers: int, length: int, rounds: int, device: str) -> dict[str, Any]:
-    pair = [random_model(LARGE, device, seed) for seed in (0, 1)]
+    teacher, student = pair = random_model(LARGE, device, 0), random_model(LARGE, device, 1)
     prompts, ids = texts(answers, length)
     ks = [*DiagnoseConfig().ks, VOCABULARY]
 
     def score() -> None:
-        traps(score_pair(*pair, prompts, ids, ks, batch_tokens=BATCH_TOKENS), answers)
+        traps(score_pair(teacher, student, prompts, ids, ks, batch_tokens=BATCH_TOKENS), answers)
 
     def judge() -> None:
-        token_logprobs(pair[0], prompts, ids, batch_tokens=BATCH_TOKENS)
+        token_logprobs(teacher, prompts, ids, batch_tokens=BATCH_TOKENS)
 
     bare(pair, prompts[:2], ids[:2])  # what the first call costs is no part of it
     seconds: dict[str, list[float]] = {"bare": [], "score": [], "candidates": []}
@@ -128,9 +128,9 @@ def costs(answers: int, length: int, rounds: int, device: str) -> dict[str, Any]
         seconds["candidates"].append(timed(judge))
     few, sampling = prompts[:4], Sampling(max_new_tokens=16)
     apart = {
-        "sampling, 4 × 2 answers of 16 tokens": timed(lambda: generate(pair[1], few, 2, sampling)),
+        "sampling, 4 × 2 answers of 16 tokens": timed(lambda: generate(student, few, 2, sampling)),
         "gradients, 1 prompt × 2 answers": timed(
-            lambda: compare_gradients(*pair, "math", prompts[:1], [[row[:16] for row in ids[:2]]])
+            lambda: compare_gradients(teacher, student, "math", prompts[:1], [[row[:16] for row in ids[:2]]])
         ),
     }
     best = {name: min(values) for name, values in seconds.items()}
@@ -151,11 +151,11 @@ def peak_bytes() -> int:
 
 
 def growth_child(answers: int) -> None:
-    pair = [random_model(SMALL, "cpu", seed) for seed in (0, 1)]
+    teacher, student = random_model(SMALL, "cpu", 0), random_model(SMALL, "cpu", 1)
     prompts, ids = texts(answers, 64)
     Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
     before = peak_bytes()
-    score_pair(*pair, prompts, ids, [1, 5, 50, 500, VOCABULARY], batch_tokens=BATCH_TOKENS)
+    score_pair(teacher, student, prompts, ids, [1, 5, 50, 500, VOCABULARY], batch_tokens=BATCH_TOKENS)
     print(json.dumps({"tokens": 64 * answers, "extra_mib": (peak_bytes() - before) / 2**20}))
 
 

@@ -4,10 +4,10 @@
     python benchmarks/lens.py study --pilot --output runs/lens-pilot    # another one, to try the way
     python benchmarks/lens.py alarms --output runs/lens-alarms          # 20 pairs with nothing planted
 
-`study` trains independent, uncalibrated pairs on the embedded mathematics. Sizes, numbers of steps and habits of writing
-are drawn from a seed before anything is trained, separately for teacher and student. Each pair is diagnosed, then the
-student is distilled (GKD) and evaluated before and after. The predictor is `distillknob.traps.forecast`, which stood as
-it is before the judged pairs were trained; the baselines are the student's accuracy and the mean token KL.
+`study` trains independent, uncalibrated pairs on the embedded mathematics. Sizes, numbers of steps and habits of
+writing are drawn from a seed before anything is trained, separately for teacher and student. Each pair is diagnosed,
+then the student is distilled (GKD) and evaluated before and after. The predictor is `distillknob.traps.forecast`, which
+stood as it is before the judged pairs were trained; the baselines are the student's accuracy and the mean token KL.
 
 `alarms` trains twenty models alike but for their seeds, in a ring: each is the teacher of the next. Both go on where
 they were stopped.

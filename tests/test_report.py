@@ -187,7 +187,14 @@ def diagnose_result() -> dict[str, Any]:
     ]
     scatter.append({"task": "math", "k": 1, "token": "broken", "frequency": 0, "kl": None})
     tail = [
-        {"task": task, "k": k, "share": share, "interval": [share * 0.9, min(1.0, share * 1.1)]}
+        {
+            "task": task,
+            "k": k,
+            "share": share,
+            "interval": [share * 0.9, min(1.0, share * 1.1)],
+            "left_out": 3e-7 * (1 - share),
+            "left_out_interval": [0.0, 6e-7],
+        }
         for task in TASKS
         for k, share in ((1, 0.4), (5, 0.7), (50, 0.9), (2048, 1.0))
     ]
@@ -277,8 +284,40 @@ def diagnose_result() -> dict[str, Any]:
             {"task": TASKS[0], "entropy": "high", "divergence": divergence, "tokens": 0.25, "share_of_kl": share}
             for divergence, share in (("high", 0.86), ("low", HOSTILE))
         ],
+        "style": [
+            {
+                "task": "math",
+                "style": style,
+                "teacher_share": share,
+                "student_share": 0.5,
+                "cost": cost,
+                "interval": None if cost is None else [cost - 0.5, cost + 0.5],
+                "n": 60,
+            }
+            for style, share, cost in (("hard_way", 0.625, 3.25), ("easy_way", 0.375, 1.5), (HOSTILE, None, None))
+        ],
+        "prefix": [
+            {"task": task, "kept": kept, "score": 0.95 - kept, "interval": [0.9 - kept, 1.0 - kept], "n": 50}
+            for task in ("math", "qa")
+            for kept in (0.0, 0.25, 0.75)
+        ],
+        "forecast": [
+            {"task": "math", "score": 0.4, "forecast": 0.425, "gain": 0.025, "interval": [-0.05, 0.1], "n": 150}
+        ],
         "findings": findings,
     }
+
+
+def test_a_diagnosis_tells_the_gap_between_teacher_and_student(tmp_path: Path) -> None:
+    text = Page(build_report(write_run(tmp_path / "run", "diagnose", diagnose_result()))).text
+    assert "hard way costs 3.2 nats on math, easy way 1.5" in text
+    assert "62.5\u00a0%" in text
+    assert (
+        "the teacher scores 20.0\u00a0% instead of 95.0\u00a0% on math" in text
+        and "75% of the student's answer" in text
+    )
+    assert "+2.5" in text and "if it wrote as the teacher does" in text
+    assert "1.8e-07 [0, 6e-07]" in text  # what the top 1 and a bucket leave out
 
 
 def write_run(

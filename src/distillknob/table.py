@@ -145,12 +145,32 @@ def result_text(run: Run) -> str:
                         f["task"] or "all",
                         f["severity"] if f["applicable"] else "n/a",
                         "–" if f["value"] is None else "{:.3f} [{:.3f}, {:.3f}]".format(f["value"], *f["interval"]),
-                        f["unit"],
+                        f["unit"] if f["applicable"] else f["cause"],
                     ]
                     for f in result["findings"]
                 ],
             )
         )
+        if result["forecast"]:
+            parts.append(
+                text_table(
+                    [
+                        "forecast without training",
+                        "student now %",
+                        "if it wrote as the teacher %",
+                        "difference, points",
+                    ],
+                    [
+                        [
+                            row["task"],
+                            percent(row["score"]),
+                            percent(row["forecast"]),
+                            percent(row["gain"], row["interval"], signed=True),
+                        ]
+                        for row in result["forecast"]
+                    ],
+                )
+            )
     elif run.stage == "calibrate":
         parts.append(
             f"η = {result['eta']:g}: {result['outcome']}, step {result['kept_step']} of {result['steps']} kept, "

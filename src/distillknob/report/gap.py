@@ -70,7 +70,9 @@ def prefix_table(found: Sequence[Row]) -> Html | None:
     for task in distinct(found, "task"):
         own = [find(found, task=task, kept=share) or {} for share in kept]
         body.append([task, *(with_range(percent(row.get("score")), percent_range(row.get("interval"))) for row in own)])
-    return table(["Teacher's score after", *(f"{percent(share)} of it" for share in kept)], body, class_="named")
+    return table(
+        ["Teacher's score after", *(f"{share:.0%} of the student's answer" for share in kept)], body, class_="named"
+    )
 
 
 def prefix_sentence(found: Sequence[Row]) -> str:

@@ -206,7 +206,8 @@ def left_out_table(tail: Sequence[Row]) -> Html | None:
     tasks = distinct(known, "task")
     body: list[list[Child]] = []
     for k in sorted({value for row in known if (value := number(row.get("k"))) is not None}):
-        own = [find(known, task=task, k=k) or {} for task in tasks]
+        here = [row for row in known if number(row.get("k")) == k]
+        own = [find(here, task=task) or {} for task in tasks]
         body.append(
             [count(k), *(with_range(_exactly(row.get("left_out")), _pair(row.get("left_out_interval"))) for row in own)]
         )

@@ -2,7 +2,8 @@
 
 The paper's Figures 1 and 2 plot, for each token type, its frequency against the KL accumulated over the teacher's
 top-K tokens: very frequent tokens inflate the KL only at large K. The value here is the share of the forward KL beyond
-the teacher's top-K, and the K that keeps 95 % of it.
+the teacher's top-K, and the K that keeps 95 % of it. A tail may be large and still be one number: `left_out` is what a
+loss misses that knows the top K and the mass of the rest, but not how the rest shares it.
 """
 
 from __future__ import annotations
@@ -85,8 +86,9 @@ def tail_noise(sample: PolicySample) -> Finding:
     rows = tail_rows(sample)
     at = max((j for j, k in enumerate(sample.ks) if k <= HEAD), default=0)
     share = share_of_kl(sample, sample.forward_kl_N - sample.forward_kl_by_k_NK[:, at])
-    enough = next((row for row in rows if row["share"] >= 0.95), rows[-1])
-    keeps, left_out = enough["k"], enough["left_out"]
+    mean = float(sample.forward_kl_N.double().mean())
+    keeps = next((row["k"] for row in rows if row["share"] >= 0.95), rows[-1]["k"])
+    bucketed = next(row for row in rows if row["left_out"] <= 0.05 * mean)  # at k = V nothing is left out
     return Finding(
         name="tail_noise",
         task=sample.task,
@@ -97,8 +99,8 @@ def tail_noise(sample: PolicySample) -> Finding:
         severity=graded(share, 0.05, 0.10, 0.25),
         cause=f"the teacher's top {keeps} tokens carry 95 % of the KL; the rest comes from tokens it would hardly say",
         remedy=(
-            f"train on the teacher's top {keeps} and one tail bucket, which leaves out {left_out:.2g} nats a token of "
-            f"{float(sample.forward_kl_N.mean()):.2g}, or lower the temperature of the loss"
+            f"train on the teacher's top {bucketed['k']} and one bucket for all others, which leaves out "
+            f"{bucketed['left_out']:.2g} of {mean:.2g} nats a token, or lower the temperature of the loss"
         ),
         plot=share_plot("carried by the top K", "K", "share of forward KL", rows, "k", log=True),
     )
