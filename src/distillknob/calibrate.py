@@ -13,6 +13,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import TrainerCallback
 
+from distillknob.adapters import bare, merged, restore
 from distillknob.calibration_trainer import CalibrationConfig, CalibrationTrainer, GuardCallback, task_reward
 from distillknob.errors import BadInputError
 from distillknob.generation import Sampling, generate
@@ -132,6 +133,7 @@ def calibrate(
         processing_class=teacher.tokenizer,
         target=target,
         guard=guard if config.guard else None,
+        peft_config=config.peft_config,
     )
     callbacks: list[TrainerCallback] = [
         RunLogger(run, LOGGED),
@@ -147,9 +149,11 @@ def calibrate(
     with checkpoint_errors(checkpoints):
         trainer.train(resume_from_checkpoint=checkpoint)
 
-    policy = LanguageModel(trainer.accelerator.unwrap_model(trainer.model).eval(), teacher.tokenizer)
-    kept_step, comparison = _keep_the_best_that_holds(policy, trainer.state.global_step, before, tasks, config, guard)
-    save_model(policy, run.path / "model", _card(config, guard, kept_step, comparison))
+    trained = LanguageModel(trainer.accelerator.unwrap_model(trainer.model).eval(), teacher.tokenizer)
+    kept_step, comparison = _keep_the_best_that_holds(trained, trainer.state.global_step, before, tasks, config, guard)
+    if config.merge_adapter:
+        trained = LanguageModel(merged(trained.model), teacher.tokenizer)
+    save_model(trained, run.path / "model", _card(config, guard, kept_step, comparison))
     last: dict[str, Any] = next((row for row in reversed(run.metrics()) if row["step"] <= kept_step), {})
     run.finish(
         {
@@ -171,7 +175,7 @@ def calibrate(
 
 
 def _keep_the_best_that_holds(
-    policy: LanguageModel,
+    trained: LanguageModel,
     step: int,
     before: dict[str, list[list[float]]],
     tasks: Sequence[Task],
@@ -180,7 +184,7 @@ def _keep_the_best_that_holds(
 ) -> tuple[int, list[dict[str, Any]]]:
     """Walk back from the final weights over the kept checkpoints to the first whose scores hold on unseen problems.
 
-    Leaves those weights in `policy`. The original teacher (step 0) is the last resort. Without a guard, the final
+    Leaves those weights in `trained`. The original teacher (step 0) is the last resort. Without a guard, the final
     weights are kept as they are.
     """
     saved = sorted(
@@ -189,8 +193,9 @@ def _keep_the_best_that_holds(
     candidates = [step, *saved, 0] if guard.reason is None else [*saved, 0]
     for candidate in dict.fromkeys(candidates):
         if candidate != step or guard.reason is not None:
-            where = str(Path(str(config.output_dir)) / f"checkpoint-{candidate}") if candidate else config.teacher
-            policy.model.load_state_dict(load_model(where).model.state_dict())
+            checkpoint = Path(str(config.output_dir)) / f"checkpoint-{candidate}" if candidate else None
+            restore(trained.model, checkpoint, lambda: load_model(config.teacher))
+        policy = LanguageModel(bare(trained.model), trained.tokenizer)
         after = task_scores(policy, tasks, config, "after") if candidate else before
         comparison: list[dict[str, Any]] = []
         for name in before:

@@ -20,6 +20,7 @@ from accelerate.utils import gather, gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState
 from trl import GRPOConfig, GRPOTrainer  # type: ignore[attr-defined]
 
+from distillknob.adapters import AdapterOptions
 from distillknob.calibration_reward import calibrated_advantages
 from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.guard import UtilityGuard
@@ -30,7 +31,7 @@ from distillknob.training import on_this_machine
 
 
 @dataclass
-class CalibrationConfig(GRPOConfig):
+class CalibrationConfig(AdapterOptions, GRPOConfig):
     """Config of `calibrate`: GRPOConfig and what the knob adds. Raises BadInputError for values that can't work."""
 
     teacher: str = field(default="zoo:teacher", metadata={"help": "Model to calibrate: folder, hub id or zoo:NAME."})

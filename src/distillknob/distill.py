@@ -20,6 +20,7 @@ from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState
 from trl import DistillationConfig, DistillationTrainer  # type: ignore[attr-defined]
 
+from distillknob.adapters import AdapterOptions, bare, merged
 from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.fused import fused_divergence
 from distillknob.heads import head_of
@@ -69,7 +70,7 @@ METHODS: dict[str, Method] = {
 
 
 @dataclass
-class DistillConfig(DistillationConfig):
+class DistillConfig(AdapterOptions, DistillationConfig):
     """Config of `distill`: DistillationConfig and what a recipe needs. BadInputError for values that can't work."""
 
     teacher: str = field(default="zoo:teacher", metadata={"help": "Model to learn from: folder, hub id or zoo:NAME."})
@@ -306,13 +307,15 @@ def distill(
         args=config,
         train_dataset=dataset.shuffle(seed=config.seed),
         processing_class=student.tokenizer,
+        peft_config=config.peft_config,
     )
     callbacks: list[TrainerCallback] = [
         RunLogger(run, {}),
         StageProgress(f"distill {config.method}", {"loss": "loss"}),
         FiniteLoss(run),
     ]
-    policy = LanguageModel(trainer.accelerator.unwrap_model(trainer.model), student.tokenizer)
+    trained = trainer.accelerator.unwrap_model(trainer.model)
+    policy = LanguageModel(bare(trained), student.tokenizer)
     if evaluate is not None and config.curve_steps:
         callbacks.append(LearningCurve(run, policy, config.curve_steps, evaluate))
     add_callbacks(trainer, *callbacks)
@@ -325,7 +328,8 @@ def distill(
     policy.model.eval()
     metrics = run.metrics()
     losses = [row["loss"] for row in metrics if row.get("loss") is not None]
-    save_model(policy, run.path / "model", _card(config))
+    trained = LanguageModel(merged(trained) if config.merge_adapter else trained, student.tokenizer)
+    save_model(trained, run.path / "model", _card(config))
     run.finish(
         {
             "stage": "distill",

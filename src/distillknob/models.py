@@ -95,7 +95,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 def load_model(name: str, *, dtype: str | None = None, device: str | None = None) -> LanguageModel:
     """Load a model and its tokenizer, ready: checked, in evaluation mode, on `device` (default: the accelerator if
-    there is one). `dtype` defaults to the checkpoint's own on an accelerator and to float32 on a CPU.
+    there is one). A folder with a LoRA adapter gives its base model with the adapter merged into it. `dtype` defaults
+    to the checkpoint's own on an accelerator and to float32 on a CPU.
 
     Raises BadInputError for a checkpoint that isn't there or can't be used, with the remedy.
     """
@@ -111,9 +112,14 @@ def load_model(name: str, *, dtype: str | None = None, device: str | None = None
             check_tokenizer(tokenizer, name, config.vocab_size)
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            where, dtype=dtype or ("float32" if device == "cpu" else "auto")
-        )
+        wanted = dtype or ("float32" if device == "cpu" else "auto")
+        if (Path(where) / "adapter_config.json").exists():
+            from peft import AutoPeftModelForCausalLM
+
+            # One kind of model from here on: whatever reads its layers or trains it again needs no second way.
+            model: Any = AutoPeftModelForCausalLM.from_pretrained(where, dtype=wanted).merge_and_unload()
+        else:
+            model = AutoModelForCausalLM.from_pretrained(where, dtype=wanted)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise BadInputError(f"can't load a causal language model from {name!r}: {first_line(error)}") from error
     check_tokenizer(tokenizer, name, model.get_input_embeddings().num_embeddings)

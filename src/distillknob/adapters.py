@@ -1,0 +1,89 @@
+"""LoRA for both training stages: the options, named as TRL names them, and what changes when weights are an adapter.
+
+The anchor of a calibration is then the same model with its adapter off, so that no second copy is held. A run's
+`model/` is the adapter alone, or with `merge_adapter` the whole model; both load alike (`models.load_model` merges).
+
+Left out on purpose: quantised bases, whose options belong to the loading of a model and not to the knob.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distillknob.errors import BadInputError
+
+
+@dataclass
+class AdapterOptions:
+    """Fields that a stage's config takes over. Raises BadInputError for values that can't work."""
+
+    use_peft: bool = field(default=False, metadata={"help": "Train a LoRA adapter and leave the model as it is."})
+    lora_r: int = field(default=16, metadata={"help": "Rank of the adapter."})
+    lora_alpha: int = field(default=32, metadata={"help": "Scale of the adapter: alpha / r."})
+    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout on the adapter's input."})
+    lora_target_modules: list[str] = field(
+        default_factory=lambda: ["all-linear"], metadata={"help": "Modules that get one; all-linear: all but the head."}
+    )
+    merge_adapter: bool = field(default=False, metadata={"help": "Save the model with the adapter merged into it."})
+
+    def __post_init__(self) -> None:
+        if self.lora_r < 1 or self.lora_alpha < 1:
+            raise BadInputError(f"lora_r={self.lora_r}, lora_alpha={self.lora_alpha}: both must be at least 1")
+        if not 0 <= self.lora_dropout < 1:
+            raise BadInputError(f"lora_dropout={self.lora_dropout}: must lie in [0, 1)")
+        if not self.lora_target_modules:
+            raise BadInputError("lora_target_modules is empty: name modules, or give all-linear")
+        if self.merge_adapter and not self.use_peft:
+            raise BadInputError("merge_adapter needs use_peft: without an adapter there is nothing to merge")
+        super().__post_init__()  # type: ignore[misc]  # of the trainer's config, which stands after this one
+
+    @property
+    def peft_config(self) -> Any:
+        """PEFT's LoraConfig, or None for full fine-tuning."""
+        if not self.use_peft:
+            return None
+        from peft import LoraConfig
+
+        modules = self.lora_target_modules
+        return LoraConfig(
+            task_type="CAUSAL_LM",
+            r=self.lora_r,
+            lora_alpha=self.lora_alpha,
+            lora_dropout=self.lora_dropout,
+            target_modules="all-linear" if modules == ["all-linear"] else modules,
+        )
+
+
+def bare(model: Any) -> Any:
+    """The transformers model inside of a PEFT one, with the adapter at work in its layers; others as they are."""
+    return model.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model
+
+
+@torch.no_grad()
+def restore(model: Any, checkpoint: Path | None, original: Any) -> None:
+    """Put the weights of a Trainer's checkpoint into `model`, or for None those that it began with.
+
+    `original()` loads the untrained model, and isn't called for an adapter: off is what an adapter begins with.
+    """
+    from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
+
+    if not isinstance(model, PeftModel):
+        from distillknob.models import load_model
+
+        source = original() if checkpoint is None else load_model(str(checkpoint))
+        model.load_state_dict(source.model.state_dict())
+    elif checkpoint is not None:
+        set_peft_model_state_dict(model, load_peft_weights(str(checkpoint), device="cpu"))
+    else:
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.zero_()
+
+
+def merged(model: Any) -> Any:
+    """The model with its adapter merged into the weights; a model without one as it is."""
+    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model

@@ -1,0 +1,150 @@
+"""LoRA in both stages: what is trained, what is saved, and that both forms of the result are one model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from distillknob.calibrate import CalibrationConfig, calibrate
+from distillknob.distill import DistillConfig, distill
+from distillknob.errors import BadInputError
+from distillknob.models import load_model
+from distillknob.scoring import sequence_logprob
+from distillknob.tasks import get_task
+
+LORA: dict[str, Any] = {"use_peft": True, "lora_r": 4, "lora_alpha": 8}
+
+
+def calibration(pair: Any, **values: Any) -> CalibrationConfig:
+    return CalibrationConfig(
+        **{
+            "teacher": pair.teacher,
+            "target": pair.student,
+            "eta": 0.5,
+            "gate": False,
+            "max_steps": 3,
+            "learning_rate": 1e-2,
+            "num_generations": 2,
+            "per_device_train_batch_size": 8,
+            "gradient_checkpointing": False,
+            "problems": 12,
+            "guard_problems": 5,
+            "guard_samples": 1,
+            "max_completion_length": 8,
+            "guard": False,
+            **LORA,
+            **values,
+        }
+    )
+
+
+def distillation(pair: Any, **values: Any) -> DistillConfig:
+    return DistillConfig(
+        **{
+            "teacher": pair.teacher,
+            "student": pair.student,
+            "method": "gkd",
+            "lmbda": 0.0,
+            "max_steps": 3,
+            "learning_rate": 1e-2,
+            "per_device_train_batch_size": 4,
+            "gradient_checkpointing": False,
+            "problems": 12,
+            "max_completion_length": 8,
+            **LORA,
+            **values,
+        }
+    )
+
+
+def likelihoods(name: str) -> torch.Tensor:
+    task = get_task("math")
+    examples = task.examples("test", 6)
+    prompts, texts = [task.messages(e) for e in examples], [e.gold_solution for e in examples]
+    return sequence_logprob(load_model(name), prompts, texts, [True] * 6)
+
+
+@pytest.mark.parametrize("stage", ["calibrate", "distill"])
+def test_the_adapter_and_the_merged_model_are_one(tiny_pair: Any, tmp_path: Path, stage: str) -> None:
+    make, run = (calibration, calibrate) if stage == "calibrate" else (distillation, distill)
+    adapter = run(make(tiny_pair), tmp_path / "adapter").path / "model"  # type: ignore[operator]
+    merged = run(make(tiny_pair, merge_adapter=True), tmp_path / "merged").path / "model"  # type: ignore[operator]
+    assert (adapter / "adapter_config.json").exists() and not (adapter / "model.safetensors").exists()
+    assert (merged / "model.safetensors").exists() and not (merged / "adapter_config.json").exists()
+    assert (adapter / "adapter_model.safetensors").stat().st_size < (merged / "model.safetensors").stat().st_size / 3
+    base = tiny_pair.teacher if stage == "calibrate" else tiny_pair.student
+    found, expected, before = likelihoods(str(adapter)), likelihoods(str(merged)), likelihoods(base)
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-4)
+    assert (found - before).abs().max() > 0.01
+    kept, old = load_model(str(merged)).model.generation_config, load_model(base).model.generation_config
+    assert kept.to_dict() == old.to_dict()  # sampling laid nothing down in the model that is saved
+
+
+def test_the_anchor_is_the_model_with_its_adapter_off(tiny_pair: Any, tmp_path: Path) -> None:
+    run = calibrate(calibration(tiny_pair, max_steps=4), tmp_path / "run")
+    kl = [row["anchor_kl"] for row in run.metrics() if row.get("anchor_kl") is not None]
+    assert kl[0] == pytest.approx(0.0, abs=1e-5) and kl[-1] > kl[0]
+
+
+def test_weights_are_restored_from_a_checkpoint_and_from_the_start(tiny_pair: Any, tmp_path: Path) -> None:
+    from peft import get_peft_model
+
+    from distillknob.adapters import bare, restore
+
+    config = calibration(tiny_pair)
+    language_model = load_model(tiny_pair.teacher)
+    model = get_peft_model(language_model.model, config.peft_config)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    with torch.no_grad():
+        for parameter in trained:
+            parameter.normal_(std=0.1)
+    model.save_pretrained(tmp_path / "checkpoint")
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        kept = bare(model)(ids).logits
+        restore(model, None, lambda: pytest.fail("an adapter needs no second copy"))
+        assert torch.equal(bare(model)(ids).logits, load_model(tiny_pair.teacher).model(ids).logits)
+        restore(model, tmp_path / "checkpoint", None)
+        torch.testing.assert_close(bare(model)(ids).logits, kept)
+
+
+def test_a_stopped_training_goes_on_with_its_adapter(tiny_pair: Any, tmp_path: Path) -> None:
+    class Stopped(Exception):
+        pass
+
+    values = {"max_steps": 6, "save_steps": 2, "curve_steps": 1}
+    whole = distill(distillation(tiny_pair, **values), tmp_path / "whole", evaluate=lambda student: {"math": 0.0})
+    points = [0]
+
+    def stops(student: Any) -> dict[str, float]:
+        points[0] += 1
+        if points[0] == 5:  # after four steps
+            raise Stopped
+        return {"math": 0.0}
+
+    with pytest.raises(Stopped):
+        distill(distillation(tiny_pair, **values), tmp_path / "run", evaluate=stops)
+    resumed = distill(
+        distillation(tiny_pair, **values), tmp_path / "run", resume=True, evaluate=lambda student: {"math": 0.0}
+    )
+    torch.testing.assert_close(
+        likelihoods(str(resumed.path / "model")), likelihoods(str(whole.path / "model")), atol=1e-4, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"lora_r": 0}, "lora_r=0"),
+        ({"lora_dropout": 1.0}, "lora_dropout=1.0"),
+        ({"lora_target_modules": []}, "all-linear"),
+        ({"use_peft": False, "merge_adapter": True}, "needs use_peft"),
+    ],
+)
+def test_bad_adapter_options_are_told(tiny_pair: Any, values: dict[str, Any], told: str) -> None:
+    for make in (calibration, distillation):
+        with pytest.raises(BadInputError, match=told):
+            make(tiny_pair, **values)
