@@ -27,7 +27,7 @@ from distillknob.guard import UtilityGuard
 from distillknob.models import LanguageModel, load_model
 from distillknob.scoring import sequence_logprob
 from distillknob.tasks import get_task
-from distillknob.training import on_this_machine
+from distillknob.training import EpochSampler, on_this_machine
 
 
 @dataclass
@@ -130,6 +130,9 @@ class CalibrationTrainer(GRPOTrainer):
         if self.target is not None:
             self.target.model.requires_grad_(False)
         self.guard = guard
+
+    def _get_train_sampler(self, dataset: Any = None) -> EpochSampler:
+        return EpochSampler.of(super()._get_train_sampler(dataset))
 
     def _calculate_rewards(
         self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: list[list[int]]

@@ -29,6 +29,7 @@ from distillknob.runs import Run, runs_behind
 from distillknob.tasks import get_task
 from distillknob.traces import Source, TraceOptions, make_traces
 from distillknob.training import (
+    EpochSampler,
     FiniteLoss,
     RunLogger,
     StageProgress,
@@ -156,6 +157,9 @@ class DistillTrainer(DistillationTrainer):
         columns: Any = self._signature_columns
         if "completion_ids" not in columns:
             columns.append("completion_ids")
+
+    def _get_train_sampler(self, dataset: Any = None) -> EpochSampler:
+        return EpochSampler.of(super()._get_train_sampler(dataset))
 
     def on_policy(self, step: int) -> bool:
         """Does this step train on the student's own samples? Drawn from seed and step: the same on every process, and

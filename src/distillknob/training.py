@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import random
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from trl.trainer.utils import RepeatSampler
 
 from distillknob.config import resolved
 from distillknob.errors import RunFailedError
@@ -46,6 +48,25 @@ def on_this_machine(config: TrainingArguments) -> None:
     if not torch.cuda.is_available():
         config.bf16 = bool(config.bf16)  # None would mean True to TRL; on a CPU it is emulated
         config.dataloader_pin_memory = False
+
+
+class EpochSampler(RepeatSampler):
+    """TRL's sampler, with an order in each epoch that follows from the seed and the epoch alone.
+
+    TRL draws the order of every epoch from one generator, in turn. A run that is resumed after its first epoch starts
+    that generator anew, and would go through the data in another order than an unbroken run.
+    """
+
+    @classmethod
+    def of(cls, sampler: Any) -> EpochSampler:
+        names = ("data_source", "mini_repeat_count", "batch_size", "repeat_count", "shuffle", "seed")
+        return cls(**{name: getattr(sampler, name) for name in names})
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the Trainer before each epoch."""
+        if self.shuffle and self.seed is not None:
+            first = epoch == 0  # which is TRL's own order
+            self.generator.manual_seed(self.seed if first else random.Random(f"{self.seed}/{epoch}").getrandbits(32))
 
 
 class RunLogger(TrainerCallback):

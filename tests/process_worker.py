@@ -1,0 +1,116 @@
+"""One process of test_processes.py: trains a stage on recorded completions and writes gradients and weights.
+
+torchrun --nproc-per-node N tests/process_worker.py STAGE TEACHER STUDENT OUTPUT BATCH ACCUMULATION
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import TrainerCallback
+
+from distillknob.calibrate import training_rows
+from distillknob.calibration_trainer import CalibrationConfig, CalibrationTrainer
+from distillknob.distill import DistillConfig, DistillTrainer
+from distillknob.models import load_model
+from distillknob.tasks import get_task
+
+GROUP, STEPS = 4, 10
+
+
+def recorded(text: str, place: int) -> list[int]:
+    """A completion of 1 to 12 tokens for the place-th sample of a prompt, the same wherever it is asked for."""
+    rng = random.Random(f"{text}/{place}")
+    return [*(rng.randrange(20, 400) for _ in range(rng.randrange(12))), 1]
+
+
+class Recorder(TrainerCallback):
+    """Keeps the first step's gradients and, at the end, the weights (of process 0)."""
+
+    def __init__(self, model: Any, output: Path):
+        self.model, self.output = model, output
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 0 and state.is_world_process_zero:
+            gradients = {name: p.grad.clone() for name, p in self.model.named_parameters() if p.grad is not None}
+            torch.save(gradients, self.output / "gradients.pt")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            torch.save(
+                {name: p.detach().clone() for name, p in self.model.named_parameters()}, self.output / "weights.pt"
+            )
+
+
+class RecordedCalibration(CalibrationTrainer):
+    """Its samples are recorded ones."""
+
+    def _generate_single_turn(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any) -> Any:
+        first = self.accelerator.process_index * len(prompt_ids)
+        return [recorded(str(ids), (first + i) % GROUP) for i, ids in enumerate(prompt_ids)], None
+
+
+def reward(completions: list[Any], **kwargs: Any) -> list[float]:
+    return [float(random.Random(text[0]["content"]).random() < 0.5) for text in completions]
+
+
+def main() -> None:
+    stage, teacher_name, student_name, output, batch, accumulation = sys.argv[1:]
+    common: dict[str, Any] = {
+        "output_dir": f"{output}/trainer",
+        "per_device_train_batch_size": int(batch),
+        "gradient_accumulation_steps": int(accumulation),
+        "max_steps": STEPS,
+        "learning_rate": 0.05,
+        "lr_scheduler_type": "constant",
+        "optim": "sgd",
+        "max_grad_norm": 0.0,
+        "gradient_checkpointing": False,
+        "save_strategy": "no",
+        "use_cpu": True,
+        "seed": 3,
+        "report_to": "none",
+        "max_completion_length": 16,
+    }
+    teacher, student = load_model(teacher_name), load_model(student_name)
+    trainer: Any
+    if stage == "calibrate":
+        config = CalibrationConfig(
+            teacher=teacher_name, eta=0.5, beta=0.1, num_generations=GROUP, guard=False, **common
+        )
+        trainer = RecordedCalibration(
+            model=teacher.model,
+            reward_funcs=[reward],
+            args=config,
+            train_dataset=training_rows([get_task("math"), get_task("qa")], 20, seed=0),
+            processing_class=teacher.tokenizer,
+            target=student,
+        )
+    else:
+        settings = DistillConfig(
+            student=student_name, method=stage, **({"lmbda": 0.0} if stage == "gkd" else {}), **common
+        )
+        task = get_task("math")
+        rows = [task.messages(example) for example in task.examples("train", 96)]
+        traces = [{"prompt": row, "completion_ids": recorded(str(row), 0)} for row in rows]
+        trainer = DistillTrainer(
+            model=student.model,
+            teacher_model=teacher.model if stage == "gkd" else None,
+            args=settings,
+            train_dataset=Dataset.from_list(traces),
+            processing_class=student.tokenizer,
+        )
+    Path(output).mkdir(parents=True, exist_ok=True)
+    trainer.add_callback(Recorder(trainer.accelerator.unwrap_model(trainer.model), Path(output)))
+    trainer.train()
+    assert trainer.accelerator.num_processes == int(os.environ.get("WORLD_SIZE", "1"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""A training that is stopped in a later epoch, or killed outright, ends with the weights of an unbroken one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from trl.trainer.utils import RepeatSampler
+
+from distillknob.calibrate import CalibrationConfig, calibrate
+from distillknob.distill import DistillConfig, distill
+from distillknob.training import EpochSampler
+
+
+class Stopped(Exception):
+    """As a kill would, but within this process."""
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model" / "model.safetensors")
+
+
+def same(one: Path, other: Path) -> bool:
+    first, second = weights(one), weights(other)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_order_of_an_epoch_follows_from_seed_and_epoch() -> None:
+    data = list(range(10))
+    sampler = EpochSampler.of(RepeatSampler(data, mini_repeat_count=2, batch_size=5, seed=7))
+    orders = []
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        orders.append(list(sampler))
+    assert orders[0] == list(RepeatSampler(data, mini_repeat_count=2, batch_size=5, seed=7))
+    assert len({tuple(order) for order in orders}) == 3
+    again = EpochSampler.of(RepeatSampler(data, mini_repeat_count=2, batch_size=5, seed=7))
+    again.set_epoch(2)
+    assert list(again) == orders[2]
+
+
+@pytest.mark.parametrize("stop_after", [2, 3, 5, 6])
+def test_distillation_goes_on_in_a_later_epoch(tiny_pair: Any, tmp_path: Path, stop_after: int) -> None:
+    def config() -> DistillConfig:  # three steps an epoch
+        return DistillConfig(
+            teacher=tiny_pair.teacher,
+            student=tiny_pair.student,
+            method="gkd",
+            max_steps=8,
+            save_steps=1,
+            curve_steps=1,
+            learning_rate=1e-2,
+            per_device_train_batch_size=4,
+            gradient_checkpointing=False,
+            problems=12,
+            max_completion_length=8,
+        )
+
+    def score(student: Any) -> dict[str, float]:
+        return {"math": 0.0}
+
+    points = [0]
+
+    def stops(student: Any) -> dict[str, float]:
+        points[0] += 1
+        if points[0] == stop_after + 2:  # the first point is before the training
+            raise Stopped
+        return score(student)
+
+    whole = distill(config(), tmp_path / "whole", evaluate=score)
+    with pytest.raises(Stopped):
+        distill(config(), tmp_path / "run", evaluate=stops)
+    resumed = distill(config(), tmp_path / "run", resume=True, evaluate=score)
+    assert same(whole.path, resumed.path)
+    assert [row["loss"] for row in whole.metrics() if "loss" in row] == [
+        row["loss"] for row in resumed.metrics() if "loss" in row
+    ]
+
+
+@pytest.mark.parametrize("stop_after", [3, 5])
+def test_calibration_goes_on_in_a_later_epoch(tiny_pair: Any, tmp_path: Path, stop_after: int) -> None:
+    def config() -> CalibrationConfig:  # two steps an epoch
+        return CalibrationConfig(
+            teacher=tiny_pair.teacher,
+            target=tiny_pair.student,
+            eta=0.5,
+            gate=False,
+            max_steps=7,
+            guard_steps=1,
+            utility_tolerance=0.99,
+            learning_rate=1e-2,
+            num_generations=2,
+            per_device_train_batch_size=8,
+            gradient_checkpointing=False,
+            problems=8,
+            guard_problems=5,
+            guard_samples=1,
+            max_completion_length=8,
+        )
+
+    calls = [0]
+
+    def reward(completions: list[Any], **kwargs: Any) -> list[float]:
+        return [float(len(text[0]["content"]) % 2) for text in completions]
+
+    def stops(completions: list[Any], **kwargs: Any) -> list[float]:
+        calls[0] += 1
+        if calls[0] > stop_after:
+            raise Stopped
+        return reward(completions)
+
+    stops.__name__ = reward.__name__
+    whole = calibrate(config(), tmp_path / "whole", reward_funcs=reward)
+    with pytest.raises(Stopped):
+        calibrate(config(), tmp_path / "run", reward_funcs=stops)
+    resumed = calibrate(config(), tmp_path / "run", resume=True, reward_funcs=reward)
+    assert same(whole.path, resumed.path)
+
+
+def test_a_killed_command_goes_on(tiny_pair: Any, tmp_path: Path) -> None:
+    """SIGKILL in the middle of the training, then the same command with --resume. `benchmarks/kill.py` does it at
+    random moments, ten times for each stage."""
+    command = [sys.executable, "-m", "distillknob", "distill", "--teacher", tiny_pair.teacher]
+    command += ["--student", tiny_pair.student, "--method", "gkd", "--max-steps", "30", "--save-steps", "2"]
+    command += ["--problems", "20", "--per-device-train-batch-size", "4", "--max-completion-length", "8"]
+    command += ["--no-gradient-checkpointing", "--learning-rate", "1e-2", "--output"]
+    environment = {**os.environ, "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, env=environment, capture_output=True)
+    log = tmp_path / "run" / "metrics.jsonl"
+    with (tmp_path / "log").open("wb") as out:
+        process = subprocess.Popen([*command, str(tmp_path / "run")], env=environment, stdout=out, stderr=out)
+        until = time.monotonic() + 120
+        while not (log.exists() and log.read_bytes().count(b"\n") >= 9) and time.monotonic() < until:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    subprocess.run([*command, str(tmp_path / "run"), "--resume"], check=True, env=environment, capture_output=True)
+    assert same(tmp_path / "whole", tmp_path / "run")
