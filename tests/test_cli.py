@@ -33,7 +33,12 @@ def models(stage: str, pair: Any) -> list[str]:
     if stage == "evaluate":
         return ["--models", pair.teacher, pair.student]
     target = ["--target", pair.student] if stage in ("calibrate", "distill") else []
-    return ["--teacher", pair.teacher, *([] if stage == "calibrate" else ["--student", pair.student]), *target]
+    return [
+        "--teacher",
+        pair.teacher,
+        *([] if stage in ("calibrate", "cache") else ["--student", pair.student]),
+        *target,
+    ]
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
@@ -303,7 +308,7 @@ def test_a_stage_s_help_names_its_fields(stage: str, capsys: pytest.CaptureFixtu
     assert command(stage, "--help") == 0
     out = capsys.readouterr().out
     assert "--config" in out and "--dry-run" in out and "--resume" in out
-    own = {"calibrate": "--eta", "distill": "--method", "evaluate": "--samples", "diagnose": "--ks"}
+    own = {"calibrate": "--eta", "distill": "--method", "evaluate": "--samples", "diagnose": "--ks", "cache": "--top_k"}
     assert own.get(stage, "--methods") in out
 
 

@@ -16,7 +16,8 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
 from distillknob import distill as stage
-from distillknob.distill import METHODS, DistillConfig, DistillTrainer, distill, first_tokens
+from distillknob.distill import METHODS, DistillConfig, DistillTrainer, distill
+from distillknob.distill_trainer import first_tokens
 from distillknob.divergences import divergence
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.models import LanguageModel
@@ -79,13 +80,16 @@ class Recorder(DistillTrainer):
         found = super()._compute_loss(unwrapped_student, inputs, num_items_in_batch)
         ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
         mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
-        counted = inputs["completion_mask"].bool()
+        counted = inputs["loss_mask"].bool()
         width = counted.size(1)
         with torch.no_grad():
             student = unwrapped_student(input_ids=ids, attention_mask=mask).logits[:, -width - 1 : -1]
             if self.method.loss == "hard_label":
                 plain = cross_entropy(student.transpose(1, 2), inputs["completion_ids"], reduction="none")
             else:
+                if "teacher_prompt_ids" in inputs:
+                    ids = torch.cat([inputs["teacher_prompt_ids"], inputs["completion_ids"]], dim=1)
+                    mask = torch.cat([inputs["teacher_prompt_mask"], inputs["completion_mask"]], dim=1)
                 teacher = self.teacher_model(input_ids=ids, attention_mask=mask).logits[:, -width - 1 : -1]
                 plain = divergence(student, teacher, self.method.loss, beta=self.args.beta)
         self.kept.append(

@@ -78,9 +78,16 @@ RULES = {
     "guard": rule("errors stats"),
     "adapters": rule("errors models", "torch peft"),
     "heads": rule("errors", "torch"),
-    "traces": rule("errors generation models scoring tasks"),
+    "traces": rule("errors generation models scoring tasks teacher_context"),
     "failure_modes": rule("tasks"),
-    "distill": stage("distill", "adapters", "heads", "traces"),
+    "teacher_context": rule("errors tasks"),
+    "token_choice": rule("", "torch"),
+    "methods": rule("traces"),
+    "teacher_cache": stage("teacher_cache", "heads", "traces"),
+    "distill_trainer": stage(
+        "distill_trainer", "adapters", "heads", "methods", "teacher_cache", "teacher_context", "token_choice", "traces"
+    ),
+    "distill": stage("distill", "adapters", "distill_trainer", "methods", "teacher_cache", "teacher_context", "traces"),
     "evaluate": stage("evaluate", "failure_modes"),
     "attack": Rule(PARTS | LOSSES | {"attack", "distill", "evaluate"}, TRAINERS),
     "report": rule("report files runs stats errors", "numpy"),

@@ -22,6 +22,7 @@ from distillknob.errors import BadInputError, RunFailedError, nearest
 STAGES: dict[str, tuple[str, str, str, str]] = {
     "diagnose": ("distillknob.traps.stage", "DiagnoseConfig", "diagnose", "show why a pair will fail, before training"),
     "calibrate": ("distillknob.calibrate", "CalibrationConfig", "calibrate", "turn the knob on a teacher"),
+    "cache": ("distillknob.teacher_cache", "CacheConfig", "cache", "store a teacher's traces and log-probabilities"),
     "distill": ("distillknob.distill", "DistillConfig", "distill", "train a student on a teacher"),
     "evaluate": ("distillknob.evaluate", "EvaluateConfig", "evaluate", "measure models on tasks, with intervals"),
     "demo": ("distillknob.demo", "DemoConfig", "demo", "the whole main job on one pair"),

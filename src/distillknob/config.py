@@ -23,7 +23,7 @@ import yaml
 from distillknob.errors import BadInputError, nearest
 from distillknob.fields import checked, declarer_of, default_of, fields_of, is_library, plain_value, shown
 
-STAGES = ("diagnose", "calibrate", "distill", "evaluate", "demo", "sweep", "report")
+STAGES = ("diagnose", "calibrate", "cache", "distill", "evaluate", "demo", "sweep", "report")
 
 T = TypeVar("T")
 

@@ -63,7 +63,7 @@ def estimate(stage: str, config: Any) -> dict[str, float] | None:
             "bytes": 4 * (4 * trained + frozen),
             "flops": tokens * ((6 + 2 + 2) * trained + 2 * frozen),
         }
-    names = config.models if stage == "evaluate" else [config.teacher, config.student]
+    names = config.models_read
     sizes = [parameters(name) for name in names]
     samples = config.problems * len(config.tasks) * (config.samples if stage == "evaluate" else config.candidates)
     return {"parameters": sum(sizes), "bytes": 4 * sum(sizes), "flops": samples * length * 4 * sum(sizes)}

@@ -190,6 +190,12 @@ def result_text(run: Run) -> str:
                 ],
             )
         )
+    elif run.stage == "cache":
+        parts.append(
+            f"{result['traces']} traces of {result['teacher']}, {result['tokens']} tokens: top {result['top_k']} and "
+            f"the rest's mass ({result['mean_tail_mass']:.2g} on average) in {result['bytes_per_token']:.0f} bytes a "
+            f"token, log-probabilities off by at most {result['max_logprob_error']:.2g}"
+        )
     elif run.stage == "distill":
         parts.append(
             f"{result['student']} from {result['teacher']} by {result['method']}: {result['steps']} steps of "

@@ -12,6 +12,7 @@ from distillknob.models import LanguageModel
 from distillknob.scoring import answer_ids, sequence_logprob
 from distillknob.tasks import Task
 from distillknob.tasks.base import Example
+from distillknob.teacher_context import Context
 
 Source = Literal["teacher", "teacher_verified", "teacher_best_of_n", "gold", "none"]
 
@@ -33,9 +34,10 @@ def make_traces(
     teacher: LanguageModel | None,
     target: LanguageModel | None,
     options: TraceOptions,
+    context: Context | None = None,
 ) -> list[dict[str, Any]]:
     """One row a problem of the train split: `prompt` (messages), `task`, `completion` (text) and `completion_ids` (of
-    the student's tokenizer, the eos included where the trace ended).
+    the student's tokenizer, the eos included where the trace ended); with a context, `teacher_prompt`.
 
     Sources: the teacher's first sample, right or wrong; its first right one of `candidates`; the right one of
     `candidates` that `target` finds likeliest (selection as opposed to calibration); the data set's own solution; or
@@ -66,7 +68,13 @@ def make_traces(
             else answer_ids(student, [s.text for _, s in chosen], [s.finished for _, s in chosen])
         )
         rows += [
-            {"prompt": task.messages(e), "task": task.name, "completion": s.text, "completion_ids": i}
+            {
+                "prompt": task.messages(e),
+                "task": task.name,
+                "completion": s.text,
+                "completion_ids": i,
+                **({} if context is None else {"teacher_prompt": context(task.messages(e), e)}),
+            }
             for (e, s), i in zip(chosen, ids, strict=True)
         ]
     return rows

@@ -20,6 +20,8 @@ METHODS = {
     "sft_best_of_n": "best-of-n SFT",
     "gkd": "GKD",
     "opd_rkl": "on-policy RKL",
+    "tip": "TIP",
+    "opsd": "self-distillation with the solution",
 }
 FAILURE_MODES = {
     "extrinsic_hallucination": "Extrinsic hallucination",

@@ -1,0 +1,379 @@
+"""TRL's DistillationTrainer with the divergence core for its loss, on stored traces and the student's own.
+
+The trainer brings generation, vLLM, PEFT, and the normaliser over all processes; here are the four parts of a method:
+the divergence, where the traces come from, which of their tokens count, and what the teacher sees.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+import torch
+from accelerate.utils import gather_object
+from torch.utils.checkpoint import checkpoint
+from trl import DistillationConfig, DistillationTrainer  # type: ignore[attr-defined]
+
+from distillknob.adapters import AdapterOptions
+from distillknob.divergences import KINDS, divergence_from_topk
+from distillknob.errors import BadInputError, check_at_least_one, nearest
+from distillknob.fused import fused_divergence
+from distillknob.heads import Head, head_of
+from distillknob.methods import METHODS, Method, MethodName
+from distillknob.models import prompt_ids
+from distillknob.teacher_cache import TeacherCache
+from distillknob.teacher_context import CONTEXTS
+from distillknob.token_choice import CHOICES
+from distillknob.traces import Source
+from distillknob.training import EpochSampler, on_this_machine
+
+
+@dataclass
+class DistillConfig(AdapterOptions, DistillationConfig):
+    """Config of `distill`: DistillationConfig and what a recipe needs. BadInputError for values that can't work.
+
+    `method` names a point of the grid; `divergence`, `traces`, `lmbda`, `tokens` and `context` each replace one part of
+    it, and None leaves the method's own.
+    """
+
+    teacher: str = field(default="zoo:teacher", metadata={"help": "Model to learn from: folder, hub id or zoo:NAME."})
+    student: str = field(default="zoo:student", metadata={"help": "Model to train: folder, hub id or zoo:NAME."})
+    target: str = field(
+        default="zoo:student", metadata={"help": "Model whose likelihood chooses the best of n (sft_best_of_n alone)."}
+    )
+    tasks: list[str] = field(default_factory=lambda: ["math"], metadata={"help": "Tasks whose problems are used."})
+    problems: int = field(default=2000, metadata={"help": "Problems a task, from its train split."})
+    method: MethodName = field(default="gkd", metadata={"help": "How the student learns."})
+    divergence: str | None = field(
+        default=None, metadata={"help": "hard_label or a divergence of the core, e.g. forward_kl."}
+    )
+    traces: str | None = field(default=None, metadata={"help": "Where off-policy traces come from."})
+    tokens: str | None = field(
+        default=None, metadata={"help": "Which tokens count: all, entropy, divergence or tip (both)."}
+    )
+    tokens_share: float = field(default=0.5, metadata={"help": "Share of the tokens that each criterion keeps."})
+    context: str | None = field(
+        default=None, metadata={"help": "What the teacher sees: plain, or reference (the solution behind the prompt)."}
+    )
+    cache: str | None = field(
+        default=None, metadata={"help": "Finished run of `distillknob cache` to train from, without the teacher."}
+    )
+    skew: float = field(default=0.1, metadata={"help": "α of the skewed KLs."})
+    lmbda: float | None = field(
+        default=None, metadata={"help": "Share of steps on the student's own samples. Default: the method's."}
+    )
+    beta: float = field(
+        default=0.5,
+        metadata={"help": "β of gkd's divergence: 0 forward KL, 0.5 Jensen-Shannon, 1 reverse KL (TRL's default)."},
+    )
+    candidates: int = field(default=8, metadata={"help": "Teacher samples a problem for sft_verified, sft_best_of_n."})
+    tokens_per_step: int | None = field(
+        default=None,
+        metadata={
+            "help": "Completion tokens that a step's loss counts, the rest of its batch is left out: students of "
+            "different teachers then train on the same tokens. Default: all of them."
+        },
+    )
+    curve_steps: int = field(
+        default=0, metadata={"help": "Evaluate every so many steps for a learning curve; 0: never."}
+    )
+    max_completion_length: int | None = field(default=None, metadata={"help": "Default: the tasks' own longest."})
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise BadInputError(f"method={self.method!r}: known are {', '.join(METHODS)}")
+        for name, known in (
+            ("divergence", ("hard_label", *KINDS)),
+            ("traces", get_args(Source)),
+            ("tokens", tuple(CHOICES)),
+            ("context", tuple(CONTEXTS)),
+        ):
+            given = getattr(self, name)
+            if given is not None and given not in known:
+                raise BadInputError(f"{name}={given!r}{nearest(str(given), known)} known are {', '.join(known)}")
+        if not 0 < self.tokens_share <= 1:
+            raise BadInputError(f"tokens_share={self.tokens_share}: a share of the tokens, above 0 and at most 1")
+        if not 0 <= self.skew < 1:
+            raise BadInputError(f"skew={self.skew}: must lie in [0, 1)")
+        if not 0 <= self.share_on_policy <= 1:
+            raise BadInputError(f"lmbda={self.lmbda}: a share of steps, between 0 and 1")
+        objective = self.objective
+        if self.share_on_policy and not objective.needs_teacher_distribution:
+            raise BadInputError(f"lmbda={self.lmbda}: {self.method} trains on stored traces alone, so lmbda must be 0")
+        if self.share_on_policy < 1 and objective.traces == "none":
+            raise BadInputError(
+                f"lmbda={self.lmbda}: {self.method} trains on the student's own samples alone, so lmbda must be 1 "
+                "(gkd mixes them with the teacher's; or name traces)"
+            )
+        if not objective.needs_teacher_distribution and (objective.tokens != "all" or objective.context != "plain"):
+            raise BadInputError(
+                f"tokens={objective.tokens!r}, context={objective.context!r}: hard labels ask the teacher nothing, so "
+                "both belong to methods with a divergence (gkd, opd_rkl)"
+            )
+        if objective.tokens != "all" and self.tokens_per_step is not None:
+            raise BadInputError("tokens_per_step cuts batches to a number of tokens, which `tokens` would cut again")
+        if self.cache is not None and (
+            not objective.needs_teacher_distribution or self.share_on_policy > 0 or objective.context != "plain"
+        ):
+            raise BadInputError(
+                f"cache={self.cache!r}: a cache holds the teacher's distributions on its own traces, so it serves a "
+                "method with a divergence, lmbda 0 and context plain (e.g. --method gkd --lmbda 0)"
+            )
+        if not self.tasks and self.cache is None:
+            raise BadInputError("tasks is empty: name at least one, e.g. math")
+        check_at_least_one(self, "problems", "candidates", "tokens_per_step")
+        on_this_machine(self)
+        super().__post_init__()
+
+    @property
+    def objective(self) -> Method:
+        """The method with the parts that this config replaces."""
+        method = METHODS[self.method]
+        given = {"loss": self.divergence, "traces": self.traces, "tokens": self.tokens, "context": self.context}
+        replaced = {name: value for name, value in given.items() if value is not None}
+        if self.lmbda is not None:
+            replaced["lmbda"] = self.lmbda  # type: ignore[assignment]
+        elif self.cache is not None:
+            replaced["lmbda"] = 0.0  # type: ignore[assignment]
+        return dataclasses.replace(method, **replaced)  # type: ignore[arg-type]
+
+    @property
+    def needs_target(self) -> bool:
+        """Does the method choose traces by the target's likelihood?"""
+        return self.objective.traces == "teacher_best_of_n"
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Is the teacher itself asked for anything?"""
+        if self.cache is not None:
+            return False
+        objective = self.objective
+        return objective.needs_teacher_distribution or (self.share_on_policy < 1 and objective.traces != "gold")
+
+    @property
+    def models_read(self) -> list[str]:
+        """The models that the stage reads; those that are runs' models are its inputs."""
+        return [
+            *([self.teacher] if self.needs_teacher else []),
+            self.student,
+            *([self.target] if self.needs_target else []),
+        ]
+
+    @property
+    def share_on_policy(self) -> float:
+        """λ: the share of steps on the student's own samples."""
+        return self.objective.lmbda
+
+
+class DistillTrainer(DistillationTrainer):
+    """DistillationTrainer with the loss of `args.method` and stored traces.
+
+    Takes what DistillationTrainer takes; `teacher_model` may be None for hard-label methods and with a `cache`. The
+    dataset has `prompt` and, unless every step is on-policy, `completion_ids` (token ids, the eos included); for a
+    context that isn't plain `teacher_prompt` (messages), with a cache `trace` (its number there).
+    """
+
+    args: DistillConfig
+
+    def __init__(self, *args: Any, cache: TeacherCache | None = None, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.method, self.cache = self.args.objective, cache
+        if self.method.needs_teacher_distribution and self.teacher_model is None and cache is None:
+            raise BadInputError(f"method {self.args.method!r} needs teacher_model, or a cache of it")
+        self._stored_ids: list[list[int]] | None = None
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        columns: Any = self._signature_columns
+        columns += [name for name in ("completion_ids", "teacher_prompt", "trace") if name not in columns]
+
+    def _get_train_sampler(self, dataset: Any = None) -> EpochSampler:
+        return EpochSampler.of(super()._get_train_sampler(dataset))
+
+    def on_policy(self, step: int) -> bool:
+        """Does this step train on the student's own samples? Drawn from seed and step: the same on every process, and
+        after a resume."""
+        return random.Random(f"{self.args.seed}/{step}").random() < self.args.share_on_policy
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        on_policy = self.on_policy(self.state.global_step)
+        self._stored_ids = None if on_policy else [list(row["completion_ids"]) for row in inputs]
+        mode = "train" if self.model is not None and self.model.training else "eval"
+        self._metrics[mode]["on_policy"].append(float(on_policy))
+        batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        batch["loss_mask"] = batch["completion_mask"]
+        if self.method.context != "plain":
+            batch |= self._teacher_prompts([row["teacher_prompt"] for row in inputs])
+        if self.cache is not None:
+            batch |= padded_rows(list(self.cache.rows([row["trace"] for row in inputs])), batch["completion_ids"])
+        if self.args.tokens_per_step is not None:
+            here = max(1, self.args.tokens_per_step // self.accelerator.num_processes)
+            batch["loss_mask"] = first_tokens(batch["loss_mask"], here)
+        elif self.method.tokens != "all":
+            batch["loss_mask"] = self._chosen_tokens(batch)
+        batch["num_items_in_batch"] = self.accelerator.gather(batch["loss_mask"].sum()).sum()
+        self._metrics[mode]["trained_tokens"].append(batch["num_items_in_batch"].item())
+        return batch
+
+    def _generate_single_turn(self, prompt_ids: Any, *args: Any, **kwargs: Any) -> Any:
+        return (
+            super()._generate_single_turn(prompt_ids, *args, **kwargs) if self._stored_ids is None else self._stored_ids
+        )
+
+    def _teacher_prompts(self, prompts: list[Any]) -> dict[str, torch.Tensor]:
+        """`teacher_prompt_ids` and `teacher_prompt_mask` [B, P'], padded on the left."""
+        padded = self._tokenizer.pad(
+            {"input_ids": prompt_ids(self._tokenizer, prompts)}, return_tensors="pt", padding_side="left"
+        ).to(self.accelerator.device)
+        return {"teacher_prompt_ids": padded["input_ids"], "teacher_prompt_mask": padded["attention_mask"]}
+
+    def _chosen_tokens(self, batch: dict[str, Any]) -> torch.Tensor:
+        """The mask [B, C] of the tokens that count: chosen among those of all processes."""
+        choice = CHOICES[self.method.tokens]
+        assert choice is not None
+        model: Any = self.model
+        unwrapped = self.accelerator.unwrap_model(model)
+        size, found = self.args.per_device_train_batch_size, []
+        for start in range(0, len(batch["completion_ids"]), size):
+            part = {
+                name: value[start : start + size]
+                for name, value in batch.items()
+                if isinstance(value, torch.Tensor) and value.ndim
+            }
+            with torch.no_grad():
+                found.append(self._forward_redirection(model, unwrapped, self._measured, unwrapped, part))
+        measured_2N = torch.cat(found, dim=1).cpu()
+        everywhere = gather_object([measured_2N])
+        entropy_N, divergence_N = torch.cat(everywhere, dim=1).unbind(0)
+        chosen_N = choice(entropy_N, divergence_N, self.args.tokens_share)
+        first = sum(other.size(1) for other in everywhere[: self.accelerator.process_index])
+        mask_BC = torch.zeros_like(batch["completion_mask"])
+        here_N = chosen_N[first : first + measured_2N.size(1)].to(mask_BC)
+        return mask_BC.masked_scatter(batch["completion_mask"].bool(), here_N)
+
+    def _measured(self, unwrapped_student: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        """The student's entropy and its divergence from the teacher at every token of the completions, [2, N]."""
+        mask_BC = inputs["completion_mask"].bool()
+        student, hidden_NH = self._student(unwrapped_student, inputs, mask_BC)
+        entropy = [
+            torch.distributions.Categorical(logits=student.logits(hidden_NH[block])).entropy()
+            for block in student.blocks(len(hidden_NH))
+        ]
+        entropy_N = torch.cat(entropy) if entropy else hidden_NH.new_zeros(0)
+        if self.method.tokens == "entropy":
+            return torch.stack([entropy_N, torch.zeros_like(entropy_N)])
+        return torch.stack([entropy_N, self._divergence(student, hidden_NH, inputs, mask_BC, reduction="none")])
+
+    def _student(
+        self, unwrapped_student: Any, inputs: dict[str, Any], rows_BC: torch.Tensor
+    ) -> tuple[Head, torch.Tensor]:
+        """The student's head, and its last hidden states [N, H] from which the tokens of the mask are predicted."""
+        ids_BT = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
+        mask_BT = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
+        hidden_BCH = self._get_last_hidden_state(unwrapped_student, ids_BT, mask_BT, rows_BC.size(1))
+        return head_of(unwrapped_student), hidden_BCH[rows_BC]
+
+    def _divergence(
+        self, student: Head, hidden_NH: torch.Tensor, inputs: dict[str, Any], rows_BC: torch.Tensor, **options: Any
+    ) -> torch.Tensor:
+        """The method's divergence to the teacher over the tokens of the mask, reduced as `options` say."""
+        kinds: dict[str, Any] = {"beta": self.beta, "temperature": self.temperature, "alpha": self.args.skew}
+        if self.cache is not None:
+            ids, logprobs, tail = (inputs[name][rows_BC] for name in ("cached_ids", "cached_logprobs", "cached_tail"))
+            return stored_divergence(student, hidden_NH, ids, logprobs, tail, kind=self.method.loss, **kinds, **options)
+        self.teacher_model.eval()
+        unwrapped_teacher = self.accelerator.unwrap_model(self.teacher_model)
+        plain = "teacher_prompt_ids" not in inputs
+        seen, known = ("prompt_ids", "prompt_mask") if plain else ("teacher_prompt_ids", "teacher_prompt_mask")
+        ids_BT = torch.cat([inputs[seen], inputs["completion_ids"]], dim=1)
+        mask_BT = torch.cat([inputs[known], inputs["completion_mask"]], dim=1)
+        with torch.no_grad():
+            # Through the teacher's own wrapper, so that FSDP and DeepSpeed have its weights in place.
+            teacher_BCH = self._forward_redirection(
+                self.teacher_model,
+                unwrapped_teacher,
+                self._get_last_hidden_state,
+                unwrapped_teacher,
+                ids_BT,
+                mask_BT,
+                rows_BC.size(1),
+            )
+        teacher = head_of(unwrapped_teacher)
+        return fused_divergence(
+            hidden_NH,
+            student.weight_VH,
+            teacher_BCH[rows_BC],
+            teacher.weight_VH,
+            self.method.loss,
+            student_bias=student.bias_V,
+            teacher_bias=teacher.bias_V,
+            student_softcap=student.softcap,
+            teacher_softcap=teacher.softcap,
+            student_logit_scale=student.scale,
+            teacher_logit_scale=teacher.scale,
+            **kinds,
+            **options,
+        )
+
+    def _compute_loss(
+        self, unwrapped_student: Any, inputs: dict[str, Any], num_items_in_batch: Any
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Loss summed over the tokens that count and divided by `num_items_in_batch`; the student's entropy summed
+        over them (NaN where the loss never holds the distribution); their number."""
+        counted_BC = inputs["loss_mask"].bool()
+        count = counted_BC.sum()
+        items = count.clamp(min=1) if num_items_in_batch is None else num_items_in_batch
+        student, hidden_NH = self._student(unwrapped_student, inputs, counted_BC)
+        if self.method.needs_teacher_distribution:
+            loss = self._divergence(student, hidden_NH, inputs, counted_BC, num_items=items)
+        else:
+            loss = student.cross_entropy(hidden_NH, inputs["completion_ids"][counted_BC]) / items
+        return loss, torch.full_like(loss.detach(), torch.nan), count
+
+
+def stored_divergence(
+    student: Head,
+    hidden_NH: torch.Tensor,
+    ids_NK: torch.Tensor,
+    logprobs_NK: torch.Tensor,
+    tail_N: torch.Tensor,
+    *,
+    kind: str,
+    num_items: Any = 1,
+    reduction: str = "sum",
+    **options: Any,
+) -> torch.Tensor:
+    """`divergence_from_topk` of the student's logits over N rows: their sum over `num_items`, or with reduction "none"
+    each, [N]. A block's logits are formed again for its gradient, so that a block's are held at a time."""
+
+    def of_block(hidden: torch.Tensor, block: slice) -> torch.Tensor:
+        logits = student.logits(hidden)
+        return divergence_from_topk(logits, ids_NK[block], logprobs_NK[block], tail_N[block], kind, **options)
+
+    found = [
+        checkpoint(of_block, hidden_NH[block], block, use_reentrant=False) for block in student.blocks(len(hidden_NH))
+    ]
+    value_N = torch.cat(found) if found else hidden_NH.sum(1)
+    return value_N if reduction == "none" else value_N.sum() / num_items
+
+
+def padded_rows(rows: list[tuple[torch.Tensor, ...]], completion_ids_BC: torch.Tensor) -> dict[str, torch.Tensor]:
+    """A cache's rows as `cached_ids` [B, C, K], `cached_logprobs` [B, C, K] and `cached_tail` [B, C]."""
+    lead = completion_ids_BC.shape
+    size = rows[0][0].size(1)
+    found = {
+        "cached_ids": torch.arange(size).expand(*lead, size).clone(),  # padding needs ids that differ
+        "cached_logprobs": torch.zeros(*lead, size),
+        "cached_tail": torch.zeros(lead),
+    }
+    for r, row in enumerate(rows):
+        for target, value in zip(found.values(), row, strict=True):
+            target[r, : len(value)] = value
+    return {name: value.to(completion_ids_BC.device) for name, value in found.items()}
+
+
+def first_tokens(mask_BC: torch.Tensor, budget: int) -> torch.Tensor:
+    """The mask [B, C] with its first `budget` tokens alone, counted row by row."""
+    return mask_BC * (mask_BC.flatten().cumsum(0) <= budget).view_as(mask_BC)

@@ -1,0 +1,193 @@
+"""The stage `cache`: a teacher's traces with its top-k log-probabilities, from which students are distilled without it.
+
+A token takes 6·k + 2 bytes: the ids of the teacher's k likeliest tokens (int32), their log-probabilities and the log of
+the mass of all others (float16, so rounded by at most 2⁻¹¹ of their size; the result tells the largest error met).
+Files are safetensors of some hundred traces each, written one by one: a resumed run goes on at the next.
+
+Left out on purpose: stored logits (a stored tail can't be tempered, so what is stored is at temperature 1).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+
+from distillknob.divergences import topk_of
+from distillknob.errors import BadInputError, check_at_least_one
+from distillknob.files import atomic_write
+from distillknob.heads import checked_head
+from distillknob.models import LanguageModel, load_model, prompt_ids, resolve
+from distillknob.progress import progress
+from distillknob.runs import Run, load_run, runs_behind
+from distillknob.scoring import answer_hidden, batches
+from distillknob.tasks import get_task
+from distillknob.traces import Source, TraceOptions, make_traces
+
+TRACES_A_FILE = 256
+SOURCES = ("teacher", "teacher_verified", "gold")
+
+
+@dataclass
+class CacheConfig:
+    """Config of `cache`."""
+
+    teacher: str = field(default="zoo:teacher", metadata={"help": "Teacher: folder, hub id or zoo:NAME."})
+    tasks: list[str] = field(default_factory=lambda: ["math"], metadata={"help": "Tasks whose problems are used."})
+    problems: int = field(default=2000, metadata={"help": "Problems a task, from its train split."})
+    traces: str = field(default="teacher", metadata={"help": "teacher, teacher_verified or gold."})
+    candidates: int = field(default=8, metadata={"help": "Teacher samples a problem for teacher_verified."})
+    top_k: int = field(default=32, metadata={"help": "Log-probabilities kept at each token, beside one for the rest."})
+    max_completion_length: int | None = field(default=None, metadata={"help": "Default: the tasks' own longest."})
+    seed: int = field(default=0, metadata={"help": "Seed of problems and sampling."})
+
+    def __post_init__(self) -> None:
+        check_at_least_one(self, "problems", "candidates", "top_k")
+        if self.traces not in SOURCES:
+            raise BadInputError(f"traces={self.traces!r}: known are {', '.join(SOURCES)}")
+        if not self.tasks:
+            raise BadInputError("tasks is empty: name at least one, e.g. math")
+
+    @property
+    def models_read(self) -> list[str]:
+        """The models that the stage reads; those that are runs' models are its inputs."""
+        return [self.teacher]
+
+
+def vocabulary_digest(language_model: LanguageModel) -> str:
+    """What two tokenizers share exactly when they have the same tokens under the same ids."""
+    vocabulary = sorted(language_model.tokenizer.get_vocab().items(), key=lambda item: item[1])
+    return hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest()
+
+
+def cache(config: CacheConfig, output: str | Path, *, resume: bool = False) -> Run:
+    """Write the teacher's traces and top-k log-probabilities and return the run.
+
+    Raises BadInputError before any work for input that can't be used.
+    """
+    tasks = [get_task(name) for name in config.tasks]
+    resolve(config.teacher)
+    teacher = load_model(config.teacher)
+    vocabulary = len(teacher.model.get_output_embeddings().weight)
+    if config.top_k > vocabulary:
+        raise BadInputError(f"top_k={config.top_k}: the teacher has {vocabulary} tokens")
+    run = Run.open(output, "cache", asdict(config), inputs=runs_behind(config.models_read), resume=resume)
+    if run.complete:
+        return run
+    traces = run.samples()
+    if not traces:
+        longest = config.max_completion_length or max(task.max_new_tokens for task in tasks)
+        options = TraceOptions(config.candidates, longest, config.seed)
+        source: Source = config.traces  # type: ignore[assignment]  # checked by the config
+        traces = make_traces(source, tasks, config.problems, teacher, teacher, None, options)
+        run.write_samples(traces)
+    starts = range(0, len(traces), TRACES_A_FILE)
+    with progress("cache", len(starts), unit="file") as bar:
+        for number, start in enumerate(starts):
+            path = run.path / _file(number)
+            if not path.exists():
+                found = _stored(teacher, traces[start : start + TRACES_A_FILE], config.top_k)
+                # One entry: safetensors writes several in any order, and a file's bytes should follow from its content.
+                told = {"told": json.dumps(found.pop("told"))}
+                atomic_write(path, save(found, metadata=told))
+            bar.update(1)
+    errors = [_told(run.path / _file(number)) for number in range(len(starts))]
+    tokens = sum(len(row["completion_ids"]) for row in traces)
+    run.finish(
+        {
+            "stage": "cache",
+            "teacher": config.teacher,
+            "top_k": config.top_k,
+            "vocabulary": vocabulary_digest(teacher),
+            "traces": len(traces),
+            "tokens": tokens,
+            "bytes_per_token": sum((run.path / _file(i)).stat().st_size for i in range(len(starts))) / max(1, tokens),
+            "max_logprob_error": max(row["max_logprob_error"] for row in errors),
+            "mean_tail_mass": sum(row["tail_mass"] for row in errors) / max(1, tokens),
+        }
+    )
+    return run
+
+
+def _file(number: int) -> str:
+    return f"topk-{number:05d}.safetensors"
+
+
+def _told(path: Path) -> dict[str, float]:
+    with safe_open(path, framework="pt") as file:
+        told: dict[str, float] = json.loads(file.metadata()["told"])
+        return told
+
+
+@torch.no_grad()
+def _stored(
+    teacher: LanguageModel, traces: Sequence[dict[str, Any]], k: int, batch_tokens: int = 16_384
+) -> dict[str, Any]:
+    """`ids` [N, K], `logprobs` [N, K], `tail` [N] of the traces' tokens in their order, `offsets` of the traces."""
+    prompts, ids = (
+        prompt_ids(teacher.tokenizer, [row["prompt"] for row in traces]),
+        [r["completion_ids"] for r in traces],
+    )
+    offsets = torch.tensor([0, *map(len, ids)]).cumsum(0)
+    tokens = int(offsets[-1])
+    found: dict[str, Any] = {
+        "ids": torch.zeros(tokens, k, dtype=torch.int32),
+        "logprobs": torch.zeros(tokens, k, dtype=torch.float16),
+        "tail": torch.zeros(tokens, dtype=torch.float16),
+        "offsets": offsets,
+    }
+    worst, mass, head = 0.0, 0.0, checked_head(teacher.model)
+    for batch in batches(prompts, ids, teacher.model.device, batch_tokens):
+        if batch.answer_ids_BA.size(1) == 0:
+            continue
+        hidden_NH = answer_hidden(teacher, batch)
+        parts = [topk_of(head.logits(hidden_NH[block]), k)[:3] for block in head.blocks(len(hidden_NH))]
+        top, logprobs, tail = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
+        here = torch.cat([torch.arange(int(offsets[i]), int(offsets[i + 1])) for i in batch.rows])
+        found["ids"][here], found["logprobs"][here], found["tail"][here] = top.int(), logprobs.half(), tail.half()
+        worst = max(worst, float((logprobs - logprobs.half().double()).abs().nan_to_num(0.0).max()))
+        mass += float(tail.exp().sum())
+    found["told"] = {"max_logprob_error": worst, "tail_mass": mass}
+    return found
+
+
+class TeacherCache:
+    """A finished cache, read a trace at a time."""
+
+    def __init__(self, path: str | Path):
+        """Raises BadInputError where `path` is no finished cache."""
+        run = load_run(path)
+        if run.stage != "cache" or not run.complete:
+            state = "" if run.complete else "unfinished "
+            raise BadInputError(f"{path} holds an {state}{run.stage} run: give a finished one of `distillknob cache`")
+        self.result, self.traces, self._path = run.result, run.samples(), run.path
+        self._files: dict[int, Any] = {}
+
+    def check_student(self, student: LanguageModel) -> None:
+        """Raise BadInputError unless the student has the teacher's tokens under the teacher's ids."""
+        if vocabulary_digest(student) != self.result["vocabulary"]:
+            raise BadInputError(
+                f"{self._path} was written by a teacher with another tokenizer than that of "
+                f"{student.model.name_or_path!r}: use an sft method, or a student with the teacher's tokenizer"
+            )
+
+    def rows(self, traces: Sequence[int]) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """For each trace: ids [T, K] (int64), logprobs [T, K] and tail [T] (float32)."""
+        for number in traces:
+            file, place = divmod(number, TRACES_A_FILE)
+            if file not in self._files:
+                self._files[file] = safe_open(self._path / _file(file), framework="pt")
+            opened = self._files[file]
+            start, end = opened.get_slice("offsets")[place : place + 2].tolist()
+            yield (
+                opened.get_slice("ids")[start:end].long(),
+                opened.get_slice("logprobs")[start:end].float(),
+                opened.get_slice("tail")[start:end].float(),
+            )

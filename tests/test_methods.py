@@ -1,0 +1,312 @@
+"""The grid of distillation: each part replaced by itself, tokens that count, what the teacher sees, the cache."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from distillknob.distill import METHODS, DistillConfig, DistillTrainer, distill
+from distillknob.distill_trainer import padded_rows, stored_divergence
+from distillknob.divergences import divergence, topk_of
+from distillknob.errors import BadInputError
+from distillknob.fused import fused_divergence
+from distillknob.heads import Head, head_of
+from distillknob.models import LanguageModel, load_model
+from distillknob.runs import verify_manifest
+from distillknob.tasks import get_task
+from distillknob.teacher_cache import CacheConfig, TeacherCache, cache
+from distillknob.teacher_context import reference
+from distillknob.token_choice import CHOICES, by_divergence, by_entropy, highest, tip
+
+
+def config(pair: Any, **values: Any) -> DistillConfig:
+    return DistillConfig(
+        **{
+            "teacher": pair.teacher,
+            "student": pair.student,
+            "max_steps": 2,
+            "learning_rate": 1e-2,
+            "per_device_train_batch_size": 4,
+            "gradient_checkpointing": False,
+            "problems": 12,
+            "seed": 0,
+            "max_completion_length": 12,
+            **values,
+        }
+    )
+
+
+# The grid
+
+
+def test_each_part_of_a_method_can_be_replaced() -> None:
+    own = DistillConfig(method="gkd").objective
+    assert own == METHODS["gkd"]
+    for part, value in (("divergence", "forward_kl"), ("traces", "gold"), ("tokens", "tip"), ("context", "reference")):
+        changed = DistillConfig(method="gkd", **{part: value}).objective
+        name = "loss" if part == "divergence" else part
+        assert changed == dataclasses.replace(own, **{name: value})
+    assert DistillConfig(method="gkd", lmbda=0.25).share_on_policy == 0.25
+    assert DistillConfig(method="opd_rkl", lmbda=0.0, traces="teacher").objective.traces == "teacher"
+    assert DistillConfig(method="sft").needs_teacher and not DistillConfig(method="sft_gold").needs_teacher
+    assert not DistillConfig(method="gkd", divergence="hard_label", traces="gold", lmbda=0.0).needs_teacher
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"divergence": "forwardkl"}, "did you mean 'forward_kl'"),
+        ({"traces": "web"}, "traces='web'"),
+        ({"tokens": "some"}, "tokens='some'"),
+        ({"context": "all"}, "context='all'"),
+        ({"tokens_share": 0.0}, "tokens_share=0.0"),
+        ({"skew": 1.0}, "skew=1.0"),
+        ({"method": "sft", "tokens": "tip"}, "hard labels ask the teacher nothing"),
+        ({"method": "sft", "context": "reference"}, "hard labels ask the teacher nothing"),
+        ({"tokens": "tip", "tokens_per_step": 5}, "tokens_per_step"),
+        ({"cache": "x", "lmbda": 0.5}, "a cache holds"),
+        ({"cache": "x", "context": "reference"}, "a cache holds"),
+        ({"cache": "x", "method": "sft"}, "a cache holds"),
+    ],
+)
+def test_parts_that_do_not_fit_are_told(values: dict[str, Any], told: str) -> None:
+    with pytest.raises(BadInputError, match=told):
+        DistillConfig(**{"method": "gkd", **values})
+
+
+@pytest.mark.parametrize("kind", ["forward_kl", "skew_forward_kl", "skew_reverse_kl", "total_variation"])
+def test_every_divergence_trains(tiny_pair: Any, tmp_path: Path, kind: str) -> None:
+    run = distill(config(tiny_pair, method="gkd", divergence=kind, lmbda=0.0), tmp_path / "run")
+    losses = [row["loss"] for row in run.metrics() if "loss" in row]
+    assert len(losses) == 2 and all(loss > 0 for loss in losses)
+
+
+# Which tokens count
+
+
+def test_the_highest_share_is_kept() -> None:
+    values = torch.tensor([0.1, 0.9, 0.5, 0.7])
+    assert highest(values, 0.5).tolist() == [False, True, False, True]
+    assert highest(values, 0.01).tolist() == [False, True, False, False]
+    assert highest(values, 1.0).all() and highest(torch.zeros(3), 0.3).all()
+    assert highest(torch.zeros(0), 0.5).tolist() == []
+
+
+def test_tip_leaves_out_what_is_low_in_both() -> None:
+    entropy, apart = torch.tensor([5.0, 4.0, 1.0, 0.5]), torch.tensor([0.1, 3.0, 2.0, 0.2])
+    assert by_entropy(entropy, apart, 0.5).tolist() == [True, True, False, False]
+    assert by_divergence(entropy, apart, 0.5).tolist() == [False, True, True, False]
+    assert tip(entropy, apart, 0.5).tolist() == [True, True, True, False]
+
+
+class Kept(DistillTrainer):
+    """Keeps its batches."""
+
+    batches: list[dict[str, Any]]
+
+    def _compute_loss(self, unwrapped_student: Any, inputs: dict[str, Any], num_items_in_batch: Any) -> Any:
+        found = super()._compute_loss(unwrapped_student, inputs, num_items_in_batch)
+        Kept.batches.append({**inputs, "loss": float(found[0]), "items": int(num_items_in_batch)})
+        return found
+
+
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    kept: list[dict[str, Any]] = []
+    monkeypatch.setattr(Kept, "batches", kept, raising=False)
+    monkeypatch.setattr("distillknob.distill.DistillTrainer", Kept)
+    return kept
+
+
+def logits(language_model: LanguageModel, batch: dict[str, Any], prompt: str = "prompt") -> torch.Tensor:
+    ids = torch.cat([batch[f"{prompt}_ids"], batch["completion_ids"]], dim=1)
+    mask = torch.cat([batch[f"{prompt}_mask"], batch["completion_mask"]], dim=1)
+    width = batch["completion_ids"].size(1)
+    with torch.no_grad():
+        return language_model.model(input_ids=ids, attention_mask=mask).logits[:, -width - 1 : -1]
+
+
+@pytest.mark.parametrize("tokens", ["entropy", "divergence", "tip"])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_tokens_are_chosen_over_the_whole_batch(
+    tiny_pair: Any, tmp_path: Path, batches: list[dict[str, Any]], tokens: str, accumulation: int
+) -> None:
+    values = {"tokens": tokens, "tokens_share": 0.3, "gradient_accumulation_steps": accumulation, "max_steps": 1}
+    run = distill(config(tiny_pair, method="gkd", lmbda=0.0, **values), tmp_path / "run")
+    assert len(batches) == accumulation
+    teacher, student = load_model(tiny_pair.teacher), load_model(tiny_pair.student)
+    entropy, apart, kept = [], [], []
+    for batch in batches:
+        here = batch["completion_mask"].bool()
+        ours = logits(student, batch)[here]
+        entropy.append(torch.distributions.Categorical(logits=ours).entropy())
+        apart.append(divergence(ours, logits(teacher, batch)[here], "jsd"))
+        kept.append(batch["loss_mask"].bool()[here])
+        assert not (batch["loss_mask"].bool() & ~here).any()
+    choice = CHOICES[tokens]
+    assert choice is not None
+    expected = choice(torch.cat(entropy), torch.cat(apart), 0.3)
+    assert torch.equal(torch.cat(kept), expected) and 0 < expected.sum() < len(expected)
+    assert all(batch["items"] == int(expected.sum()) for batch in batches)
+    loss = sum(batch["loss"] for batch in batches)
+    assert loss == pytest.approx(float(torch.cat(apart)[expected].mean()), rel=1e-3)
+    assert run.result["tokens"] == int(expected.sum())
+
+
+# What the teacher sees
+
+
+def test_the_teacher_sees_the_reference_solution(tiny_pair: Any, tmp_path: Path, batches: list[dict[str, Any]]) -> None:
+    run = distill(config(tiny_pair, method="opsd"), tmp_path / "run")
+    task = get_task("math")
+    solutions = {task.messages(e)[0]["content"]: e.gold_solution for e in task.examples("train", 12)}
+    teacher, student = load_model(tiny_pair.teacher), load_model(tiny_pair.student)
+    for row in run.samples():
+        assert solutions[row["prompt"][0]["content"]] in row["teacher_prompt"][0]["content"]
+    batch = batches[0]
+    texts = teacher.tokenizer.batch_decode(batch["teacher_prompt_ids"])
+    assert all("reference solution" in text and text.endswith("<|assistant|>") for text in texts)
+    here = batch["completion_mask"].bool()
+    seen = divergence(logits(student, batch)[here], logits(teacher, batch, "teacher_prompt")[here], "jsd").mean()
+    plain = divergence(logits(student, batch)[here], logits(teacher, batch)[here], "jsd").mean()
+    assert batch["loss"] == pytest.approx(float(seen), rel=1e-3) and abs(float(seen - plain)) > 1e-4
+
+
+def test_a_task_without_a_solution_shows_its_answer_or_says_so() -> None:
+    (example,) = get_task("math").examples("train", 1)
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What?"}]
+    told = reference(messages, dataclasses.replace(example, gold=None, reference="42"))
+    assert told[0] == messages[0] and "42" in told[1]["content"] and told[1]["content"].startswith("What?")
+    with pytest.raises(BadInputError, match="use context plain"):
+        reference(messages, dataclasses.replace(example, gold=None, reference={"words": []}))
+
+
+# The offline teacher
+
+
+def cached(pair: Any, folder: Path, **values: Any) -> Path:
+    given = {"teacher": pair.teacher, "problems": 12, "max_completion_length": 12, "top_k": 8, **values}
+    return cache(CacheConfig(**given), folder).path
+
+
+def test_a_cache_holds_the_teacher_s_top_k(tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distillknob.teacher_cache.TRACES_A_FILE", 5)
+    folder = cached(tiny_pair, tmp_path / "cache")
+    found, teacher = TeacherCache(folder), load_model(tiny_pair.teacher)
+    assert len(list(folder.glob("topk-*.safetensors"))) == 3 and verify_manifest(folder) == []
+    worst = 0.0
+    for trace, (ids, logprobs, tail) in zip(found.traces, found.rows(range(12)), strict=True):
+        prompt = teacher.tokenizer.apply_chat_template(trace["prompt"], add_generation_prompt=True)["input_ids"]
+        whole = torch.tensor([[*prompt, *trace["completion_ids"]]])
+        with torch.no_grad():
+            plain = teacher.model(whole).logits[0, len(prompt) - 1 : -1]
+        top, exact, rest, _ = topk_of(plain, 8)
+        assert len(ids) == len(trace["completion_ids"])
+        assert torch.equal(ids.sort().values, top.sort().values)
+        worst = max(worst, float((logprobs - exact).abs().max()))
+        torch.testing.assert_close(tail.double(), rest, atol=0.02, rtol=2e-3)
+    assert worst == pytest.approx(found.result["max_logprob_error"], abs=1e-4) and worst < 0.02
+    assert found.result["tokens"] == sum(len(trace["completion_ids"]) for trace in found.traces)
+    assert found.result["bytes_per_token"] < 6 * 8 + 2 + 60  # the headers of three tiny files are the rest
+
+
+def test_a_thousand_tokens_take_the_bytes_that_are_told(tiny_pair: Any, tmp_path: Path) -> None:
+    folder = cached(tiny_pair, tmp_path / "cache", problems=100, top_k=32, max_completion_length=None)
+    assert TeacherCache(folder).result["bytes_per_token"] < 200
+
+
+def test_a_stopped_cache_goes_on_at_the_next_file(
+    tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import distillknob.teacher_cache as stage
+
+    monkeypatch.setattr(stage, "TRACES_A_FILE", 5)
+    whole = cached(tiny_pair, tmp_path / "whole")
+    write, written = stage.atomic_write, []
+
+    def stops(path: Path, data: bytes) -> None:
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(path)
+        write(path, data)
+
+    monkeypatch.setattr(stage, "atomic_write", stops)
+    with pytest.raises(KeyboardInterrupt):
+        cached(tiny_pair, tmp_path / "run")
+    times = {path: path.stat().st_mtime_ns for path in written}
+    monkeypatch.setattr(stage, "atomic_write", write)
+    given = {"teacher": tiny_pair.teacher, "problems": 12, "max_completion_length": 12, "top_k": 8}
+    run = cache(CacheConfig(**given), tmp_path / "run", resume=True)
+    assert all(path.stat().st_mtime_ns == then for path, then in times.items())
+    for path in sorted(whole.glob("topk-*")):
+        assert path.read_bytes() == (run.path / path.name).read_bytes()
+    assert run.result == TeacherCache(whole).result
+
+
+@pytest.mark.parametrize("kind", ["jsd", "forward_kl", "reverse_kl"])
+def test_a_student_learns_from_the_cache_what_it_learns_from_the_teacher(
+    tiny_pair: Any, tmp_path: Path, batches: list[dict[str, Any]], kind: str
+) -> None:
+    """With the whole vocabulary kept the losses differ by the rounding alone; with 8 tokens by the tail as well."""
+    every = cached(tiny_pair, tmp_path / "every", top_k=2048)
+    few = cached(tiny_pair, tmp_path / "few")
+    values: dict[str, Any] = {"method": "gkd", "divergence": kind, "lmbda": 0.0}
+    for name, given in (("teacher", {}), ("every", {"cache": str(every)}), ("few", {"cache": str(few)})):
+        distill(config(tiny_pair, **values, **given), tmp_path / name / "run")
+    with_teacher, from_every, from_few = (batches[i]["loss"] for i in (0, 2, 4))
+    assert from_every == pytest.approx(with_teacher, rel=5e-3)
+    assert 0 < from_few <= with_teacher * 1.01  # buckets never tell more
+    assert batches[3]["loss"] == pytest.approx(batches[1]["loss"], rel=0.02)  # after a step from these gradients
+
+
+def test_the_teacher_is_not_needed_beside_its_cache(tiny_pair: Any, tmp_path: Path) -> None:
+    folder = cached(tiny_pair, tmp_path / "cache")
+    run = distill(config(tiny_pair, method="gkd", cache=str(folder), teacher="/no/such"), tmp_path / "run")
+    assert run.result["steps"] == 2
+    chosen = config(tiny_pair, method="gkd", cache=str(folder), tokens="tip", teacher="/no/such")
+    assert 0 < distill(chosen, tmp_path / "tip").result["tokens"] < run.result["tokens"]
+
+
+def test_what_a_cache_cannot_serve_is_told(tiny_pair: Any, tiny_other: str, tmp_path: Path) -> None:
+    folder = cached(tiny_pair, tmp_path / "cache")
+    with pytest.raises(BadInputError, match="another tokenizer"):
+        distill(config(tiny_pair, method="gkd", cache=str(folder), student=tiny_other), tmp_path / "run")
+    with pytest.raises(BadInputError, match="no run directory"):
+        distill(config(tiny_pair, method="gkd", cache=str(tmp_path / "none")), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    for values, told in (({"top_k": 0}, "top_k=0"), ({"traces": "web"}, "traces='web'"), ({"tasks": []}, "tasks")):
+        with pytest.raises(BadInputError, match=told):
+            CacheConfig(**values)  # type: ignore[arg-type]
+    with pytest.raises(BadInputError, match="2048 tokens"):
+        cached(tiny_pair, tmp_path / "more", top_k=5000)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 7])
+def test_the_stored_divergence_is_the_fused_one_of_the_same_buckets(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distillknob.heads._CPU_BYTES", 4 * 50 * 3)  # three rows a block
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(50, 6, generator=generator) for _ in range(2))
+    hidden = [torch.randn(rows, 6, generator=generator).requires_grad_() for _ in range(2)]
+    hidden[1].data.copy_(hidden[0].data)
+    seen = torch.randn(rows, 6, generator=generator)
+    ids, logprobs, tail, _ = topk_of(seen @ teacher.T, 9)
+    head = Head(student, None, 1.0, None)
+    ours = stored_divergence(head, hidden[0], ids, logprobs, tail, kind="jsd", num_items=3)
+    theirs = fused_divergence(hidden[1], student, seen, teacher, "jsd", top_k=9, num_items=3)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+    if rows:
+        ours.backward()
+        theirs.backward()
+        torch.testing.assert_close(hidden[0].grad, hidden[1].grad, rtol=1e-4, atol=1e-7)
+
+
+def test_a_cache_s_rows_are_padded(teacher: LanguageModel) -> None:
+    rows = [(torch.tensor([[3, 4]]), torch.tensor([[-1.0, -2.0]]), torch.tensor([-3.0]))] * 2
+    found = padded_rows(rows, torch.zeros(2, 3, dtype=torch.long))
+    assert found["cached_ids"].tolist() == [[[3, 4], [0, 1], [0, 1]]] * 2
+    assert found["cached_tail"].tolist() == [[-3.0, 0.0, 0.0]] * 2
+    assert head_of(teacher.model).weight_VH.size(0) == 2048
