@@ -1,7 +1,7 @@
 """The stage `distill`: traces, the trainer, the student.
 
 A method is a divergence × where the traces come from × which tokens count × what the teacher sees (`methods`); SFT is
-its hard-label corner. Left out on purpose: a loop of our own, and losses between different vocabularies.
+its hard-label corner. Left out on purpose: a loop of our own.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from distillknob.adapters import bare, merged
+from distillknob.cross_tokenizer import CROSS
 from distillknob.distill_trainer import DistillConfig, DistillTrainer
 from distillknob.errors import BadInputError
 from distillknob.methods import METHODS
@@ -87,11 +88,12 @@ def distill(
     if (
         teacher is not None
         and method.needs_teacher_distribution
+        and method.loss not in CROSS
         and teacher.tokenizer.get_vocab() != student.tokenizer.get_vocab()
     ):
         raise BadInputError(
             f"{config.method} compares next-token distributions, but {config.teacher!r} and {config.student!r} have "
-            "different tokenizers: use an sft method, or a student with the teacher's tokenizer"
+            "different tokenizers: use divergence spans or uld, an sft method, or a student with its tokenizer"
         )
     run = Run.open(output, "distill", plain_config(config), inputs=inputs, resume=resume)
     if run.complete:
@@ -120,6 +122,7 @@ def distill(
         args=config,
         train_dataset=Dataset.from_list(rows).shuffle(seed=config.seed),
         cache=cache,
+        teacher_processing_class=None if teacher is None else teacher.tokenizer,
         processing_class=student.tokenizer,
         peft_config=config.peft_config,
     )

@@ -17,12 +17,23 @@ from torch.utils.checkpoint import checkpoint
 from trl import DistillationConfig, DistillationTrainer  # type: ignore[attr-defined]
 
 from distillknob.adapters import AdapterOptions
+from distillknob.cross_tokenizer import (
+    CROSS,
+    Aligned,
+    aligned,
+    by_span,
+    padded,
+    span_loss,
+    span_starts,
+    token_logprob,
+    uld_loss,
+)
 from distillknob.divergences import KINDS, divergence_from_topk
 from distillknob.errors import BadInputError, check_at_least_one, nearest
 from distillknob.fused import fused_divergence
 from distillknob.heads import Head, head_of
 from distillknob.methods import METHODS, Method, MethodName
-from distillknob.models import prompt_ids
+from distillknob.models import LanguageModel, prompt_ids
 from distillknob.teacher_cache import TeacherCache
 from distillknob.teacher_context import CONTEXTS
 from distillknob.token_choice import CHOICES
@@ -85,7 +96,7 @@ class DistillConfig(AdapterOptions, DistillationConfig):
         if self.method not in METHODS:
             raise BadInputError(f"method={self.method!r}: known are {', '.join(METHODS)}")
         for name, known in (
-            ("divergence", ("hard_label", *KINDS)),
+            ("divergence", ("hard_label", *KINDS, *CROSS)),
             ("traces", get_args(Source)),
             ("tokens", tuple(CHOICES)),
             ("context", tuple(CONTEXTS)),
@@ -114,6 +125,13 @@ class DistillConfig(AdapterOptions, DistillationConfig):
             )
         if objective.tokens != "all" and self.tokens_per_step is not None:
             raise BadInputError("tokens_per_step cuts batches to a number of tokens, which `tokens` would cut again")
+        if objective.loss in CROSS and (
+            objective.tokens != "all" or self.tokens_per_step is not None or self.cache is not None
+        ):
+            raise BadInputError(
+                f"{objective.loss} compares spans of text: leave out tokens, tokens_per_step and cache, which choose "
+                "or hold tokens"
+            )
         if self.cache is not None and (
             not objective.needs_teacher_distribution or self.share_on_policy > 0 or objective.context != "plain"
         ):
@@ -172,14 +190,19 @@ class DistillTrainer(DistillationTrainer):
 
     Takes what DistillationTrainer takes; `teacher_model` may be None for hard-label methods and with a `cache`. The
     dataset has `prompt` and, unless every step is on-policy, `completion_ids` (token ids, the eos included); for a
-    context that isn't plain `teacher_prompt` (messages), with a cache `trace` (its number there).
+    context that isn't plain `teacher_prompt` (messages), with a cache `trace` (its number there). Losses between two
+    tokenizers (`cross_tokenizer`) need `teacher_processing_class`, the teacher's tokenizer.
     """
 
     args: DistillConfig
 
-    def __init__(self, *args: Any, cache: TeacherCache | None = None, **kwargs: Any):
+    def __init__(
+        self, *args: Any, cache: TeacherCache | None = None, teacher_processing_class: Any = None, **kwargs: Any
+    ):
         super().__init__(*args, **kwargs)
         self.method, self.cache = self.args.objective, cache
+        self.teacher_processing_class = teacher_processing_class or self._tokenizer
+        self._aligned: list[Aligned] = []
         if self.method.needs_teacher_distribution and self.teacher_model is None and cache is None:
             raise BadInputError(f"method {self.args.method!r} needs teacher_model, or a cache of it")
         self._stored_ids: list[list[int]] | None = None
@@ -204,8 +227,11 @@ class DistillTrainer(DistillationTrainer):
         self._metrics[mode]["on_policy"].append(float(on_policy))
         batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
         batch["loss_mask"] = batch["completion_mask"]
-        if self.method.context != "plain":
-            batch |= self._teacher_prompts([row["teacher_prompt"] for row in inputs])
+        seen = "prompt" if self.method.context == "plain" else "teacher_prompt"
+        if self.method.loss in CROSS or seen == "teacher_prompt":
+            batch |= self._teacher_prompts([row[seen] for row in inputs])
+        if self.method.loss in CROSS:
+            batch |= self._teacher_completions()
         if self.cache is not None:
             batch |= padded_rows(list(self.cache.rows([row["trace"] for row in inputs])), batch["completion_ids"])
         if self.args.tokens_per_step is not None:
@@ -218,16 +244,38 @@ class DistillTrainer(DistillationTrainer):
         return batch
 
     def _generate_single_turn(self, prompt_ids: Any, *args: Any, **kwargs: Any) -> Any:
-        return (
-            super()._generate_single_turn(prompt_ids, *args, **kwargs) if self._stored_ids is None else self._stored_ids
+        found = self._stored_ids
+        if found is None:
+            found = super()._generate_single_turn(prompt_ids, *args, **kwargs)
+        if self.method.loss not in CROSS:
+            return found
+        # The student's own spelling of the text, in which its spans are known; a sample may have had another.
+        ends = {*self.eos_token_ids}
+        self._aligned = aligned(
+            LanguageModel(self.accelerator.unwrap_model(self.model), self._tokenizer),
+            LanguageModel(self.accelerator.unwrap_model(self.teacher_model), self.teacher_processing_class),
+            [str(self._tokenizer.decode(ids, skip_special_tokens=True)) for ids in found],
+            [bool(ids) and ids[-1] in ends for ids in found],
         )
+        return [row.student_ids for row in self._aligned]
 
     def _teacher_prompts(self, prompts: list[Any]) -> dict[str, torch.Tensor]:
-        """`teacher_prompt_ids` and `teacher_prompt_mask` [B, P'], padded on the left."""
-        padded = self._tokenizer.pad(
-            {"input_ids": prompt_ids(self._tokenizer, prompts)}, return_tensors="pt", padding_side="left"
+        """`teacher_prompt_ids` and `teacher_prompt_mask` [B, P'], by the teacher's tokenizer, padded on the left."""
+        tokenizer = self.teacher_processing_class
+        found = tokenizer.pad(
+            {"input_ids": prompt_ids(tokenizer, prompts)}, return_tensors="pt", padding_side="left"
         ).to(self.accelerator.device)
-        return {"teacher_prompt_ids": padded["input_ids"], "teacher_prompt_mask": padded["attention_mask"]}
+        return {"teacher_prompt_ids": found["input_ids"], "teacher_prompt_mask": found["attention_mask"]}
+
+    def _teacher_completions(self) -> dict[str, torch.Tensor]:
+        """The texts in the teacher's tokens [B, C'] with their mask, and both sides' spans (−1: padding)."""
+        device, rows = self.accelerator.device, self._aligned
+        return {
+            "teacher_completion_ids": padded([row.teacher_ids for row in rows], 0, device),
+            "teacher_completion_mask": padded([[1] * len(row.teacher_ids) for row in rows], 0, device),
+            "teacher_span": padded([row.teacher_span for row in rows], -1, device),
+            "student_span": padded([row.student_span for row in rows], -1, device),
+        }
 
     def _chosen_tokens(self, batch: dict[str, Any]) -> torch.Tensor:
         """The mask [B, C] of the tokens that count: chosen among those of all processes."""
@@ -283,24 +331,13 @@ class DistillTrainer(DistillationTrainer):
         if self.cache is not None:
             ids, logprobs, tail = (inputs[name][rows_BC] for name in ("cached_ids", "cached_logprobs", "cached_tail"))
             return stored_divergence(student, hidden_NH, ids, logprobs, tail, kind=self.method.loss, **kinds, **options)
-        self.teacher_model.eval()
-        unwrapped_teacher = self.accelerator.unwrap_model(self.teacher_model)
         plain = "teacher_prompt_ids" not in inputs
         seen, known = ("prompt_ids", "prompt_mask") if plain else ("teacher_prompt_ids", "teacher_prompt_mask")
-        ids_BT = torch.cat([inputs[seen], inputs["completion_ids"]], dim=1)
-        mask_BT = torch.cat([inputs[known], inputs["completion_mask"]], dim=1)
-        with torch.no_grad():
-            # Through the teacher's own wrapper, so that FSDP and DeepSpeed have its weights in place.
-            teacher_BCH = self._forward_redirection(
-                self.teacher_model,
-                unwrapped_teacher,
-                self._get_last_hidden_state,
-                unwrapped_teacher,
-                ids_BT,
-                mask_BT,
-                rows_BC.size(1),
-            )
-        teacher = head_of(unwrapped_teacher)
+        teacher, teacher_BCH = self._teacher(
+            torch.cat([inputs[seen], inputs["completion_ids"]], dim=1),
+            torch.cat([inputs[known], inputs["completion_mask"]], dim=1),
+            rows_BC.size(1),
+        )
         return fused_divergence(
             hidden_NH,
             student.weight_VH,
@@ -317,6 +354,38 @@ class DistillTrainer(DistillationTrainer):
             **options,
         )
 
+    def _teacher(self, ids_BT: torch.Tensor, mask_BT: torch.Tensor, width: int) -> tuple[Head, torch.Tensor]:
+        """The teacher's head, and its last hidden states [B, width, H] before each of the last tokens."""
+        self.teacher_model.eval()
+        unwrapped = self.accelerator.unwrap_model(self.teacher_model)
+        with torch.no_grad():
+            # Through the teacher's own wrapper, so that FSDP and DeepSpeed have its weights in place.
+            hidden_BCH: torch.Tensor = self._forward_redirection(
+                self.teacher_model, unwrapped, self._get_last_hidden_state, unwrapped, ids_BT, mask_BT, width
+            )
+        return head_of(unwrapped), hidden_BCH
+
+    def _cross_loss(self, unwrapped_student: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        """The loss between two tokenizers, summed over the spans of all texts."""
+        ids_BT = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
+        mask_BT = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
+        width = inputs["completion_ids"].size(1)
+        student = head_of(unwrapped_student)
+        student_BCH = self._get_last_hidden_state(unwrapped_student, ids_BT, mask_BT, width)
+        teacher, teacher_BCH = self._teacher(
+            torch.cat([inputs["teacher_prompt_ids"], inputs["teacher_completion_ids"]], dim=1),
+            torch.cat([inputs["teacher_prompt_mask"], inputs["teacher_completion_mask"]], dim=1),
+            inputs["teacher_completion_ids"].size(1),
+        )
+        ours_BC, theirs_BC = inputs["student_span"], inputs["teacher_span"]
+        if self.method.loss == "uld":
+            return uld_loss(student, student_BCH[span_starts(ours_BC)], teacher, teacher_BCH[span_starts(theirs_BC)])
+        spans = int(max(ours_BC.max(), theirs_BC.max())) + 1 if ours_BC.numel() else 0
+        with torch.no_grad():
+            taught_BC = token_logprob(teacher, teacher_BCH, inputs["teacher_completion_ids"], theirs_BC)
+        studied_BC = token_logprob(student, student_BCH, inputs["completion_ids"], ours_BC)
+        return span_loss(by_span(studied_BC, ours_BC, spans), by_span(taught_BC, theirs_BC, spans))
+
     def _compute_loss(
         self, unwrapped_student: Any, inputs: dict[str, Any], num_items_in_batch: Any
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -325,6 +394,9 @@ class DistillTrainer(DistillationTrainer):
         counted_BC = inputs["loss_mask"].bool()
         count = counted_BC.sum()
         items = count.clamp(min=1) if num_items_in_batch is None else num_items_in_batch
+        if self.method.loss in CROSS:
+            loss = self._cross_loss(unwrapped_student, inputs) / items
+            return loss, torch.full_like(loss.detach(), torch.nan), count
         student, hidden_NH = self._student(unwrapped_student, inputs, counted_BC)
         if self.method.needs_teacher_distribution:
             loss = self._divergence(student, hidden_NH, inputs, counted_BC, num_items=items)

@@ -12,7 +12,9 @@ from typing import Literal
 
 from distillknob.traces import Source
 
-MethodName = Literal["sft", "sft_verified", "sft_gold", "sft_best_of_n", "gkd", "opd_rkl", "tip", "opsd"]
+MethodName = Literal[
+    "sft", "sft_verified", "sft_gold", "sft_best_of_n", "gkd", "opd_rkl", "tip", "opsd", "uld", "spans"
+]
 
 
 @dataclass(frozen=True)
@@ -39,5 +41,7 @@ METHODS: dict[str, Method] = {
     "gkd": Method("jsd", "teacher", 0.5),  # Agarwal et al. 2306.13649, with the teacher's samples as the data set
     "opd_rkl": Method("reverse_kl", "none", 1.0),
     "tip": Method("reverse_kl", "none", 1.0, tokens="tip"),  # 2604.14084
+    "uld": Method("uld", "teacher", 0.0),  # between two tokenizers: Boizard et al. 2402.12030
+    "spans": Method("spans", "teacher", 0.5),
     "opsd": Method("jsd", "none", 1.0, context="reference"),  # on-policy self-distillation, 2601.18734
 }

@@ -288,7 +288,7 @@ def score_spans(
         ids = answer_ids(side, texts, finished)
         part = journal.part(name)
         logprobs = token_logprobs(side, prompts, ids, journal=part, description=f"{description} {name}")
-        ends = _token_ends(side, texts, finished)
+        ends = token_ends(side, texts, finished)
         sides.append([_at_ends(e, row) for e, row in zip(ends, logprobs, strict=True)])
     answer, pieces = [], []
     for i, (taught, studied) in enumerate(zip(*sides, strict=True)):
@@ -300,9 +300,7 @@ def score_spans(
     return ScoredSpans(torch.tensor(answer, dtype=torch.long), found[:, 0], found[:, 1])
 
 
-def _token_ends(
-    language_model: LanguageModel, texts: Sequence[str], finished: Sequence[bool]
-) -> list[list[int | None]]:
+def token_ends(language_model: LanguageModel, texts: Sequence[str], finished: Sequence[bool]) -> list[list[int | None]]:
     """Where each token of an answer ends in its text, in characters; None inside of a character that takes several
     tokens. The last token always ends with the text, the eos one place after it."""
     tokenizer = language_model.tokenizer

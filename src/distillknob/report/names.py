@@ -21,6 +21,8 @@ METHODS = {
     "gkd": "GKD",
     "opd_rkl": "on-policy RKL",
     "tip": "TIP",
+    "uld": "ULD",
+    "spans": "span matching",
     "opsd": "self-distillation with the solution",
 }
 FAILURE_MODES = {
