@@ -20,6 +20,7 @@ from distillknob.generation import Sampling, generate
 from distillknob.guard import UtilityGuard
 from distillknob.models import LanguageModel, load_model, resolve
 from distillknob.runs import Run, runs_behind
+from distillknob.served import connect
 from distillknob.stats import paired_difference
 from distillknob.tasks import Example, Task, get_task
 from distillknob.training import (
@@ -107,7 +108,11 @@ def calibrate(
     for name in config.models_read:
         resolve(name)
     teacher = load_model(config.teacher)
-    target = load_model(config.target)
+    target = (
+        load_model(config.target)
+        if config.target_url is None
+        else connect(config.target_url, config.target_name or config.target, config.target)
+    )
     run = Run.open(output, "calibrate", plain_config(config), inputs=inputs, resume=resume)
     if run.complete:
         return run

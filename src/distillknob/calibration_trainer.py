@@ -26,6 +26,7 @@ from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.guard import UtilityGuard
 from distillknob.models import LanguageModel, load_model
 from distillknob.scoring import sequence_logprob
+from distillknob.served import ServedModel
 from distillknob.tasks import get_task
 from distillknob.training import EpochSampler, on_this_machine
 
@@ -38,6 +39,14 @@ class CalibrationConfig(AdapterOptions, GRPOConfig):
     target: str = field(
         default="zoo:student", metadata={"help": "Calibration target π_C: the student, or a proxy for students."}
     )
+    target_url: str | None = field(
+        default=None,
+        metadata={
+            "help": "API root of a server that scores for the target (vLLM, or OpenAI-compatible with prompt "
+            "log-probabilities); `target` then names its tokenizer."
+        },
+    )
+    target_name: str | None = field(default=None, metadata={"help": "The target's name there. Default: `target`."})
     tasks: list[str] = field(default_factory=lambda: ["math"], metadata={"help": "Tasks whose problems are sampled."})
     problems: int = field(default=2000, metadata={"help": "Problems a task, from its train split."})
     eta: float = field(
@@ -108,8 +117,8 @@ def task_reward(completions: list[Any], task: list[str], reference: list[str], *
 class CalibrationTrainer(GRPOTrainer):
     """GRPOTrainer whose advantage is z_G(task) + η · z_G(log-ratio to `target`).
 
-    Takes what GRPOTrainer takes, and `target` (a LanguageModel, a folder, a hub id or zoo:NAME), and a `UtilityGuard`
-    if the anchor is to adapt. `reward_funcs` give the task reward, summed with their weights; a column `task` in the
+    Takes what GRPOTrainer takes, and `target` (a LanguageModel, a ServedModel, a folder, a hub id or zoo:NAME), and a
+    `UtilityGuard` if the anchor is to adapt. `reward_funcs` give the task reward, summed with their weights; a column `task` in the
     dataset lets the guard watch tasks apart. Raises BadInputError for a target that can't be used.
     """
 
@@ -119,7 +128,7 @@ class CalibrationTrainer(GRPOTrainer):
     def __init__(
         self,
         *args: Any,
-        target: LanguageModel | str | None = None,
+        target: LanguageModel | ServedModel | str | None = None,
         guard: UtilityGuard | None = None,
         **kwargs: Any,
     ):
@@ -127,7 +136,7 @@ class CalibrationTrainer(GRPOTrainer):
         if self.args.eta and target is None:
             raise BadInputError(f"eta={self.args.eta} needs a calibration target: pass target=")
         self.target = load_model(target) if isinstance(target, str) else target
-        if self.target is not None:
+        if isinstance(self.target, LanguageModel):
             self.target.model.requires_grad_(False)
         self.guard = guard
 

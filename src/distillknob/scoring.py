@@ -19,6 +19,7 @@ from distillknob.heads import Head, checked_head
 from distillknob.journal import Journal
 from distillknob.models import LanguageModel, prompt_ids
 from distillknob.progress import progress
+from distillknob.served import ServedModel, served_logprobs
 
 Prompt = list[dict[str, str]]
 
@@ -100,7 +101,7 @@ def answer_logits(language_model: LanguageModel, batch: Batch) -> torch.Tensor:
 
 @torch.no_grad()
 def token_logprobs(
-    language_model: LanguageModel,
+    language_model: LanguageModel | ServedModel,
     prompts: Sequence[Prompt],
     answers_ids: Sequence[Sequence[int]],
     *,
@@ -110,9 +111,11 @@ def token_logprobs(
 ) -> list[torch.Tensor]:
     """Log-probability in nats of each token of each answer (token ids of this model's tokenizer), a float32 CPU tensor
     [length] an answer. Raises BadInputError where prompts and answers differ in number."""
-    journal = journal or Journal()
     if len(prompts) != len(answers_ids):
         raise BadInputError(f"{len(prompts)} prompts but {len(answers_ids)} answers: give one prompt an answer")
+    if isinstance(language_model, ServedModel):
+        return served_logprobs(language_model, prompt_ids(language_model.tokenizer, prompts), answers_ids)
+    journal = journal or Journal()
     model, tokenizer = language_model
     found: list[torch.Tensor] = [torch.zeros(0)] * len(prompts)
     head = checked_head(model) if any(answers_ids) else None
@@ -139,7 +142,9 @@ def _chosen(logits_NV: torch.Tensor, token_N: torch.Tensor) -> torch.Tensor:
     return logits_NV.gather(-1, token_N[:, None])[:, 0] - logits_NV.logsumexp(-1)
 
 
-def answer_ids(language_model: LanguageModel, texts: Sequence[str], finished: Sequence[bool]) -> list[list[int]]:
+def answer_ids(
+    language_model: LanguageModel | ServedModel, texts: Sequence[str], finished: Sequence[bool]
+) -> list[list[int]]:
     """Answers as token ids of this model's tokenizer, closed by its own eos where they finished."""
     if not texts:
         return []
@@ -149,7 +154,7 @@ def answer_ids(language_model: LanguageModel, texts: Sequence[str], finished: Se
 
 
 def sequence_logprob(
-    language_model: LanguageModel,
+    language_model: LanguageModel | ServedModel,
     prompts: Sequence[Prompt],
     texts: Sequence[str],
     finished: Sequence[bool],
