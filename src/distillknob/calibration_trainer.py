@@ -118,8 +118,8 @@ class CalibrationTrainer(GRPOTrainer):
     """GRPOTrainer whose advantage is z_G(task) + η · z_G(log-ratio to `target`).
 
     Takes what GRPOTrainer takes, and `target` (a LanguageModel, a ServedModel, a folder, a hub id or zoo:NAME), and a
-    `UtilityGuard` if the anchor is to adapt. `reward_funcs` give the task reward, summed with their weights; a column `task` in the
-    dataset lets the guard watch tasks apart. Raises BadInputError for a target that can't be used.
+    `UtilityGuard` if the anchor is to adapt. `reward_funcs` give the task reward, summed with their weights; a column
+    `task` in the dataset lets the guard watch tasks apart. Raises BadInputError for a target that can't be used.
     """
 
     args: CalibrationConfig

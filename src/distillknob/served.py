@@ -1,4 +1,4 @@
-"""A model behind a server that scores text: vLLM's OpenAI-compatible API, or another that returns prompt log-probabilities.
+"""A model behind a server that scores text: vLLM, or another with the OpenAI API that scores prompts.
 
 Of a served model the tokenizer is loaded here, so that prompts go through its own chat template and what is sent are
 token ids. Left out on purpose: sampling from a server, which TRL's vLLM integration does for the trainers.
@@ -67,8 +67,8 @@ class ServedModel:
         echoed = (choice.get("logprobs") or {}).get("token_logprobs")
         if echoed is None or len(echoed) < len(ids):
             raise RunFailedError(
-                f"{self.url} returns no log-probabilities of the prompt: serve {self.name!r} with vLLM, or another server "
-                "that knows prompt_logprobs or echo"
+                f"{self.url} returns no log-probabilities of the prompt: serve {self.name!r} with vLLM, or another "
+                "server that knows prompt_logprobs or echo"
             )
         return [float(value) for value in echoed[1 : len(ids)]]
 
@@ -93,8 +93,8 @@ class ServedModel:
                 time.sleep(pause)
                 pause *= 2
         raise RunFailedError(
-            f"{self.url} can't be reached ({reason}), {TRIES} tries. Checkpoints are kept: start the server again, then "
-            "go on with --resume"
+            f"{self.url} can't be reached ({reason}), {TRIES} tries. Checkpoints are kept: start the server again, "
+            "then go on with --resume"
         )
 
 
