@@ -109,3 +109,15 @@ def test_a_recipe_s_demo_runs_end_to_end(
     assert all(len(entry["answers"]) == 4 + 3 * len(config.methods) for entry in shown.values())
     # A second demo shows what is there.
     assert json.dumps(demo(config, recipe, tmp_path / "run", resume=True).result) == json.dumps(result)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parent.parent / "recipes" / "accelerate").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_accelerate_s_own_loader_reads_its_configurations(path: Path) -> None:
+    """That they parse and know no field that Accelerate doesn't; none has been run on GPUs here."""
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    config = load_config_from_file(str(path))
+    assert config.num_processes == 8 * config.num_machines and config.mixed_precision == "bf16"
+    assert path.name in path.read_text(), "its comment names the command"
