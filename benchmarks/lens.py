@@ -9,7 +9,7 @@ writing are drawn from a seed before anything is trained, separately for teacher
 then the student is distilled (GKD) and evaluated before and after. The predictor is `distillknob.traps.forecast`, which
 stood as it is before the judged pairs were trained; the baselines are the student's accuracy and the mean token KL.
 
-`alarms` trains twenty models alike but for their seeds, in a ring: each is the teacher of the next. Both go on where
+`alarms` trains ten models alike but for their seeds, in a ring: each is the teacher of the next two. Both go on where
 they were stopped.
 """
 
@@ -168,12 +168,12 @@ def study(output: Path, *, pilot: bool) -> dict[str, Any]:
     return {"rows": rows, **({} if pilot else {"judged": judged(rows)})}
 
 
-def alarms(output: Path, models: int = 20) -> dict[str, Any]:
+def alarms(output: Path, models: int = 10) -> dict[str, Any]:
     """How often each trap fires, and how gravely, over the ring's pairs."""
     names = [made(Making(48, 2, 1500, (1, 1), 2000 + i), output / f"model-{i:02d}") for i in range(models)]
     fired: dict[str, list[str]] = {}
-    for i, teacher in enumerate(names):
-        seen = lens(teacher, names[(i + 1) % models], output / f"diagnose-{i:02d}")
+    for i, step in ((i, step) for i in range(models) for step in (1, 2)):
+        seen = lens(names[i], names[(i + step) % models], output / f"diagnose-{i:02d}-{step}")
         for row in seen["findings"]:
             if row["applicable"]:
                 fired.setdefault(row["name"], []).append(row["severity"])

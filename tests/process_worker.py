@@ -93,15 +93,15 @@ def main() -> None:
             target=student,
         )
     else:
-        settings = DistillConfig(
-            student=student_name, method=stage, **({"lmbda": 0.0} if stage == "gkd" else {}), **common
-        )
+        method, _, tokens = stage.partition("+")
+        parts = {} if method == "sft" else {"lmbda": 0.0, "tokens": tokens or "all", "tokens_share": 0.3}
+        settings = DistillConfig(student=student_name, method=method, **parts, **common)
         task = get_task("math")
         rows = [task.messages(example) for example in task.examples("train", 96)]
         traces = [{"prompt": row, "completion_ids": recorded(str(row), 0)} for row in rows]
         trainer = DistillTrainer(
             model=student.model,
-            teacher_model=teacher.model if stage == "gkd" else None,
+            teacher_model=None if method == "sft" else teacher.model,
             args=settings,
             train_dataset=Dataset.from_list(traces),
             processing_class=student.tokenizer,

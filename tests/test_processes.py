@@ -38,7 +38,7 @@ def distance(one: Path, other: Path, name: str) -> float:
     return apart / length
 
 
-@pytest.mark.parametrize("stage", ["calibrate", "gkd", "sft"])
+@pytest.mark.parametrize("stage", ["calibrate", "gkd", "sft", "gkd+tip", "spans"])
 def test_processes_and_micro_batches_change_nothing(tiny_pair: Any, tmp_path: Path, stage: str) -> None:
     one = trained(stage, tiny_pair, tmp_path / "one", processes=1, batch=8)
     two = trained(stage, tiny_pair, tmp_path / "two", processes=2, batch=4)
