@@ -89,26 +89,25 @@ def test_the_anchor_is_the_model_with_its_adapter_off(tiny_pair: Any, tmp_path: 
     assert kl[0] == pytest.approx(0.0, abs=1e-5) and kl[-1] > kl[0]
 
 
-def test_weights_are_restored_from_a_checkpoint_and_from_the_start(tiny_pair: Any, tmp_path: Path) -> None:
-    from peft import get_peft_model
+@pytest.mark.parametrize("merge", [False, True])
+def test_an_adapter_that_does_not_hold_gives_the_original_back(
+    tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, merge: bool
+) -> None:
+    from distillknob import calibrate as stage
 
-    from distillknob.adapters import bare, restore
+    real = stage.task_scores
 
-    config = calibration(tiny_pair)
-    language_model = load_model(tiny_pair.teacher)
-    model = get_peft_model(language_model.model, config.peft_config)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    with torch.no_grad():
-        for parameter in trained:
-            parameter.normal_(std=0.1)
-    model.save_pretrained(tmp_path / "checkpoint")
-    ids = torch.tensor([[5, 6, 7]])
-    with torch.no_grad():
-        kept = bare(model)(ids).logits
-        restore(model, None, lambda: pytest.fail("an adapter needs no second copy"))
-        assert torch.equal(bare(model)(ids).logits, load_model(tiny_pair.teacher).model(ids).logits)
-        restore(model, tmp_path / "checkpoint", None)
-        torch.testing.assert_close(bare(model)(ids).logits, kept)
+    def lost(model: Any, tasks: Any, config: Any, what: str) -> Any:
+        scores = real(model, tasks, config, what)
+        value = 1.0 if what == "before" else 0.0
+        return {name: [[value for _ in row] for row in rows] for name, rows in scores.items()}
+
+    monkeypatch.setattr(stage, "task_scores", lost)
+    run = calibrate(calibration(tiny_pair, merge_adapter=merge, guard=True, guard_steps=1), tmp_path / "run")
+    assert run.result["kept_step"] == 0 and len(run.result["events"]) >= 1
+    model = str(run.path / "model")
+    assert (Path(model) / "adapter_config.json").exists() is not merge
+    assert torch.equal(likelihoods(model), likelihoods(tiny_pair.teacher))
 
 
 def test_a_stopped_training_goes_on_with_its_adapter(tiny_pair: Any, tmp_path: Path) -> None:

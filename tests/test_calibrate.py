@@ -17,7 +17,7 @@ from trl import GRPOTrainer
 
 from distillknob import calibrate as stage
 from distillknob.calibrate import CalibrationConfig, CalibrationTrainer, calibrate
-from distillknob.calibration_reward import calibrated_advantages
+from distillknob.calibration_reward import calibrated_advantages, group_centred, group_z_score, token_advantages
 from distillknob.errors import BadInputError
 from distillknob.guard import UtilityGuard
 from distillknob.models import load_model
@@ -79,6 +79,7 @@ class Recorder(CalibrationTrainer):
             {
                 "log_ratio": found,
                 "ids": ids,
+                "prompts": prompts,
                 "texts": texts,
                 "finished": finished,
                 "canonical": [a == b for a, b in zip(ids, canonical, strict=True)],
@@ -174,6 +175,60 @@ def test_the_target_may_have_another_tokenizer_and_the_ratio_may_be_a_mean(
     calibrate(values, tmp_path / "run", reward_funcs=even_length)
     ((_, _, found, wanted),) = kept
     torch.testing.assert_close(found, wanted, atol=1e-3, rtol=1e-4)
+
+
+def test_each_token_may_have_its_own_log_ratio(tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]]) -> None:
+    run = calibrate(config(tiny_pair, eta=-0.7, log_ratio="token"), tmp_path / "run", reward_funcs=even_length)
+    for row, batch in zip(run.metrics(), recorded, strict=True):
+        target, right = load_model(tiny_pair.student), batch["rewards"][:, 0] >= 1
+        theirs = token_logprobs(target, batch["prompts"], batch["ids"])
+        assert batch["log_ratio"].shape == batch["advantages"].shape
+        for found, logprob, drawn in zip(batch["log_ratio"], theirs, batch["drawn"], strict=True):
+            assert float(found.sum()) == pytest.approx(float(drawn - logprob.sum()), abs=2e-3)
+            assert found[len(logprob) :].abs().sum() == 0
+        mask = torch.arange(batch["log_ratio"].size(1)) < batch["tokens"][:, None]
+        wanted = token_advantages(batch["rewards"][:, 0], batch["log_ratio"], mask, -0.7, 4, right_B=right)
+        assert torch.allclose(batch["advantages"][mask], wanted[mask], atol=1e-5)
+        assert row["log_ratio"] == pytest.approx(float(batch["log_ratio"].sum(1).mean()), abs=1e-4)
+
+
+def test_a_log_ratio_a_token_needs_one_tokenizer(tiny_pair: Any, tiny_other: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="another tokenizer"):
+        calibrate(config(tiny_pair, target=tiny_other, log_ratio="token"), tmp_path / "run", reward_funcs=even_length)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize("log_ratio", ["sum", "mean", "token"])
+def test_the_anchor_may_stand_in_the_reward(
+    tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]], log_ratio: str
+) -> None:
+    values = {"anchor": "reward", "log_ratio": log_ratio, "max_steps": 3, "learning_rate": 3e-3, "beta": 0.5}
+    run = calibrate(config(tiny_pair, eta=0.0, guard=False, **values), tmp_path / "run", reward_funcs=even_length)
+    original, kls = load_model(tiny_pair.teacher), []
+    for row, batch in zip(run.metrics(), recorded, strict=True):
+        before = torch.stack([t.sum() for t in token_logprobs(original, batch["prompts"], batch["ids"])])
+        apart = batch["drawn"] - before  # log π_θ − log π_0 of each sample
+        assert row["anchor_kl"] == pytest.approx(float(apart.sum() / batch["tokens"].sum()), abs=1e-4)
+        kls.append(float(apart.abs().max()))
+        task = group_z_score(batch["rewards"][:, 0], 4)
+        if log_ratio != "token":
+            by = batch["tokens"] if log_ratio == "mean" else 1
+            wanted = task - 0.5 * group_centred(apart / by, 4)
+            torch.testing.assert_close(batch["advantages"], wanted, atol=2e-3, rtol=1e-3)
+        else:
+            mask = torch.arange(batch["advantages"].size(1)) < batch["tokens"][:, None]
+            found = ((task[:, None] - batch["advantages"]) * mask).sum(1) / 0.5
+            torch.testing.assert_close(found, apart, atol=4e-3, rtol=1e-3)
+    assert kls[0] == pytest.approx(0.0, abs=1e-3) and kls[-1] > 0.01  # the first step's policy is the original
+
+
+def test_an_anchor_in_the_reward_leaves_none_in_the_loss(tiny_pair: Any, tmp_path: Path) -> None:
+    # Rewards tie, and the first step's policy is the original: the reward has nothing to say, whatever beta is.
+    still = [lambda completions, **kwargs: [0.0] * len(completions)]
+    values = {"anchor": "reward", "eta": 0.0, "beta": 5.0, "max_steps": 1, "guard": False}
+    run = calibrate(config(tiny_pair, **values), tmp_path / "run", reward_funcs=still)
+    before, after = (load_file(Path(p) / "model.safetensors") for p in (tiny_pair.teacher, run.path / "model"))
+    assert same(before, after)
 
 
 def test_the_model_is_an_ordinary_one_and_has_moved(tiny_pair: Any, tmp_path: Path) -> None:

@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import tensor
 
-from distillknob.calibration_reward import EPSILON, calibrated_advantages, group_z_score
+from distillknob.calibration_reward import (
+    EPSILON,
+    calibrated_advantages,
+    group_centred,
+    group_z_score,
+    shuffled_in_groups,
+    token_advantages,
+)
 
 T, F = True, False
 ROOT_HALF = math.sqrt(0.5)
@@ -124,3 +131,44 @@ def test_neither_the_order_of_samples_nor_the_other_groups_count(
     assert torch.allclose(calibrated_advantages(t[p], c[p], eta, 4), found[p], atol=1e-4)
     both = calibrated_advantages(torch.cat([t, c]), torch.cat([c, t]), eta, 4)
     assert torch.allclose(both[:4], found, atol=1e-6)
+
+
+def test_token_advantages_by_hand() -> None:
+    task = tensor([1.0, 1.0, 0.0, 1.0])
+    log_ratio = tensor([[1.0, 3.0], [5.0, 99.0], [1000.0, -1000.0], [2.0, 2.0]])
+    mask = tensor([[T, T], [T, F], [T, T], [T, T]])
+    # The first two samples are a group: its tokens 1, 3, 5 have the mean 3 and the deviation 2.
+    found = token_advantages(task, log_ratio, mask, -0.5, 2, right_B=task >= 1)
+    assert near(found[0], [0.5, 0.0]) and near(found[1, :1], [-0.5])
+    # The second group has one right sample, whose tokens tie.
+    assert near(found[2], [-ROOT_HALF] * 2) and near(found[3], [ROOT_HALF] * 2)
+    alone = token_advantages(task, log_ratio, mask, 0.0, 2, right_B=task >= 1)
+    assert near(alone[:, 0], [0.0, 0.0, -ROOT_HALF, ROOT_HALF])
+
+
+def test_token_advantages_do_not_see_the_padding() -> None:
+    task, log_ratio = torch.ones(4), torch.randn(4, 3, generator=torch.Generator().manual_seed(1))
+    mask = tensor([[T, T, T], [T, F, F], [T, T, F], [T, T, T]])
+    found = token_advantages(task, log_ratio, mask, 0.7, 4)
+    wider = torch.nn.functional.pad(log_ratio.masked_fill(~mask, 50.0), (0, 2), value=-70.0)
+    padded = token_advantages(task, wider, torch.nn.functional.pad(mask, (0, 2)), 0.7, 4)
+    assert torch.allclose(padded[:, :3][mask], found[mask])
+    assert float(found[mask].mean()) == pytest.approx(0.0, abs=1e-6)
+    assert float(found[mask].std()) == pytest.approx(0.7, abs=1e-3)
+
+
+def test_a_centred_group_keeps_its_unit() -> None:
+    assert group_centred(tensor([1.0, 3.0, 10.0, 50.0]), 2).tolist() == [-1.0, 1.0, -20.0, 20.0]
+
+
+def test_shuffled_rewards_keep_their_values_and_the_wrong_samples_theirs() -> None:
+    values, right = torch.arange(16.0), tensor([T, T, T, F, T, T, T, T] * 2)
+    dealt = [shuffled_in_groups(values, 8, right, str(seed)) for seed in range(20)]
+    assert torch.equal(dealt[0], shuffled_in_groups(values, 8, right, "0"))
+    for found in dealt:
+        assert torch.equal(found[~right], values[~right])
+        for start in (0, 8):
+            assert sorted(found[start : start + 8].tolist()) == values[start : start + 8].tolist()
+    # Every place gets every other value in the long run: nothing of the order is left.
+    mean = torch.stack([shuffled_in_groups(values, 8, right, str(seed)) for seed in range(2000)]).mean(0)
+    assert (mean[:8][right[:8]] - values[:8][right[:8]].mean()).abs().max() < 0.3

@@ -19,7 +19,20 @@ ANY = frozenset({"*"})
 # `traps.diagnose` is what the package `traps` calls its stage.
 STAGES = frozenset({"calibrate", "distill", "evaluate", "traps.stage", "traps.diagnose", "attack", "demo", "sweep"})
 PARTS = frozenset(
-    {"errors", "progress", "stats", "files", "journal", "runs", "config", "tasks", "models", "generation", "scoring"}
+    {
+        "errors",
+        "processes",
+        "progress",
+        "stats",
+        "files",
+        "journal",
+        "runs",
+        "config",
+        "tasks",
+        "models",
+        "generation",
+        "scoring",
+    }
 )
 LOSSES = frozenset({"divergence_kernel", "divergences", "fused", "estimators"})
 TRAINERS = frozenset({"torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "safetensors", "tqdm"})
@@ -50,28 +63,29 @@ def stage(name: str, *also: str) -> Rule:
 RULES = {
     "errors": rule(),
     "progress": rule("", "tqdm"),
+    "processes": Rule(others_lazily=frozenset({"torch", "accelerate"})),
     "divergence_kernel": rule("errors", "torch"),
     "divergences": rule("divergence_kernel errors", "torch"),
     "fused": rule("divergences divergence_kernel errors", "torch"),
     "estimators": rule("divergences divergence_kernel errors", "torch"),
     "stats": rule("errors", "numpy"),
     "files": rule("errors"),
-    "journal": rule("errors files", "torch"),
+    "journal": rule("errors files processes", "torch"),
     "environment": rule(),
-    "runs": rule("environment errors files", "yaml"),
+    "runs": rule("environment errors files processes", "yaml"),
     "fields": rule("errors"),
     "flags": rule("fields"),
     "config": rule("errors fields", "yaml"),
     "tasks": rule("tasks errors", "datasets math_verify"),
-    "models": rule("errors", "torch transformers peft safetensors huggingface_hub"),
-    "generation": rule("models tasks errors journal progress", "torch transformers vllm"),
-    "scoring": rule("models tasks divergences errors heads journal progress served", "torch transformers"),
-    "gradients": rule("divergences errors journal models progress scoring traps", "torch"),
+    "models": rule("errors processes", "torch transformers peft safetensors huggingface_hub"),
+    "generation": rule("models tasks errors journal processes progress", "torch transformers vllm"),
+    "scoring": rule("models tasks divergences errors heads journal processes progress served", "torch transformers"),
+    "gradients": rule("divergences errors journal models processes progress scoring traps", "torch"),
     "traps": rule("traps divergences estimators stats errors", "torch numpy"),
     "traps.compare": rule("traps runs files stats errors", "torch numpy"),
     "traps.gather": rule("gradients generation journal models scoring tasks traps.scored", "torch"),
     "traps.stage": stage("traps.stage"),
-    "training": rule("config errors files models progress runs", " ".join(TRAINERS)),
+    "training": rule("config errors files models processes progress runs", " ".join(TRAINERS)),
     "calibrate": stage("calibrate", "served", "adapters", "calibration_trainer", "guard"),
     "calibration_trainer": stage("calibration_trainer", "served", "adapters", "calibration_reward", "guard"),
     "calibration_reward": rule("errors", "torch"),
@@ -116,7 +130,7 @@ RULES = {
     "sweep": Rule(PARTS | STAGES | {"sweep", "experiment", "report"}, TRAINERS),
     "table": rule("runs"),
     "estimate": rule("models runs tasks training", "torch transformers yaml", "experiment"),
-    "cli": Rule(frozenset({"errors"}), lazily=ANY, others_lazily=ANY),
+    "cli": Rule(frozenset({"errors", "processes"}), lazily=ANY, others_lazily=ANY),
     "__init__": Rule(frozenset({"errors"}), lazily=ANY),
     "__main__": rule("cli"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from distillknob.models import load_model
+from distillknob.runs import load_run, verify_manifest
 
 WORKER = Path(__file__).with_name("process_worker.py")
 
@@ -49,3 +51,66 @@ def test_processes_and_micro_batches_change_nothing(tiny_pair: Any, tmp_path: Pa
     start = load_model(tiny_pair.teacher if stage == "calibrate" else tiny_pair.student).model
     torch.save(dict(start.named_parameters()), tmp_path / "weights.pt")
     assert distance(tmp_path, one, "weights.pt") > 1e-3  # they moved, by more than they may differ
+
+
+STAGES = {
+    "calibrate": "--teacher {0} --target {1} --eta -0.5 --max-steps 4 --guard-steps 2 --utility-tolerance 0.9 "
+    "--num-generations 4 --per-device-train-batch-size 8 --problems 16 --guard-problems 6 --guard-samples 2 "
+    "--learning-rate 1e-3 --no-gradient-checkpointing --max-completion-length 12",
+    "distill": "--teacher {0} --student {1} --method gkd --max-steps 3 --problems 24 --per-device-train-batch-size 4 "
+    "--learning-rate 1e-3 --no-gradient-checkpointing --max-completion-length 12",
+    "cache": "--teacher {0} --problems 12 --top-k 8 --max-completion-length 12",
+    "evaluate": "--models {0} {1} --problems 7 --samples 3 --k 2 --max-new-tokens 12",
+    "diagnose": "--teacher {0} --student {1} --problems 5 --samples 2 --candidates 3 --gradient-problems 3 "
+    "--max-new-tokens 12",
+}
+
+
+def by_command(stage: str, pair: Any, output: Path, processes: int) -> tuple[str, dict[str, Any]]:
+    """What the command prints, and its result, from so many processes."""
+    words = [stage, *STAGES[stage].format(pair.teacher, pair.student).split(), "--json", "--output", str(output)]
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--standalone"]
+    environment = {name: value for name, value in os.environ.items() if name != "ACCELERATE_USE_CPU"}
+    done = subprocess.run(
+        [*command, "-m", "distillknob", *words],
+        capture_output=True,
+        text=True,
+        env={**environment, "OMP_NUM_THREADS": "1"},
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout, load_run(output).result
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_runs_on_two_processes(tiny_pair: Any, tmp_path: Path, stage: str) -> None:
+    printed, result = by_command(stage, tiny_pair, tmp_path / "run", 2)
+    assert json.loads(printed) == result  # one of the two tells
+    assert verify_manifest(tmp_path / "run") == []
+    assert not list((tmp_path / "run").rglob("*partial*"))
+    if stage == "evaluate":
+        assert [task["n_problems"] for model in result["models"] for task in model["tasks"]] == [7, 7]
+        rows = load_run(tmp_path / "run").samples()
+        assert len(rows) == 2 * 7 * 3
+        assert len({(row["model"], row["prompt"]) for row in rows}) == 2 * 7
+    if stage == "diagnose":
+        alone = by_command(stage, tiny_pair, tmp_path / "alone", 1)[1]
+        assert result.keys() == alone.keys()
+        assert [row["n"] for row in result["findings"]] == [row["n"] for row in alone["findings"]]
+        assert len(result["myopia"]) == len(alone["myopia"])
+    if stage in ("calibrate", "distill"):
+        assert load_model(str(tmp_path / "run" / "model")).model.num_parameters() > 0
+        assert [row["step"] for row in load_run(tmp_path / "run").metrics()] == list(range(1, result["steps"] + 1))
+        if stage == "calibrate":
+            assert result["kept_step"] > 0
+
+
+def test_a_bad_input_is_told_once(tiny_pair: Any, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "distillknob"]
+    words = ["evaluate", "--models", tiny_pair.teacher, "--tasks", "maths", "--output", str(tmp_path / "run")]
+    done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode != 0
+    assert done.stderr.count("no task named 'maths'") == 1
+    assert not (tmp_path / "run").exists()

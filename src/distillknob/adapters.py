@@ -9,10 +9,7 @@ Left out on purpose: quantised bases, whose options belong to the loading of a m
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-
-import torch
 
 from distillknob.errors import BadInputError
 
@@ -61,29 +58,3 @@ class AdapterOptions:
 def bare(model: Any) -> Any:
     """The transformers model inside of a PEFT one, with the adapter at work in its layers; others as they are."""
     return model.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model
-
-
-@torch.no_grad()
-def restore(model: Any, checkpoint: Path | None, original: Any) -> None:
-    """Put the weights of a Trainer's checkpoint into `model`, or for None those that it began with.
-
-    `original()` loads the untrained model, and isn't called for an adapter: off is what an adapter begins with.
-    """
-    from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
-
-    if not isinstance(model, PeftModel):
-        from distillknob.models import load_model
-
-        source = original() if checkpoint is None else load_model(str(checkpoint))
-        model.load_state_dict(source.model.state_dict())
-    elif checkpoint is not None:
-        set_peft_model_state_dict(model, load_peft_weights(str(checkpoint), device="cpu"))
-    else:
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                parameter.zero_()
-
-
-def merged(model: Any) -> Any:
-    """The model with its adapter merged into the weights; a model without one as it is."""
-    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import TrainerCallback
 
-from distillknob.adapters import bare, merged, restore
 from distillknob.calibration_trainer import CalibrationConfig, CalibrationTrainer, GuardCallback, task_reward
 from distillknob.errors import BadInputError
 from distillknob.generation import Sampling, generate
 from distillknob.guard import UtilityGuard
 from distillknob.models import LanguageModel, load_model, resolve
+from distillknob.processes import wait
 from distillknob.runs import Run, runs_behind
 from distillknob.served import connect
 from distillknob.stats import paired_difference
@@ -35,6 +34,8 @@ from distillknob.training import (
 )
 
 __all__ = ["CalibrationConfig", "CalibrationTrainer", "calibrate", "task_reward"]
+
+FINAL, START = "final", "start"  # what lies beside the Trainer's checkpoints
 
 LOGGED = {
     "rewards/task_reward/mean": "task_score",
@@ -78,6 +79,7 @@ def task_scores(
             [task.messages(example) for example in examples],
             config.guard_samples,
             Sampling(max_new_tokens=config.max_completion_length or task.max_new_tokens, seed=config.seed),
+            shared=True,
             description=f"guard: {task.name} {what}",
         )
         scores[task.name] = [
@@ -109,7 +111,7 @@ def calibrate(
         resolve(name)
     teacher = load_model(config.teacher)
     target = (
-        load_model(config.target)
+        load_model(config.target, device=config.target_device)
         if config.target_url is None
         else connect(config.target_url, config.target_name or config.target, config.target)
     )
@@ -130,35 +132,24 @@ def calibrate(
         beta=config.beta,
         steps=config.guard_steps,
     )
+    tokenizer = teacher.tokenizer
     trainer = CalibrationTrainer(
         model=teacher.model,
         reward_funcs=reward_funcs or [task_reward],
         args=config,
         train_dataset=training_rows(tasks, config.problems, config.seed, config.guard_problems),
-        processing_class=teacher.tokenizer,
+        processing_class=tokenizer,
         target=target,
         guard=guard if config.guard else None,
         peft_config=config.peft_config,
     )
-    callbacks: list[TrainerCallback] = [
-        RunLogger(run, LOGGED),
-        StageProgress(f"calibrate η={config.eta:g}", {"rewards/task_reward/mean": "task", "kl": "kl"}),
-        GuardCallback(guard) if config.guard else FiniteLoss(run),
-    ]
-    add_callbacks(trainer, *callbacks)
-    checkpoint = last_checkpoint(checkpoints, *(["guard.json"] if config.guard else [])) if resume else None
-    if checkpoint is not None:
-        guard.load_state_dict(json.loads((Path(checkpoint) / "guard.json").read_text()))
-    # Without a checkpoint the training starts over, and so does its log.
-    run.drop_metrics_after(-1 if checkpoint is None else int(Path(checkpoint).name.split("-")[1]))
-    with checkpoint_errors(checkpoints):
-        trainer.train(resume_from_checkpoint=checkpoint)
-
-    trained = LanguageModel(trainer.accelerator.unwrap_model(trainer.model).eval(), teacher.tokenizer)
-    kept_step, comparison = _keep_the_best_that_holds(trained, trainer.state.global_step, before, tasks, config, guard)
-    if config.merge_adapter:
-        trained = LanguageModel(merged(trained.model), teacher.tokenizer)
-    save_model(trained, run.path / "model", _card(config, guard, kept_step, comparison))
+    steps = _train(trainer, config, guard, run, resume=resume)
+    # What was trained is on the disk now, whole, however it was spread over devices: from here on models are loaded.
+    trainer.accelerator.free_memory()
+    del teacher, target, trainer
+    kept_step, kept, comparison = _best_that_holds(steps, before, tasks, config, guard)
+    card = _card(config, guard, kept_step, comparison)
+    save_model(kept, tokenizer, run.path / "model", card, whole=config.merge_adapter)
     last: dict[str, Any] = next((row for row in reversed(run.metrics()) if row["step"] <= kept_step), {})
     run.finish(
         {
@@ -166,7 +157,7 @@ def calibrate(
             "eta": config.eta,
             "outcome": "finished" if guard.reason is None else "stopped",
             "reason": guard.reason,
-            "steps": trainer.state.global_step,
+            "steps": steps,
             "kept_step": kept_step,
             "final_beta": guard.beta,
             "anchor_kl": last.get("anchor_kl"),
@@ -179,29 +170,53 @@ def calibrate(
     return run
 
 
-def _keep_the_best_that_holds(
-    trained: LanguageModel,
-    step: int,
+def _train(
+    trainer: CalibrationTrainer, config: CalibrationConfig, guard: UtilityGuard, run: Run, *, resume: bool
+) -> int:
+    """Train, from the last checkpoint if there is one, save the final weights, and return the number of steps."""
+    folder = Path(str(config.output_dir))
+    add_callbacks(
+        trainer,
+        RunLogger(run, LOGGED),
+        StageProgress(f"calibrate η={config.eta:g}", {"rewards/task_reward/mean": "task", "kl": "kl"}),
+        GuardCallback(guard) if config.guard else FiniteLoss(run),
+    )
+    checkpoint = last_checkpoint(folder, *(["guard.json"] if config.guard else [])) if resume else None
+    if checkpoint is not None:
+        guard.load_state_dict(json.loads((Path(checkpoint) / "guard.json").read_text()))
+    # Without a checkpoint the training starts over, and so does its log.
+    run.drop_metrics_after(-1 if checkpoint is None else int(Path(checkpoint).name.split("-")[1]))
+    with checkpoint_errors(folder):
+        if config.use_peft:
+            trainer.save_model(str(folder / START))  # an adapter that does nothing yet
+        trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.save_model(str(folder / FINAL))
+    wait()
+    return int(trainer.state.global_step)
+
+
+def _best_that_holds(
+    steps: int,
     before: dict[str, list[list[float]]],
     tasks: Sequence[Task],
     config: CalibrationConfig,
     guard: UtilityGuard,
-) -> tuple[int, list[dict[str, Any]]]:
+) -> tuple[int, str, list[dict[str, Any]]]:
     """Walk back from the final weights over the kept checkpoints to the first whose scores hold on unseen problems.
 
-    Leaves those weights in `trained`. The original teacher (step 0) is the last resort. Without a guard, the final
-    weights are kept as they are.
+    Returns its step, where it lies, and how it compares with the original teacher, which is the last resort (step 0).
+    Without a guard, the final weights are kept as they are.
     """
-    saved = sorted(
-        (int(path.name.split("-")[1]) for path in Path(str(config.output_dir)).glob("checkpoint-*")), reverse=True
-    )
-    candidates = [step, *saved, 0] if guard.reason is None else [*saved, 0]
+    folder = Path(str(config.output_dir))
+    saved = sorted((int(path.name.split("-")[1]) for path in folder.glob("checkpoint-*")), reverse=True)
+    candidates = [steps, *saved, 0] if guard.reason is None else [*saved, 0]
     for candidate in dict.fromkeys(candidates):
-        if candidate != step or guard.reason is not None:
-            checkpoint = Path(str(config.output_dir)) / f"checkpoint-{candidate}" if candidate else None
-            restore(trained.model, checkpoint, lambda: load_model(config.teacher))
-        policy = LanguageModel(bare(trained.model), trained.tokenizer)
-        after = task_scores(policy, tasks, config, "after") if candidate else before
+        if candidate == 0:
+            path = str(folder / START) if config.use_peft else config.teacher
+        else:
+            final = candidate == steps and guard.reason is None
+            path = str(folder / (FINAL if final else f"checkpoint-{candidate}"))
+        after = task_scores(load_model(path), tasks, config, "after") if candidate else before
         comparison: list[dict[str, Any]] = []
         for name in before:
             change = paired_difference([sum(s) / len(s) for s in before[name]], [sum(s) / len(s) for s in after[name]])
@@ -215,7 +230,7 @@ def _keep_the_best_that_holds(
                 }
             )
         if not config.guard or all(row["difference"] >= -config.utility_tolerance for row in comparison):
-            return candidate, comparison
+            return candidate, path, comparison
         lost = min(comparison, key=lambda row: row["difference"])
         guard.events.append(
             {

@@ -9,6 +9,8 @@ which cancels |η| as soon as task rewards tie, and the knob becomes a switch.
 
 from __future__ import annotations
 
+import random
+
 import torch
 
 EPSILON = 1e-4  # added to a group's standard deviation, as TRL does: tied groups give zeros, not 0/0
@@ -48,3 +50,45 @@ def calibrated_advantages(
     """
     calibration = group_z_score(calibration_B, group_size, right_B).clamp(-clip, clip)
     return group_z_score(task_B, group_size) + eta * calibration
+
+
+def token_advantages(
+    task_B: torch.Tensor,
+    calibration_BT: torch.Tensor,
+    mask_BT: torch.Tensor,
+    eta: float,
+    group_size: int,
+    *,
+    right_B: torch.Tensor | None = None,
+    clip: float = 3.0,
+) -> torch.Tensor:
+    """Advantages [B, T]: z_G(task) + η · clip(z(cal)), with the log-ratio of each token as its own calibration reward.
+
+    The z-score is over all tokens of a group's samples (those in `right_B` and in `mask_BT`, bool). Tokens outside of
+    the mask get z_G(task) alone, which no loss reads.
+    """
+    counted_BT = mask_BT if right_B is None else mask_BT & right_B[:, None]
+    width = calibration_BT.size(1)
+    scored = group_z_score(calibration_BT.reshape(-1), group_size * width, counted_BT.reshape(-1))
+    return group_z_score(task_B, group_size)[:, None] + eta * scored.view(-1, width).clamp(-clip, clip)
+
+
+def group_centred(values_B: torch.Tensor, group_size: int) -> torch.Tensor:
+    """Values [B] less their group's mean: a reward's baseline, with its unit kept."""
+    values_PG = values_B.view(-1, group_size)
+    return (values_PG - values_PG.mean(1, keepdim=True)).view(-1)
+
+
+def shuffled_in_groups(
+    values_B: torch.Tensor, group_size: int, right_B: torch.Tensor | None, seed: str
+) -> torch.Tensor:
+    """Values [B] dealt out anew among the samples of each group (those in `right_B`; the others keep theirs).
+
+    The same for the same seed, so that every process deals alike.
+    """
+    rng, found_B = random.Random(seed), values_B.clone()
+    for start in range(0, len(values_B), group_size):
+        places = [i for i in range(start, start + group_size) if right_B is None or bool(right_B[i])]
+        dealt = rng.sample(places, len(places))
+        found_B[places] = values_B[dealt]
+    return found_B

@@ -21,11 +21,16 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from trl import GRPOConfig, GRPOTrainer  # type: ignore[attr-defined]
 
 from distillknob.adapters import AdapterOptions
-from distillknob.calibration_reward import calibrated_advantages
+from distillknob.calibration_reward import (
+    calibrated_advantages,
+    group_centred,
+    shuffled_in_groups,
+    token_advantages,
+)
 from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.guard import UtilityGuard
 from distillknob.models import LanguageModel, load_model
-from distillknob.scoring import sequence_logprob
+from distillknob.scoring import sequence_logprob, token_logprobs
 from distillknob.served import ServedModel
 from distillknob.tasks import get_task
 from distillknob.training import EpochSampler, on_this_machine
@@ -58,8 +63,26 @@ class CalibrationConfig(AdapterOptions, GRPOConfig):
     )
     right_at: float = field(default=1.0, metadata={"help": "Task reward from which a sample counts as right."})
     calibration_clip: float = field(default=3.0, metadata={"help": "Bound on the group z-score of the log-ratio."})
-    log_ratio: Literal["sum", "mean"] = field(
-        default="sum", metadata={"help": "Sum the log-ratio over tokens (the paper's sequence ratio) or take the mean."}
+    log_ratio: Literal["sum", "mean", "token"] = field(
+        default="sum",
+        metadata={
+            "help": "The calibration reward: a sample's log-ratio summed over its tokens (the paper's sequence ratio), "
+            "their mean, or each token's own, which needs a target with the teacher's tokenizer."
+        },
+    )
+    anchor: Literal["loss", "reward"] = field(
+        default="loss",
+        metadata={"help": "Hold the KL to the original in the loss (TRL's k3), or take it off the reward (k1)."},
+    )
+    shuffle_calibration: bool = field(
+        default=False,
+        metadata={
+            "help": "Control: deal the calibration rewards out anew among a group's right samples, which leaves their "
+            "size and takes their meaning away."
+        },
+    )
+    target_device: str | None = field(
+        default=None, metadata={"help": "Device of the target, such as cpu or cuda:1. Default: the teacher's."}
     )
     advantage: Literal["unscaled", "trl"] = field(
         default="unscaled",
@@ -84,7 +107,11 @@ class CalibrationConfig(AdapterOptions, GRPOConfig):
             raise BadInputError(
                 f"num_generations={self.num_generations}: a group of one has no z-score, use at least 2 (8 is usual)"
             )
-        for name, known in (("log_ratio", ("sum", "mean")), ("advantage", ("unscaled", "trl"))):
+        for name, known in (
+            ("log_ratio", ("sum", "mean", "token")),
+            ("advantage", ("unscaled", "trl")),
+            ("anchor", ("loss", "reward")),
+        ):
             if getattr(self, name) not in known:
                 raise BadInputError(f"{name}={getattr(self, name)!r}: known are {', '.join(known)}")
         if not self.tasks:
@@ -93,6 +120,8 @@ class CalibrationConfig(AdapterOptions, GRPOConfig):
             raise BadInputError(
                 f"beta={self.beta}: the guard works by the anchor, so beta must be above 0 (or --no-guard)"
             )
+        if self.log_ratio == "token" and self.shuffle_calibration:
+            raise BadInputError("shuffle_calibration deals out rewards of whole samples: use log_ratio sum or mean")
         check_at_least_one(self, "problems", "guard_steps", "guard_problems", "guard_samples")
         if not 0 < self.utility_tolerance < 1:
             raise BadInputError(f"utility_tolerance={self.utility_tolerance}: a share of the score, between 0 and 1")
@@ -135,7 +164,13 @@ class CalibrationTrainer(GRPOTrainer):
         super().__init__(*args, **kwargs)
         if self.args.eta and target is None:
             raise BadInputError(f"eta={self.args.eta} needs a calibration target: pass target=")
-        self.target = load_model(target) if isinstance(target, str) else target
+        self.target = load_model(target, device=self.args.target_device) if isinstance(target, str) else target
+        other = self.target is not None and self.target.tokenizer.get_vocab() != self._tokenizer.get_vocab()
+        if self.args.log_ratio == "token" and other:
+            raise BadInputError(
+                "log_ratio='token' compares token by token, but the target has another tokenizer than the teacher: "
+                "use log_ratio sum or mean, which compare whole answers"
+            )
         if isinstance(self.target, LanguageModel):
             self.target.model.requires_grad_(False)
         self.guard = guard
@@ -153,6 +188,7 @@ class CalibrationTrainer(GRPOTrainer):
             "rewards": rewards_BF,
             "prompts": prompts,
             "texts": [completion[0]["content"] for completion in completions],
+            "ids": [list(ids) for ids in completion_ids_list],
             "finished": [ids[-1] in ends for ids in completion_ids_list],
             "tasks": [row.get("task", "task") for row in inputs],
         }
@@ -165,24 +201,40 @@ class CalibrationTrainer(GRPOTrainer):
         if self.model is None or not self.model.training:
             return batch
         rollout = self._rollout
-        log_ratio_b = self._log_ratio(batch, rollout)
-        log_ratio_B = gather(log_ratio_b)
+        mask_bT = batch["completion_mask"]
+        log_ratio = self._log_ratio(batch, rollout)
+        by_token = log_ratio.ndim == 2
+        log_ratio_B = gather(log_ratio.sum(1) if by_token else log_ratio)
         task_B = (rollout["rewards"] * self.reward_weights.to(log_ratio_B.device)).nansum(dim=1)
         right_B = task_B >= self.args.right_at
-        advantages_B = calibrated_advantages(
-            task_B,
-            log_ratio_B,
-            self.args.eta,
-            self.num_generations,
-            right_B=right_B if self.args.gate else None,
-            clip=self.args.calibration_clip,
-        )
-        if self.args.advantage == "trl":
-            advantages_B = (advantages_B - advantages_B.mean()) / (advantages_B.std() + 1e-4)
-        start = self.accelerator.process_index * len(log_ratio_b)
-        batch["advantages"] = advantages_B[start : start + len(log_ratio_b)]
-
+        gate_B = right_B if self.args.gate else None
+        eta, group, clip = self.args.eta, self.num_generations, self.args.calibration_clip
+        if by_token:
+            values_BT, mask_BT = self._everywhere(log_ratio), self._everywhere(mask_bT).bool()
+            advantages = token_advantages(task_B, values_BT, mask_BT, eta, group, right_B=gate_B, clip=clip)
+        else:
+            dealt_B = log_ratio_B
+            if self.args.shuffle_calibration:
+                seed = f"{self.args.seed}/{self.state.global_step}"
+                dealt_B = shuffled_in_groups(log_ratio_B, group, gate_B, seed)
+            advantages = calibrated_advantages(task_B, dealt_B, eta, group, right_B=gate_B, clip=clip)
         metrics = self._metrics["train"]
+        if self.args.anchor == "reward":
+            apart_bT = (self._policy_logprobs(batch) - batch.pop("ref_per_token_logps")) * mask_bT
+            metrics["kl"].append((gather(apart_bT.sum()).sum() / gather(mask_bT.sum()).sum().clamp(min=1)).item())
+            if by_token:
+                advantages = advantages - self.beta * self._everywhere(apart_bT)
+            else:
+                tokens_b = mask_bT.sum(1).clamp(min=1) if self.args.log_ratio == "mean" else 1
+                apart_B = gather(apart_bT.sum(1) / tokens_b)
+                advantages = advantages - self.beta * group_centred(apart_B, self.num_generations)
+        if self.args.advantage == "trl":
+            chosen = advantages[self._everywhere(mask_bT).bool()] if by_token else advantages
+            advantages = (advantages - chosen.mean()) / (chosen.std() + 1e-4)
+        start = self.accelerator.process_index * len(log_ratio)
+        here = advantages[start : start + len(log_ratio)]
+        batch["advantages"] = here[:, : mask_bT.size(1)] if by_token else here
+
         metrics["calibration/log_ratio"].append(log_ratio_B.mean().item())
         metrics["calibration/right"].append(right_B.float().mean().item())
         metrics["calibration/beta"].append(self.beta)
@@ -197,20 +249,37 @@ class CalibrationTrainer(GRPOTrainer):
             self.guard.observe(scores, log_ratio_B.mean().item())
         return batch
 
+    def _everywhere(self, values_bT: torch.Tensor) -> torch.Tensor:
+        """The rows of all processes [B, T], padded with zeros to the longest."""
+        found: torch.Tensor = gather(self.accelerator.pad_across_processes(values_bT.contiguous(), dim=1))
+        return found
+
     @torch.no_grad()
-    def _log_ratio(self, batch: dict[str, Any], rollout: Mapping[str, Any]) -> torch.Tensor:
-        """log π_θ(y|x) − log π_C(y|x) in nats for this process's samples [b], detached."""
-        mask_bT = batch["completion_mask"]
-        policy_bT = batch.get("old_per_token_logps")
-        if policy_bT is None:
-            policy_bT, _, _ = self._get_per_token_logps_and_entropies(
+    def _policy_logprobs(self, batch: dict[str, Any]) -> torch.Tensor:
+        """log π_θ of each token of this process's samples [b, T], detached; formed once a batch."""
+        found: torch.Tensor | None = batch.get("old_per_token_logps", self._rollout.get("policy"))
+        if found is None:
+            mask_bT = batch["completion_mask"]
+            found, _, _ = self._get_per_token_logps_and_entropies(
                 self.model,
                 torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1),
                 torch.cat([batch["prompt_mask"], mask_bT], dim=1),
                 mask_bT.size(1),
                 batch_size=self.args.per_device_train_batch_size,
             )
-        policy_b = (policy_bT * mask_bT).sum(1)
+            self._rollout["policy"] = found
+        return found
+
+    @torch.no_grad()
+    def _log_ratio(self, batch: dict[str, Any], rollout: Mapping[str, Any]) -> torch.Tensor:
+        """log π_θ(y|x) − log π_C(y|x) in nats for this process's samples, detached: [b], summed over each model's own
+        tokens or their mean; for `log_ratio` token of each token, [b, T], 0 beyond an answer's end."""
+        mask_bT = batch["completion_mask"]
+        policy_bT = self._policy_logprobs(batch) * mask_bT
+        if self.args.log_ratio == "token":
+            target_bT = torch.zeros_like(policy_bT) if self.target is None else self._target_logprobs(policy_bT)
+            return policy_bT - target_bT
+        policy_b = policy_bT.sum(1)
         if self.args.log_ratio == "mean":
             policy_b = policy_b / mask_bT.sum(1).clamp(min=1)
         if self.target is None:
@@ -219,6 +288,24 @@ class CalibrationTrainer(GRPOTrainer):
             self.target, rollout["prompts"], rollout["texts"], rollout["finished"], reduction=self.args.log_ratio
         )
         return policy_b - target_b.to(policy_b.device)
+
+    def _target_logprobs(self, like_bT: torch.Tensor) -> torch.Tensor:
+        """log π_C of the very tokens that were sampled, [b, T]; 0 beyond each answer's end."""
+        assert self.target is not None
+        rows = token_logprobs(self.target, self._rollout["prompts"], self._rollout["ids"])
+        found = torch.zeros_like(like_bT)
+        for place, row in enumerate(rows):
+            found[place, : len(row)] = row.to(found)
+        return found
+
+    def _compute_loss(self, model: Any, inputs: Any) -> Any:
+        if self.args.anchor == "loss":
+            return super()._compute_loss(model, inputs)
+        beta, self.beta = self.beta, 0.0  # which the reward holds already
+        try:
+            return super()._compute_loss(model, inputs)
+        finally:
+            self.beta = beta
 
 
 class GuardCallback(TrainerCallback):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from distillknob.errors import BadInputError, RunFailedError, nearest
+from distillknob.processes import process_index
 
 # stage -> (module, config class, function, what it does)
 STAGES: dict[str, tuple[str, str, str, str]] = {
@@ -117,6 +118,8 @@ def _run_stage(arguments: argparse.Namespace) -> int:
         run = call(config, recipe, output, resume=arguments.resume, **extra)
     else:
         run = call(config, output, resume=arguments.resume)
+    if process_index() > 0:  # the first process tells
+        return 0
     if not run.complete:
         print(f"cell {arguments.cell} is done: {run.path}", file=sys.stderr)
         return 0
@@ -184,7 +187,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _compare(arguments)
         return _zoo(arguments) if command == "zoo" else _run_stage(arguments)
     except BadInputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # once a machine
+            print(f"error: {error}", file=sys.stderr)
         return 2
     except RunFailedError as error:
         print(f"failed: {error}", file=sys.stderr)

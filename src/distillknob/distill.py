@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import TrainerCallback, TrainerControl, TrainerState
+from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState
+from trl.models.utils import unwrap_model_for_generation
 
-from distillknob.adapters import bare, merged
+from distillknob.adapters import bare
 from distillknob.cross_tokenizer import CROSS
 from distillknob.distill_trainer import DistillConfig, DistillTrainer
 from distillknob.errors import BadInputError
 from distillknob.methods import METHODS
 from distillknob.models import LanguageModel, load_model, resolve
+from distillknob.processes import wait
 from distillknob.runs import Run, runs_behind
 from distillknob.tasks import get_task
 from distillknob.teacher_cache import TeacherCache
@@ -45,14 +47,23 @@ class LearningCurve(TrainerCallback):
     """Calls `evaluate(model, step)` every so many steps, at the start and at the end, and logs what it returns."""
 
     def __init__(
-        self, run: Run, student: LanguageModel, steps: int, evaluate: Callable[[LanguageModel], Mapping[str, float]]
+        self,
+        run: Run,
+        trainer: DistillTrainer,
+        tokenizer: PreTrainedTokenizerBase,
+        steps: int,
+        evaluate: Callable[[LanguageModel], Mapping[str, float]],
     ):
-        self.run, self.student, self.steps, self.evaluate = run, student, steps, evaluate
+        self.run, self.trainer, self.tokenizer, self.steps, self.evaluate = run, trainer, tokenizer, steps, evaluate
 
     def _point(self, step: int) -> None:
-        self.student.model.eval()
-        self.run.log(step=step, **{f"eval/{task}": value for task, value in self.evaluate(self.student).items()})
-        self.student.model.train()
+        model = self.trainer.model_wrapped
+        model.eval()
+        # TRL's own way to sample from a model in training: where its weights are spread, they are gathered for it.
+        with unwrap_model_for_generation(model, self.trainer.accelerator) as unwrapped:
+            scores = self.evaluate(LanguageModel(bare(unwrapped), self.tokenizer))
+        model.train()
+        self.run.log(step=step, **{f"eval/{task}": value for task, value in scores.items()})
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step == 0:
@@ -131,29 +142,29 @@ def distill(
         StageProgress(f"distill {config.method}", {"loss": "loss"}),
         FiniteLoss(run),
     ]
-    trained = trainer.accelerator.unwrap_model(trainer.model)
-    policy = LanguageModel(bare(trained), student.tokenizer)
     if evaluate is not None and config.curve_steps:
-        callbacks.append(LearningCurve(run, policy, config.curve_steps, evaluate))
+        callbacks.append(LearningCurve(run, trainer, student.tokenizer, config.curve_steps, evaluate))
     add_callbacks(trainer, *callbacks)
-    checkpoint = last_checkpoint(Path(config.output_dir)) if resume else None
+    folder = Path(config.output_dir)
+    checkpoint = last_checkpoint(folder) if resume else None
     # Without a checkpoint the training starts over, and so does its log.
     run.drop_metrics_after(-1 if checkpoint is None else int(Path(checkpoint).name.split("-")[1]))
-    with checkpoint_errors(Path(config.output_dir)):
+    with checkpoint_errors(folder):
         trainer.train(resume_from_checkpoint=checkpoint)
-
-    policy.model.eval()
+        trainer.save_model(str(folder / "final"))
+    wait()
     metrics = run.metrics()
     losses = [row["loss"] for row in metrics if row.get("loss") is not None]
-    trained = LanguageModel(merged(trained) if config.merge_adapter else trained, student.tokenizer)
-    save_model(trained, run.path / "model", _card(config))
+    steps = int(trainer.state.global_step)
+    trainer.accelerator.free_memory()
+    save_model(str(folder / "final"), student.tokenizer, run.path / "model", _card(config), whole=config.merge_adapter)
     run.finish(
         {
             "stage": "distill",
             "teacher": config.teacher,
             "student": config.student,
             "method": config.method,
-            "steps": trainer.state.global_step,
+            "steps": steps,
             "tokens": int(sum(row.get("trained_tokens", 0) for row in metrics)),
             "learning_rate": config.learning_rate,
             "final_loss": sum(losses[-10:]) / max(1, len(losses[-10:])),

@@ -105,15 +105,18 @@ def evaluate_task(
     max_new_tokens: int | None = None,
     seed: int = 0,
     modes: bool = True,
+    shared: bool = False,
     description: str = "evaluate",
 ) -> TaskResult:
-    """Sample `samples` answers to each of `problems` problems at temperature 1 and grade them."""
+    """Sample `samples` answers to each of `problems` problems at temperature 1 and grade them. `shared` says that every
+    process makes this same call, and takes a part of the work."""
     examples = task.examples(split, problems, seed=seed)
     drawn = generate(
         language_model,
         [task.messages(example) for example in examples],
         samples,
         Sampling(max_new_tokens=max_new_tokens or task.max_new_tokens, seed=seed),
+        shared=shared,
         description=f"{description}: {task.name}",
     )
     scores_PN = np.array(
@@ -139,7 +142,11 @@ def evaluate_task(
     found_modes: dict[str, Interval] = {}
     if modes:
         logprobs = token_logprobs(
-            language_model, prompts, [sample.token_ids for sample in flat], description=f"confidence: {task.name}"
+            language_model,
+            prompts,
+            [sample.token_ids for sample in flat],
+            shared=shared,
+            description=f"confidence: {task.name}",
         )
         for row, logprob in zip(rows, logprobs, strict=True):
             row["mean_logprob"] = float(logprob.mean())
@@ -190,6 +197,7 @@ def evaluate(config: EvaluateConfig, output: str | Path, *, resume: bool = False
                 k=config.k,
                 max_new_tokens=config.max_new_tokens,
                 seed=config.seed,
+                shared=True,
                 description=Path(name).parent.name if Path(name).name == "model" else name,
             )
             for task in tasks

@@ -25,6 +25,7 @@ from transformers import (
 from distillknob.errors import BadInputError
 from distillknob.journal import Journal
 from distillknob.models import LanguageModel, eos_ids, prompt_ids
+from distillknob.processes import merged, my_share, seed_of_process
 from distillknob.progress import progress
 
 
@@ -125,13 +126,15 @@ def generate(
     *,
     begun: Sequence[Sequence[int]] | None = None,
     journal: Journal | None = None,
+    shared: bool = False,
     description: str = "generate",
 ) -> Samples:
     """Sample `n` completions for each prompt (chat messages). Reproducible for the same prompts and `sampling`.
 
     `begun[i]`, token ids of this model's tokenizer, is how the answers to prompt i begin: the model goes on from there
     for at most `max_new_tokens`, and the samples hold the whole answer. Batches that `journal` holds are not drawn
-    again, and those drawn are kept in it. Raises BadInputError where there is nothing to
+    again, and those drawn are kept in it. `shared` says that every process makes this same call: each draws a part, and
+    all get the whole. Raises BadInputError where there is nothing to
     do, `begun` and the prompts differ in number, or the prompts are longer than the model's context allows.
     """
     model: Any = language_model.model
@@ -157,10 +160,12 @@ def generate(
         eos_token_id=ends,
         pad_token_id=tokenizer.pad_token_id,
     )
-    sampler = SeededSampler(sampling.seed, model.device)
+    sampler = SeededSampler(seed_of_process(sampling.seed) if shared else sampling.seed, model.device)
     processors = _processors(sampling, sampler)
     journal = journal or Journal()
     rows = sorted(((i, j) for i in range(len(ids)) for j in range(n)), key=lambda row: len(ids[row[0]]))
+    if shared:
+        rows, journal = my_share(rows), journal.of_process()
     found: dict[tuple[int, int], Sample] = {}
     with progress(description, len(rows), unit="sample") as bar:
         for start in range(0, len(rows), sampling.batch_size):
@@ -189,5 +194,7 @@ def generate(
             drawn = [(found[row].text, found[row].token_ids, found[row].finished) for row in batch]
             journal.keep(named, {"samples": drawn, "generator": sampler.generator.get_state()})
             bar.update(len(batch))
+    if shared:
+        found = merged(found)
     completions = [[found[i, j] for j in range(n)] for i in range(len(ids))]
     return Samples([list(prompt) for prompt in prompts], completions)

@@ -23,6 +23,7 @@ from distillknob.divergences import divergence
 from distillknob.errors import BadInputError
 from distillknob.journal import Journal
 from distillknob.models import LanguageModel, prompt_ids
+from distillknob.processes import merged, my_share
 from distillknob.progress import progress
 from distillknob.scoring import Batch, Prompt, answer_logits, batches
 from distillknob.traps.scored import GradientSample
@@ -43,32 +44,34 @@ def compare_gradients(
     """Inner products of the three gradients in the student's trainable parameters, a prompt at a time.
 
     `answers_ids` [prompts][answers] are token ids that the student sampled. Prompts whose answers are all empty are
-    left out. Raises BadInputError for a student without trainable parameters.
+    left out. Every process takes a part of the prompts. Raises BadInputError for a student without trainable
+    parameters.
     """
     parameters = [p for p in student.model.parameters() if p.requires_grad]
     if not parameters:
         raise BadInputError(f"no parameter of {student.model.name_or_path!r} is trainable: there is no gradient")
     journal = journal or Journal()
-    kept, products, sketches = [], [], []
+    journal = journal.of_process()
+    found_by_prompt: dict[int, list[torch.Tensor]] = {}
     ids = prompt_ids(teacher.tokenizer, prompts)
     with progress(f"gradients: {task}", len(prompts), unit="prompt") as bar:
-        for i, rows in enumerate(answers_ids):
-            answers = [answer for answer in rows if answer]
+        for i in my_share(range(len(answers_ids))):
+            answers = [answer for answer in answers_ids[i] if answer]
             if answers:
                 found = journal.take([i])
                 if found is None:
                     gradients = _gradients(teacher, student, parameters, ids[i], answers, batch_tokens)
                     found = [_products(gradients), _sketched(gradients)]
                     journal.keep([i], found)
-                kept.append(i)
-                products.append(found[0])
-                sketches.append(found[1])
+                found_by_prompt[i] = found
             bar.update(1)
+    found_by_prompt = dict(sorted(merged(found_by_prompt).items()))
+    products, sketches = ([found[k] for found in found_by_prompt.values()] for k in (0, 1))
     mean = torch.stack(sketches).mean(0) if sketches else torch.zeros(3, 1)
     found_BEE = torch.stack(products) if products else torch.zeros(0, 3, 3, dtype=torch.float64)
     return GradientSample(
         task=task,
-        prompt_B=torch.tensor(kept, dtype=torch.long),
+        prompt_B=torch.tensor(list(found_by_prompt), dtype=torch.long),
         product_BEE=found_BEE,
         mean_EE=_products(list(mean)),
     )

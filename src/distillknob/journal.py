@@ -10,6 +10,7 @@ import torch
 
 from distillknob.errors import BadInputError
 from distillknob.files import atomic_write
+from distillknob.processes import process_count, process_index
 
 
 class Journal:
@@ -25,6 +26,11 @@ class Journal:
     def part(self, name: str) -> Journal:
         """The journal of a part of the work."""
         return Journal(None if self._folder is None else self._folder / name)
+
+    def of_process(self) -> Journal:
+        """The journal of this process's part of the work; the whole where there is one process."""
+        count = process_count()
+        return self if count == 1 else self.part(f"process-{process_index()}-of-{count}")
 
     def take(self, rows: list[Any]) -> Any:
         """What the next batch gave, or None if it isn't done yet. `rows` says which batch it has to be.

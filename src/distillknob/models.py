@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distillknob.errors import BadInputError, nearest
+from distillknob.processes import device as own_device
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -94,13 +95,12 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 
 def load_model(name: str, *, dtype: str | None = None, device: str | None = None) -> LanguageModel:
-    """Load a model and its tokenizer, ready: checked, in evaluation mode, on `device` (default: the accelerator if
-    there is one). A folder with a LoRA adapter gives its base model with the adapter merged into it. `dtype` defaults
-    to the checkpoint's own on an accelerator and to float32 on a CPU.
+    """Load a model and its tokenizer, ready: checked, in evaluation mode, on `device` (default: this process's
+    accelerator, if there is one). A folder with a LoRA adapter gives its base model with the adapter merged into it.
+    `dtype` defaults to the checkpoint's own on an accelerator and to float32 on a CPU.
 
     Raises BadInputError for a checkpoint that isn't there or can't be used, with the remedy.
     """
-    import torch
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -111,7 +111,7 @@ def load_model(name: str, *, dtype: str | None = None, device: str | None = None
             config = AutoConfig.from_pretrained(where).get_text_config()
             check_tokenizer(tokenizer, name, config.vocab_size)
         if device is None:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+            device = own_device()
         wanted = dtype or ("float32" if device == "cpu" else "auto")
         if (Path(where) / "adapter_config.json").exists():
             from peft import AutoPeftModelForCausalLM

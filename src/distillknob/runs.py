@@ -31,6 +31,7 @@ import yaml
 from distillknob.environment import environment
 from distillknob.errors import BadInputError
 from distillknob.files import PARTIAL, atomic_write, disk_errors, json_bytes, plain, read_json, read_jsonl, sha256
+from distillknob.processes import process_index, wait
 
 CONFIG, ENVIRONMENT, METRICS = "config.yaml", "environment.json", "metrics.jsonl"
 SAMPLES, RESULT, MANIFEST = "samples.jsonl", "result.json", "manifest.json"
@@ -65,7 +66,7 @@ class Run:
         the changed keys and both values; files of no run; an unfinished run without `resume`), can't be written, or
         where an input is not finished or has changed since the run began. Raises RunFailedError if the disk is full.
         """
-        path, first = Path(path), os.environ.get("RANK", "0") == "0"
+        path, first = Path(path), process_index() == 0
         run = cls(path, stage, plain(config, finite=False), writes=first)
         digests = run._check(inputs, resume=resume)
         if (path / CONFIG).exists():
@@ -168,15 +169,16 @@ class Run:
         return self._path / UNFINISHED
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Write `result.json`, then the manifest: from here on the run is complete and nothing more can be written."""
-        if not self._writes:
-            return
-        self.write_json(RESULT, result)
-        shutil.rmtree(self.unfinished, ignore_errors=True)
-        self._close_metrics()
-        inputs = read_json(self._path / ENVIRONMENT)["inputs"]
-        manifest = {"stage": self._stage, "inputs": inputs, "files": _hashes(self._path)}
-        self.write_json(MANIFEST, manifest)
+        """Write `result.json`, then the manifest: from here on the run is complete and nothing more can be written.
+        The processes that don't write wait for the one that does."""
+        if self._writes:
+            self.write_json(RESULT, result)
+            shutil.rmtree(self.unfinished, ignore_errors=True)
+            self._close_metrics()
+            inputs = read_json(self._path / ENVIRONMENT)["inputs"]
+            manifest = {"stage": self._stage, "inputs": inputs, "files": _hashes(self._path)}
+            self.write_json(MANIFEST, manifest)
+        wait()
 
     def _write(self, name: str, data: bytes) -> None:
         if self._writes:
@@ -200,7 +202,7 @@ class Run:
         digests = {str(item): sha256(_manifest_of(Path(item))) for item in inputs}
         if self._path.exists() and not self._path.is_dir():
             raise BadInputError(f"--output {self._path} is a file: give a directory")
-        first = os.environ.get("RANK", "0") == "0"
+        first = process_index() == 0
         if (self._path / CONFIG).exists():
             self._check_same(resume=resume, digests=digests, may_be_unfinished=not first)
         elif first and self._path.is_dir():

@@ -18,6 +18,7 @@ from distillknob.errors import BadInputError
 from distillknob.heads import Head, checked_head
 from distillknob.journal import Journal
 from distillknob.models import LanguageModel, prompt_ids
+from distillknob.processes import merged, my_share, process_count, process_index
 from distillknob.progress import progress
 from distillknob.served import ServedModel, served_logprobs
 
@@ -107,16 +108,30 @@ def token_logprobs(
     *,
     batch_tokens: int = 32_768,
     journal: Journal | None = None,
+    shared: bool = False,
     description: str = "score",
 ) -> list[torch.Tensor]:
     """Log-probability in nats of each token of each answer (token ids of this model's tokenizer), a float32 CPU tensor
-    [length] an answer. Raises BadInputError where prompts and answers differ in number."""
+    [length] an answer. `shared` says that every process makes this same call: each scores a part, and all get the
+    whole. Raises BadInputError where prompts and answers differ in number."""
     if len(prompts) != len(answers_ids):
         raise BadInputError(f"{len(prompts)} prompts but {len(answers_ids)} answers: give one prompt an answer")
     if isinstance(language_model, ServedModel):
         return served_logprobs(language_model, prompt_ids(language_model.tokenizer, prompts), answers_ids)
     journal = journal or Journal()
     model, tokenizer = language_model
+    if shared:
+        mine = my_share(range(len(prompts)))
+        scored = token_logprobs(
+            language_model,
+            [prompts[i] for i in mine],
+            [answers_ids[i] for i in mine],
+            batch_tokens=batch_tokens,
+            journal=journal.of_process(),
+            description=description,
+        )
+        everything = merged(dict(zip(mine, scored, strict=True)))
+        return [everything[i] for i in range(len(prompts))]
     found: list[torch.Tensor] = [torch.zeros(0)] * len(prompts)
     head = checked_head(model) if any(answers_ids) else None
     with progress(description, len(prompts), unit="text") as bar:
@@ -161,13 +176,16 @@ def sequence_logprob(
     *,
     reduction: Literal["sum", "mean"] = "sum",
     batch_tokens: int = 32_768,
+    shared: bool = False,
     description: str = "score",
 ) -> torch.Tensor:
     """Log-likelihood in nats of each answer text given its prompt, [N]: the sum over the tokens of this model's own
     tokenizer, or their mean. `finished` says whether the answer ended; then the model's own eos is scored with it, so
-    that models with different tokenizers score the same event."""
+    that models with different tokenizers score the same event. `shared`: as for `token_logprobs`."""
     ids = answer_ids(language_model, texts, finished)
-    per_token = token_logprobs(language_model, prompts, ids, batch_tokens=batch_tokens, description=description)
+    per_token = token_logprobs(
+        language_model, prompts, ids, batch_tokens=batch_tokens, shared=shared, description=description
+    )
     return torch.tensor([float(t.sum()) / (1 if reduction == "sum" else max(1, len(t))) for t in per_token])
 
 
@@ -204,11 +222,13 @@ def score_pair(
     *,
     batch_tokens: int = 16_384,
     journal: Journal | None = None,
+    shared: bool = False,
     description: str = "score pair",
 ) -> ScoredPair:
     """Divergences between a teacher and a student that share a tokenizer, at every token of the answers.
 
-    Streams over batches; what is kept is a few numbers a token. Raises BadInputError where the tokenizers differ.
+    Streams over batches; what is kept is a few numbers a token. `shared` says that every process makes this same call:
+    each scores some of the batches, and all get the whole. Raises BadInputError where the tokenizers differ.
     """
     if teacher.tokenizer.get_vocab() != student.tokenizer.get_vocab():
         raise BadInputError(
@@ -217,18 +237,24 @@ def score_pair(
         )
     ks, journal = sorted(set(ks)), journal or Journal()
     heads = [checked_head(side.model) for side in (teacher, student)]
-    pieces: list[tuple[torch.Tensor, ...]] = []
+    pieces: dict[int, list[torch.Tensor]] = {}
     with progress(description, len(prompts), unit="text") as bar:
         # One chat template for both sides: the teacher's. They share the vocabulary, so the tokens mean the same.
         rows = batches(prompt_ids(teacher.tokenizer, prompts), answers_ids, teacher.model.device, batch_tokens)
-        for batch in rows:
+        if shared:
+            journal = journal.of_process()
+        for number, batch in enumerate(rows):
+            if shared and number % process_count() != process_index():
+                continue
             columns = journal.take(batch.rows)
             if columns is None:
                 columns = _scored_batch(teacher, student, heads, batch, ks)
                 journal.keep(batch.rows, columns)
-            pieces.append(tuple(columns))
+            pieces[number] = columns
             bar.update(len(batch.rows))
-    joined = [torch.cat(column) for column in zip(*pieces, strict=True)]
+    if shared:
+        pieces = dict(sorted(merged(pieces).items()))
+    joined = [torch.cat(column) for column in zip(*pieces.values(), strict=True)]
     order = torch.argsort(joined[0], stable=True)
     return ScoredPair(*(column[order] for column in joined), tuple(ks))  # type: ignore[call-arg, arg-type]
 
@@ -281,9 +307,11 @@ def score_spans(
     finished: Sequence[bool],
     *,
     journal: Journal | None = None,
+    shared: bool = False,
     description: str = "score spans",
 ) -> ScoredSpans:
-    """Log-probabilities of the spans of each answer under two models whose tokenizers may differ.
+    """Log-probabilities of the spans of each answer under two models whose tokenizers may differ. `shared`: as for
+    `token_logprobs`.
 
     Raises BadInputError for a tokenizer that can't say where its tokens lie in the text (a slow one).
     """
@@ -292,13 +320,13 @@ def score_spans(
     for side, name in ((teacher, "teacher"), (student, "student")):
         ids = answer_ids(side, texts, finished)
         part = journal.part(name)
-        logprobs = token_logprobs(side, prompts, ids, journal=part, description=f"{description} {name}")
+        logprobs = token_logprobs(side, prompts, ids, journal=part, shared=shared, description=f"{description} {name}")
         ends = token_ends(side, texts, finished)
         sides.append([_at_ends(e, row) for e, row in zip(ends, logprobs, strict=True)])
     answer, pieces = [], []
     for i, (taught, studied) in enumerate(zip(*sides, strict=True)):
-        shared = sorted(taught.keys() & studied.keys())
-        for before, end in zip([None, *shared], shared, strict=False):
+        both = sorted(taught.keys() & studied.keys())
+        for before, end in zip([None, *both], both, strict=False):
             answer.append(i)
             pieces.append([side[end] - (0.0 if before is None else side[before]) for side in (taught, studied)])
     found = torch.tensor(pieces, dtype=torch.float64).reshape(-1, 2)

@@ -25,6 +25,7 @@ from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.files import atomic_write
 from distillknob.heads import checked_head
 from distillknob.models import LanguageModel, load_model, prompt_ids, resolve
+from distillknob.processes import process_count, process_index, wait
 from distillknob.progress import progress
 from distillknob.runs import Run, load_run, runs_behind
 from distillknob.scoring import answer_hidden, batches
@@ -92,12 +93,13 @@ def cache(config: CacheConfig, output: str | Path, *, resume: bool = False) -> R
     with progress("cache", len(starts), unit="file") as bar:
         for number, start in enumerate(starts):
             path = run.path / _file(number)
-            if not path.exists():
+            if number % process_count() == process_index() and not path.exists():
                 found = _stored(teacher, traces[start : start + TRACES_A_FILE], config.top_k)
                 # One entry: safetensors writes several in any order, and a file's bytes should follow from its content.
                 told = {"told": json.dumps(found.pop("told"))}
                 atomic_write(path, save(found, metadata=told))
             bar.update(1)
+    wait()
     errors = [_told(run.path / _file(number)) for number in range(len(starts))]
     tokens = sum(len(row["completion_ids"]) for row in traces)
     run.finish(

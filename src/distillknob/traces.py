@@ -42,7 +42,8 @@ def make_traces(
     Sources: the teacher's first sample, right or wrong; its first right one of `candidates`; the right one of
     `candidates` that `target` finds likeliest (selection as opposed to calibration); the data set's own solution; or
     none, where the student writes every trace itself.
-    Problems for which the teacher has no right sample are left out. Raises BadInputError where none remains.
+    Problems for which the teacher has no right sample are left out. Every process makes this same call, and does its
+    part of the sampling. Raises BadInputError where none remains.
     """
     rows = []
     for task in tasks:
@@ -91,7 +92,7 @@ def _from_teacher(
     n = 1 if source == "teacher" else options.candidates
     sampling = Sampling(max_new_tokens=options.max_new_tokens or task.max_new_tokens, seed=options.seed)
     prompts = [task.messages(example) for example in examples]
-    samples = generate(teacher, prompts, n, sampling, description=f"traces: {task.name}").completions
+    samples = generate(teacher, prompts, n, sampling, shared=True, description=f"traces: {task.name}").completions
     if source == "teacher":
         return [(example, row[0]) for example, row in zip(examples, samples, strict=True)]
     right = [
@@ -104,7 +105,12 @@ def _from_teacher(
         raise BadInputError("traces from 'teacher_best_of_n' need a target: its likelihood chooses the best")
     flat = [(i, sample) for i, row in enumerate(right) for sample in row]
     likelihood = sequence_logprob(
-        target, [prompts[i] for i, _ in flat], [s.text for _, s in flat], [True] * len(flat), description="best of n"
+        target,
+        [prompts[i] for i, _ in flat],
+        [s.text for _, s in flat],
+        [True] * len(flat),
+        shared=True,
+        description="best of n",
     ).tolist()
     best: dict[int, tuple[float, Sample]] = {}
     for (i, sample), value in zip(flat, likelihood, strict=True):

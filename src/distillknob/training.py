@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,14 +17,15 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl.trainer.utils import RepeatSampler
 
 from distillknob.config import resolved
 from distillknob.errors import RunFailedError
 from distillknob.files import atomic_directory, disk_errors
-from distillknob.models import LanguageModel
+from distillknob.models import load_model
+from distillknob.processes import connect, process_index, wait
 from distillknob.progress import progress
 from distillknob.runs import Run
 
@@ -44,7 +46,9 @@ def plain_config(config: Any) -> dict[str, Any]:
 
 
 def on_this_machine(config: TrainingArguments) -> None:
-    """Fill in what depends on the machine before TRL does: bf16 and pinned memory need an accelerator."""
+    """Fill in what depends on the machine before TRL does: bf16 and pinned memory need an accelerator, and several
+    processes without one have to be told to Accelerate."""
+    connect()
     if not torch.cuda.is_available():
         config.bf16 = bool(config.bf16)  # None would mean True to TRL; on a CPU it is emulated
         config.dataloader_pin_memory = False
@@ -165,12 +169,21 @@ def last_checkpoint(folder: Path, *also: str) -> str | None:
     return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
 
 
-def save_model(language_model: LanguageModel, folder: Path, card: str) -> None:
-    """Save weights (safetensors), tokenizer and model card, the whole folder or nothing."""
-    with atomic_directory(folder) as partial:
-        language_model.model.save_pretrained(partial)
-        language_model.tokenizer.save_pretrained(partial)
-        (partial / "README.md").write_text(card, encoding="utf-8")
+def save_model(source: str, tokenizer: PreTrainedTokenizerBase, folder: Path, card: str, *, whole: bool) -> None:
+    """Put a model into `folder` so that it loads by itself: weights (safetensors), tokenizer and model card, all of it
+    or nothing. `source` is what a Trainer saved, or any model by name. An adapter stays one unless `whole` asks for the
+    model with the adapter merged into it. The first process writes, the others wait."""
+    if process_index() == 0:
+        with atomic_directory(folder) as partial:
+            if whole or not Path(source).is_dir():
+                load_model(source, dtype="auto", device="cpu").model.save_pretrained(partial)
+            else:
+                for file in sorted(Path(source).iterdir()):
+                    if file.name.startswith(("model", "adapter_", "config.json", "generation_config.json")):
+                        shutil.copyfile(file, partial / file.name)
+            tokenizer.save_pretrained(partial)
+            (partial / "README.md").write_text(card, encoding="utf-8")
+    wait()
 
 
 def quiet_libraries() -> None:

@@ -103,7 +103,7 @@ class _Work:
         prompts = [self.task.messages(example) for example in self.examples]
         named = f"diagnose: {self.task.name}, {what}"
         return generate(
-            language_model, prompts, n, self.sampling, journal=self.journal.part(what), description=named
+            language_model, prompts, n, self.sampling, journal=self.journal.part(what), shared=True, description=named
         ).completions
 
     def is_right(self, sample: Sample, problem: int) -> bool:
@@ -124,6 +124,7 @@ class _Work:
                 [answer.text for _, answer in rows],
                 [answer.finished for _, answer in rows],
                 journal=journal,
+                shared=True,
                 description=named,
             )
             return ScoredText(
@@ -142,6 +143,7 @@ class _Work:
             [answer.token_ids for _, answer in rows],
             sorted({min(k, vocabulary) for k in self.settings.ks} | {vocabulary}),
             journal=journal,
+            shared=True,
             description=named,
         )
         return PolicySample(
@@ -168,6 +170,7 @@ class _Work:
             [self.task.messages(self.examples[i]) for i, _ in rows],
             answer_ids(self.teacher, [answer.text for _, answer in rows], [True] * len(rows)),
             journal=self.journal.part("candidates"),
+            shared=True,
             description=f"score: {self.task.name} candidates",
         )
         return Candidates(
@@ -225,7 +228,7 @@ class _Work:
             starts, what = [ids for _, _, ids in cut], "student's beginnings"
             named, journal = f"diagnose: {self.task.name}, {what}", self.journal.part(what)
             led = generate(
-                self.teacher, prompts, 1, self.sampling, begun=starts, journal=journal, description=named
+                self.teacher, prompts, 1, self.sampling, begun=starts, journal=journal, shared=True, description=named
             ).completions
             rows += [(i, share, sample) for (i, share, _), (sample,) in zip(cut, led, strict=True)]
         scores = [self.task.grade(s.text, self.examples[i].reference) if s.finished else 0.0 for i, _, s in rows]
