@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from distillknob.errors import BadInputError
-from distillknob.experiment import Cell, ExperimentConfig, check_recipe, run_cell, stage_config, tables
+from distillknob.experiment import Cell, ExperimentConfig, check_recipe, run_cell, stage_config
+from distillknob.knob_tables import tables
 from distillknob.report import build_report
 from distillknob.runs import Run, load_run
 from distillknob.tasks import get_task
@@ -39,7 +40,7 @@ class DemoConfig(ExperimentConfig):
     def cells(self) -> list[Cell]:
         """The original teacher, the distillable and the undistillable one, in the order of work."""
         etas = (0.0, self.eta_distillable, self.eta_undistillable)
-        return [Cell(eta, self.seed, tuple(self.methods), self.teacher_evaluation) for eta in etas]
+        return [Cell(eta, self.seed, tuple(self.methods), self.sizes, self.learning_rates) for eta in etas]
 
 
 def demo(config: DemoConfig, recipe: Mapping[str, Any], output: str | Path, *, resume: bool = False) -> Run:

@@ -1,7 +1,8 @@
 """Cells of an experiment: one η and one seed, from calibration to evaluated students. `demo` and `sweep` chain them.
 
-A cell is a run directory that holds the stages' own run directories, so it is resumable at every stage, and its result
-is kept as soon as it is there. A seed redoes calibration, traces and distillation; evaluation problems stay the same.
+A cell is a run directory that holds the stages' own run directories, so it is resumable at every stage. Its result is
+kept as soon as it is there, and stands by itself: tables are made from the results of cells alone (`knob_tables`). A
+seed redoes calibration, traces and distillation; evaluation problems stay the same.
 """
 
 from __future__ import annotations
@@ -16,14 +17,19 @@ import numpy as np
 from distillknob.calibrate import CalibrationConfig, calibrate
 from distillknob.config import build, stage_values
 from distillknob.distill import DistillConfig, distill
-from distillknob.errors import check_at_least_one
+from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.evaluate import EvaluateConfig, evaluate, mean_scores
+from distillknob.files import read_json
+from distillknob.methods import METHODS
 from distillknob.models import LanguageModel, resolve
-from distillknob.runs import Run, load_run
-from distillknob.stats import paired_difference
+from distillknob.runs import Run
+from distillknob.stats import pass_at_k
 from distillknob.tasks import get_task
+from distillknob.traps import DiagnoseConfig, diagnose
+from distillknob.traps.compare import BY_PROMPT
 
 CURVE_PROBLEMS = 150
+CALIBRATION = ("steps", "kept_step", "final_beta", "anchor_kl", "log_ratio", "outcome", "reason")  # kept of it
 
 
 @dataclass
@@ -37,26 +43,49 @@ class ExperimentConfig:
     teacher_samples: int | None = field(
         default=None, metadata={"help": "Samples for each of them. Default: evaluate's samples."}
     )
+    student_problems: int | None = field(
+        default=None, metadata={"help": "Problems a task for pass@1 of students. Default: evaluate's problems."}
+    )
+    student_samples: int | None = field(
+        default=None,
+        metadata={"help": "Samples for each of them; pass@k is then measured apart, with evaluate's own numbers."},
+    )
+    learning_rates: dict[str, float] = field(
+        default_factory=dict, metadata={"help": "Learning rate of a method's students. Default: distill's."}
+    )
 
     def __post_init__(self) -> None:
-        check_at_least_one(self, "teacher_problems", "teacher_samples")
+        check_at_least_one(self, "teacher_problems", "teacher_samples", "student_problems", "student_samples")
+        for method in self.learning_rates:
+            if method not in METHODS:
+                raise BadInputError(f"learning_rates names the method {method!r}: known are {', '.join(METHODS)}")
 
     @property
-    def teacher_evaluation(self) -> dict[str, int]:
-        """The fields of `evaluate` that are others for teachers."""
-        given = {"problems": self.teacher_problems, "samples": self.teacher_samples}
-        return {name: value for name, value in given.items() if value is not None}
+    def sizes(self) -> dict[str, dict[str, int]]:
+        """The fields of `evaluate` that are others for teachers, and for pass@1 of students."""
+        return {
+            who: {name: value for name, value in given.items() if value is not None}
+            for who, given in (
+                ("teacher", {"problems": self.teacher_problems, "samples": self.teacher_samples}),
+                ("student", {"problems": self.student_problems, "samples": self.student_samples}),
+            )
+        }
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One point of the knob: `methods` are the students distilled from the teacher at this η, `teacher_evaluation` the
-    fields of `evaluate` that are others for the teacher."""
+    """One point of the knob: `methods` are the students distilled from the teacher at this η, `sizes` the fields of
+    `evaluate` that are others for the teacher and the student, `learning_rates` those of methods, `lens` whether the
+    teacher is diagnosed against the undistilled student. A `variant` is a cell whose stages have other `settings`."""
 
     eta: float
     seed: int
     methods: tuple[str, ...]
-    teacher_evaluation: Mapping[str, int] = field(default_factory=dict)
+    sizes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    learning_rates: Mapping[str, float] = field(default_factory=dict)
+    lens: bool = False
+    variant: str = ""
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def teacher(self) -> str:
@@ -65,7 +94,25 @@ class Cell:
 
     @property
     def name(self) -> str:
-        return f"eta{self.eta:+g}-seed{self.seed}"
+        return f"{self.variant}{'-' if self.variant else ''}eta{self.eta:+g}-seed{self.seed}"
+
+    def recipe(self, recipe: Mapping[str, Any]) -> dict[str, Any]:
+        """The experiment's recipe with this cell's settings, without the experiments' own sections."""
+        used = {name: dict(value) if isinstance(value, Mapping) else value for name, value in recipe.items()}
+        for experiment in ("demo", "sweep"):
+            used.pop(experiment, None)
+        for stage, values in self.settings.items():
+            used[stage] = {**(used.get(stage) or {}), **values}
+        return used
+
+    def distillation(self, recipe: Mapping[str, Any], method: str, teacher: str | None = None) -> Any:
+        """The config of `distill` for one of the cell's methods."""
+        given: dict[str, Any] = {"method": method, "seed": self.seed}
+        if teacher is not None:
+            given["teacher"] = teacher
+        if method in self.learning_rates:
+            given["learning_rate"] = self.learning_rates[method]
+        return stage_config(DistillConfig, "distill", recipe, **given)
 
 
 def stage_config(cls: type[Any], stage: str, recipe: Mapping[str, Any], **overrides: Any) -> Any:
@@ -76,49 +123,60 @@ def stage_config(cls: type[Any], stage: str, recipe: Mapping[str, Any], **overri
 def check_recipe(recipe: Mapping[str, Any], cells: Sequence[Cell]) -> None:
     """Build every config that the cells will need and look for their models, so that what is wrong is told before any
     work starts."""
-    wanted = stage_config(DistillConfig, "distill", recipe)
-    target = stage_config(CalibrationConfig, "calibrate", recipe).target
-    for name in (wanted.teacher, wanted.student, target):
-        resolve(name)
     for cell in cells:
+        used = cell.recipe(recipe)
+        wanted = stage_config(DistillConfig, "distill", used)
+        for name in (wanted.teacher, wanted.student):
+            resolve(name)
         if cell.eta:
-            stage_config(CalibrationConfig, "calibrate", recipe, eta=cell.eta, seed=cell.seed)
+            resolve(stage_config(CalibrationConfig, "calibrate", used, eta=cell.eta, seed=cell.seed).target)
         for method in cell.methods:
-            stage_config(DistillConfig, "distill", recipe, method=method, seed=cell.seed)
-    stage_config(EvaluateConfig, "evaluate", recipe)
+            cell.distillation(used, method)
+        if cell.lens:
+            stage_config(DiagnoseConfig, "diagnose", used)
+        stage_config(EvaluateConfig, "evaluate", used)
+
+
+def cell_config(cell: Cell, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """What a cell's run directory is known by."""
+    return {
+        "eta": cell.eta,
+        "seed": cell.seed,
+        "variant": cell.variant,
+        "methods": list(cell.methods),
+        "sizes": {who: dict(values) for who, values in cell.sizes.items()},
+        "learning_rates": dict(cell.learning_rates),
+        "lens": cell.lens,
+        "recipe": cell.recipe(recipe),
+    }
 
 
 def run_cell(cell: Cell, recipe: Mapping[str, Any], folder: Path, *, resume: bool = True) -> Run:
     """Run one cell in `folder` and return its run; stages that are there already are kept as they are."""
-    used = {name: dict(value) if isinstance(value, Mapping) else value for name, value in recipe.items()}
-    for experiment in ("demo", "sweep"):
-        used.pop(experiment, None)
-    run = Run.open(
-        folder,
-        "cell",
-        {
-            "eta": cell.eta,
-            "seed": cell.seed,
-            "methods": list(cell.methods),
-            "teacher_evaluation": dict(cell.teacher_evaluation),
-            "recipe": used,
-        },
-        resume=resume,
-    )
+    run = Run.open(folder, "cell", cell_config(cell, recipe), resume=resume)
     if run.complete:
         return run
-    paths: dict[str, str] = {}
+    recipe, paths = cell.recipe(recipe), {}
+    result: dict[str, Any] = {"stage": "cell", "eta": cell.eta, "seed": cell.seed, "variant": cell.variant}
     base = stage_config(DistillConfig, "distill", recipe, seed=cell.seed)
-    teacher = base.teacher
+    teacher, calibration = base.teacher, None
     if cell.eta:
         config = stage_config(CalibrationConfig, "calibrate", recipe, eta=cell.eta, seed=cell.seed, teacher=teacher)
         calibrated = calibrate(config, folder / "calibrate", resume=True)
         teacher, paths["calibrate"] = str(calibrated.path / "model"), "calibrate"
-    _evaluate(teacher, "teacher", recipe, folder, paths, cell.teacher_evaluation)
+        calibration = {name: calibrated.result[name] for name in CALIBRATION}
+    result |= {"teacher": cell.teacher, "calibration": calibration, "lens": None}
+    measured = _Measured(cell, recipe, folder, paths)
+    result["teacher_scores"] = measured.scores(teacher, "teacher", cell.sizes.get("teacher", {}))
+    if cell.lens:
+        config = stage_config(DiagnoseConfig, "diagnose", recipe, teacher=teacher)
+        paths["diagnose"] = "diagnose"
+        result["lens"] = read_json(diagnose(config, folder / "diagnose", resume=True).path / BY_PROMPT)
+    students: dict[str, Any] = {}
     if cell.eta == 0:
-        _evaluate(base.student, "student-none", recipe, folder, paths)
+        students["none"] = measured.student(base.student, "none")
     for method in cell.methods:
-        config = stage_config(DistillConfig, "distill", recipe, method=method, seed=cell.seed, teacher=teacher)
+        config = cell.distillation(recipe, method, teacher)
         tasks = [get_task(name) for name in config.tasks]
 
         def curve(student: LanguageModel, tasks: Any = tasks) -> dict[str, float]:
@@ -126,87 +184,64 @@ def run_cell(cell: Cell, recipe: Mapping[str, Any], folder: Path, *, resume: boo
 
         student = distill(config, folder / f"distill-{method}", resume=True, evaluate=curve)
         paths[f"distill/{method}"] = f"distill-{method}"
-        _evaluate(str(student.path / "model"), f"student-{method}", recipe, folder, paths)
-    run.finish({"stage": "cell", "eta": cell.eta, "seed": cell.seed, "teacher": cell.teacher, "runs": paths})
+        made = {name: student.result[name] for name in ("tokens", "steps", "learning_rate")}
+        students[method] = {**measured.student(str(student.path / "model"), method), "training": made}
+    run.finish({**result, "students": students, "runs": paths})
     return run
 
 
-def _evaluate(
-    model: str,
-    who: str,
-    recipe: Mapping[str, Any],
-    folder: Path,
-    paths: dict[str, str],
-    others: Mapping[str, int] | None = None,
-) -> None:
-    config = stage_config(EvaluateConfig, "evaluate", recipe, models=[model], **(others or {}))
-    evaluate(config, folder / f"evaluate-{who}", resume=True)
-    paths[f"evaluate/{who}"] = f"evaluate-{who}"
+@dataclass(frozen=True)
+class _Measured:
+    """The evaluations of a cell, in short."""
+
+    cell: Cell
+    recipe: Mapping[str, Any]
+    folder: Path
+    paths: dict[str, str]
+
+    def scores(self, model: str, who: str, sizes: Mapping[str, int]) -> dict[str, Any]:
+        """`tasks`: the figures by task; `scores`: by task each problem's mean score."""
+        run = self._evaluated(model, who, sizes)
+        means = {task: [round(float(np.mean(row)), 6) for row in rows] for task, rows in by_problem(run).items()}
+        return {"tasks": run.result["models"][0]["tasks"], "scores": means}
+
+    def student(self, model: str, who: str) -> dict[str, Any]:
+        """Also `pass@k`: by task each problem's, where there are samples enough. With other sizes for students it is
+        measured apart, on tasks that have one right answer."""
+        sizes = self.cell.sizes.get("student", {})
+        found = self.scores(model, f"student-{who}", sizes)
+        run = self._evaluated(model, f"student-{who}", sizes)
+        tasks = [task for task in run.config["tasks"] if get_task(task).verifiable]
+        if "samples" in sizes and tasks:
+            run = self._evaluated(model, f"student-{who}-at-k", {}, tasks)
+        figures = {row["task"]: row for row in run.result["models"][0]["tasks"]}
+        name = f"pass@{run.config['k']}"
+        for row in found["tasks"]:
+            other = figures.get(row["task"], {})
+            row |= {key: other[key] for key in (name, f"{name}_interval") if other.get(key) is not None}
+        found[name] = {
+            task: _pass_at(run.config["k"], task, rows) for task, rows in by_problem(run).items() if task in tasks
+        }
+        return found
+
+    def _evaluated(self, model: str, who: str, sizes: Mapping[str, int], tasks: list[str] | None = None) -> Run:
+        given = {**sizes, **({} if tasks is None else {"tasks": tasks})}
+        config = stage_config(EvaluateConfig, "evaluate", self.recipe, models=[model], **given)
+        self.paths[f"evaluate/{who}"] = f"evaluate-{who}"
+        return evaluate(config, self.folder / f"evaluate-{who}", resume=True)
 
 
-def problem_means(run: Run) -> dict[str, np.ndarray]:
-    """Mean score of each problem by task, in the order of the problems, from an evaluation of one model."""
+def by_problem(run: Run) -> dict[str, list[list[float]]]:
+    """The scores of each problem's samples by task, in the order of the problems, from an evaluation of one model."""
     scores: dict[str, dict[str, list[float]]] = {}
     for row in run.samples():
         scores.setdefault(row["task"], {}).setdefault(row["prompt"], []).append(row["score"])
-    return {task: np.array([np.mean(s) for s in problems.values()]) for task, problems in scores.items()}
+    return {task: list(problems.values()) for task, problems in scores.items()}
 
 
-def tables(cells: Sequence[Run]) -> dict[str, list[dict[str, Any]]]:
-    """`teachers`, `students` and `differences` over finished cells, read back from their evaluations.
-
-    A difference is paired by problem: a calibrated teacher's to the original's, and a student's to the student of the
-    original teacher by the same method and seed.
-    """
-    teachers, students, differences = [], [], []
-    originals = {cell.result["seed"]: cell for cell in cells if cell.result["eta"] == 0}
-    for cell in cells:
-        eta, seed, label = (cell.result[name] for name in ("eta", "seed", "teacher"))
-        original = originals.get(seed)
-        teacher_run = load_run(cell.path / "evaluate-teacher")
-        change = _differences(original, cell, "evaluate-teacher")
-        for task in teacher_run.result["models"][0]["tasks"]:
-            difference = change.get(task["task"])
-            teachers.append(
-                {
-                    "teacher": label,
-                    "eta": eta,
-                    "seed": seed,
-                    **task,
-                    "difference": None if difference is None else difference["difference"],
-                    "difference_interval": None if difference is None else difference["interval"],
-                }
-            )
-        for name in cell.result["runs"]:
-            if not name.startswith("evaluate/student-"):
-                continue
-            method = name.removeprefix("evaluate/student-")
-            for task in load_run(cell.path / cell.result["runs"][name]).result["models"][0]["tasks"]:
-                row = {
-                    "teacher": "none" if method == "none" else label,
-                    "eta": eta,
-                    "method": method,
-                    "seed": seed,
-                    **task,
-                }
-                if method != "none":
-                    made = load_run(cell.path / f"distill-{method}").result
-                    row |= {field: made[field] for field in ("tokens", "steps", "learning_rate")}
-                students.append(row)
-            if method != "none" and original is not None and eta != 0:
-                differences += [
-                    {"task": task, "method": method, "seed": seed, "eta": eta, "a": "original", "b": label, **values}
-                    for task, values in _differences(original, cell, f"evaluate-student-{method}").items()
-                ]
-    return {"teachers": teachers, "students": students, "differences": differences}
-
-
-def _differences(original: Run | None, cell: Run, name: str) -> dict[str, dict[str, Any]]:
-    if original is None or original.path == cell.path or not (original.path / name).exists():
-        return {}
-    before, after = problem_means(load_run(original.path / name)), problem_means(load_run(cell.path / name))
-    return {
-        task: {"difference": change.mean, "interval": change.as_list()}
-        for task in before
-        for change in [paired_difference(before[task], after[task])]
-    }
+def _pass_at(k: int, task: str, rows: list[list[float]]) -> list[float] | None:
+    is_right = get_task(task).is_right
+    if min(map(len, rows)) < k:
+        return None
+    right = [sum(map(is_right, row)) for row in rows]
+    return [round(float(value), 6) for value in np.atleast_1d(pass_at_k([len(row) for row in rows], right, k))]

@@ -1,18 +1,26 @@
-"""A recipe × η values × seeds, into one knob curve. Cells are kept one by one; the work can be spread and resumed."""
+"""A recipe × η values × seeds, into one knob curve. Cells are kept one by one; the work can be spread and resumed.
+
+Beside the grid there may be variants: cells with other settings of the stages, as controls. Their figures stand apart.
+"""
 
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distillknob.errors import BadInputError
-from distillknob.experiment import Cell, ExperimentConfig, check_recipe, run_cell, tables
+from distillknob.errors import BadInputError, nearest
+from distillknob.experiment import Cell, ExperimentConfig, cell_config, check_recipe, run_cell
+from distillknob.files import atomic_directory
+from distillknob.knob_tables import causal, knob, tables
+from distillknob.processes import process_index, wait
 from distillknob.report import build_report
-from distillknob.runs import Run
-from distillknob.stats import spearman
+from distillknob.runs import CONFIG, ENVIRONMENT, MANIFEST, RESULT, Run
+
+OF_A_VARIANT = ("etas", "seeds", "methods", "calibrate", "distill", "evaluate", "diagnose")
 
 
 @dataclass
@@ -27,6 +35,15 @@ class SweepConfig(ExperimentConfig):
     controls: list[str] = field(
         default_factory=list, metadata={"help": "More methods for the original teacher alone, e.g. sft_gold."}
     )
+    variants: dict[str, dict[str, Any]] = field(
+        default_factory=dict,
+        metadata={"help": "Name: cells with other settings; etas, seeds, methods, and sections of stages."},
+    )
+    lens: bool = field(default=False, metadata={"help": "Diagnose every teacher of the grid: the causal table."})
+    kept: str | None = field(
+        default=None,
+        metadata={"help": "Folder with the results of finished cells: they are read there and not run again."},
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -34,18 +51,40 @@ class SweepConfig(ExperimentConfig):
             raise BadInputError("etas, seeds and methods must each hold at least one value")
         if any(not math.isfinite(eta) for eta in self.etas) or len(set(self.etas)) < len(self.etas):
             raise BadInputError(f"etas={self.etas}: want different, finite values")
+        for name, values in self.variants.items():
+            for key in values:
+                if key not in OF_A_VARIANT:
+                    guess = nearest(key, OF_A_VARIANT) or f" known are {', '.join(OF_A_VARIANT)}"
+                    raise BadInputError(f"the variant {name!r} sets {key!r}:{guess}")
 
     def cells(self) -> list[Cell]:
-        """Cells in the order of work: every η of the first seed, then of the next."""
+        """Cells in the order of work: every η of the first seed, then of the next, then the variants."""
+        return [*self.grid(), *self.controls_apart()]
+
+    def grid(self) -> list[Cell]:
+        """The cells of the knob curve."""
+        shared: dict[str, Any] = {"sizes": self.sizes, "learning_rates": self.learning_rates, "lens": self.lens}
         return [
-            Cell(
-                eta,
-                seed,
-                tuple(dict.fromkeys([*self.methods, *(self.controls if eta == 0 else [])])),
-                self.teacher_evaluation,
-            )
+            Cell(eta, seed, tuple(dict.fromkeys([*self.methods, *(self.controls if eta == 0 else [])])), **shared)
             for seed in self.seeds
             for eta in self.etas
+        ]
+
+    def controls_apart(self) -> list[Cell]:
+        """The cells of the variants."""
+        return [
+            Cell(
+                float(eta),
+                int(seed),
+                tuple(values.get("methods", self.methods)),
+                sizes=self.sizes,
+                learning_rates=self.learning_rates,
+                variant=name,
+                settings={stage: values[stage] for stage in OF_A_VARIANT[3:] if stage in values},
+            )
+            for name, values in self.variants.items()
+            for seed in values.get("seeds", self.seeds)
+            for eta in values.get("etas", self.etas)
         ]
 
 
@@ -60,29 +99,45 @@ def sweep(
     """Run every cell (or the cell number `only`, from 0) and, once all are there, the table and the report.
 
     Several machines can share one output directory: each takes cells by number; whoever runs without `only` last makes
-    the table. Raises BadInputError before any work for input that can't be used.
+    the table. Cells in `config.kept` are read there, and what is run is kept there too: config, environment, result and
+    manifest of each, without models and samples. Raises BadInputError before any work for input that can't be used.
     """
     cells = config.cells()
     check_recipe(recipe, cells)
     if only is not None and not 0 <= only < len(cells):
         raise BadInputError(f"cell {only}: this sweep has cells 0 to {len(cells) - 1}")
+    for cell in cells if config.kept is not None else []:
+        if (Path(config.kept or "") / cell.name).exists():
+            Run.check(Path(config.kept or "") / cell.name, "cell", cell_config(cell, recipe), resume=True)
     run = Run.open(output, "sweep", {**vars(config), "recipe": dict(recipe)}, resume=resume or only is not None)
     if run.complete:
         return run
     chosen = cells if only is None else [cells[only]]
-    done = [run_cell(cell, recipe, run.path / "cells" / cell.name) for cell in chosen]
+    done = {cell.name: _cell(cell, recipe, run, config.kept) for cell in chosen}
     if only is not None:
         return run
-    found = tables(done)
+    grid = [done[cell.name] for cell in config.grid()]
+    found = tables(grid)
+    originals = [cell for cell in grid if cell.result["eta"] == 0]
+    apart = tables([*originals, *(done[cell.name] for cell in config.controls_apart())])
     run.finish(
         {
             "stage": "sweep",
             "etas": config.etas,
             "seeds": config.seeds,
             **found,
-            "knob": _knob(found["students"]),
+            "knob": knob(found["students"]),
+            "causal": causal(grid),
+            "variants": {name: [row for row in rows if row["variant"]] for name, rows in apart.items()},
             "cells": [
-                {"eta": cell.eta, "seed": cell.seed, "path": f"cells/{cell.name}", "state": "done"} for cell in cells
+                {
+                    "eta": cell.eta,
+                    "seed": cell.seed,
+                    "variant": cell.variant,
+                    "path": str(done[cell.name].path),
+                    "state": "done",
+                }
+                for cell in cells
             ],
         }
     )
@@ -90,19 +145,15 @@ def sweep(
     return run
 
 
-def _knob(students: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rank correlation of η with the students' pass@1, by method, task and seed."""
-    groups: dict[tuple[str, str, int], list[tuple[float, float]]] = {}
-    for row in students:
-        if row["method"] != "none":
-            groups.setdefault((row["method"], row["task"], row["seed"]), []).append((row["eta"], row["pass@1"]))
-    return [
-        {
-            "method": method,
-            "task": task,
-            "seed": seed,
-            "spearman": spearman(*zip(*points, strict=True)) if len(points) > 2 else math.nan,
-            "points": len(points),
-        }
-        for (method, task, seed), points in groups.items()
-    ]
+def _cell(cell: Cell, recipe: Mapping[str, Any], run: Run, kept: str | None) -> Run:
+    """The finished cell: the one that was kept, or one that is run now and kept."""
+    place = None if kept is None else Path(kept) / cell.name
+    if place is not None and (place / MANIFEST).exists():
+        return Run.open(place, "cell", cell_config(cell, recipe), resume=True)
+    done = run_cell(cell, recipe, run.path / "cells" / cell.name)
+    if place is not None and process_index() == 0:
+        with atomic_directory(place) as folder:
+            for name in (CONFIG, ENVIRONMENT, RESULT, MANIFEST):
+                shutil.copyfile(done.path / name, folder / name)
+    wait()
+    return done

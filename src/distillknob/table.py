@@ -116,6 +116,10 @@ def result_text(run: Run) -> str:
             students_text(result["students"]),
             differences_text(result["differences"]),
         ]
+        apart = (result.get("variants") or {}).get("differences", [])
+        if apart:
+            named = [{**row, "b": f"{row['variant']}: {row['b']} {row['eta']:+g}"} for row in apart]
+            parts.append(differences_text(named))
         parts.append(f"report: {run.path / 'report.html'}")
     elif run.stage == "evaluate":
         rows = [[m["model"], t] for m in result["models"] for t in m["tasks"]]

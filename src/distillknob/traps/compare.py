@@ -100,22 +100,32 @@ def compare(paths: Sequence[str | Path]) -> dict[str, Any]:
                     f"{run.path} was diagnosed with {name}={now!r}, {runs[0].path} with {before!r}: diagnose both "
                     "on the same student and problems, or they can't be paired"
                 )
-    tables = [{(row["task"], row["measure"]): row for row in read_json(run.path / BY_PROMPT)} for run in runs]
+    tables = [read_json(run.path / BY_PROMPT) for run in runs]
     rows = [
-        {
-            "task": task,
-            "measure": measure,
-            "unit": before["unit"],
-            "run": str(run.path),
-            "teacher": run.config["teacher"],
-            **_paired(before, table[task, measure], first=run is runs[0]),
-        }
-        for (task, measure), before in tables[0].items()
+        {"run": str(run.path), "teacher": run.config["teacher"], **row}
         for run, table in zip(runs, tables, strict=True)
-        if (task, measure) in table
+        for row in paired_rows(tables[0], table, first=run is runs[0])
     ]
+    order = {(row["task"], row["measure"]): place for place, row in enumerate(tables[0])}
+    rows.sort(key=lambda row: order[row["task"], row["measure"]])
     told = [{"run": str(run.path), "teacher": run.config["teacher"]} for run in runs]
     return {"stage": "compare", "student": runs[0].config["student"], "runs": told, "rows": rows}
+
+
+def paired_rows(
+    before: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]], *, first: bool = False
+) -> list[dict[str, Any]]:
+    """For each task and measure that both diagnoses have: `value` now, its `difference` to before with its `interval`,
+    paired over the `n` problems that both have. `first`: these are the ones to compare with."""
+    table = {(row["task"], row["measure"]): row for row in now}
+    return [
+        {
+            **{name: row[name] for name in ("task", "measure", "unit")},
+            **_paired(row, table[row["task"], row["measure"]], first=first),
+        }
+        for row in before
+        if (row["task"], row["measure"]) in table
+    ]
 
 
 def _paired(before: dict[str, Any], now: dict[str, Any], *, first: bool) -> dict[str, Any]:

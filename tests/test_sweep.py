@@ -1,0 +1,134 @@
+"""A sweep on tiny models: its cells stand by themselves, variants stand apart, and what was kept is not run again."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from distillknob import sweep as stage
+from distillknob.errors import BadInputError
+from distillknob.experiment import by_problem
+from distillknob.runs import load_run
+from distillknob.stats import paired_difference
+from distillknob.sweep import SweepConfig, sweep
+from distillknob.tasks import get_task
+
+
+def recipe(pair: Any) -> dict[str, Any]:
+    common: dict[str, Any] = {"problems": 8, "max_steps": 2, "max_completion_length": 8}
+    return {
+        "teacher": pair.teacher,
+        "student": pair.student,
+        "target": pair.student,
+        "tasks": ["qa", "instruct"],
+        "diagnose": {"problems": 4, "samples": 1, "candidates": 2, "gradient_problems": 0, "max_new_tokens": 8},
+        "calibrate": {
+            **common,
+            "num_generations": 2,
+            "per_device_train_batch_size": 4,
+            "guard_problems": 3,
+            "guard_samples": 2,
+            "guard": False,
+            "learning_rate": 1e-2,
+            "gradient_checkpointing": False,
+        },
+        "distill": {
+            **common,
+            "per_device_train_batch_size": 4,
+            "tokens_per_step": 8,
+            "learning_rate": 1e-3,
+            "gradient_checkpointing": False,
+        },
+        "evaluate": {"problems": 4, "samples": 4, "k": 4, "max_new_tokens": 8},
+    }
+
+
+def settings(**values: Any) -> SweepConfig:
+    common: dict[str, Any] = {
+        "etas": [0.0, 0.5],
+        "seeds": [0],
+        "methods": ["gkd"],
+        "controls": ["sft"],
+        "student_problems": 6,
+        "student_samples": 2,
+        "teacher_problems": 5,
+        "teacher_samples": 1,
+        "learning_rates": {"sft": 3e-3},
+        "lens": True,
+    }
+    return SweepConfig(**{**common, **values})
+
+
+@pytest.mark.slow
+def test_cells_stand_by_themselves(tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distillknob.experiment.CURVE_PROBLEMS", 4)
+    shuffled = {"shuffled": {"etas": [0.5], "methods": ["sft"], "calibrate": {"shuffle_calibration": True}}}
+    config = settings(kept=str(tmp_path / "kept"), variants=shuffled)
+    first = sweep(config, recipe(tiny_pair), tmp_path / "first")
+    result = first.result
+    names = {"eta+0-seed0", "eta+0.5-seed0", "shuffled-eta+0.5-seed0"}
+    assert {path.name for path in (tmp_path / "kept").iterdir()} == names
+    assert {file.name for file in (tmp_path / "kept" / "eta+0-seed0").iterdir()} == {
+        "config.yaml",
+        "environment.json",
+        "result.json",
+        "manifest.json",
+    }
+    assert {(row["eta"], row["method"]) for row in result["students"]} == {
+        (0.0, "none"),
+        (0.0, "gkd"),
+        (0.0, "sft"),
+        (0.5, "gkd"),
+    }
+    assert {(row["variant"], row["method"]) for row in result["variants"]["students"]} == {("shuffled", "sft")}
+    assert {row["method"] for row in result["variants"]["differences"]} == {"sft"}
+    rates = {row["method"]: row["learning_rate"] for row in result["students"] if row["method"] != "none"}
+    assert rates["sft"] == 3e-3 != rates["gkd"]
+    # pass@1 and the differences come from one evaluation, pass@4 from another with more samples.
+    assert {(row["n_problems"], row["n_samples"]) for row in result["students"]} == {(6, 2)}
+    for row in result["students"]:
+        assert (row.get("pass@4") is not None) == (row["task"] == "qa") == get_task(row["task"]).verifiable
+    (gap,) = [row for row in result["differences"] if row["task"] == "qa"]
+    before, after = (
+        by_problem(load_run(tmp_path / "first" / "cells" / name / "evaluate-student-gkd"))["qa"]
+        for name in ("eta+0-seed0", "eta+0.5-seed0")
+    )
+    wanted = paired_difference(np.mean(before, axis=1), np.mean(after, axis=1))
+    assert gap["difference"] == pytest.approx(wanted.mean, abs=1e-6)
+    assert gap["pass@4_difference"] is not None
+    teachers = {row["eta"]: row["calibration"] for row in result["teachers"]}
+    assert teachers[0.0] is None and teachers[0.5]["kept_step"] == 2
+    assert {"final_beta", "anchor_kl", "outcome"} <= teachers[0.5].keys()
+    rows = [row for row in result["causal"] if row["measure"] == "token_reverse_kl_off_policy"]
+    assert {(row["eta"], row["difference"] is None) for row in rows} == {(0.0, True), (0.5, False)}
+
+    # Without its models and samples the sweep gives the same tables, and runs nothing.
+    shutil.rmtree(tmp_path / "first")
+    monkeypatch.setattr(stage, "run_cell", lambda *args, **kwargs: pytest.fail("a kept cell was run again"))
+    again = sweep(config, recipe(tiny_pair), tmp_path / "again").result
+    for name in ("students", "teachers", "differences", "variants", "causal", "knob"):
+        assert again[name] == result[name], name
+
+    # Kept under other settings, a cell is refused before anything is run.
+    other = settings(kept=str(tmp_path / "kept"), student_samples=3)
+    with pytest.raises(BadInputError, match=r"sizes\.student\.samples was 2, now 3"):
+        sweep(other, recipe(tiny_pair), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"variants": {"odd": {"calibrat": {}}}}, "did you mean 'calibrate'"),
+        ({"learning_rates": {"gdk": 1e-3}}, "'gdk': known are"),
+        ({"student_samples": 0}, "student_samples=0"),
+        ({"etas": [0.5, 0.5]}, "different, finite values"),
+    ],
+)
+def test_settings_that_cannot_work_are_told(values: dict[str, Any], told: str) -> None:
+    with pytest.raises(BadInputError, match=told):
+        settings(**values)
