@@ -130,6 +130,8 @@ def test_an_experiment_checks_the_sections_of_its_stages(tmp_path: Path, capsys:
 
 def test_a_recipe_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert "there is no recipe /no/recipe.yaml" in refused(capsys, "demo", "--config", "/no/recipe.yaml")
+    assert "there is no recipe /no/recipe.yaml" in refused(capsys, "sweep", "/no/recipe.yaml")
+    assert "two recipes, a.yaml and --config b.yaml" in refused(capsys, "sweep", "a.yaml", "--config", "b.yaml")
 
 
 def test_an_unknown_command_is_told_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:

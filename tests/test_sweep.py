@@ -124,6 +124,7 @@ def test_cells_stand_by_themselves(tiny_pair: Any, tmp_path: Path, monkeypatch: 
     ("values", "told"),
     [
         ({"variants": {"odd": {"calibrat": {}}}}, "did you mean 'calibrate'"),
+        ({"settings": {"calibrate": {}, "etas": {}}}, "settings sets 'etas': known are calibrate"),
         ({"learning_rates": {"gdk": 1e-3}}, "'gdk': known are"),
         ({"student_samples": 0}, "student_samples=0"),
         ({"etas": [0.5, 0.5]}, "different, finite values"),

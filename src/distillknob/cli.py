@@ -57,7 +57,8 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for stage, (module, config, _, what) in STAGES.items():
         sub = commands.add_parser(stage, help=what, description=what, allow_abbrev=False)
-        sub.add_argument("--config", metavar="RECIPE.yaml", help="recipe; flags go before it")
+        sub.add_argument("recipe", nargs="?", metavar="RECIPE.yaml", help="recipe; flags go before it")
+        sub.add_argument("--config", metavar="RECIPE.yaml", help="the same")
         sub.add_argument("--output", metavar="DIR", help=f"run directory (default: runs/{stage})")
         sub.add_argument("--resume", action="store_true", help="go on with the unfinished run in --output")
         sub.add_argument("--dry-run", action="store_true", help="check everything, print the plan, start nothing")
@@ -102,7 +103,10 @@ def _run_stage(arguments: argparse.Namespace) -> int:
     stage: str = arguments.command
     module, config_name, function, _ = STAGES[stage]
     cls = getattr(import_module(module), config_name)
-    recipe: Mapping[str, Any] = read_recipe(arguments.config) if arguments.config else {}
+    if arguments.recipe and arguments.config:
+        raise BadInputError(f"two recipes, {arguments.recipe} and --config {arguments.config}: give one of them")
+    chosen = arguments.recipe or arguments.config
+    recipe: Mapping[str, Any] = read_recipe(chosen) if chosen else {}
     known = _known_fields() if recipe else None
     values = stage_values(cls, stage, recipe, given_flags(arguments, cls), known)
     config = build(cls, values)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from distillknob.processes import process_index, wait
 from distillknob.report import build_report
 from distillknob.runs import CONFIG, ENVIRONMENT, MANIFEST, RESULT, Run
 
-OF_A_VARIANT = ("etas", "seeds", "methods", "calibrate", "distill", "evaluate", "diagnose")
+STAGES = ("calibrate", "distill", "evaluate", "diagnose")  # whose settings cells may change
+OF_A_VARIANT = ("etas", "seeds", "methods", *STAGES)
 
 
 @dataclass
@@ -34,6 +35,9 @@ class SweepConfig(ExperimentConfig):
     methods: list[str] = field(default_factory=lambda: ["gkd"], metadata={"help": "Students of each teacher."})
     controls: list[str] = field(
         default_factory=list, metadata={"help": "More methods for the original teacher alone, e.g. sft_gold."}
+    )
+    settings: dict[str, dict[str, Any]] = field(
+        default_factory=dict, metadata={"help": "Sections of stages that are others for all cells of the sweep."}
     )
     variants: dict[str, dict[str, Any]] = field(
         default_factory=dict,
@@ -51,11 +55,9 @@ class SweepConfig(ExperimentConfig):
             raise BadInputError("etas, seeds and methods must each hold at least one value")
         if any(not math.isfinite(eta) for eta in self.etas) or len(set(self.etas)) < len(self.etas):
             raise BadInputError(f"etas={self.etas}: want different, finite values")
+        _check_keys("settings", self.settings, STAGES)
         for name, values in self.variants.items():
-            for key in values:
-                if key not in OF_A_VARIANT:
-                    guess = nearest(key, OF_A_VARIANT) or f" known are {', '.join(OF_A_VARIANT)}"
-                    raise BadInputError(f"the variant {name!r} sets {key!r}:{guess}")
+            _check_keys(f"the variant {name!r}", values, OF_A_VARIANT)
 
     def cells(self) -> list[Cell]:
         """Cells in the order of work: every η of the first seed, then of the next, then the variants."""
@@ -63,9 +65,16 @@ class SweepConfig(ExperimentConfig):
 
     def grid(self) -> list[Cell]:
         """The cells of the knob curve."""
-        shared: dict[str, Any] = {"sizes": self.sizes, "learning_rates": self.learning_rates, "lens": self.lens}
         return [
-            Cell(eta, seed, tuple(dict.fromkeys([*self.methods, *(self.controls if eta == 0 else [])])), **shared)
+            Cell(
+                eta,
+                seed,
+                tuple(dict.fromkeys([*self.methods, *(self.controls if eta == 0 else [])])),
+                sizes=self.sizes,
+                learning_rates=self.learning_rates,
+                lens=self.lens,
+                settings=self.settings,
+            )
             for seed in self.seeds
             for eta in self.etas
         ]
@@ -80,12 +89,23 @@ class SweepConfig(ExperimentConfig):
                 sizes=self.sizes,
                 learning_rates=self.learning_rates,
                 variant=name,
-                settings={stage: values[stage] for stage in OF_A_VARIANT[3:] if stage in values},
+                settings={
+                    stage: {**self.settings.get(stage, {}), **values.get(stage, {})}
+                    for stage in STAGES
+                    if stage in values or stage in self.settings
+                },
             )
             for name, values in self.variants.items()
             for seed in values.get("seeds", self.seeds)
             for eta in values.get("etas", self.etas)
         ]
+
+
+def _check_keys(what: str, values: Mapping[str, Any], known: Sequence[str]) -> None:
+    for key in values:
+        if key not in known:
+            guess = nearest(key, known) or f" known are {', '.join(known)}"
+            raise BadInputError(f"{what} sets {key!r}:{guess}")
 
 
 def sweep(

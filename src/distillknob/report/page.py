@@ -15,6 +15,7 @@ from pathlib import Path
 from distillknob.errors import BadInputError
 from distillknob.files import atomic_write
 from distillknob.report.answers import failures_section, samples_section
+from distillknob.report.controls import causal_section, variants_section
 from distillknob.report.evaluation import evaluation_section
 from distillknob.report.headline import headline
 from distillknob.report.markup import Html, details, join, mapping, plural, tag, text
@@ -36,7 +37,7 @@ _TITLES = {
 }
 _SECTIONS = {
     "demo": (outcome_section, traps_section, calibration_section, learning_section, failures_section, samples_section),
-    "sweep": (knob_section, outcome_section, failures_section, cells_section),
+    "sweep": (knob_section, outcome_section, causal_section, variants_section, failures_section, cells_section),
     "diagnose": (traps_section,),
     "calibrate": (calibration_section,),
     "distill": (learning_section,),
@@ -71,7 +72,8 @@ def build_report(run_dir: Path, output: Path | None = None) -> Path:
 
 def render(source: Source) -> Html:
     """The whole page."""
-    sections = [make(source) for make in (*_SECTIONS[source.main.stage], provenance_section)]
+    made = [make(source) for make in (*_SECTIONS[source.main.stage], provenance_section)]
+    sections = [section for section in made if section is not None]
     title = _TITLES[source.main.stage]
     policy = "default-src 'none'; style-src 'unsafe-inline'"
     # Style is raw text in HTML: it is read as it stands, so it is not escaped.

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from distillknob.report.controls import calibrations_table
 from distillknob.report.markup import (
     MISSING,
     Child,
@@ -56,7 +57,12 @@ def knob_section(source: Source) -> Section:
     students = [row for row in trained(rows(result.get("students"))) if eta_of(row) is not None]
     if not students:
         return Section("knob", title, None, source.nothing("no cell of the sweep has a student"))
-    return Section("knob", title, knob_sentence(result), join(knob_figure(result, students), _knob_table(result)))
+    return Section(
+        "knob",
+        title,
+        knob_sentence(result),
+        join(knob_figure(result, students), _knob_table(result), calibrations_table(result)),
+    )
 
 
 def knob_sentence(result: Row) -> str:

@@ -1,0 +1,92 @@
+"""What stands beside the knob curve: what each calibration came to, the causal table, and the controls (variants)."""
+
+from __future__ import annotations
+
+from distillknob.report.markup import (
+    MISSING,
+    Child,
+    Html,
+    Row,
+    Section,
+    bounds,
+    decimal,
+    decimal_range,
+    details,
+    listed,
+    mapping,
+    number,
+    points,
+    points_range,
+    rows,
+    table,
+    text,
+    with_range,
+)
+from distillknob.report.names import method_name, signed_eta
+from distillknob.report.results import distinct, where, with_range_text
+from distillknob.report.source import Source
+
+
+def calibrations_table(result: Row) -> Html | None:
+    """How each calibration went: the step that the guard kept, β at the end, and how far the teacher moved."""
+    body: list[list[Child]] = []
+    seen = set()
+    for row in rows(result.get("teachers")):
+        made, place = mapping(row.get("calibration")), (text(row.get("seed")), number(row.get("eta")))
+        if not made or place in seen:
+            continue
+        seen.add(place)
+        steps = f"{text(made.get('kept_step'))} of {text(made.get('steps'))}"
+        figures = [decimal(made.get(name)) for name in ("final_beta", "anchor_kl", "log_ratio")]
+        body.append([signed_eta(row.get("eta")), text(row.get("seed")), steps, *figures, text(made.get("outcome"))])
+    if not body:
+        return None
+    head = ["η", "Seed", "Step kept", "Final β", "KL to the original, nats/token", "Log-ratio, nats/answer", "Outcome"]
+    return details("What each calibration came to", table(head, body))
+
+
+def causal_section(source: Source) -> Section | None:
+    """What the lens measures under each teacher, against the original; none where no teacher was diagnosed."""
+    found = rows(source.main.result.get("causal"))
+    if not found:
+        return None
+    etas = sorted({eta for row in found if (eta := number(row.get("eta"))) is not None})
+    body: list[list[Child]] = []
+    moved = 0
+    for seed in distinct(found, "seed"):
+        for task in distinct(found, "task"):
+            for measure in distinct(where(found, seed=seed, task=task), "measure"):
+                own = {number(row.get("eta")): row for row in where(found, seed=seed, task=task, measure=measure)}
+                unit = text(next(iter(own.values())).get("unit"))
+                cells: list[Child] = []
+                for eta in etas:
+                    row = own.get(eta, {})
+                    if eta == 0:
+                        cells.append(decimal(row.get("value")))
+                        continue
+                    gap, span = row.get("difference"), bounds(row.get("interval"))
+                    moved += span is not None and (span[0] > 0 or span[1] < 0)
+                    cells.append(with_range(decimal(gap), decimal_range(row.get("interval"))))
+                body.append([f"{task}, {measure}".replace("_", " "), unit, seed, *cells])
+    head = ["Measure", "Unit", "Seed", *("original" if eta == 0 else f"{signed_eta(eta)} − original" for eta in etas)]
+    takeaway = f"Of {len(body) * (len(etas) - 1)} differences to the original, {moved} have an interval off zero."
+    return Section("causal", "What the calibration changed", takeaway, table(head, body, numeric_from=3))
+
+
+def variants_section(source: Source) -> Section | None:
+    """The controls: cells with other settings, against the original teacher's students."""
+    found = mapping(source.main.result.get("variants"))
+    differences = rows(found.get("differences"))
+    if not differences:
+        return None
+    body: list[list[Child]] = []
+    for row in differences:
+        known = {key: row.get(key) for key in ("variant", "eta", "seed", "method", "task")}
+        student = next(iter(where(rows(found.get("students")), **known)), {})
+        change = with_range(points(row.get("difference")), points_range(row.get("interval")))
+        names: list[Child] = [text(known["variant"]), signed_eta(known["eta"]), text(known["seed"])]
+        shown = with_range_text(student, "pass@1", "interval") if student else MISSING
+        body.append([*names, method_name(known["method"]), text(known["task"]), shown, change])
+    takeaway = f"Cells with other settings: {listed(distinct(differences, 'variant'))}."
+    head = ["Variant", "η", "Seed", "Method", "Task", "Student, %", "− student of the original, points"]
+    return Section("variants", "Controls", takeaway, table(head, body, numeric_from=5))
