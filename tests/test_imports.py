@@ -79,7 +79,9 @@ RULES = {
     "tasks": rule("tasks errors", "datasets math_verify"),
     "models": rule("errors processes", "torch transformers peft safetensors huggingface_hub"),
     "generation": rule("models tasks errors journal processes progress", "torch transformers vllm"),
-    "scoring": rule("models tasks divergences errors heads journal processes progress served", "torch transformers"),
+    "scoring": rule(
+        "models tasks divergences errors heads journal processes progress served shared_prefix", "torch transformers"
+    ),
     "gradients": rule("divergences errors journal models processes progress scoring traps", "torch"),
     "traps": rule("traps divergences estimators stats errors", "torch numpy"),
     "traps.compare": rule("traps runs files stats errors", "torch numpy"),
@@ -93,6 +95,7 @@ RULES = {
     "served": rule("errors models", "torch transformers"),
     "adapters": rule("errors models", "torch peft"),
     "heads": rule("errors", "torch"),
+    "shared_prefix": rule("models", "torch transformers"),
     "traces": rule("errors generation models scoring tasks teacher_context"),
     "failure_modes": rule("tasks"),
     "teacher_context": rule("errors tasks"),

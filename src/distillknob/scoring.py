@@ -1,4 +1,4 @@
-"""Log-probabilities of text under any model and any tokenizer, batched by length.
+"""Log-probabilities of text under any model and any tokenizer, batched by length, and by prompt where answers share it.
 
 Texts are answers to chat prompts: each model sees the prompt through its own chat template and the answer through its
 own tokenizer. Memory is bounded: a batch holds `batch_tokens` padded tokens, of whose logits a block exists at a time.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -21,6 +21,7 @@ from distillknob.models import LanguageModel, prompt_ids
 from distillknob.processes import merged, my_share, process_count, process_index
 from distillknob.progress import progress
 from distillknob.served import ServedModel, served_logprobs
+from distillknob.shared_prefix import grouped_batches, grouped_hidden, keeps_a_cache, worthwhile
 
 Prompt = list[dict[str, str]]
 
@@ -134,17 +135,26 @@ def token_logprobs(
         return [everything[i] for i in range(len(prompts))]
     found: list[torch.Tensor] = [torch.zeros(0)] * len(prompts)
     head = checked_head(model) if any(answers_ids) else None
+    if head is None:
+        return found
+    prompts_ids = prompt_ids(tokenizer, prompts)
+    grouped = worthwhile(prompts_ids, answers_ids) and keeps_a_cache(language_model)
+    batched: Any = grouped_batches if grouped else batches
     with progress(description, len(prompts), unit="text") as bar:
-        for batch in batches(prompt_ids(tokenizer, prompts), answers_ids, model.device, batch_tokens):
-            if head is None or batch.answer_ids_BA.size(1) == 0:
+        for batch in batched(prompts_ids, answers_ids, model.device, batch_tokens):
+            ids, mask = (
+                (batch.answer_ids_RA, batch.answer_mask_RA) if grouped else (batch.answer_ids_BA, batch.answer_mask_BA)
+            )
+            if ids.size(1) == 0:
                 continue
             pieces = journal.take(batch.rows)
             if pieces is None:
-                hidden_NH, token_N = answer_hidden(language_model, batch), batch.answer_ids_BA[batch.answer_mask_BA]
+                hidden_NH = (grouped_hidden if grouped else answer_hidden)(language_model, batch)
+                token_N = ids[mask]
                 blocks = [
                     _chosen(head.logits(hidden_NH[block]), token_N[block]).cpu() for block in head.blocks(len(token_N))
                 ]
-                pieces = torch.cat(blocks).split(batch.answer_mask_BA.sum(1).tolist())
+                pieces = torch.cat(blocks).split(mask.sum(1).tolist())
                 journal.keep(batch.rows, [piece.clone() for piece in pieces])
             for i, piece in zip(batch.rows, pieces, strict=True):
                 found[i] = piece.float()

@@ -89,18 +89,32 @@ def _from_teacher(
     target: LanguageModel | None,
     options: TraceOptions,
 ) -> list[tuple[Example, Sample]]:
-    n = 1 if source == "teacher" else options.candidates
-    sampling = Sampling(max_new_tokens=options.max_new_tokens or task.max_new_tokens, seed=options.seed)
+    longest = options.max_new_tokens or task.max_new_tokens
     prompts = [task.messages(example) for example in examples]
-    samples = generate(teacher, prompts, n, sampling, shared=True, description=f"traces: {task.name}").completions
+
+    def drawn(chosen: Sequence[int], n: int, seed: int) -> list[list[Sample]]:
+        asked, sampling = [prompts[i] for i in chosen], Sampling(max_new_tokens=longest, seed=seed)
+        return generate(teacher, asked, n, sampling, shared=True, description=f"traces: {task.name}").completions
+
+    def right_ones(chosen: Sequence[int], samples: list[list[Sample]]) -> list[list[Sample]]:
+        return [
+            [s for s in row if s.finished and task.is_right(task.grade(s.text, examples[i].reference))]
+            for i, row in zip(chosen, samples, strict=True)
+        ]
+
+    everyone = range(len(examples))
     if source == "teacher":
-        return [(example, row[0]) for example, row in zip(examples, samples, strict=True)]
-    right = [
-        [s for s in row if s.finished and task.is_right(task.grade(s.text, e.reference))]
-        for e, row in zip(examples, samples, strict=True)
-    ]
+        return [(example, row[0]) for example, row in zip(examples, drawn(everyone, 1, options.seed), strict=True)]
     if source == "teacher_verified":
-        return [(example, row[0]) for example, row in zip(examples, right, strict=True) if row]
+        # A sample at a time, and only for problems that have no right one yet.
+        verified: dict[int, Sample] = {}
+        for attempt in range(options.candidates):
+            missing = [i for i in everyone if i not in verified]
+            if missing:
+                rows = right_ones(missing, drawn(missing, 1, options.seed + attempt))
+                verified |= {i: row[0] for i, row in zip(missing, rows, strict=True) if row}
+        return [(examples[i], verified[i]) for i in sorted(verified)]
+    right = right_ones(everyone, drawn(everyone, options.candidates, options.seed))
     if target is None:
         raise BadInputError("traces from 'teacher_best_of_n' need a target: its likelihood chooses the best")
     flat = [(i, sample) for i, row in enumerate(right) for sample in row]
