@@ -56,6 +56,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="recipes/embedded.yaml")
     parser.add_argument("--methods", nargs="+", default=["gkd", "opd_rkl", "sft", "sft_verified"])
     parser.add_argument("--rates", nargs="+", type=float, default=[5e-4, 1e-3, 2e-3, 4e-3])
+    parser.add_argument("--steps", type=int, help="steps of a student (default: the recipe's)")
     parser.add_argument("--problems", type=int, default=500)
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--seed", type=int, default=100)
@@ -68,7 +69,7 @@ def main() -> None:
     def student(method: str, rate: float, times: int) -> float:
         given = {"method": method, "learning_rate": rate, "seed": arguments.seed, "curve_steps": 0}
         config = stage_config(DistillConfig, "distill", recipe, **given)
-        steps = config.max_steps * times
+        steps = (arguments.steps or config.max_steps) * times
         config = stage_config(DistillConfig, "distill", recipe, **given, max_steps=steps)
         run = distill(config, arguments.output / f"{method}-{rate:g}-{steps}", resume=True)
         found = scores(load_model(str(run.path / "model")), config, arguments.problems, arguments.samples)

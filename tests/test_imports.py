@@ -30,6 +30,7 @@ PARTS = frozenset(
         "config",
         "tasks",
         "models",
+        "served",
         "generation",
         "scoring",
     }
@@ -78,7 +79,7 @@ RULES = {
     "config": rule("errors fields", "yaml"),
     "tasks": rule("tasks errors", "datasets math_verify"),
     "models": rule("errors processes", "torch transformers peft safetensors huggingface_hub"),
-    "generation": rule("models tasks errors journal processes progress", "torch transformers vllm"),
+    "generation": rule("models tasks errors journal processes progress served", "torch transformers vllm"),
     "scoring": rule(
         "models tasks divergences errors heads journal processes progress served shared_prefix", "torch transformers"
     ),
@@ -96,7 +97,7 @@ RULES = {
     "adapters": rule("errors models", "torch peft"),
     "heads": rule("errors", "torch"),
     "shared_prefix": rule("models", "torch transformers"),
-    "traces": rule("errors generation models scoring tasks teacher_context"),
+    "traces": rule("errors generation models scoring served tasks teacher_context"),
     "failure_modes": rule("tasks"),
     "teacher_context": rule("errors tasks"),
     "token_choice": rule("", "torch"),

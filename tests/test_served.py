@@ -14,11 +14,16 @@ import torch
 
 from distillknob import served
 from distillknob.calibrate import CalibrationConfig, calibrate
+from distillknob.distill import DistillConfig, distill
 from distillknob.errors import BadInputError, RunFailedError
+from distillknob.evaluate import EvaluateConfig, evaluate
+from distillknob.generation import Sampling, generate
 from distillknob.models import LanguageModel, load_model, load_tokenizer
+from distillknob.runs import load_run
 from distillknob.scoring import sequence_logprob, token_logprobs
 from distillknob.served import ServedModel, connect
 from distillknob.tasks import get_task
+from distillknob.traps import DiagnoseConfig, diagnose
 
 
 class Server:
@@ -26,6 +31,7 @@ class Server:
 
     def __init__(self, model: LanguageModel, dialect: str):
         self.dialect, self.requests, self.fails = dialect, 0, 0
+        self.asked: dict[str, Any] = {}
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -36,7 +42,12 @@ class Server:
                     outer.fails -= outer.fails > 0
                     self.send_error(503 if body["model"] == "the-target" else 404, "no")
                     return
-                choices = [outer.choice(model, i, ids) for i, ids in enumerate(body["prompt"])]
+                outer.asked = body
+                n = body.get("n", 1)
+                choices = [
+                    outer.sample(model, i, ids, body) if "echo" not in body else outer.choice(model, i, ids)
+                    for i, ids in enumerate(ids for ids in body["prompt"] for _ in range(n))
+                ]
                 data = json.dumps({"choices": choices[::-1]}).encode()  # in any order: they have an index
                 self.send_response(200)
                 self.end_headers()
@@ -59,6 +70,21 @@ class Server:
         if self.dialect == "echo":
             return {"index": index, "text": "x", "logprobs": {"token_logprobs": [None, *values, -0.5]}}
         return {"index": index, "text": "x", "logprobs": None}
+
+    def sample(self, model: LanguageModel, index: int, ids: list[int], body: dict[str, Any]) -> dict[str, Any]:
+        """Greedy but for a first token that depends on the place, so that the answers to a prompt differ."""
+        drawn = [300 + index % body.get("n", 1)]
+        while len(drawn) < body["max_tokens"] and drawn[-1] != model.tokenizer.eos_token_id:
+            with torch.no_grad():
+                drawn.append(int(model.model(torch.tensor([ids + drawn])).logits[0, -1].argmax()))
+            if index % 3 == 0 and len(drawn) == 4:
+                drawn.append(model.tokenizer.eos_token_id)
+        ended = drawn[-1] == model.tokenizer.eos_token_id
+        text = model.tokenizer.decode(drawn, skip_special_tokens=True)
+        found = {"index": index, "text": text, "finish_reason": "stop" if ended else "length"}
+        if self.dialect == "prompt_logprobs" and body.get("return_token_ids"):
+            found["token_ids"] = drawn[:-1] if ended and index % 2 else drawn  # with the end, or without it
+        return found
 
     def stop(self) -> None:
         self.http.shutdown()
@@ -149,3 +175,50 @@ def test_a_server_that_is_not_there_or_does_not_score_is_told_at_once(other: Lan
         connect(mute.url, "another", tiny_other)
     mute.stop()
     assert load_tokenizer(tiny_other).eos_token == load_model(tiny_other).tokenizer.eos_token
+
+
+def test_a_server_s_samples_come_in_their_order(server: Server, other: LanguageModel, tiny_other: str) -> None:
+    prompts = [get_task("math").messages(example) for example in get_task("math").examples("train", 5)]
+    remote = connect(server.url, "the-target", tiny_other)
+    remote = ServedModel(remote.url, remote.name, remote.tokenizer, batch_size=6)
+    found = generate(remote, prompts, 3, Sampling(max_new_tokens=6, top_k=7, temperature=0.5, seed=4))
+    assert server.asked["top_k"] == 7 and server.asked["temperature"] == 0.5 and server.asked["max_tokens"] == 6
+    assert len(found.completions) == 5 and {len(row) for row in found.completions} == {3}
+    end = other.tokenizer.eos_token_id
+    for row in found.completions:
+        assert len({sample.text for sample in row}) == 3  # each sample with its own prompt's others
+        for sample in row:
+            assert sample.finished == (sample.token_ids[-1] == end) and sample.token_ids.count(end) <= 1
+            assert other.tokenizer.decode(sample.token_ids, skip_special_tokens=True) == sample.text
+    assert {sample.finished for row in found.completions for sample in row} == {True, False}
+    begun = generate(remote, prompts[:1], 1, Sampling(max_new_tokens=3), begun=[[310, 311]]).completions[0][0]
+    assert begun.token_ids[:2] == [310, 311] and len(begun.token_ids) in (4, 5)
+
+
+def test_stages_take_a_served_model_by_name(server: Server, tiny_pair: Any, tiny_other: str, tmp_path: Path) -> None:
+    name = f"{server.url}#the-target#{tiny_other}"
+    config = EvaluateConfig(models=[name, tiny_other], problems=3, samples=2, k=2, max_new_tokens=5)
+    result = evaluate(config, tmp_path / "evaluate").result
+    assert [model["model"] for model in result["models"]] == [name, tiny_other]
+    assert load_run(tmp_path / "evaluate").samples()[0]["mean_logprob"] < 0
+    common: dict[str, Any] = {"teacher": name, "student": tiny_pair.student, "problems": 6, "max_steps": 1}
+    common |= {"per_device_train_batch_size": 2, "gradient_checkpointing": False, "max_completion_length": 6}
+    run = distill(DistillConfig(method="sft", **common), tmp_path / "sft")
+    assert run.result["traces"] == 6
+    with pytest.raises(BadInputError, match="needs the weights themselves"):
+        distill(DistillConfig(method="gkd", **common), tmp_path / "gkd")
+    with pytest.raises(BadInputError, match="needs the weights themselves"):
+        diagnose(DiagnoseConfig(teacher=name, student=tiny_pair.student), tmp_path / "diagnose")
+    with pytest.raises(BadInputError, match="names a server and no model"):
+        evaluate(EvaluateConfig(models=[server.url]), tmp_path / "nothing")
+
+
+def test_a_key_is_sent(server: Server, tiny_other: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = []
+    real = served.urllib.request.urlopen
+    monkeypatch.setattr(
+        served.urllib.request, "urlopen", lambda request, **more: sent.append(request.headers) or real(request, **more)
+    )
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    connect(server.url, "the-target", tiny_other)
+    assert sent[0]["Authorization"] == "Bearer secret"

@@ -19,7 +19,7 @@ from distillknob.guard import UtilityGuard
 from distillknob.models import LanguageModel, load_model, resolve
 from distillknob.processes import wait
 from distillknob.runs import Run, runs_behind
-from distillknob.served import connect
+from distillknob.served import connect, load_or_connect
 from distillknob.stats import paired_difference
 from distillknob.tasks import Example, Task, get_task
 from distillknob.training import (
@@ -111,7 +111,7 @@ def calibrate(
         resolve(name)
     teacher = load_model(config.teacher)
     target = (
-        load_model(config.target, device=config.target_device)
+        load_or_connect(config.target, device=config.target_device)
         if config.target_url is None
         else connect(config.target_url, config.target_name or config.target, config.target)
     )

@@ -23,6 +23,7 @@ from distillknob.methods import METHODS
 from distillknob.models import LanguageModel, load_model, resolve
 from distillknob.processes import wait
 from distillknob.runs import Run, runs_behind
+from distillknob.served import ServedModel, load_or_connect
 from distillknob.tasks import get_task
 from distillknob.teacher_cache import TeacherCache
 from distillknob.teacher_context import CONTEXTS
@@ -95,10 +96,15 @@ def distill(
     student = load_model(config.student)
     if cache is not None:
         cache.check_student(student)
-    teacher = load_model(config.teacher) if config.needs_teacher else None
+    teacher: LanguageModel | ServedModel | None = None
+    needs_weights = method.needs_teacher_distribution
+    if config.needs_teacher and needs_weights:
+        teacher = load_model(config.teacher)
+    elif config.needs_teacher:
+        teacher = load_or_connect(config.teacher, scores=False)
     if (
         teacher is not None
-        and method.needs_teacher_distribution
+        and needs_weights
         and method.loss not in CROSS
         and teacher.tokenizer.get_vocab() != student.tokenizer.get_vocab()
     ):
@@ -117,7 +123,7 @@ def distill(
     options = TraceOptions(config.candidates, config.max_completion_length, config.seed)
     traces = run.samples() if cache is None else cache.traces
     if not traces:
-        target = load_model(config.target) if config.needs_target else None
+        target = load_or_connect(config.target) if config.needs_target else None
         source: Source = method.traces if config.share_on_policy < 1.0 else "none"
         traces = make_traces(
             source, tasks, config.problems, student, teacher, target, options, CONTEXTS[method.context]
@@ -129,7 +135,7 @@ def distill(
         rows = [{**row, "trace": number} for number, row in enumerate(rows)]
     trainer = DistillTrainer(
         model=student.model,
-        teacher_model=teacher.model if teacher is not None and method.needs_teacher_distribution else None,
+        teacher_model=teacher.model if isinstance(teacher, LanguageModel) and needs_weights else None,
         args=config,
         train_dataset=Dataset.from_list(rows).shuffle(seed=config.seed),
         cache=cache,

@@ -49,7 +49,10 @@ class DistillConfig(AdapterOptions, DistillationConfig):
     it, and None leaves the method's own.
     """
 
-    teacher: str = field(default="zoo:teacher", metadata={"help": "Model to learn from: folder, hub id or zoo:NAME."})
+    teacher: str = field(
+        default="zoo:teacher",
+        metadata={"help": "Model to learn from: folder, hub id, zoo:NAME; for sft methods URL#NAME too."},
+    )
     student: str = field(default="zoo:student", metadata={"help": "Model to train: folder, hub id or zoo:NAME."})
     target: str = field(
         default="zoo:student", metadata={"help": "Model whose likelihood chooses the best of n (sft_best_of_n alone)."}

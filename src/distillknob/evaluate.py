@@ -18,9 +18,10 @@ import numpy as np
 from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.failure_modes import MODES, failure_mode
 from distillknob.generation import Sampling, generate
-from distillknob.models import LanguageModel, load_model, resolve
+from distillknob.models import LanguageModel, resolve
 from distillknob.runs import Run, runs_behind
 from distillknob.scoring import token_logprobs
+from distillknob.served import ServedModel, load_or_connect
 from distillknob.stats import Interval, interval, paired_difference, pass_at_k
 from distillknob.tasks import Task, get_task
 
@@ -31,7 +32,9 @@ class EvaluateConfig:
 
     models: list[str] = field(
         default_factory=lambda: ["zoo:teacher", "zoo:student"],
-        metadata={"help": "Models: folders, hub ids or zoo:NAME. Differences are to the first one."},
+        metadata={
+            "help": "Models: folders, hub ids, zoo:NAME, or URL#NAME behind a server. Differences are to the first one."
+        },
     )
     tasks: list[str] = field(default_factory=lambda: ["math"], metadata={"help": "Tasks to evaluate on."})
     split: str = field(default="test", metadata={"help": "Split of the tasks."})
@@ -95,7 +98,7 @@ class TaskResult:
 
 
 def evaluate_task(
-    language_model: LanguageModel,
+    language_model: LanguageModel | ServedModel,
     task: Task,
     *,
     split: str = "test",
@@ -186,7 +189,7 @@ def evaluate(config: EvaluateConfig, output: str | Path, *, resume: bool = False
         return run
     results: dict[str, dict[str, TaskResult]] = {}
     for name in config.models:
-        language_model = load_model(name)
+        language_model = load_or_connect(name)
         results[name] = {
             task.name: evaluate_task(
                 language_model,

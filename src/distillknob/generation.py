@@ -27,6 +27,7 @@ from distillknob.journal import Journal
 from distillknob.models import LanguageModel, eos_ids, prompt_ids
 from distillknob.processes import merged, my_share, seed_of_process
 from distillknob.progress import progress
+from distillknob.served import ServedModel
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def _own_settings(model: PreTrainedModel, config: GenerationConfig) -> Iterator[
 
 @torch.no_grad()
 def generate(
-    language_model: LanguageModel,
+    language_model: LanguageModel | ServedModel,
     prompts: Sequence[list[dict[str, str]]],
     n: int = 1,
     sampling: Sampling | None = None,
@@ -137,7 +138,6 @@ def generate(
     all get the whole. Raises BadInputError where there is nothing to
     do, `begun` and the prompts differ in number, or the prompts are longer than the model's context allows.
     """
-    model: Any = language_model.model
     tokenizer = language_model.tokenizer
     sampling = sampling or Sampling()
     if n < 1 or not prompts:
@@ -146,6 +146,66 @@ def generate(
         raise BadInputError(f"{len(prompts)} prompts but {len(begun)} beginnings: give one a prompt, [] for none")
     starts = [list(ids) for ids in begun] if begun is not None else [[] for _ in prompts]
     ids = [prompt + start for prompt, start in zip(prompt_ids(tokenizer, prompts), starts, strict=True)]
+    asked = _Request(ids, starts, n, sampling, journal or Journal(), shared, description)
+    if isinstance(language_model, ServedModel):
+        found = _served(language_model, asked)
+    else:
+        found = _sampled(language_model, asked)
+    if shared:
+        found = merged(found)
+    completions = [[found[i, j] for j in range(n)] for i in range(len(ids))]
+    return Samples([list(prompt) for prompt in prompts], completions)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What `generate` was asked for: prompts and beginnings as token ids, and how the work is kept and shared."""
+
+    ids: list[list[int]]
+    starts: list[list[int]]
+    n: int
+    sampling: Sampling
+    journal: Journal
+    shared: bool
+    description: str
+
+
+def _served(model: ServedModel, asked: _Request) -> dict[tuple[int, int], Sample]:
+    """`generate` by a server, a batch of prompts at a time."""
+    ids, starts, n, sampling, journal = asked.ids, asked.starts, asked.n, asked.sampling, asked.journal
+    given: dict[str, float | int] = {
+        "max_tokens": sampling.max_new_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        **({"top_k": sampling.top_k} if sampling.top_k else {}),  # vLLM's own
+    }
+    rows = list(range(len(ids)))
+    if asked.shared:
+        rows, journal = my_share(rows), journal.of_process()
+    found: dict[tuple[int, int], Sample] = {}
+    size = max(1, model.batch_size // n)
+    with progress(asked.description, n * len(rows), unit="sample") as bar:
+        for start in range(0, len(rows), size):
+            batch = rows[start : start + size]
+            drawn = journal.take(batch)
+            if drawn is None:
+                # A seed a batch: with one seed a server may draw the same for every request.
+                drawn = model.sample([ids[i] for i in batch], n, **given, seed=(sampling.seed << 20) + batch[0])
+                journal.keep(batch, drawn)
+            for i, samples in zip(batch, drawn, strict=True):
+                for j, (text, tokens, finished) in enumerate(samples):
+                    whole = [*starts[i], *tokens]
+                    text = str(model.tokenizer.decode(whole, skip_special_tokens=True)) if starts[i] else text
+                    found[i, j] = Sample(text, whole, finished)
+            bar.update(n * len(batch))
+    return found
+
+
+def _sampled(language_model: LanguageModel, asked: _Request) -> dict[tuple[int, int], Sample]:
+    """`generate` by transformers, rows of similar length together."""
+    ids, starts, n, sampling, journal = asked.ids, asked.starts, asked.n, asked.sampling, asked.journal
+    model: Any = language_model.model
+    tokenizer = language_model.tokenizer
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     longest = max(map(len, ids))
     if context is not None and longest + sampling.max_new_tokens > context:
@@ -160,14 +220,13 @@ def generate(
         eos_token_id=ends,
         pad_token_id=tokenizer.pad_token_id,
     )
-    sampler = SeededSampler(seed_of_process(sampling.seed) if shared else sampling.seed, model.device)
+    sampler = SeededSampler(seed_of_process(sampling.seed) if asked.shared else sampling.seed, model.device)
     processors = _processors(sampling, sampler)
-    journal = journal or Journal()
     rows = sorted(((i, j) for i in range(len(ids)) for j in range(n)), key=lambda row: len(ids[row[0]]))
-    if shared:
+    if asked.shared:
         rows, journal = my_share(rows), journal.of_process()
     found: dict[tuple[int, int], Sample] = {}
-    with progress(description, len(rows), unit="sample") as bar:
+    with progress(asked.description, len(rows), unit="sample") as bar:
         for start in range(0, len(rows), sampling.batch_size):
             batch = rows[start : start + sampling.batch_size]
             named = [list(row) for row in batch]
@@ -194,7 +253,4 @@ def generate(
             drawn = [(found[row].text, found[row].token_ids, found[row].finished) for row in batch]
             journal.keep(named, {"samples": drawn, "generator": sampler.generator.get_state()})
             bar.update(len(batch))
-    if shared:
-        found = merged(found)
-    completions = [[found[i, j] for j in range(n)] for i in range(len(ids))]
-    return Samples([list(prompt) for prompt in prompts], completions)
+    return found

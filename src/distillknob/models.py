@@ -17,6 +17,7 @@ from distillknob.processes import device as own_device
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+SERVED = ("http://", "https://")  # how the name of a model behind a server begins
 ZOO = ("teacher", "student", "proxy", "student-other")
 
 
@@ -35,10 +36,12 @@ def zoo_path(name: str) -> Path:
 
 
 def resolve(name: str) -> str:
-    """`name` as transformers loads it: `zoo:NAME` becomes its folder; folders are checked, hub ids pass through.
+    """`name` as transformers loads it: `zoo:NAME` becomes its folder, folders are checked, hub ids and URLs pass.
 
     Raises BadInputError for a folder that isn't there or holds no checkpoint.
     """
+    if name.startswith(SERVED):
+        return name
     if name.startswith("zoo:"):
         path = zoo_path(name.removeprefix("zoo:"))
         if not (path / "config.json").exists():
@@ -105,6 +108,10 @@ def load_model(name: str, *, dtype: str | None = None, device: str | None = None
     from transformers import AutoConfig, AutoModelForCausalLM
 
     where = resolve(name)
+    if where.startswith(SERVED):
+        raise BadInputError(
+            f"{name!r} stands behind a server, but this needs the weights themselves: give a folder or id"
+        )
     tokenizer = load_tokenizer(name)
     try:
         if not (Path(where) / "adapter_config.json").exists():

@@ -1,12 +1,16 @@
-"""A model behind a server that scores text: vLLM, or another with the OpenAI API that scores prompts.
+"""A model behind a server that samples and scores text: vLLM, or another with the OpenAI API that scores prompts.
 
-Of a served model the tokenizer is loaded here, so that prompts go through its own chat template and what is sent are
-token ids. Left out on purpose: sampling from a server, which TRL's vLLM integration does for the trainers.
+A stage that only samples and scores takes such a model by name, `URL#NAME` (or `URL#NAME#TOKENIZER`, where the server's
+name for the model is no tokenizer's). The tokenizer is loaded here, so that prompts go through the model's own chat
+template and what is sent are token ids. A key that the server asks for stands in OPENAI_API_KEY.
+
+Left out on purpose: serving, and sampling from a policy in training, which TRL's own vLLM integration does.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import time
 import urllib.error
 import urllib.request
@@ -17,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from distillknob.errors import BadInputError, RunFailedError
-from distillknob.models import load_tokenizer
+from distillknob.models import SERVED, LanguageModel, load_model, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,22 +47,42 @@ class ServedModel:
         found: list[list[float]] = []
         for start in range(0, len(ids), self.batch_size):
             batch = [list(row) for row in ids[start : start + self.batch_size]]
-            answer = self._post(
-                {
-                    "model": self.name,
-                    "prompt": batch,
-                    "max_tokens": 1,
-                    "temperature": 1.0,
-                    "logprobs": 1,
-                    "echo": True,
-                    "prompt_logprobs": 0,  # vLLM's own; other servers go by echo
-                }
-            )
-            choices = sorted(answer.get("choices", []), key=lambda choice: int(choice.get("index", 0)))
-            if len(choices) != len(batch):
-                raise RunFailedError(f"{self.url} answered {len(choices)} of {len(batch)} prompts: look at its log")
+            # prompt_logprobs is vLLM's own; other servers go by echo.
+            asked = {"max_tokens": 1, "temperature": 1.0, "logprobs": 1, "echo": True, "prompt_logprobs": 0}
+            choices = self._choices(batch, asked, 1)
             found += [self._row(choice, row) for choice, row in zip(choices, batch, strict=True)]
         return found
+
+    def sample(
+        self, ids: Sequence[Sequence[int]], n: int, **sampling: float | int
+    ) -> list[list[tuple[str, list[int], bool]]]:
+        """`n` continuations of each row: text without special tokens, token ids (the eos included), and whether it
+        ended by itself. `sampling` are the API's fields (max_tokens, temperature, top_p, seed …).
+
+        The token ids are the server's where it returns them (vLLM), else those of the text. Raises as `logprobs`.
+        """
+        choices = self._choices([list(row) for row in ids], {**sampling, "n": n, "return_token_ids": True}, n)
+        found = [self._sampled(choice) for choice in choices]
+        return [found[start : start + n] for start in range(0, len(found), n)]
+
+    def _sampled(self, choice: dict[str, Any]) -> tuple[str, list[int], bool]:
+        finished, end = choice.get("finish_reason") == "stop", self.tokenizer.eos_token_id
+        text, given = str(choice["text"]), choice.get("token_ids")
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"] if given is None else given
+        drawn = [int(token) for token in ids]
+        if given is not None:
+            text = str(self.tokenizer.decode(drawn, skip_special_tokens=True))
+        if finished and (not drawn or drawn[-1] != end):
+            drawn.append(int(end))
+        return text, drawn, finished
+
+    def _choices(self, batch: list[list[int]], asked: dict[str, Any], n: int) -> list[dict[str, Any]]:
+        """The answers to the prompts of a batch, `n` each, in their order."""
+        answer = self._post({"model": self.name, "prompt": batch, **asked})
+        choices = sorted(answer.get("choices", []), key=lambda choice: int(choice.get("index", 0)))
+        if len(choices) != n * len(batch):
+            raise RunFailedError(f"{self.url} gave {len(choices)} answers for {n * len(batch)}: look at its log")
+        return choices
 
     def _row(self, choice: dict[str, Any], ids: list[int]) -> list[float]:
         given = choice.get("prompt_logprobs")
@@ -73,9 +97,10 @@ class ServedModel:
         return [float(value) for value in echoed[1 : len(ids)]]
 
     def _post(self, body: dict[str, Any]) -> dict[str, Any]:
-        request = urllib.request.Request(
-            f"{self.url.rstrip('/')}/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
+        headers = {"Content-Type": "application/json"}
+        if os.environ.get("OPENAI_API_KEY"):
+            headers["Authorization"] = f"Bearer {os.environ['OPENAI_API_KEY']}"
+        request = urllib.request.Request(f"{self.url.rstrip('/')}/completions", json.dumps(body).encode(), headers)
         pause = PAUSE
         for attempt in range(TRIES):
             try:
@@ -98,17 +123,33 @@ class ServedModel:
         )
 
 
-def connect(url: str, name: str, tokenizer_of: str) -> ServedModel:
-    """The served model, asked once. Raises BadInputError where the server isn't there or doesn't score prompts."""
-    if not url.startswith(("http://", "https://")):
+def connect(url: str, name: str, tokenizer_of: str, *, scores: bool = True) -> ServedModel:
+    """The served model, asked once: to score a prompt, or where that isn't needed to go on with it. Raises
+    BadInputError where the server isn't there or doesn't do it."""
+    if not url.startswith(SERVED):
         raise BadInputError(f"target_url={url!r}: give the API's root, such as http://localhost:8000/v1")
     served = ServedModel(url, name, load_tokenizer(tokenizer_of))
     ids = [int(token) for token in served.tokenizer("1 2 3", add_special_tokens=False)["input_ids"]][:2]
     try:
-        served.logprobs([[*ids, *ids]])
+        if scores:
+            served.logprobs([[*ids, *ids]])
+        else:
+            served.sample([ids], 1, max_tokens=1)
     except RunFailedError as error:
-        raise BadInputError(f"target_url={url!r}: {error}") from error
+        raise BadInputError(f"the server {url!r}: {error}") from error
     return served
+
+
+def load_or_connect(name: str, *, scores: bool = True, device: str | None = None) -> LanguageModel | ServedModel:
+    """The model of that name, or behind the server of `URL#NAME`, for a stage that samples from it and, with `scores`,
+    scores texts. Raises BadInputError where that can't be done."""
+    if not name.startswith(SERVED):
+        return load_model(name, device=device)
+    url, _, rest = name.partition("#")
+    served, _, tokenizer = rest.partition("#")
+    if not served:
+        raise BadInputError(f"{name!r} names a server and no model: give URL#NAME, e.g. {url}#Qwen/Qwen3-8B")
+    return connect(url, served, tokenizer or served, scores=scores)
 
 
 def served_logprobs(

@@ -10,6 +10,7 @@ from distillknob.errors import BadInputError
 from distillknob.generation import Sample, Sampling, generate
 from distillknob.models import LanguageModel
 from distillknob.scoring import answer_ids, sequence_logprob
+from distillknob.served import ServedModel
 from distillknob.tasks import Task
 from distillknob.tasks.base import Example
 from distillknob.teacher_context import Context
@@ -31,8 +32,8 @@ def make_traces(
     tasks: Sequence[Task],
     problems: int,
     student: LanguageModel,
-    teacher: LanguageModel | None,
-    target: LanguageModel | None,
+    teacher: LanguageModel | ServedModel | None,
+    target: LanguageModel | ServedModel | None,
     options: TraceOptions,
     context: Context | None = None,
 ) -> list[dict[str, Any]]:
@@ -85,8 +86,8 @@ def _from_teacher(
     source: Source,
     task: Task,
     examples: Sequence[Example],
-    teacher: LanguageModel,
-    target: LanguageModel | None,
+    teacher: LanguageModel | ServedModel,
+    target: LanguageModel | ServedModel | None,
     options: TraceOptions,
 ) -> list[tuple[Example, Sample]]:
     longest = options.max_new_tokens or task.max_new_tokens
