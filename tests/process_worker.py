@@ -1,6 +1,8 @@
 """One process of test_processes.py: trains a stage on recorded completions and writes gradients and weights.
 
 torchrun --nproc-per-node N tests/process_worker.py STAGE TEACHER STUDENT OUTPUT BATCH ACCUMULATION
+
+With "sampled-" before the stage the completions are the models' own, and each process writes what it trained on.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from distillknob.calibrate import training_rows
 from distillknob.calibration_trainer import CalibrationConfig, CalibrationTrainer
 from distillknob.distill import DistillConfig, DistillTrainer
 from distillknob.models import load_model
+from distillknob.scoring import sequence_logprob
 from distillknob.tasks import get_task
 
 GROUP, STEPS = 4, 10
@@ -56,17 +59,56 @@ class RecordedCalibration(CalibrationTrainer):
         return [recorded(str(ids), (first + i) % GROUP) for i, ids in enumerate(prompt_ids)], None
 
 
+class SampledCalibration(CalibrationTrainer):
+    """Writes the first batch's advantages, and what they were made of on this process."""
+
+    folder: Path
+
+    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        rollout = self._rollout
+        target = sequence_logprob(self.target, rollout["prompts"], rollout["texts"], rollout["finished"])
+        policy = (rollout["policy"] * batch["completion_mask"]).sum(1)
+        told = {
+            "advantages": batch["advantages"],
+            "task": reward([[{"content": text}] for text in rollout["texts"]]),
+            "log_ratio": policy - target,
+            "prompts": [str(prompt) for prompt in rollout["prompts"]],
+            "items": int(batch["num_items_in_batch"]),
+            "tokens": int(batch["completion_mask"].sum()),
+        }
+        if self.state.global_step == 0:
+            torch.save(told, self.folder / f"process-{self.accelerator.process_index}.pt")
+        return batch
+
+
+class SampledDistillation(DistillTrainer):
+    """Writes the denominator of the first batch's loss beside this process's tokens."""
+
+    folder: Path
+
+    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        told = {"items": int(batch["num_items_in_batch"]), "tokens": int(batch["loss_mask"].sum())}
+        if self.state.global_step == 0:
+            torch.save(told, self.folder / f"process-{self.accelerator.process_index}.pt")
+        return batch
+
+
 def reward(completions: list[Any], **kwargs: Any) -> list[float]:
     return [float(random.Random(text[0]["content"]).random() < 0.5) for text in completions]
 
 
 def main() -> None:
     stage, teacher_name, student_name, output, batch, accumulation = sys.argv[1:]
+    sampled, stage = stage.startswith("sampled-"), stage.removeprefix("sampled-")
+    Path(output).mkdir(parents=True, exist_ok=True)
+    SampledCalibration.folder = SampledDistillation.folder = Path(output)
     common: dict[str, Any] = {
         "output_dir": f"{output}/trainer",
         "per_device_train_batch_size": int(batch),
         "gradient_accumulation_steps": int(accumulation),
-        "max_steps": STEPS,
+        "max_steps": 1 if sampled else STEPS,
         "learning_rate": 0.05,
         "lr_scheduler_type": "constant",
         "optim": "sgd",
@@ -84,7 +126,7 @@ def main() -> None:
         config = CalibrationConfig(
             teacher=teacher_name, eta=0.5, beta=0.1, num_generations=GROUP, guard=False, **common
         )
-        trainer = RecordedCalibration(
+        trainer = (SampledCalibration if sampled else RecordedCalibration)(
             model=teacher.model,
             reward_funcs=[reward],
             args=config,
@@ -94,19 +136,18 @@ def main() -> None:
         )
     else:
         method, _, tokens = stage.partition("+")
-        parts = {} if method == "sft" else {"lmbda": 0.0, "tokens": tokens or "all", "tokens_share": 0.3}
+        parts = {} if method == "sft" else {"lmbda": 1.0 * sampled, "tokens": tokens or "all", "tokens_share": 0.3}
         settings = DistillConfig(student=student_name, method=method, **parts, **common)
         task = get_task("math")
         rows = [task.messages(example) for example in task.examples("train", 96)]
         traces = [{"prompt": row, "completion_ids": recorded(str(row), 0)} for row in rows]
-        trainer = DistillTrainer(
+        trainer = (SampledDistillation if sampled else DistillTrainer)(
             model=student.model,
             teacher_model=None if method == "sft" else teacher.model,
             args=settings,
             train_dataset=Dataset.from_list(traces),
             processing_class=student.tokenizer,
         )
-    Path(output).mkdir(parents=True, exist_ok=True)
     trainer.add_callback(Recorder(trainer.accelerator.unwrap_model(trainer.model), Path(output)))
     trainer.train()
     assert trainer.accelerator.num_processes == int(os.environ.get("WORLD_SIZE", "1"))

@@ -378,6 +378,30 @@ def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(tiny_pair: Any, 
     assert resumed.result == unbroken.result
 
 
+def test_a_loss_that_is_not_finite_is_told_and_the_run_goes_on_later(
+    tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def values() -> DistillConfig:
+        return config(tiny_pair, "gkd", max_steps=4, problems=16, save_steps=1)
+
+    class Broken(DistillTrainer):
+        def _compute_loss(self, unwrapped_student: Any, inputs: dict[str, Any], num_items_in_batch: Any) -> Any:
+            loss, *others = super()._compute_loss(unwrapped_student, inputs, num_items_in_batch)
+            return (loss * math.nan if self.state.global_step == 2 else loss, *others)
+
+    unbroken = distill(values(), tmp_path / "unbroken")
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "DistillTrainer", Broken)
+        with pytest.raises(RunFailedError, match=r"not finite at step 3: the checkpoints before it are kept"):
+            distill(values(), tmp_path / "broken")
+    kept = sorted((tmp_path / "broken" / "checkpoints").glob("checkpoint-*"))
+    assert [path.name for path in kept] == ["checkpoint-1", "checkpoint-2"]
+    assert all(torch.isfinite(value).all() for value in weights(kept[-1]).values())
+    resumed = distill(values(), tmp_path / "broken", resume=True)
+    a, b = weights(resumed.path / "model"), weights(unbroken.path / "model")
+    assert all(torch.equal(a[name], b[name]) for name in b)
+
+
 @pytest.mark.parametrize(
     "error",
     [

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from distillknob.calibration_reward import calibrated_advantages
 from distillknob.models import load_model
 from distillknob.runs import load_run, verify_manifest
 
@@ -51,6 +52,30 @@ def test_processes_and_micro_batches_change_nothing(tiny_pair: Any, tmp_path: Pa
     start = load_model(tiny_pair.teacher if stage == "calibrate" else tiny_pair.student).model
     torch.save(dict(start.named_parameters()), tmp_path / "weights.pt")
     assert distance(tmp_path, one, "weights.pt") > 1e-3  # they moved, by more than they may differ
+
+
+def test_the_advantages_of_sampled_groups_are_global(tiny_pair: Any, tmp_path: Path) -> None:
+    """Six samples a process and groups of four: a group lies on both processes."""
+    folder = trained("sampled-calibrate", tiny_pair, tmp_path, processes=2, batch=6)
+    told = [torch.load(folder / f"process-{rank}.pt") for rank in (0, 1)]
+    prompts = [prompt for process in told for prompt in process["prompts"]]
+    assert [len(set(prompts[start : start + 4])) for start in (0, 4, 8)] == [1, 1, 1]
+    assert told[0]["prompts"][-1] == told[1]["prompts"][0]
+    task, log_ratio, found = (
+        torch.cat([torch.as_tensor(process[name]) for process in told]) for name in ("task", "log_ratio", "advantages")
+    )
+    wanted = calibrated_advantages(task, log_ratio, 0.5, 4, right_B=task >= 1)
+    torch.testing.assert_close(found, wanted, atol=1e-3, rtol=1e-3)
+    assert wanted.abs().max() > 0.5
+    assert told[0]["items"] == told[1]["items"] == told[0]["tokens"] + told[1]["tokens"]
+
+
+@pytest.mark.parametrize("stage", ["sampled-gkd", "sampled-gkd+tip"])
+def test_the_denominator_of_sampled_answers_is_global(tiny_pair: Any, tmp_path: Path, stage: str) -> None:
+    folder = trained(stage, tiny_pair, tmp_path, processes=2, batch=4)
+    told = [torch.load(folder / f"process-{rank}.pt") for rank in (0, 1)]
+    assert told[0]["items"] == told[1]["items"] == told[0]["tokens"] + told[1]["tokens"]
+    assert min(process["tokens"] for process in told) > 0
 
 
 STAGES = {

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from distillknob import served
 from distillknob.calibrate import CalibrationConfig, calibrate
@@ -32,12 +33,16 @@ class Server:
     def __init__(self, model: LanguageModel, dialect: str):
         self.dialect, self.requests, self.fails = dialect, 0, 0
         self.asked: dict[str, Any] = {}
+        self.lost_after: int | None = None
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 outer.requests += 1
+                if outer.lost_after is not None and outer.requests > outer.lost_after:
+                    self.send_error(503, "gone")
+                    return
                 if outer.fails or body["model"] != "the-target":
                     outer.fails -= outer.fails > 0
                     self.send_error(503 if body["model"] == "the-target" else 404, "no")
@@ -152,6 +157,44 @@ def test_a_teacher_is_calibrated_against_a_served_target(
     near = calibrate(config(), tmp_path / "near", reward_funcs=reward)
     ratios = [[row["log_ratio"] for row in run.metrics()] for run in (far, near)]
     assert ratios[0] == pytest.approx(ratios[1], rel=1e-4)
+
+
+def test_a_training_whose_server_is_lost_goes_on_when_it_is_back(
+    server: Server, tiny_pair: Any, tiny_other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def config() -> CalibrationConfig:
+        return CalibrationConfig(
+            teacher=tiny_pair.teacher,
+            target=tiny_other,
+            target_url=server.url,
+            target_name="the-target",
+            eta=0.5,
+            gate=False,
+            max_steps=6,
+            guard_steps=2,
+            utility_tolerance=0.9,
+            num_generations=2,
+            per_device_train_batch_size=4,
+            gradient_checkpointing=False,
+            problems=8,
+            guard_problems=5,
+            guard_samples=1,
+            max_completion_length=8,
+        )
+
+    def reward(completions: list[Any], **kwargs: Any) -> list[float]:
+        return [float(len(text[0]["content"]) % 2) for text in completions]
+
+    monkeypatch.setattr(served, "TRIES", 2)
+    whole = calibrate(config(), tmp_path / "whole", reward_funcs=reward)
+    server.requests, server.lost_after = 0, 5  # asked once at the start, then at each step
+    with pytest.raises(RunFailedError, match=r"can't be reached.*--resume"):
+        calibrate(config(), tmp_path / "run", reward_funcs=reward)
+    assert [row["step"] for row in load_run(tmp_path / "run").metrics()] == [1, 2, 3, 4]
+    server.lost_after = None
+    resumed = calibrate(config(), tmp_path / "run", resume=True, reward_funcs=reward)
+    one, other = (load_file(run.path / "model" / "model.safetensors") for run in (whole, resumed))
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_a_hiccup_is_waited_for_and_a_lost_server_told(server: Server, tiny_other: str) -> None:
