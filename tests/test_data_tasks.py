@@ -143,6 +143,21 @@ def test_one_file_is_all_of_an_evaluation_task(tmp_path: Path) -> None:
     assert [e.prompt for e in get_task(f"vicuna@{path}").examples("test")] == ["As on the hub?"]
 
 
+def test_a_snapshot_of_a_hub_data_set_has_its_configurations(tmp_path: Path) -> None:
+    for config in ("main", "socratic"):
+        for split in ("train", "test"):
+            row = {"question": f"{config} {split}?", "answer": "#### 1"}
+            write(tmp_path / config / f"{split}-00000-of-00001.jsonl", [row])
+    configs = "".join(
+        f"- config_name: {config}\n  data_files:\n"
+        + "".join(f"  - split: {split}\n    path: {config}/{split}-*\n" for split in ("train", "test"))
+        for config in ("main", "socratic")
+    )
+    (tmp_path / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    task = get_task(f"gsm8k@{tmp_path}")
+    assert [task.examples(split)[0].key for split in task.splits] == ["main train?", "main test?"]
+
+
 # Leaks
 
 

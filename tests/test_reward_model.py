@@ -102,6 +102,26 @@ def test_a_checkpoint_that_is_no_reward_model_is_told(tiny_reward: str, tiny_pai
         load(str(folder))
 
 
+def test_a_name_that_can_be_no_reward_model_is_told_before_anything_is_graded(tmp_path: Path) -> None:
+    for query, what in (
+        (f"reward={tmp_path}", "there is no checkpoint folder"),
+        ("reward=./none", "there is no checkpoint folder"),
+        ("reward=judge&reward_url=localhost:8000", "give the server's root"),
+    ):
+        with pytest.raises(BadInputError, match=what):
+            get_task(f"dolly@{DATA / 'dolly'}?{query}")
+
+
+def test_a_gate_that_no_answer_passes_is_told(tiny_reward: str, tiny_pair: Any, tmp_path: Path) -> None:
+    from distillknob.calibrate import CalibrationConfig, calibrate
+
+    name = f"dolly@{DATA / 'dolly'}?reward={tiny_reward}"
+    config = CalibrationConfig(teacher=tiny_pair.teacher, target=tiny_pair.student, tasks=[name])
+    with pytest.raises(BadInputError, match=r"right_at=1: no answer of task 'dolly@.*set right_at to 0.5"):
+        calibrate(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 # As a grader
 
 
