@@ -77,7 +77,10 @@ RULES = {
     "fields": rule("errors"),
     "flags": rule("fields"),
     "config": rule("errors fields", "yaml"),
-    "tasks": rule("tasks errors", "datasets math_verify"),
+    "tasks": rule("tasks errors", "datasets huggingface_hub math_verify"),
+    "tasks.reward_model": Rule(
+        frozenset({"tasks", "errors", "post"}), others_lazily=frozenset({"torch", "transformers", "safetensors"})
+    ),
     "models": rule("errors processes", "torch transformers peft safetensors huggingface_hub"),
     "generation": rule("models tasks errors journal processes progress served", "torch transformers vllm"),
     "scoring": rule(
@@ -93,7 +96,8 @@ RULES = {
     "calibration_trainer": stage("calibration_trainer", "served", "adapters", "calibration_reward", "guard"),
     "calibration_reward": rule("errors", "torch"),
     "guard": rule("errors stats"),
-    "served": rule("errors models", "torch transformers"),
+    "post": rule("errors"),
+    "served": rule("errors models post", "torch transformers"),
     "adapters": rule("errors models", "torch peft"),
     "heads": rule("errors", "torch"),
     "shared_prefix": rule("models", "torch transformers"),

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from distillknob import served
+from distillknob import post, served
 from distillknob.calibrate import CalibrationConfig, calibrate
 from distillknob.distill import DistillConfig, distill
 from distillknob.errors import BadInputError, RunFailedError
@@ -258,9 +258,9 @@ def test_stages_take_a_served_model_by_name(server: Server, tiny_pair: Any, tiny
 
 def test_a_key_is_sent(server: Server, tiny_other: str, monkeypatch: pytest.MonkeyPatch) -> None:
     sent = []
-    real = served.urllib.request.urlopen
+    real = post.urllib.request.urlopen
     monkeypatch.setattr(
-        served.urllib.request, "urlopen", lambda request, **more: sent.append(request.headers) or real(request, **more)
+        post.urllib.request, "urlopen", lambda request, **more: sent.append(request.headers) or real(request, **more)
     )
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     connect(server.url, "the-target", tiny_other)

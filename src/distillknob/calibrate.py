@@ -21,7 +21,7 @@ from distillknob.processes import wait
 from distillknob.runs import Run, runs_behind
 from distillknob.served import connect, load_or_connect
 from distillknob.stats import paired_difference
-from distillknob.tasks import Example, Task, get_task
+from distillknob.tasks import Example, Task, get_task, grade_all
 from distillknob.training import (
     FiniteLoss,
     RunLogger,
@@ -82,10 +82,10 @@ def task_scores(
             shared=True,
             description=f"guard: {task.name} {what}",
         )
-        scores[task.name] = [
-            [task.grade(sample.text, example.reference) for sample in completions]
-            for example, completions in zip(examples, samples.completions, strict=True)
-        ]
+        _, flat, problem_of = samples.flat()
+        graded = grade_all(task, [sample.text for sample in flat], [examples[i].reference for i in problem_of])
+        n = config.guard_samples
+        scores[task.name] = [graded[i * n : (i + 1) * n] for i in range(len(examples))]
     return scores
 
 
@@ -106,6 +106,12 @@ def calibrate(
     training, not the stage: the last good checkpoint becomes the model, and the result says so.
     """
     tasks = [get_task(name) for name in config.tasks]
+    for task in tasks:
+        if config.gate and config.right_at == 1 and task.is_right(0.99):  # graded by a probability, which is below 1
+            raise BadInputError(
+                f"right_at={config.right_at:g}: no answer of task {task.name!r} scores 1, so none would be given the "
+                "calibration reward: set right_at to 0.5, from where its answers count as right"
+            )
     inputs = runs_behind(config.models_read)
     for name in config.models_read:
         resolve(name)

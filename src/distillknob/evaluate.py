@@ -23,7 +23,7 @@ from distillknob.runs import Run, runs_behind
 from distillknob.scoring import token_logprobs
 from distillknob.served import ServedModel, load_or_connect
 from distillknob.stats import Interval, interval, paired_difference, pass_at_k
-from distillknob.tasks import Task, get_task
+from distillknob.tasks import Task, get_task, grade_all
 
 
 @dataclass
@@ -122,14 +122,10 @@ def evaluate_task(
         shared=shared,
         description=f"{description}: {task.name}",
     )
-    scores_PN = np.array(
-        [
-            [task.grade(sample.text, example.reference) for sample in row]
-            for example, row in zip(examples, drawn.completions, strict=True)
-        ]
-    )
-    right_PN = np.vectorize(task.is_right, otypes=[bool])(scores_PN)
     prompts, flat, problem_of = drawn.flat()
+    scores = grade_all(task, [sample.text for sample in flat], [examples[i].reference for i in problem_of])
+    scores_PN = np.array(scores).reshape(len(examples), samples)
+    right_PN = np.vectorize(task.is_right, otypes=[bool])(scores_PN)
     rows = [
         {
             "task": task.name,

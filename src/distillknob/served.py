@@ -2,18 +2,13 @@
 
 A stage that only samples and scores takes such a model by name, `URL#NAME` (or `URL#NAME#TOKENIZER`, where the server's
 name for the model is no tokenizer's). The tokenizer is loaded here, so that prompts go through the model's own chat
-template and what is sent are token ids. A key that the server asks for stands in OPENAI_API_KEY.
+template and what is sent are token ids.
 
 Left out on purpose: serving, and sampling from a policy in training, which TRL's own vLLM integration does.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,11 +17,10 @@ import torch
 
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.models import SERVED, LanguageModel, load_model, load_tokenizer
+from distillknob.post import PAUSE, TRIES, post_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-TRIES, PAUSE = 5, 2.0  # seconds, doubled after each try
 
 
 @dataclass(frozen=True)
@@ -97,30 +91,10 @@ class ServedModel:
         return [float(value) for value in echoed[1 : len(ids)]]
 
     def _post(self, body: dict[str, Any]) -> dict[str, Any]:
-        headers = {"Content-Type": "application/json"}
-        if os.environ.get("OPENAI_API_KEY"):
-            headers["Authorization"] = f"Bearer {os.environ['OPENAI_API_KEY']}"
-        request = urllib.request.Request(f"{self.url.rstrip('/')}/completions", json.dumps(body).encode(), headers)
-        pause = PAUSE
-        for attempt in range(TRIES):
-            try:
-                with urllib.request.urlopen(request, timeout=self.timeout) as response:
-                    answer: dict[str, Any] = json.loads(response.read())
-                    return answer
-            except urllib.error.HTTPError as error:
-                if error.code < 500:  # what was sent is wrong, and stays so
-                    told = error.read().decode(errors="replace")[:500]
-                    raise RunFailedError(f"{self.url} refused a request ({error.code}): {told}") from error
-                reason: object = error
-            except (OSError, json.JSONDecodeError) as error:
-                reason = error
-            if attempt + 1 < TRIES:
-                time.sleep(pause)
-                pause *= 2
-        raise RunFailedError(
-            f"{self.url} can't be reached ({reason}), {TRIES} tries. Checkpoints are kept: start the server again, "
-            "then go on with --resume"
+        answer: dict[str, Any] = post_json(
+            f"{self.url.rstrip('/')}/completions", body, timeout=self.timeout, tries=TRIES, pause=PAUSE
         )
+        return answer
 
 
 def connect(url: str, name: str, tokenizer_of: str, *, scores: bool = True) -> ServedModel:

@@ -11,7 +11,7 @@ from distillknob.generation import Sample, Sampling, generate
 from distillknob.models import LanguageModel
 from distillknob.scoring import answer_ids, sequence_logprob
 from distillknob.served import ServedModel
-from distillknob.tasks import Task
+from distillknob.tasks import Task, grade_all
 from distillknob.tasks.base import Example
 from distillknob.teacher_context import Context
 
@@ -98,10 +98,14 @@ def _from_teacher(
         return generate(teacher, asked, n, sampling, shared=True, description=f"traces: {task.name}").completions
 
     def right_ones(chosen: Sequence[int], samples: list[list[Sample]]) -> list[list[Sample]]:
-        return [
-            [s for s in row if s.finished and task.is_right(task.grade(s.text, examples[i].reference))]
-            for i, row in zip(chosen, samples, strict=True)
-        ]
+        ended = [(place, sample) for place, row in enumerate(samples) for sample in row if sample.finished]
+        references = [examples[chosen[place]].reference for place, _ in ended]
+        scores = grade_all(task, [sample.text for _, sample in ended], references)
+        right: list[list[Sample]] = [[] for _ in samples]
+        for (place, sample), score in zip(ended, scores, strict=True):
+            if task.is_right(score):
+                right[place].append(sample)
+        return right
 
     everyone = range(len(examples))
     if source == "teacher":
