@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from distillknob.divergences import divergence, token_stats
+from distillknob.divergences import divergence, rare_token_kl, token_stats
 from distillknob.errors import BadInputError
 from distillknob.estimators import ESTIMATORS, enumerate_sequences
 from distillknob.files import read_json
 from distillknob.gradients import compare_gradients
 from distillknob.models import prompt_ids
 from distillknob.runs import verify_manifest
-from distillknob.scoring import answer_logits, batches
+from distillknob.scoring import RARE, answer_logits, batches
 from distillknob.stats import Interval
 from distillknob.traps import DiagnoseConfig, Finding, diagnose
 from distillknob.traps.compare import BY_PROMPT, compare
@@ -80,6 +80,7 @@ def sampled(
         student_entropy_N=stats.student_entropy,
         forward_kl_by_k_NK=stats.forward_parts_topk,
         gap_by_k_NK=stats.forward_gap_topk,
+        rare_kl_N=rare_token_kl(student, teacher, RARE),
         ks=ks,
     )
 
@@ -102,6 +103,7 @@ def known_logprobs(
         student_entropy_N=zeros,
         forward_kl_by_k_NK=zeros[:, None],
         gap_by_k_NK=zeros[:, None],
+        rare_kl_N=zeros,
         ks=(1,),
     )
 
@@ -130,9 +132,9 @@ def test_tail_noise_fires_where_the_disagreement_lies_in_the_tail() -> None:
     student = teacher.clone()
     student[:, 5:] += 2.0 * noise(PROMPTS * TOKENS, VOCABULARY - 5)
     finding = tail_noise(sampled(teacher, student))
-    assert finding.applicable and finding.severity == "high" and finding.value > 0.5
+    assert finding.applicable and finding.severity == "high" and finding.value > 0.4
     assert finding.interval[0] <= finding.value <= finding.interval[1]
-    assert finding.n == PROMPTS and "top 5" in finding.unit
+    assert finding.n == PROMPTS and "top 5" in finding.cause
 
 
 def test_tail_noise_is_silent_where_the_head_disagrees() -> None:
@@ -141,7 +143,7 @@ def test_tail_noise_is_silent_where_the_head_disagrees() -> None:
     student[:, :5] += 2.0 * noise(PROMPTS * TOKENS, 5)
     finding = tail_noise(sampled(teacher, student))
     assert finding.severity == "none" and finding.value < 0.05
-    assert "top 5" in finding.remedy
+    assert "top_k=5" in finding.remedy
 
 
 def test_the_shares_of_the_tail_rise_to_the_whole() -> None:
@@ -445,9 +447,10 @@ def test_an_answer_s_sum_is_over_its_own_tokens() -> None:
 # Capacity gap
 
 
-def styled(hard: float, *, habit: float = 0.5, answers: int = 200) -> StyledAnswers:
+def styled(hard: float, *, habit: float = 0.5, answers: int = 200, teacher: float = 0.0) -> StyledAnswers:
     """Right answers in two ways, every other one hard: an easy one costs the student 3 nats, a hard one `hard`, beside
-    what its `habit` of writing so (the share of its own answers in the hard way) costs."""
+    what its `habit` of writing so (the share of its own answers in the hard way) costs. `teacher`: what a hard one
+    costs the teacher, which easy ones cost nothing."""
     is_hard = torch.arange(answers) % 2 == 1
     log_habit = {"hard": math.log(habit), "easy": math.log(1 - habit)}
     cost = torch.where(is_hard, hard - log_habit["hard"], 3.0 - log_habit["easy"]) + 0.3 * noise(answers)
@@ -457,7 +460,9 @@ def styled(hard: float, *, habit: float = 0.5, answers: int = 200) -> StyledAnsw
         right_A=torch.ones(answers, dtype=torch.bool),
         style_A=["hard" if h else "easy" for h in is_hard.tolist()],
         student_logprob_A=-cost,
+        teacher_logprob_A=math.log(0.5) - teacher * is_hard,
         log_habit=log_habit,
+        teacher_log_habit={"hard": math.log(0.5), "easy": math.log(0.5)},
     )
 
 
@@ -472,6 +477,13 @@ def test_capacity_gap_fires_where_half_of_the_right_answers_are_beyond_the_stude
 def test_capacity_gap_is_silent_where_the_student_only_seldom_writes_so() -> None:
     finding = capacity_gap(styled(3.0, habit=0.001))
     assert finding.severity == "none" and abs(finding.value) < 0.2
+
+
+def test_what_is_hard_for_the_teacher_as_well_is_no_gap() -> None:
+    finding = capacity_gap(styled(9.0, teacher=6.0))
+    assert finding.severity == "none" and abs(finding.value) < 0.1
+    rows = {row["style"]: row for row in style_rows(styled(9.0, teacher=6.0))}
+    assert rows["hard"]["cost"] == pytest.approx(9.0, abs=0.1) and rows["hard"]["excess"] == pytest.approx(3.0, abs=0.1)
 
 
 def test_a_teacher_that_has_all_but_given_up_the_easy_way_leaves_a_gap() -> None:
@@ -499,7 +511,7 @@ def test_ways_of_writing_are_told_with_their_shares_and_what_cannot_be_asked() -
     assert [row["cost"] for row in rows] == pytest.approx([3.0, 9.0], abs=0.1)
     wrong = replace(answers, right_A=torch.zeros(200, dtype=torch.bool))
     assert style_rows(wrong) == [] and "no right way of writing occurs on 10 problems" in capacity_gap(wrong).cause
-    unnamed = replace(answers, style_A=["other"] * 200, log_habit={"other": 0.0})
+    unnamed = replace(answers, style_A=["other"] * 200, log_habit={"other": 0.0}, teacher_log_habit={"other": 0.0})
     assert "names no ways of writing" in capacity_gap(unnamed).cause
 
 
@@ -770,7 +782,9 @@ def taught(every_step: float, answers: int = 200) -> StyledAnswers:
         right_A=torch.ones(answers, dtype=torch.bool),
         style_A=["every_step" if one else "two_at_a_time" for one in drawn],
         student_logprob_A=torch.zeros(answers),
+        teacher_logprob_A=torch.zeros(answers),
         log_habit={"every_step": math.log(0.5), "two_at_a_time": math.log(0.5)},
+        teacher_log_habit={"every_step": math.log(0.5), "two_at_a_time": math.log(0.5)},
     )
 
 
