@@ -35,7 +35,9 @@ def words_of(*tables: Table) -> list[str]:
     return list(dict.fromkeys(["<pad>", EOS, *NUMBERS, ASKED, *named]))
 
 
-def tokenizer_of(words: Sequence[str], pieces: Mapping[str, Sequence[str]] | None = None) -> PreTrainedTokenizerFast:
+def tokenizer_of(
+    words: Sequence[str], pieces: Mapping[str, Sequence[str]] | None = None, *, eos: str = EOS
+) -> PreTrainedTokenizerFast:
     """One token a word, by the words' order; those in `pieces` are cut into these (they must add up to the word)."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -47,7 +49,7 @@ def tokenizer_of(words: Sequence[str], pieces: Mapping[str, Sequence[str]] | Non
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.decoder = decoders.WordPiece(cleanup=False)
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token=EOS, chat_template=TEMPLATE, padding_side="left"
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token=eos, chat_template=TEMPLATE, padding_side="left"
     )
 
 

@@ -49,7 +49,7 @@ def lens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Diagnose:
             teacher=save_bigram(tmp_path / "teacher", tokenizer, logits_of(teacher, words)),
             student=save_bigram(tmp_path / "student", tokenizer, logits_of(student, words, noise=mild, seed=1)),
             tasks=[task.name],
-            **{"problems": 120, "gradient_problems": 0, **values},
+            **{"problems": 120, "gradient_problems": 0, "candidates": 2, **values},
         )
         result: dict[str, Any] = diagnose(config, tmp_path / "run").result
         return {**result, **{row["name"]: row for row in result["findings"]}}
@@ -121,6 +121,7 @@ def test_a_pair_without_a_trap_sets_none(lens: Diagnose) -> None:
         mild=MILD,
         gradient_problems=50,
         samples=4,
+        candidates=16,
     )
     assert len(told["findings"]) == 8
     for finding in told["findings"]:
@@ -283,7 +284,7 @@ def test_wrong_traces_that_the_teacher_prefers_are_found(lens: Diagnose) -> None
     """Of two wrong answers the teacher likes one better than the right one; the student writes both alike."""
     teacher = {ASKED: {"right": 0.3, "wrong": 0.6, "worse": 0.1}}
     student = {ASKED: {"right": 0.5, "wrong": 0.25, "worse": 0.25}}
-    told = lens(teacher, student, PlantedTask(right))
+    told = lens(teacher, student, PlantedTask(right), candidates=16)
     for name in ("wrong_trace_preference", "wrong_trace_preference_per_token"):
         finding = told[name]
         assert fired(finding, "high") and covers(finding, 0.5)
@@ -295,7 +296,7 @@ def test_wrong_traces_that_the_teacher_prefers_are_found(lens: Diagnose) -> None
 
 def test_a_teacher_that_knows_better_prefers_no_wrong_trace(lens: Diagnose) -> None:
     table = {ASKED: {"right": 0.9, "wrong": 0.05, "worse": 0.05}}
-    told = lens(table, table, PlantedTask(right), mild=MILD)
+    told = lens(table, table, PlantedTask(right), mild=MILD, candidates=16)
     for name in ("wrong_trace_preference", "wrong_trace_preference_per_token"):
         assert silent(told[name]) and told[name]["value"] == 0.0
 
@@ -345,7 +346,7 @@ def divergent(p: float, q: float) -> float:
 
 
 def test_a_capacity_gap_is_found_where_one_way_is_beyond_the_student(lens: Diagnose) -> None:
-    finding = lens(ways(0.95), ways(0.1), PlantedTask(right, written))["capacity_gap"]
+    finding = lens(ways(0.95), ways(0.1), PlantedTask(right, written), candidates=16)["capacity_gap"]
     exact = 0.5 * 3 * divergent(0.95, 0.1)  # the KL of half of the answers, above that of the easy ones, which is 0
     assert fired(finding, "high") and covers(finding, exact) and finding["value"] == pytest.approx(exact, rel=0.1)
     assert "'hard'" in finding["cause"] and "'easy' " in finding["cause"]
@@ -353,7 +354,9 @@ def test_a_capacity_gap_is_found_where_one_way_is_beyond_the_student(lens: Diagn
 
 
 def test_a_way_that_the_student_seldom_writes_is_no_gap(lens: Diagnose) -> None:
-    finding = lens(ways(0.95), ways(0.95, habit=0.05), PlantedTask(right, written), mild=MILD)["capacity_gap"]
+    finding = lens(ways(0.95), ways(0.95, habit=0.05), PlantedTask(right, written), mild=MILD, candidates=16)[
+        "capacity_gap"
+    ]
     assert silent(finding) and abs(finding["value"]) < 0.3
 
 
@@ -362,7 +365,7 @@ def test_a_way_with_many_wordings_is_no_gap(lens: Diagnose) -> None:
     many = {f"v{i}": 1 / 12 for i in range(12)}
     table = {ASKED: {"easy": 0.5, "hard": 0.5}, "easy": {"right": 1.0}}
     table |= chain(*({f"{word}{i}": p for word, p in many.items()} for i in range(3)), {"right": 1.0}, start="hard")
-    told = lens(table, table, PlantedTask(right, written), mild=MILD)
+    told = lens(table, table, PlantedTask(right, written), mild=MILD, candidates=16)
     costs = {row["style"]: row["cost"] for row in told["style"]}
     assert costs["hard"] - costs["easy"] == pytest.approx(3 * math.log(12), rel=0.05)
     assert silent(told["capacity_gap"]) and abs(told["capacity_gap"]["value"]) < 0.3
@@ -539,6 +542,19 @@ def test_the_student_is_asked_in_its_own_template_only_where_the_tokens_differ(
     tokenizer.save_pretrained(student)
     told = diagnosed(teacher, student, tmp_path / "run", gradient_problems=0)
     assert all(row["value"] == 0.0 for row in told["pilot"])
+
+
+def test_other_special_tokens_over_the_same_words_are_told_by_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The student ends its answers with a token that the teacher's tokenizer hasn't: two vocabularies, one text."""
+    teacher, student = copies(tmp_path, monkeypatch)
+    words = ["</s>" if word == EOS else word for word in words_of(weak())]
+    tokenizer = tokenizer_of(words, eos="</s>")
+    save_bigram(Path(student), tokenizer, logits_of(weak(), words_of(weak())))
+    told = diagnosed(teacher, student, tmp_path / "run")
+    assert all(abs(row["value"]) < 1e-5 for row in told["pilot"]) and told["pilot"][0]["level"] == "span"
+    assert silent(told["off_policy_instability"]) and silent(told["capacity_gap"])
 
 
 def test_one_problem_one_sample_one_word(lens: Diagnose) -> None:

@@ -174,6 +174,22 @@ def test_the_scatter_has_a_point_for_each_token_type_and_k() -> None:
     assert {row["frequency"] for row in few} <= set(sorted((r["frequency"] for r in rows), reverse=True)[:6])
 
 
+def test_a_tail_whose_mass_alone_differs_is_no_noise() -> None:
+    teacher = peaked(0.001)
+    finding = tail_noise(sampled(teacher, teacher + torch.cat([torch.zeros(5), torch.full((VOCABULARY - 5,), 3.0)])))
+    assert finding.severity == "none" and finding.value < 1e-3
+    assert float(finding.cause.split("%")[0]) > 50  # of the KL, which lies beyond the top 5
+
+
+def test_an_infinite_kl_has_no_shares() -> None:
+    teacher = noise(PROMPTS * TOKENS, VOCABULARY)
+    student = teacher.clone()
+    student[3, 7] = -math.inf
+    for trap in (tail_noise, signal_sparsity):
+        finding = trap(sampled(teacher, student))
+        assert not finding.applicable and "probability 0" in finding.cause and math.isnan(finding.value)
+
+
 # Signal sparsity
 
 
@@ -571,6 +587,15 @@ def test_teacher_hacking_is_silent_on_a_power_law() -> None:
         missed += finding.interval[0] > 0  # the interval leaves out a departure of 0, which is the truth
     assert missed <= 20  # of 200, 10 expected at 95 %
     assert fired <= 4
+
+
+def test_a_loss_that_bends_from_the_beginning_has_no_power_law() -> None:
+    steps = torch.arange(1, 201).double()
+    for curve in (0.5 * (-steps / 40).exp(), 0.5 / (1 + (steps / 30) ** 2)):
+        finding = teacher_hacking(steps.long().tolist(), (curve * (0.1 * noise(200)).exp()).tolist())
+        assert not finding.applicable and "no power law to depart from" in finding.cause
+    told = [teacher_hacking(list(range(1, 201)), power_law(0.0, seed=seed)).applicable for seed in range(200)]
+    assert sum(told) >= 198  # a power law is taken for none once in a thousand
 
 
 def test_teacher_hacking_tells_on_policy_steps_from_a_departure() -> None:
