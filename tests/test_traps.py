@@ -502,6 +502,18 @@ def test_what_is_hard_for_the_teacher_as_well_is_no_gap() -> None:
     assert rows["hard"]["cost"] == pytest.approx(9.0, abs=0.1) and rows["hard"]["excess"] == pytest.approx(3.0, abs=0.1)
 
 
+def test_what_has_no_name_is_no_way_of_writing() -> None:
+    """A third of the answers, of no named way and cheaper than all others, moves nothing."""
+    rows = styled(9.0, answers=300)
+    other = torch.arange(300) % 6 > 3
+    style = ["other" if o else name for o, name in zip(other.tolist(), rows.style_A, strict=True)]
+    habit = {**rows.log_habit, "other": 0.0}
+    mixed = replace(rows, style_A=style, log_habit=habit, teacher_log_habit={**rows.teacher_log_habit, "other": 0.0})
+    cheap = replace(mixed, student_logprob_A=torch.where(other, 0.0, mixed.student_logprob_A))
+    assert capacity_gap(cheap).value == capacity_gap(mixed).value == pytest.approx(3.0, abs=0.1)
+    assert "2 ways" in capacity_gap(cheap).cause
+
+
 def test_a_teacher_that_has_all_but_given_up_the_easy_way_leaves_a_gap() -> None:
     rows = styled(9.0, answers=400)
     kept = (torch.arange(400) % 2 == 1) | (torch.arange(400) < 40)  # all 200 hard answers, 20 of the easy ones

@@ -127,7 +127,8 @@ def style_rows(answers: StyledAnswers) -> list[dict[str, Any]]:
 
 def capacity_gap(answers: StyledAnswers) -> Finding:
     """What the teacher's right answers cost the student beyond the teacher on average, above the cheapest way in which
-    the teacher is right: nats an answer. A way counts if it occurs on `KNOWN` problems.
+    the teacher is right: nats an answer. A way counts if it is named and occurs on `KNOWN` problems: "other" is no way
+    but what is left, often the answers to other problems.
 
     At a gap of g the student finds these answers e^g times less likely than those in its easiest way: 1.6 times is low
     (0.5), 2.7 times medium (1), 7 times high (2).
@@ -136,14 +137,16 @@ def capacity_gap(answers: StyledAnswers) -> Finding:
     cheaper than it is.
     """
     rows = [row for row in style_rows(answers) if row["n"] >= KNOWN]
-    if not rows or {row["style"] for row in rows} == {"other"}:
-        why = "the task names no ways of writing" if rows else f"no right way of writing occurs on {KNOWN} problems"
+    unnamed, rows = bool(rows), [row for row in rows if row["style"] != "other"]
+    if not rows:
+        why = "the task names no ways of writing" if unnamed else f"no right way of writing occurs on {KNOWN} problems"
         return not_applicable("capacity_gap", answers.task, why)
     easiest = min(rows, key=lambda row: float(row["excess"]))
-    right = answers.right_A.numpy()
-    cost_A, prompt_A = excess_cost(answers).numpy()[right], answers.prompt_A.numpy()[right]
-    easy_A = (np.array(answers.style_A, dtype=object) == easiest["style"])[right]
-    mean, share = float(cost_A.mean()), float(easiest["teacher_share"])
+    styles = np.array(answers.style_A, dtype=object)
+    named = answers.right_A.numpy() & (styles != "other")
+    cost_A, prompt_A = excess_cost(answers).numpy()[named], answers.prompt_A.numpy()[named]
+    easy_A = (styles == easiest["style"])[named]
+    mean, share = float(cost_A.mean()), float(easy_A.mean())
     value = mean - float(easiest["excess"])
     # Linearised contributions of a difference between the mean of all and the mean of some (the delta method).
     influence_A = value + (cost_A - mean) - np.where(easy_A, (cost_A - easiest["excess"]) / share, 0.0)
