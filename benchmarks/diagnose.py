@@ -91,6 +91,7 @@ def traps(scored: ScoredPair, answers: int) -> int:
         student_entropy_N=scored.student_entropy_N,
         forward_kl_by_k_NK=scored.forward_kl_by_k_NK,
         gap_by_k_NK=scored.gap_by_k_NK,
+        rare_kl_N=scored.rare_kl_N,
         ks=scored.ks,
     )
     rows = [pilot_rows([sample]), tail_rows(sample), scatter_rows(sample, str), off_policy_rows(sample, sample)]

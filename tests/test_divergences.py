@@ -15,6 +15,7 @@ from distillknob.divergences import (
     KINDS,
     divergence,
     divergence_from_topk,
+    rare_token_kl,
     token_stats,
     topk_bound,
     topk_gap,
@@ -456,6 +457,23 @@ def test_token_stats_of_impossible_tokens_and_of_nothing():
     none = token_stats(student[:0], student[:0], [1, 2])
     assert none.forward_kl.shape == (0,)
     assert none.forward_parts_topk.shape == (0, 2)
+
+
+def test_the_kl_of_rare_tokens_is_what_one_bucket_for_them_leaves_out():
+    student, teacher = (side[:6].double() for side in pair(6, 60, 3.0))
+    teacher[1] = 0.0  # nothing is rare
+    student[2] = teacher[2]
+    student[3, teacher[3].argmin()] = -math.inf
+    found = rare_token_kl(student, teacher, 0.05)
+    for row in range(6):
+        p, q = teacher[row].softmax(-1), student[row].softmax(-1)
+        rare = p < 0.05 * p.max()
+        bucket = [torch.cat([side[~rare], side[rare].sum()[None]]) for side in (p, q)]
+        kls = [float(torch.where(a > 0, a * (a / b).log(), 0.0).sum()) for a, b in ((p, q), bucket)]
+        assert float(found[row]) == pytest.approx(kls[0] - kls[1], abs=1e-12)
+    assert found[1] == found[2] == 0.0 and found[3] == math.inf and found[0] > 0
+    torch.testing.assert_close(rare_token_kl(student.float(), teacher.float(), 0.05), found.float())
+    assert rare_token_kl(student.view(2, 3, 60), teacher.view(2, 3, 60), 0.05).shape == (2, 3)
 
 
 def test_token_stats_do_not_sort_the_vocabulary(monkeypatch):

@@ -11,7 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distillknob.errors import BadInputError
-from distillknob.stats import Interval, interval, paired_difference, pass_at_k, spearman, t_quantile
+from distillknob.stats import (
+    Interval,
+    interval,
+    paired_difference,
+    pass_at_k,
+    share_interval,
+    spearman,
+    t_quantile,
+)
 
 # pass@k
 
@@ -267,3 +275,12 @@ def test_spearman_is_undefined_without_order() -> None:
 def test_spearman_refuses_lists_of_two_lengths() -> None:
     with pytest.raises(BadInputError, match="one length"):
         spearman([1, 2], [1, 2, 3])
+
+
+def test_a_share_lies_in_its_interval_whatever_the_rounding() -> None:
+    values = np.full(999, 0.1) * 3  # whose mean isn't any of them to the last bit
+    for share in (0.3, 0.1 * 3, 0.30000000000000016):
+        found = share_interval(share, values)
+        assert found.low <= found.mean <= found.high
+    unknown = share_interval(math.nan, [0.5, math.nan, 0.2])
+    assert math.isnan(unknown.mean) and math.isnan(unknown.low) and math.isnan(unknown.high)

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from distillknob.divergences import divergence, token_stats
+from distillknob.divergences import divergence, rare_token_kl, token_stats
 from distillknob.errors import BadInputError
 from distillknob.estimators import ESTIMATORS, enumerate_sequences
 from distillknob.files import read_json
 from distillknob.gradients import compare_gradients
 from distillknob.models import prompt_ids
 from distillknob.runs import verify_manifest
-from distillknob.scoring import answer_logits, batches
+from distillknob.scoring import RARE, answer_logits, batches
 from distillknob.stats import Interval
 from distillknob.traps import DiagnoseConfig, Finding, diagnose
 from distillknob.traps.compare import BY_PROMPT, compare
@@ -80,6 +80,7 @@ def sampled(
         student_entropy_N=stats.student_entropy,
         forward_kl_by_k_NK=stats.forward_parts_topk,
         gap_by_k_NK=stats.forward_gap_topk,
+        rare_kl_N=rare_token_kl(student, teacher, RARE),
         ks=ks,
     )
 
@@ -102,6 +103,7 @@ def known_logprobs(
         student_entropy_N=zeros,
         forward_kl_by_k_NK=zeros[:, None],
         gap_by_k_NK=zeros[:, None],
+        rare_kl_N=zeros,
         ks=(1,),
     )
 
@@ -130,9 +132,9 @@ def test_tail_noise_fires_where_the_disagreement_lies_in_the_tail() -> None:
     student = teacher.clone()
     student[:, 5:] += 2.0 * noise(PROMPTS * TOKENS, VOCABULARY - 5)
     finding = tail_noise(sampled(teacher, student))
-    assert finding.applicable and finding.severity == "high" and finding.value > 0.5
+    assert finding.applicable and finding.severity == "high" and finding.value > 0.4
     assert finding.interval[0] <= finding.value <= finding.interval[1]
-    assert finding.n == PROMPTS and "top 5" in finding.unit
+    assert finding.n == PROMPTS and "top 5" in finding.cause
 
 
 def test_tail_noise_is_silent_where_the_head_disagrees() -> None:
@@ -141,7 +143,7 @@ def test_tail_noise_is_silent_where_the_head_disagrees() -> None:
     student[:, :5] += 2.0 * noise(PROMPTS * TOKENS, 5)
     finding = tail_noise(sampled(teacher, student))
     assert finding.severity == "none" and finding.value < 0.05
-    assert "top 5" in finding.remedy
+    assert "top_k=5" in finding.remedy
 
 
 def test_the_shares_of_the_tail_rise_to_the_whole() -> None:
@@ -170,6 +172,22 @@ def test_the_scatter_has_a_point_for_each_token_type_and_k() -> None:
     few = scatter_rows(sample, str, tokens=3)
     assert len(few) == 6
     assert {row["frequency"] for row in few} <= set(sorted((r["frequency"] for r in rows), reverse=True)[:6])
+
+
+def test_a_tail_whose_mass_alone_differs_is_no_noise() -> None:
+    teacher = peaked(0.001)
+    finding = tail_noise(sampled(teacher, teacher + torch.cat([torch.zeros(5), torch.full((VOCABULARY - 5,), 3.0)])))
+    assert finding.severity == "none" and finding.value < 1e-3
+    assert float(finding.cause.split("%")[0]) > 50  # of the KL, which lies beyond the top 5
+
+
+def test_an_infinite_kl_has_no_shares() -> None:
+    teacher = noise(PROMPTS * TOKENS, VOCABULARY)
+    student = teacher.clone()
+    student[3, 7] = -math.inf
+    for trap in (tail_noise, signal_sparsity):
+        finding = trap(sampled(teacher, student))
+        assert not finding.applicable and "probability 0" in finding.cause and math.isnan(finding.value)
 
 
 # Signal sparsity
@@ -445,9 +463,10 @@ def test_an_answer_s_sum_is_over_its_own_tokens() -> None:
 # Capacity gap
 
 
-def styled(hard: float, *, habit: float = 0.5, answers: int = 200) -> StyledAnswers:
+def styled(hard: float, *, habit: float = 0.5, answers: int = 200, teacher: float = 0.0) -> StyledAnswers:
     """Right answers in two ways, every other one hard: an easy one costs the student 3 nats, a hard one `hard`, beside
-    what its `habit` of writing so (the share of its own answers in the hard way) costs."""
+    what its `habit` of writing so (the share of its own answers in the hard way) costs. `teacher`: what a hard one
+    costs the teacher, which easy ones cost nothing."""
     is_hard = torch.arange(answers) % 2 == 1
     log_habit = {"hard": math.log(habit), "easy": math.log(1 - habit)}
     cost = torch.where(is_hard, hard - log_habit["hard"], 3.0 - log_habit["easy"]) + 0.3 * noise(answers)
@@ -457,7 +476,9 @@ def styled(hard: float, *, habit: float = 0.5, answers: int = 200) -> StyledAnsw
         right_A=torch.ones(answers, dtype=torch.bool),
         style_A=["hard" if h else "easy" for h in is_hard.tolist()],
         student_logprob_A=-cost,
+        teacher_logprob_A=math.log(0.5) - teacher * is_hard,
         log_habit=log_habit,
+        teacher_log_habit={"hard": math.log(0.5), "easy": math.log(0.5)},
     )
 
 
@@ -472,6 +493,25 @@ def test_capacity_gap_fires_where_half_of_the_right_answers_are_beyond_the_stude
 def test_capacity_gap_is_silent_where_the_student_only_seldom_writes_so() -> None:
     finding = capacity_gap(styled(3.0, habit=0.001))
     assert finding.severity == "none" and abs(finding.value) < 0.2
+
+
+def test_what_is_hard_for_the_teacher_as_well_is_no_gap() -> None:
+    finding = capacity_gap(styled(9.0, teacher=6.0))
+    assert finding.severity == "none" and abs(finding.value) < 0.1
+    rows = {row["style"]: row for row in style_rows(styled(9.0, teacher=6.0))}
+    assert rows["hard"]["cost"] == pytest.approx(9.0, abs=0.1) and rows["hard"]["excess"] == pytest.approx(3.0, abs=0.1)
+
+
+def test_what_has_no_name_is_no_way_of_writing() -> None:
+    """A third of the answers, of no named way and cheaper than all others, moves nothing."""
+    rows = styled(9.0, answers=300)
+    other = torch.arange(300) % 6 > 3
+    style = ["other" if o else name for o, name in zip(other.tolist(), rows.style_A, strict=True)]
+    habit = {**rows.log_habit, "other": 0.0}
+    mixed = replace(rows, style_A=style, log_habit=habit, teacher_log_habit={**rows.teacher_log_habit, "other": 0.0})
+    cheap = replace(mixed, student_logprob_A=torch.where(other, 0.0, mixed.student_logprob_A))
+    assert capacity_gap(cheap).value == capacity_gap(mixed).value == pytest.approx(3.0, abs=0.1)
+    assert "2 ways" in capacity_gap(cheap).cause
 
 
 def test_a_teacher_that_has_all_but_given_up_the_easy_way_leaves_a_gap() -> None:
@@ -499,7 +539,7 @@ def test_ways_of_writing_are_told_with_their_shares_and_what_cannot_be_asked() -
     assert [row["cost"] for row in rows] == pytest.approx([3.0, 9.0], abs=0.1)
     wrong = replace(answers, right_A=torch.zeros(200, dtype=torch.bool))
     assert style_rows(wrong) == [] and "no right way of writing occurs on 10 problems" in capacity_gap(wrong).cause
-    unnamed = replace(answers, style_A=["other"] * 200, log_habit={"other": 0.0})
+    unnamed = replace(answers, style_A=["other"] * 200, log_habit={"other": 0.0}, teacher_log_habit={"other": 0.0})
     assert "names no ways of writing" in capacity_gap(unnamed).cause
 
 
@@ -559,6 +599,15 @@ def test_teacher_hacking_is_silent_on_a_power_law() -> None:
         missed += finding.interval[0] > 0  # the interval leaves out a departure of 0, which is the truth
     assert missed <= 20  # of 200, 10 expected at 95 %
     assert fired <= 4
+
+
+def test_a_loss_that_bends_from_the_beginning_has_no_power_law() -> None:
+    steps = torch.arange(1, 201).double()
+    for curve in (0.5 * (-steps / 40).exp(), 0.5 / (1 + (steps / 30) ** 2)):
+        finding = teacher_hacking(steps.long().tolist(), (curve * (0.1 * noise(200)).exp()).tolist())
+        assert not finding.applicable and "no power law to depart from" in finding.cause
+    told = [teacher_hacking(list(range(1, 201)), power_law(0.0, seed=seed)).applicable for seed in range(200)]
+    assert sum(told) >= 198  # a power law is taken for none once in a thousand
 
 
 def test_teacher_hacking_tells_on_policy_steps_from_a_departure() -> None:
@@ -770,7 +819,9 @@ def taught(every_step: float, answers: int = 200) -> StyledAnswers:
         right_A=torch.ones(answers, dtype=torch.bool),
         style_A=["every_step" if one else "two_at_a_time" for one in drawn],
         student_logprob_A=torch.zeros(answers),
+        teacher_logprob_A=torch.zeros(answers),
         log_habit={"every_step": math.log(0.5), "two_at_a_time": math.log(0.5)},
+        teacher_log_habit={"every_step": math.log(0.5), "two_at_a_time": math.log(0.5)},
     )
 
 

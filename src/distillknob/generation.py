@@ -90,6 +90,11 @@ class SeededSampler(LogitsProcessor):
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         # float64: in float32 the sum over a large vocabulary would lose the tail.
         cdf_BV = scores.softmax(-1, dtype=torch.float64).cumsum(-1)
+        if bool(cdf_BV[:, -1].isnan().any()):
+            raise BadInputError(
+                "the model's logits are NaN or infinite, so no token can be drawn: it is broken, or overflows in its "
+                "dtype (load it in bfloat16 or float32)"
+            )
         draw_B1 = torch.rand(len(scores), 1, generator=self.generator, device=scores.device, dtype=torch.float64)
         token_B1 = torch.searchsorted(cdf_BV, draw_B1 * cdf_BV[:, -1:], right=True).clamp_(max=scores.size(-1) - 1)
         return torch.full_like(scores, -torch.inf).scatter_(1, token_B1, 0.0)

@@ -59,6 +59,11 @@ def checked_head(model: Any) -> Head:
     head = head_of(model)
     ids = torch.tensor([[0, 1]], device=model.device)
     own = model(input_ids=ids, use_cache=False).logits[0].float()
+    if not bool(own.max(-1).values.isfinite().all()):
+        raise BadInputError(
+            f"{model.name_or_path!r} gives logits that are NaN or infinite: it is broken, or overflows in its dtype "
+            "(load it in bfloat16 or float32)"
+        )
     made = head.logits(model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state[0]).float()
     if not bool((own - made).abs().max() <= 0.02 * own.abs().max() + 1e-3):
         raise BadInputError(

@@ -130,8 +130,20 @@ def load_model(name: str, *, dtype: str | None = None, device: str | None = None
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise BadInputError(f"can't load a causal language model from {name!r}: {first_line(error)}") from error
     check_tokenizer(tokenizer, name, model.get_input_embeddings().num_embeddings)
+    check_finite(model, name)
     model.to(device).eval()
     return LanguageModel(model, tokenizer)
+
+
+def check_finite(model: PreTrainedModel, name: str) -> None:
+    """Raise BadInputError for a checkpoint that holds NaN or an infinite weight: its every figure would be nonsense."""
+    for parameter, weight in model.named_parameters():
+        if not bool(weight.isfinite().all()):
+            broken = int((~weight.isfinite()).sum())
+            raise BadInputError(
+                f"{name!r} is a broken checkpoint: {broken} of the {weight.numel()} numbers in {parameter} are NaN or "
+                "infinite, as a training that diverged or an overflow in float16 leaves it: take an earlier one"
+            )
 
 
 def first_line(error: Exception) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 
-from distillknob.divergences import token_stats
+from distillknob.divergences import rare_token_kl, token_stats
 from distillknob.errors import BadInputError
 from distillknob.heads import Head, checked_head
 from distillknob.journal import Journal
@@ -24,6 +24,7 @@ from distillknob.served import ServedModel, served_logprobs
 from distillknob.shared_prefix import grouped_batches, grouped_hidden, keeps_a_cache, worthwhile
 
 Prompt = list[dict[str, str]]
+RARE = 0.01  # of the probability of the teacher's likeliest token: what it would hardly say
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,8 @@ class ScoredPair:
 
     Divergences in nats. `*_by_k[:, j]` is the part of the divergence that the teacher's `ks[j]` likeliest tokens carry,
     in the non-negative form of `divergences.TokenStats`, `gap_by_k[:, j]` what the forward KL over these tokens and one
-    bucket for all others leaves out.
+    bucket for all others leaves out. `rare_kl_N` is the part of the forward KL about how the tokens that the teacher
+    would hardly say share their probability (`divergences.rare_token_kl` at `RARE`).
     """
 
     answer_N: torch.Tensor  # which answer the token belongs to
@@ -219,6 +221,7 @@ class ScoredPair:
     forward_kl_by_k_NK: torch.Tensor
     reverse_kl_by_k_NK: torch.Tensor
     gap_by_k_NK: torch.Tensor
+    rare_kl_N: torch.Tensor
     ks: tuple[int, ...]
 
 
@@ -293,6 +296,7 @@ def _scored_batch(
             stats.forward_parts_topk,
             stats.reverse_parts_topk,
             stats.forward_gap_topk,
+            rare_token_kl(student_NV, teacher_NV, RARE),
         )
         found.append([column.cpu() for column in columns])
     answer_N = torch.tensor(batch.rows)[:, None].expand_as(mask)[mask.cpu()]

@@ -112,7 +112,9 @@ def share_interval(
     """
     spread = interval(contributions, clusters, proportion=False)
     low, high = np.clip([spread.low, spread.high], 0.0, 1.0)  # which leaves NaN as it is
-    return Interval(mean=min(1.0, share), low=float(low), high=float(high), n=spread.n)
+    share = min(share, 1.0)
+    # But for rounding the contributions' mean is the share. A NaN bound stays one: comparing it is never true.
+    return Interval(mean=share, low=min(float(low), share), high=max(float(high), share), n=spread.n)
 
 
 def paired_difference(

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from distillknob.stats import Interval
 
+INFINITE = "the student gives probability 0 to tokens that the teacher says: their KL is infinite and has no shares"
+
 Severity = Literal["none", "low", "medium", "high"]
 
 

@@ -167,6 +167,7 @@ class _Work:
             student_entropy_N=pair.student_entropy_N,
             forward_kl_by_k_NK=pair.forward_kl_by_k_NK,
             gap_by_k_NK=pair.gap_by_k_NK,
+            rare_kl_N=pair.rare_kl_N,
             ks=pair.ks,
         )
 
@@ -205,17 +206,17 @@ class _Work:
         """The teacher's answers by the way they are written in, beside the student's habits."""
         rows = [(i, trace) for i, row in enumerate(traces) for trace in row]
         styles = [self.task.style(trace.text) for _, trace in rows]
-        habits = Counter(self.task.style(answer.text) for row in answers for answer in row)
-        known = sorted({*styles, *habits})
-        # Half an answer more of each: a way that was never seen has no share of 0.
-        total = sum(habits.values()) + 0.5 * len(known)
+        own = [self.task.style(answer.text) for row in answers for answer in row]
+        known = sorted({*styles, *own})
         return StyledAnswers(
             task=self.task.name,
             prompt_A=scored.prompt_A,
             right_A=self.right(rows),
             style_A=styles,
             student_logprob_A=scored.per_answer(scored.student_logprob_N),
-            log_habit={style: math.log((habits[style] + 0.5) / total) for style in known},
+            teacher_logprob_A=scored.per_answer(scored.teacher_logprob_N),
+            log_habit=_log_shares(own, known),
+            teacher_log_habit=_log_shares(styles, known),
         )
 
     def continued(self, traces: Sequence[Sequence[Sample]], own: Sequence[Sequence[Sample]]) -> Continuations:
@@ -258,3 +259,10 @@ class _Work:
             [[answer.token_ids for answer in row] for row in own[:compared]],
             journal=self.journal.part("gradients"),
         )
+
+
+def _log_shares(styles: Sequence[str], known: Sequence[str]) -> dict[str, float]:
+    """The log of each known way's share of `styles`, with half an answer more of each: a way that was never seen has no
+    share of 0."""
+    count, total = Counter(styles), len(styles) + 0.5 * len(known)
+    return {style: math.log((count[style] + 0.5) / total) for style in known}

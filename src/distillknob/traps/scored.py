@@ -67,7 +67,8 @@ class ScoredText:
 class PolicySample(ScoredText):
     """Answers whose tokens are the same to both models, with the divergences (nats) at each of them: `*_by_k_NK` is the
     part that the teacher's `ks[j]` likeliest tokens carry, `gap_by_k_NK` what the forward KL over these and one bucket
-    for all others leaves out."""
+    for all others leaves out. `rare_kl_N` is the part of the forward KL about how the tokens that the teacher would
+    hardly say share their probability (`divergences.rare_token_kl`)."""
 
     token_N: torch.Tensor
     forward_kl_N: torch.Tensor
@@ -75,6 +76,7 @@ class PolicySample(ScoredText):
     student_entropy_N: torch.Tensor
     forward_kl_by_k_NK: torch.Tensor
     gap_by_k_NK: torch.Tensor
+    rare_kl_N: torch.Tensor
     ks: tuple[int, ...]
 
     @property
@@ -105,15 +107,18 @@ class OwnAnswers:
 
 @dataclass(frozen=True)
 class StyledAnswers:
-    """The teacher's answers to one task: right or wrong, the way each is written in, its likelihood under the student
-    (nats, summed over the answer's tokens), and the log of the share of the student's own answers written so."""
+    """The teacher's answers to one task: right or wrong, the way each is written in, its likelihood under both models
+    (nats, summed over the answer's tokens), and the log of the share of each model's own answers written so:
+    `log_habit` is the student's."""
 
     task: str
     prompt_A: torch.Tensor
     right_A: torch.Tensor  # bool
     style_A: list[str]
     student_logprob_A: torch.Tensor
+    teacher_logprob_A: torch.Tensor
     log_habit: dict[str, float]
+    teacher_log_habit: dict[str, float]
 
 
 @dataclass(frozen=True)

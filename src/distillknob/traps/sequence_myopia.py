@@ -3,7 +3,9 @@
 A sequence-level KL is estimated from the sampled tokens' log-probabilities. Its gradient has the token-level one as its
 mean (`sampled_token`), or adds credit for the rest of the answer (`sequence`), but on one batch it points elsewhere:
 the value is the cosine between the two on the same batch, the student's parameters being the space. The variance ratio
-says how many times as many batches the sampled estimate needs for a mean as sure as the token-level one.
+says how many times as many batches the sampled estimate needs for a mean as sure as the token-level one. At a cosine of
+0.7 the noise is as long as the gradient itself, at 0.4 some twice and at 0.2 five times as long. A prompt's answers are
+the batch, so the cosine rises with their number (`samples`): set runs of one number beside each other.
 """
 
 from __future__ import annotations
@@ -62,7 +64,8 @@ def sequence_myopia(sample: GradientSample) -> Finding:
             "the sequence-level loss sees the sampled token alone: its gradient varies "
             f"{ratio:.2g} times as much over batches as that of the KL over the whole vocabulary"
         ),
-        remedy="take the divergence at every token (method gkd or opd_rkl), or average over larger batches",
+        remedy="take the divergence at every token (method=gkd or method=opd_rkl), or average over larger batches "
+        "(gradient_accumulation_steps)",
         plot=_plot(sample),
     )
 

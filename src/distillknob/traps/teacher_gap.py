@@ -3,9 +3,10 @@
 - Wrong-trace preference: how often the teacher finds a wrong answer likelier than a right one. Candidates are answers
   of the undistilled student: what the student would write, judged by the teacher. For each problem with both kinds, the
   rate is over its pairs of a wrong and a right candidate; ties count half.
-- Capacity gap: what the teacher's right answers cost the student, by the way that they are written in. The likelihood
-  is that within the way of writing, log q(answer) − log q(way), the share of the student's own answers written so
-  standing for q(way): what the student seldom does is a habit, what it does badly a lack of capacity.
+- Capacity gap: what the teacher's right answers cost the student above what they cost the teacher, by the way that they
+  are written in: the KL of the two within a way of writing. The likelihoods are log q(answer) − log q(way), the share
+  of the student's own answers written so standing for q(way), and the teacher's alike: what the student seldom does is
+  a habit, what it does badly a lack of capacity. What neither can foretell, a way with many wordings, is no gap.
 - Accuracy on student prefixes: how right the teacher still is when it goes on from where the student has got to, which
   is where on-policy distillation asks it for advice.
 """
@@ -25,13 +26,16 @@ KNOWN = 10  # problems from which a way of writing has a cost to be set beside o
 HALF = 0.5  # of the student's answer: where the finding reads the teacher's accuracy
 
 
+def _likelihood(candidates: Candidates, reduction: Literal["sum", "mean"]) -> torch.Tensor:
+    summed_A = candidates.logprob_A.double()
+    return summed_A if reduction == "sum" else summed_A / candidates.tokens_A.clamp(min=1)
+
+
 def preference_by_prompt(
     candidates: Candidates, reduction: Literal["sum", "mean"] = "sum"
 ) -> tuple[list[int], list[float]]:
     """The problems with a right and a wrong candidate, and the teacher's rate of preferring the wrong one in each."""
-    likelihood_A = candidates.logprob_A.double()
-    if reduction == "mean":
-        likelihood_A = likelihood_A / candidates.tokens_A.clamp(min=1)
+    likelihood_A = _likelihood(candidates, reduction)
     prompts, rates = [], []
     for prompt in candidates.prompt_A.unique().tolist():
         here = candidates.prompt_A == prompt
@@ -59,9 +63,27 @@ def wrong_trace_preference(candidates: Candidates, reduction: Literal["sum", "me
         unit=f"share of wrong-right pairs in which the teacher prefers the wrong one ({reduction} of log-likelihoods)",
         n=rate.n,
         severity=graded(rate, 0.05, 0.15, 0.30),
-        cause="the teacher's likelihood follows its habits of writing, not only what is right",
-        remedy="train on verified traces (method sft_verified), or calibrate the teacher with eta < 0",
+        cause="the teacher's likelihood follows its habits of writing, not only what is right"
+        + _lengths(candidates, reduction),
+        remedy="train on verified traces (method=sft_verified), or calibrate the teacher (eta=-0.25)",
     )
+
+
+def _lengths(candidates: Candidates, reduction: Literal["sum", "mean"]) -> str:
+    """How long the wrong answers that the teacher prefers are, and the right ones that they beat; "" where none is."""
+    likelihood_A = _likelihood(candidates, reduction)
+    won, lost = [], []
+    for prompt in candidates.prompt_A.unique().tolist():
+        here = candidates.prompt_A == prompt
+        right_A, wrong_A = here & candidates.right_A, here & ~candidates.right_A
+        preferred = likelihood_A[wrong_A][:, None] > likelihood_A[right_A][None, :]
+        won.append(candidates.tokens_A[wrong_A][:, None].expand_as(preferred)[preferred])
+        lost.append(candidates.tokens_A[right_A][None, :].expand_as(preferred)[preferred])
+    lengths = [torch.cat(side).double() for side in (won, lost)]
+    if not len(lengths[0]):
+        return ""
+    wrong, right = (float(side.mean()) for side in lengths)
+    return f": the wrong answers that it prefers have {wrong:.1f} tokens on average, the right ones {right:.1f}"
 
 
 def student_cost(answers: StyledAnswers) -> torch.Tensor:
@@ -70,10 +92,19 @@ def student_cost(answers: StyledAnswers) -> torch.Tensor:
     return habit_A - answers.student_logprob_A.double()
 
 
+def excess_cost(answers: StyledAnswers) -> torch.Tensor:
+    """log p(answer | its way of writing) under the teacher − the same under the student, in nats, [A] float64. Over the
+    teacher's answers in a way of writing its mean is a KL: 0 for a student that writes so as the teacher does."""
+    habit_A = torch.tensor([answers.teacher_log_habit[style] for style in answers.style_A], dtype=torch.float64)
+    return answers.teacher_logprob_A.double() - habit_A + student_cost(answers)
+
+
 def style_rows(answers: StyledAnswers) -> list[dict[str, Any]]:
     """For each way in which the teacher is right, the commonest first: its share of the teacher's right answers and of
-    the student's own answers, and what one costs the student (nats an answer, interval by prompt)."""
+    the student's own answers, what one costs the student (nats an answer, interval by prompt), and by how much that is
+    above what it costs the teacher (`excess`)."""
     cost_A, styles = student_cost(answers), np.array(answers.style_A, dtype=object)
+    excess_A = excess_cost(answers).numpy()
     right = answers.right_A.numpy()
     rows = []
     for style in sorted(set(styles[right]), key=lambda style: (-np.sum(styles[right] == style), style)):
@@ -87,6 +118,7 @@ def style_rows(answers: StyledAnswers) -> list[dict[str, Any]]:
                 "student_share": float(np.exp(answers.log_habit[style])),
                 "cost": cost.mean,
                 "interval": cost.as_list(),
+                "excess": float(excess_A[here].mean()),
                 "n": cost.n,
             }
         )
@@ -94,54 +126,61 @@ def style_rows(answers: StyledAnswers) -> list[dict[str, Any]]:
 
 
 def capacity_gap(answers: StyledAnswers) -> Finding:
-    """What the teacher's right answers cost the student on average, above the cheapest way in which the teacher is
-    right: nats an answer. Low from 0.5, medium from 1, high from 2. A way counts if it occurs on `KNOWN` problems.
+    """What the teacher's right answers cost the student beyond the teacher on average, above the cheapest way in which
+    the teacher is right: nats an answer. A way counts if it is named and occurs on `KNOWN` problems: "other" is no way
+    but what is left, often the answers to other problems.
+
+    At a gap of g the student finds these answers e^g times less likely than those in its easiest way: 1.6 times is low
+    (0.5), 2.7 times medium (1), 7 times high (2).
 
     The ways are compared over the problems that each occurs on: one that the teacher keeps for easy problems looks
     cheaper than it is.
     """
     rows = [row for row in style_rows(answers) if row["n"] >= KNOWN]
-    if not rows or {row["style"] for row in rows} == {"other"}:
-        why = "the task names no ways of writing" if rows else f"no right way of writing occurs on {KNOWN} problems"
+    unnamed, rows = bool(rows), [row for row in rows if row["style"] != "other"]
+    if not rows:
+        why = "the task names no ways of writing" if unnamed else f"no right way of writing occurs on {KNOWN} problems"
         return not_applicable("capacity_gap", answers.task, why)
-    easiest = min(rows, key=lambda row: float(row["cost"]))
-    right = answers.right_A.numpy()
-    cost_A, prompt_A = student_cost(answers).numpy()[right], answers.prompt_A.numpy()[right]
-    easy_A = (np.array(answers.style_A, dtype=object) == easiest["style"])[right]
-    mean, share = float(cost_A.mean()), float(easiest["teacher_share"])
-    value = mean - float(easiest["cost"])
+    easiest = min(rows, key=lambda row: float(row["excess"]))
+    styles = np.array(answers.style_A, dtype=object)
+    named = answers.right_A.numpy() & (styles != "other")
+    cost_A, prompt_A = excess_cost(answers).numpy()[named], answers.prompt_A.numpy()[named]
+    easy_A = (styles == easiest["style"])[named]
+    mean, share = float(cost_A.mean()), float(easy_A.mean())
+    value = mean - float(easiest["excess"])
     # Linearised contributions of a difference between the mean of all and the mean of some (the delta method).
-    influence_A = value + (cost_A - mean) - np.where(easy_A, (cost_A - easiest["cost"]) / share, 0.0)
+    influence_A = value + (cost_A - mean) - np.where(easy_A, (cost_A - easiest["excess"]) / share, 0.0)
     gap = interval(influence_A, prompt_A, proportion=False)
-    hardest = max(rows, key=lambda row: float(row["cost"]))
+    hardest = max(rows, key=lambda row: float(row["excess"]))
     return Finding(
         name="capacity_gap",
         task=answers.task,
         value=value,
         interval=(gap.low, gap.high),
-        unit="nats an answer that the teacher's ways of writing cost the student above the easiest of them",
+        unit="nats an answer that the teacher's ways of writing cost the student more than the easiest of them",
         n=gap.n,
         severity=graded(gap, 0.5, 1.0, 2.0),
         cause=(
             f"the teacher is right in {len(rows)} ways; {hardest['style']!r}, {hardest['teacher_share']:.0%} of its "
-            f"right answers, costs the student {hardest['cost']:.1f} nats, {easiest['style']!r} {easiest['cost']:.1f}"
+            f"right answers, costs the student {hardest['excess']:.1f} nats more than the teacher, "
+            f"{easiest['style']!r} {easiest['excess']:.1f}"
         ),
-        remedy="calibrate the teacher with eta < 0, or train on the traces that the student finds likeliest "
-        "(method sft_best_of_n)",
+        remedy="calibrate the teacher (eta=-0.25), or train on the traces that the student finds likeliest "
+        "(method=sft_best_of_n)",
         plot=_cost_plot(answers, [str(row["style"]) for row in rows]),
     )
 
 
 def _cost_plot(answers: StyledAnswers, styles: list[str]) -> dict[str, Any]:
-    """What each right answer costs the student, in ascending order, a line a way of writing."""
-    cost_A, series = student_cost(answers), []
+    """What each right answer costs the student beyond the teacher, in ascending order, a line a way of writing."""
+    cost_A, series = excess_cost(answers), []
     for style in styles:
         here = answers.right_A & torch.tensor([s == style for s in answers.style_A])
         costs = cost_A[here].sort().values
         share = ((torch.arange(len(costs)) + 0.5) / len(costs)).tolist()
         series.append({"name": style.replace("_", " "), "x": share, "y": costs.tolist(), "low": [], "high": []})
     return {
-        "title": "cost to the student",
+        "title": "cost to the student beyond the teacher",
         "x_label": "share of the right answers",
         "y_label": "nats an answer",
         "x_scale": "linear",
@@ -194,7 +233,7 @@ def accuracy_on_student_prefixes(continuations: Continuations) -> Finding:
         n=lost.n,
         severity=graded(lost, 0.05, 0.15, 0.30),
         cause="the student has gone wrong by then, and the teacher doesn't find its way back from there",
-        remedy="let fewer of the traces be the student's own (a smaller lambda in gkd), or begin with the teacher's",
+        remedy="let fewer of the traces be the student's own (lmbda=0 to begin with, in gkd)",
         plot=_prefix_plot(continuations),
     )
 

@@ -5,6 +5,10 @@ it, and departs from that power law where the student begins to exploit the fixe
 et al., arXiv 2502.02671). The law is fitted to log loss against log step in the first half of the training and judged
 on the second. Steps on the student's own samples have a level of their own, as their loss is another quantity.
 
+A loss that starts on a plateau, or falls exponentially, bends on a log-log scale from the beginning and would be found
+far from any line through its first half. So where a parabola fits that half better than a line, beyond doubt (99.9 %),
+there is no law to depart from, and the trap doesn't apply.
+
 What it can't tell apart: a learning rate that falls towards zero also bends the curve, mostly downwards at first. So a
 finding is a reason to look at held-out scores, not a verdict.
 """
@@ -31,7 +35,8 @@ def teacher_hacking(
     Args: steps (from 1), losses and, for methods that mix, whether each step was on the student's own samples (0 to 1);
       steps up to `warmup` are left out.
     Value: the absolute departure in units of the log of the loss (0.1 is about 10 %). Low from 0.05, medium from 0.1,
-      high from 0.2. Not applicable with fewer than 20 positive losses in either half.
+      high from 0.2. Not applicable with fewer than 20 positive losses in either half, and where the first half follows
+      no power law.
     """
     own = [0.0] * len(steps) if on_policy is None else on_policy
     kept = [
@@ -49,6 +54,10 @@ def teacher_hacking(
     if np.ptp(share_N[:half]) > 0:
         columns.append(share_N)
     design_ND, log_loss_N = np.stack(columns, 1), np.log(loss_N)
+    if _bends(design_ND[:half], log_loss_N[:half]):
+        return not_applicable(
+            NAME, None, f"the loss of the first {half} steps bends on a log-log scale: no power law to depart from"
+        )
     fit_D = np.linalg.lstsq(design_ND[:half], log_loss_N[:half], rcond=None)[0]
     residual_N = log_loss_N - design_ND @ fit_D
     departure = float(residual_N[half:].mean())
@@ -71,10 +80,20 @@ def teacher_hacking(
         severity=graded(size, 0.05, 0.1, 0.2),
         cause=f"the loss fell as step^{fit_D[1]:.2f} at first and then {'more slowly' if above else 'faster'}: the "
         "student begins to fit what is particular to these traces or this teacher, or the learning rate has run out",
-        remedy="watch held-out scores; use more prompts or fresh on-policy samples (a larger lambda in gkd), or stop "
-        "early",
+        remedy="watch held-out scores (curve_steps), use more prompts (problems) or fresh samples of the student "
+        "(lmbda=1), or stop early (max_steps)",
         plot=_plot(step_N, loss_N, np.exp(design_ND @ fit_D), half),
     )
+
+
+def _bends(design_ND: Any, log_loss_N: Any) -> bool:
+    """Is the coefficient of (log step)² off zero, at 99.9 %?"""
+    with_square_ND = np.column_stack([design_ND, design_ND[:, 1] ** 2])
+    fit_D = np.linalg.lstsq(with_square_ND, log_loss_N, rcond=None)[0]
+    freedom = len(log_loss_N) - len(fit_D)
+    noise = float(((log_loss_N - with_square_ND @ fit_D) ** 2).sum() / freedom)
+    error = (noise * float(np.linalg.pinv(with_square_ND.T @ with_square_ND)[-1, -1])) ** 0.5
+    return bool(abs(float(fit_D[-1])) > t_quantile(0.9995, freedom) * error)
 
 
 def _plot(step_N: Any, loss_N: Any, law_N: Any, half: int) -> dict[str, Any]:
