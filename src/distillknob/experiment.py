@@ -131,6 +131,28 @@ def run_cell(cell: Cell, recipe: Mapping[str, Any], folder: Path, *, resume: boo
     return run
 
 
+def planned_stages(cell: Cell, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The configs of the stages that `run_cell` would run, under the names that its result gives their runs. A
+    calibrated teacher stands there under its original's name: it has the same shape."""
+    base = stage_config(DistillConfig, "distill", recipe, seed=cell.seed)
+    teacher, student = base.teacher, base.student
+    found: dict[str, Any] = {}
+    if cell.eta:
+        found["calibrate"] = stage_config(
+            CalibrationConfig, "calibrate", recipe, eta=cell.eta, seed=cell.seed, teacher=teacher
+        )
+    found["evaluate/teacher"] = stage_config(
+        EvaluateConfig, "evaluate", recipe, models=[teacher], **cell.teacher_evaluation
+    )
+    of_students = stage_config(EvaluateConfig, "evaluate", recipe, models=[student])
+    if cell.eta == 0:
+        found["evaluate/student-none"] = of_students
+    for method in cell.methods:
+        found[f"distill/{method}"] = stage_config(DistillConfig, "distill", recipe, method=method, seed=cell.seed)
+        found[f"evaluate/student-{method}"] = of_students
+    return found
+
+
 def _evaluate(
     model: str,
     who: str,
