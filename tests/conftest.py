@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -34,8 +34,8 @@ class Pair(NamedTuple):
 
 
 def _make(root: Path) -> None:
-    """Three checkpoints of one layer. Teacher and student are trained for seconds: they end their answers, in the
-    tasks' words, and are hardly ever right; the third has fresh weights."""
+    """Four checkpoints of one layer. Teacher and student are trained for seconds: they end their answers, in the
+    tasks' words, and are hardly ever right; the third and the reward model have fresh weights."""
     from dataclasses import replace
 
     import torch
@@ -68,6 +68,28 @@ def _make(root: Path) -> None:
                 optimizer.step()
         model.save_pretrained(root / name)
         tokenizer.save_pretrained(root / name)
+    _make_reward_model(root / "reward", tokenizers["main"])
+
+
+def _make_reward_model(folder: Path, tokenizer: Any) -> None:
+    import torch
+    from transformers import Qwen3Config, Qwen3ForSequenceClassification
+
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=256,
+        pad_token_id=tokenizer.pad_token_id,
+        num_labels=1,
+        initializer_range=0.5,  # so that the rewards of different answers differ
+        **size,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        Qwen3ForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 @pytest.fixture(scope="session")
@@ -95,6 +117,12 @@ def tiny_pair(checkpoints: Path) -> Pair:
 def tiny_other(checkpoints: Path) -> str:
     """Folder of a tiny GPT-NeoX student with the other tokenizer."""
     return str(checkpoints / "other")
+
+
+@pytest.fixture(scope="session")
+def tiny_reward(checkpoints: Path) -> str:
+    """Folder of a reward model with fresh weights and the student's tokenizer, whose pad token is not its eos."""
+    return str(checkpoints / "reward")
 
 
 @pytest.fixture(scope="session")

@@ -63,6 +63,9 @@ RULES = {
     "flags": rule("fields"),
     "config": rule("errors fields", "yaml"),
     "tasks": rule("tasks errors", "datasets math_verify"),
+    "tasks.reward_model": Rule(
+        frozenset({"tasks", "errors", "post"}), others_lazily=frozenset({"torch", "transformers", "safetensors"})
+    ),
     "models": rule("errors", "torch transformers peft safetensors huggingface_hub"),
     "generation": rule("models tasks errors journal progress", "torch transformers vllm"),
     "scoring": rule("models tasks divergences errors heads journal progress served", "torch transformers"),
@@ -76,7 +79,8 @@ RULES = {
     "calibration_trainer": stage("calibration_trainer", "served", "adapters", "calibration_reward", "guard"),
     "calibration_reward": rule("errors", "torch"),
     "guard": rule("errors stats"),
-    "served": rule("errors models", "torch transformers"),
+    "post": rule("errors"),
+    "served": rule("errors models post", "torch transformers"),
     "adapters": rule("errors models", "torch peft"),
     "heads": rule("errors", "torch"),
     "traces": rule("errors generation models scoring tasks teacher_context"),

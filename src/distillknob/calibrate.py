@@ -22,7 +22,7 @@ from distillknob.models import LanguageModel, load_model, resolve
 from distillknob.runs import Run, runs_behind
 from distillknob.served import connect
 from distillknob.stats import paired_difference
-from distillknob.tasks import Example, Task, get_task
+from distillknob.tasks import Example, Task, get_task, grade_all
 from distillknob.training import (
     FiniteLoss,
     RunLogger,
@@ -80,10 +80,10 @@ def task_scores(
             Sampling(max_new_tokens=config.max_completion_length or task.max_new_tokens, seed=config.seed),
             description=f"guard: {task.name} {what}",
         )
-        scores[task.name] = [
-            [task.grade(sample.text, example.reference) for sample in completions]
-            for example, completions in zip(examples, samples.completions, strict=True)
-        ]
+        _, flat, problem_of = samples.flat()
+        graded = grade_all(task, [sample.text for sample in flat], [examples[i].reference for i in problem_of])
+        n = config.guard_samples
+        scores[task.name] = [graded[i * n : (i + 1) * n] for i in range(len(examples))]
     return scores
 
 

@@ -27,7 +27,7 @@ from distillknob.guard import UtilityGuard
 from distillknob.models import LanguageModel, load_model
 from distillknob.scoring import sequence_logprob
 from distillknob.served import ServedModel
-from distillknob.tasks import get_task
+from distillknob.tasks import get_task, grade_all
 from distillknob.training import EpochSampler, on_this_machine
 
 
@@ -107,11 +107,13 @@ class CalibrationConfig(AdapterOptions, GRPOConfig):
 
 def task_reward(completions: list[Any], task: list[str], reference: list[str], **kwargs: Any) -> list[float]:
     """GRPO reward function: each completion's score by its own task's grader, in [0, 1]."""
-    graders = {name: get_task(name) for name in set(task)}
-    return [
-        graders[name].grade(completion[0]["content"], json.loads(wanted))
-        for completion, name, wanted in zip(completions, task, reference, strict=True)
-    ]
+    scores = [0.0] * len(completions)
+    for name in sorted(set(task)):
+        rows = [i for i, own in enumerate(task) if own == name]
+        texts, wanted = [completions[i][0]["content"] for i in rows], [json.loads(reference[i]) for i in rows]
+        for i, score in zip(rows, grade_all(get_task(name), texts, wanted), strict=True):
+            scores[i] = score
+    return scores
 
 
 class CalibrationTrainer(GRPOTrainer):

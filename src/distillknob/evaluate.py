@@ -22,7 +22,7 @@ from distillknob.models import LanguageModel, load_model, resolve
 from distillknob.runs import Run, runs_behind
 from distillknob.scoring import token_logprobs
 from distillknob.stats import Interval, interval, paired_difference, pass_at_k
-from distillknob.tasks import Task, get_task
+from distillknob.tasks import Task, get_task, grade_all
 
 
 @dataclass
@@ -116,14 +116,10 @@ def evaluate_task(
         Sampling(max_new_tokens=max_new_tokens or task.max_new_tokens, seed=seed),
         description=f"{description}: {task.name}",
     )
-    scores_PN = np.array(
-        [
-            [task.grade(sample.text, example.reference) for sample in row]
-            for example, row in zip(examples, drawn.completions, strict=True)
-        ]
-    )
-    right_PN = np.vectorize(task.is_right, otypes=[bool])(scores_PN)
     prompts, flat, problem_of = drawn.flat()
+    scores = grade_all(task, [sample.text for sample in flat], [examples[i].reference for i in problem_of])
+    scores_PN = np.array(scores).reshape(len(examples), samples)
+    right_PN = np.vectorize(task.is_right, otypes=[bool])(scores_PN)
     rows = [
         {
             "task": task.name,

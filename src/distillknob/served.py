@@ -6,10 +6,6 @@ token ids. Left out on purpose: sampling from a server, which TRL's vLLM integra
 
 from __future__ import annotations
 
-import json
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,11 +14,10 @@ import torch
 
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.models import load_tokenizer
+from distillknob.post import PAUSE, TRIES, post_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-TRIES, PAUSE = 5, 2.0  # seconds, doubled after each try
 
 
 @dataclass(frozen=True)
@@ -73,29 +68,10 @@ class ServedModel:
         return [float(value) for value in echoed[1 : len(ids)]]
 
     def _post(self, body: dict[str, Any]) -> dict[str, Any]:
-        request = urllib.request.Request(
-            f"{self.url.rstrip('/')}/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        answer: dict[str, Any] = post_json(
+            f"{self.url.rstrip('/')}/completions", body, timeout=self.timeout, tries=TRIES, pause=PAUSE
         )
-        pause = PAUSE
-        for attempt in range(TRIES):
-            try:
-                with urllib.request.urlopen(request, timeout=self.timeout) as response:
-                    answer: dict[str, Any] = json.loads(response.read())
-                    return answer
-            except urllib.error.HTTPError as error:
-                if error.code < 500:  # what was sent is wrong, and stays so
-                    told = error.read().decode(errors="replace")[:500]
-                    raise RunFailedError(f"{self.url} refused a request ({error.code}): {told}") from error
-                reason: object = error
-            except (OSError, json.JSONDecodeError) as error:
-                reason = error
-            if attempt + 1 < TRIES:
-                time.sleep(pause)
-                pause *= 2
-        raise RunFailedError(
-            f"{self.url} can't be reached ({reason}), {TRIES} tries. Checkpoints are kept: start the server again, "
-            "then go on with --resume"
-        )
+        return answer
 
 
 def connect(url: str, name: str, tokenizer_of: str) -> ServedModel:

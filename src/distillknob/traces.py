@@ -10,7 +10,7 @@ from distillknob.errors import BadInputError
 from distillknob.generation import Sample, Sampling, generate
 from distillknob.models import LanguageModel
 from distillknob.scoring import answer_ids, sequence_logprob
-from distillknob.tasks import Task
+from distillknob.tasks import Task, grade_all
 from distillknob.tasks.base import Example
 from distillknob.teacher_context import Context
 
@@ -94,10 +94,12 @@ def _from_teacher(
     samples = generate(teacher, prompts, n, sampling, description=f"traces: {task.name}").completions
     if source == "teacher":
         return [(example, row[0]) for example, row in zip(examples, samples, strict=True)]
-    right = [
-        [s for s in row if s.finished and task.is_right(task.grade(s.text, e.reference))]
-        for e, row in zip(examples, samples, strict=True)
-    ]
+    ended = [(i, sample) for i, row in enumerate(samples) for sample in row if sample.finished]
+    scores = grade_all(task, [sample.text for _, sample in ended], [examples[i].reference for i, _ in ended])
+    right: list[list[Sample]] = [[] for _ in examples]
+    for (i, sample), score in zip(ended, scores, strict=True):
+        if task.is_right(score):
+            right[i].append(sample)
     if source == "teacher_verified":
         return [(example, row[0]) for example, row in zip(examples, right, strict=True) if row]
     if target is None:

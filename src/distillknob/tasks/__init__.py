@@ -1,44 +1,131 @@
-"""Prompts, references and graders. A task is data and a verifier; it knows no model.
+"""Prompts, references and graders. A task is data and a verifier; it knows no model that is taught.
 
-A user adds a task in one file: a class with the members of `Task`, registered by name, or a JSONL file with a prompt
-and a reference in each line, named `jsonl:PATH` in any recipe.
+A user adds a task in one file: a class with the members of `Task` (docs/tasks.md shows one on a data set), registered
+by name; or names data in any recipe, as `jsonl:PATH`, `parquet:PATH` or `hub:ORG/NAME?…`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 from distillknob.errors import BadInputError, nearest
 from distillknob.tasks.base import SPLITS, Example, GeneratedTask, Task, split_of
+from distillknob.tasks.bigmath import BigMath4, BigMath5
+from distillknob.tasks.commonsense_qa import CommonsenseQA
+from distillknob.tasks.dolly import Dolly
+from distillknob.tasks.gsm8k import Gsm8k
 from distillknob.tasks.instruct import Instruct
+from distillknob.tasks.jsonl import JsonlTask
 from distillknob.tasks.math import Math
+from distillknob.tasks.math500 import Math500
+from distillknob.tasks.mmlu_pro import MMLUPro
+from distillknob.tasks.own import from_hub, from_parquet
 from distillknob.tasks.qa import QA
+from distillknob.tasks.rows import RowsTask
+from distillknob.tasks.sources import fingerprint
+from distillknob.tasks.supergpqa import SuperGPQA
+from distillknob.tasks.vicuna import Vicuna
 
-__all__ = ["SPLITS", "Example", "GeneratedTask", "Task", "get_task", "register_task", "split_of", "task_names"]
+__all__ = [
+    "SPLITS",
+    "Example",
+    "GeneratedTask",
+    "RowsTask",
+    "Task",
+    "get_task",
+    "grade_all",
+    "register_task",
+    "split_of",
+    "task_names",
+]
 
-_REGISTRY: dict[str, Callable[[], Task]] = {"math": Math, "qa": QA, "instruct": Instruct}
+ON_DATA_SETS: tuple[type[RowsTask], ...] = (
+    BigMath4,
+    BigMath5,
+    Gsm8k,
+    Math500,
+    CommonsenseQA,
+    MMLUPro,
+    SuperGPQA,
+    Dolly,
+    Vicuna,
+)
+_REGISTRY: dict[str, Callable[..., Task]] = {"math": Math, "qa": QA, "instruct": Instruct}
+_REGISTRY.update((task.name, task) for task in ON_DATA_SETS)
+_BY_PREFIX: dict[str, Callable[[str], Task]] = {
+    "jsonl:": lambda name: JsonlTask(name.removeprefix("jsonl:")),
+    "parquet:": from_parquet,
+    "hub:": from_hub,
+}
+_NAME = re.compile(r"(?P<base>[^@?]*)(?:@(?P<path>.+?))?(?:\?(?P<query>[^?]*))?", re.DOTALL)
+# Tasks that read data, by name and by what tells that their files have changed: every batch of a training asks for its
+# graders by name.
+_READ: dict[tuple[Any, ...], Task] = {}
 
 
 def register_task(name: str, make: Callable[[], Task]) -> None:
-    """Make `get_task(name)` return `make()`. Raises BadInputError if the name is taken."""
+    """Make `get_task(name)` return `make()`; of a subclass of RowsTask, `get_task("name@PATH")` too.
+
+    Raises BadInputError if the name is taken.
+    """
     if name in _REGISTRY:
         raise BadInputError(f"a task named {name!r} exists already: choose another name")
     _REGISTRY[name] = make
 
 
 def task_names() -> list[str]:
-    """The names that `get_task` knows, besides `jsonl:PATH`."""
+    """The names that `get_task` knows, besides those that name a file or a data set."""
     return list(_REGISTRY)
 
 
 def get_task(name: str) -> Task:
-    """The task of that name, or of the file in `jsonl:PATH`. Raises BadInputError with the nearest known name."""
-    if name.startswith("jsonl:"):
-        from distillknob.tasks.jsonl import JsonlTask
+    """The task of that name.
 
-        return JsonlTask(name.removeprefix("jsonl:"))
-    if name not in _REGISTRY:
+    `NAME` is a registered one; `NAME@PATH` reads its data from a folder or file; `NAME?key=value&…` or
+    `NAME@PATH?key=value&…` sets its options. Data of one's own are `jsonl:PATH`, `parquet:PATH` and
+    `hub:ORG/NAME?prompt=FIELD&reference=FIELD` (with config, split and solution as needed). What has been read is kept
+    until its files change.
+
+    Raises BadInputError with the nearest known name, or for data that can't be used.
+    """
+    for prefix, read in _BY_PREFIX.items():
+        if name.startswith(prefix):
+            path = None if prefix == "hub:" else name.removeprefix(prefix)
+            return _kept(name, path, partial(read, name))
+    parts = _NAME.fullmatch(name)
+    base = parts["base"] if parts else name
+    if parts is None or base not in _REGISTRY:
         raise BadInputError(
-            f"no task named {name!r}{nearest(name, _REGISTRY)} Known: {', '.join(_REGISTRY)}, jsonl:PATH"
+            f"no task named {base!r}{nearest(base, _REGISTRY)} Known: {', '.join(_REGISTRY)}, NAME@PATH, jsonl:PATH, "
+            "parquet:PATH, hub:ORG/NAME?prompt=FIELD&reference=FIELD"
         )
-    return _REGISTRY[name]()
+    make, path, query = _REGISTRY[base], parts["path"], parts["query"]
+    reads_data = isinstance(make, type) and issubclass(make, RowsTask)
+    if not reads_data:
+        if path is not None or query is not None:
+            raise BadInputError(f"task {base!r} reads no data and has no options: name it {base}, not {name}")
+        return make()
+    options = dict(part.partition("=")[::2] for part in (query or "").split("&") if part)
+    return _kept(name, path, partial(make, path, **options))
+
+
+def _kept(name: str, path: str | None, read: partial[Any]) -> Task:
+    """What was read under this name, or `read()` where that was never or the files have changed."""
+    file = None if path is None else Path(path).expanduser()
+    key = (read.func, name, fingerprint(file) if file is not None and file.exists() else ())
+    if key not in _READ:
+        _READ[key] = read()
+    return _READ[key]
+
+
+def grade_all(task: Task, completions: Sequence[str], references: Sequence[Any]) -> list[float]:
+    """The score of each completion: in one batch where the task has a `grade_all` of its own (a reward model), else by
+    its `grade`, one by one."""
+    batched = getattr(task, "grade_all", None)
+    if batched is not None:
+        return [float(score) for score in batched(completions, references)]
+    return [task.grade(text, reference) for text, reference in zip(completions, references, strict=True)]

@@ -15,7 +15,7 @@ from typing import Any
 
 from distillknob.errors import BadInputError
 from distillknob.tasks.base import SPLITS, Example, split_of
-from distillknob.tasks.verify import committed_answer, same_answer
+from distillknob.tasks.verify import answer_or_last_line, same_answer
 
 FIELDS = {"prompt", "reference", "solution"}
 
@@ -113,10 +113,7 @@ class JsonlTask:
         return score >= 1.0
 
     def committed(self, completion: str) -> str | None:
-        answer = committed_answer(completion)
-        if answer is None and completion.strip():
-            answer = completion.strip().splitlines()[-1].strip().rstrip(".").strip() or None
-        return answer
+        return answer_or_last_line(completion)
 
     def style(self, completion: str) -> str:
         return "other"

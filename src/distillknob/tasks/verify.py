@@ -21,6 +21,14 @@ def committed_answer(completion: str) -> str | None:
     return answer or None
 
 
+def answer_or_last_line(completion: str) -> str | None:
+    """The text after the last "Answer:", or else the last line; None where there is neither."""
+    answer = committed_answer(completion)
+    if answer is None and completion.strip():
+        answer = completion.strip().splitlines()[-1].strip().rstrip(".").strip() or None
+    return answer
+
+
 def same_answer(answer: str, reference: str) -> bool:
     """Equal up to case and surrounding space, or equal as plain decimal numbers."""
     first, second = answer.strip().casefold(), reference.strip().casefold()

@@ -17,7 +17,7 @@ from distillknob.gradients import compare_gradients
 from distillknob.journal import Journal
 from distillknob.models import LanguageModel
 from distillknob.scoring import answer_ids, score_pair, score_spans, token_logprobs
-from distillknob.tasks import Example, Task
+from distillknob.tasks import Example, Task, grade_all
 from distillknob.traps.scored import (
     Candidates,
     Continuations,
@@ -106,9 +106,17 @@ class _Work:
             language_model, prompts, n, self.sampling, journal=self.journal.part(what), description=named
         ).completions
 
-    def is_right(self, sample: Sample, problem: int) -> bool:
-        """An answer that didn't end is wrong."""
-        return sample.finished and self.task.is_right(self.task.grade(sample.text, self.examples[problem].reference))
+    def scores(self, rows: Sequence[tuple[int, Sample]]) -> list[float]:
+        """Of answers to problems, by number. One that didn't end scores 0."""
+        ended = [(i, sample) for i, sample in rows if sample.finished]
+        graded = iter(grade_all(self.task, [s.text for _, s in ended], [self.examples[i].reference for i, _ in ended]))
+        return [next(graded) if sample.finished else 0.0 for _, sample in rows]
+
+    def right(self, rows: Sequence[tuple[int, Sample]]) -> torch.Tensor:
+        """Which answers are right, [A]; one that didn't end is wrong."""
+        scores = self.scores(rows)
+        right = [s.finished and self.task.is_right(score) for (_, s), score in zip(rows, scores, strict=True)]
+        return torch.tensor(right, dtype=torch.bool)
 
     def scored(self, policy: str, drawn: Sequence[Sequence[Sample]]) -> ScoredText:
         """Answers of one policy under both models: token by token where they share a tokenizer, else span by span."""
@@ -173,7 +181,7 @@ class _Work:
         return Candidates(
             task=self.task.name,
             prompt_A=torch.tensor([i for i, _ in rows], dtype=torch.long),
-            right_A=torch.tensor([self.is_right(answer, i) for i, answer in rows], dtype=torch.bool),
+            right_A=self.right(rows),
             logprob_A=torch.tensor([float(t.sum()) for t in logprobs]),
             tokens_A=torch.tensor([len(t) for t in logprobs]),
         )
@@ -184,7 +192,7 @@ class _Work:
         return OwnAnswers(
             task=self.task.name,
             prompt_A=torch.tensor([i for i, _ in rows]),
-            right_A=torch.tensor([self.is_right(answer, i) for i, answer in rows], dtype=torch.bool),
+            right_A=self.right(rows),
             style_A=[self.task.style(answer.text) for _, answer in rows],
         )
 
@@ -201,7 +209,7 @@ class _Work:
         return StyledAnswers(
             task=self.task.name,
             prompt_A=scored.prompt_A,
-            right_A=torch.tensor([self.is_right(trace, i) for i, trace in rows], dtype=torch.bool),
+            right_A=self.right(rows),
             style_A=styles,
             student_logprob_A=scored.per_answer(scored.student_logprob_N),
             log_habit={style: math.log((habits[style] + 0.5) / total) for style in known},
@@ -228,7 +236,7 @@ class _Work:
                 self.teacher, prompts, 1, self.sampling, begun=starts, journal=journal, description=named
             ).completions
             rows += [(i, share, sample) for (i, share, _), (sample,) in zip(cut, led, strict=True)]
-        scores = [self.task.grade(s.text, self.examples[i].reference) if s.finished else 0.0 for i, _, s in rows]
+        scores = self.scores([(i, sample) for i, _, sample in rows])
         return Continuations(
             task=self.task.name,
             prompt_A=torch.tensor([i for i, _, _ in rows]),

@@ -1,0 +1,50 @@
+"""What the tasks with choices have in common: how they ask, and how an answer is graded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from string import ascii_uppercase
+from typing import Any
+
+from distillknob.tasks.base import Example
+from distillknob.tasks.rows import RowsTask
+from distillknob.tasks.verify_choice import chosen_letter, committed_choice
+
+ASK = "{question}\n\n{choices}\n\nThink it over, and close with a line that says: Answer: (the letter of your choice)"
+
+
+class ChoiceTask(RowsTask):
+    """Base class. A subclass's `example_of` returns `self.question(…)`. Reference: a dict with the right `letter` and
+    the texts of all `choices`, of which the first is (A).
+
+    `chance` is that of a random letter on the task's own test questions, whose numbers of choices may differ.
+    """
+
+    max_new_tokens = 1024
+
+    def __init__(self, path: str | None = None, **options: str):
+        super().__init__(path, **options)
+        sizes = [len(example.reference["choices"]) for example in self._examples["test"]]
+        self.chance = sum(1 / size for size in sizes) / len(sizes) if sizes else 0.0
+
+    def question(self, question: str, choices: Sequence[str], right: int, worked: str | None = None) -> Example | None:
+        """An example; None where there are fewer than two choices, or the right one isn't among them. The gold solution
+        is `worked` with the answer behind it, or else the answer alone."""
+        if not 2 <= len(choices) <= len(ascii_uppercase) or not 0 <= right < len(choices):
+            return None
+        listed = "\n".join(f"({letter}) {text}" for letter, text in zip(ascii_uppercase, choices, strict=False))
+        answer = f"Answer: ({ascii_uppercase[right]})"
+        return Example(
+            task=self.name,
+            key=question,
+            prompt=ASK.format(question=question, choices=listed),
+            reference={"letter": ascii_uppercase[right], "choices": list(choices)},
+            solutions={"given": answer if worked is None else f"{worked}\n{answer}"},
+            gold="given",
+        )
+
+    def grade(self, completion: str, reference: Any) -> float:
+        return float(chosen_letter(completion, reference["choices"]) == reference["letter"])
+
+    def committed(self, completion: str) -> str | None:
+        return committed_choice(completion)

@@ -1,0 +1,182 @@
+"""A task whose problems are the rows of a data set: its splits, and what keeps evaluation data out of training.
+
+Official splits are kept. A data set (or a file) that has one split only is divided by SHA-256 of the normalised problem
+text, as base.py has it, so that no seed, file or machine can move a test problem into training. In both cases a
+training row is dropped if its problem occurs among the test rows, of this task or of one that it must be disjoint from.
+
+Left out on purpose: near duplicates. A problem counts as the same if the texts agree up to Unicode form, case and white
+space; a paraphrase is not found.
+"""
+
+from __future__ import annotations
+
+import random
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from distillknob.errors import BadInputError, nearest
+from distillknob.tasks.base import Example, split_of
+from distillknob.tasks.sources import READERS, Source, check_columns, load_files, load_hub, split_rows
+
+UNUSABLE = 0.01  # share of rows without problem or answer from which the data are taken for another data set's
+
+
+def normalised(text: str) -> str:
+    """The problem's text as it is compared and hashed: Unicode form NFKC, case folded, no white space."""
+    return "".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+class RowsTask:
+    """Base class of tasks on data sets. A subclass gives the class attributes, `example_of`, `grade` and `committed`.
+
+    `disjoint_from`: tasks whose test problems must not be trained on. `options`: what may stand behind a "?".
+    """
+
+    name: str
+    source: Source
+    card: str
+    disjoint_from: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    verifiable: bool = True
+    chance: float = 0.0
+    max_new_tokens: int = 2048
+
+    def __init__(self, path: str | None = None, **options: str):
+        """Read the rows from `path` (a folder or file) or the hub. Raises BadInputError for what can't be used."""
+        base = type(self).name
+        for option in options:
+            if option not in self.options:
+                known = f"It takes: {', '.join(self.options)}" if self.options else "It takes none"
+                raise BadInputError(f"task {base!r} has no option {option!r}{nearest(option, self.options)} {known}")
+        columns, query = ", ".join(self.source.columns), "&".join(f"{key}={value}" for key, value in options.items())
+        self.remedy = (
+            f"the task wants the columns of {self.source.hub_id}: {columns}"
+            if path is not None
+            else f"fetch it on a machine that can, and name the task {base}@PATH, a folder or file "
+            f"({', '.join(READERS)}) with the columns {columns}"
+        )
+        self.open(base + ("" if path is None else f"@{path}") + (f"?{query}" if query else ""), path)
+
+    def open(self, name: str, path: str | None) -> None:
+        """Read the rows. `name` is what get_task knows the task by: the rows of a dataset name their grader so."""
+        self.name, self.path = name, None if path is None else Path(path).expanduser()
+        self.left_out: Counter[str] = Counter()
+        self._examples = self._read()
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(self._examples)
+
+    def example_of(self, row: Mapping[str, Any]) -> Example | None:
+        """The row as an example, its `key` being the problem's text; None where problem or answer is missing."""
+        raise AssertionError("a task on a data set gives its own example_of()")
+
+    def wanted(self, available: Sequence[str]) -> tuple[str, ...]:
+        """The columns that the task needs, of data that has the columns `available`."""
+        return self.source.columns
+
+    def _load(self) -> Mapping[str, Any]:
+        if self.path is not None:
+            return load_files(self.path, self.source.config, name=self.name)
+        return load_hub(self.source.hub_id, self.source.config, name=self.name, remedy=self.remedy)
+
+    def layout(self, found: Mapping[str, Any]) -> tuple[Mapping[str, str], str | None]:
+        """The data set's split for each of the task's, or the one that is divided by hash."""
+        if self.path is None or self.path.is_dir():
+            return self.source.official, self.source.by_hash
+        # One file has no splits of its own.
+        return ({"test": "train"}, None) if self.source.official.keys() == {"test"} else ({}, "train")
+
+    def _read(self) -> dict[str, list[Example]]:
+        found = self._load()
+        official, whole = self.layout(found)
+        examples = {own: list(self._usable(found, theirs)) for own, theirs in official.items()}
+        if whole is not None:
+            examples = {"train": [], "test": []}
+            for example in self._usable(found, whole):
+                # Nothing here is pretrained on it, so the pretraining share is training data too.
+                examples["test" if split_of(normalised(example.key)) == "test" else "train"].append(example)
+        examples = {split: self._different(rows) for split, rows in examples.items()}
+        if "train" in examples:
+            held_out = self._held_out(examples.get("test", []))
+            kept = [example for example in examples["train"] if normalised(example.key) not in held_out]
+            self.left_out["train rows that are test problems"] = len(examples["train"]) - len(kept)
+            examples["train"] = kept
+        return examples
+
+    def _usable(self, found: Mapping[str, Any], split: str) -> Iterator[Example]:
+        rows = split_rows(found, split, name=self.name, remedy=self.remedy)
+        check_columns(rows, self.wanted(rows.column_names), name=self.name, remedy=self.remedy)
+        examples = [self.example_of(row) for row in rows]
+        missing = examples.count(None)
+        if missing > UNUSABLE * len(examples):
+            raise BadInputError(
+                f"task {self.name!r}: {missing} of {len(examples)} rows of split {split!r} have no problem or no "
+                f"usable answer, the first is row {examples.index(None)}: mend the data; {self.remedy}"
+            )
+        self.left_out["rows without problem or answer"] += missing
+        yield from (example for example in examples if example is not None)
+
+    def _different(self, examples: list[Example]) -> list[Example]:
+        first: dict[str, Example] = {}
+        for example in examples:
+            first.setdefault(normalised(example.prompt), example)
+        self.left_out["repeated rows"] += len(examples) - len(first)
+        return list(first.values())
+
+    def _held_out(self, own: list[Example]) -> set[str]:
+        """The normalised problems that must not be trained on."""
+        held_out = {normalised(example.key) for example in own}
+        for other in self.disjoint_from:
+            held_out |= {normalised(example.key) for example in self._other(other)._examples["test"]}
+        return held_out
+
+    def _other(self, name: str) -> RowsTask:
+        from distillknob.tasks import get_task
+
+        if self.path is None:
+            task = get_task(name)
+        else:
+            beside = [self.path.parent / f"{name}{suffix}" for suffix in ("", *READERS)]
+            path = next((path for path in beside if path.exists()), None)
+            if path is None:
+                raise BadInputError(
+                    f"task {self.name!r} must not train on the test problems of {name!r}, and can't find them: put "
+                    f"that data set (its hub id is in the card of task {name!r}) at {beside[0]}, or a file beside it"
+                )
+            task = get_task(f"{name}@{path}")
+        assert isinstance(task, RowsTask)
+        return task
+
+    def examples(self, split: str, n: int | None = None, *, seed: int = 0) -> list[Example]:
+        """`n` examples of a split (all if None), in an order that depends on the task, the split and the seed alone.
+
+        Raises BadInputError for a split that the task hasn't got, or that is empty.
+        """
+        if split not in self._examples:
+            why = ": it is for evaluation only" if split == "train" else nearest(split, self._examples)
+            raise BadInputError(f"task {self.name!r} has no split {split!r}{why} It has: {', '.join(self._examples)}")
+        examples = list(self._examples[split])
+        if not examples:
+            raise BadInputError(f"task {self.name!r} has no problem in split {split!r}: it needs more rows")
+        # The data set's own name, not the path: the same rows come in the same order on every machine.
+        random.Random(f"{type(self).name}/{split}/{seed}").shuffle(examples)
+        return examples if n is None else examples[:n]
+
+    def messages(self, example: Example) -> list[dict[str, str]]:
+        return [{"role": "user", "content": example.prompt}]
+
+    def is_right(self, score: float) -> bool:
+        return score >= 1.0
+
+    def grade(self, completion: str, reference: Any) -> float:
+        raise AssertionError("a task on a data set gives its own grade()")
+
+    def committed(self, completion: str) -> str | None:
+        raise AssertionError("a task on a data set gives its own committed()")
+
+    def style(self, completion: str) -> str:
+        return "other"
