@@ -73,6 +73,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     "google/gemma-3-12b-it": _with_vision(_gemma3(262_208, 3840, 15_360, 48, 16, 8)),
     "google/gemma-3-4b-it": _with_vision(_gemma3(262_208, 2560, 10_240, 34, 8, 4)),
     "google/gemma-3-1b-it": _gemma3(262_144, 1152, 6912, 26, 4, 1),
+    # A reward model; its head of one number is counted as tied, so as nothing.
+    "Skywork/Skywork-Reward-V2-Qwen3-1.7B": _qwen3(2048, 6144, 28, 16, tied=True),
 }
 PUBLISHED_BYTES = 2  # bfloat16, which all of them are published in
 

@@ -17,7 +17,9 @@ from distillknob.architectures import Architecture, adapter_parameters, architec
 from distillknob.generation import Sampling
 from distillknob.hardware import Engine
 from distillknob.models import load_tokenizer, prompt_ids, resolve
-from distillknob.tasks import GeneratedTask, Task, get_task
+from distillknob.tasks import GeneratedTask, RowsTask, Task, get_task, task_on_the_hub
+from distillknob.tasks.reward_model import DEFAULT
+from distillknob.tasks.reward_task import RewardTask
 
 # A task whose data may still have to be fetched isn't opened for its prompts' length.
 PROMPT_TOKENS = 256
@@ -84,7 +86,7 @@ class Workload:
 def _prompt_tokens(model: str, name: str) -> int | None:
     """Tokens of a generated task's longest prompt among 64 under the model's chat template; None where the task's data
     or the tokenizer might have to be fetched."""
-    task: Task = get_task(name)
+    task = _task(name)
     if not isinstance(task, GeneratedTask) or not Path(resolve(model)).is_dir():
         return None
     prompts = [task.messages(example) for example in task.examples("train", 64)]
@@ -95,8 +97,25 @@ def _prompt(model: str, tasks: Sequence[str]) -> int:
     return max(found or PROMPT_TOKENS for found in (_prompt_tokens(model, name) for name in tasks))
 
 
+def _task(name: str) -> Task | type[RowsTask]:
+    """A task, or of one whose data are on the hub its class: a dry run fetches nothing."""
+    return task_on_the_hub(name) or get_task(name)
+
+
+def reward_models(tasks: Sequence[str]) -> list[tuple[str, Architecture]]:
+    """The models that grade these tasks' answers in the same process, each once."""
+    found: dict[str, Architecture] = {}
+    for name in tasks:
+        task = _task(name)
+        options = dict(part.partition("=")[::2] for part in name.partition("?")[2].split("&"))
+        if issubclass(task if isinstance(task, type) else type(task), RewardTask) and "reward_url" not in options:
+            checkpoint = options.get("reward", DEFAULT)
+            found[checkpoint] = architecture(checkpoint)
+    return [("reward model", model) for model in found.values()]
+
+
 def _answer(config: Any) -> int:
-    longest = max(get_task(name).max_new_tokens for name in config.tasks)
+    longest = max(_task(name).max_new_tokens for name in config.tasks)
     return int(getattr(config, "max_completion_length", None) or getattr(config, "max_new_tokens", None) or longest)
 
 
@@ -115,6 +134,7 @@ def workload(stage: str, config: Any, engine: Engine, *, curve_problems: int = 0
         "diagnose": _diagnose,
     }
     found = counted[stage](config, engine)
+    found.held.extend(reward_models(config.tasks) if stage != "cache" or config.traces == "teacher_verified" else [])
     if stage == "distill" and config.curve_steps and curve_problems:
         training = found.phases[-1]
         here = config.per_device_train_batch_size * config.gradient_accumulation_steps
@@ -132,8 +152,9 @@ def _steps(config: Any, rows: float, batch: int) -> float:
 def _calibrate(config: Any, engine: Engine) -> Workload:
     teacher = architecture(config.teacher)
     prompt, answer = _prompt(config.teacher, config.tasks), _answer(config)
-    here = config.per_device_train_batch_size * (config.steps_per_generation or config.gradient_accumulation_steps)
-    batch, micro = here * engine.devices, config.per_device_train_batch_size
+    micro = config.per_device_train_batch_size
+    here = micro * (config.steps_per_generation or config.gradient_accumulation_steps)
+    batch = micro * config.gradient_accumulation_steps * engine.devices
     problems = config.problems * len(config.tasks)
     rows = _steps(config, problems * config.num_generations, batch) * batch
     guard = config.guard_problems * len(config.tasks) * config.guard_samples
