@@ -121,8 +121,10 @@ def run_cell(cell: Cell, recipe: Mapping[str, Any], folder: Path, *, resume: boo
         config = stage_config(DistillConfig, "distill", recipe, method=method, seed=cell.seed, teacher=teacher)
         tasks = [get_task(name) for name in config.tasks]
 
-        def curve(student: LanguageModel, tasks: Any = tasks) -> dict[str, float]:
-            return mean_scores(student, tasks, problems=CURVE_PROBLEMS, seed=cell.seed)
+        longest = config.max_completion_length
+
+        def curve(student: LanguageModel, tasks: Any = tasks, longest: int | None = longest) -> dict[str, float]:
+            return mean_scores(student, tasks, problems=CURVE_PROBLEMS, seed=cell.seed, max_new_tokens=longest)
 
         student = distill(config, folder / f"distill-{method}", resume=True, evaluate=curve)
         paths[f"distill/{method}"] = f"distill-{method}"
