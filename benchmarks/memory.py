@@ -1,11 +1,11 @@
 """What the dry run foretells beside what a stage takes: peak memory of `calibrate`, `distill`, `evaluate`, `diagnose`.
 
-    python benchmarks/memory.py --output memory.json          # the embedded pair; two minutes on two cores
+    python benchmarks/memory.py --output memory.json          # the embedded pair; about five minutes on two cores
     python benchmarks/memory.py --only distill-gkd
 
-Each case runs in a process of its own: first a tiny run of the same stage, which imports and compiles what any run needs,
-then the case itself. Measured is the resident set's high-water mark beyond what was resident between the two, so neither
-the interpreter nor the libraries are in it. The estimate is `distillknob.estimate`'s, for the same config.
+Each case runs in a process of its own: first a tiny run of the same stage, which imports and compiles what any run
+needs, then the case itself. Measured is the resident set's high-water mark beyond what was resident between the two, so
+neither the interpreter nor the libraries are in it. The estimate is `distillknob.estimate`'s, for the same config.
 """
 
 from __future__ import annotations
@@ -34,12 +34,22 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "calibrate-small-batch": (
         "calibrate",
-        {**TRAINED, **CALIBRATE, **GUARD, "per_device_train_batch_size": 72, "gradient_accumulation_steps": 4, "max_steps": 2},
+        {
+            **TRAINED,
+            **CALIBRATE,
+            **GUARD,
+            "per_device_train_batch_size": 72,
+            "gradient_accumulation_steps": 4,
+            "max_steps": 2,
+        },
     ),
     "distill-gkd": ("distill", {**TRAINED, **PAIR, "per_device_train_batch_size": 288, "max_steps": 4}),
-    "distill-sft": ("distill", {**TRAINED, **PAIR, "per_device_train_batch_size": 144, "max_steps": 4, "method": "sft"}),
-    "evaluate": ("evaluate", {"models": ["zoo:teacher"], "tasks": TASKS, "problems": 100, "samples": 8, "k": 8}),
-    "diagnose": ("diagnose", {**PAIR, "tasks": ["math"], "problems": 60, "gradient_problems": 10}),
+    "distill-sft": (
+        "distill",
+        {**TRAINED, **PAIR, "per_device_train_batch_size": 144, "max_steps": 4, "method": "sft"},
+    ),
+    "evaluate": ("evaluate", {"models": ["zoo:teacher"], "tasks": TASKS, "problems": 80, "samples": 8, "k": 8}),
+    "diagnose": ("diagnose", {**PAIR, "tasks": ["math"], "problems": 40, "gradient_problems": 4}),
 }
 TINY = {
     "calibrate": {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "max_steps": 1, "problems": 16},
@@ -52,7 +62,10 @@ TINY = {
 def names_of(checkpointing: bool) -> dict[str, tuple[str, dict[str, Any]]]:
     """The cases; the trained ones with or without gradient checkpointing."""
     return {
-        name: (stage, {**values, **({"gradient_checkpointing": checkpointing} if stage in ("calibrate", "distill") else {})})
+        name: (
+            stage,
+            {**values, **({"gradient_checkpointing": checkpointing} if stage in ("calibrate", "distill") else {})},
+        )
         for name, (stage, values) in CASES.items()
     }
 
@@ -111,11 +124,11 @@ def main() -> None:
             flags = ["--only", name, *(["--checkpointing"] if checkpointing else [])]
             done = subprocess.run([sys.executable, __file__, *flags], capture_output=True, text=True, check=True)
             rows += json.loads(done.stdout.splitlines()[-1])
+            told = {key: round(value, 2) if isinstance(value, float) else value for key, value in rows[-1].items()}
+            print("  ".join(f"{key}={value}" for key, value in told.items()), flush=True)
     told = json.dumps(rows)
     if arguments.output:
         arguments.output.write_text(told + "\n")
-    for row in rows if not arguments.only else []:
-        print("  ".join(f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items()))
     if arguments.only:
         print(told)
 

@@ -141,8 +141,9 @@ def _config(name: str) -> tuple[Any, str]:
         if adapter.exists():
             return _config(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"])
         return AutoConfig.from_pretrained(where), "its folder"
-    if _cached_config(where) is not None:
-        return AutoConfig.from_pretrained(where, local_files_only=True), "the local cache"
+    cached = _cached_config(where)
+    if cached is not None:
+        return AutoConfig.from_pretrained(Path(cached).parent), "the local cache"
     if where in SHAPES:
         return AutoConfig.for_model(**SHAPES[where]), "distillknob's table of shapes"
     try:

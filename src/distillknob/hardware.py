@@ -1,7 +1,7 @@
 """Where a run would go: one or several devices, how the model is spread over them, and what each can do.
 
-Figures of named GPUs are their vendors' (dense bfloat16 products, memory, its bandwidth, the link between GPUs one way);
-this machine's are measured. What a run reaches of them is assumed, and told with every estimate.
+Figures of named GPUs are their vendors' (dense bfloat16 products, memory, its bandwidth, the link between GPUs one
+way); this machine's are measured. What a run reaches of them is assumed, and told with every estimate.
 
 Left out on purpose: tensor and pipeline parallelism, which no recipe here uses, and clouds' prices.
 """
@@ -112,7 +112,9 @@ def this_machine() -> Device:
     memory = torch.cuda.mem_get_info()[1] if cuda else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     name = torch.cuda.get_device_name() if cuda else "this machine's CPU"
     bandwidth = _measured_bandwidth()
-    return Device(name, measured_flops(), float(memory), bandwidth, bandwidth, utilised=False, itemsize=2 if cuda else 4)
+    return Device(
+        name, measured_flops(), float(memory), bandwidth, bandwidth, utilised=False, itemsize=2 if cuda else 4
+    )
 
 
 def measured_flops(seconds: float = 0.2) -> float:

@@ -1,7 +1,7 @@
 """The recipes and Accelerate configurations that come with distillknob, found wherever it is installed.
 
-In a checkout they are the folder `recipes/`, to which `src/distillknob/recipes` is a link, and in a wheel they lie inside
-the package: one copy either way.
+In a checkout they are the folder `recipes/`, to which `src/distillknob/recipes` is a link, and in a wheel they lie
+inside the package: one copy either way.
 """
 
 from __future__ import annotations
