@@ -65,6 +65,16 @@ def test_a_recipe_is_listed_shown_and_copied(
         copy_recipe("quick", tmp_path / "no" / "such" / "mine.yaml")
 
 
+def test_a_recipe_whose_models_can_t_be_reached_gets_one_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["distill", "--config", "qwen3-math", "--tasks", "math", "--output", str(tmp_path / "run")]
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert err.count("error: ") == 1 and "'Qwen/Qwen3-1.7B'" in err and "hf download" in err
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_is_only_for_a_dry_run_is_refused_without_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "--gpu", "h100"]) == 2
     assert "add --dry-run" in capsys.readouterr().err

@@ -2,8 +2,8 @@
 
 Widths are those that the libraries really use. A model is loaded in its checkpoint's own type (bfloat16) on a GPU and
 in float32 on a CPU. Without sharding, and under DDP, full fine-tuning keeps weights, gradients and Adam's moments in
-that type: there is no float32 copy. FSDP2, as Accelerate prepares it, makes the trained weights float32 and gathers them
-in bfloat16; ZeRO-3 keeps bfloat16 weights beside a float32 copy. A LoRA adapter is float32, and its anchor is the model
+that type: there is no float32 copy. FSDP2, as Accelerate prepares it, makes the trained weights float32 and gathers
+them in bfloat16; ZeRO-3 keeps bfloat16 weights beside a float32 copy. A LoRA adapter is float32, and its anchor is the model
 with the adapter off. What isn't trained stays whole on each device, but for what ZeRO-3 takes over.
 
 Left out on purpose: an allocator's fragments and CUDA's own context, for which MARGIN is kept free, and quantisation.
@@ -150,6 +150,9 @@ def _training(phase: Phase, trained: Trained, engine: Engine, width: int) -> dic
     model, rows = trained.model, phase.at_once
     tokens, answers = rows * phase.tokens, rows * phase.answer
     kept = _kept(model, width)
+    if trained.adapter:  # what the adapters add to each projection's result
+        queries, keys = model.heads * model.head_dim, model.kv_heads * model.head_dim
+        kept += width * (queries + 2 * keys + 2 * model.hidden + 2 * model.intermediate)
     layers = model.hidden * width * model.layers + kept if trained.checkpointing else kept * model.layers
     found = {"activations": tokens * layers}
     whole_head = 0.0 if trained.adapter else 4.0 * model.head  # the head's gradient is summed in float32

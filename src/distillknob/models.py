@@ -89,7 +89,9 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(where, padding_side="left")
     except (OSError, ValueError) as error:
-        raise BadInputError(f"can't load a tokenizer from {name!r}: {first_line(error)}") from error
+        raise BadInputError(
+            f"can't load a tokenizer from {name!r}: {first_line(error).rstrip('.')}{_remedy(where)}"
+        ) from error
     return tokenizer
 
 
@@ -125,6 +127,13 @@ def load_model(name: str, *, dtype: str | None = None, device: str | None = None
     check_tokenizer(tokenizer, name, model.get_input_embeddings().num_embeddings)
     model.to(device).eval()
     return LanguageModel(model, tokenizer)
+
+
+def _remedy(where: str) -> str:
+    """What to do about a name on the hub that didn't load; nothing for a folder, whose files are to blame."""
+    if Path(where).is_dir():
+        return ""
+    return ". Give a folder, fetch it first (`hf download`), or log in if it is gated (`hf auth login`)"
 
 
 def first_line(error: Exception) -> str:
