@@ -181,6 +181,8 @@ def _assumed(engine: Engine) -> str:
         f"every answer as long as it may be; prompts of {PROMPT_TOKENS} tokens where a task's data or tokenizer isn't "
         "here; no loading, saving or grading"
     )
+    if not engine.device.utilised:
+        told += "; the speed of large matrix products, which a small model doesn't reach"
     if engine.device.utilised:
         told += (
             f"; {TRAINING:.0%} of the peak in training, {SCORING:.0%} in scoring, {DECODING:.0%} of the memory's "

@@ -3,8 +3,8 @@
 Widths are those that the libraries really use. A model is loaded in its checkpoint's own type (bfloat16) on a GPU and
 in float32 on a CPU. Without sharding, and under DDP, full fine-tuning keeps weights, gradients and Adam's moments in
 that type: there is no float32 copy. FSDP2, as Accelerate prepares it, makes the trained weights float32 and gathers
-them in bfloat16; ZeRO-3 keeps bfloat16 weights beside a float32 copy. A LoRA adapter is float32, and its anchor is the model
-with the adapter off. What isn't trained stays whole on each device, but for what ZeRO-3 takes over.
+them in bfloat16; ZeRO-3 keeps bfloat16 weights beside a float32 copy. A LoRA adapter is float32, and its anchor is the
+model with the adapter off. What isn't trained stays whole on each device, but for what ZeRO-3 takes over.
 
 Left out on purpose: an allocator's fragments and CUDA's own context, for which MARGIN is kept free, and quantisation.
 """
