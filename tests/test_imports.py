@@ -62,7 +62,7 @@ RULES = {
     "fields": rule("errors"),
     "flags": rule("fields"),
     "config": rule("errors fields", "yaml"),
-    "tasks": rule("tasks errors", "datasets math_verify"),
+    "tasks": rule("tasks errors", "datasets huggingface_hub math_verify"),
     "tasks.reward_model": Rule(
         frozenset({"tasks", "errors", "post"}), others_lazily=frozenset({"torch", "transformers", "safetensors"})
     ),

@@ -104,6 +104,12 @@ def calibrate(
     training, not the stage: the last good checkpoint becomes the model, and the result says so.
     """
     tasks = [get_task(name) for name in config.tasks]
+    for task in tasks:
+        if config.gate and config.right_at == 1 and task.is_right(0.99):  # graded by a probability, which is below 1
+            raise BadInputError(
+                f"right_at={config.right_at:g}: no answer of task {task.name!r} scores 1, so none would be given the "
+                "calibration reward: set right_at to 0.5, from where its answers count as right"
+            )
     inputs = runs_behind(config.models_read)
     for name in config.models_read:
         resolve(name)

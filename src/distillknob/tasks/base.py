@@ -54,7 +54,10 @@ class Example:
 
 @runtime_checkable
 class Task(Protocol):
-    """Data and a verifier. Subclass `GeneratedTask` or `tasks.jsonl.JsonlTask`, or write a class with these members."""
+    """Data and a verifier. Subclass `GeneratedTask` or `RowsTask`, or write a class with these members.
+
+    A task may also have `grade_all(completions, references) -> list[float]`, which stages then call instead of `grade`.
+    """
 
     name: str
     verifiable: bool  # is there one right answer? pass@k is told only where this is true

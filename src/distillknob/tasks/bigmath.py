@@ -6,19 +6,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from distillknob.tasks.base import Example
+from distillknob.tasks.card import Card
 from distillknob.tasks.math_task import MathTask
 from distillknob.tasks.sources import Source, text_of
 
-_CARD = """
-    data set: open-r1/Big-Math-RL-Verified-Processed, config level_{level} (Big-Math, arXiv 2502.17387)
-    asks: mathematics from many sources, level {level} of 5 in difficulty; the answer is a LaTeX expression
-    licence: see the data set's page; its sources have their own
-    graded: math-verify on the final answer
-    chance: 0
-    splits: train and test by hash; no test problem of math-500 or gsm8k is trained on
-    reconstructed: the paper names the levels and not the copy. This one cuts Big-Math into levels by the solve rate of
-      Llama-3.1-8B, 5 being the hardest. It has answers and no worked solutions, so sft_gold has nothing to train on
-    """
+
+def _card(level: int) -> Card:
+    return Card(
+        data_set=f"open-r1/Big-Math-RL-Verified-Processed, config level_{level} (Big-Math, arXiv 2502.17387)",
+        asks=(f"mathematics from many sources, level {level} of 5 in difficulty; the answer is a LaTeX expression"),
+        licence="see the data set's page; its sources have their own",
+        graded="math-verify on the final answer",
+        chance="0",
+        splits="train and test by hash; no test problem of math-500 or gsm8k is trained on",
+        reconstructed=(
+            "the paper names the levels and not the copy. This one cuts Big-Math into levels by the solve "
+            "rate of Llama-3.1-8B, 5 being the hardest. It has answers and no worked solutions, so sft_gold "
+            "has nothing to train on"
+        ),
+    )
 
 
 class _BigMath(MathTask):
@@ -37,10 +43,10 @@ def _level(level: int) -> Source:
 class BigMath4(_BigMath):
     name = "bigmath-4"
     source = _level(4)
-    card = _CARD.format(level=4)
+    card = _card(4)
 
 
 class BigMath5(_BigMath):
     name = "bigmath-5"
     source = _level(5)
-    card = _CARD.format(level=5)
+    card = _card(5)

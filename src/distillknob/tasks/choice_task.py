@@ -30,6 +30,7 @@ class ChoiceTask(RowsTask):
     def question(self, question: str, choices: Sequence[str], right: int, worked: str | None = None) -> Example | None:
         """An example; None where there are fewer than two choices, or the right one isn't among them. The gold solution
         is `worked` with the answer behind it, or else the answer alone."""
+        choices = [str(choice) for choice in choices]
         if not 2 <= len(choices) <= len(ascii_uppercase) or not 0 <= right < len(choices):
             return None
         listed = "\n".join(f"({letter}) {text}" for letter, text in zip(ascii_uppercase, choices, strict=False))
@@ -38,7 +39,7 @@ class ChoiceTask(RowsTask):
             task=self.name,
             key=question,
             prompt=ASK.format(question=question, choices=listed),
-            reference={"letter": ascii_uppercase[right], "choices": list(choices)},
+            reference={"letter": ascii_uppercase[right], "choices": choices},
             solutions={"given": answer if worked is None else f"{worked}\n{answer}"},
             gold="given",
         )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from distillknob.tasks.base import Example
+from distillknob.tasks.card import Card
 from distillknob.tasks.choice_task import ChoiceTask
 from distillknob.tasks.sources import Source, text_of
 
@@ -16,15 +17,17 @@ class CommonsenseQA(ChoiceTask):
         "tau/commonsense_qa", ("question", "choices", "answerKey"), official={"train": "train", "test": "validation"}
     )
     max_new_tokens = 512
-    card = """
-    data set: tau/commonsense_qa (arXiv 1811.00937)
-    asks: everyday knowledge, five choices
-    licence: MIT
-    graded: the letter of the choice, exact
-    chance: 1/5
-    splits: train is the official one; test is the official validation split, since the answers of the official test
-      split are not public
-    """
+    card = Card(
+        data_set="tau/commonsense_qa (arXiv 1811.00937)",
+        asks="everyday knowledge, five choices",
+        licence="MIT",
+        graded="the letter of the choice, exact",
+        chance="1/5",
+        splits=(
+            "train is the official one; test is the official validation split, since the answers of the "
+            "official test split are not public"
+        ),
+    )
 
     def example_of(self, row: Mapping[str, Any]) -> Example | None:
         question, right, choices = text_of(row, "question"), text_of(row, "answerKey"), row["choices"]

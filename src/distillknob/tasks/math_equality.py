@@ -121,6 +121,9 @@ def serve() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     logging.disable()  # what can't be parsed is an ordinary wrong answer
     latex = [LatexExtractionConfig()]
+    # What is built at the first use (the grammar's tables) isn't to be the first answer's time.
+    half = parse(r"$\frac{1}{2}$", extraction_config=latex, parsing_timeout=None)
+    verify(half, half, timeout_seconds=None)
     print("ready", flush=True)
     for line in sys.stdin:
         question = json.loads(line)

@@ -14,13 +14,13 @@ ASK = "{problem}\n\nPlease reason step by step, and put your final answer within
 class MathTask(RowsTask):
     """Base class. A subclass's `example_of` returns `self.problem(…)`. Reference: the data set's answer."""
 
-    def problem(self, problem: str, answer: str, solution: str | None) -> Example:
+    def problem(self, problem: str, answer: str | float, solution: str | None) -> Example:
         """An example with the question put as `ASK` puts it; without a `solution` it has no gold one."""
         return Example(
             task=self.name,
             key=problem,
             prompt=ASK.format(problem=problem),
-            reference=answer.strip(),
+            reference=str(answer).strip(),
             solutions={} if solution is None else {"given": solution},
             gold=None if solution is None else "given",
         )

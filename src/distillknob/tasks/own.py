@@ -11,6 +11,7 @@ from typing import Any
 
 from distillknob.errors import BadInputError, nearest
 from distillknob.tasks.base import Example
+from distillknob.tasks.card import Card
 from distillknob.tasks.rows import RowsTask
 from distillknob.tasks.sources import Source, text_of
 from distillknob.tasks.verify import answer_or_last_line, same_answer
@@ -26,8 +27,16 @@ class OwnTask(RowsTask):
     split is divided.
     """
 
+    name = "own"  # until it has its full one; part of what orders the examples
     max_new_tokens = 512
-    card = "one's own data set; an answer is right if it equals the reference"
+    card = Card(
+        data_set="one's own",
+        asks="what its prompts ask",
+        licence="its own",
+        graded="an answer is right if it equals the reference",
+        chance="0",
+        splits="the data set's train and test, or one split by hash",
+    )
 
     def __init__(self, source: Source, *, name: str, solution: str | None, path: str | None, remedy: str):
         """`source.columns` are the prompt's and the reference's, then the solution's where it must be there. `name` is

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from distillknob.errors import BadInputError, RunFailedError
@@ -42,6 +43,21 @@ class RewardModel(Protocol):
     def rewards(self, exchanges: Sequence[Exchange]) -> list[float]:
         """One number for each, in any range; higher is better."""
         ...
+
+
+def check_name(name: str, url: str | None = None) -> None:
+    """Raise BadInputError for what can't be a reward model, without loading or asking anything."""
+    if url is not None:
+        if not url.startswith(("http://", "https://")):
+            raise BadInputError(f"reward_url={url!r}: give the server's root, such as http://localhost:8000")
+        return
+    path = Path(name).expanduser()
+    is_path = path.is_dir() or name.startswith((".", "/", "~")) or name.count("/") > 1
+    if is_path and not (path / "config.json").exists():
+        raise BadInputError(
+            f"reward={name!r}: there is no checkpoint folder of this name (with a config.json): give a folder, a hub "
+            "id, or a server (reward_url=http://…&reward=NAME)"
+        )
 
 
 @lru_cache(maxsize=4)
@@ -192,8 +208,7 @@ PROBE = Exchange("How many legs has a spider?", "A spider has eight legs.")
 
 def connect(url: str, name: str) -> ServedRewardModel:
     """The served reward model, asked twice. Raises BadInputError where there is no server, or one without rewards."""
-    if not url.startswith(("http://", "https://")):
-        raise BadInputError(f"reward_url={url!r}: give the server's root, such as http://localhost:8000")
+    check_name(name, url)
     failure: RunFailedError | None = None
     for endpoint in ENDPOINTS:
         served = ServedRewardModel(url, name, endpoint)

@@ -13,7 +13,7 @@ from typing import Any
 
 from distillknob.errors import BadInputError
 from distillknob.tasks.base import Example
-from distillknob.tasks.reward_model import DEFAULT, Exchange, RewardModel, reward_model
+from distillknob.tasks.reward_model import DEFAULT, Exchange, RewardModel, check_name, reward_model
 from distillknob.tasks.rows import RowsTask
 
 
@@ -35,8 +35,10 @@ class RewardTask(RowsTask):
                 f"task {self.name!r}: reward_url={options['reward_url']!r} needs reward=NAME beside it, the name under "
                 "which the server serves the reward model"
             )
+        name, url = options.get("reward", DEFAULT), options.get("reward_url")
+        check_name(name, url)
         super().__init__(path, **options)
-        self._reward, self._reward_url = options.get("reward", DEFAULT), options.get("reward_url")
+        self._reward, self._reward_url = name, url
         self._responses: dict[tuple[str, str], float] = {}
 
     @property

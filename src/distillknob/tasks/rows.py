@@ -19,6 +19,7 @@ from typing import Any
 
 from distillknob.errors import BadInputError, nearest
 from distillknob.tasks.base import Example, split_of
+from distillknob.tasks.card import Card
 from distillknob.tasks.sources import READERS, Source, check_columns, load_files, load_hub, split_rows
 
 UNUSABLE = 0.01  # share of rows without problem or answer from which the data are taken for another data set's
@@ -37,7 +38,7 @@ class RowsTask:
 
     name: str
     source: Source
-    card: str
+    card: Card
     disjoint_from: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     verifiable: bool = True

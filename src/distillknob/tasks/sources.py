@@ -41,10 +41,14 @@ def load_hub(hub_id: str, config: str | None, *, name: str, remedy: str) -> Mapp
     Raises BadInputError where the hub can't be reached, or the data set is gated, gone or otherwise not there.
     """
     import datasets
+    from huggingface_hub.errors import HfHubHTTPError
 
+    unreached: type[Exception] = HfHubHTTPError.__bases__[0]  # of the HTTP client, which has had more than one name
     try:
         found = datasets.load_dataset(hub_id, config)
-    except ConnectionError as error:  # datasets turns every way of not reaching the hub into this one
+    except HfHubHTTPError as error:  # an answer, though not the one that was wanted
+        raise BadInputError(f"task {name!r}: the hub refuses {hub_id!r} ({told(error)}): {remedy}") from error
+    except (ConnectionError, unreached) as error:
         raise BadInputError(
             f"task {name!r}: the hub can't be reached for {hub_id!r} ({told(error)}): {remedy}"
         ) from error
@@ -58,8 +62,7 @@ def load_hub(hub_id: str, config: str | None, *, name: str, remedy: str) -> Mapp
             f"task {name!r}: the hub has no data set {hub_id!r}, or not for you ({told(error)}); it may have been "
             f"renamed: {remedy}"
         ) from error
-    # An unknown config or a failed check is a ValueError, a loading script a RuntimeError, a refused or broken download
-    # an OSError (HfHubHTTPError is one).
+    # An unknown config or a failed check is a ValueError, a loading script a RuntimeError, a broken file an OSError.
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         at = hub_id if config is None else f"{hub_id} (config {config})"
         raise BadInputError(f"task {name!r}: can't load {at} ({told(error)}): {remedy}") from error
@@ -83,6 +86,8 @@ def load_files(path: Path, config: str | None, *, name: str) -> Mapping[str, Dat
             return dict(datasets.load_dataset(READERS[path.suffix], data_files=str(path)))
         configs = datasets.get_dataset_config_names(str(path))
         found = datasets.load_dataset(str(path), config if config in configs else None)
+    except StopIteration as error:  # how datasets takes a JSON file without a line
+        raise BadInputError(f"task {name!r}: {str(path)!r} is empty: give at least one row") from error
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         cause = error.__cause__ or error  # "an error occurred while generating the dataset" says nothing
         raise BadInputError(f"task {name!r}: can't read {str(path)!r}: {told(cause)}") from error

@@ -7,6 +7,7 @@ from string import ascii_uppercase
 from typing import Any
 
 from distillknob.tasks.base import Example
+from distillknob.tasks.card import Card
 from distillknob.tasks.choice_task import ChoiceTask
 from distillknob.tasks.sources import Source, text_of
 
@@ -14,14 +15,14 @@ from distillknob.tasks.sources import Source, text_of
 class SuperGPQA(ChoiceTask):
     name = "supergpqa"
     source = Source("m-a-p/SuperGPQA", ("question", "options", "answer_letter"), by_hash="train")
-    card = """
-    data set: m-a-p/SuperGPQA (arXiv 2502.14739)
-    asks: graduate knowledge in 285 disciplines, up to ten choices
-    licence: ODC-BY
-    graded: the letter of the choice, exact
-    chance: a random letter on the test questions, about 0.1
-    splits: train and test by hash (the data set has one split, which it calls train)
-    """
+    card = Card(
+        data_set="m-a-p/SuperGPQA (arXiv 2502.14739)",
+        asks="graduate knowledge in 285 disciplines, up to ten choices",
+        licence="ODC-BY",
+        graded="the letter of the choice, exact",
+        chance="a random letter on the test questions, about 0.1",
+        splits="train and test by hash (the data set has one split, which it calls train)",
+    )
 
     def example_of(self, row: Mapping[str, Any]) -> Example | None:
         question, letter = text_of(row, "question"), text_of(row, "answer_letter")

@@ -43,8 +43,19 @@ DECIMAL = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)", re.ASCII)
 SCIENTIFIC = re.compile(r"[-+]?\d+(\.\d+)?\s*(\\times|\\cdot|×)\s*10\s*\^\s*(\{\s*[-+]?\d+\s*\}|[-+]?\d)", re.ASCII)
 UNWORKED = re.compile(
     r"[\d)}!]\s*(?:\+|-|−|\*|×|\\times|\\cdot|\\div)\s*[\d({\\]|[\d)]\s*\^\s*\{?\s*[-\d(]|\d\s*!|[\d)]\s*\("
-    r"|\\(?:sqrt|binom|dbinom|tbinom|sum|prod|int|lim|log|ln|sin|cos|tan|gcd|lcm|max|min|lfloor|lceil|pmod|bmod|mod)\b"
+    r"|\\(?:sqrt|binom|dbinom|tbinom|sum|prod|int|lim|log|ln|sin|cos|tan|gcd|lcm|max|min|lfloor|lceil|pmod|bmod|mod)(?![A-Za-z])|\d\s*_"
 )
+QUOTIENT = re.compile(r"\\[dt]?frac|\d\s*/\s*\d")
+INTEGER = re.compile(r"[-+]?\d+", re.ASCII)
+FRACTION = re.compile(r"[-+]?(\\[dt]?frac\s*(\{\s*-?\d+\s*\}|\d)\s*(\{\s*\d+\s*\}|\d)|\d+\s*/\s*\d+)", re.ASCII)
+# What says more than a value, or less; also an unfinished sum, and an equation between numbers.
+HEDGES = re.compile(
+    r"\b(?:if|when|whenever|otherwise|unless|except|not|or|maybe|perhaps|possibly|alternatively|approximately|about"
+    r"|wrong|incorrect)\b|\\(?:ne|neq|pm|mp|approx|lor|vee|ldots|dots|cdots)(?![A-Za-z])|[-+*/^=]\s*$|^[^A-Za-z]*=",
+    re.IGNORECASE,
+)
+# A second thought behind an answer, with a number in it.
+SECOND = re.compile(r"\b(?:or|alternatively|maybe|perhaps|possibly)\b[^\n]*\d", re.IGNORECASE)
 MEMBERSHIP = re.compile(r"^\s*[A-Za-z](?:_\{?\w+\}?)?\s*(?:=|\\in)\s*")
 WORDS = re.compile(r"[A-Za-z]+")
 
@@ -69,7 +80,7 @@ def is_correct(completion: str, reference: str) -> bool:
         return False
     if boxed:
         last = _last_paragraph(tail, boxed)
-        if any(denied for _, _, denied in last):
+        if any(denied for _, _, denied in last) or SECOND.search(_paragraph(tail, boxed[-1][0])):
             return False
         answers = [text for _, text, _ in last]
         together = len(answers) > 1 and _same(", ".join(answers), reference)
@@ -77,7 +88,7 @@ def is_correct(completion: str, reference: str) -> bool:
             return False
     if labelled is not None:
         answer = _formula(labelled[1])
-        if answer is None or not _same(answer, reference):
+        if answer is None or SECOND.search(_paragraph(tail, labelled[0])) or not _same(answer, reference):
             return False
     return True
 
@@ -113,6 +124,11 @@ def _last_paragraph(text: str, boxed: list[tuple[int, str, bool]]) -> list[tuple
     """The boxes that stand in one paragraph with the last one."""
     start = text.rfind("\n\n", 0, boxed[-1][0])
     return [box for box in boxed if box[0] > start]
+
+
+def _paragraph(text: str, start: int) -> str:
+    """The rest of the paragraph from `start`."""
+    return text[start:].partition("\n\n")[0]
 
 
 def _labelled(text: str) -> tuple[int, str] | None:
@@ -165,7 +181,8 @@ def _formula(text: str) -> str | None:
             outside.append((len(formulas), text[at]))
             at += 1
     if not formulas:
-        return _sentence(text)
+        sentence = _sentence(text)
+        return None if SECOND.search(text[len(sentence) :]) else sentence
     before = "".join(character for i, character in outside if i == 0)
     after = _sentence("".join(character if i else "" for i, character in outside))
     if any(word.casefold() not in HARMLESS for word in WORDS.findall(before)):
@@ -182,7 +199,7 @@ def _sentence(text: str) -> str:
 
 def _plain(text: str) -> str:
     """The answer without decoration: a number without its currency, separators and unit; else the text, trimmed."""
-    text = text.strip().strip("*").strip().rstrip(".。,;").strip()
+    text = text.strip().strip("*`").strip().rstrip(".。,;").strip().replace("°", "^\\circ")
     found = PLAIN.fullmatch(text.replace("\\$", "").replace("\\%", "%").replace("\\,", "").replace("{,}", ","))
     if found and any(c.isdigit() for c in found[1]):
         words = {word.casefold() for word in WORDS.findall(found[3])}
@@ -200,6 +217,11 @@ def _same(answer: str, reference: str) -> bool:
     if DECIMAL.fullmatch(answer) and DECIMAL.fullmatch(reference):
         return Decimal(answer) == Decimal(reference)
     value = MEMBERSHIP.sub("", answer)
-    if DECIMAL.fullmatch(reference) and UNWORKED.search(value) and not SCIENTIFIC.fullmatch(value):
+    if HEDGES.search(value) and not HEDGES.search(reference):
+        return False
+    number = DECIMAL.fullmatch(reference) or FRACTION.fullmatch(reference)
+    if number and UNWORKED.search(value) and not SCIENTIFIC.fullmatch(value):
+        return False
+    if INTEGER.fullmatch(reference) and QUOTIENT.search(value):
         return False
     return equal(reference, answer)
