@@ -47,7 +47,7 @@ CUT = {
         "curve_steps": 2,
         "tokens_per_step": 8,
     },
-    "evaluate": {"problems": 2, "samples": 2, "max_new_tokens": 6},
+    "evaluate": {"problems": 3, "samples": 2, "max_new_tokens": 6},
 }
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "head_dim": 16}
 SMALL_TOWER = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -158,7 +158,7 @@ def test_a_recipe_s_demo_runs_end_to_end(
         (teacher, task) for teacher in ("original", "distillable", "undistillable") for task in tasks
     }
     assert {(row["n_problems"], row["n_samples"]) for row in result["teachers"]} == {(4, 1)}
-    assert {(row["n_problems"], row["n_samples"]) for row in result["students"]} == {(2, 2)}
+    assert {(row["n_problems"], row["n_samples"]) for row in result["students"]} == {(3, 2)}
     for row in result["teachers"]:
         assert row["interval"][0] <= row["score"] <= row["interval"][1]
         assert (row["difference"] is None) == (row["teacher"] == "original")
@@ -184,7 +184,7 @@ def test_a_recipe_s_demo_runs_end_to_end(
         for folder in [named] if isinstance(named, str) else named.values():
             assert load_run(run.path / folder).complete
     shown = {(entry["task"], entry["prompt"]): entry for entry in result["examples"]}
-    assert len(shown) == len(tasks) * min(config.examples, 2)
+    assert len(shown) == len(tasks) * min(config.examples, 3)
     assert all(len(entry["answers"]) == 4 + 3 * len(config.methods) for entry in shown.values())
     # What the dry run sums up is what was run.
     for cell in config.cells():
