@@ -82,7 +82,12 @@ RULES = {
         frozenset({"tasks", "errors", "post"}), others_lazily=frozenset({"torch", "transformers", "safetensors"})
     ),
     "models": rule("errors processes", "torch transformers peft safetensors huggingface_hub"),
-    "generation": rule("models tasks errors journal processes progress served", "torch transformers vllm"),
+    "architectures": rule("errors models", "torch transformers huggingface_hub"),
+    "hardware": rule("errors", "torch accelerate"),
+    "shipped": rule("errors"),
+    "generation": rule(
+        "architectures models tasks errors journal processes progress served", "torch transformers vllm"
+    ),
     "scoring": rule(
         "models tasks divergences errors heads journal processes progress served shared_prefix", "torch transformers"
     ),
@@ -138,7 +143,9 @@ RULES = {
     "demo": Rule(PARTS | STAGES | {"demo", "experiment", "knob_tables", "traps", "report"}, TRAINERS),
     "sweep": Rule(PARTS | STAGES | {"sweep", "experiment", "knob_tables", "report"}, TRAINERS),
     "table": rule("runs"),
-    "estimate": rule("models runs tasks training", "torch transformers yaml", "experiment"),
+    "workload": rule("architectures generation hardware models tasks"),
+    "footprint": rule("architectures fused generation hardware heads workload", "torch"),
+    "estimate": rule("footprint generation hardware runs training workload", "yaml", "experiment traps"),
     "cli": Rule(frozenset({"errors", "processes"}), lazily=ANY, others_lazily=ANY),
     "__init__": Rule(frozenset({"errors"}), lazily=ANY),
     "__main__": rule("cli"),

@@ -1,33 +1,45 @@
-"""Every recipe in recipes/ runs end to end: two steps of everything, on tiny models, found without being named here."""
+"""Every recipe in recipes/ runs end to end: two steps of everything, on tiny models of its own architectures and on the
+fixtures of its own data sets, found without being named here. And each dry run says what its recipe says of itself."""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
+from distillknob.architectures import SHAPES
+from distillknob.cli import EXPERIMENTS, STAGES, main
 from distillknob.config import read_recipe
 from distillknob.demo import DemoConfig, demo
 from distillknob.errors import BadInputError
+from distillknob.experiment import Cell, planned_stages, run_cell, stage_config
 from distillknob.runs import load_run, verify_manifest
+from distillknob.traps import DiagnoseConfig, diagnose
 
-RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
+ROOT = Path(__file__).parent.parent
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+DATA = Path(__file__).parent / "fixtures" / "data"
 CUT = {
-    "diagnose": {"problems": 4, "samples": 1, "candidates": 2},
+    "diagnose": {"problems": 2, "samples": 1, "candidates": 2, "max_new_tokens": 6},
     "calibrate": {
-        "problems": 8,
+        "problems": 4,
         "max_steps": 2,
         "num_generations": 2,
         "per_device_train_batch_size": 4,
         "gradient_accumulation_steps": 1,
+        "steps_per_generation": None,
+        "max_completion_length": 6,
         "guard_problems": 3,
         "guard_samples": 2,
         "utility_tolerance": 0.9,
     },
     "distill": {
-        "problems": 8,
+        "problems": 4,
+        "max_completion_length": 6,
         "max_steps": 2,
         "per_device_train_batch_size": 4,
         "gradient_accumulation_steps": 1,
@@ -35,20 +47,82 @@ CUT = {
         "curve_steps": 2,
         "tokens_per_step": 8,
     },
-    "evaluate": {"problems": 4, "samples": 2},
+    "evaluate": {"problems": 3, "samples": 2, "max_new_tokens": 6},
 }
+SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "head_dim": 16}
+SMALL_TOWER = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 
 
-def cut(recipe: dict[str, Any], pair: Any) -> dict[str, Any]:
-    """The recipe with tiny models and sizes; everything else (methods, losses, η, tasks) stays as it is."""
-    small = dict(recipe)
-    for name, folder in (("teacher", pair.teacher), ("student", pair.student), ("target", pair.student)):
-        small[name] = folder
+class Models(NamedTuple):
+    teacher: str
+    student: str
+    target: str
+
+
+def made(name: str, folder: Path, seed: int) -> str:
+    """A checkpoint with fresh weights of the architecture that `name` has, under the embedded tokenizer."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    from distillknob.models import zoo_path
+
+    tokenizer = AutoTokenizer.from_pretrained(zoo_path("teacher"))
+    known = SHAPES[name]
+    small = {
+        **SMALL,
+        "num_key_value_heads": 1,
+        "vocab_size": 2080,
+        "max_position_embeddings": 1024,
+        "initializer_range": 0.2,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    if known["model_type"] == "gemma3":
+        tower = {**SMALL_TOWER, "image_size": 28, "patch_size": 14}
+        text = {**known["text_config"], **small, "sliding_window": 16}
+        shape = {**known, "text_config": text, "vision_config": tower, "mm_tokens_per_image": 4}
+    else:
+        shape = {**known, **small}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        AutoModelForCausalLM.from_config(AutoConfig.for_model(**shape), dtype=torch.float32).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def tiny_models(tiny_pair: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """recipe -> tiny models that stand for its own."""
+    folder, found = tmp_path_factory.mktemp("architectures"), {}
+
+    def models(recipe: Mapping[str, Any]) -> Models:
+        names = [recipe[role] for role in Models._fields]
+        if names[0].startswith("zoo:"):
+            return Models(tiny_pair.teacher, tiny_pair.student, tiny_pair.student)
+        for seed, name in enumerate(names):
+            if name not in found:
+                found[name] = made(name, folder / name.replace("/", "--"), seed)
+        return Models(*(found[name] for name in names))
+
+    return models
+
+
+def here(task: str, reward: str) -> str:
+    """A task on its fixture, graded by a tiny reward model where one grades; generated tasks as they are."""
+    name, _, query = task.partition("?")
+    local = f"{name}@{DATA / name}" if (DATA / name).exists() else name
+    return f"{local}?reward={reward}" if query else local
+
+
+def cut(recipe: dict[str, Any], models: Models, reward: str) -> dict[str, Any]:
+    """The recipe with tiny models, data and sizes; everything else (methods, losses, η, adapters) stays as it is."""
+    small: dict[str, Any] = {**recipe, **models._asdict()}
+    small["tasks"] = [here(task, reward) for task in recipe["tasks"]]
     for stage, sizes in CUT.items():
-        section = {**(recipe.get(stage) or {}), **sizes}
-        for name in ("teacher", "student", "target", "models"):
-            section.pop(name, None)
-        small[stage] = section
+        section = dict(recipe.get(stage) or {})
+        if "tasks" in section:
+            section["tasks"] = [here(task, reward) for task in section["tasks"]]
+        small[stage] = {name: value for name, value in {**section, **sizes}.items() if value is not None}
     return small
 
 
@@ -61,14 +135,19 @@ def test_there_is_a_recipe() -> None:
     assert RECIPES
 
 
+SHIPPED = [path for path in RECIPES if read_recipe(path)["teacher"].startswith("zoo:")]
+PAPER = [path for path in RECIPES if path not in SHIPPED]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_a_recipe_s_demo_runs_end_to_end(
-    path: Path, tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, tiny_models: Any, tiny_reward: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("distillknob.experiment.CURVE_PROBLEMS", 4)
-    recipe = cut(read_recipe(path), tiny_pair)
-    config = DemoConfig(**{**(recipe.get("demo") or {}), "teacher_problems": 5, "teacher_samples": 1})
+    monkeypatch.setattr("distillknob.experiment.CURVE_PROBLEMS", 2)
+    given = read_recipe(path)
+    recipe = cut(given, tiny_models(given), tiny_reward)
+    config = DemoConfig(**{**(recipe.get("demo") or {}), "teacher_problems": 4, "teacher_samples": 1})
     run = demo(config, recipe, tmp_path / "run")
     result = run.result
     assert run.complete and verify_manifest(run.path) == []
@@ -78,8 +157,8 @@ def test_a_recipe_s_demo_runs_end_to_end(
     assert {(r["teacher"], r["task"]) for r in result["teachers"]} == {
         (teacher, task) for teacher in ("original", "distillable", "undistillable") for task in tasks
     }
-    assert {(row["n_problems"], row["n_samples"]) for row in result["teachers"]} == {(5, 1)}
-    assert {(row["n_problems"], row["n_samples"]) for row in result["students"]} == {(4, 2)}
+    assert {(row["n_problems"], row["n_samples"]) for row in result["teachers"]} == {(4, 1)}
+    assert {(row["n_problems"], row["n_samples"]) for row in result["students"]} == {(3, 2)}
     for row in result["teachers"]:
         assert row["interval"][0] <= row["score"] <= row["interval"][1]
         assert (row["difference"] is None) == (row["teacher"] == "original")
@@ -105,10 +184,86 @@ def test_a_recipe_s_demo_runs_end_to_end(
         for folder in [named] if isinstance(named, str) else named.values():
             assert load_run(run.path / folder).complete
     shown = {(entry["task"], entry["prompt"]): entry for entry in result["examples"]}
-    assert len(shown) == len(tasks) * min(config.examples, 4)
+    assert len(shown) == len(tasks) * min(config.examples, 3)
     assert all(len(entry["answers"]) == 4 + 3 * len(config.methods) for entry in shown.values())
+    # What the dry run sums up is what was run.
+    for cell in config.cells():
+        assert set(planned_stages(cell, recipe)) == set(load_run(run.path / cell.teacher).result["runs"])
     # A second demo shows what is there.
     assert json.dumps(demo(config, recipe, tmp_path / "run", resume=True).result) == json.dumps(result)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
+def test_a_recipe_of_the_paper_s_runs_stage_by_stage(
+    path: Path, tiny_models: Any, tiny_reward: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lens, and one cell whole: the calibrated teacher, a student by each of its methods, all evaluated."""
+    monkeypatch.setattr("distillknob.experiment.CURVE_PROBLEMS", 1)
+    given = read_recipe(path)
+    recipe = cut(given, tiny_models(given), tiny_reward)
+    lens = stage_config(DiagnoseConfig, "diagnose", recipe, problems=1, candidates=1, tasks=recipe["tasks"][:1])
+    assert diagnose(lens, tmp_path / "lens").result["findings"]
+    experiment = given.get("demo") or given["sweep"]
+    eta = experiment.get("eta_undistillable") or max(experiment["etas"])
+    cell = Cell(eta, 0, tuple(experiment["methods"]), {"problems": 2, "samples": 1})
+    run = run_cell(cell, recipe, tmp_path / "cell")
+    runs = {name: load_run(run.path / place) for name, place in run.result["runs"].items()}
+    assert set(runs) == set(planned_stages(cell, recipe)), "the dry run sums up what is run"
+    assert runs["calibrate"].result["eta"] == eta and runs["calibrate"].result["steps"] == 2
+    evaluated = recipe["evaluate"].get("tasks", recipe["tasks"])
+    for name, done in runs.items():
+        if name.startswith("distill"):
+            assert done.result["steps"] == 2 and done.result["tokens"] > 0
+        if name.startswith("evaluate"):
+            assert [task["task"] for task in done.result["models"][0]["tasks"]] == evaluated
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_passes_a_dry_run_of_each_stage(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By name, with nothing at hand: no data, no model, no network. It fits the GPU that it names."""
+    monkeypatch.chdir(tmp_path)
+    given = read_recipe(path)
+    for stage in STAGES:
+        if stage in EXPERIMENTS and stage not in given:
+            continue
+        models = ["--models", given["teacher"], given["student"]] if stage == "evaluate" else []
+        assert main([stage, "--config", path.stem, *models, "--dry-run", "--gpu", "h100"]) == 0, stage
+        out = capsys.readouterr().out
+        assert "GPU hours" in out and ": fits" in out, stage
+        assert all(given[role] in out for role in ("teacher",)), stage
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", [path for path in RECIPES if "H100" in path.read_text()], ids=lambda path: path.stem)
+def test_a_recipe_s_hours_are_those_of_its_dry_run(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = path.read_text()
+    said = re.search(r"about (\d+) H100 hours in all, an estimate: `distillknob ([^`]+)`", text)
+    assert said is not None
+    assert main(said[2].split()) == 0
+    found = re.search(r"([\d.]+) GPU hours", capsys.readouterr().out)
+    assert found is not None and float(found[1]) == pytest.approx(float(said[1]), abs=0.6)
+
+
+@pytest.mark.parametrize("path", [path for path in RECIPES if "H100" in path.read_text()], ids=lambda path: path.stem)
+def test_a_recipe_says_where_it_comes_from(path: Path) -> None:
+    """What it stands beside, what is reconstructed, and how it runs on one device, eight, and several machines."""
+    comment = "".join(line for line in path.read_text().splitlines(keepends=True) if line.startswith("#"))
+    for wanted in ("Stands beside", "Reconstructed", "On 1 GPU", "On 8 GPUs", "On several nodes"):
+        assert wanted in comment
+    for named in re.findall(r"--config (\S+)", comment):
+        assert named.strip("`;.") == path.stem
+    for named in re.findall(r"recipes/\S+\.yaml", comment):
+        assert (ROOT / named).exists()
+
+
+def test_the_table_of_recipes_is_the_folder() -> None:
+    """docs/recipes.md has a row for each recipe and each Accelerate configuration, and for nothing else."""
+    text = (ROOT / "docs" / "recipes.md").read_text()
+    rows = set(re.findall(r"^\| `([\w-]+)` \|", text, flags=re.MULTILINE))
+    assert rows == {path.stem for path in [*RECIPES, *(ROOT / "recipes" / "accelerate").glob("*.yaml")]}
 
 
 @pytest.mark.parametrize(

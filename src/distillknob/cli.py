@@ -57,11 +57,14 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for stage, (module, config, _, what) in STAGES.items():
         sub = commands.add_parser(stage, help=what, description=what, allow_abbrev=False)
-        sub.add_argument("recipe", nargs="?", metavar="RECIPE.yaml", help="recipe; flags go before it")
-        sub.add_argument("--config", metavar="RECIPE.yaml", help="the same")
+        sub.add_argument("recipe", nargs="?", metavar="RECIPE", help="recipe: a YAML file or a shipped one's name")
+        sub.add_argument("--config", metavar="RECIPE", help="the same")
         sub.add_argument("--output", metavar="DIR", help=f"run directory (default: runs/{stage})")
         sub.add_argument("--resume", action="store_true", help="go on with the unfinished run in --output")
         sub.add_argument("--dry-run", action="store_true", help="check everything, print the plan, start nothing")
+        sub.add_argument("--gpu", metavar="NAME", help="dry run: estimate for this GPU, e.g. h100, not this machine")
+        told = "dry run: estimate for the processes and sharding of this configuration of accelerate launch"
+        sub.add_argument("--accelerate", metavar="CONFIG.yaml", help=told)
         sub.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
         if stage == "diagnose":
             told = "set finished diagnoses of one student beside each other, the first being the one before"
@@ -75,6 +78,10 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="run directories to one HTML page", allow_abbrev=False)
     report.add_argument("run", help="run directory")
     report.add_argument("--output", metavar="FILE", help="page to write (default: report.html in the run directory)")
+    recipe = commands.add_parser("recipe", help="the recipes that come with distillknob", allow_abbrev=False)
+    recipe.add_argument("action", choices=("list", "show", "copy"))
+    recipe.add_argument("name", nargs="?", help="show, copy: the recipe, e.g. qwen3-math")
+    recipe.add_argument("destination", nargs="?", help="copy: file or folder (default: here, under its own name)")
     zoo = commands.add_parser("zoo", help="the embedded checkpoints", allow_abbrev=False)
     zoo.add_argument("action", choices=("list", "build", "verify"))
     zoo.add_argument("--output", metavar="DIR", help="build: where to put the checkpoints (default: runs/zoo)")
@@ -95,6 +102,7 @@ def _run_stage(arguments: argparse.Namespace) -> int:
     from distillknob.config import build, read_recipe, resolved, stage_values
     from distillknob.environment import keep_freed_memory
     from distillknob.flags import given_flags
+    from distillknob.shipped import find_accelerate, find_recipe
     from distillknob.table import result_text
     from distillknob.training import quiet_libraries
 
@@ -106,16 +114,20 @@ def _run_stage(arguments: argparse.Namespace) -> int:
     if arguments.recipe and arguments.config:
         raise BadInputError(f"two recipes, {arguments.recipe} and --config {arguments.config}: give one of them")
     chosen = arguments.recipe or arguments.config
-    recipe: Mapping[str, Any] = read_recipe(chosen) if chosen else {}
+    recipe: Mapping[str, Any] = read_recipe(find_recipe(chosen)) if chosen else {}
     known = _known_fields() if recipe else None
     values = stage_values(cls, stage, recipe, given_flags(arguments, cls), known)
     config = build(cls, values)
     output = Path(arguments.output or f"runs/{stage}")
     if arguments.dry_run:
         from distillknob.estimate import plan_text
+        from distillknob.hardware import engine
 
-        print(plan_text(stage, resolved(cls, values), config, recipe, output, resume=arguments.resume))
+        where = engine(arguments.gpu, find_accelerate(arguments.accelerate) if arguments.accelerate else None)
+        print(plan_text(stage, resolved(cls, values), config, recipe, output, resume=arguments.resume, engine=where))
         return 0
+    if arguments.gpu or arguments.accelerate:
+        raise BadInputError("--gpu and --accelerate say what a dry run estimates for: add --dry-run, or leave them out")
     call = getattr(import_module(module), function)
     extra = {"only": arguments.cell} if stage == "sweep" else {}
     if stage in EXPERIMENTS:
@@ -148,6 +160,21 @@ def _report(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _recipe(arguments: argparse.Namespace) -> int:
+    from distillknob.shipped import copy_recipe, recipe_path, recipe_table
+
+    if arguments.action == "list":
+        print(recipe_table())
+        return 0
+    if arguments.name is None:
+        raise BadInputError(f"recipe {arguments.action} needs a name: see distillknob recipe list")
+    if arguments.action == "show":
+        print(recipe_path(arguments.name).read_text(encoding="utf-8"), end="")
+    else:
+        print(copy_recipe(arguments.name, Path(arguments.destination or ".")))
+    return 0
+
+
 def _zoo(arguments: argparse.Namespace) -> int:
     from distillknob.environment import keep_freed_memory
     from distillknob.table import zoo_text
@@ -169,7 +196,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _quiet_environment()
     words = list(sys.argv[1:] if argv is None else argv)
     command = next((word for word in words if not word.startswith("-")), None)
-    commands = [*STAGES, "report", "zoo"]
+    commands = [*STAGES, "report", "recipe", "zoo"]
     if command is not None and command not in commands:
         print(
             f"error: no command {command!r}{nearest(command, commands)} Known: {', '.join(commands)}", file=sys.stderr
@@ -187,6 +214,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 2
         if command == "report":
             return _report(arguments)
+        if command == "recipe":
+            return _recipe(arguments)
         if command == "diagnose" and arguments.compare:
             return _compare(arguments)
         return _zoo(arguments) if command == "zoo" else _run_stage(arguments)

@@ -1,79 +1,132 @@
-"""What a run would need, before it starts: parameters, memory, and time at the speed that this machine shows.
+"""What a run would need, before it starts: memory on each device and time, told as an estimate with its assumptions.
 
-An estimate, told as one: memory counts weights, gradients, Adam's two moments and frozen copies, not activations; time
-counts matrix products (6 FLOPs a parameter and trained token, 2 a generated or scored one).
+Nothing is loaded: models are counted from their configs (`architectures`), work from the stage's config (`workload`),
+memory by what the libraries keep (`footprint`), time by what a device does a second (`hardware`). An experiment is the
+sum of its cells' stages.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
-from distillknob.models import resolve
+from distillknob.footprint import MARGIN, Footprint, footprint
+from distillknob.generation import rows_at_once
+from distillknob.hardware import DECODING, GIB, LAYER_SECONDS, SCORING, TRAINING, Engine
 from distillknob.runs import Run, runs_behind
-from distillknob.tasks import get_task
 from distillknob.training import plain_config
+from distillknob.workload import PROMPT_TOKENS, Phase, Workload, workload
+
+EXPERIMENTS = ("demo", "sweep")
 
 
-def parameters(name: str) -> int:
-    """Number of parameters of a checkpoint, from its config alone (nothing is loaded)."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+@dataclass(frozen=True)
+class Estimate:
+    """One stage on one engine: `seconds` of the whole stage by phase, `footprint` of each of the `devices` it uses."""
 
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(resolve(name)))
-    return int(model.num_parameters())
+    work: Workload
+    engine: Engine
+    footprint: Footprint
+    seconds: dict[str, float]
 
+    @property
+    def devices(self) -> int:
+        return 1 if self.work.single else self.engine.devices
 
-def measured_flops(seconds: float = 0.2) -> float:
-    """FLOP/s of float32 matrix products on this machine's default device."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    a = torch.randn(512, 512, device=device)
-    started, products = time.perf_counter(), 0
-    while time.perf_counter() - started < seconds:
-        a @ a
-        products += 1
-    return products * 2 * 512**3 / (time.perf_counter() - started)
+    @property
+    def time(self) -> float:
+        return sum(self.seconds.values())
 
-
-def _tokens(config: Any, tasks: list[str]) -> int:
-    longest = max(get_task(name).max_new_tokens for name in tasks)
-    return int(getattr(config, "max_completion_length", None) or getattr(config, "max_new_tokens", None) or longest)
+    @property
+    def fits(self) -> bool:
+        return self.footprint.total <= (1 - MARGIN) * self.engine.device.memory
 
 
-def estimate(stage: str, config: Any) -> dict[str, float] | None:
-    """Parameters, bytes and FLOPs that one stage expects to need; None for a chain of stages."""
-    if stage in ("demo", "sweep"):
-        return None
-    length = _tokens(config, config.tasks)
-    if stage in ("calibrate", "distill"):
-        batch = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
-        problems = config.problems * len(config.tasks)
-        per_epoch = problems * (config.num_generations if stage == "calibrate" else 1) / batch
-        steps = config.max_steps if config.max_steps > 0 else per_epoch * config.num_train_epochs
-        trained = parameters(config.teacher if stage == "calibrate" else config.student)
-        frozen = parameters(config.target) + trained if stage == "calibrate" else parameters(config.teacher)
-        tokens = steps * batch * length
-        return {
-            "parameters": trained + frozen,
-            "bytes": 4 * (4 * trained + frozen),
-            "flops": tokens * ((6 + 2 + 2) * trained + 2 * frozen),
-        }
-    names = config.models_read
-    sizes = [parameters(name) for name in names]
-    samples = config.problems * len(config.tasks) * (config.samples if stage == "evaluate" else config.candidates)
-    return {"parameters": sum(sizes), "bytes": 4 * sum(sizes), "flops": samples * length * 4 * sum(sizes)}
+def estimate(stage: str, config: Any, engine: Engine, *, curve_problems: int = 0) -> Estimate:
+    """What one stage would need. Raises BadInputError for a model whose config can't be had."""
+    work = workload(stage, config, engine, curve_problems=curve_problems)
+    seconds: dict[str, float] = {}
+    for phase in work.phases:
+        seconds[phase.what] = seconds.get(phase.what, 0.0) + _seconds(phase, work, engine)
+    return Estimate(work, engine, footprint(work, engine), seconds)
+
+
+def _seconds(phase: Phase, work: Workload, engine: Engine) -> float:
+    """Seconds of a phase on the devices that share it."""
+    device, model = engine.device, phase.model
+    shared = engine.devices if phase.spread and not work.single else 1
+    rows = phase.rows / shared
+    if phase.kind == "decode":
+        return _decoding(phase, rows, work, engine)
+    passes = 2.0
+    if phase.kind == "train":
+        assert work.trained is not None
+        passes = 4.0 if work.trained.adapter else 6.0  # a frozen weight has no gradient of its own
+        passes += 2.0 if work.trained.checkpointing else 0.0
+    # A pass multiplies each weight twice, and each position with half of the row in every layer's attention.
+    products = passes * (model.read + model.layers * phase.tokens * model.heads * model.head_dim)
+    reached = (TRAINING if phase.kind == "train" else SCORING) if device.utilised else 1.0
+    return rows * phase.tokens * products / (device.flops * reached)
+
+
+def _decoding(phase: Phase, rows: float, work: Workload, engine: Engine) -> float:
+    """A step writes one token of each row that is held: it reads all weights and the caches, multiplies with the
+    weights, and in transformers starts its kernels one by one."""
+    device, model = engine.device, phase.model
+    width = device.itemsize
+    if phase.own:
+        held = rows_at_once(phase.at_once, model.config, phase.tokens, width, on_cpu=width == 4)
+    else:
+        held = phase.at_once
+    held = max(1, min(held, round(rows) or 1))
+    read = width * (model.read + held * model.cached(phase.prompt + phase.answer // 2))
+    step = max(
+        read / (device.bandwidth * (DECODING if device.utilised else 1.0)),
+        2.0 * held * model.read / (device.flops * (SCORING if device.utilised else 1.0)),
+    )
+    if device.utilised and not (work.vllm and not phase.own):
+        step = max(step, LAYER_SECONDS * model.layers)
+        if engine.sharding == "fsdp2" and not phase.own:
+            step = max(step, width * model.parameters / device.link)  # gathered anew for every token
+    reading = 2.0 * rows * phase.prompt * model.read / (device.flops * (SCORING if device.utilised else 1.0))
+    return reading + rows / held * phase.answer * step
+
+
+def estimates(stage: str, config: Any, recipe: Mapping[str, Any], engine: Engine) -> list[tuple[str, Estimate]]:
+    """Every stage that a command would run, named: one for a stage, those of all cells for an experiment."""
+    if stage not in EXPERIMENTS:
+        return [(stage, estimate(stage, config, engine))]
+    from distillknob.experiment import CURVE_PROBLEMS, planned_stages, stage_config
+
+    planned: dict[str, Any] = {}
+    if stage == "demo":
+        from distillknob.traps import DiagnoseConfig
+
+        planned["diagnose"] = stage_config(DiagnoseConfig, "diagnose", recipe, seed=config.seed)
+    for cell in config.cells():
+        planned |= {f"{cell.name} {name}": held for name, held in planned_stages(cell, recipe).items()}
+    return [
+        (name, estimate(name.split()[-1].split("/")[0], held, engine, curve_problems=CURVE_PROBLEMS))
+        for name, held in planned.items()
+    ]
 
 
 def plan_text(
-    stage: str, values: Mapping[str, Any], config: Any, recipe: Mapping[str, Any], output: Path, *, resume: bool
+    stage: str,
+    values: Mapping[str, Any],
+    config: Any,
+    recipe: Mapping[str, Any],
+    output: Path,
+    *,
+    resume: bool,
+    engine: Engine,
 ) -> str:
     """The resolved config and the estimate, as `--dry-run` prints them. Raises BadInputError where the run would."""
-    chain = stage in ("demo", "sweep")
+    chain = stage in EXPERIMENTS
     held = {**vars(config), "recipe": dict(recipe)} if chain else plain_config(config)
     Run.check(output, stage, held, inputs=[] if chain else runs_behind(config.models_read), resume=resume)
     lines = [yaml.safe_dump({stage: dict(values)}, sort_keys=False, allow_unicode=True).rstrip()]
@@ -83,13 +136,74 @@ def plan_text(
         cells = config.cells()
         check_recipe(recipe, cells)
         lines.append(f"# {len(cells)} cells: {', '.join(cell.name for cell in cells)}")
-    needed = estimate(stage, config)
-    if needed is not None:
-        seconds = needed["flops"] / measured_flops()
-        lines.append(
-            f"# estimate: {needed['parameters'] / 1e6:.2f} M parameters, {needed['bytes'] / 2**20:.0f} MiB of weights "
-            f"and optimizer state in float32, {needed['flops'] / 1e12:.3g} TFLOP: about {seconds:.0f} s at this "
-            "machine's speed"
-        )
+    found = estimates(stage, config, recipe, engine)
+    lines += [f"# {line}" for line in estimate_lines(found, engine)]
     lines.append(f"# nothing was started; the run would go to {output}")
     return "\n".join(lines)
+
+
+def estimate_lines(found: Sequence[tuple[str, Estimate]], engine: Engine) -> list[str]:
+    """The estimate in words: models, memory of the stage that needs most, time, and what was assumed."""
+    models = {model.name: model for _, one in found for model in one.work.models}
+    lines = [f"estimate for {engine}"]
+    lines += [
+        f"  {model.name}: {_count(model.parameters)} parameters, counted from {model.source}"
+        for model in models.values()
+    ]
+    if len(found) > 1:
+        for name, one in found:
+            lines.append(f"  {name}: {_gib(one.footprint.total)}, {_duration(one.time)} on {one.devices}")
+    name, worst = max(found, key=lambda pair: pair[1].footprint.total)
+    parts = " + ".join(f"{what} {_gib(size)}" for what, size in worst.footprint.held.items())
+    phase = " + ".join(f"{what} {_gib(size)}" for what, size in worst.footprint.phase.items()) or "nothing more"
+    verdict = "fits" if worst.fits else "DOES NOT FIT"
+    most = f" ({name} needs most)" if len(found) > 1 else ""
+    lines += [
+        f"  memory on each device{most}: {_gib(worst.footprint.total)} of {_gib(engine.device.memory)}: {verdict} "
+        f"({MARGIN:.0%} kept free)",
+        f"    held: {parts}",
+        f"    at most ({worst.footprint.largest}): {phase}",
+    ]
+    if len(found) == 1:
+        shares = ", ".join(f"{what} {_duration(seconds)}" for what, seconds in found[0][1].seconds.items())
+        lines.append(f"  time: {shares}")
+    seconds = sum(one.time for _, one in found)
+    hours = sum(one.time * one.devices for _, one in found) / 3600
+    speed = "" if engine.device.utilised else " s at this machine's measured speed"
+    total = f"about {seconds:.0f}{speed}" if speed else f"about {_duration(seconds)}"
+    lines.append(f"  in all: {total}" + (f", {hours:.3g} GPU hours" if engine.device.utilised else ""))
+    lines.append(f"  assumed: {_assumed(engine)}")
+    return lines
+
+
+def _assumed(engine: Engine) -> str:
+    told = (
+        f"every answer as long as it may be; prompts of {PROMPT_TOKENS} tokens where a task's data or tokenizer isn't "
+        "here; no loading, saving or grading"
+    )
+    if not engine.device.utilised:
+        told += "; the speed of large matrix products, which a small model doesn't reach"
+    if engine.device.utilised:
+        told += (
+            f"; {TRAINING:.0%} of the peak in training, {SCORING:.0%} in scoring, {DECODING:.0%} of the memory's "
+            f"bandwidth in decoding, and with transformers at least {1000 * LAYER_SECONDS:g} ms a layer and token"
+        )
+    return told
+
+
+def _count(parameters: int) -> str:
+    return f"{parameters / 1e9:.2f} B" if parameters >= 1e9 else f"{parameters / 1e6:.2f} M"
+
+
+def _gib(size: float) -> str:
+    return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / 2**20:.0f} MiB"
+
+
+def _duration(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )

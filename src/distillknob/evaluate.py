@@ -222,7 +222,14 @@ def tables(results: dict[str, dict[str, TaskResult]]) -> dict[str, Any]:
     }
 
 
-def mean_scores(language_model: LanguageModel, tasks: Sequence[Task], *, problems: int, seed: int) -> dict[str, float]:
+def mean_scores(
+    language_model: LanguageModel,
+    tasks: Sequence[Task],
+    *,
+    problems: int,
+    seed: int,
+    max_new_tokens: int | None = None,
+) -> dict[str, float]:
     """Mean score by task from one sample a problem of the train split: a point of a learning curve."""
     return {
         task.name: evaluate_task(
@@ -231,6 +238,7 @@ def mean_scores(language_model: LanguageModel, tasks: Sequence[Task], *, problem
             split="train",
             problems=problems,
             samples=1,
+            max_new_tokens=max_new_tokens,
             seed=seed + 1,
             modes=False,
             description="curve",

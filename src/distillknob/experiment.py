@@ -179,8 +179,10 @@ def run_cell(cell: Cell, recipe: Mapping[str, Any], folder: Path, *, resume: boo
         config = cell.distillation(recipe, method, teacher)
         tasks = [get_task(name) for name in config.tasks]
 
-        def curve(student: LanguageModel, tasks: Any = tasks) -> dict[str, float]:
-            return mean_scores(student, tasks, problems=CURVE_PROBLEMS, seed=cell.seed)
+        longest = config.max_completion_length
+
+        def curve(student: LanguageModel, tasks: Any = tasks, longest: int | None = longest) -> dict[str, float]:
+            return mean_scores(student, tasks, problems=CURVE_PROBLEMS, seed=cell.seed, max_new_tokens=longest)
 
         student = distill(config, folder / f"distill-{method}", resume=True, evaluate=curve)
         paths[f"distill/{method}"] = f"distill-{method}"
@@ -188,6 +190,34 @@ def run_cell(cell: Cell, recipe: Mapping[str, Any], folder: Path, *, resume: boo
         students[method] = {**measured.student(str(student.path / "model"), method), "training": made}
     run.finish({**result, "students": students, "runs": paths})
     return run
+
+
+def planned_stages(cell: Cell, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The configs of the stages that `run_cell` would run, under the names that its result gives their runs. A
+    calibrated teacher stands there under its original's name: it has the same shape."""
+    recipe = cell.recipe(recipe)
+    base = stage_config(DistillConfig, "distill", recipe, seed=cell.seed)
+    teacher, student = base.teacher, base.student
+    found: dict[str, Any] = {}
+    if cell.eta:
+        found["calibrate"] = stage_config(
+            CalibrationConfig, "calibrate", recipe, eta=cell.eta, seed=cell.seed, teacher=teacher
+        )
+    if cell.lens:
+        found["diagnose"] = stage_config(DiagnoseConfig, "diagnose", recipe, teacher=teacher)
+
+    def evaluated(model: str, **given: Any) -> Any:
+        return stage_config(EvaluateConfig, "evaluate", recipe, models=[model], **given)
+
+    found["evaluate/teacher"] = evaluated(teacher, **cell.sizes.get("teacher", {}))
+    for method in (*(["none"] if cell.eta == 0 else []), *cell.methods):
+        if method != "none":
+            found[f"distill/{method}"] = cell.distillation(recipe, method)
+        sizes = cell.sizes.get("student", {})
+        found[f"evaluate/student-{method}"] = evaluated(student, **sizes)
+        if "samples" in sizes:
+            found[f"evaluate/student-{method}-at-k"] = evaluated(student)
+    return found
 
 
 @dataclass(frozen=True)

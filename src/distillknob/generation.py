@@ -22,6 +22,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from distillknob.architectures import cache_numbers
 from distillknob.errors import BadInputError
 from distillknob.journal import Journal
 from distillknob.models import LanguageModel, eos_ids, prompt_ids
@@ -29,10 +30,14 @@ from distillknob.processes import merged, my_share, seed_of_process
 from distillknob.progress import progress
 from distillknob.served import ServedModel
 
+# What the key–value caches of the rows that are sampled at once may take: fewer rows are, where a model has large ones.
+_CPU_BYTES, _DEVICE_BYTES = 1 << 32, 1 << 34
+
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to sample. `top_k=0` and `top_p=1.0` are off; `temperature` 1 is the model's own distribution."""
+    """How to sample. `top_k=0` and `top_p=1.0` are off; `temperature` 1 is the model's own distribution. At most
+    `batch_size` rows are sampled at once, fewer of a model whose caches would not fit (`rows_at_once`)."""
 
     max_new_tokens: int = 512
     temperature: float = 1.0
@@ -110,6 +115,13 @@ def _processors(sampling: Sampling, sampler: SeededSampler) -> LogitsProcessorLi
         processors.append(TopPLogitsWarper(sampling.top_p))
     processors.append(sampler)
     return processors
+
+
+def rows_at_once(batch_size: int, config: Any, tokens: int, itemsize: int, *, on_cpu: bool) -> int:
+    """How many rows of up to `tokens` tokens to sample at once: `batch_size`, or as many as have caches that fit. It
+    follows from the model and the lengths, not from what is free, so that the same call draws the same samples."""
+    budget = _CPU_BYTES if on_cpu else _DEVICE_BYTES
+    return max(1, min(batch_size, budget // max(1, itemsize * cache_numbers(config, tokens))))
 
 
 @contextmanager
@@ -230,10 +242,17 @@ def _sampled(language_model: LanguageModel, asked: _Request) -> dict[tuple[int, 
     rows = sorted(((i, j) for i in range(len(ids)) for j in range(n)), key=lambda row: len(ids[row[0]]))
     if asked.shared:
         rows, journal = my_share(rows), journal.of_process()
+    size = rows_at_once(
+        sampling.batch_size,
+        model.config,
+        longest + sampling.max_new_tokens,
+        model.dtype.itemsize,
+        on_cpu=model.device.type == "cpu",
+    )
     found: dict[tuple[int, int], Sample] = {}
     with progress(asked.description, len(rows), unit="sample") as bar:
-        for start in range(0, len(rows), sampling.batch_size):
-            batch = rows[start : start + sampling.batch_size]
+        for start in range(0, len(rows), size):
+            batch = rows[start : start + size]
             named = [list(row) for row in batch]
             kept = journal.take(named)
             if kept is not None:

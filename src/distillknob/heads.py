@@ -36,13 +36,17 @@ class Head:
 
     def blocks(self, rows: int) -> Iterator[slice]:
         """Slices of the rows whose logits are small enough to hold."""
-        budget = _CPU_BYTES if self.weight_VH.device.type == "cpu" else _DEVICE_BYTES
-        step = max(1, budget // (4 * len(self.weight_VH)))
+        step = block_rows(len(self.weight_VH), on_cpu=self.weight_VH.device.type == "cpu")
         return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
     def cross_entropy(self, hidden_NH: torch.Tensor, labels_N: torch.Tensor) -> torch.Tensor:
         """−log p(label) in nats, summed over the N positions (a scalar), in float32 at least."""
         return torch.nn.functional.cross_entropy(self.logits(hidden_NH), labels_N, reduction="sum")
+
+
+def block_rows(vocabulary: int, *, on_cpu: bool) -> int:
+    """How many rows of float32 logits over that many tokens are held at a time."""
+    return max(1, (_CPU_BYTES if on_cpu else _DEVICE_BYTES) // (4 * vocabulary))
 
 
 def head_of(model: Any) -> Head:

@@ -93,7 +93,9 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(where, padding_side="left")
     except (OSError, ValueError) as error:
-        raise BadInputError(f"can't load a tokenizer from {name!r}: {first_line(error)}") from error
+        raise BadInputError(
+            f"can't load a tokenizer from {name!r}: {first_line(error).rstrip('.')}{_remedy(where)}"
+        ) from error
     return tokenizer
 
 
@@ -144,6 +146,13 @@ def check_finite(model: PreTrainedModel, name: str) -> None:
                 f"{name!r} is a broken checkpoint: {broken} of the {weight.numel()} numbers in {parameter} are NaN or "
                 "infinite, as a training that diverged or an overflow in float16 leaves it: take an earlier one"
             )
+
+
+def _remedy(where: str) -> str:
+    """What to do about a name on the hub that didn't load; nothing for a folder, whose files are to blame."""
+    if Path(where).is_dir():
+        return ""
+    return ". Give a folder, fetch it first (`hf download`), or log in if it is gated (`hf auth login`)"
 
 
 def first_line(error: Exception) -> str:

@@ -23,7 +23,7 @@ from distillknob.tasks.jsonl import JsonlTask
 from distillknob.tasks.math import Math
 from distillknob.tasks.math500 import Math500
 from distillknob.tasks.mmlu_pro import MMLUPro
-from distillknob.tasks.own import from_hub, from_parquet
+from distillknob.tasks.own import OwnTask, from_hub, from_parquet
 from distillknob.tasks.qa import QA
 from distillknob.tasks.rows import RowsTask
 from distillknob.tasks.sources import fingerprint
@@ -41,6 +41,7 @@ __all__ = [
     "register_task",
     "split_of",
     "task_names",
+    "task_on_the_hub",
 ]
 
 ON_DATA_SETS: tuple[type[RowsTask], ...] = (
@@ -111,6 +112,15 @@ def get_task(name: str) -> Task:
         return make()
     options = dict(part.partition("=")[::2] for part in (query or "").split("&") if part)
     return _kept(name, path, partial(make, path, **options))
+
+
+def task_on_the_hub(name: str) -> type[RowsTask] | None:
+    """The class of a task whose data `get_task(name)` would ask the hub for; None for every other name."""
+    if name.startswith("hub:"):
+        return OwnTask
+    parts = _NAME.fullmatch(name)
+    make = _REGISTRY.get(parts["base"]) if parts and parts["path"] is None else None
+    return make if isinstance(make, type) and issubclass(make, RowsTask) else None
 
 
 def _kept(name: str, path: str | None, read: partial[Any]) -> Task:

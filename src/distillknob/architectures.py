@@ -1,0 +1,205 @@
+"""What a model is made of, from its config alone: parameters, widths, the key–value cache. No weight is read.
+
+A folder's or the local cache's config always wins. For the models that the recipes name there is a table of shapes, so
+that a dry run of theirs needs neither network nor licence; any other name is looked up on the hub.
+
+Left out on purpose: counting by formula. The model is built on the meta device, where it takes no memory, and counted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distillknob.errors import BadInputError, nearest
+from distillknob.models import first_line, resolve
+
+
+def _qwen3(hidden: int, intermediate: int, layers: int, heads: int, tied: bool) -> dict[str, Any]:
+    return {
+        "model_type": "qwen3",
+        "vocab_size": 151_936,
+        "hidden_size": hidden,
+        "intermediate_size": intermediate,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "tie_word_embeddings": tied,
+    }
+
+
+def _gemma3(vocabulary: int, hidden: int, intermediate: int, layers: int, heads: int, kv_heads: int) -> dict[str, Any]:
+    window = 512 if layers == 26 else 1024
+    return {
+        "model_type": "gemma3_text",
+        "vocab_size": vocabulary,
+        "hidden_size": hidden,
+        "intermediate_size": intermediate,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "head_dim": 256,
+        "sliding_window": window,
+        "tie_word_embeddings": True,
+    }
+
+
+def _with_vision(text: dict[str, Any]) -> dict[str, Any]:
+    """Gemma 3 from 4B on also sees: its checkpoints hold the SigLIP tower, which is loaded with the rest."""
+    tower = {
+        "hidden_size": 1152,
+        "intermediate_size": 4304,
+        "num_hidden_layers": 27,
+        "num_attention_heads": 16,
+        "image_size": 896,
+        "patch_size": 14,
+    }
+    return {"model_type": "gemma3", "text_config": text, "vision_config": tower}
+
+
+# As their authors publish them (the models' own configs on the hub); tests hold the totals that follow.
+SHAPES: dict[str, dict[str, Any]] = {
+    "Qwen/Qwen3-8B": _qwen3(4096, 12_288, 36, 32, tied=False),
+    "Qwen/Qwen3-4B": _qwen3(2560, 9728, 36, 32, tied=True),
+    "Qwen/Qwen3-1.7B": _qwen3(2048, 6144, 28, 16, tied=True),
+    "Qwen/Qwen3-0.6B": _qwen3(1024, 3072, 28, 16, tied=True),
+    "google/gemma-3-12b-it": _with_vision(_gemma3(262_208, 3840, 15_360, 48, 16, 8)),
+    "google/gemma-3-4b-it": _with_vision(_gemma3(262_208, 2560, 10_240, 34, 8, 4)),
+    "google/gemma-3-1b-it": _gemma3(262_144, 1152, 6912, 26, 4, 1),
+    # A reward model; its head of one number is counted as tied, so as nothing.
+    "Skywork/Skywork-Reward-V2-Qwen3-1.7B": _qwen3(2048, 6144, 28, 16, tied=True),
+}
+PUBLISHED_BYTES = 2  # bfloat16, which all of them are published in
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One model. `parameters` counts a tied head once; `head` is vocabulary × hidden; `read` are the parameters that
+    one token's forward pass multiplies with: all but the embeddings that are only looked up and a vision tower that
+    text never enters; `bytes_each` is the checkpoint's own width; `source` says where its shape was read."""
+
+    name: str
+    source: str
+    parameters: int
+    read: int
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    bytes_each: int
+    config: Any = field(repr=False, compare=False)
+
+    @property
+    def head(self) -> int:
+        return self.vocabulary * self.hidden
+
+    def cached(self, tokens: int) -> int:
+        return cache_numbers(self.config, tokens)
+
+
+def cache_numbers(config: Any, tokens: int) -> int:
+    """Numbers that the key–value cache of one row of `tokens` tokens holds; a sliding layer keeps its window."""
+    text = config.get_text_config()
+    kinds = getattr(text, "layer_types", None) or ["full_attention"] * text.num_hidden_layers
+    window = getattr(text, "sliding_window", None) or tokens
+    positions = sum(min(tokens, window) if kind == "sliding_attention" else tokens for kind in kinds)
+    return 2 * _kv_heads(text) * _head_dim(text) * positions
+
+
+def _kv_heads(text: Any) -> int:
+    return int(getattr(text, "num_key_value_heads", None) or text.num_attention_heads)
+
+
+def _head_dim(text: Any) -> int:
+    return int(getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
+
+
+def _cached_config(name: str) -> str | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, "config.json")
+    return str(found) if isinstance(found, str) else None
+
+
+def _config(name: str) -> tuple[Any, str]:
+    """The transformers config of a model, and where it was read. Raises BadInputError where there is none."""
+    from transformers import AutoConfig
+
+    where = resolve(name)
+    if Path(where).is_dir():
+        adapter = Path(where) / "adapter_config.json"
+        if adapter.exists():
+            return _config(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"])
+        return AutoConfig.from_pretrained(where), "its folder"
+    cached = _cached_config(where)
+    if cached is not None:
+        return AutoConfig.from_pretrained(Path(cached).parent), "the local cache"
+    if where in SHAPES:
+        return AutoConfig.for_model(**SHAPES[where]), "distillknob's table of shapes"
+    try:
+        return AutoConfig.from_pretrained(where), "the hub"
+    except (OSError, ValueError) as error:
+        raise BadInputError(
+            f"the model {name!r} can't be reached: it is no folder, it isn't in the local cache, and the hub didn't "
+            f"answer ({first_line(error)}){nearest(where, SHAPES)} Give a folder, log in if it is gated "
+            "(`hf auth login`), or fetch it first (`hf download`)"
+        ) from error
+
+
+@cache
+def _built(name: str) -> tuple[Any, Any, str]:
+    """A model on the meta device, its config and where that was read."""
+    from transformers import AutoModelForCausalLM
+
+    config, source = _config(name)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    return model, config, source
+
+
+def architecture(name: str) -> Architecture:
+    """What the model of that name is made of. Raises BadInputError for a name that leads to no config."""
+    model, config, source = _built(name)
+    text = config.get_text_config()
+    embeddings = model.get_input_embeddings().weight.numel()
+    head = model.get_output_embeddings()
+    tied = head is not None and bool(getattr(config, "tie_word_embeddings", text.tie_word_embeddings))
+    vision = sum(p.numel() for n, p in model.named_parameters() if "vision_tower" in n or "multi_modal" in n)
+    dtype = getattr(config, "dtype", None) or getattr(text, "dtype", None)
+    parameters = int(model.num_parameters())
+    return Architecture(
+        name=name,
+        source=source,
+        parameters=parameters,
+        read=parameters - vision - (0 if tied else embeddings),
+        layers=text.num_hidden_layers,
+        hidden=text.hidden_size,
+        intermediate=int(getattr(text, "intermediate_size", None) or 4 * text.hidden_size),
+        heads=text.num_attention_heads,
+        kv_heads=_kv_heads(text),
+        head_dim=_head_dim(text),
+        vocabulary=text.vocab_size,
+        bytes_each=dtype.itemsize if isinstance(dtype, torch.dtype) else PUBLISHED_BYTES,
+        config=config,
+    )
+
+
+def adapter_parameters(name: str, rank: int, modules: Sequence[str]) -> int:
+    """Parameters of a LoRA adapter of `rank` on the linear layers whose names end in one of `modules`, or with
+    `["all-linear"]` on all but the head: rank × (inputs + outputs) for each."""
+    model, _, _ = _built(name)
+    head = model.get_output_embeddings()
+    linears = {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head}
+    if list(modules) != ["all-linear"]:
+        linears = {n: m for n, m in linears.items() if any(n == part or n.endswith(f".{part}") for part in modules)}
+    return sum(rank * (layer.in_features + layer.out_features) for layer in linears.values())

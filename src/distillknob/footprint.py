@@ -1,0 +1,169 @@
+"""Memory that a stage would take on each device: what it holds all along, and what its largest phase adds.
+
+Widths are those that the libraries really use. A model is loaded in its checkpoint's own type (bfloat16) on a GPU and
+in float32 on a CPU. Without sharding, and under DDP, full fine-tuning keeps weights, gradients and Adam's moments in
+that type: there is no float32 copy. FSDP2, as Accelerate prepares it, makes the trained weights float32 and gathers
+them in bfloat16; ZeRO-3 keeps bfloat16 weights beside a float32 copy. A LoRA adapter is float32, and its anchor is the
+model with the adapter off. What isn't trained stays whole on each device, but for what ZeRO-3 takes over.
+
+Left out on purpose: an allocator's fragments and CUDA's own context, for which MARGIN is kept free, and quantisation.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from distillknob.architectures import Architecture
+from distillknob.fused import chunk_rows
+from distillknob.generation import rows_at_once
+from distillknob.hardware import Engine
+from distillknob.heads import block_rows
+from distillknob.workload import Phase, Trained, Workload
+
+MARGIN = 0.08
+ADAM = 2  # moments of each trained parameter
+TRL_CHUNK = (4096, 8192)  # tokens × vocabulary of a tile of TRL's chunked log-probabilities
+
+
+class Footprint(NamedTuple):
+    """Bytes on each device by what takes them: `held` all along, `phase` what the largest phase adds while it lasts."""
+
+    held: dict[str, float]
+    phase: dict[str, float]
+    largest: str
+
+    @property
+    def total(self) -> float:
+        return sum(self.held.values()) + sum(self.phase.values())
+
+
+def footprint(work: Workload, engine: Engine) -> Footprint:
+    """What the stage takes on each device of `engine`."""
+    width = _width(engine)
+    zero3 = engine.sharding == "zero3" and not work.single
+    parts = 1 if work.single else engine.parts
+    held: dict[str, float] = {}
+    for what, model in work.held:
+        shared = parts if zero3 and what == "teacher" else 1
+        held[what] = held.get(what, 0.0) + model.parameters * _loaded(model, engine) / shared
+    if work.trained is not None:
+        held |= _trained(work.trained, engine, parts)
+    if work.vllm_share:
+        held["vLLM"] = work.vllm_share * engine.device.memory
+    phases = {phase.what: _phase(phase, work, engine, parts, width) for phase in work.phases}
+    if work.gradients_of is not None:
+        phases["gradients"] |= {"four gradients": 4.0 * width * work.gradients_of.parameters}
+    largest = max(phases, key=lambda name: sum(phases[name].values()))
+    return Footprint(held, phases[largest], largest)
+
+
+def _width(engine: Engine) -> int:
+    """Bytes of an activation: bfloat16 under autocast on a GPU, float32 on a CPU."""
+    return engine.device.itemsize
+
+
+def _loaded(model: Architecture, engine: Engine) -> int:
+    """Bytes of a weight as `load_model` loads it."""
+    return 4 if engine.device.itemsize == 4 else model.bytes_each
+
+
+def _trained(trained: Trained, engine: Engine, parts: int) -> dict[str, float]:
+    """Weights, gradients and optimizer state, and the anchor's copy."""
+    model, loaded = trained.model, _loaded(trained.model, engine)
+    n = trained.adapter or model.parameters
+    if trained.adapter:
+        found = {
+            "weights": model.parameters * loaded / parts,
+            "adapter": 4.0 * n / parts,
+            "gradients": 4.0 * n / parts,
+            "optimizer": 4.0 * ADAM * n / parts,
+        }
+    elif engine.sharding == "fsdp2":
+        found = {"weights": 4.0 * n / parts, "gradients": 4.0 * n / parts, "optimizer": 4.0 * ADAM * n / parts}
+    elif engine.sharding == "zero3":
+        found = {"weights": 2.0 * n / parts, "gradients": 2.0 * n / parts, "optimizer": 4.0 * (ADAM + 1) * n / parts}
+    else:
+        found = {"weights": loaded * n, "gradients": loaded * n, "optimizer": float(loaded * ADAM * n)}
+    if engine.sharding == "ddp":
+        found["DDP's buckets"] = found["gradients"]
+    if trained.reference:
+        # FSDP2 shards TRL's reference model as one group, which a forward pass gathers whole.
+        found["reference"] = model.parameters * loaded / (parts if engine.sharding == "zero3" else 1)
+    if parts > 1:
+        # Two layers at a time (the one at work and the next), and the embeddings and head for the whole pass.
+        found["gathered"] = 2.0 * (2 * _layer(model) + model.parameters - model.layers * _layer(model))
+    return found
+
+
+def _layer(model: Architecture) -> float:
+    return (model.read - model.head) / model.layers
+
+
+def _phase(phase: Phase, work: Workload, engine: Engine, parts: int, width: int) -> dict[str, float]:
+    on_cpu = engine.device.itemsize == 4
+    model = phase.model
+    if phase.kind == "decode":
+        if not phase.own and work.vllm:
+            return {}
+        rows = phase.at_once if phase.spread else min(phase.at_once, int(phase.rows) or 1)
+        if phase.own:
+            rows = rows_at_once(rows, model.config, phase.tokens, width, on_cpu=on_cpu)
+        caches = float(rows * width * model.cached(phase.tokens))
+        # `generation` draws in float64 from a float32 copy; transformers' own sampling keeps a few float32 copies.
+        drawing = float(rows * model.vocabulary * (4 + 4 + 8 + 8 if phase.own else 4 * 4))
+        found = {"key–value caches": caches, "next-token logits": drawing}
+        if parts > 1 and not phase.own and engine.sharding == "zero3":
+            found["gathered for generation"] = 2.0 * model.parameters
+        return found
+    if phase.kind == "score":
+        rows = phase.at_once if phase.spread else min(phase.at_once, int(phase.rows) or 1)
+        answers = rows * phase.answer
+        block = min(answers, block_rows(model.vocabulary, on_cpu=on_cpu))
+        return {
+            "activations": rows * phase.tokens * _passing(model, width),
+            "logits": 3.0 * 4 * block * model.vocabulary,
+        }
+    trained = work.trained
+    assert trained is not None
+    return _training(phase, trained, engine, width)
+
+
+def _passing(model: Architecture, width: int) -> float:
+    """Bytes a token while one layer is passed without keeping anything for a gradient."""
+    attention = (2 * model.heads + 2 * model.kv_heads) * model.head_dim
+    return 2.0 * 4 * model.hidden + width * (2 * model.hidden + max(attention, 3 * model.intermediate))
+
+
+def _kept(model: Architecture, width: int) -> float:
+    """Bytes a token that one layer keeps for its gradient: the float32 insides of four norms, projections and their
+    rotated copies, keys and values repeated for each head, the feed-forward's gate, its product and the residuals."""
+    queries, keys = model.heads * model.head_dim, model.kv_heads * model.head_dim
+    norms = 2 * model.hidden * (4 + 4 + width) + (queries + keys) * (4 + 4 + width)
+    attention = (queries + 2 * keys) + 2 * (queries + keys) + 3 * queries + model.hidden
+    feed_forward = 4 * model.intermediate + model.hidden
+    return norms + width * (attention + feed_forward + 2 * model.hidden)
+
+
+def _training(phase: Phase, trained: Trained, engine: Engine, width: int) -> dict[str, float]:
+    model, rows = trained.model, phase.at_once
+    tokens, answers = rows * phase.tokens, rows * phase.answer
+    kept = _kept(model, width)
+    if trained.adapter:  # what the adapters add to each projection's result
+        queries, keys = model.heads * model.head_dim, model.kv_heads * model.head_dim
+        kept += width * (queries + 2 * keys + 2 * model.hidden + 2 * model.intermediate)
+    layers = model.hidden * width * model.layers + kept if trained.checkpointing else kept * model.layers
+    found = {"activations": tokens * layers}
+    whole_head = 0.0 if trained.adapter else 4.0 * model.head  # the head's gradient is summed in float32
+    if trained.loss == "grpo":
+        tile = min(answers, TRL_CHUNK[0]) * min(model.vocabulary, TRL_CHUNK[1])
+        found["head"] = 2.0 * 4 * tile + whole_head + 2.0 * 4 * answers * model.hidden
+    elif trained.loss == "divergence":
+        device = torch.device("cpu" if engine.device.itemsize == 4 else "cuda")
+        chunk = chunk_rows(answers, model.vocabulary, device)
+        found["head"] = 2.0 * 4 * chunk * model.vocabulary + whole_head + 3.0 * 4 * answers * model.hidden
+    else:
+        # Logits, their float32 copy, the log-softmax and its gradient, over every token of the answers.
+        found["logits"] = float(answers * model.vocabulary * (width + 4 + 4 + 4)) + whole_head
+    return found

@@ -1,0 +1,147 @@
+"""Where a run would go: one or several devices, how the model is spread over them, and what each can do.
+
+Figures of named GPUs are their vendors' (dense bfloat16 products, memory, its bandwidth, the link between GPUs one
+way); this machine's are measured. What a run reaches of them is assumed, and told with every estimate.
+
+Left out on purpose: tensor and pipeline parallelism, which no recipe here uses, and clouds' prices.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from distillknob.errors import BadInputError, nearest
+
+GIB = 2**30
+
+# Shares of a device's peak that a run reaches. Training and scoring: what Hugging Face models reach on long rows;
+# decoding: of the memory's bandwidth. A decoding step of transformers starts some ten kernels a layer, whatever the
+# number of rows; vLLM replays them as one graph.
+TRAINING, SCORING, DECODING = 0.35, 0.45, 0.6
+LAYER_SECONDS = 7e-4
+
+
+@dataclass(frozen=True)
+class Device:
+    """One GPU or machine: FLOP/s of matrix products, bytes of memory and bytes/s of it, bytes/s to the next device.
+    `utilised` says whether FLOP/s is a peak (of which a run reaches the shares above) or was measured."""
+
+    name: str
+    flops: float
+    memory: float
+    bandwidth: float
+    link: float
+    utilised: bool
+    itemsize: int
+
+
+def _gpu(name: str, teraflops: float, gib: float, bandwidth: float, link: float) -> Device:
+    return Device(name, teraflops * 1e12, gib * GIB, bandwidth * 1e12, link * 1e9, utilised=True, itemsize=2)
+
+
+# Memory as the driver offers it.
+GPUS: dict[str, Device] = {
+    "h100": _gpu("H100 SXM 80 GB", 989, 79.1, 3.35, 450),
+    "h200": _gpu("H200 SXM 141 GB", 989, 139.8, 4.8, 450),
+    "a100": _gpu("A100 SXM 80 GB", 312, 79.1, 2.04, 300),
+    "l40s": _gpu("L40S 48 GB", 362, 44.4, 0.864, 32),
+}
+
+# How Accelerate's configurations name what spreads a model.
+SHARDINGS = {"NO": "none", "MULTI_CPU": "ddp", "MULTI_GPU": "ddp", "DEEPSPEED": "zero3", "FSDP": "fsdp2"}
+
+
+@dataclass(frozen=True)
+class Engine:
+    """`devices` of one kind; `sharding`: none, ddp (a whole copy on each), fsdp2 or zero3 (weights, gradients and
+    optimizer state in as many parts as there are devices)."""
+
+    device: Device
+    devices: int = 1
+    sharding: str = "none"
+
+    @property
+    def parts(self) -> int:
+        return self.devices if self.sharding in ("fsdp2", "zero3") else 1
+
+    def __str__(self) -> str:
+        how = "" if self.sharding == "none" else f", {self.sharding}"
+        return f"{self.devices} × {self.device.name}{how}"
+
+
+def engine(gpu: str | None = None, accelerate: Path | None = None) -> Engine:
+    """The engine of a dry run: `gpu` names one of GPUS (None: this machine, measured), `accelerate` is a configuration
+    file of `accelerate launch` (None: one process).
+
+    Raises BadInputError for a GPU that isn't known and a file that can't be used.
+    """
+    if gpu is not None and gpu not in GPUS:
+        raise BadInputError(f"no GPU named {gpu!r} is known{nearest(gpu, GPUS)} Known: {', '.join(GPUS)}")
+    devices, sharding = (1, "none") if accelerate is None else _spread(accelerate)
+    return Engine(this_machine() if gpu is None else GPUS[gpu], devices, sharding)
+
+
+def _spread(path: Path) -> tuple[int, str]:
+    """Number of processes and the sharding of an Accelerate configuration."""
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    try:
+        found = load_config_from_file(str(path))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise BadInputError(f"{path} is no configuration of `accelerate launch`: {error}") from error
+    kind = str(getattr(found.distributed_type, "value", found.distributed_type))
+    stage = (getattr(found, "deepspeed_config", None) or {}).get("zero_stage", 3)
+    version = (getattr(found, "fsdp_config", None) or {}).get("fsdp_version", 2)
+    if kind not in SHARDINGS or stage != 3 or int(version) != 2:
+        raise BadInputError(
+            f"{path}: distributed_type {kind} (zero_stage {stage}, fsdp_version {version}) can't be estimated: "
+            f"{', '.join(SHARDINGS)} can, DeepSpeed at stage 3 and FSDP at version 2"
+        )
+    return int(found.num_processes or 1), SHARDINGS[kind]
+
+
+def this_machine() -> Device:
+    """The default device here: its speed measured in a fraction of a second, in the type that models have on it."""
+    cuda = torch.cuda.is_available()
+    memory = torch.cuda.mem_get_info()[1] if cuda else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    name = torch.cuda.get_device_name() if cuda else "this machine's CPU"
+    bandwidth = _measured_bandwidth()
+    return Device(
+        name, measured_flops(), float(memory), bandwidth, bandwidth, utilised=False, itemsize=2 if cuda else 4
+    )
+
+
+def measured_flops(seconds: float = 0.2) -> float:
+    """FLOP/s of matrix products on the default device, in the type that models have there."""
+    device, dtype, size = _kind()
+    a = torch.randn(size, size, device=device, dtype=dtype)
+    return 2 * size**3 * _times_a_second(lambda: a @ a, seconds)
+
+
+def _measured_bandwidth(seconds: float = 0.1) -> float:
+    """Bytes/s that a copy reads on the default device."""
+    device, _, _ = _kind()
+    a = torch.ones(1 << 24, device=device)
+    b = torch.empty_like(a)
+    return a.nbytes * _times_a_second(lambda: b.copy_(a), seconds)
+
+
+def _kind() -> tuple[str, torch.dtype, int]:
+    return ("cuda", torch.bfloat16, 4096) if torch.cuda.is_available() else ("cpu", torch.float32, 512)
+
+
+def _times_a_second(work: Callable[[], object], seconds: float) -> float:
+    work()
+    started, done = time.perf_counter(), 0
+    while time.perf_counter() - started < seconds:
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        done += 1
+    return done / (time.perf_counter() - started)

@@ -1,0 +1,278 @@
+"""What a stage would do, from its config alone: which models it holds, what each writes, scores and trains on.
+
+Everything is counted at its longest: every answer runs to its limit, every set has as many problems as are asked for.
+So memory is what must fit, and time an upper figure. Left out on purpose: loading, compiling, saving, and what the
+tasks' graders take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from distillknob.architectures import Architecture, adapter_parameters, architecture
+from distillknob.generation import Sampling
+from distillknob.hardware import Engine
+from distillknob.models import load_tokenizer, prompt_ids, resolve
+from distillknob.tasks import GeneratedTask, RowsTask, Task, get_task, task_on_the_hub
+from distillknob.tasks.reward_model import DEFAULT
+from distillknob.tasks.reward_task import RewardTask
+
+# A task whose data may still have to be fetched isn't opened for its prompts' length.
+PROMPT_TOKENS = 256
+SAMPLED_AT_ONCE = Sampling().batch_size
+SCORED_AT_ONCE, PAIRED_AT_ONCE = 32_768, 16_384  # `batch_tokens` of scoring.token_logprobs and scoring.score_pair
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Work on one model: `rows` sequences of up to `prompt + answer` tokens. `decode` writes the answers, `score` reads
+    them, `train` learns from them. `spread`: shared by the devices, or done by each of them whole. `at_once`: rows that
+    one device holds. `own` decoding is `generation.generate`, which keeps its caches within a bound; the trainers'
+    isn't, and may be vLLM's."""
+
+    what: str
+    kind: Literal["decode", "score", "train"]
+    model: Architecture
+    rows: float
+    prompt: int
+    answer: int
+    at_once: int
+    spread: bool = False
+    own: bool = True
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt + self.answer
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The model that a stage trains. `adapter`: parameters of its LoRA adapter, 0 for all of its own; `loss` says what
+    the head is asked for: chunks of log-probabilities (grpo), of two heads (divergence), or all logits (hard_label)."""
+
+    model: Architecture
+    adapter: int
+    checkpointing: bool
+    loss: Literal["grpo", "divergence", "hard_label"]
+    reference: bool
+
+
+@dataclass(frozen=True)
+class Workload:
+    """`held`: (what, model) that stay whole on every device, `single`: the stage doesn't spread over processes,
+    `vllm_share`: the share of a device's memory that a vLLM beside the trainer takes, `gradients_of`: a model whose
+    gradients are compared without training it."""
+
+    stage: str
+    phases: list[Phase]
+    held: list[tuple[str, Architecture]]
+    trained: Trained | None = None
+    single: bool = True
+    vllm: bool = False
+    vllm_share: float = 0.0
+    gradients_of: Architecture | None = None
+
+    @property
+    def models(self) -> list[Architecture]:
+        found = [model for _, model in self.held] + ([self.trained.model] if self.trained else [])
+        return list({model.name: model for model in found}.values())
+
+
+@cache
+def _prompt_tokens(model: str, name: str) -> int | None:
+    """Tokens of a generated task's longest prompt among 64 under the model's chat template; None where the task's data
+    or the tokenizer might have to be fetched."""
+    task = _task(name)
+    if not isinstance(task, GeneratedTask) or not Path(resolve(model)).is_dir():
+        return None
+    prompts = [task.messages(example) for example in task.examples("train", 64)]
+    return max(map(len, prompt_ids(load_tokenizer(model), prompts)))
+
+
+def _prompt(model: str, tasks: Sequence[str]) -> int:
+    return max(found or PROMPT_TOKENS for found in (_prompt_tokens(model, name) for name in tasks))
+
+
+def _task(name: str) -> Task | type[RowsTask]:
+    """A task, or of one whose data are on the hub its class: a dry run fetches nothing."""
+    return task_on_the_hub(name) or get_task(name)
+
+
+def reward_models(tasks: Sequence[str]) -> list[tuple[str, Architecture]]:
+    """The models that grade these tasks' answers in the same process, each once."""
+    found: dict[str, Architecture] = {}
+    for name in tasks:
+        task = _task(name)
+        options = dict(part.partition("=")[::2] for part in name.partition("?")[2].split("&"))
+        if issubclass(task if isinstance(task, type) else type(task), RewardTask) and "reward_url" not in options:
+            checkpoint = options.get("reward", DEFAULT)
+            found[checkpoint] = architecture(checkpoint)
+    return [("reward model", model) for model in found.values()]
+
+
+def _answer(config: Any) -> int:
+    longest = max(_task(name).max_new_tokens for name in config.tasks)
+    return int(getattr(config, "max_completion_length", None) or getattr(config, "max_new_tokens", None) or longest)
+
+
+def _adapter(config: Any, name: str) -> int:
+    return adapter_parameters(name, config.lora_r, config.lora_target_modules) if config.use_peft else 0
+
+
+def workload(stage: str, config: Any, engine: Engine, *, curve_problems: int = 0) -> Workload:
+    """What one stage would do on `engine`. `curve_problems`: problems a task on which a distillation evaluates its
+    student on the way, as an experiment's does. Raises BadInputError for a model whose config can't be had."""
+    counted = {
+        "calibrate": _calibrate,
+        "distill": _distill,
+        "cache": _cache,
+        "evaluate": _evaluate,
+        "diagnose": _diagnose,
+    }
+    found = counted[stage](config, engine)
+    found.held.extend(reward_models(config.tasks) if stage != "cache" or config.traces == "teacher_verified" else [])
+    if stage == "distill" and config.curve_steps and curve_problems:
+        training = found.phases[-1]
+        here = config.per_device_train_batch_size * config.gradient_accumulation_steps
+        points = 1 + training.rows / (here * engine.devices) // config.curve_steps
+        rows = points * curve_problems * len(config.tasks)
+        curve = Phase("curve", "decode", training.model, rows, training.prompt, training.answer, SAMPLED_AT_ONCE)
+        found.phases.append(curve)
+    return found
+
+
+def _steps(config: Any, rows: float, batch: int) -> float:
+    return float(config.max_steps) if config.max_steps > 0 else rows * config.num_train_epochs / batch
+
+
+def _calibrate(config: Any, engine: Engine) -> Workload:
+    teacher = architecture(config.teacher)
+    prompt, answer = _prompt(config.teacher, config.tasks), _answer(config)
+    micro = config.per_device_train_batch_size
+    here = micro * (config.steps_per_generation or config.gradient_accumulation_steps)
+    batch = micro * config.gradient_accumulation_steps * engine.devices
+    problems = config.problems * len(config.tasks)
+    rows = _steps(config, problems * config.num_generations, batch) * batch
+    guard = config.guard_problems * len(config.tasks) * config.guard_samples
+
+    def phase(what: str, kind: Any, model: Architecture, count: float, at_once: int, **options: Any) -> Phase:
+        return Phase(what, kind, model, count, prompt, answer, at_once, **options)
+
+    phases = [
+        phase("guard", "decode", teacher, 2 * guard, SAMPLED_AT_ONCE),
+        phase("samples", "decode", teacher, rows, here, spread=True, own=False),
+        phase("log-ratio, policy", "score", teacher, rows, micro, spread=True),
+        phase("training", "train", teacher, rows, micro, spread=True),
+    ]
+    if config.beta:
+        phases.append(phase("anchor", "score", teacher, rows, micro, spread=True))
+    held = []
+    if config.target_url is None:
+        target = architecture(config.target)
+        held.append(("target", target))
+        at_once = max(1, SCORED_AT_ONCE // (prompt + answer))
+        phases.append(phase("log-ratio, target", "score", target, rows, min(here, at_once), spread=True))
+    adapter = _adapter(config, config.teacher)
+    trained = Trained(teacher, adapter, config.gradient_checkpointing, "grpo", bool(config.beta) and not adapter)
+    return Workload("calibrate", phases, held, trained, single=False, **_vllm(config))
+
+
+def _vllm(config: Any) -> dict[str, Any]:
+    beside = config.use_vllm and config.vllm_mode == "colocate"
+    return {"vllm": config.use_vllm, "vllm_share": config.vllm_gpu_memory_utilization if beside else 0.0}
+
+
+def _distill(config: Any, engine: Engine) -> Workload:
+    student, method = architecture(config.student), config.objective
+    prompt, answer = _prompt(config.student, config.tasks), _answer(config)
+    here = config.per_device_train_batch_size * config.gradient_accumulation_steps
+    batch, micro = here * engine.devices, config.per_device_train_batch_size
+    problems = config.problems * len(config.tasks)
+    rows = _steps(config, problems, batch) * batch
+    share = config.share_on_policy
+    held, phases = [], []
+    if config.needs_teacher:
+        teacher = architecture(config.teacher)
+        held.append(("teacher", teacher))
+        if share < 1 and method.traces not in ("gold", "none"):
+            each = 1 if method.traces == "teacher" else config.candidates
+            phases.append(Phase("traces", "decode", teacher, problems * each, prompt, answer, SAMPLED_AT_ONCE))
+            if config.needs_target:
+                target = architecture(config.target)
+                held.append(("target", target))
+                at_once = max(1, SCORED_AT_ONCE // (prompt + answer))
+                phases.append(Phase("best of n", "score", target, problems * each, prompt, answer, at_once))
+        if method.needs_teacher_distribution:
+            phases.append(Phase("teacher", "score", teacher, rows, prompt, answer, micro, spread=True))
+    if share > 0:
+        phases.append(Phase("samples", "decode", student, share * rows, prompt, answer, here, spread=True, own=False))
+    phases.append(Phase("training", "train", student, rows, prompt, answer, micro, spread=True))
+    loss: Any = "divergence" if method.needs_teacher_distribution else "hard_label"
+    trained = Trained(student, _adapter(config, config.student), config.gradient_checkpointing, loss, False)
+    return Workload("distill", phases, held, trained, single=False, **_vllm(config))
+
+
+def _scored_rows(tokens: int, at_once: int = SCORED_AT_ONCE) -> int:
+    return max(1, at_once // tokens)
+
+
+def _cache(config: Any, engine: Engine) -> Workload:
+    teacher = architecture(config.teacher)
+    prompt, answer = _prompt(config.teacher, config.tasks), _answer(config)
+    problems = config.problems * len(config.tasks)
+    each = {"teacher": 1, "teacher_verified": config.candidates, "gold": 0}[config.traces]
+    phases = [
+        Phase("traces", "decode", teacher, problems * each, prompt, answer, SAMPLED_AT_ONCE),
+        Phase("scores", "score", teacher, problems, prompt, answer, _scored_rows(prompt + answer)),
+    ]
+    return Workload("cache", phases, [("teacher", teacher)])
+
+
+def _evaluate(config: Any, engine: Engine) -> Workload:
+    rows = config.problems * len(config.tasks) * config.samples
+    models, phases = [architecture(name) for name in config.models], []
+    for name, model in zip(config.models, models, strict=True):
+        prompt, answer = _prompt(name, config.tasks), _answer(config)
+        phases += [
+            Phase("answers", "decode", model, rows, prompt, answer, SAMPLED_AT_ONCE),
+            Phase("failure modes", "score", model, rows, prompt, answer, _scored_rows(prompt + answer)),
+        ]
+    # A model is loaded while the one before it is still held.
+    largest = sorted(models, key=lambda model: -model.parameters)[:2]
+    return Workload("evaluate", phases, [("model", model) for model in largest])
+
+
+def _diagnose(config: Any, engine: Engine) -> Workload:
+    teacher, student = architecture(config.teacher), architecture(config.student)
+    prompt, answer = _prompt(config.teacher, config.tasks), _answer(config)
+    problems = config.problems * len(config.tasks)
+    drawn, kept = problems * max(config.candidates, config.samples), problems * config.samples
+    paired = _scored_rows(prompt + answer, PAIRED_AT_ONCE)
+
+    def phase(what: str, kind: Any, model: Architecture, rows: int) -> Phase:
+        return Phase(what, kind, model, rows, prompt, answer, SAMPLED_AT_ONCE if kind == "decode" else paired)
+
+    phases = [
+        phase("student's answers", "decode", student, drawn),
+        phase("teacher's answers", "decode", teacher, kept),
+        # From the beginnings of the student's answers, three lengths each.
+        phase("teacher goes on", "decode", teacher, 3 * kept),
+        phase("both policies", "score", teacher, 2 * kept),
+        phase("both policies", "score", student, 2 * kept),
+        phase("candidates", "score", teacher, drawn),
+        phase("candidates", "score", student, drawn),
+    ]
+    compared = min(config.gradient_problems, config.problems) * len(config.tasks) * config.samples
+    if compared:
+        # Three estimates, each forward and backward: a training pass has two thirds of its products in the backward.
+        phases.append(phase("gradients", "score", student, 9 * compared))
+    return Workload(
+        "diagnose",
+        phases,
+        [("teacher", teacher), ("student", student)],
+        gradients_of=student if compared else None,
+    )

@@ -1,0 +1,257 @@
+"""The dry run's arithmetic: parameters against published totals, bytes and products against hands, memory against the
+embedded pair's own."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distillknob import scoring
+from distillknob.architectures import SHAPES, adapter_parameters, architecture
+from distillknob.calibrate import CalibrationConfig
+from distillknob.config import build, read_recipe, stage_values
+from distillknob.demo import DemoConfig
+from distillknob.distill import DistillConfig
+from distillknob.errors import BadInputError
+from distillknob.estimate import estimate, estimates
+from distillknob.evaluate import EvaluateConfig
+from distillknob.footprint import footprint
+from distillknob.generation import Sampling, rows_at_once
+from distillknob.hardware import GIB, GPUS, Engine, engine
+from distillknob.models import zoo_path
+from distillknob.workload import PAIRED_AT_ONCE, SAMPLED_AT_ONCE, SCORED_AT_ONCE, workload
+
+ROOT = Path(__file__).parent.parent
+H100 = GPUS["h100"]
+ONE = Engine(H100)
+QWEN = {"teacher": "Qwen/Qwen3-8B", "target": "Qwen/Qwen3-0.6B", "tasks": ["bigmath-4"], "max_completion_length": 1024}
+PAIR = {"teacher": "Qwen/Qwen3-8B", "student": "Qwen/Qwen3-1.7B", "tasks": ["bigmath-4"], "max_completion_length": 1024}
+
+
+# Architectures
+
+
+@pytest.mark.parametrize(
+    "name, parameters",
+    [
+        ("Qwen/Qwen3-8B", 8_190_735_360),
+        ("Qwen/Qwen3-4B", 4_022_468_096),
+        ("Qwen/Qwen3-1.7B", 1_720_574_976),
+        ("Qwen/Qwen3-0.6B", 596_049_920),
+        ("google/gemma-3-1b-it", 999_885_952),
+    ],
+)
+def test_parameters_are_those_that_the_models_publish(name: str, parameters: int) -> None:
+    found = architecture(name)
+    assert found.parameters == parameters and "table of shapes" in found.source
+
+
+def test_gemma_s_text_and_its_vision_tower_are_told_apart() -> None:
+    large, small = architecture("google/gemma-3-12b-it"), architecture("google/gemma-3-4b-it")
+    assert (large.read, small.read) == (11_766_034_176, 3_880_263_168)  # text alone, as published
+    assert round(large.parameters / 1e9, 1) == 12.2 and round(small.parameters / 1e9, 1) == 4.3
+    # Five layers of six keep a window of 1,024 tokens: 48 layers × 8 heads × 256, keys and values.
+    assert large.cached(4096) == 2 * 8 * 256 * (40 * 1024 + 8 * 4096)
+
+
+def test_a_folder_s_own_config_wins() -> None:
+    found = architecture(str(zoo_path("teacher")))
+    assert found.source == "its folder" and found.parameters == architecture("zoo:teacher").parameters == 393_920
+
+
+def test_the_local_cache_goes_before_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from distillknob.architectures import _config
+
+    snapshot = tmp_path / "models--Qwen--Qwen3-4B" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (tmp_path / "models--Qwen--Qwen3-4B" / "refs").mkdir()
+    (tmp_path / "models--Qwen--Qwen3-4B" / "refs" / "main").write_text("abc")
+    (snapshot / "config.json").write_text((zoo_path("teacher") / "config.json").read_text())
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    config, source = _config("Qwen/Qwen3-4B")
+    assert source == "the local cache" and config.hidden_size == 64
+
+
+def test_a_model_that_can_t_be_reached_gets_one_message() -> None:
+    with pytest.raises(BadInputError, match=r"'Qwen/Qwen3-9B' can't be reached.*did you mean 'Qwen/Qwen3-8B'"):
+        architecture("Qwen/Qwen3-9B")
+
+
+def test_an_adapter_is_rank_times_inputs_and_outputs() -> None:
+    layer = (4096 + 4096) * 2 + (4096 + 1024) * 2 + (4096 + 12_288) * 3  # q and o, k and v, gate, up and down
+    assert adapter_parameters("Qwen/Qwen3-8B", 8, ["all-linear"]) == 8 * 36 * layer
+    assert adapter_parameters("Qwen/Qwen3-8B", 8, ["q_proj"]) == 8 * 36 * (4096 + 4096)
+    # The vision tower has no o_proj.
+    assert adapter_parameters("google/gemma-3-4b-it", 4, ["o_proj"]) == 4 * 34 * (8 * 256 + 2560)
+
+
+# Memory
+
+
+def held(**options: Any) -> dict[str, float]:
+    config = CalibrationConfig(**{**QWEN, **options.pop("config", {})})
+    where = Engine(H100, **options)
+    return footprint(workload("calibrate", config, where), where).held
+
+
+def test_weights_gradients_and_moments_by_hand() -> None:
+    n = 8_190_735_360
+    plain = held()
+    assert plain["weights"] == plain["gradients"] == plain["reference"] == 2 * n
+    assert plain["optimizer"] == 4 * n  # two moments in bfloat16: there is no float32 copy
+    assert "DDP's buckets" in held(devices=8, sharding="ddp")
+    fsdp2 = held(devices=8, sharding="fsdp2")
+    assert fsdp2["weights"] == fsdp2["gradients"] == 4 * n / 8 and fsdp2["optimizer"] == 8 * n / 8
+    assert fsdp2["reference"] == 2 * n  # TRL's is one group, gathered whole
+    zero3 = held(devices=8, sharding="zero3")
+    assert zero3["weights"] + zero3["gradients"] + zero3["optimizer"] == 16 * n / 8
+    assert zero3["reference"] == 2 * n / 8
+    assert plain["target"] == fsdp2["target"] == 2 * 596_049_920
+
+
+def test_an_adapter_needs_no_second_model() -> None:
+    found = held(config={"use_peft": True, "lora_r": 8})
+    a = adapter_parameters("Qwen/Qwen3-8B", 8, ["all-linear"])
+    assert "reference" not in found
+    assert (found["adapter"], found["gradients"], found["optimizer"]) == (4 * a, 4 * a, 8 * a)
+    assert "reference" not in held(config={"beta": 0.0, "guard": False})
+
+
+def test_a_teacher_is_held_by_the_methods_that_ask_it() -> None:
+    for method, wanted in (("gkd", True), ("sft", True), ("sft_gold", False)):
+        work = workload("distill", DistillConfig(**PAIR, method=method), Engine(H100))
+        assert (("teacher" in dict(work.held)) is wanted) and work.trained is not None
+
+
+def test_what_saves_memory_saves_memory() -> None:
+    def total(where: Engine = ONE, **options: Any) -> float:
+        return footprint(workload("calibrate", CalibrationConfig(**QWEN, **options), where), where).total
+
+    plain = total(use_peft=True, gradient_checkpointing=False)
+    assert total(use_peft=True) < plain < total(gradient_checkpointing=False)
+    assert total(Engine(H100, 8, "fsdp2")) < total(Engine(H100, 8, "ddp"))
+    served = total(use_peft=True, target_url="http://localhost:8000/v1")
+    assert total(use_peft=True) - served == pytest.approx(2 * 596_049_920)
+
+
+def test_vllm_takes_its_share_instead_of_the_caches() -> None:
+    config = CalibrationConfig(**QWEN, use_peft=True, guard_problems=1, guard_samples=1)
+    config.use_vllm, config.vllm_gpu_memory_utilization = True, 0.25
+    found = footprint(workload("calibrate", config, Engine(H100)), Engine(H100))
+    assert found.held["vLLM"] == 0.25 * H100.memory and found.largest != "samples"
+
+
+def test_the_rows_sampled_at_once_follow_from_their_caches() -> None:
+    small, large = architecture("zoo:teacher"), architecture("Qwen/Qwen3-8B")
+    assert rows_at_once(512, small.config, 120, 4, on_cpu=True) == 512
+    rows = rows_at_once(512, large.config, 2304, 2, on_cpu=False)
+    assert rows * 2 * large.cached(2304) <= 16 * GIB < (rows + 1) * 2 * large.cached(2304)
+    assert rows_at_once(512, large.config, 10**6, 2, on_cpu=True) == 1
+
+
+def test_what_is_counted_on_is_what_the_stages_do() -> None:
+    names = ("token_logprobs", "score_pair")
+    sizes = {name: inspect.signature(getattr(scoring, name)).parameters["batch_tokens"].default for name in names}
+    assert sizes == {"token_logprobs": SCORED_AT_ONCE, "score_pair": PAIRED_AT_ONCE}
+    assert Sampling().batch_size == SAMPLED_AT_ONCE
+
+
+# Time
+
+
+def test_products_by_hand() -> None:
+    """Scoring reads each weight once, two operations a token, and half of the row in every layer's attention."""
+    config = EvaluateConfig(models=["Qwen/Qwen3-8B"], tasks=["bigmath-4"], problems=10, samples=2, max_new_tokens=744)
+    found = estimate("evaluate", config, Engine(H100)).seconds["failure modes"]
+    weights = 8_190_735_360 - 151_936 * 4096  # embeddings are looked up
+    assert found == pytest.approx(20 * 1000 * 2 * (weights + 36 * 1000 * 4096) / (989e12 * 0.45))
+
+
+def test_devices_share_the_training_and_not_the_rest() -> None:
+    def found(devices: int) -> dict[str, float]:
+        config = DistillConfig(**PAIR, max_steps=64 // devices, per_device_train_batch_size=4)
+        return estimate("distill", config, Engine(H100, devices, "ddp")).seconds
+
+    one, eight = found(1), found(8)
+    assert eight["training"] == pytest.approx(one["training"] / 8) and eight["traces"] == one["traces"]
+
+
+def test_a_demo_is_the_sum_of_its_cells() -> None:
+    recipe = read_recipe(ROOT / "recipes" / "qwen3-math.yaml")
+    config = build(DemoConfig, stage_values(DemoConfig, "demo", recipe, {}))
+    found = dict(estimates("demo", config, recipe, Engine(H100)))
+    # The lens; of each cell the teacher's evaluation and two students trained and evaluated; besides these, the student
+    # before and two calibrations.
+    assert len(found) == 1 + 3 * 5 + 3
+    alone = build(CalibrationConfig, stage_values(CalibrationConfig, "calibrate", recipe, {}))
+    assert found["eta-0.5-seed0 calibrate"].time == estimate("calibrate", alone, Engine(H100)).time
+
+
+def test_a_faster_device_takes_less_time() -> None:
+    config = CalibrationConfig(**QWEN, use_peft=True)
+    half = replace(H100, flops=H100.flops / 2, bandwidth=H100.bandwidth / 2)
+    assert estimate("calibrate", config, Engine(half)).time > estimate("calibrate", config, Engine(H100)).time
+
+
+# Engines
+
+
+@pytest.mark.parametrize(
+    "name, devices, sharding",
+    [
+        ("ddp-8gpu", 8, "ddp"),
+        ("fsdp2-8gpu", 8, "fsdp2"),
+        ("fsdp2-2x8gpu", 16, "fsdp2"),
+        ("deepspeed-zero3-8gpu", 8, "zero3"),
+    ],
+)
+def test_an_engine_is_read_from_accelerate_s_configuration(name: str, devices: int, sharding: str) -> None:
+    found = engine("h100", ROOT / "recipes" / "accelerate" / f"{name}.yaml")
+    assert (found.devices, found.sharding) == (devices, sharding)
+
+
+def test_an_engine_that_can_t_be_used_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="'h1000' is known, did you mean 'h100'"):
+        engine("h1000")
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(
+        "compute_environment: LOCAL_MACHINE\ndistributed_type: DEEPSPEED\ndeepspeed_config: {zero_stage: 2}\n"
+    )
+    with pytest.raises(BadInputError, match="zero_stage 2"):
+        engine("h100", bad)
+    bad.write_text("colour: blue\n")
+    with pytest.raises(BadInputError, match=r"bad\.yaml is no configuration"):
+        engine("h100", bad)
+
+
+# Against what a run takes
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the high-water mark is read from /proc")
+@pytest.mark.parametrize("case", ["calibrate-small-batch", "distill-gkd"])
+def test_the_memory_foretold_is_within_a_factor_of_two_of_the_embedded_pair_s(case: str) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "memory.py", "--only", case],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+    )
+    (row,) = json.loads(done.stdout.splitlines()[-1])
+    assert 0.5 <= row["ratio"] <= 2, row
+
+
+def test_the_table_of_shapes_names_what_the_recipes_name() -> None:
+    named = {
+        read_recipe(path).get(role) for path in (ROOT / "recipes").glob("*.yaml") for role in ("teacher", "student")
+    }
+    assert {name for name in named if not str(name).startswith("zoo:")} <= SHAPES.keys()
