@@ -15,7 +15,7 @@ import unicodedata
 from collections.abc import Sequence
 from string import ascii_uppercase
 
-from distillknob.tasks.verify_math import BOX, LABEL, TAIL, braced, last_match
+from distillknob.tasks.verify_math import BOX, LABEL, TAIL, braced, last_label, last_match
 
 LONGEST = 2_000  # characters of a choice: a letter and the option's text
 WRAPPED = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mathbb|mbox|boxed|fbox)\s*\{([^{}]*)\}")
@@ -25,6 +25,7 @@ LETTER = re.compile(
     re.IGNORECASE,
 )
 OTHER = re.compile(r"(?<![A-Za-z'’])(?:\(\s*([A-Za-z])\s*\)|([A-Z])(?![A-Za-z'’]))")
+STATES = re.compile(r"(?<![A-Za-z'’])[A-Z](?![A-Za-z'’])|\(\s*[a-zA-Z]\s*\)")  # a letter that may be a choice
 WHOLE = 200  # characters of a completion that may be nothing but a choice
 
 
@@ -49,7 +50,7 @@ def _commitments(completion: str) -> list[str]:
     tail = completion[-TAIL:]
     found = []
     for kind in (BOX, LABEL):
-        last = last_match(kind, tail)
+        last = last_match(BOX, tail) if kind is BOX else last_label(tail, STATES)
         if last is None:
             continue
         text = braced(tail, last.end()) if kind is BOX else tail[last.end() :].lstrip(" \t\r\n*_:").split("\n", 1)[0]

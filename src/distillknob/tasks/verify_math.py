@@ -22,6 +22,7 @@ LONGEST = 600  # characters of an answer
 
 BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 LABEL = re.compile(r"####|\banswers?\b[*_\s]*(?::|\bis\b(?:\s*:)?|\bare\b(?:\s*:)?|=)", re.IGNORECASE)
+STATES = re.compile(r"[\d$\\]")  # a number or a formula
 DENIED = re.compile(r"(?:\b(?:not|never|cannot|isn't|aren't|n't)\b)(?:\W+\w+){0,2}\W*$", re.IGNORECASE)
 OPENINGS = {"$$": "$$", "\\[": "\\]", "\\(": "\\)", "$": "$"}
 # Words that may stand before a formula without changing what is said.
@@ -109,6 +110,19 @@ def last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
     return next(iter(deque(pattern.finditer(text), maxlen=1)), None)
 
 
+def last_label(text: str, states: re.Pattern[str]) -> re.Match[str] | None:
+    """The last "Answer:" or "####"; a mere "the answer is" counts only if an answer (`states`) stands on its line, or
+    if there is neither box nor other label: "the answer is found by adding" commits to nothing."""
+    last = prose = None
+    for match in LABEL.finditer(text):
+        line = text[match.end() : match.end() + LONGEST].lstrip(" \t*_").split("\n", 1)[0]
+        if match[0].endswith((":", "#")) or states.search(line):
+            last = match
+        else:
+            prose = match
+    return last if last is not None or BOX.search(text) else prose
+
+
 def braced(text: str, start: int) -> str | None:
     """What stands between the brace that ends before `start` and its partner; None where there is none near."""
     depth = 1
@@ -133,7 +147,7 @@ def _paragraph(text: str, start: int) -> str:
 
 def _labelled(text: str) -> tuple[int, str] | None:
     """What follows the last "Answer:", on its line or as the formula that begins on the next, and where that ends."""
-    last = last_match(LABEL, text)
+    last = last_label(text, STATES)
     if last is None:
         return None
     rest = text[last.end() :].lstrip(" \t\r\n*_:")
