@@ -206,7 +206,7 @@ def test_a_recipe_of_the_paper_s_runs_stage_by_stage(
     assert diagnose(lens, tmp_path / "lens").result["findings"]
     experiment = given.get("demo") or given["sweep"]
     eta = experiment.get("eta_undistillable") or max(experiment["etas"])
-    cell = Cell(eta, 0, tuple(experiment["methods"]), {"problems": 2, "samples": 1})
+    cell = Cell(eta, 0, tuple(experiment["methods"]), {"teacher": {"problems": 2, "samples": 1}})
     run = run_cell(cell, recipe, tmp_path / "cell")
     runs = {name: load_run(run.path / place) for name, place in run.result["runs"].items()}
     assert set(runs) == set(planned_stages(cell, recipe)), "the dry run sums up what is run"
