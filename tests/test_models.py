@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from distillknob.errors import BadInputError
 from distillknob.models import ZOO, LanguageModel, eos_ids, load_model, load_tokenizer, prompt_ids, resolve, zoo_path
@@ -222,3 +223,21 @@ def test_the_embedded_teacher_knows_its_tasks_and_the_student_can_gain() -> None
     aims = {"math": 0.98, "qa": 0.95, "instruct": 0.9}
     assert all(rows["teacher"][task] >= aim for task, aim in aims.items())
     assert all(rows["student"][task] < rows["teacher"][task] - 0.1 for task in ("math", "qa", "instruct"))
+
+
+def test_what_is_trained_is_loaded_as_trl_would(tiny_pair: Any, tmp_path: Path) -> None:
+    from distillknob.distill import DistillConfig
+    from distillknob.training import load_trained
+
+    half = load_model(tiny_pair.student, dtype="bfloat16")
+    half.model.save_pretrained(tmp_path)
+    half.tokenizer.save_pretrained(tmp_path)
+
+    def dtype(**values: Any) -> torch.dtype:
+        return load_trained(str(tmp_path), DistillConfig(student=str(tmp_path), **values)).model.dtype
+
+    assert dtype() == torch.float32  # also on a device that would work in the checkpoint's own
+    assert dtype(model_init_kwargs={"dtype": "bfloat16"}) == torch.bfloat16
+    assert load_model(str(tmp_path), options={"dtype": "auto"}).model.dtype == torch.bfloat16
+    with pytest.raises(BadInputError, match="can't load a causal language model"):
+        dtype(model_init_kwargs={"attn_implementation": "no-such-attention"})

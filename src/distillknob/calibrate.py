@@ -29,6 +29,7 @@ from distillknob.training import (
     add_callbacks,
     checkpoint_errors,
     last_checkpoint,
+    load_trained,
     plain_config,
     save_model,
 )
@@ -115,7 +116,7 @@ def calibrate(
     inputs = runs_behind(config.models_read)
     for name in config.models_read:
         resolve(name)
-    teacher = load_model(config.teacher)
+    teacher = load_trained(config.teacher, config)
     target = (
         load_or_connect(config.target, device=config.target_device)
         if config.target_url is None

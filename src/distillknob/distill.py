@@ -35,6 +35,7 @@ from distillknob.training import (
     add_callbacks,
     checkpoint_errors,
     last_checkpoint,
+    load_trained,
     plain_config,
     save_model,
 )
@@ -93,13 +94,14 @@ def distill(
     inputs = [*runs_behind(config.models_read), *([Path(config.cache)] if config.cache else [])]
     for name in config.models_read:
         resolve(name)
-    student = load_model(config.student)
+    student = load_trained(config.student, config)
     if cache is not None:
         cache.check_student(student)
     teacher: LanguageModel | ServedModel | None = None
     needs_weights = method.needs_teacher_distribution
     if config.needs_teacher and needs_weights:
-        teacher = load_model(config.teacher)
+        given: Any = config.teacher_model_init_kwargs
+        teacher = load_model(config.teacher, options=given)
     elif config.needs_teacher:
         teacher = load_or_connect(config.teacher, scores=False)
     if (

@@ -1,10 +1,10 @@
 """Memory that a stage would take on each device: what it holds all along, and what its largest phase adds.
 
 Widths are those that the libraries really use. A model is loaded in its checkpoint's own type (bfloat16) on a GPU and
-in float32 on a CPU. Without sharding, and under DDP, full fine-tuning keeps weights, gradients and Adam's moments in
-that type: there is no float32 copy. FSDP2, as Accelerate prepares it, makes the trained weights float32 and gathers
-them in bfloat16; ZeRO-3 keeps bfloat16 weights beside a float32 copy. A LoRA adapter is float32, and its anchor is the
-model with the adapter off. What isn't trained stays whole on each device, but for what ZeRO-3 takes over.
+in float32 on a CPU. Full fine-tuning keeps weights, gradients and Adam's moments in float32, as TRL does, and works in
+bfloat16; FSDP2 gathers the weights in bfloat16, and ZeRO-3 keeps bfloat16 weights beside a float32 copy. A LoRA adapter
+is float32, and its anchor is the model with the adapter off. What isn't trained stays whole on each device, but for
+what ZeRO-3 takes over.
 
 Left out on purpose: an allocator's fragments and CUDA's own context, for which MARGIN is kept free, and quantisation.
 """
@@ -80,17 +80,18 @@ def _trained(trained: Trained, engine: Engine, parts: int) -> dict[str, float]:
             "gradients": 4.0 * n / parts,
             "optimizer": 4.0 * ADAM * n / parts,
         }
-    elif engine.sharding == "fsdp2":
-        found = {"weights": 4.0 * n / parts, "gradients": 4.0 * n / parts, "optimizer": 4.0 * ADAM * n / parts}
     elif engine.sharding == "zero3":
         found = {"weights": 2.0 * n / parts, "gradients": 2.0 * n / parts, "optimizer": 4.0 * (ADAM + 1) * n / parts}
     else:
-        found = {"weights": loaded * n, "gradients": loaded * n, "optimizer": float(loaded * ADAM * n)}
+        split = parts if engine.sharding == "fsdp2" else 1
+        found = {"weights": 4.0 * n / split, "gradients": 4.0 * n / split, "optimizer": 4.0 * ADAM * n / split}
     if engine.sharding == "ddp":
         found["DDP's buckets"] = found["gradients"]
     if trained.reference:
         # FSDP2 shards TRL's reference model as one group, which a forward pass gathers whole.
-        found["reference"] = model.parameters * loaded / (parts if engine.sharding == "zero3" else 1)
+        # TRL loads it in the type of the policy, which DeepSpeed then makes bfloat16.
+        zero3 = engine.sharding == "zero3"
+        found["reference"] = model.parameters * (loaded / parts if zero3 else 4.0)
     if parts > 1:
         # Two layers at a time (the one at work and the next), and the embeddings and head for the whole pass.
         found["gathered"] = 2.0 * (2 * _layer(model) + model.parameters - model.layers * _layer(model))

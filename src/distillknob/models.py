@@ -6,7 +6,7 @@ wrappers around transformers' own classes. What comes back is an ordinary model 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -99,10 +99,17 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(name: str, *, dtype: str | None = None, device: str | None = None) -> LanguageModel:
+def load_model(
+    name: str,
+    *,
+    dtype: str | None = None,
+    device: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> LanguageModel:
     """Load a model and its tokenizer, ready: checked, in evaluation mode, on `device` (default: this process's
     accelerator, if there is one). A folder with a LoRA adapter gives its base model with the adapter merged into it.
-    `dtype` defaults to the checkpoint's own on an accelerator and to float32 on a CPU.
+    `dtype` defaults to the checkpoint's own on an accelerator and to float32 on a CPU; `options` go to transformers'
+    `from_pretrained` (revision, attn_implementation …).
 
     Raises BadInputError for a checkpoint that isn't there or can't be used, with the remedy.
     """
@@ -121,14 +128,14 @@ def load_model(name: str, *, dtype: str | None = None, device: str | None = None
             check_tokenizer(tokenizer, name, config.vocab_size)
         if device is None:
             device = own_device()
-        wanted = dtype or ("float32" if device == "cpu" else "auto")
+        given = {"dtype": dtype or ("float32" if device == "cpu" else "auto"), **(options or {})}
         if (Path(where) / "adapter_config.json").exists():
             from peft import AutoPeftModelForCausalLM
 
             # One kind of model from here on: whatever reads its layers or trains it again needs no second way.
-            model: Any = AutoPeftModelForCausalLM.from_pretrained(where, dtype=wanted).merge_and_unload()
+            model: Any = AutoPeftModelForCausalLM.from_pretrained(where, **given).merge_and_unload()
         else:
-            model = AutoModelForCausalLM.from_pretrained(where, dtype=wanted)
+            model = AutoModelForCausalLM.from_pretrained(where, **given)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise BadInputError(f"can't load a causal language model from {name!r}: {first_line(error)}") from error
     check_tokenizer(tokenizer, name, model.get_input_embeddings().num_embeddings)

@@ -24,7 +24,7 @@ from trl.trainer.utils import RepeatSampler
 from distillknob.config import resolved
 from distillknob.errors import RunFailedError
 from distillknob.files import atomic_directory, disk_errors
-from distillknob.models import load_model
+from distillknob.models import LanguageModel, load_model
 from distillknob.processes import connect, process_index, wait
 from distillknob.progress import progress
 from distillknob.runs import Run
@@ -52,6 +52,14 @@ def on_this_machine(config: TrainingArguments) -> None:
     if not torch.cuda.is_available():
         config.bf16 = bool(config.bf16)  # None would mean True to TRL; on a CPU it is emulated
         config.dataloader_pin_memory = False
+
+
+def load_trained(name: str, config: Any) -> LanguageModel:
+    """The model that a stage trains, loaded as TRL would: with `model_init_kwargs`, and in float32 unless these say
+    otherwise. Steps at the usual learning rates are lost in the rounding of bfloat16 weights. Under LoRA the model
+    stays as it is, so it keeps its checkpoint's type."""
+    whole = {} if config.use_peft else {"dtype": "float32"}
+    return load_model(name, options={**whole, **(config.model_init_kwargs or {})})
 
 
 class EpochSampler(RepeatSampler):
