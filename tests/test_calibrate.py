@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.integrations import integration_utils
 from trl import GRPOTrainer
 
 from distillknob import calibrate as stage
@@ -503,3 +504,14 @@ def test_without_a_guard_nothing_is_judged(tiny_pair: Any, tmp_path: Path) -> No
     run = calibrate(config(tiny_pair, guard=False, beta=0.0), tmp_path / "run", reward_funcs=even_length)
     assert (run.result["outcome"], run.result["kept_step"], run.result["events"]) == ("finished", 2, [])
     assert not list((run.path / "checkpoints").glob("checkpoint-*"))
+
+
+def test_what_is_not_installed_is_told_before_any_work(tiny_pair: Any) -> None:
+    from distillknob.distill import DistillConfig
+
+    known = {"neptune", "dvclive", "comet_ml"} - set(integration_utils.get_available_reporting_integrations())
+    for make in (CalibrationConfig, DistillConfig):
+        with pytest.raises(BadInputError, match="isn't installed: pip install"):
+            make(teacher=tiny_pair.teacher, report_to=[min(known)])
+        with pytest.raises(BadInputError, match="isn't installed: pip install no-such-tracker"):
+            make(teacher=tiny_pair.teacher, report_to="no-such-tracker")

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from distillknob import post, served
 from distillknob.calibrate import CalibrationConfig, calibrate
+from distillknob.cli import main
 from distillknob.distill import DistillConfig, distill
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.evaluate import EvaluateConfig, evaluate
@@ -265,3 +266,17 @@ def test_a_key_is_sent(server: Server, tiny_other: str, monkeypatch: pytest.Monk
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     connect(server.url, "the-target", tiny_other)
     assert sent[0]["Authorization"] == "Bearer secret"
+
+
+def test_a_dry_run_counts_nothing_of_what_a_server_holds(
+    server: Server, tiny_other: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = f"{server.url}#the-target#{tiny_other}"
+    for words in (
+        ["evaluate", "--models", name, tiny_other],
+        ["distill", "--method", "sft", "--teacher", name, "--student", tiny_other],
+        ["calibrate", "--teacher", tiny_other, "--target", name],
+    ):
+        assert main([*words, "--dry-run", "--output", str(tmp_path / "run")]) == 0
+        told = capsys.readouterr().out
+        assert "nothing was started" in told and told.count("parameters, counted from its folder") == 1

@@ -33,7 +33,7 @@ from distillknob.models import LanguageModel, load_model
 from distillknob.scoring import sequence_logprob, token_logprobs
 from distillknob.served import ServedModel
 from distillknob.tasks import get_task, grade_all
-from distillknob.training import EpochSampler, on_this_machine
+from distillknob.training import EpochSampler, check_installed, on_this_machine
 
 
 @dataclass
@@ -127,6 +127,7 @@ class CalibrationConfig(AdapterOptions, GRPOConfig):
             raise BadInputError(f"utility_tolerance={self.utility_tolerance}: a share of the score, between 0 and 1")
         on_this_machine(self)
         super().__post_init__()
+        check_installed(self)
 
     @property
     def models_read(self) -> list[str]:

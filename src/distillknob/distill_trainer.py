@@ -38,7 +38,7 @@ from distillknob.teacher_cache import TeacherCache
 from distillknob.teacher_context import CONTEXTS
 from distillknob.token_choice import CHOICES
 from distillknob.traces import Source
-from distillknob.training import EpochSampler, on_this_machine
+from distillknob.training import EpochSampler, check_installed, on_this_machine
 
 
 @dataclass
@@ -147,6 +147,7 @@ class DistillConfig(AdapterOptions, DistillationConfig):
         check_at_least_one(self, "problems", "candidates", "tokens_per_step")
         on_this_machine(self)
         super().__post_init__()
+        check_installed(self)
 
     @property
     def objective(self) -> Method:

@@ -35,7 +35,7 @@ class Estimate:
 
     @property
     def devices(self) -> int:
-        return 1 if self.work.single else self.engine.devices
+        return self.engine.devices
 
     @property
     def time(self) -> float:
@@ -58,7 +58,7 @@ def estimate(stage: str, config: Any, engine: Engine, *, curve_problems: int = 0
 def _seconds(phase: Phase, work: Workload, engine: Engine) -> float:
     """Seconds of a phase on the devices that share it."""
     device, model = engine.device, phase.model
-    shared = engine.devices if phase.spread and not work.single else 1
+    shared = engine.devices if phase.spread else 1
     rows = phase.rows / shared
     if phase.kind == "decode":
         return _decoding(phase, rows, work, engine)

@@ -108,7 +108,7 @@ def _phase(phase: Phase, work: Workload, engine: Engine, parts: int, width: int)
     if phase.kind == "decode":
         if not phase.own and work.vllm:
             return {}
-        rows = phase.at_once if phase.spread else min(phase.at_once, int(phase.rows) or 1)
+        rows = min(phase.at_once, int(phase.rows) or 1)
         if phase.own:
             rows = rows_at_once(rows, model.config, phase.tokens, width, on_cpu=on_cpu)
         caches = float(rows * width * model.cached(phase.tokens))
@@ -119,7 +119,7 @@ def _phase(phase: Phase, work: Workload, engine: Engine, parts: int, width: int)
             found["gathered for generation"] = 2.0 * model.parameters
         return found
     if phase.kind == "score":
-        rows = phase.at_once if phase.spread else min(phase.at_once, int(phase.rows) or 1)
+        rows = min(phase.at_once, int(phase.rows) or 1)
         answers = rows * phase.answer
         block = min(answers, block_rows(model.vocabulary, on_cpu=on_cpu))
         return {

@@ -22,7 +22,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl.trainer.utils import RepeatSampler
 
 from distillknob.config import resolved
-from distillknob.errors import RunFailedError
+from distillknob.errors import BadInputError, RunFailedError
 from distillknob.files import atomic_directory, disk_errors
 from distillknob.models import LanguageModel, load_model
 from distillknob.processes import connect, process_index, wait
@@ -60,6 +60,21 @@ def load_trained(name: str, config: Any) -> LanguageModel:
     stays as it is, so it keeps its checkpoint's type."""
     whole = {} if config.use_peft else {"dtype": "float32"}
     return load_model(name, options={**whole, **(config.model_init_kwargs or {})})
+
+
+def check_installed(config: Any) -> None:
+    """Raise BadInputError for a tracker or an engine that the config asks for and that isn't installed: the Trainer
+    would say so only once the models are loaded and the first samples drawn."""
+    from transformers.integrations.integration_utils import get_available_reporting_integrations
+    from trl.import_utils import is_vllm_available
+
+    wanted = config.report_to if isinstance(config.report_to, list) else [config.report_to]
+    missing = {name for name in wanted if name} - {"none", "all", *get_available_reporting_integrations()}
+    if missing:
+        name = min(missing)
+        raise BadInputError(f"report_to names {name!r}, which isn't installed: pip install {name}, or leave it out")
+    if config.use_vllm and not is_vllm_available():
+        raise BadInputError("use_vllm needs vLLM, which isn't installed: pip install 'trl[vllm]', or leave it out")
 
 
 class EpochSampler(RepeatSampler):

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from distillknob.architectures import Architecture, adapter_parameters, architecture
 from distillknob.generation import Sampling
 from distillknob.hardware import Engine
-from distillknob.models import load_tokenizer, prompt_ids, resolve
+from distillknob.models import SERVED, load_tokenizer, prompt_ids, resolve
 from distillknob.tasks import GeneratedTask, RowsTask, Task, get_task, task_on_the_hub
 from distillknob.tasks.reward_model import DEFAULT
 from distillknob.tasks.reward_task import RewardTask
@@ -41,7 +41,7 @@ class Phase:
     prompt: int
     answer: int
     at_once: int
-    spread: bool = False
+    spread: bool = True
     own: bool = True
 
     @property
@@ -63,7 +63,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Workload:
-    """`held`: (what, model) that stay whole on every device, `single`: the stage doesn't spread over processes,
+    """`held`: (what, model) that stay whole on every device, `single`: nothing of the stage is sharded,
     `vllm_share`: the share of a device's memory that a vLLM beside the trainer takes, `gradients_of`: a model whose
     gradients are compared without training it."""
 
@@ -140,7 +140,7 @@ def workload(stage: str, config: Any, engine: Engine, *, curve_problems: int = 0
         here = config.per_device_train_batch_size * config.gradient_accumulation_steps
         points = 1 + training.rows / (here * engine.devices) // config.curve_steps
         rows = points * curve_problems * len(config.tasks)
-        curve = Phase("curve", "decode", training.model, rows, training.prompt, training.answer, SAMPLED_AT_ONCE)
+        curve = Phase("curve", "decode", training.model, rows, training.prompt, training.answer, SAMPLED_AT_ONCE, False)
         found.phases.append(curve)
     return found
 
@@ -164,18 +164,18 @@ def _calibrate(config: Any, engine: Engine) -> Workload:
 
     phases = [
         phase("guard", "decode", teacher, 2 * guard, SAMPLED_AT_ONCE),
-        phase("samples", "decode", teacher, rows, here, spread=True, own=False),
-        phase("log-ratio, policy", "score", teacher, rows, micro, spread=True),
-        phase("training", "train", teacher, rows, micro, spread=True),
+        phase("samples", "decode", teacher, rows, here, own=False),
+        phase("log-ratio, policy", "score", teacher, rows, micro),
+        phase("training", "train", teacher, rows, micro),
     ]
     if config.beta:
-        phases.append(phase("anchor", "score", teacher, rows, micro, spread=True))
+        phases.append(phase("anchor", "score", teacher, rows, micro))
     held = []
-    if config.target_url is None:
+    if config.target_url is None and not config.target.startswith(SERVED):
         target = architecture(config.target)
         held.append(("target", target))
         at_once = max(1, SCORED_AT_ONCE // (prompt + answer))
-        phases.append(phase("log-ratio, target", "score", target, rows, min(here, at_once), spread=True))
+        phases.append(phase("log-ratio, target", "score", target, rows, min(here, at_once)))
     adapter = _adapter(config, config.teacher)
     trained = Trained(teacher, adapter, config.gradient_checkpointing, "grpo", bool(config.beta) and not adapter)
     return Workload("calibrate", phases, held, trained, single=False, **_vllm(config))
@@ -195,22 +195,22 @@ def _distill(config: Any, engine: Engine) -> Workload:
     rows = _steps(config, problems, batch) * batch
     share = config.share_on_policy
     held, phases = [], []
-    if config.needs_teacher:
+    if config.needs_teacher and not config.teacher.startswith(SERVED):
         teacher = architecture(config.teacher)
         held.append(("teacher", teacher))
         if share < 1 and method.traces not in ("gold", "none"):
             each = 1 if method.traces == "teacher" else config.candidates
             phases.append(Phase("traces", "decode", teacher, problems * each, prompt, answer, SAMPLED_AT_ONCE))
-            if config.needs_target:
+            if config.needs_target and not config.target.startswith(SERVED):
                 target = architecture(config.target)
                 held.append(("target", target))
                 at_once = max(1, SCORED_AT_ONCE // (prompt + answer))
                 phases.append(Phase("best of n", "score", target, problems * each, prompt, answer, at_once))
         if method.needs_teacher_distribution:
-            phases.append(Phase("teacher", "score", teacher, rows, prompt, answer, micro, spread=True))
+            phases.append(Phase("teacher", "score", teacher, rows, prompt, answer, micro))
     if share > 0:
-        phases.append(Phase("samples", "decode", student, share * rows, prompt, answer, here, spread=True, own=False))
-    phases.append(Phase("training", "train", student, rows, prompt, answer, micro, spread=True))
+        phases.append(Phase("samples", "decode", student, share * rows, prompt, answer, here, own=False))
+    phases.append(Phase("training", "train", student, rows, prompt, answer, micro))
     loss: Any = "divergence" if method.needs_teacher_distribution else "hard_label"
     trained = Trained(student, _adapter(config, config.student), config.gradient_checkpointing, loss, False)
     return Workload("distill", phases, held, trained, single=False, **_vllm(config))
@@ -234,8 +234,9 @@ def _cache(config: Any, engine: Engine) -> Workload:
 
 def _evaluate(config: Any, engine: Engine) -> Workload:
     rows = config.problems * len(config.tasks) * config.samples
-    models, phases = [architecture(name) for name in config.models], []
-    for name, model in zip(config.models, models, strict=True):
+    here = [name for name in config.models if not name.startswith(SERVED)]  # what a server holds is its own
+    models, phases = [architecture(name) for name in here], []
+    for name, model in zip(here, models, strict=True):
         prompt, answer = _prompt(name, config.tasks), _answer(config)
         phases += [
             Phase("answers", "decode", model, rows, prompt, answer, SAMPLED_AT_ONCE),
