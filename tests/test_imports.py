@@ -113,8 +113,12 @@ RULES = {
     "methods": rule("traces"),
     "cross_tokenizer": rule("heads models scoring", "torch"),
     "teacher_cache": stage("teacher_cache", "heads", "traces"),
+    "distill_config": stage(
+        "distill_config", "adapters", "cross_tokenizer", "methods", "teacher_context", "token_choice", "traces"
+    ),
     "distill_trainer": stage(
         "distill_trainer",
+        "distill_config",
         "adapters",
         "cross_tokenizer",
         "heads",
@@ -128,6 +132,7 @@ RULES = {
         "distill",
         "adapters",
         "cross_tokenizer",
+        "distill_config",
         "distill_trainer",
         "methods",
         "teacher_cache",

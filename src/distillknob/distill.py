@@ -17,7 +17,8 @@ from trl.models.utils import unwrap_model_for_generation
 
 from distillknob.adapters import bare
 from distillknob.cross_tokenizer import CROSS
-from distillknob.distill_trainer import DistillConfig, DistillTrainer
+from distillknob.distill_config import DistillConfig
+from distillknob.distill_trainer import DistillTrainer
 from distillknob.errors import BadInputError
 from distillknob.methods import METHODS
 from distillknob.models import LanguageModel, load_model, resolve

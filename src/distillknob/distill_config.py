@@ -1,0 +1,170 @@
+"""The config of `distill`: DistillationConfig and what a recipe needs, checked before any work starts.
+
+A method's parts are chosen here by name; what they are stands in `methods`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import get_args
+
+from trl import DistillationConfig  # type: ignore[attr-defined]
+
+from distillknob.adapters import AdapterOptions
+from distillknob.cross_tokenizer import CROSS
+from distillknob.divergences import KINDS
+from distillknob.errors import BadInputError, check_at_least_one, nearest
+from distillknob.methods import METHODS, Method, MethodName
+from distillknob.teacher_context import CONTEXTS
+from distillknob.token_choice import CHOICES
+from distillknob.traces import Source
+from distillknob.training import check_installed, on_this_machine
+
+
+@dataclass
+class DistillConfig(AdapterOptions, DistillationConfig):
+    """Config of `distill`: DistillationConfig and what a recipe needs. BadInputError for values that can't work.
+
+    `method` names a point of the grid; `divergence`, `traces`, `lmbda`, `tokens` and `context` each replace one part of
+    it, and None leaves the method's own.
+    """
+
+    teacher: str = field(
+        default="zoo:teacher",
+        metadata={"help": "Model to learn from: folder, hub id, zoo:NAME; for sft methods URL#NAME too."},
+    )
+    student: str = field(default="zoo:student", metadata={"help": "Model to train: folder, hub id or zoo:NAME."})
+    target: str = field(
+        default="zoo:student", metadata={"help": "Model whose likelihood chooses the best of n (sft_best_of_n alone)."}
+    )
+    tasks: list[str] = field(default_factory=lambda: ["math"], metadata={"help": "Tasks whose problems are used."})
+    problems: int = field(default=2000, metadata={"help": "Problems a task, from its train split."})
+    method: MethodName = field(default="gkd", metadata={"help": "How the student learns."})
+    divergence: str | None = field(
+        default=None, metadata={"help": "hard_label or a divergence of the core, e.g. forward_kl."}
+    )
+    traces: str | None = field(default=None, metadata={"help": "Where off-policy traces come from."})
+    tokens: str | None = field(
+        default=None, metadata={"help": "Which tokens count: all, entropy, divergence or tip (both)."}
+    )
+    tokens_share: float = field(default=0.5, metadata={"help": "Share of the tokens that each criterion keeps."})
+    context: str | None = field(
+        default=None, metadata={"help": "What the teacher sees: plain, or reference (the solution behind the prompt)."}
+    )
+    cache: str | None = field(
+        default=None, metadata={"help": "Finished run of `distillknob cache` to train from, without the teacher."}
+    )
+    skew: float = field(default=0.1, metadata={"help": "α of the skewed KLs."})
+    lmbda: float | None = field(
+        default=None, metadata={"help": "Share of steps on the student's own samples. Default: the method's."}
+    )
+    beta: float = field(
+        default=0.5,
+        metadata={"help": "β of gkd's divergence: 0 forward KL, 0.5 Jensen-Shannon, 1 reverse KL (TRL's default)."},
+    )
+    candidates: int = field(default=8, metadata={"help": "Teacher samples a problem for sft_verified, sft_best_of_n."})
+    tokens_per_step: int | None = field(
+        default=None,
+        metadata={
+            "help": "Completion tokens that a step's loss counts, the rest of its batch is left out: students of "
+            "different teachers then train on the same tokens. Default: all of them."
+        },
+    )
+    curve_steps: int = field(
+        default=0, metadata={"help": "Evaluate every so many steps for a learning curve; 0: never."}
+    )
+    max_completion_length: int | None = field(default=None, metadata={"help": "Default: the tasks' own longest."})
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise BadInputError(f"method={self.method!r}: known are {', '.join(METHODS)}")
+        for name, known in (
+            ("divergence", ("hard_label", *KINDS, *CROSS)),
+            ("traces", get_args(Source)),
+            ("tokens", tuple(CHOICES)),
+            ("context", tuple(CONTEXTS)),
+        ):
+            given = getattr(self, name)
+            if given is not None and given not in known:
+                raise BadInputError(f"{name}={given!r}{nearest(str(given), known)} known are {', '.join(known)}")
+        if not 0 < self.tokens_share <= 1:
+            raise BadInputError(f"tokens_share={self.tokens_share}: a share of the tokens, above 0 and at most 1")
+        if not 0 <= self.skew < 1:
+            raise BadInputError(f"skew={self.skew}: must lie in [0, 1)")
+        if not 0 <= self.share_on_policy <= 1:
+            raise BadInputError(f"lmbda={self.lmbda}: a share of steps, between 0 and 1")
+        objective = self.objective
+        if self.share_on_policy and not objective.needs_teacher_distribution:
+            raise BadInputError(f"lmbda={self.lmbda}: {self.method} trains on stored traces alone, so lmbda must be 0")
+        if self.share_on_policy < 1 and objective.traces == "none":
+            raise BadInputError(
+                f"lmbda={self.lmbda}: {self.method} trains on the student's own samples alone, so lmbda must be 1 "
+                "(gkd mixes them with the teacher's; or name traces)"
+            )
+        if not objective.needs_teacher_distribution and (objective.tokens != "all" or objective.context != "plain"):
+            raise BadInputError(
+                f"tokens={objective.tokens!r}, context={objective.context!r}: hard labels ask the teacher nothing, so "
+                "both belong to methods with a divergence (gkd, opd_rkl)"
+            )
+        if objective.tokens != "all" and self.tokens_per_step is not None:
+            raise BadInputError("tokens_per_step cuts batches to a number of tokens, which `tokens` would cut again")
+        if objective.loss in CROSS and (
+            objective.tokens != "all" or self.tokens_per_step is not None or self.cache is not None
+        ):
+            raise BadInputError(
+                f"{objective.loss} compares spans of text: leave out tokens, tokens_per_step and cache, which choose "
+                "or hold tokens"
+            )
+        if self.cache is not None and (
+            not objective.needs_teacher_distribution or self.share_on_policy > 0 or objective.context != "plain"
+        ):
+            raise BadInputError(
+                f"cache={self.cache!r}: a cache holds the teacher's distributions on its own traces, so it serves a "
+                "method with a divergence, lmbda 0 and context plain (e.g. --method gkd --lmbda 0)"
+            )
+        if not self.tasks and self.cache is None:
+            raise BadInputError("tasks is empty: name at least one, e.g. math")
+        check_at_least_one(self, "problems", "candidates", "tokens_per_step")
+        on_this_machine(self)
+        super().__post_init__()
+        check_installed(self)
+
+    @property
+    def objective(self) -> Method:
+        """The method with the parts that this config replaces."""
+        method = METHODS[self.method]
+        given = {"loss": self.divergence, "traces": self.traces, "tokens": self.tokens, "context": self.context}
+        replaced = {name: value for name, value in given.items() if value is not None}
+        if self.lmbda is not None:
+            replaced["lmbda"] = self.lmbda  # type: ignore[assignment]
+        elif self.cache is not None:
+            replaced["lmbda"] = 0.0  # type: ignore[assignment]
+        return dataclasses.replace(method, **replaced)  # type: ignore[arg-type]
+
+    @property
+    def needs_target(self) -> bool:
+        """Does the method choose traces by the target's likelihood?"""
+        return self.objective.traces == "teacher_best_of_n"
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Is the teacher itself asked for anything?"""
+        if self.cache is not None:
+            return False
+        objective = self.objective
+        return objective.needs_teacher_distribution or (self.share_on_policy < 1 and objective.traces != "gold")
+
+    @property
+    def models_read(self) -> list[str]:
+        """The models that the stage reads; those that are runs' models are its inputs."""
+        return [
+            *([self.teacher] if self.needs_teacher else []),
+            self.student,
+            *([self.target] if self.needs_target else []),
+        ]
+
+    @property
+    def share_on_policy(self) -> float:
+        """λ: the share of steps on the student's own samples."""
+        return self.objective.lmbda
