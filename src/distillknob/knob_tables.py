@@ -5,7 +5,6 @@ Made from the cells' own results, so that cells that were run elsewhere, or long
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -70,7 +69,7 @@ def _differences(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> 
 
 
 def knob(students: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rank correlation of η with the students' pass@1, by method, task and seed."""
+    """Rank correlation of η with the students' pass@1, by method, task and seed; where there are three values of η."""
     groups: dict[tuple[str, str, int], list[tuple[float, float]]] = {}
     for row in students:
         if row["method"] != "none":
@@ -80,10 +79,11 @@ def knob(students: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "method": method,
             "task": task,
             "seed": seed,
-            "spearman": spearman(*zip(*points, strict=True)) if len(points) > 2 else math.nan,
+            "spearman": spearman(*zip(*points, strict=True)),
             "points": len(points),
         }
         for (method, task, seed), points in groups.items()
+        if len(points) > 2
     ]
 
 
