@@ -15,7 +15,7 @@ import torch
 from accelerate.utils import gather_object
 from torch.utils.checkpoint import checkpoint
 from trl import DistillationConfig, DistillationTrainer  # type: ignore[attr-defined]
-from trl.models import prepare_deepspeed
+from trl.models import prepare_deepspeed  # type: ignore[attr-defined]
 
 from distillknob.adapters import AdapterOptions
 from distillknob.cross_tokenizer import (
@@ -107,7 +107,8 @@ class DistillConfig(AdapterOptions, DistillationConfig):
         ):
             given = getattr(self, name)
             if given is not None and given not in known:
-                raise BadInputError(f"{name}={given!r}{nearest(str(given), known)} known are {', '.join(known)}")
+                guess = nearest(str(given), known, otherwise=":")
+                raise BadInputError(f"{name}={given!r}{guess} known are {', '.join(known)}")
         if not 0 < self.tokens_share <= 1:
             raise BadInputError(f"tokens_share={self.tokens_share}: a share of the tokens, above 0 and at most 1")
         if not 0 <= self.skew < 1:
@@ -215,7 +216,8 @@ class DistillTrainer(DistillationTrainer):
         # The teacher is kept from TRL's constructor, which refuses vocabularies of two widths, and made ready below.
         super().__init__(model, None, args, *more, **kwargs)
         if isinstance(teacher_model, str):
-            options: dict[str, Any] = {**(self.args.teacher_model_init_kwargs or {})}
+            given: Any = self.args.teacher_model_init_kwargs  # a dict once the config has parsed it
+            options: dict[str, Any] = {**(given or {})}
             if self.args.teacher_model_revision is not None:
                 options.setdefault("revision", self.args.teacher_model_revision)
             teacher_model = load_model(teacher_model, options=options).model
