@@ -372,7 +372,7 @@ def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(tiny_pair: Any, 
         with pytest.raises(Killed):
             calibrate(values(), tmp_path / "killed", reward_funcs=even_length)
     assert not load_run(tmp_path / "killed").complete
-    with pytest.raises(BadInputError, match=r"unfinished calibrate run.*pass --resume"):
+    with pytest.raises(BadInputError, match=r"unfinished run of calibrate.*pass --resume"):
         calibrate(values(), tmp_path / "killed", reward_funcs=even_length)
     resumed = calibrate(values(), tmp_path / "killed", resume=True, reward_funcs=even_length)
     assert same(weights(resumed.path / "model"), weights(unbroken.path / "model"))

@@ -8,11 +8,14 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
 from distillknob.cli import EXPERIMENTS, STAGES, main
+from distillknob.table import result_text
 
 # Those of the embedded pair; tests/test_recipes.py has the others' dry runs.
 FOLDER = Path(__file__).parent.parent / "recipes"
@@ -163,7 +166,7 @@ def test_an_output_directory_that_holds_something_else(
     told = refused(capsys, *flags, "--seed", "5", "--output", tmp_path / "run")
     assert "another config" in told and "seed" in told and "choose another --output" in told
     told = refused(capsys, "diagnose", *models("diagnose", tiny_pair), *SMALL, "--output", tmp_path / "run")
-    assert "holds a 'evaluate' run, not 'diagnose'" in told
+    assert "holds a run of evaluate, not of diagnose" in told
     assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == kept
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
@@ -302,6 +305,71 @@ def test_a_dry_run_of_an_experiment_looks_for_its_models(
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("teacher: /no/such\nstudent: /no/such\ntarget: /no/such\n")
     assert "/no/such" in refused(capsys, stage, "--config", recipe, "--output", tmp_path / "run", "--dry-run")
+
+
+def test_a_flag_that_is_not_there_is_told_the_nearest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = ["--output", tmp_path / "run"]
+    told = refused(capsys, "diagnose", "--problem", "20", *output)
+    assert told.startswith("error: distillknob diagnose has no flag --problem, did you mean '--problems'?")
+    assert told.endswith("see distillknob diagnose --help\n") and told.count("\n") == 1
+    assert "did you mean '--max_new_tokens'" in refused(capsys, "evaluate", "--max-new-token=3", *output)
+    assert "has no flag --xyzzy: see" in refused(capsys, "evaluate", "--xyzzy", *output)
+    assert "did you mean '--output'" in refused(capsys, "report", "a", "--outptu", "b")
+    assert refused(capsys, "report", "a", "b", "c") == (
+        "error: distillknob report can't use b c: see distillknob report --help\n"
+    )
+    told = refused(capsys, "calibrate", "--eta")
+    assert told == "error: argument --eta: expected one argument: see distillknob calibrate --help\n"
+    assert "unrecognized" not in told and not (tmp_path / "run").exists()
+
+
+def test_bad_input_that_is_met_late_leaves_no_run_behind(
+    tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = tmp_path / "few.jsonl"
+    few.write_text('{"prompt": "What is 2 + 2?", "reference": "4"}\n')
+    flags = ["evaluate", "--models", tiny_pair.teacher, "--output", tmp_path / "run"]
+    assert "in split 'test': it needs more lines (1 now)" in refused(capsys, *flags, "--tasks", f"jsonl:{few}")
+    assert not (tmp_path / "run").exists()
+    assert "fit the model's context" in refused(capsys, *flags, *SMALL, "--max_new_tokens", "100000")
+    assert not (tmp_path / "run").exists()
+    assert command(*flags, *SMALL, "--max_new_tokens", "4") == 0
+    capsys.readouterr()
+    (tmp_path / "other").mkdir()  # a directory that was there stays
+    refused(capsys, *flags[:-1], tmp_path / "other", "--tasks", f"jsonl:{few}")
+    assert (tmp_path / "other").is_dir()
+
+
+def test_a_recipe_s_pair_is_what_evaluate_measures(
+    tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    pair = f"teacher: {tiny_pair.teacher}\nstudent: {tiny_pair.student}\n"
+
+    def measured(text: str, *flags: str) -> list[str]:
+        recipe.write_text(text)
+        assert command("evaluate", "--config", recipe, "--output", tmp_path / "run", "--dry-run", *flags) == 0
+        config = yaml.safe_load(capsys.readouterr().out)
+        found: list[str] = config["evaluate"]["models"]
+        return found
+
+    assert measured(pair) == [tiny_pair.teacher, tiny_pair.student]
+    assert measured(f"{pair}evaluate: {{models: [zoo:proxy]}}\n") == ["zoo:proxy"]
+    assert measured(pair, "--models", "zoo:proxy") == ["zoo:proxy"]
+    assert measured("tasks: [math]\n") == ["zoo:teacher", "zoo:student"]
+
+
+def test_a_knob_that_did_not_turn_is_told() -> None:
+    row = {"task": "math", "before": 0.9, "after": 0.9, "difference": 0.0, "interval": [-0.1, 0.1]}
+    events = [{"step": 9, "what": "not kept: math changed by -0.200 on unseen problems"}]
+    result = {"eta": 0.25, "outcome": "finished", "reason": None, "steps": 9, "final_beta": 0.1, "tolerance": 0.01}
+    result |= {"guard": [row], "events": events}
+    told = [
+        result_text(SimpleNamespace(stage="calibrate", path=Path("run"), result={**result, "kept_step": step}))
+        for step in (0, 9)
+    ]
+    assert "The knob did not turn" in told[0] and "not kept: math changed by -0.200" in told[0]
+    assert "did not turn" not in told[1]
 
 
 # Help

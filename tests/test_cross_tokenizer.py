@@ -208,6 +208,22 @@ def test_a_student_with_another_tokenizer_learns(
     assert run.result["steps"] == 40
 
 
+@pytest.mark.parametrize("method", ["spans", "uld"])
+def test_two_vocabularies_of_two_sizes(
+    tiny_pair: Any, copy: str, tmp_path: Path, losses: list[dict[str, Any]], method: str
+) -> None:
+    """The copy with more embeddings than the teacher trains, and what its further tokens take of the probability is
+    what it has to learn."""
+    model, tokenizer = load_model(copy)
+    model.resize_token_embeddings(2100, mean_resizing=False)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[2048:] = 0.0
+    model.save_pretrained(tmp_path / "wider")
+    tokenizer.save_pretrained(tmp_path / "wider")
+    distill(config(tiny_pair.teacher, str(tmp_path / "wider"), method=method, lmbda=0.0), tmp_path / "run")
+    assert losses[0]["items"] > 10 and 1e-6 < losses[0]["loss"] < math.inf
+
+
 def test_what_does_not_fit_is_told(tiny_pair: Any, tiny_other: str, tmp_path: Path) -> None:
     for values in ({"tokens": "tip"}, {"tokens_per_step": 8}):
         with pytest.raises(BadInputError, match="spans of text"):

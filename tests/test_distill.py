@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
@@ -21,7 +22,7 @@ from distillknob.distill import METHODS, DistillConfig, DistillTrainer, distill
 from distillknob.distill_trainer import first_tokens
 from distillknob.divergences import divergence
 from distillknob.errors import BadInputError, RunFailedError
-from distillknob.models import LanguageModel
+from distillknob.models import LanguageModel, load_model
 from distillknob.runs import load_run, verify_manifest
 from distillknob.scoring import answer_ids, sequence_logprob
 from distillknob.tasks.base import GeneratedTask
@@ -144,6 +145,53 @@ def test_each_method_trains_by_its_loss(
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[name], after[name]) for name in before)
     assert verify_manifest(run.path) == []
+
+
+@pytest.mark.parametrize("wider", ["teacher", "student"])
+def test_embeddings_padded_to_another_width_are_compared_on_the_shared_part(
+    tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]], wider: str
+) -> None:
+    """Two sizes of a family may share a tokenizer and pad their embeddings to two widths."""
+    model, tokenizer = load_model(getattr(tiny_pair, wider))
+    model.resize_token_embeddings(2112, mean_resizing=False)
+    model.save_pretrained(tmp_path / wider)
+    tokenizer.save_pretrained(tmp_path / wider)
+    pair = tiny_pair._replace(**{wider: str(tmp_path / wider)})
+    distill(config(pair, "gkd", lmbda=0.0, traces="gold", max_steps=1), tmp_path / "run")
+    (batch,) = recorded
+    assert batch["items"] > 10 and batch["loss"] == pytest.approx(batch["plain"], rel=2e-4)
+
+
+def test_the_teacher_s_own_options_are_used(tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    class Seen(DistillTrainer):
+        def train(self, *args: Any, **kwargs: Any) -> Any:
+            seen.append(self.teacher_model.config._attn_implementation)
+            return super().train(*args, **kwargs)
+
+    monkeypatch.setattr(stage, "DistillTrainer", Seen)
+    for way in ("eager", "sdpa"):
+        given = {"attn_implementation": way}
+        distill(config(tiny_pair, "gkd", max_steps=1, teacher_model_init_kwargs=given), tmp_path / way)
+    assert seen == ["eager", "sdpa"]
+
+
+def test_the_trainer_loads_a_teacher_by_its_name(tiny_pair: Any, tmp_path: Path, student: LanguageModel) -> None:
+    rows = [{"prompt": [{"role": "user", "content": "2 + 2"}], "completion_ids": [5, 6]}] * 4
+    values = config(tiny_pair, "gkd", lmbda=0.0, output_dir=str(tmp_path / "run"), max_completion_length=8)
+    trainer = DistillTrainer(
+        AutoModelForCausalLM.from_pretrained(tiny_pair.student),
+        tiny_pair.teacher,
+        values,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=student.tokenizer,
+    )
+    trainer.train()
+    named: Any = trainer.teacher_model
+    expected = weights(tiny_pair.teacher)
+    held = named.state_dict()
+    assert expected and all(torch.equal(held[name].cpu(), weight) for name, weight in expected.items())
 
 
 def test_sft_learns_the_stored_tokens_and_their_end(

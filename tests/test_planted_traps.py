@@ -486,6 +486,12 @@ def diagnosed(teacher: str, student: str, output: Path, **values: Any) -> dict[s
     return {**result, **{row["name"]: row for row in result["findings"]}}
 
 
+def test_gradients_that_were_not_asked_for_are_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = diagnosed(*copies(tmp_path, monkeypatch), tmp_path / "run", gradient_problems=0)
+    finding = told["sequence_myopia"]
+    assert not finding["applicable"] and finding["cause"] == "left out, as gradient_problems is 0"
+
+
 def test_two_copies_in_two_folders_differ_in_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     teacher, student = copies(tmp_path, monkeypatch)
     for number, pair in enumerate([(teacher, student), (teacher, teacher)]):

@@ -602,6 +602,15 @@ def test_sweep_tells_its_curve_and_cells(pages: dict[str, Path]) -> None:
     assert "14 of 15 cells are done." in text and "Not run: cell-1.0-2" in text
 
 
+def test_a_calibration_that_kept_no_step_is_called_what_it_is(tmp_path: Path) -> None:
+    path = calibrate_run(tmp_path / "run", 0.5)
+    kept = Page(build_report(path, tmp_path / "kept.html")).text
+    result = json.loads((path / "result.json").read_text())
+    (path / "result.json").write_text(json.dumps({**result, "kept_step": 0}))
+    none = Page(build_report(path, tmp_path / "none.html")).text
+    assert "the teacher as it was" in none and "the teacher as it was" not in kept
+
+
 def test_a_sweep_s_calibrations_causes_and_controls(tmp_path: Path) -> None:
     path = sweep_run(tmp_path / "sweep")
     result = json.loads((path / "result.json").read_text())

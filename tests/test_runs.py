@@ -81,7 +81,7 @@ def test_a_finished_run_is_opened_as_it_is(tmp_path: Path) -> None:
 def test_an_unfinished_run_needs_resume(tmp_path: Path) -> None:
     Run.open(tmp_path / "run", "calibrate", CONFIG).log(step=1)
     before = snapshot(tmp_path)
-    with pytest.raises(BadInputError, match=r"unfinished calibrate run \(1 rows of metrics\): pass --resume"):
+    with pytest.raises(BadInputError, match=r"unfinished run of calibrate \(1 rows of metrics\): pass --resume"):
         Run.open(tmp_path / "run", "calibrate", CONFIG)
     assert snapshot(tmp_path) == before
     run = Run.open(tmp_path / "run", "calibrate", CONFIG, resume=True)
@@ -113,7 +113,7 @@ def test_another_config_is_refused_and_the_changes_are_named(tmp_path: Path, don
 
 def test_another_stage_is_refused(tmp_path: Path) -> None:
     finished(tmp_path / "run")
-    with pytest.raises(BadInputError, match="holds a 'calibrate' run, not 'distill'"):
+    with pytest.raises(BadInputError, match="holds a run of calibrate, not of distill"):
         Run.open(tmp_path / "run", "distill", CONFIG, resume=True)
 
 

@@ -404,6 +404,9 @@ def test_an_unknown_task_is_told_with_the_nearest_name() -> None:
         get_task("maths")
     with pytest.raises(BadInputError, match="Known: math, qa, instruct"):
         get_task("")
+    for kind in ("jsonl", "parquet"):
+        with pytest.raises(BadInputError, match=f"names its kind, {kind}:data/mine.{kind}$"):
+            get_task(f"data/mine.{kind}")
 
 
 def test_a_registered_task_is_found_and_no_name_is_taken_twice(monkeypatch: pytest.MonkeyPatch) -> None:

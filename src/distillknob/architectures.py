@@ -151,7 +151,7 @@ def _config(name: str) -> tuple[Any, str]:
     except (OSError, ValueError) as error:
         raise BadInputError(
             f"the model {name!r} can't be reached: it is no folder, it isn't in the local cache, and the hub didn't "
-            f"answer ({first_line(error)}){nearest(where, SHAPES)} Give a folder, log in if it is gated "
+            f"answer ({first_line(error)}){nearest(where, SHAPES, otherwise='.')} Give a folder, log in if it is gated "
             "(`hf auth login`), or fetch it first (`hf download`)"
         ) from error
 

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from distillknob.errors import BadInputError, RunFailedError, nearest
 from distillknob.processes import process_index
@@ -45,9 +45,31 @@ def _quiet_environment() -> None:
         os.environ.setdefault(name, value)
 
 
-def _parser(command: str | None) -> argparse.ArgumentParser:
+class _Parser(argparse.ArgumentParser):
+    """A parser that raises BadInputError: argparse's own error prints the usage first, which for a stage is hundreds of
+    flags, and of an unknown flag it doesn't tell the nearest."""
+
+    def error(self, message: str) -> NoReturn:
+        raise BadInputError(f"{message}: see {self.prog} --help")
+
+    def parse(self, words: Sequence[str]) -> argparse.Namespace:
+        """`words` parsed. Raises BadInputError for what can't be."""
+        arguments, unknown = self.parse_known_args(words)
+        if not unknown:
+            return arguments
+        (chosen,) = (action for action in self._actions if isinstance(action, argparse._SubParsersAction))
+        parser = self if arguments.command is None else chosen.choices[arguments.command]
+        flag = next((word.partition("=")[0] for word in unknown if word.startswith("-")), None)
+        if flag is None:
+            raise BadInputError(f"{parser.prog} can't use {' '.join(unknown)}: see {parser.prog} --help")
+        known = [name for action in parser._actions for name in action.option_strings]
+        guess = nearest(flag.replace("-", "_"), known) or nearest(flag, known, otherwise=":")
+        raise BadInputError(f"{parser.prog} has no flag {flag}{guess} see {parser.prog} --help")
+
+
+def _parser(command: str | None) -> _Parser:
     """The parser; only the chosen stage's own flags are filled in, since that loads its config class."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="distillknob",
         description="Measures why distilling a language model fails, and turns a knob on the teacher so that it "
         "teaches well or can't be distilled.",
@@ -98,10 +120,18 @@ def _known_fields() -> set[str]:
     return {field.name for cls in classes for field in dataclasses.fields(cls)}
 
 
+def _pair_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The `models` to evaluate where a recipe names a pair and no `models`: that pair, not the embedded one."""
+    pair = [recipe[side] for side in ("teacher", "student") if side in recipe]
+    told = "models" in recipe or "models" in (recipe.get("evaluate") or {})
+    return {"models": pair} if pair and not told else {}
+
+
 def _run_stage(arguments: argparse.Namespace) -> int:
     from distillknob.config import build, read_recipe, resolved, stage_values
     from distillknob.environment import keep_freed_memory
     from distillknob.flags import given_flags
+    from distillknob.runs import discard_unstarted
     from distillknob.shipped import find_accelerate, find_recipe
     from distillknob.table import result_text
     from distillknob.training import quiet_libraries
@@ -116,7 +146,10 @@ def _run_stage(arguments: argparse.Namespace) -> int:
     chosen = arguments.recipe or arguments.config
     recipe: Mapping[str, Any] = read_recipe(find_recipe(chosen)) if chosen else {}
     known = _known_fields() if recipe else None
-    values = stage_values(cls, stage, recipe, given_flags(arguments, cls), known)
+    flags = given_flags(arguments, cls)
+    if stage == "evaluate":
+        flags = {**_pair_of(recipe), **flags}
+    values = stage_values(cls, stage, recipe, flags, known)
     config = build(cls, values)
     output = Path(arguments.output or f"runs/{stage}")
     if arguments.dry_run:
@@ -129,11 +162,17 @@ def _run_stage(arguments: argparse.Namespace) -> int:
     if arguments.gpu or arguments.accelerate:
         raise BadInputError("--gpu and --accelerate say what a dry run estimates for: add --dry-run, or leave them out")
     call = getattr(import_module(module), function)
+    fresh = not output.exists()
     extra = {"only": arguments.cell} if stage == "sweep" else {}
-    if stage in EXPERIMENTS:
-        run = call(config, recipe, output, resume=arguments.resume, **extra)
-    else:
-        run = call(config, output, resume=arguments.resume)
+    try:
+        if stage in EXPERIMENTS:
+            run = call(config, recipe, output, resume=arguments.resume, **extra)
+        else:
+            run = call(config, output, resume=arguments.resume)
+    except BadInputError:
+        if fresh and process_index() == 0:
+            discard_unstarted(output)
+        raise
     if process_index() > 0:  # the first process tells
         return 0
     if not run.complete:
@@ -199,11 +238,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = [*STAGES, "report", "recipe", "zoo"]
     if command is not None and command not in commands:
         print(
-            f"error: no command {command!r}{nearest(command, commands)} Known: {', '.join(commands)}", file=sys.stderr
+            f"error: no command {command!r}{nearest(command, commands, otherwise='.')} Known: {', '.join(commands)}",
+            file=sys.stderr,
         )
         return 2
     try:
-        arguments = _parser(command).parse_args(words)
+        arguments = _parser(command).parse(words)
         if arguments.version:
             from distillknob import __version__
 

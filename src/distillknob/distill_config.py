@@ -87,7 +87,8 @@ class DistillConfig(AdapterOptions, DistillationConfig):
         ):
             given = getattr(self, name)
             if given is not None and given not in known:
-                raise BadInputError(f"{name}={given!r}{nearest(str(given), known)} known are {', '.join(known)}")
+                guess = nearest(str(given), known, otherwise=":")
+                raise BadInputError(f"{name}={given!r}{guess} known are {', '.join(known)}")
         if not 0 < self.tokens_share <= 1:
             raise BadInputError(f"tokens_share={self.tokens_share}: a share of the tokens, above 0 and at most 1")
         if not 0 <= self.skew < 1:

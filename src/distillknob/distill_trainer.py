@@ -13,6 +13,7 @@ import torch
 from accelerate.utils import gather_object
 from torch.utils.checkpoint import checkpoint
 from trl import DistillationTrainer  # type: ignore[attr-defined]
+from trl.models import prepare_deepspeed  # type: ignore[attr-defined]
 
 from distillknob.cross_tokenizer import (
     CROSS,
@@ -30,7 +31,7 @@ from distillknob.divergences import divergence_from_topk
 from distillknob.errors import BadInputError
 from distillknob.fused import fused_divergence
 from distillknob.heads import Head, head_of
-from distillknob.models import LanguageModel, prompt_ids
+from distillknob.models import LanguageModel, load_model, prompt_ids
 from distillknob.teacher_cache import TeacherCache
 from distillknob.token_choice import CHOICES
 from distillknob.training import EpochSampler
@@ -42,15 +43,35 @@ class DistillTrainer(DistillationTrainer):
     Takes what DistillationTrainer takes; `teacher_model` may be None for hard-label methods and with a `cache`. The
     dataset has `prompt` and, unless every step is on-policy, `completion_ids` (token ids, the eos included); for a
     context that isn't plain `teacher_prompt` (messages), with a cache `trace` (its number there). Losses between two
-    tokenizers (`cross_tokenizer`) need `teacher_processing_class`, the teacher's tokenizer.
+    tokenizers (`cross_tokenizer`) need `teacher_processing_class`, the teacher's tokenizer. The two vocabularies may
+    differ in width, which TRL's own losses don't allow: with two tokenizers they do, and one tokenizer may stand before
+    embeddings padded to two widths (Qwen2.5 7B and 1.5B).
     """
 
     args: DistillConfig
 
     def __init__(
-        self, *args: Any, cache: TeacherCache | None = None, teacher_processing_class: Any = None, **kwargs: Any
+        self,
+        model: Any,
+        teacher_model: Any = None,
+        args: DistillConfig | None = None,
+        *more: Any,
+        cache: TeacherCache | None = None,
+        teacher_processing_class: Any = None,
+        **kwargs: Any,
     ):
-        super().__init__(*args, **kwargs)
+        # The teacher is kept from TRL's constructor, which refuses vocabularies of two widths, and made ready below.
+        super().__init__(model, None, args, *more, **kwargs)
+        if isinstance(teacher_model, str):
+            given: Any = self.args.teacher_model_init_kwargs  # a dict once the config has parsed it
+            options: dict[str, Any] = {**(given or {})}
+            if self.args.teacher_model_revision is not None:
+                options.setdefault("revision", self.args.teacher_model_revision)
+            teacher_model = load_model(teacher_model, options=options).model
+        if teacher_model is not None and self.is_deepspeed_enabled:
+            self.teacher_model = prepare_deepspeed(teacher_model, self.accelerator)
+        elif teacher_model is not None:
+            self.teacher_model = self.accelerator.prepare_model(teacher_model, evaluation_mode=True)
         self.method, self.cache = self.args.objective, cache
         self.teacher_processing_class = teacher_processing_class or self._tokenizer
         self._aligned: list[Aligned] = []

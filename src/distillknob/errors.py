@@ -30,7 +30,7 @@ def check_at_least_one(config: object, *names: str) -> None:
             raise BadInputError(f"{name}={value}: must be at least 1")
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`", did you mean 'x'?"` for the known name closest to `name`, or `""` where none is close."""
+def nearest(name: str, known: Iterable[str], *, otherwise: str = "") -> str:
+    """`", did you mean 'x'?"` for the known name closest to `name`, or `otherwise` where none is close."""
     matches = get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f", did you mean {matches[0]!r}?" if matches else ""
+    return f", did you mean {matches[0]!r}?" if matches else otherwise

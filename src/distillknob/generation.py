@@ -227,8 +227,13 @@ def _sampled(language_model: LanguageModel, asked: _Request) -> dict[tuple[int, 
     longest = max(map(len, ids))
     if context is not None and longest + sampling.max_new_tokens > context:
         raise BadInputError(
-            f"a prompt of {longest} tokens and max_new_tokens={sampling.max_new_tokens} don't fit the model's context "
-            f"of {context}: shorten one of them"
+            f"a prompt of {longest} tokens and answers of up to {sampling.max_new_tokens} don't fit the model's "
+            f"context of {context}: "
+            + (
+                f"set max_new_tokens (calibrate and distill: max_completion_length) to at most {context - longest}"
+                if longest < context
+                else "take shorter prompts"
+            )
         )
     ends = eos_ids(language_model)
     config = GenerationConfig(

@@ -82,7 +82,9 @@ def engine(gpu: str | None = None, accelerate: Path | None = None) -> Engine:
     Raises BadInputError for a GPU that isn't known and a file that can't be used.
     """
     if gpu is not None and gpu not in GPUS:
-        raise BadInputError(f"no GPU named {gpu!r} is known{nearest(gpu, GPUS)} Known: {', '.join(GPUS)}")
+        raise BadInputError(
+            f"no GPU named {gpu!r} is known{nearest(gpu, GPUS, otherwise='.')} Known: {', '.join(GPUS)}"
+        )
     devices, sharding = (1, "none") if accelerate is None else _spread(accelerate)
     return Engine(this_machine() if gpu is None else GPUS[gpu], devices, sharding)
 

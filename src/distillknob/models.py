@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 SERVED = ("http://", "https://")  # how the name of a model behind a server begins
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")  # save_pretrained writes the second of every tokenizer
 ZOO = ("teacher", "student", "proxy", "student-other")
 
 
@@ -31,7 +32,8 @@ class LanguageModel(NamedTuple):
 def zoo_path(name: str) -> Path:
     """The folder of an embedded checkpoint. Raises BadInputError with the nearest known name."""
     if name not in ZOO:
-        raise BadInputError(f"no embedded checkpoint named {name!r}{nearest(name, ZOO)} Known: {', '.join(ZOO)}")
+        guess = nearest(name, ZOO, otherwise=".")
+        raise BadInputError(f"no embedded checkpoint named {name!r}{guess} Known: {', '.join(ZOO)}")
     return Path(str(resources.files("distillknob") / "zoo" / "checkpoints" / name))
 
 
@@ -93,6 +95,11 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(where, padding_side="left")
     except (OSError, ValueError) as error:
+        if Path(where).is_dir() and not any((Path(where) / file).exists() for file in TOKENIZER_FILES):
+            raise BadInputError(
+                f"the folder {name!r} holds no tokenizer (none of {', '.join(TOKENIZER_FILES)}): save it beside the "
+                f"model, tokenizer.save_pretrained({name!r})"
+            ) from error
         raise BadInputError(
             f"can't load a tokenizer from {name!r}: {first_line(error).rstrip('.')}{_remedy(where)}"
         ) from error

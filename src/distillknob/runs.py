@@ -212,11 +212,11 @@ class Run:
     def _check_same(self, *, resume: bool, digests: Mapping[str, str], may_be_unfinished: bool) -> None:
         stage, config = _read_config(self._path)
         if stage != self._stage:
-            raise BadInputError(f"{self._path} holds a {stage!r} run, not {self._stage!r}: choose another --output")
+            raise BadInputError(f"{self._path} holds a run of {stage}, not of {self._stage}: choose another --output")
         changes = _changes(config, self._config)
         if changes:
             raise BadInputError(
-                f"{self._path} holds a {stage} run with another config ({'; '.join(changes)}): "
+                f"{self._path} holds a run of {stage} with another config ({'; '.join(changes)}): "
                 "choose another --output, or go back to that run's config"
             )
         if (self._path / ENVIRONMENT).exists():  # a run killed within its first instant has none
@@ -228,7 +228,7 @@ class Run:
                 )
         if not (self.complete or resume or may_be_unfinished):
             raise BadInputError(
-                f"{self._path} holds an unfinished {stage} run ({len(self.metrics())} rows of metrics): "
+                f"{self._path} holds an unfinished run of {stage} ({len(self.metrics())} rows of metrics): "
                 "pass --resume to go on, or choose another --output"
             )
 
@@ -256,6 +256,14 @@ class Run:
 def runs_behind(models: Iterable[str]) -> list[Path]:
     """The finished runs that made these models, a stage's `inputs`. Hub ids and other folders add none."""
     return [Path(name).parent for name in models if (Path(name).parent / MANIFEST).exists()]
+
+
+def discard_unstarted(path: str | Path) -> None:
+    """Remove the run directory `path` if it holds nothing but what `Run.open` wrote: bad input that a stage meets only
+    later (a prompt too long for the model) shall leave nothing that stands in the way of the mended command."""
+    path = Path(path)
+    if path.is_dir() and {entry.name for entry in path.iterdir()} <= {CONFIG, ENVIRONMENT}:
+        shutil.rmtree(path)
 
 
 def load_run(path: str | Path) -> Run:

@@ -36,7 +36,7 @@ def _found(name: str, known: dict[str, Path], what: str) -> Path:
     if stem not in known:
         raise BadInputError(
             f"there is no {what} {name}: no file of that name is here, and none such comes with distillknob"
-            f"{nearest(stem, known)} Known: {', '.join(known)}"
+            f"{nearest(stem, known, otherwise='.')} Known: {', '.join(known)}"
         )
     return known[stem]
 

@@ -106,6 +106,18 @@ def compare_text(compared: Mapping[str, Any]) -> str:
     return text_table(header, body)
 
 
+def unchanged_text(result: Mapping[str, Any]) -> str:
+    """What to know and to do where a calibration kept none of its steps."""
+    refused = [event["what"] for event in result["events"] if event["what"].startswith("not kept")]
+    return (
+        "The knob did not turn: no checkpoint kept the teacher's score to within "
+        f"{percent(result['tolerance'])} points, so model/ is the teacher as it was."
+        + (f" The last steps were {refused[0]}." if refused else "")
+        + "\nTo mend: a lower learning_rate, a higher beta or more prompts a step; where the guard's interval below is "
+        "wide, more guard_problems or a larger utility_tolerance."
+    )
+
+
 def result_text(run: Run) -> str:
     """What a stage prints when it is done."""
     result = run.result
@@ -180,6 +192,8 @@ def result_text(run: Run) -> str:
             f"η = {result['eta']:g}: {result['outcome']}, step {result['kept_step']} of {result['steps']} kept, "
             f"final beta {result['final_beta']:.3g}" + (f"\n{result['reason']}" if result["reason"] else "")
         )
+        if result["kept_step"] == 0:
+            parts.append(unchanged_text(result))
         parts.append(
             text_table(
                 ["task", "before %", "after %", "difference, points"],

@@ -150,6 +150,8 @@ def _calibration_sentence(name: str, run: RunData) -> str:
     else:
         done, kept = count(result.get("steps")), count(result.get("kept_step"))
         parts.append(f"all {done} steps were done and step {kept} was kept")
+    if result and result.get("kept_step") == 0:
+        parts[-1] += ": no checkpoint kept the score, so the model is the teacher as it was"
     return f"{told} {', '.join(parts)}."
 
 

@@ -100,9 +100,12 @@ def get_task(name: str) -> Task:
     parts = _NAME.fullmatch(name)
     base = parts["base"] if parts else name
     if parts is None or base not in _REGISTRY:
+        for ending in ("jsonl", "parquet"):
+            if name.endswith(f".{ending}"):
+                raise BadInputError(f"no task named {name!r}: a task of one's own file names its kind, {ending}:{name}")
         raise BadInputError(
-            f"no task named {base!r}{nearest(base, _REGISTRY)} Known: {', '.join(_REGISTRY)}, NAME@PATH, jsonl:PATH, "
-            "parquet:PATH, hub:ORG/NAME?prompt=FIELD&reference=FIELD"
+            f"no task named {base!r}{nearest(base, _REGISTRY, otherwise='.')} Known: {', '.join(_REGISTRY)}, "
+            "NAME@PATH, jsonl:PATH, parquet:PATH, hub:ORG/NAME?prompt=FIELD&reference=FIELD"
         )
     make, path, query = _REGISTRY[base], parts["path"], parts["query"]
     reads_data = isinstance(make, type) and issubclass(make, RowsTask)

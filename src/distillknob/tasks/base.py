@@ -112,7 +112,8 @@ class GeneratedTask:
         """Endless examples of one split; they may repeat. Raises BadInputError on an unknown split."""
         if split not in SPLITS:
             raise BadInputError(
-                f"task {self.name!r} has no split {split!r}{nearest(split, SPLITS)} It has: {', '.join(SPLITS)}"
+                f"task {self.name!r} has no split {split!r}{nearest(split, SPLITS, otherwise='.')} "
+                f"It has: {', '.join(SPLITS)}"
             )
         rng = random.Random(f"{self.name}/{split}/{seed}")
         while True:

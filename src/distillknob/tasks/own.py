@@ -83,7 +83,8 @@ def from_hub(name: str) -> OwnTask:
     told = dict(part.partition("=")[::2] for part in query.split("&") if part)
     for key in told:
         if key not in PARAMETERS or not told[key]:
-            raise BadInputError(f"task {name!r}: {key!r} can't be used{nearest(key, PARAMETERS)} Want {HUB_FORM}")
+            guess = nearest(key, PARAMETERS, otherwise=".")
+            raise BadInputError(f"task {name!r}: {key!r} can't be used{guess} Want {HUB_FORM}")
     if not hub_id or "prompt" not in told or "reference" not in told:
         raise BadInputError(f"task {name!r}: want {HUB_FORM}")
     columns = tuple(told[key] for key in ("prompt", "reference", "solution") if key in told)

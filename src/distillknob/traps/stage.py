@@ -105,7 +105,7 @@ def diagnose(config: DiagnoseConfig, output: str | Path, *, resume: bool = False
         found = gather(task, teacher, student, settings, Journal(run.unfinished).part(task.name))
         for name, rows in _tables(found, lambda token: str(teacher.tokenizer.decode([token]))).items():
             tables[name] += rows
-        tables["findings"] += [asdict(finding) for finding in _findings(found)]
+        tables["findings"] += [asdict(finding) for finding in _findings(found, config)]
         by_prompt += values_by_prompt(
             found.on_policy, found.off_policy, found.candidates, found.styled, found.continuations
         )
@@ -137,7 +137,7 @@ def _tables(found: Gathered, decode: Callable[[int], str]) -> dict[str, list[dic
     return tables
 
 
-def _findings(found: Gathered) -> list[Finding]:
+def _findings(found: Gathered, config: DiagnoseConfig) -> list[Finding]:
     """What each trap says of one task."""
     off, task = found.off_policy, found.candidates.task
     one_vocabulary = (
@@ -145,12 +145,16 @@ def _findings(found: Gathered) -> list[Finding]:
         if isinstance(off, PolicySample)
         else [not_applicable(name, task, TWO_TOKENIZERS) for name in ("tail_noise", "signal_sparsity")]
     )
+    if found.gradients is None:
+        myopia = not_applicable("sequence_myopia", task, TWO_TOKENIZERS)
+    elif config.gradient_problems == 0:
+        myopia = not_applicable("sequence_myopia", task, "left out, as gradient_problems is 0")
+    else:
+        myopia = sequence_myopia(found.gradients)
     return [
         *one_vocabulary,
         off_policy_instability(off),
-        not_applicable("sequence_myopia", task, TWO_TOKENIZERS)
-        if found.gradients is None
-        else sequence_myopia(found.gradients),
+        myopia,
         wrong_trace_preference(found.candidates, "sum"),
         wrong_trace_preference(found.candidates, "mean"),
         capacity_gap(found.styled),

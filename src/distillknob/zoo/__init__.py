@@ -71,7 +71,8 @@ def build_zoo(output: Path, only: list[str] | None = None) -> list[dict[str, Any
     for name in only or []:
         if name not in RECIPES:
             raise BadInputError(
-                f"no embedded checkpoint named {name!r}{nearest(name, RECIPES)} Known: {', '.join(RECIPES)}"
+                f"no embedded checkpoint named {name!r}{nearest(name, RECIPES, otherwise='.')} "
+                f"Known: {', '.join(RECIPES)}"
             )
     output.mkdir(parents=True, exist_ok=True)
     for name, recipe in RECIPES.items():
