@@ -63,7 +63,7 @@ def test_a_new_run_writes_its_config_and_environment(tmp_path: Path, there_alrea
     assert yaml.safe_load((path / "config.yaml").read_text()) == {"calibrate": CONFIG}
     environment = json.loads((path / "environment.json").read_text())
     assert environment["python"].startswith("3.")
-    assert environment["argv"] == sys.argv
+    assert environment["argv"] == [Path(sys.argv[0]).name, *sys.argv[1:]]
     assert environment["cpus"] >= 1
     assert set(environment["versions"]) >= {"distillknob", "torch", "trl", "peft"}
     assert environment["inputs"] == {} and environment["resumed"] == []
