@@ -565,3 +565,20 @@ IDS, LOGPS, TAIL = torch.zeros(2, 1, dtype=torch.long), torch.full((2, 1), -LOG2
 def test_a_bad_input_is_told_what_was_wrong(call, told):
     with pytest.raises(BadInputError, match=told):
         call()
+
+
+@pytest.mark.parametrize("ks", [[1], [5, 20], [5, 60], [60]])
+@pytest.mark.parametrize("spread", [0.0, 0.3, 2.0, 8.0])
+def test_the_statistics_tell_the_kl_of_rare_tokens_in_the_same_pass(ks, spread):
+    """Whether the tokens that are said are fewer than the top ones at hand, more, or all."""
+    generator = torch.Generator().manual_seed(5)
+    student, teacher = (torch.randn(40, 60, generator=generator, dtype=torch.float64) * spread for _ in range(2))
+    teacher[:5] *= 0.1  # rows of several kinds in one block
+    teacher[5, :7], student[5, :7] = -math.inf, -math.inf
+    student[6, 9] = -math.inf
+    for temperature in (1.0, 2.0):
+        found = token_stats(student, teacher, ks, rare=0.05, temperature=temperature).rare_kl
+        wanted = rare_token_kl(student / temperature, teacher / temperature, 0.05)
+        torch.testing.assert_close(found, wanted, atol=1e-12, rtol=1e-9)
+    assert token_stats(teacher, teacher, ks, rare=0.05).rare_kl.abs().max() == 0
+    assert token_stats(student, teacher, ks).rare_kl is None

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -235,6 +235,7 @@ class TokenStats:
     forward_gap_topk: (
         Tensor  # [..., K] what `divergence(..., "forward_kl", top_k=k)` leaves out of KL(p‖q), as topk_gap
     )
+    rare_kl: Tensor | None = None  # [...] `rare_token_kl`, where `rare` is given
 
     @property
     def forward_kl_topk(self) -> Tensor:
@@ -249,12 +250,18 @@ class TokenStats:
 
 @torch.no_grad()
 def token_stats(
-    student_logits: Tensor, teacher_logits: Tensor, ks: Sequence[int], *, temperature: float = 1.0
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    ks: Sequence[int],
+    *,
+    temperature: float = 1.0,
+    rare: float | None = None,
 ) -> TokenStats:
     """Both KLs, both entropies, and how the KLs build up over the teacher's top-k tokens for each k of `ks`.
 
     Args: student_logits, teacher_logits [..., Vs] and [..., Vt], compared as `divergence` does; ks: positive, any
-      order, k ≥ V meaning all tokens. Without gradients, in blocks of rows, and without sorting the vocabulary.
+      order, k ≥ V meaning all tokens; rare: the share below which `rare_token_kl` is told too.
+    Without gradients, in blocks of rows, and without sorting the vocabulary.
     Raises: BadInputError as `divergence`, and for a k that is not positive.
     """
     spec = Spec.of("forward_kl", beta=0.5, alpha=0.1, temperature=temperature, jsd_scale="trl")
@@ -265,20 +272,21 @@ def token_stats(
     student_NV, teacher_NV = student.reshape(-1, vocabulary), teacher.reshape(-1, vocabulary)
     dtype = compute_dtype(student, teacher)
     rows = [
-        _stats_rows(student_NV[block].to(dtype), teacher_NV[block].to(dtype), spec, ks)
+        _stats_rows(student_NV[block].to(dtype), teacher_NV[block].to(dtype), spec, ks, rare)
         for block in row_blocks(len(student_NV), vocabulary, student.device)
     ]
-    scalars_N4, topk_N5K = (
+    scalars_N5, topk_N5K = (
         (torch.cat(parts) for parts in zip(*rows, strict=True))
         if rows
         else (
-            student.new_zeros((0, 4), dtype=dtype),
+            student.new_zeros((0, 5), dtype=dtype),
             student.new_zeros((0, 5, len(ks)), dtype=dtype),
         )
     )
-    forward, reverse, teacher_entropy, student_entropy = (s.reshape(lead) for s in scalars_N4.unbind(1))
+    forward, reverse, teacher_entropy, student_entropy, rare_kl = (s.reshape(lead) for s in scalars_N5.unbind(1))
     parts = [t.reshape(*lead, len(ks)) for t in topk_N5K.unbind(1)]
-    return TokenStats(forward, reverse, teacher_entropy, student_entropy, tuple(ks), *parts)
+    found = TokenStats(forward, reverse, teacher_entropy, student_entropy, tuple(ks), *parts)
+    return found if rare is None else replace(found, rare_kl=rare_kl)
 
 
 @torch.no_grad()
@@ -288,7 +296,8 @@ def rare_token_kl(student_logits: Tensor, teacher_logits: Tensor, rare: float) -
     Rare are the tokens less likely than `rare` times the teacher's likeliest one (min-p's rule, arXiv 2407.01082), of
     mass P in all: P · KL(teacher given rare ‖ student given rare), by the chain rule what the forward KL has beyond
     that over the other tokens and one bucket for the rare ones. 0 where no token is rare, inf where the student lacks
-    one of them. Logits [..., Vs] and [..., Vt] are compared as `divergence` does, and without gradients.
+    one of them. Logits [..., Vs] and [..., Vt] are compared as `divergence` does, and without gradients. In one pass
+    with the other statistics: `token_stats(..., rare=rare).rare_kl`.
     """
     student, teacher = _shared_part(student_logits, teacher_logits)
     lead, vocabulary = student.shape[:-1], student.shape[-1]
@@ -308,8 +317,9 @@ def rare_token_kl(student_logits: Tensor, teacher_logits: Tensor, rare: float) -
     return found_N.reshape(lead)
 
 
-def _stats_rows(x_NV: Tensor, y_NV: Tensor, spec: Spec, ks: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """One block of `token_stats`: the four scalars [N, 4], the four accumulated quantities and the gap [N, 5, K]."""
+def _stats_rows(x_NV: Tensor, y_NV: Tensor, spec: Spec, ks: Sequence[int], rare: float | None) -> tuple[Tensor, Tensor]:
+    """One block of `token_stats`: the scalars [N, 5] (the last is 0 without `rare`), the four accumulated quantities
+    and the gap [N, 5, K]."""
     pair = compare(x_NV, y_NV, spec)
     forward, reverse = excess(pair.p, pair.d, pair.q), excess(pair.q, -pair.d, pair.p)
     if pair.student_lacks is not None and pair.teacher_lacks is not None:
@@ -320,6 +330,16 @@ def _stats_rows(x_NV: Tensor, y_NV: Tensor, spec: Spec, ks: Sequence[int]) -> tu
     whole = [t.sum(-1) for t in terms]
     vocabulary = x_NV.shape[1]
     largest = max((k for k in ks if k < vocabulary), default=0)
+    rare_N = torch.zeros_like(whole[0])
+    if rare is not None:
+        bound_N1 = y_NV.amax(-1, keepdim=True) + math.log(rare) / spec.inverse_temperature
+        is_rare_NV = (y_NV < bound_N1).to(y_NV.dtype)  # as 0.0 and 1.0: products are several times faster than choices
+        said_N = vocabulary - is_rare_NV.sum(-1).long()
+        # Where more tokens are said than the top ones that are at hand, but not all.
+        if bool(((said_N > largest) & (said_N < vocabulary)).any()):
+            finite = forward if pair.student_lacks is None else forward.masked_fill(is_rare_NV == 0, 0.0)
+            rare_N = _gap(*(torch.linalg.vecdot(t, is_rare_NV).double() for t in (finite, pair.p, pair.q)))
+            rare_N = rare_N.to(y_NV.dtype).masked_fill_(said_N == vocabulary, 0.0)
     topk_N5K = torch.stack([*whole, torch.zeros_like(whole[0])], 1).unsqueeze(-1).repeat(1, 1, len(ks))
     if largest:
         ids = y_NV.topk(largest, dim=-1).indices
@@ -333,7 +353,10 @@ def _stats_rows(x_NV: Tensor, y_NV: Tensor, spec: Spec, ks: Sequence[int]) -> tu
             if k < vocabulary:
                 topk_N5K[:, :4, column] = running[:, :, k - 1].to(topk_N5K.dtype)
                 topk_N5K[:, 4, column] = _gap(*tails[:, :, k].unbind(1)).to(topk_N5K.dtype)
-    return torch.stack([*whole[:2], *entropies], 1), topk_N5K
+        if rare is not None:
+            few = (said_N <= largest).nonzero()[:, 0]
+            rare_N[few] = _gap(*tails[few, :, said_N[few]].unbind(1)).to(rare_N.dtype)
+    return torch.stack([*whole[:2], *entropies, rare_N], 1), topk_N5K
 
 
 def _gap(terms_N: Tensor, tail_p_N: Tensor, tail_q_N: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 
-from distillknob.divergences import rare_token_kl, token_stats
+from distillknob.divergences import token_stats
 from distillknob.errors import BadInputError
 from distillknob.heads import Head, checked_head
 from distillknob.journal import Journal
@@ -284,7 +284,8 @@ def _scored_batch(
     for block in heads[0].blocks(len(token_N)):
         teacher_NV = heads[0].logits(hidden[0][block])
         student_NV = heads[1].logits(hidden[1][block]).to(teacher_NV.device)
-        stats = token_stats(student_NV, teacher_NV, [min(k, width) for k in ks])
+        stats = token_stats(student_NV, teacher_NV, [min(k, width) for k in ks], rare=RARE)
+        assert stats.rare_kl is not None
         columns = (
             token_N[block],
             stats.forward_kl,
@@ -296,7 +297,7 @@ def _scored_batch(
             stats.forward_parts_topk,
             stats.reverse_parts_topk,
             stats.forward_gap_topk,
-            rare_token_kl(student_NV, teacher_NV, RARE),
+            stats.rare_kl,
         )
         found.append([column.cpu() for column in columns])
     answer_N = torch.tensor(batch.rows)[:, None].expand_as(mask)[mask.cpu()]
