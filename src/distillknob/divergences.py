@@ -271,8 +271,10 @@ def token_stats(
     lead, vocabulary = student.shape[:-1], student.shape[-1]
     student_NV, teacher_NV = student.reshape(-1, vocabulary), teacher.reshape(-1, vocabulary)
     dtype = compute_dtype(student, teacher)
+    # For all rows at once: a block may be a single row, which one thread alone would search.
+    top_NK = teacher_NV.topk(max((k for k in ks if k < vocabulary), default=0), dim=-1).indices
     rows = [
-        _stats_rows(student_NV[block].to(dtype), teacher_NV[block].to(dtype), spec, ks, rare)
+        _stats_rows(student_NV[block].to(dtype), teacher_NV[block].to(dtype), top_NK[block], spec, ks, rare)
         for block in row_blocks(len(student_NV), vocabulary, student.device)
     ]
     scalars_N5, topk_N5K = (
@@ -317,9 +319,11 @@ def rare_token_kl(student_logits: Tensor, teacher_logits: Tensor, rare: float) -
     return found_N.reshape(lead)
 
 
-def _stats_rows(x_NV: Tensor, y_NV: Tensor, spec: Spec, ks: Sequence[int], rare: float | None) -> tuple[Tensor, Tensor]:
-    """One block of `token_stats`: the scalars [N, 5] (the last is 0 without `rare`), the four accumulated quantities
-    and the gap [N, 5, K]."""
+def _stats_rows(
+    x_NV: Tensor, y_NV: Tensor, ids: Tensor, spec: Spec, ks: Sequence[int], rare: float | None
+) -> tuple[Tensor, Tensor]:
+    """One block of `token_stats`, of whose rows `ids` are the teacher's likeliest tokens: the scalars [N, 5] (the last
+    is 0 without `rare`), the four accumulated quantities and the gap [N, 5, K]."""
     pair = compare(x_NV, y_NV, spec)
     forward, reverse = excess(pair.p, pair.d, pair.q), excess(pair.q, -pair.d, pair.p)
     if pair.student_lacks is not None and pair.teacher_lacks is not None:
@@ -329,11 +333,12 @@ def _stats_rows(x_NV: Tensor, y_NV: Tensor, spec: Spec, ks: Sequence[int], rare:
     entropies = [_entropy(y_NV, pair.p, spec), _entropy(x_NV, pair.q, spec)]
     whole = [t.sum(-1) for t in terms]
     vocabulary = x_NV.shape[1]
-    largest = max((k for k in ks if k < vocabulary), default=0)
+    largest = ids.shape[1]
     rare_N = torch.zeros_like(whole[0])
     if rare is not None:
         bound_N1 = y_NV.amax(-1, keepdim=True) + math.log(rare) / spec.inverse_temperature
-        is_rare_NV = (y_NV < bound_N1).to(y_NV.dtype)  # as 0.0 and 1.0: products are several times faster than choices
+        # As 0.0 and 1.0, written straight away: products are several times faster than choices on a CPU.
+        is_rare_NV = torch.lt(y_NV, bound_N1, out=torch.empty_like(y_NV))
         said_N = vocabulary - is_rare_NV.sum(-1).long()
         # Where more tokens are said than the top ones that are at hand, but not all.
         if bool(((said_N > largest) & (said_N < vocabulary)).any()):
@@ -342,7 +347,6 @@ def _stats_rows(x_NV: Tensor, y_NV: Tensor, spec: Spec, ks: Sequence[int], rare:
             rare_N = rare_N.to(y_NV.dtype).masked_fill_(said_N == vocabulary, 0.0)
     topk_N5K = torch.stack([*whole, torch.zeros_like(whole[0])], 1).unsqueeze(-1).repeat(1, 1, len(ks))
     if largest:
-        ids = y_NV.topk(largest, dim=-1).indices
         top_N4K = torch.stack([t.gather(-1, ids) for t in terms], 1).double()
         running = top_N4K.cumsum(-1)
         # Tails are summed from their far end: as the whole less the top they would be nothing but rounding.
