@@ -48,7 +48,9 @@ class Cells:
 
     def scores(self, who: str, eta: float, task: str, seed: int, variant: str = "") -> np.ndarray | None:
         """Each problem's mean score; `who` is `teacher` or a student's method."""
-        cell = self.results[eta, variant, seed]
+        cell = self.results.get((eta, variant, seed))
+        if cell is None:
+            return None
         held = cell["teacher_scores"] if who == "teacher" else cell["students"].get(who)
         return None if held is None else np.array(held["scores"][task])
 
@@ -194,7 +196,7 @@ def controls(cells: Cells, tasks: Sequence[str], strong: float) -> list[str]:
         "| control | task | seeds | student | − GKD of the original | − GKD of the distillable |",
         "|" + "---|" * 6,
     ]
-    seeds = cells.seeds(0.0, -strong)
+    seeds = cells.seeds(0.0)
     for method in ("sft_best_of_n", "sft_gold", "none"):
         for task in tasks:
             values = cells.mean(method, 0.0, task, seeds)
