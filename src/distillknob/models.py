@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 SERVED = ("http://", "https://")  # how the name of a model behind a server begins
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")  # save_pretrained writes the second of every tokenizer
+# save_pretrained writes the second of every tokenizer; older checkpoints have one of the others alone.
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+)
 ZOO = ("teacher", "student", "proxy", "student-other")
 
 
@@ -92,14 +100,15 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     where = resolve(name)
+    # Asked before transformers is, which makes up an empty tokenizer for some architectures.
+    if Path(where).is_dir() and not any((Path(where) / file).exists() for file in TOKENIZER_FILES):
+        raise BadInputError(
+            f"the folder {name!r} holds no tokenizer (none of {', '.join(TOKENIZER_FILES)}): save it beside the "
+            f"model, tokenizer.save_pretrained({name!r})"
+        )
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(where, padding_side="left")
     except (OSError, ValueError) as error:
-        if Path(where).is_dir() and not any((Path(where) / file).exists() for file in TOKENIZER_FILES):
-            raise BadInputError(
-                f"the folder {name!r} holds no tokenizer (none of {', '.join(TOKENIZER_FILES)}): save it beside the "
-                f"model, tokenizer.save_pretrained({name!r})"
-            ) from error
         raise BadInputError(
             f"can't load a tokenizer from {name!r}: {first_line(error).rstrip('.')}{_remedy(where)}"
         ) from error
