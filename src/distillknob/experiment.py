@@ -231,16 +231,14 @@ class _Measured:
 
     def scores(self, model: str, who: str, sizes: Mapping[str, int]) -> dict[str, Any]:
         """`tasks`: the figures by task; `scores`: by task each problem's mean score."""
-        run = self._evaluated(model, who, sizes)
-        means = {task: [round(float(np.mean(row)), 6) for row in rows] for task, rows in by_problem(run).items()}
-        return {"tasks": run.result["models"][0]["tasks"], "scores": means}
+        return _in_short(self._evaluated(model, who, sizes))
 
     def student(self, model: str, who: str) -> dict[str, Any]:
         """Also `pass@k`: by task each problem's, where there are samples enough. With other sizes for students it is
         measured apart, on tasks that have one right answer."""
         sizes = self.cell.sizes.get("student", {})
-        found = self.scores(model, f"student-{who}", sizes)
         run = self._evaluated(model, f"student-{who}", sizes)
+        found = _in_short(run)
         tasks = [task for task in run.config["tasks"] if get_task(task).verifiable]
         if "samples" in sizes and tasks:
             run = self._evaluated(model, f"student-{who}-at-k", {}, tasks)
@@ -259,6 +257,12 @@ class _Measured:
         config = stage_config(EvaluateConfig, "evaluate", self.recipe, models=[model], **given)
         self.paths[f"evaluate/{who}"] = f"evaluate-{who}"
         return evaluate(config, self.folder / f"evaluate-{who}", resume=True)
+
+
+def _in_short(run: Run) -> dict[str, Any]:
+    """`tasks`: the figures by task; `scores`: by task each problem's mean score, from an evaluation of one model."""
+    means = {task: [round(float(np.mean(row)), 6) for row in rows] for task, rows in by_problem(run).items()}
+    return {"tasks": run.result["models"][0]["tasks"], "scores": means}
 
 
 def by_problem(run: Run) -> dict[str, list[list[float]]]:
