@@ -132,6 +132,29 @@ def test_a_stage_runs_on_two_processes(tiny_pair: Any, tmp_path: Path, stage: st
             assert result["kept_step"] > 0
 
 
+LATE_FIRST = """
+import sys, time
+from pathlib import Path
+from distillknob.processes import process_index, wait
+from distillknob.runs import Run
+
+if process_index() == 0:
+    time.sleep(3)
+run = Run.open(sys.argv[1], "diagnose", {"eta": 0.5})
+(run.unfinished / str(process_index())).mkdir(parents=True)
+wait()
+"""
+
+
+def test_no_process_works_in_a_run_before_the_first_has_opened_it(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(LATE_FIRST)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", str(script)]
+    done = subprocess.run([*command, str(tmp_path / "run")], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert {item.name for item in (tmp_path / "run" / "unfinished").iterdir()} == {"0", "1"}
+
+
 def test_a_bad_input_is_told_once(tiny_pair: Any, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "distillknob"]
     words = ["evaluate", "--models", tiny_pair.teacher, "--tasks", "maths", "--output", str(tmp_path / "run")]

@@ -69,18 +69,11 @@ class Run:
         path, first = Path(path), process_index() == 0
         run = cls(path, stage, plain(config, finite=False), writes=first)
         digests = run._check(inputs, resume=resume)
-        if (path / CONFIG).exists():
-            if first and not run.complete:
-                run._recover(digests)
-            return run
-        if not first:
-            return run
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise BadInputError(f"can't make --output {path}: {error.strerror}. Give one you can write") from error
-        atomic_write(path / CONFIG, _config_text(stage, run.config).encode())
-        run.write_json(ENVIRONMENT, {**environment(), "inputs": digests, "resumed": []})
+        if first and not (path / CONFIG).exists():
+            run._begin(digests)
+        elif first and not run.complete:
+            run._recover(digests)
+        wait()  # a process that went ahead would keep its first batch in a folder that the first finds not empty
         return run
 
     @classmethod
@@ -231,6 +224,15 @@ class Run:
                 f"{self._path} holds an unfinished run of {stage} ({len(self.metrics())} rows of metrics): "
                 "pass --resume to go on, or choose another --output"
             )
+
+    def _begin(self, digests: Mapping[str, str]) -> None:
+        try:
+            self._path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            told = f"can't make --output {self._path}: {error.strerror}. Give one you can write"
+            raise BadInputError(told) from error
+        atomic_write(self._path / CONFIG, _config_text(self._stage, self._config).encode())
+        self.write_json(ENVIRONMENT, {**environment(), "inputs": dict(digests), "resumed": []})
 
     def _recover(self, digests: Mapping[str, str]) -> None:
         """Clear away what a kill left behind, and note in the environment where the run goes on."""
