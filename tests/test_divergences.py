@@ -417,6 +417,8 @@ def test_token_stats_agree_with_the_textbook():
     close(stats.reverse_kl, reference(x, y, "reverse_kl", temperature=1.4))
     close(stats.teacher_entropy, -(p * logp).sum(-1))
     close(stats.student_entropy, -(q * logq).sum(-1))
+    close(stats.teacher_log_partition, (y.double() / 1.4).logsumexp(-1))
+    close(stats.student_log_partition, (x.double() / 1.4).logsumexp(-1))
     for column, k in enumerate(ks):
         ids = y.topk(min(k, 200)).indices
         close(stats.forward_kl_topk[..., column], (p * (logp - logq)).gather(-1, ids).sum(-1), atol=1e-6)

@@ -142,6 +142,10 @@ class Pair:
     p: Tensor
     q: Tensor
     d: Tensor  # log p − log q, clamped to ±FAR; 0 where both are impossible
+    teacher_max: Tensor  # [N, 1] the largest logit
+    student_max: Tensor
+    teacher_total: Tensor  # [N, 1] Σ exp((logit − largest) / T)
+    student_total: Tensor
     student_lacks: Tensor | None  # p > 0 and the student's logit is −inf
     teacher_lacks: Tensor | None
 
@@ -165,7 +169,7 @@ def compare(x_NV: Tensor, y_NV: Tensor, spec: Spec) -> Pair:
         # |p − q| is of first order in d, so the shift's rounding shows: one Newton step towards Σ (p − q) = 0.
         gap = torch.maximum(p, q).mul_(torch.expm1(-d.abs())).mul_(d.sign())
         d.add_(torch.log1p(gap.sum(-1, keepdim=True)))
-    return Pair(p, q, d, student_lacks, teacher_lacks)
+    return Pair(p, q, d, y_max, x_max, y_total, x_total, student_lacks, teacher_lacks)
 
 
 def _softmax(logits_NV: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -227,6 +227,8 @@ class TokenStats:
     reverse_kl: Tensor  # [...] KL(student‖teacher)
     teacher_entropy: Tensor  # [...]
     student_entropy: Tensor  # [...]
+    teacher_log_partition: Tensor  # [...] log Σ exp(logit / T)
+    student_log_partition: Tensor  # [...]
     ks: tuple[int, ...]
     forward_parts_topk: Tensor  # [..., K]
     reverse_parts_topk: Tensor  # [..., K]
@@ -277,17 +279,20 @@ def token_stats(
         _stats_rows(student_NV[block].to(dtype), teacher_NV[block].to(dtype), top_NK[block], spec, ks, rare)
         for block in row_blocks(len(student_NV), vocabulary, student.device)
     ]
-    scalars_N5, topk_N5K = (
+    scalars_N7, topk_N5K = (
         (torch.cat(parts) for parts in zip(*rows, strict=True))
         if rows
         else (
-            student.new_zeros((0, 5), dtype=dtype),
+            student.new_zeros((0, 7), dtype=dtype),
             student.new_zeros((0, 5, len(ks)), dtype=dtype),
         )
     )
-    forward, reverse, teacher_entropy, student_entropy, rare_kl = (s.reshape(lead) for s in scalars_N5.unbind(1))
+    scalars = [scalar.reshape(lead) for scalar in scalars_N7.unbind(1)]
+    forward, reverse, teacher_entropy, student_entropy, teacher_partition, student_partition, rare_kl = scalars
     parts = [t.reshape(*lead, len(ks)) for t in topk_N5K.unbind(1)]
-    found = TokenStats(forward, reverse, teacher_entropy, student_entropy, tuple(ks), *parts)
+    found = TokenStats(
+        forward, reverse, teacher_entropy, student_entropy, teacher_partition, student_partition, tuple(ks), *parts
+    )
     return found if rare is None else replace(found, rare_kl=rare_kl)
 
 
@@ -322,21 +327,25 @@ def rare_token_kl(student_logits: Tensor, teacher_logits: Tensor, rare: float) -
 def _stats_rows(
     x_NV: Tensor, y_NV: Tensor, ids: Tensor, spec: Spec, ks: Sequence[int], rare: float | None
 ) -> tuple[Tensor, Tensor]:
-    """One block of `token_stats`, of whose rows `ids` are the teacher's likeliest tokens: the scalars [N, 5] (the last
-    is 0 without `rare`), the four accumulated quantities and the gap [N, 5, K]."""
+    """One block of `token_stats`, of whose rows `ids` are the teacher's likeliest tokens: the scalars [N, 7] (the
+    last is 0 without `rare`), the four accumulated quantities and the gap [N, 5, K]."""
     pair = compare(x_NV, y_NV, spec)
     forward, reverse = excess(pair.p, pair.d, pair.q), excess(pair.q, -pair.d, pair.p)
     if pair.student_lacks is not None and pair.teacher_lacks is not None:
         forward.masked_fill_(pair.student_lacks, math.inf)
         reverse.masked_fill_(pair.teacher_lacks, math.inf)
     terms = (forward, reverse, pair.p, pair.q)
-    entropies = [_entropy(y_NV, pair.p, spec), _entropy(x_NV, pair.q, spec)]
+    sides = ((y_NV, pair.p, pair.teacher_max, pair.teacher_total), (x_NV, pair.q, pair.student_max, pair.student_total))
+    entropies = [_entropy(*side, spec) for side in sides]
+    partitions = [
+        (largest_N1 * spec.inverse_temperature + total_N1.log())[:, 0] for _, _, largest_N1, total_N1 in sides
+    ]
     whole = [t.sum(-1) for t in terms]
     vocabulary = x_NV.shape[1]
     largest = ids.shape[1]
     rare_N = torch.zeros_like(whole[0])
     if rare is not None:
-        bound_N1 = y_NV.amax(-1, keepdim=True) + math.log(rare) / spec.inverse_temperature
+        bound_N1 = pair.teacher_max + math.log(rare) / spec.inverse_temperature
         # As 0.0 and 1.0, written straight away: products are several times faster than choices on a CPU.
         is_rare_NV = torch.lt(y_NV, bound_N1, out=torch.empty_like(y_NV))
         said_N = vocabulary - is_rare_NV.sum(-1).long()
@@ -360,7 +369,7 @@ def _stats_rows(
         if rare is not None:
             few = (said_N <= largest).nonzero()[:, 0]
             rare_N[few] = _gap(*tails[few, :, said_N[few]].unbind(1)).to(rare_N.dtype)
-    return torch.stack([*whole[:2], *entropies, rare_N], 1), topk_N5K
+    return torch.stack([*whole[:2], *entropies, *partitions, rare_N], 1), topk_N5K
 
 
 def _gap(terms_N: Tensor, tail_p_N: Tensor, tail_q_N: Tensor) -> Tensor:
@@ -370,10 +379,10 @@ def _gap(terms_N: Tensor, tail_p_N: Tensor, tail_q_N: Tensor) -> Tensor:
     return torch.where(gap_N.isnan() & terms_N.isposinf(), math.inf, gap_N).clamp_min(0)
 
 
-def _entropy(logits_NV: Tensor, probs_NV: Tensor, spec: Spec) -> Tensor:
+def _entropy(logits_NV: Tensor, probs_NV: Tensor, largest_N1: Tensor, total_N1: Tensor, spec: Spec) -> Tensor:
     """−Σ p·log p [N] as log Σ exp(gap) − Σ p·gap, gap ≤ 0 the distance to the row's largest logit: no cancellation."""
-    gap = (logits_NV - logits_NV.amax(-1, keepdim=True)).mul_(spec.inverse_temperature).clamp_(min=-FAR)
-    return -probs_NV.amax(-1).log() - torch.linalg.vecdot(probs_NV, gap)
+    gap_NV = (logits_NV - largest_N1).mul_(spec.inverse_temperature).clamp_(min=-FAR)
+    return total_N1[:, 0].log() - torch.linalg.vecdot(probs_NV, gap_NV)
 
 
 class _Dense(torch.autograd.Function):

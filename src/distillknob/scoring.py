@@ -163,9 +163,12 @@ def token_logprobs(
     return found
 
 
-def _chosen(logits_NV: torch.Tensor, token_N: torch.Tensor) -> torch.Tensor:
-    """log softmax(logits)[token], [N]."""
-    return logits_NV.gather(-1, token_N[:, None])[:, 0] - logits_NV.logsumexp(-1)
+def _chosen(
+    logits_NV: torch.Tensor, token_N: torch.Tensor, log_partition_N: torch.Tensor | None = None
+) -> torch.Tensor:
+    """log softmax(logits)[token], [N]; of the part of the vocabulary whose log Σ exp(logit) is given."""
+    log_partition_N = logits_NV.logsumexp(-1) if log_partition_N is None else log_partition_N
+    return logits_NV.gather(-1, token_N[:, None])[:, 0] - log_partition_N
 
 
 def answer_ids(
@@ -292,8 +295,8 @@ def _scored_batch(
             stats.reverse_kl,
             stats.teacher_entropy,
             stats.student_entropy,
-            _chosen(teacher_NV, token_N[block]),
-            _chosen(student_NV, token_N[block]),
+            _chosen(teacher_NV, token_N[block], stats.teacher_log_partition),
+            _chosen(student_NV, token_N[block], stats.student_log_partition),
             stats.forward_parts_topk,
             stats.reverse_parts_topk,
             stats.forward_gap_topk,
