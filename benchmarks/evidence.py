@@ -4,14 +4,14 @@
     python benchmarks/evidence.py docs/evidence/cells > docs/evidence/table.md
 
 Needs no models and no samples: each cell's result holds its problems' scores. Differences are paired by problem; over
-several seeds a problem's score is its mean over the seeds first, so that an interval is about problems (and the seeds
-stand beside it one by one). Cells that are missing are left out, and said to be.
+several seeds a problem's score is its mean over the seeds first, so that an interval is about problems, and the seeds
+stand beside it one by one. Cells that are missing are left out.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,27 @@ from distillknob.runs import Run, load_run
 from distillknob.stats import Interval, interval, paired_difference
 
 Result = dict[str, Any]
+Demand = tuple[str, str, bool | None]  # what was asked, what was measured, whether that meets it
 METHODS = ("gkd", "opd_rkl", "sft", "sft_verified")
+BASELINES = ("gkd", "sft")  # on the original: what the distillable teacher's student has to beat
+CONTROLS = ("sft_best_of_n", "sft_gold", "none")
+MARGIN, GAIN, DROP, KNOB = -0.015, 0.15, -0.20, -0.9
 
 
-def percent(found: Interval, *, points: bool = False) -> str:
+def percent(found: Interval | None, *, points: bool = False) -> str:
+    if found is None:
+        return "–"
     sign = "+" if points else ""
     return f"{100 * found.mean:{sign}.1f} [{100 * found.low:{sign}.1f}, {100 * found.high:{sign}.1f}]"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [
+        "",
+        f"| {' | '.join(header)} |",
+        "|" + "---|" * len(header),
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
 
 
 class Cells:
@@ -41,208 +56,218 @@ class Cells:
     def etas(self) -> list[float]:
         return sorted({eta for eta, variant, _ in self.results if not variant})
 
-    def seeds(self, *etas: float, variant: str = "") -> list[int]:
-        """The seeds for which all these η have a cell."""
-        found = [{seed for eta, name, seed in self.results if eta == one and name == variant} for one in etas]
+    def seeds(self, *etas: float) -> list[int]:
+        """The seeds for which the grid has a cell of each of these η."""
+        found = [{seed for eta, variant, seed in self.results if eta == one and not variant} for one in etas]
         return sorted(set.intersection(*found)) if found else []
 
-    def scores(self, who: str, eta: float, task: str, seed: int, variant: str = "") -> np.ndarray | None:
-        """Each problem's mean score; `who` is `teacher` or a student's method."""
+    def scores(
+        self, who: str, eta: float, task: str, seed: int, variant: str = "", measure: str = "scores"
+    ) -> np.ndarray | None:
+        """Each problem's figure; `who` is `teacher` or a student's method, `measure` is `scores` or `pass@k`."""
         cell = self.results.get((eta, variant, seed))
         if cell is None:
             return None
         held = cell["teacher_scores"] if who == "teacher" else cell["students"].get(who)
-        return None if held is None else np.array(held["scores"][task])
+        values = None if held is None else held.get(measure, {}).get(task)
+        return None if values is None else np.array(values)
 
-    def mean(self, who: str, eta: float, task: str, seeds: Sequence[int], variant: str = "") -> np.ndarray | None:
-        """Each problem's score, the mean over the seeds that have this student."""
-        rows = [self.scores(who, eta, task, seed, variant) for seed in seeds]
+    def mean(self, who: str, eta: float, task: str, seeds: Sequence[int], measure: str = "scores") -> np.ndarray | None:
+        """Each problem's figure, the mean over the seeds that have this student."""
+        rows = [self.scores(who, eta, task, seed, measure=measure) for seed in seeds]
         kept = [row for row in rows if row is not None]
         return np.mean(kept, axis=0) if kept else None
 
-    def gap(self, a: tuple[str, float], b: tuple[str, float], task: str, seeds: Sequence[int]) -> Interval | None:
+    def gap(
+        self, a: tuple[str, float], b: tuple[str, float], task: str, seeds: Sequence[int], measure: str = "scores"
+    ) -> Interval | None:
         """b − a over these seeds."""
-        before, after = self.mean(*a, task, seeds), self.mean(*b, task, seeds)
-        return None if before is None or after is None else paired_difference(before, after)
+        return difference(self.mean(*a, task, seeds, measure), self.mean(*b, task, seeds, measure))
+
+
+def difference(before: np.ndarray | None, after: np.ndarray | None) -> Interval | None:
+    return None if before is None or after is None else paired_difference(before, after)
 
 
 def curve(cells: Cells, tasks: Sequence[str]) -> list[str]:
-    methods = [m for m in METHODS if any(m in r["students"] for r in cells.results.values())]
     lines = []
     for task in tasks:
-        lines += ["", f"**{task}**", "", f"| η | seeds | teacher | {' | '.join(methods)} |"]
-        lines += ["|" + "---|" * (3 + len(methods))]
-        for eta in cells.etas:
-            seeds = cells.seeds(eta)
-            shown = []
-            for who in ("teacher", *methods):
-                values = cells.mean(who, eta, task, seeds)
-                shown.append("–" if values is None else percent(interval(values)))
-            lines.append(f"| {eta:+g} | {len(seeds)} | {' | '.join(shown)} |")
-        chance = next(
-            t["chance"] for t in next(iter(cells.results.values()))["teacher_scores"]["tasks"] if t["task"] == task
-        )
-        seeds = cells.seeds(0.0)
-        none = cells.mean("none", 0.0, task, seeds)
-        if none is not None:
-            before = percent(interval(none))
-            lines += ["", f"Student before distillation {before}, chance {100 * chance:.1f}."]
+        for measure, name in (("scores", task), ("pass@16", f"{task}, pass@16")):
+            rows = []
+            for eta in cells.etas:
+                seeds = cells.seeds(eta)
+                values = [cells.mean(who, eta, task, seeds, measure) for who in ("teacher", *METHODS)]
+                shown = ["–" if one is None else percent(interval(one)) for one in values]
+                if any(one is not None for one in values):
+                    rows.append([f"{eta:+g}", ", ".join(map(str, seeds)), *shown])
+            if rows:
+                lines += ["", f"**{name}**", *table(["η", "seeds", "teacher", *METHODS], rows)]
+            before = cells.mean("none", 0.0, task, cells.seeds(0.0), measure)
+            if before is not None and rows:
+                lines += ["", f"Student before distillation {percent(interval(before))}{chance(cells, task, measure)}."]
     return lines
+
+
+def chance(cells: Cells, task: str, measure: str) -> str:
+    if measure != "scores":
+        return ""
+    told = next(iter(cells.results.values()))["teacher_scores"]["tasks"]
+    return f", chance {100 * next(row['chance'] for row in told if row['task'] == task):.1f}"
+
+
+def by_seed(cells: Cells, tasks: Sequence[str]) -> list[str]:
+    """Differences to the original by the same method, seed by seed."""
+    rows = []
+    for task in tasks:
+        for eta in (eta for eta in cells.etas if eta):
+            seeds = cells.seeds(0.0, eta)
+            for who in ("teacher", *METHODS):
+                gaps = [cells.gap((who, 0.0), (who, eta), task, [seed]) for seed in seeds]
+                if len(seeds) > 1:
+                    rows.append([task, f"{eta:+g}", who, "; ".join(percent(gap, points=True) for gap in gaps)])
+    return table(["task", "η", "who", "− original, seed by seed"], rows) if rows else ["", "One seed so far."]
 
 
 def calibrations(cells: Cells) -> list[str]:
-    lines = [
-        "",
-        "| η | seed | step kept | final β | KL to the original, nats/token | log-ratio, nats/answer | outcome |",
-    ]
-    lines.append("|" + "---|" * 7)
-    for (eta, variant, seed), result in sorted(
-        cells.results.items(), key=lambda item: (item[0][1], item[0][0], item[0][2])
-    ):
-        made = result["calibration"]
+    rows = []
+    for eta, variant, seed in sorted(cells.results, key=lambda key: (key[1], key[0], key[2])):
+        made = cells.results[eta, variant, seed]["calibration"]
         if made:
             name = f"{eta:+g}{' ' + variant if variant else ''}"
-            figures = f"{made['final_beta']:.3g} | {made['anchor_kl']:.4f} | {made['log_ratio']:.2f}"
-            lines.append(
-                f"| {name} | {seed} | {made['kept_step']} of {made['steps']} | {figures} | {made['outcome']} |"
-            )
-    return lines
+            figures = [f"{made['final_beta']:.3g}", f"{made['anchor_kl']:.4f}", f"{made['log_ratio']:.2f}"]
+            rows.append([name, str(seed), f"{made['kept_step']} of {made['steps']}", *figures, made["outcome"]])
+    anchor, ratio = "KL to the original, nats/token", "log-ratio, nats/answer"
+    return table(["η", "seed", "step kept", "final β", anchor, ratio, "outcome"], rows)
 
 
-def asked(cells: Cells, tasks: Sequence[str], strong: float) -> list[str]:
-    """Each demand with what was measured."""
-    rows: list[tuple[str, str, bool | None]] = []
-    first = tasks[0]
+def utility(cells: Cells, tasks: Sequence[str], strong: float) -> Iterator[Demand]:
     for eta in (-strong, strong):
-        seeds = cells.seeds(0.0, eta)
         for task in tasks:
-            gaps = {seed: cells.gap(("teacher", 0.0), ("teacher", eta), task, [seed]) for seed in seeds}
-            for seed, gap in gaps.items():
+            for seed in cells.seeds(0.0, eta):
+                gap = cells.gap(("teacher", 0.0), ("teacher", eta), task, [seed])
                 assert gap is not None
                 what = f"teacher at η = {eta:+g} not inferior, {task}, seed {seed}: interval above −1.5"
-                rows.append((what, percent(gap, points=True), gap.low > -0.015))
-    seeds = cells.seeds(0.0, -strong)
-    for task in tasks:
+                yield what, percent(gap, points=True), gap.low > MARGIN
+
+
+def gains(cells: Cells, tasks: Sequence[str], strong: float) -> Iterator[Demand]:
+    seeds, first = cells.seeds(0.0, -strong), tasks[0]
+    for measure, name in (("scores", ""), ("pass@16", ", pass@16")):
         for method in METHODS:
-            gap = cells.gap((method, 0.0), (method, -strong), task, seeds)
-            if gap is not None:
-                wanted = gap.mean >= 0.15 if task == first and method == "gkd" else None
-                wanted = gap.low > 0 if wanted is None and method == "gkd" else wanted
-                bound = (
-                    " (at least +15)"
-                    if task == first and method == "gkd"
-                    else " (interval off zero)"
-                    if method == "gkd"
-                    else ""
-                )
-                rows.append((f"gain, {task}, {method} by the same method{bound}", percent(gap, points=True), wanted))
-        baselines = {
-            m: values.mean()
-            for m in (*METHODS, "sft_gold", "sft_best_of_n")
-            if (values := cells.mean(m, 0.0, task, seeds)) is not None
-        }
-        if baselines:
-            best = max(baselines, key=lambda m: baselines[m])
-            gap = cells.gap((best, 0.0), ("gkd", -strong), task, seeds)
-            if gap is not None:
-                rows.append(
-                    (
-                        f"gain, {task}, GKD of the distillable against the best baseline ({best})",
-                        percent(gap, points=True),
-                        None,
-                    )
-                )
-    seeds = cells.seeds(0.0, strong)
+            gaps = {task: cells.gap((method, 0.0), (method, -strong), task, seeds, measure) for task in tasks}
+            known = {task: gap for task, gap in gaps.items() if gap is not None}
+            for task, gap in known.items():
+                asked = task == first and not name
+                bound = " (at least +15)" if asked else ""
+                met = gap.mean >= GAIN if asked else None
+                yield f"gain, {task}{name}, {method} by the same method{bound}", percent(gap, points=True), met
+            if known:
+                off = [task for task, gap in known.items() if gap.low > 0]
+                what = f"tasks on which {method}'s gain{name} is off zero (at least 2)"
+                yield what, f"{len(off)} of {len(known)}", len(off) >= 2
+    for task in tasks:
+        for what, rivals in (("SFT and GKD", BASELINES), ("all that the original gives", (*METHODS, *CONTROLS))):
+            found = {m: v.mean() for m in rivals if (v := cells.mean(m, 0.0, task, seeds)) is not None}
+            if not found:
+                continue
+            best = max(found, key=lambda method: found[method])
+            best_gap = cells.gap((best, 0.0), ("gkd", -strong), task, seeds)
+            if best_gap is not None:
+                asked = task == first and rivals is BASELINES
+                name = f"gain, {task}, GKD of the distillable over the best of {what} on the original ({best})"
+                bound = " (at least +15)" if asked else ""
+                yield f"{name}{bound}", percent(best_gap, points=True), best_gap.mean >= GAIN if asked else None
+
+
+def drops(cells: Cells, tasks: Sequence[str], strong: float) -> Iterator[Demand]:
+    seeds, first = cells.seeds(0.0, strong), tasks[0]
     for method in METHODS:
         gap = cells.gap((method, 0.0), (method, strong), first, seeds)
         if gap is not None:
-            rows.append((f"drop, {first}, {method} (at least −20)", percent(gap, points=True), gap.mean <= -0.20))
+            yield f"drop, {first}, {method} (at least −20)", percent(gap, points=True), gap.mean <= DROP
         below = cells.gap(("none", 0.0), (method, strong), first, seeds)
         if below is not None:
-            rows.append(
-                (
-                    f"{method} at η = {strong:+g} below the student before, {first}",
-                    percent(below, points=True),
-                    below.high < 0,
-                )
-            )
+            what = f"{method} at η = {strong:+g} below the student before, {first}"
+            yield what, percent(below, points=True), below.high < 0
+
+
+def continuity(cells: Cells, tasks: Sequence[str]) -> Iterator[Demand]:
+    first = tasks[0]
     for row in knob(tables([run for run in cells.runs if not run.result["variant"]])["students"]):
         if row["task"] == first and row["points"] == 7:
             what = f"Spearman(η, student), {first}, {row['method']}, seed {row['seed']} (at most −0.9)"
-            rows.append((what, f"{row['spearman']:+.2f}", row["spearman"] <= -0.9))
+            yield what, f"{row['spearman']:+.2f}", row["spearman"] <= KNOB
     for sign in (-1.0, 1.0):
         seeds = cells.seeds(0.25 * sign, 1.0 * sign)
         for method in METHODS:
             gap = cells.gap((method, 0.25 * sign), (method, 1.0 * sign), first, seeds)
             if gap is not None:
-                off = gap.low > 0 or gap.high < 0
-                rows.append(
-                    (
-                        f"|η| = 1 against 0.25, sign {sign:+g}, {first}, {method} (off zero)",
-                        percent(gap, points=True),
-                        off,
-                    )
-                )
-    lines = ["", "| asked | measured, points | |", "|---|---|---|"]
-    return [
-        *lines,
-        *(f"| {what} | {found} | {'' if met is None else 'yes' if met else '**no**'} |" for what, found, met in rows),
+                what = f"η = {sign:+g} − η = {0.25 * sign:+g}, {first}, {method} (off zero)"
+                yield what, percent(gap, points=True), gap.high < 0 if sign > 0 else gap.low > 0
+
+
+def asked(cells: Cells, tasks: Sequence[str], strong: float) -> list[str]:
+    """Each demand with what was measured."""
+    demands = [
+        *utility(cells, tasks, strong),
+        *gains(cells, tasks, strong),
+        *drops(cells, tasks, strong),
+        *continuity(cells, tasks),
     ]
+    rows = [[what, found, "" if met is None else "yes" if met else "**no**"] for what, found, met in demands]
+    return table(["asked", "measured, points", "met"], rows)
 
 
 def controls(cells: Cells, tasks: Sequence[str], strong: float) -> list[str]:
-    lines = [
-        "",
-        "| control | task | seeds | student | − GKD of the original | − GKD of the distillable |",
-        "|" + "---|" * 6,
-    ]
+    """Students of the original by other ways, beside GKD's of the original and of the distillable teacher."""
+    rows = []
     seeds = cells.seeds(0.0)
-    for method in ("sft_best_of_n", "sft_gold", "none"):
+    for method in CONTROLS:
         for task in tasks:
             values = cells.mean(method, 0.0, task, seeds)
             if values is not None:
-                gaps = [cells.gap(("gkd", eta), (method, 0.0), task, seeds) for eta in (0.0, -strong)]
-                shown = " | ".join("–" if gap is None else percent(gap, points=True) for gap in gaps)
-                lines.append(f"| {method} | {task} | {len(seeds)} | {percent(interval(values))} | {shown} |")
-    for eta, variant, seed in sorted(key for key in cells.results if key[1]):
-        for method in cells.results[eta, variant, seed]["students"]:
+                gaps = [cells.gap(("gkd", eta), (method, 0.0), task, cells.seeds(0.0, eta)) for eta in (0.0, -strong)]
+                shown = [percent(gap, points=True) for gap in gaps]
+                rows.append([method, task, ", ".join(map(str, seeds)), percent(interval(values)), *shown])
+    return table(["control", "task", "seeds", "student", "− GKD of the original", "− GKD of the distillable"], rows)
+
+
+def variants(cells: Cells, tasks: Sequence[str]) -> list[str]:
+    """Cells with other settings, beside the grid's: the original's, and that of the same η."""
+    rows = []
+    for eta, variant, seed in sorted(
+        (key for key in cells.results if key[1]), key=lambda key: (key[1], key[0], key[2])
+    ):
+        for who in ("teacher", *cells.results[eta, variant, seed]["students"]):
             for task in tasks:
-                values = cells.scores(method, eta, task, seed, variant)
-                gaps = [
-                    paired_difference(other, values)
-                    for one in (0.0, -strong)
-                    if (one, "", seed) in cells.results
-                    and (other := cells.scores(method, one, task, seed)) is not None
-                    and values is not None
-                ]
-                shown = " | ".join(percent(gap, points=True) for gap in gaps)
-                name = f"{variant}, η = {eta:+g}, {method}"
-                lines.append(f"| {name} | {task} | {seed} | {percent(interval(values))} | {shown} |")
-    return lines
+                values = cells.scores(who, eta, task, seed, variant)
+                if values is None:
+                    continue
+                own = cells.scores(who, 0.0, task, seed, variant)  # the variant's original, where it has one
+                original = cells.scores(who, 0.0, task, seed) if own is None or eta == 0 else own
+                gaps = [difference(original, values), difference(cells.scores(who, eta, task, seed), values)]
+                shown = [percent(gap, points=True) for gap in gaps]
+                rows.append([variant, f"{eta:+g}", who, task, str(seed), percent(interval(values)), *shown])
+    header = ["variant", "η", "who", "task", "seed", "score", "− original", "− the grid's at this η"]
+    return table(header, rows) if rows else ["", "None so far."]
 
 
 def causes(cells: Cells, strong: float) -> list[str]:
-    rows = causal([run for run in cells.runs if not run.result["variant"]])
-    lines = [
-        "",
-        f"| seed | task, measure | original | η = {-strong:+g} − original | η = {strong:+g} − original |",
-        "|" + "---|" * 5,
-    ]
     by_place: dict[tuple[int, str, str], dict[float, Result]] = {}
-    for row in rows:
+    for row in causal([run for run in cells.runs if not run.result["variant"]]):
         by_place.setdefault((row["seed"], row["task"], f"{row['measure']} ({row['unit']})"), {})[row["eta"]] = row
+    rows = []
     for (seed, task, measure), found in by_place.items():
         shown = []
         for eta in (-strong, strong):
             row = found.get(eta)
-            known = row is not None and row["difference"] is not None
-            shown.append(
-                f"{row['difference']:+.3f} [{row['interval'][0]:+.3f}, {row['interval'][1]:+.3f}]"
-                if row and known
-                else "–"
-            )
-        lines.append(f"| {seed} | {task}, {measure} | {found[0.0]['value']:.3f} | {' | '.join(shown)} |")
-    return lines
+            if row is None or row["difference"] is None:
+                shown.append("–")
+            else:
+                shown.append(f"{row['difference']:+.3f} [{row['interval'][0]:+.3f}, {row['interval'][1]:+.3f}]")
+        rows.append([str(seed), f"{task}, {measure}", f"{found[0.0]['value']:.3f}", *shown])
+    header = ["seed", "task, measure", "original", f"η = {-strong:+g} − original", f"η = {strong:+g} − original"]
+    return table(header, rows)
 
 
 def main() -> None:
@@ -253,14 +278,14 @@ def main() -> None:
     runs = [load_run(path) for path in sorted(arguments.cells.iterdir()) if (path / "manifest.json").exists()]
     cells = Cells(runs)
     tasks = list(next(iter(cells.results.values()))["teacher_scores"]["scores"])
-    lines = [
-        f"{len(runs)} cells; seeds {cells.seeds(0.0)}; % right (mean score on instruct), 95 % intervals by problem."
-    ]
+    lines = [f"{len(runs)} cells; % right (mean score on instruct), 95 % intervals by problem; differences in points."]
     for title, part in (
         ("The curve", curve(cells, tasks)),
+        ("Seed by seed", by_seed(cells, tasks)),
         ("The calibrations", calibrations(cells)),
         ("What was asked", asked(cells, tasks, arguments.strong)),
         ("Controls", controls(cells, tasks, arguments.strong)),
+        ("Variants", variants(cells, tasks)),
         ("What the lens says of each teacher", causes(cells, arguments.strong)),
     ):
         lines += ["", f"### {title}", *part]
