@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 import torch
 
+from distillknob.calibrate import CalibrationConfig, calibrate
+from distillknob.distill import DistillConfig, distill
 from distillknob.errors import BadInputError
 from distillknob.models import ZOO, LanguageModel, eos_ids, load_model, load_tokenizer, prompt_ids, resolve, zoo_path
+from distillknob.traps import DiagnoseConfig, diagnose
 
 PROMPT = [{"role": "user", "content": "What is 11-22?"}]
 
@@ -30,6 +33,29 @@ def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 
 
 # Names
+
+
+@pytest.mark.parametrize(
+    ("stage", "config", "setting"),
+    [
+        (calibrate, CalibrationConfig(teacher="zoo:student-other", eta=0.5), "target"),
+        (distill, DistillConfig(teacher="zoo:student-other", method="sft"), "student"),
+        (
+            distill,
+            DistillConfig(teacher="zoo:student-other", student="zoo:student-other", method="sft_best_of_n"),
+            "target",
+        ),
+        (diagnose, DiagnoseConfig(teacher="zoo:student-other"), "student"),
+    ],
+    ids=["calibrate", "distill", "best of n", "diagnose"],
+)
+def test_an_embedded_default_beside_a_model_of_another_tokenizer_is_told(
+    stage: Callable[..., Any], config: Any, setting: str, tmp_path: Path
+) -> None:
+    told = f"{setting} is 'zoo:student', the embedded model of the default, but 'zoo:student-other'"
+    with pytest.raises(BadInputError, match=told):
+        stage(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./none", "~/none-such", "a/b/c"])

@@ -16,7 +16,7 @@ from distillknob.calibration_trainer import CalibrationConfig, CalibrationTraine
 from distillknob.errors import BadInputError
 from distillknob.generation import Sampling, generate
 from distillknob.guard import UtilityGuard
-from distillknob.models import LanguageModel, load_model, resolve
+from distillknob.models import LanguageModel, check_meant, load_model, resolve
 from distillknob.processes import wait
 from distillknob.runs import Run, runs_behind
 from distillknob.served import connect, load_or_connect
@@ -122,6 +122,7 @@ def calibrate(
         if config.target_url is None
         else connect(config.target_url, config.target_name or config.target, config.target)
     )
+    check_meant("target", config.target, target.tokenizer, config.teacher, teacher.tokenizer)
     run = Run.open(output, "calibrate", plain_config(config), inputs=inputs, resume=resume)
     if run.complete:
         return run

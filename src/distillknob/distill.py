@@ -21,7 +21,7 @@ from distillknob.distill_config import DistillConfig
 from distillknob.distill_trainer import DistillTrainer
 from distillknob.errors import BadInputError
 from distillknob.methods import METHODS
-from distillknob.models import LanguageModel, load_model, resolve
+from distillknob.models import SERVED, LanguageModel, check_meant, load_model, load_tokenizer, resolve
 from distillknob.processes import wait
 from distillknob.runs import Run, runs_behind
 from distillknob.served import ServedModel, load_or_connect
@@ -115,6 +115,10 @@ def distill(
             f"{config.method} compares next-token distributions, but {config.teacher!r} and {config.student!r} have "
             "different tokenizers: use divergence spans or uld, an sft method, or a student with its tokenizer"
         )
+    if teacher is not None:
+        check_meant("student", config.student, student.tokenizer, config.teacher, teacher.tokenizer)
+        if config.needs_target and not config.target.startswith(SERVED):
+            check_meant("target", config.target, load_tokenizer(config.target), config.student, student.tokenizer)
     run = Run.open(output, "distill", plain_config(config), inputs=inputs, resume=resume)
     if run.complete:
         return run

@@ -27,6 +27,7 @@ TOKENIZER_FILES = (
     "vocab.txt",
     "spiece.model",
 )
+DEFAULT_STUDENT = "zoo:student"
 ZOO = ("teacher", "student", "proxy", "student-other")
 
 
@@ -92,6 +93,18 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str, vocab_size: i
         raise BadInputError(
             f"the tokenizer of {name!r} has {len(tokenizer)} tokens but the model only {vocab_size} embeddings: they "
             "don't belong together, or the model needs model.resize_token_embeddings(len(tokenizer))"
+        )
+
+
+def check_meant(
+    setting: str, name: str, tokenizer: PreTrainedTokenizerBase, of: str, their_tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Raise BadInputError where `setting` is the embedded student, as by default, and the model `of` has another
+    tokenizer: the setting was forgotten, and hours of work would go into a pair that nobody meant."""
+    if name == DEFAULT_STUDENT and tokenizer.get_vocab() != their_tokenizer.get_vocab():
+        raise BadInputError(
+            f"{setting} is {name!r}, the embedded model of the default, but {of!r} has another tokenizer: set "
+            f"{setting} to a model of your own (or to the folder of the embedded one, if you mean it)"
         )
 
 

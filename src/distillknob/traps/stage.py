@@ -9,7 +9,7 @@ from typing import Any
 
 from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.journal import Journal
-from distillknob.models import load_model, resolve
+from distillknob.models import check_meant, load_model, resolve
 from distillknob.runs import Run, runs_behind
 from distillknob.tasks import get_task
 from distillknob.traps.compare import BY_PROMPT, values_by_prompt
@@ -85,6 +85,7 @@ def diagnose(config: DiagnoseConfig, output: str | Path, *, resume: bool = False
                 f"{config.teacher!r} and {config.student!r} have different tokenizers, and that of {name!r} is a slow "
                 "one, which can't say where its tokens lie in a text: save it as a fast one (tokenizer.json)"
             )
+    check_meant("student", config.student, student.tokenizer, config.teacher, teacher.tokenizer)
     inputs = runs_behind(config.models_read)
     run = Run.open(output, "diagnose", asdict(config), inputs=inputs, resume=resume)
     if run.complete:
