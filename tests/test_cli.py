@@ -372,6 +372,24 @@ def test_a_knob_that_did_not_turn_is_told() -> None:
     assert "did not turn" not in told[1]
 
 
+def test_a_diagnosis_says_what_to_do_about_what_it_found() -> None:
+    known = {"task": "math", "value": 0.4, "interval": [0.3, 0.5], "unit": "nats", "n": 9, "applicable": True}
+    found = {**known, "cause": f"the cause {'is long ' * 40}", "remedy": "set top_k"}
+    nowhere = {**known, "name": "sequence_myopia", "severity": "none", "cause": "no gradients", "applicable": False}
+    findings = [
+        {**found, "name": "tail_noise", "severity": "medium"},
+        {**found, "name": "capacity_gap", "severity": "high"},
+        {**found, "name": "signal_sparsity", "severity": "low"},
+        *({**nowhere, "task": task, "value": None, "interval": [None, None]} for task in ("math", "qa")),
+    ]
+    result = {"findings": findings, "forecast": []}
+    told = result_text(SimpleNamespace(stage="diagnose", path=Path("run"), result=result))
+    assert max(map(len, told.splitlines())) <= 110
+    assert told.index("high: capacity_gap on math") < told.index("medium: tail_noise on math")
+    assert told.count("set top_k") == 2  # a low one is a line of the table
+    assert "not applicable: sequence_myopia on math, qa: no gradients" in told
+
+
 # Help
 
 

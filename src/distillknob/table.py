@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from distillknob.runs import Run
 
 Rows = Sequence[Sequence[str]]
+WIDTH = 110  # of running text, in characters
 
 
 def text_table(header: Sequence[str], rows: Rows) -> str:
@@ -118,111 +120,134 @@ def unchanged_text(result: Mapping[str, Any]) -> str:
     )
 
 
+def _experiment_text(run: Run, result: Mapping[str, Any]) -> list[str]:
+    parts = [
+        teachers_text(result["teachers"]),
+        students_text(result["students"]),
+        differences_text(result["differences"]),
+    ]
+    apart = (result.get("variants") or {}).get("differences", [])
+    if apart:
+        named = [{**row, "b": f"{row['variant']}: {row['b']} {row['eta']:+g}"} for row in apart]
+        parts.append(differences_text(named))
+    return [*parts, f"report: {run.path / 'report.html'}"]
+
+
+def _evaluate_text(run: Run, result: Mapping[str, Any]) -> list[str]:
+    best = f"pass@{run.config['k']}"
+    header = ["model", "task", "pass@1 % [95 %]", f"{best} %", "chance %", "finished %"]
+    rows = [
+        [
+            model["model"],
+            task["task"],
+            percent(task["pass@1"], task["interval"]),
+            percent(task.get(best)),
+            percent(task["chance"]),
+            percent(task["finished_rate"]),
+        ]
+        for model in result["models"]
+        for task in model["tasks"]
+    ]
+    return [text_table(header, rows)]
+
+
+def _diagnose_text(run: Run, result: Mapping[str, Any]) -> list[str]:
+    findings = result["findings"]
+    applicable = [found for found in findings if found["applicable"]]
+    rows = [
+        [
+            found["name"],
+            found["task"] or "all",
+            found["severity"],
+            "–" if found["value"] is None else "{:.3f} [{:.3f}, {:.3f}]".format(found["value"], *found["interval"]),
+        ]
+        for found in applicable
+    ]
+    parts = [text_table(["trap", "task", "severity", "value [95 %]"], rows)] if rows else []
+    for severity in ("high", "medium"):
+        parts += [_advice(found) for found in applicable if found["severity"] == severity]
+    asked_of: dict[tuple[str, str], list[str]] = {}
+    for found in findings:
+        if not found["applicable"]:
+            asked_of.setdefault((found["name"], found["cause"]), []).append(found["task"] or "all tasks")
+    parts += [_wrapped(f"not applicable: {name} on {', '.join(on)}: {why}") for (name, why), on in asked_of.items()]
+    if result["forecast"]:
+        header = ["forecast without training", "student now %", "if it wrote as the teacher %", "difference, points"]
+        rows = [
+            [
+                row["task"],
+                percent(row["score"]),
+                percent(row["forecast"]),
+                percent(row["gain"], row["interval"], signed=True),
+            ]
+            for row in result["forecast"]
+        ]
+        parts.append(text_table(header, rows))
+    return parts
+
+
+def _advice(found: Mapping[str, Any]) -> str:
+    """What a trap that was found means, why it is there, and which field to change."""
+    head = (
+        f"{found['severity']}: {found['name']} on {found['task'] or 'all tasks'}: {found['value']:.3f} {found['unit']}"
+    )
+    return "\n".join([_wrapped(head), _wrapped(found["cause"], "  why: "), _wrapped(found["remedy"], "  do:  ")])
+
+
+def _wrapped(text: str, start: str = "") -> str:
+    return textwrap.fill(text, WIDTH, initial_indent=start, subsequent_indent=" " * max(2, len(start)))
+
+
+def _calibrate_text(run: Run, result: Mapping[str, Any]) -> list[str]:
+    parts = [
+        f"η = {result['eta']:g}: {result['outcome']}, step {result['kept_step']} of {result['steps']} kept, "
+        f"final beta {result['final_beta']:.3g}" + (f"\n{result['reason']}" if result["reason"] else "")
+    ]
+    if result["kept_step"] == 0:
+        parts.append(unchanged_text(result))
+    rows = [
+        [
+            row["task"],
+            percent(row["before"]),
+            percent(row["after"]),
+            percent(row["difference"], row["interval"], signed=True),
+        ]
+        for row in result["guard"]
+    ]
+    return [*parts, text_table(["task", "before %", "after %", "difference, points"], rows)]
+
+
+def _cache_text(run: Run, result: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{result['traces']} traces of {result['teacher']}, {result['tokens']} tokens: top {result['top_k']} and "
+        f"the rest's mass ({result['mean_tail_mass']:.2g} on average) in {result['bytes_per_token']:.0f} bytes a "
+        f"token, log-probabilities off by at most {result['max_logprob_error']:.2g}"
+    ]
+
+
+def _distill_text(run: Run, result: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{result['student']} from {result['teacher']} by {result['method']}: {result['steps']} steps of "
+        f"{result['tokens'] / max(1, result['steps']):.0f} tokens, learning rate {result['learning_rate']:g}, "
+        f"final loss {result['final_loss']:.4f}"
+    ]
+
+
+TEXTS: dict[str, Callable[[Run, Mapping[str, Any]], list[str]]] = {
+    "demo": _experiment_text,
+    "sweep": _experiment_text,
+    "evaluate": _evaluate_text,
+    "diagnose": _diagnose_text,
+    "calibrate": _calibrate_text,
+    "cache": _cache_text,
+    "distill": _distill_text,
+}
+
+
 def result_text(run: Run) -> str:
     """What a stage prints when it is done."""
-    result = run.result
-    parts = []
-    if run.stage in ("demo", "sweep"):
-        parts = [
-            teachers_text(result["teachers"]),
-            students_text(result["students"]),
-            differences_text(result["differences"]),
-        ]
-        apart = (result.get("variants") or {}).get("differences", [])
-        if apart:
-            named = [{**row, "b": f"{row['variant']}: {row['b']} {row['eta']:+g}"} for row in apart]
-            parts.append(differences_text(named))
-        parts.append(f"report: {run.path / 'report.html'}")
-    elif run.stage == "evaluate":
-        rows = [[m["model"], t] for m in result["models"] for t in m["tasks"]]
-        parts.append(
-            text_table(
-                ["model", "task", "pass@1 % [95 %]", "pass@k %", "chance %", "finished %"],
-                [
-                    [
-                        model,
-                        t["task"],
-                        percent(t["pass@1"], t["interval"]),
-                        percent(next((v for k, v in t.items() if k.startswith("pass@") and k != "pass@1"), None)),
-                        percent(t["chance"]),
-                        percent(t["finished_rate"]),
-                    ]
-                    for model, t in rows
-                ],
-            )
-        )
-    elif run.stage == "diagnose":
-        parts.append(
-            text_table(
-                ["trap", "task", "severity", "value [95 %]", "unit"],
-                [
-                    [
-                        f["name"],
-                        f["task"] or "all",
-                        f["severity"] if f["applicable"] else "n/a",
-                        "–" if f["value"] is None else "{:.3f} [{:.3f}, {:.3f}]".format(f["value"], *f["interval"]),
-                        f["unit"] if f["applicable"] else f["cause"],
-                    ]
-                    for f in result["findings"]
-                ],
-            )
-        )
-        if result["forecast"]:
-            parts.append(
-                text_table(
-                    [
-                        "forecast without training",
-                        "student now %",
-                        "if it wrote as the teacher %",
-                        "difference, points",
-                    ],
-                    [
-                        [
-                            row["task"],
-                            percent(row["score"]),
-                            percent(row["forecast"]),
-                            percent(row["gain"], row["interval"], signed=True),
-                        ]
-                        for row in result["forecast"]
-                    ],
-                )
-            )
-    elif run.stage == "calibrate":
-        parts.append(
-            f"η = {result['eta']:g}: {result['outcome']}, step {result['kept_step']} of {result['steps']} kept, "
-            f"final beta {result['final_beta']:.3g}" + (f"\n{result['reason']}" if result["reason"] else "")
-        )
-        if result["kept_step"] == 0:
-            parts.append(unchanged_text(result))
-        parts.append(
-            text_table(
-                ["task", "before %", "after %", "difference, points"],
-                [
-                    [
-                        row["task"],
-                        percent(row["before"]),
-                        percent(row["after"]),
-                        percent(row["difference"], row["interval"], signed=True),
-                    ]
-                    for row in result["guard"]
-                ],
-            )
-        )
-    elif run.stage == "cache":
-        parts.append(
-            f"{result['traces']} traces of {result['teacher']}, {result['tokens']} tokens: top {result['top_k']} and "
-            f"the rest's mass ({result['mean_tail_mass']:.2g} on average) in {result['bytes_per_token']:.0f} bytes a "
-            f"token, log-probabilities off by at most {result['max_logprob_error']:.2g}"
-        )
-    elif run.stage == "distill":
-        parts.append(
-            f"{result['student']} from {result['teacher']} by {result['method']}: {result['steps']} steps of "
-            f"{result['tokens'] / max(1, result['steps']):.0f} tokens, learning rate {result['learning_rate']:g}, "
-            f"final loss {result['final_loss']:.4f}"
-        )
-    if run.stage not in ("demo", "sweep"):
-        parts.append(f"run: {run.path}")
-    return "\n\n".join(parts)
+    parts = TEXTS[run.stage](run, run.result)
+    return "\n\n".join([*parts, *([] if run.stage in ("demo", "sweep") else [f"run: {run.path}"])])
 
 
 def zoo_text(rows: Sequence[Mapping[str, Any]]) -> str:
