@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,16 @@ def test_cells_stand_by_themselves(tiny_pair: Any, tmp_path: Path, monkeypatch: 
     assert {"final_beta", "anchor_kl", "outcome"} <= teachers[0.5].keys()
     rows = [row for row in result["causal"] if row["measure"] == "token_reverse_kl_off_policy"]
     assert {(row["eta"], row["difference"] is None) for row in rows} == {(0.0, True), (0.5, False)}
+
+    # What one machine has done shows on the page before the others have done theirs.
+    shutil.copytree(tmp_path / "kept" / "eta+0-seed0", tmp_path / "few" / "eta+0-seed0")
+    part = settings(kept=str(tmp_path / "few"), variants=shuffled)
+    told = sweep(part, recipe(tiny_pair), tmp_path / "part", only=0)
+    assert not told.complete
+    page = (told.path / "report.html").read_text()
+    assert "1 of 3 cells are done" in page and "eta+0.5-seed0" in page
+    so_far = json.loads((told.unfinished / "result.json").read_text())
+    assert so_far["students"] == [row for row in result["students"] if row["eta"] == 0]
 
     # Without its models and samples the sweep gives the same tables, and runs nothing.
     shutil.rmtree(tmp_path / "first")

@@ -176,7 +176,7 @@ def _run_stage(arguments: argparse.Namespace) -> int:
     if process_index() > 0:  # the first process tells
         return 0
     if not run.complete:
-        print(f"cell {arguments.cell} is done: {run.path}", file=sys.stderr)
+        print(f"cell {arguments.cell} is done; the report so far: {run.path / 'report.html'}", file=sys.stderr)
         return 0
     print(json.dumps(run.result, indent=2) if arguments.json else result_text(run))
     return 0

@@ -14,11 +14,11 @@ from typing import Any
 
 from distillknob.errors import BadInputError, nearest
 from distillknob.experiment import Cell, ExperimentConfig, cell_config, check_recipe, run_cell
-from distillknob.files import atomic_directory
+from distillknob.files import atomic_directory, atomic_write, json_bytes
 from distillknob.knob_tables import causal, knob, tables
 from distillknob.processes import process_index, wait
 from distillknob.report import build_report
-from distillknob.runs import CONFIG, ENVIRONMENT, MANIFEST, RESULT, Run
+from distillknob.runs import CONFIG, ENVIRONMENT, MANIFEST, RESULT, Run, load_run
 
 STAGES = ("calibrate", "distill", "evaluate", "diagnose")  # whose settings cells may change
 OF_A_VARIANT = ("etas", "seeds", "methods", *STAGES)
@@ -119,8 +119,9 @@ def sweep(
     """Run every cell (or the cell number `only`, from 0) and, once all are there, the table and the report.
 
     Several machines can share one output directory: each takes cells by number; whoever runs without `only` last makes
-    the table. Cells in `config.kept` are read there, and what is run is kept there too: config, environment, result and
-    manifest of each, without models and samples. Raises BadInputError before any work for input that can't be used.
+    the table. Until then the report is of the cells that are there, made anew after each. Cells in `config.kept` are
+    read there, and what is run is kept there too: config, environment, result and manifest of each, without models and
+    samples. Raises BadInputError before any work for input that can't be used.
     """
     cells = config.cells()
     check_recipe(recipe, cells)
@@ -132,37 +133,56 @@ def sweep(
     run = Run.open(output, "sweep", {**vars(config), "recipe": dict(recipe)}, resume=resume or only is not None)
     if run.complete:
         return run
-    chosen = cells if only is None else [cells[only]]
-    done = {cell.name: _cell(cell, recipe, run, config.kept) for cell in chosen}
-    if only is not None:
-        return run
-    grid = [done[cell.name] for cell in config.grid()]
-    found = tables(grid)
-    originals = [cell for cell in grid if cell.result["eta"] == 0]
-    apart = tables([*originals, *(done[cell.name] for cell in config.controls_apart())])
-    run.finish(
-        {
-            "stage": "sweep",
-            "etas": config.etas,
-            "seeds": config.seeds,
-            **found,
-            "knob": knob(found["students"]),
-            "causal": causal(grid),
-            "variants": {name: [row for row in rows if row["variant"]] for name, rows in apart.items()},
-            "cells": [
-                {
-                    "eta": cell.eta,
-                    "seed": cell.seed,
-                    "variant": cell.variant,
-                    "path": str(done[cell.name].path),
-                    "state": "done",
-                }
-                for cell in cells
-            ],
-        }
-    )
-    build_report(run.path)
+    for cell in cells if only is None else [cells[only]]:
+        _cell(cell, recipe, run, config.kept)
+        if process_index() == 0:
+            _tell_so_far(run, config)
+    if only is None:
+        run.finish(_result(run, config))
+        build_report(run.path)
     return run
+
+
+def _tell_so_far(run: Run, config: SweepConfig) -> None:
+    """The tables and the page of the cells that are there, whoever ran them; `finish` deletes the tables again."""
+    run.unfinished.mkdir(exist_ok=True)
+    atomic_write(run.unfinished / RESULT, json_bytes(_result(run, config), indent=2) + b"\n")
+    build_report(run.path)
+
+
+def _result(run: Run, config: SweepConfig) -> dict[str, Any]:
+    """What the finished cells say together."""
+    places = {cell.name: _place(cell, run, config.kept) for cell in config.cells()}
+    done = {name: load_run(place) for name, place in places.items() if (place / MANIFEST).exists()}
+    grid = [done[cell.name] for cell in config.grid() if cell.name in done]
+    originals = [cell for cell in grid if cell.result["eta"] == 0]
+    apart = tables([*originals, *(done[cell.name] for cell in config.controls_apart() if cell.name in done)])
+    found = tables(grid)
+    return {
+        "stage": "sweep",
+        "etas": config.etas,
+        "seeds": config.seeds,
+        **found,
+        "knob": knob(found["students"]),
+        "causal": causal(grid),
+        "variants": {name: [row for row in rows if row["variant"]] for name, rows in apart.items()},
+        "cells": [
+            {
+                "eta": cell.eta,
+                "seed": cell.seed,
+                "variant": cell.variant,
+                "path": str(places[cell.name]),
+                "state": "done" if cell.name in done else "not run",
+            }
+            for cell in config.cells()
+        ],
+    }
+
+
+def _place(cell: Cell, run: Run, kept: str | None) -> Path:
+    """Where the cell's result is, or will be."""
+    place = None if kept is None else Path(kept) / cell.name
+    return place if place is not None and (place / MANIFEST).exists() else run.path / "cells" / cell.name
 
 
 def _cell(cell: Cell, recipe: Mapping[str, Any], run: Run, kept: str | None) -> Run:

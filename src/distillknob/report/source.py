@@ -18,7 +18,7 @@ from distillknob.errors import BadInputError
 from distillknob.files import read_json, sha256
 from distillknob.report.markup import Html, Row, mapping, not_run, number, tag
 from distillknob.report.names import DIRECTIONS
-from distillknob.runs import ENVIRONMENT, MANIFEST, RESULT, Run, load_run
+from distillknob.runs import ENVIRONMENT, MANIFEST, RESULT, UNFINISHED, Run, load_run
 
 # Where a demo's cells keep their stages: one folder a teacher.
 _CALIBRATE = re.compile(r"(\w+)/calibrate")
@@ -43,8 +43,10 @@ class RunData:
 
     @cached_property
     def result(self) -> Row:
-        """What `result.json` holds; empty before the stage has written it."""
-        return mapping(self._lenient(RESULT, lambda: read_json(self.path / RESULT)))
+        """What `result.json` holds. Before the stage has written it: what it has told so far, or nothing."""
+        so_far = f"{UNFINISHED}/{RESULT}"
+        name = so_far if not self.finished and (self.path / so_far).exists() else RESULT
+        return mapping(self._lenient(name, lambda: read_json(self.path / name)))
 
     @cached_property
     def metrics(self) -> list[Row]:

@@ -7,6 +7,7 @@ interval over seeds (three seeds make none worth drawing; the marks show how far
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -187,15 +188,18 @@ def cells_section(source: Source) -> Section:
     done = [row for row in cells if row.get("state") == "done"]
     seeds = distinct(cells, "seed")
     body: list[list[Child]] = []
-    for eta in sorted({eta for row in cells if (eta := number(row.get("eta"))) is not None}):
-        line: list[Child] = [signed_eta(eta)]
-        for seed in seeds:
-            cell = next((row for row in cells if number(row.get("eta")) == eta and str(row.get("seed")) == seed), None)
-            state = text(cell.get("state")) if cell else MISSING
-            line.append(tag("span", state, class_=f"badge {'right' if state == 'done' else 'medium'}"))
-        body.append(line)
+    for variant in dict.fromkeys(str(row.get("variant") or "") for row in cells):
+        own = [row for row in cells if str(row.get("variant") or "") == variant]
+        for eta in sorted({eta for row in own if (eta := number(row.get("eta"))) is not None}):
+            line: list[Child] = [f"{variant} {signed_eta(eta)}".strip()]
+            for seed in seeds:
+                cell = next((row for row in where(own, seed=seed) if number(row.get("eta")) == eta), None)
+                state = text(cell.get("state")) if cell else MISSING
+                tone = "none" if cell is None else "right" if state == "done" else "medium"
+                line.append(tag("span", state, class_=f"badge {tone}"))
+            body.append(line)
     takeaway = f"{len(done)} of {plural(len(cells), 'cell')} are done."
-    rest = [text(row.get("path")) for row in cells if row.get("state") != "done"]
+    rest = [Path(text(row.get("path"))).name for row in cells if row.get("state") != "done"]
     missing = not_run(listed(rest), source.resume_command()) if rest else None
     if not cells:
         missing = source.nothing("no cell has been run")
