@@ -1,7 +1,7 @@
 """What the sweep says of the knob, question by question, from the results of its cells: Markdown on stdout.
 
     distillknob sweep recipes/embedded.yaml --kept docs/evidence/cells --output runs/sweep
-    python benchmarks/evidence.py docs/evidence/cells > docs/evidence/table.md
+    python benchmarks/evidence.py docs/evidence/cells --figure docs/evidence/curve.svg > docs/evidence/table.md
 
 Needs no models and no samples: each cell's result holds its problems' scores. Differences are paired by problem; over
 several seeds a problem's score is its mean over the seeds first, so that an interval is about problems, and the seeds
@@ -12,12 +12,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from distillknob.knob_tables import causal, knob, tables
+from distillknob.report.markup import Html, tag
+from distillknob.report.markup import percent as percent_of
+from distillknob.report.names import method_name, series_style, signed_eta
+from distillknob.report.plots import Series, line_plot, whole_percent
+from distillknob.report.svg import Scale, mark
 from distillknob.runs import Run, load_run
 from distillknob.stats import Interval, interval, paired_difference
 
@@ -106,6 +112,48 @@ def curve(cells: Cells, tasks: Sequence[str]) -> list[str]:
             if before is not None and rows:
                 lines += ["", f"Student before distillation {percent(interval(before))}{chance(cells, task, measure)}."]
     return lines
+
+
+def curve_figure(cells: Cells, task: str) -> str:
+    """The curve of one task as an SVG file that stands by itself: teacher and students against η, with intervals."""
+    x = Scale.fit(cells.etas)
+    lines, entries = [], []
+    for who in ("teacher", *METHODS):
+        style = ("square", "of-none") if who == "teacher" else series_style(METHODS.index(who))
+        known = [(eta, cells.mean(who, eta, task, cells.seeds(eta))) for eta in cells.etas]
+        points = [(eta, interval(values)) for eta, values in known if values is not None]
+        spread = [(found.low, found.high) for _, found in points]
+        name = "teacher" if who == "teacher" else f"student, {method_name(who)}"
+        lines.append(Series(name, style, [eta for eta, _ in points], [found.mean for _, found in points], spread))
+        entries.append((*style, name))
+    before = cells.mean("none", 0.0, task, cells.seeds(0.0))
+    levels = [] if before is None else [(float(before.mean()), "kept", "student before distillation")]
+    panel = line_plot(
+        f"{task}: % right",
+        lines,
+        x,
+        Scale(0, 1),
+        x_label="η (below 0: drawn towards the student, above 0: pushed away); dotted: the student before distillation",
+        x_ticks=[(eta, signed_eta(eta)) for eta in cells.etas],
+        y_format=whole_percent,
+        value_format=percent_of,
+        rules=levels,
+        width=760,
+        height=330,
+    )
+    legend = [
+        tag("g", mark(shape, 11, 7, 5, f"mark {css}"), tag("text", name, x=24, y=11), transform=f"translate({at} 344)")
+        for at, (shape, css, name) in zip((0, 90, 215, 420, 545), entries, strict=True)
+    ]
+    style = Html(files("distillknob.report").joinpath("report.css").read_text(encoding="utf-8"))
+    ground = tag("rect", width=800, height=388, fill="var(--surface)")
+    inner = tag("g", panel, legend, transform="translate(20 14)")
+    # The panel is an svg of its own, which takes its size from here.
+    sized = str(inner).replace('viewBox="0 0 760 330"', 'viewBox="0 0 760 330" width="760" height="330"')
+    whole = tag(
+        "svg", tag("style", style), ground, Html(sized), xmlns="http://www.w3.org/2000/svg", viewBox="0 0 800 388"
+    )
+    return f"{whole}\n"
 
 
 def chance(cells: Cells, task: str, measure: str) -> str:
@@ -273,6 +321,7 @@ def causes(cells: Cells, strong: float) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cells", type=Path, help="folder of finished cells")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="also draw the first task's curve, as SVG")
     parser.add_argument("--strong", type=float, default=0.5, help="|η| of the two teachers that the demands are about")
     arguments = parser.parse_args()
     runs = [load_run(path) for path in sorted(arguments.cells.iterdir()) if (path / "manifest.json").exists()]
@@ -290,6 +339,8 @@ def main() -> None:
     ):
         lines += ["", f"### {title}", *part]
     print("\n".join(lines))
+    if arguments.figure:
+        arguments.figure.write_text(curve_figure(cells, tasks[0]), encoding="utf-8")
 
 
 if __name__ == "__main__":
