@@ -243,6 +243,21 @@ def terms_at(spec: Spec, logp: Tensor, logq: Tensor) -> Tensor:
     return terms
 
 
+def shared_part(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits over the tokens that both have. Raises BadInputError for shapes that don't match."""
+    if not (student.is_floating_point() and teacher.is_floating_point()):
+        raise BadInputError(f"logits must be floating point, got {student.dtype} and {teacher.dtype}")
+    if student.ndim == 0 or teacher.ndim == 0 or student.shape[:-1] != teacher.shape[:-1]:
+        raise BadInputError(
+            f"student logits {list(student.shape)} and teacher logits {list(teacher.shape)} must agree in every axis "
+            "but the last, which is the vocabulary"
+        )
+    shared = min(student.shape[-1], teacher.shape[-1])
+    if shared == 0:
+        raise BadInputError("the vocabulary is empty: the logits' last axis has length 0")
+    return student[..., :shared], teacher[..., :shared]
+
+
 def row_blocks(rows: int, width: int, device: torch.device) -> Iterator[slice]:
     """Slices of rows on which a chain of elementwise operations stays in cache, or on a GPU fills it.
 
