@@ -16,10 +16,12 @@ from distillknob.report.markup import (
     count,
     decimal,
     decimal_range,
+    details,
     join,
     listed,
     mapping,
     number,
+    plural,
     rows,
     tag,
     text,
@@ -52,6 +54,20 @@ def by_severity(findings: Sequence[Row]) -> list[Row]:
         return (_SEVERITIES.index(severity) if severity in _SEVERITIES else 4) + 5 * (not row.get("applicable", True))
 
     return sorted(findings, key=rank)
+
+
+def findings_cards(findings: Sequence[Row]) -> Html | None:
+    """The grave ones as cards, and those that ask for nothing folded away."""
+    if not findings:
+        return None
+    ordered_findings = by_severity(findings)
+    grave = [
+        row for row in ordered_findings if row.get("applicable", True) and row.get("severity") in ("high", "medium")
+    ]
+    rest = [row for row in ordered_findings if row not in grave]
+    shown, folded = (tag("div", [finding_card(row) for row in some], class_="cards") for some in (grave, rest))
+    more = details(f"{plural(len(rest), 'check')} more: what is slight, absent, or can't be asked here", folded)
+    return join(shown if grave else None, more if rest else None)
 
 
 def finding_card(row: Row) -> Html:

@@ -11,7 +11,7 @@ from distillknob.report.estimates import (
     off_policy_table,
     quadrant_table,
 )
-from distillknob.report.findings import by_severity, finding_card, findings_sentence
+from distillknob.report.findings import findings_cards, findings_sentence
 from distillknob.report.gap import forecast_table, prefix_sentence, prefix_table, style_sentence, style_table
 from distillknob.report.markup import (
     MISSING,
@@ -63,6 +63,7 @@ def traps_section(source: Source) -> Section:
     quadrant = quadrant_table(rows(result.get("quadrant")))
     style, prefix, findings = (rows(result.get(name)) for name in ("style", "prefix", "findings"))
     body = [
+        _part("What was found, and what to do about it", None, findings_cards(findings)),
         _part("Pilot: which divergence, on whose text", pilot_sentence(pilot), pilot_table(pilot)),
         _part("Where the token KL comes from", scatter_sentence(scatter), scatter_figure(scatter)),
         _part("How much of it lies in the tail", tail_sentence(tail), tail_figure(tail)),
@@ -78,9 +79,6 @@ def traps_section(source: Source) -> Section:
             "habits: the share of a distillation's gain that needs no learning.",
             forecast_table(rows(result.get("forecast"))),
         ),
-        _part("Findings", None, tag("div", [finding_card(row) for row in by_severity(findings)], class_="cards"))
-        if findings
-        else None,
     ]
     return Section("traps", title, findings_sentence(findings), join(*body))
 
