@@ -14,7 +14,17 @@ import torch
 from distillknob.calibrate import CalibrationConfig, calibrate
 from distillknob.distill import DistillConfig, distill
 from distillknob.errors import BadInputError
-from distillknob.models import ZOO, LanguageModel, eos_ids, load_model, load_tokenizer, prompt_ids, resolve, zoo_path
+from distillknob.models import (
+    ZOO,
+    LanguageModel,
+    eos_ids,
+    load_model,
+    load_tokenizer,
+    prompt_ids,
+    resolve,
+    set_in_templates,
+    zoo_path,
+)
 from distillknob.traps import DiagnoseConfig, diagnose
 
 PROMPT = [{"role": "user", "content": "What is 11-22?"}]
@@ -56,6 +66,36 @@ def test_an_embedded_default_beside_a_model_of_another_tokenizer_is_told(
     with pytest.raises(BadInputError, match=told):
         stage(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+THINKS = "{% if enable_thinking is not defined or enable_thinking %}{{ '<|system|>' }}{% endif %}"
+
+
+def test_a_template_s_variable_is_set_once_and_for_all() -> None:
+    thinker, other = load_tokenizer("zoo:teacher"), load_tokenizer("zoo:student-other")
+    plain, untouched = prompt_ids(thinker, [PROMPT]), other.chat_template
+    thinker.chat_template = f"{THINKS}{thinker.chat_template}"
+    assert prompt_ids(thinker, [PROMPT]) != plain
+    for _ in range(2):
+        set_in_templates({"a": thinker, "b": other}, {"enable_thinking": False})
+    assert prompt_ids(thinker, [PROMPT]) == plain
+    assert thinker.chat_template.count("set enable_thinking") == 1 and other.chat_template == untouched
+    thinker.chat_template = {"default": f"{THINKS}x", "tool_use": "y"}
+    set_in_templates({"a": thinker}, {"enable_thinking": False})
+    assert thinker.chat_template == {"default": f"{{%- set enable_thinking = false %}}{THINKS}x", "tool_use": "y"}
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"enable_thinkng": False}, "no chat template of a reads it"),
+        ({"enable thinking": False}, "give a variable's name"),
+        ({"tools": [1]}, "give a variable's name and a bool, number or string"),
+    ],
+)
+def test_a_template_s_variable_that_cannot_be_set_is_told(values: dict[str, Any], told: str) -> None:
+    with pytest.raises(BadInputError, match=told):
+        set_in_templates({"a": load_tokenizer("zoo:teacher")}, values)
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./none", "~/none-such", "a/b/c"])

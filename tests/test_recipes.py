@@ -86,6 +86,9 @@ def made(name: str, folder: Path, seed: int) -> str:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         AutoModelForCausalLM.from_config(AutoConfig.for_model(**shape), dtype=torch.float32).save_pretrained(folder)
+    if "qwen3" in known["model_type"]:  # whose own template thinks unless it is told not to
+        thinks = "{% if enable_thinking is not defined or enable_thinking %}{{ '<|system|>' }}{% endif %}"
+        tokenizer.chat_template = thinks + str(tokenizer.chat_template)
     tokenizer.save_pretrained(folder)
     return str(folder)
 

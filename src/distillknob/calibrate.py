@@ -16,7 +16,7 @@ from distillknob.calibration_trainer import CalibrationConfig, CalibrationTraine
 from distillknob.errors import BadInputError
 from distillknob.generation import Sampling, generate
 from distillknob.guard import UtilityGuard
-from distillknob.models import LanguageModel, check_meant, load_model, resolve
+from distillknob.models import LanguageModel, check_meant, load_model, resolve, set_in_templates
 from distillknob.processes import wait
 from distillknob.runs import Run, runs_behind
 from distillknob.served import connect, load_or_connect
@@ -122,6 +122,8 @@ def calibrate(
         if config.target_url is None
         else connect(config.target_url, config.target_name or config.target, config.target)
     )
+    values: Any = config.chat_template_kwargs  # a dict once the config has parsed it
+    set_in_templates({config.teacher: teacher.tokenizer, config.target: target.tokenizer}, values)
     check_meant("target", config.target, target.tokenizer, config.teacher, teacher.tokenizer)
     run = Run.open(output, "calibrate", plain_config(config), inputs=inputs, resume=resume)
     if run.complete:
@@ -224,7 +226,12 @@ def _best_that_holds(
         else:
             final = candidate == steps and guard.reason is None
             path = str(folder / (FINAL if final else f"checkpoint-{candidate}"))
-        after = task_scores(load_model(path), tasks, config, "after") if candidate else before
+        after = before
+        if candidate:
+            model = load_model(path)
+            values: Any = config.chat_template_kwargs
+            set_in_templates({path: model.tokenizer}, values)
+            after = task_scores(model, tasks, config, "after")
         comparison: list[dict[str, Any]] = []
         for name in before:
             change = paired_difference([sum(s) / len(s) for s in before[name]], [sum(s) / len(s) for s in after[name]])

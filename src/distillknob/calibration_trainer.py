@@ -29,7 +29,7 @@ from distillknob.calibration_reward import (
 )
 from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.guard import UtilityGuard
-from distillknob.models import LanguageModel, load_model
+from distillknob.models import LanguageModel, load_model, set_in_templates
 from distillknob.scoring import sequence_logprob, token_logprobs
 from distillknob.served import ServedModel
 from distillknob.tasks import get_task, grade_all
@@ -176,6 +176,9 @@ class CalibrationTrainer(GRPOTrainer):
             )
         if isinstance(self.target, LanguageModel):
             self.target.model.requires_grad_(False)
+        if self.target is not None:  # TRL gives the values to the teacher's template alone
+            values: Any = self.chat_template_kwargs  # a dict once the config has parsed it
+            set_in_templates({"the target": self.target.tokenizer}, values, needed=False)
         self.guard = guard
 
     def _get_train_sampler(self, dataset: Any = None) -> EpochSampler:

@@ -21,7 +21,7 @@ from distillknob.distill_config import DistillConfig
 from distillknob.distill_trainer import DistillTrainer
 from distillknob.errors import BadInputError
 from distillknob.methods import METHODS
-from distillknob.models import SERVED, LanguageModel, check_meant, load_model, load_tokenizer, resolve
+from distillknob.models import SERVED, LanguageModel, check_meant, load_model, load_tokenizer, resolve, set_in_templates
 from distillknob.processes import wait
 from distillknob.runs import Run, runs_behind
 from distillknob.served import ServedModel, load_or_connect
@@ -115,6 +115,11 @@ def distill(
             f"{config.method} compares next-token distributions, but {config.teacher!r} and {config.student!r} have "
             "different tokenizers: use divergence spans or uld, an sft method, or a student with its tokenizer"
         )
+    sides: dict[str, Any] = {config.student: student.tokenizer}
+    if teacher is not None:
+        sides[config.teacher] = teacher.tokenizer
+    values: Any = config.chat_template_kwargs  # a dict once the config has parsed it
+    set_in_templates(sides, values)
     if teacher is not None:
         check_meant("student", config.student, student.tokenizer, config.teacher, teacher.tokenizer)
         if config.needs_target and not config.target.startswith(SERVED):
@@ -131,6 +136,8 @@ def distill(
     traces = run.samples() if cache is None else cache.traces
     if not traces:
         target = load_or_connect(config.target) if config.needs_target else None
+        if target is not None:
+            set_in_templates({**sides, config.target: target.tokenizer}, values)
         source: Source = method.traces if config.share_on_policy < 1.0 else "none"
         traces = make_traces(
             source, tasks, config.problems, student, teacher, target, options, CONTEXTS[method.context]

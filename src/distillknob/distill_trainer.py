@@ -31,7 +31,7 @@ from distillknob.divergences import divergence_from_topk
 from distillknob.errors import BadInputError
 from distillknob.fused import fused_divergence
 from distillknob.heads import Head, head_of
-from distillknob.models import LanguageModel, load_model, prompt_ids
+from distillknob.models import LanguageModel, load_model, prompt_ids, set_in_templates
 from distillknob.teacher_cache import TeacherCache
 from distillknob.token_choice import CHOICES
 from distillknob.training import EpochSampler
@@ -74,6 +74,9 @@ class DistillTrainer(DistillationTrainer):
             self.teacher_model = self.accelerator.prepare_model(teacher_model, evaluation_mode=True)
         self.method, self.cache = self.args.objective, cache
         self.teacher_processing_class = teacher_processing_class or self._tokenizer
+        values: Any = self.args.chat_template_kwargs  # a dict once the config has parsed it
+        sides = {"the student": self._tokenizer, "the teacher": self.teacher_processing_class}
+        set_in_templates(sides, values, needed=False)
         self._aligned: list[Aligned] = []
         if self.method.needs_teacher_distribution and self.teacher_model is None and cache is None:
             raise BadInputError(f"method {self.args.method!r} needs teacher_model, or a cache of it")

@@ -18,7 +18,7 @@ import numpy as np
 from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.failure_modes import MODES, failure_mode
 from distillknob.generation import Sampling, generate
-from distillknob.models import LanguageModel, resolve
+from distillknob.models import SERVED, LanguageModel, load_tokenizer, resolve, set_in_templates
 from distillknob.runs import Run, runs_behind
 from distillknob.scoring import token_logprobs
 from distillknob.served import ServedModel, load_or_connect
@@ -42,6 +42,9 @@ class EvaluateConfig:
     samples: int = field(default=16, metadata={"help": "Samples a problem, at temperature 1."})
     k: int = field(default=16, metadata={"help": "k of pass@k; undefined where there are fewer samples."})
     max_new_tokens: int | None = field(default=None, metadata={"help": "Default: the task's own longest."})
+    chat_template_kwargs: dict[str, Any] | None = field(
+        default=None, metadata={"help": 'Variables of the chat templates, e.g. {"enable_thinking": false}.'}
+    )
     seed: int = field(default=0, metadata={"help": "Seed of problems and sampling."})
 
     def __post_init__(self) -> None:
@@ -179,6 +182,9 @@ def evaluate(config: EvaluateConfig, output: str | Path, *, resume: bool = False
     tasks = [get_task(name) for name in config.tasks]
     for name in config.models_read:
         resolve(name)
+    local = [name for name in config.models if not name.startswith(SERVED)]
+    if config.chat_template_kwargs and local:
+        set_in_templates({name: load_tokenizer(name) for name in local}, config.chat_template_kwargs)
     inputs = runs_behind(config.models_read)
     run = Run.open(output, "evaluate", asdict(config), inputs=inputs, resume=resume)
     if run.complete:
@@ -186,6 +192,7 @@ def evaluate(config: EvaluateConfig, output: str | Path, *, resume: bool = False
     results: dict[str, dict[str, TaskResult]] = {}
     for name in config.models:
         language_model = load_or_connect(name)
+        set_in_templates({name: language_model.tokenizer}, config.chat_template_kwargs, needed=False)
         results[name] = {
             task.name: evaluate_task(
                 language_model,

@@ -6,6 +6,8 @@ wrappers around transformers' own classes. What comes back is an ordinary model 
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -106,6 +108,39 @@ def check_meant(
             f"{setting} is {name!r}, the embedded model of the default, but {of!r} has another tokenizer: set "
             f"{setting} to a model of your own (or to the folder of the embedded one, if you mean it)"
         )
+
+
+def set_in_templates(
+    tokenizers: Mapping[str, PreTrainedTokenizerBase], values: Mapping[str, Any] | None, *, needed: bool = True
+) -> None:
+    """Set variables of the chat templates of these models' tokenizers, such as `{"enable_thinking": False}`, in place.
+
+    They are written into the templates, so that whoever renders a prompt from here on renders the same, TRL and vLLM
+    included, and a model that is saved with its tokenizer answers as it was trained. A template that doesn't read a
+    variable is as it was. Raises BadInputError where it is `needed` and none reads it, and for values that aren't
+    plain.
+    """
+    for name, value in (values or {}).items():
+        if not name.isidentifier() or not isinstance(value, bool | int | float | str):
+            raise BadInputError(
+                f"chat_template_kwargs sets {name!r} to {value!r}: give a variable's name and a bool, number or string"
+            )
+        readers = 0
+        for tokenizer in tokenizers.values():
+            given: Any = tokenizer.chat_template
+            templates = given if isinstance(given, dict) else {"": given}
+            changed = {}
+            for kind, template in templates.items():
+                line = f"{{%- set {name} = {json.dumps(value)} %}}"
+                reads = re.search(rf"\b{name}\b", template) is not None
+                readers += reads
+                changed[kind] = template if line in template or not reads else line + template
+            tokenizer.chat_template = changed if isinstance(given, dict) else changed[""]
+        if needed and not readers:
+            raise BadInputError(
+                f"chat_template_kwargs sets {name!r}, but no chat template of {', '.join(tokenizers)} reads it: check "
+                "its spelling, or leave it out"
+            )
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:

@@ -24,7 +24,7 @@ from distillknob.divergences import topk_of
 from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.files import atomic_write
 from distillknob.heads import checked_head
-from distillknob.models import LanguageModel, load_model, prompt_ids, resolve
+from distillknob.models import LanguageModel, load_model, prompt_ids, resolve, set_in_templates
 from distillknob.processes import process_count, process_index, wait
 from distillknob.progress import progress
 from distillknob.runs import Run, load_run, runs_behind
@@ -47,6 +47,9 @@ class CacheConfig:
     candidates: int = field(default=8, metadata={"help": "Teacher samples a problem for teacher_verified."})
     top_k: int = field(default=32, metadata={"help": "Log-probabilities kept at each token, beside one for the rest."})
     max_completion_length: int | None = field(default=None, metadata={"help": "Default: the tasks' own longest."})
+    chat_template_kwargs: dict[str, Any] | None = field(
+        default=None, metadata={"help": 'Variables of the chat templates, e.g. {"enable_thinking": false}.'}
+    )
     seed: int = field(default=0, metadata={"help": "Seed of problems and sampling."})
 
     def __post_init__(self) -> None:
@@ -76,6 +79,7 @@ def cache(config: CacheConfig, output: str | Path, *, resume: bool = False) -> R
     tasks = [get_task(name) for name in config.tasks]
     resolve(config.teacher)
     teacher = load_model(config.teacher)
+    set_in_templates({config.teacher: teacher.tokenizer}, config.chat_template_kwargs)
     vocabulary = len(teacher.model.get_output_embeddings().weight)
     if config.top_k > vocabulary:
         raise BadInputError(f"top_k={config.top_k}: the teacher has {vocabulary} tokens")

@@ -9,7 +9,7 @@ from typing import Any
 
 from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.journal import Journal
-from distillknob.models import check_meant, load_model, resolve
+from distillknob.models import check_meant, load_model, resolve, set_in_templates
 from distillknob.runs import Run, runs_behind
 from distillknob.tasks import get_task
 from distillknob.traps.compare import BY_PROMPT, values_by_prompt
@@ -52,6 +52,9 @@ class DiagnoseConfig:
         metadata={"help": "K of the KL over the teacher's top-K; V is added."},
     )
     max_new_tokens: int | None = field(default=None, metadata={"help": "Default: the task's own longest."})
+    chat_template_kwargs: dict[str, Any] | None = field(
+        default=None, metadata={"help": 'Variables of the chat templates, e.g. {"enable_thinking": false}.'}
+    )
     seed: int = field(default=0, metadata={"help": "Seed of problems and sampling."})
 
     def __post_init__(self) -> None:
@@ -85,6 +88,9 @@ def diagnose(config: DiagnoseConfig, output: str | Path, *, resume: bool = False
                 f"{config.teacher!r} and {config.student!r} have different tokenizers, and that of {name!r} is a slow "
                 "one, which can't say where its tokens lie in a text: save it as a fast one (tokenizer.json)"
             )
+    set_in_templates(
+        {config.teacher: teacher.tokenizer, config.student: student.tokenizer}, config.chat_template_kwargs
+    )
     check_meant("student", config.student, student.tokenizer, config.teacher, teacher.tokenizer)
     inputs = runs_behind(config.models_read)
     run = Run.open(output, "diagnose", asdict(config), inputs=inputs, resume=resume)
