@@ -46,6 +46,10 @@ from distillknob.traps.tail_noise import scatter_rows, tail_noise, tail_rows
 from distillknob.traps.teacher_gap import (
     accuracy_on_student_prefixes,
     capacity_gap,
+    in_one_way,
+    in_two_ways,
+    preference_by_prompt,
+    preference_rows,
     prefix_rows,
     style_rows,
     wrong_trace_preference,
@@ -247,9 +251,14 @@ def test_identical_models_set_no_trap() -> None:
 
 
 def candidates(
-    right: list[float], wrong: list[float], tokens: tuple[int, int] = (10, 10), prompts: int = 12
+    right: list[float],
+    wrong: list[float],
+    tokens: tuple[int, int] = (10, 10),
+    prompts: int = 12,
+    styles: list[str] | None = None,
 ) -> Candidates:
-    """The same candidates for each prompt: log-likelihoods of right and of wrong ones, and how long each kind is."""
+    """The same candidates for each prompt: log-likelihoods of right and of wrong ones, how long each kind is, and the
+    way each is written in."""
     each = len(right) + len(wrong)
     return Candidates(
         task="planted",
@@ -257,6 +266,7 @@ def candidates(
         right_A=torch.tensor(([True] * len(right) + [False] * len(wrong)) * prompts),
         logprob_A=torch.tensor((right + wrong) * prompts),
         tokens_A=torch.tensor(([tokens[0]] * len(right) + [tokens[1]] * len(wrong)) * prompts),
+        style_A=(styles or ["one"] * each) * prompts,
     )
 
 
@@ -269,6 +279,19 @@ def test_wrong_trace_preference_fires_where_the_teacher_prefers_wrong_answers() 
 def test_wrong_trace_preference_is_silent_where_the_teacher_knows_better() -> None:
     finding = wrong_trace_preference(candidates([-1.0, -2.0], [-7.0, -9.0]))
     assert (finding.value, finding.severity) == (0.0, "none")
+
+
+def test_a_habit_shows_between_two_ways_of_writing_and_not_within_one() -> None:
+    """A teacher that knows right from wrong in each way, but likes the second way so much better that its wrong answers
+    beat the first way's right ones."""
+    judged = candidates([-5.0, -1.0], [-8.0, -3.0], styles=["a", "b", "a", "b"])
+    assert preference_by_prompt(judged, "sum", in_one_way)[1] == [0.0] * 12
+    assert preference_by_prompt(judged, "sum", in_two_ways)[1] == [0.5] * 12  # b's wrong one beats a's right one
+    rows = {(row["wrong_style"], row["right_style"]): row["value"] for row in preference_rows(judged)}
+    assert rows == {("a", "a"): 0.0, ("a", "b"): 0.0, ("b", "a"): 1.0, ("b", "b"): 0.0}
+    alone = candidates([-5.0], [-8.0], styles=["a", "b"])
+    assert preference_by_prompt(alone, "sum", in_one_way) == ([], [])
+    assert [row["n"] for row in preference_rows(alone)] == [12]
 
 
 def test_ties_count_half_and_the_length_counts_where_it_is_asked_for() -> None:

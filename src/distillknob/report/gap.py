@@ -23,6 +23,23 @@ from distillknob.report.markup import (
 from distillknob.report.results import distinct, find, where
 
 
+def preference_table(found: Sequence[Row]) -> Html | None:
+    """One row a task and pair of ways: the wrong answer's and the right one's."""
+    if not found:
+        return None
+    body: list[list[Child]] = [
+        [
+            text(row.get("task")),
+            text(row.get("wrong_style")).replace("_", " "),
+            text(row.get("right_style")).replace("_", " "),
+            with_range(percent(row.get("value")), percent_range(row.get("interval"))),
+            text(row.get("n")),
+        ]
+        for row in found
+    ]
+    return table(["Task", "wrong one", "right one", "prefers the wrong one", "n"], body, class_="named")
+
+
 def style_table(found: Sequence[Row]) -> Html | None:
     """One row a task and way of writing."""
     if not found:

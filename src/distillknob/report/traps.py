@@ -12,7 +12,14 @@ from distillknob.report.estimates import (
     quadrant_table,
 )
 from distillknob.report.findings import findings_cards, findings_sentence
-from distillknob.report.gap import forecast_table, prefix_sentence, prefix_table, style_sentence, style_table
+from distillknob.report.gap import (
+    forecast_table,
+    preference_table,
+    prefix_sentence,
+    prefix_table,
+    style_sentence,
+    style_table,
+)
 from distillknob.report.markup import (
     MISSING,
     Child,
@@ -71,6 +78,12 @@ def traps_section(source: Source) -> Section:
         _part("Which tokens carry it", None, quadrant),
         _part("What off-policy estimates are worth", off_policy_sentence(off_policy), off_policy_table(off_policy)),
         _part("What the sampled token sees", myopia_sentence(myopia), myopia_table(myopia)),
+        _part(
+            "Which wrong answers the teacher prefers",
+            "How often the teacher finds the wrong one of a wrong and a right answer of the student's likelier, by the ways "
+            "that they are written in. In one way it tells right from wrong; between two, its habits speak too.",
+            preference_table(rows(result.get("preference"))),
+        ),
         _part("Ways of writing", style_sentence(style), style_table(style)),
         _part("The teacher on the student's beginnings", prefix_sentence(prefix), prefix_table(prefix)),
         _part(

@@ -20,7 +20,14 @@ from distillknob.runs import Run, load_run
 from distillknob.stats import paired_difference
 from distillknob.traps.scored import Candidates, Continuations, PolicySample, ScoredText, StyledAnswers
 from distillknob.traps.tail_noise import HEAD
-from distillknob.traps.teacher_gap import HALF, preference_by_prompt, score_by_prompt, student_cost
+from distillknob.traps.teacher_gap import (
+    HALF,
+    in_one_way,
+    in_two_ways,
+    preference_by_prompt,
+    score_by_prompt,
+    student_cost,
+)
 
 BY_PROMPT = "by_prompt.json"
 SAME = ("student", "tasks", "problems", "samples", "candidates", "max_new_tokens", "seed")  # for a pairing by problem
@@ -46,6 +53,8 @@ def values_by_prompt(
         ("sequence_reverse_kl", "nats/answer", _means(on_policy.prompt_A, log_ratio_A)),
         ("wrong_trace_preference", "share", preference_by_prompt(candidates, "sum")),
         ("wrong_trace_preference_per_token", "share", preference_by_prompt(candidates, "mean")),
+        ("wrong_trace_preference_in_one_way", "share", preference_by_prompt(candidates, "sum", in_one_way)),
+        ("wrong_trace_preference_in_two_ways", "share", preference_by_prompt(candidates, "sum", in_two_ways)),
         ("student_cost_of_right_answers", "nats/answer", _means(styled.prompt_A[styled.right_A], cost_A)),
         ("teacher_score", "share", score_by_prompt(continuations, 0.0)),
         ("teacher_score_on_student_prefixes", "share", score_by_prompt(continuations, HALF)),

@@ -188,6 +188,7 @@ class _Work:
             right_A=self.right(rows),
             logprob_A=torch.tensor([float(t.sum()) for t in logprobs]),
             tokens_A=torch.tensor([len(t) for t in logprobs]),
+            style_A=[self.task.style(answer.text) for _, answer in rows],
         )
 
     def own(self, answers: Sequence[Sequence[Sample]]) -> OwnAnswers:

@@ -93,6 +93,7 @@ class Candidates:
     right_A: torch.Tensor  # bool
     logprob_A: torch.Tensor  # summed over the answer's tokens
     tokens_A: torch.Tensor  # their number
+    style_A: list[str]  # the way each is written in
 
 
 @dataclass(frozen=True)

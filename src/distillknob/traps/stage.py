@@ -25,12 +25,13 @@ from distillknob.traps.tail_noise import scatter_rows, tail_noise, tail_rows
 from distillknob.traps.teacher_gap import (
     accuracy_on_student_prefixes,
     capacity_gap,
+    preference_rows,
     prefix_rows,
     style_rows,
     wrong_trace_preference,
 )
 
-TABLES = tuple("pilot scatter tail off_policy myopia position quadrant style prefix forecast".split())
+TABLES = tuple("pilot scatter tail off_policy myopia position quadrant preference style prefix forecast".split())
 TWO_TOKENIZERS = "teacher and student have different tokenizers, and a token's divergence needs one vocabulary"
 
 
@@ -128,6 +129,7 @@ def _tables(found: Gathered, decode: Callable[[int], str]) -> dict[str, list[dic
     tables = {
         "pilot": pilot_rows([found.on_policy, off]),
         "off_policy": off_policy_rows(off, found.on_policy),
+        "preference": preference_rows(found.candidates),
         "style": style_rows(found.styled),
         "prefix": prefix_rows(found.continuations),
         "forecast": forecast_rows(found.own, found.styled),

@@ -13,6 +13,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -32,19 +34,49 @@ def _likelihood(candidates: Candidates, reduction: Literal["sum", "mean"]) -> to
 
 
 def preference_by_prompt(
-    candidates: Candidates, reduction: Literal["sum", "mean"] = "sum"
+    candidates: Candidates,
+    reduction: Literal["sum", "mean"] = "sum",
+    ways: Callable[[str, str], bool] = lambda wrong, right: True,
 ) -> tuple[list[int], list[float]]:
-    """The problems with a right and a wrong candidate, and the teacher's rate of preferring the wrong one in each."""
-    likelihood_A = _likelihood(candidates, reduction)
+    """The problems with a pair of a wrong and a right candidate whose ways of writing are among those asked for, and
+    the teacher's rate of preferring the wrong one over each problem's pairs."""
+    likelihood_A, styles = _likelihood(candidates, reduction), np.array(candidates.style_A, dtype=object)
     prompts, rates = [], []
     for prompt in candidates.prompt_A.unique().tolist():
         here = candidates.prompt_A == prompt
-        right, wrong = likelihood_A[here & candidates.right_A], likelihood_A[here & ~candidates.right_A]
-        if len(right) and len(wrong):
-            gap = wrong[:, None] - right[None, :]
+        right_A, wrong_A = here & candidates.right_A, here & ~candidates.right_A
+        asked = [[ways(wrong, right) for right in styles[right_A.numpy()]] for wrong in styles[wrong_A.numpy()]]
+        pairs = torch.tensor(asked, dtype=torch.bool).reshape(int(wrong_A.sum()), int(right_A.sum()))
+        if pairs.any():
+            gap = (likelihood_A[wrong_A][:, None] - likelihood_A[right_A][None, :])[pairs]
             prompts.append(prompt)
             rates.append(float(((gap > 0).double() + 0.5 * (gap == 0).double()).mean()))
     return prompts, rates
+
+
+def preference_rows(candidates: Candidates) -> list[dict[str, Any]]:
+    """The wrong-trace preference by the ways in which the wrong and the right one of a pair are written: its `value`
+    with an interval by prompt, over the `n` problems that have such a pair. Between candidates of one way the teacher
+    tells right from wrong; between two ways, its habits speak too."""
+    styles = sorted(set(candidates.style_A))
+    rows = []
+    for wrong, right in itertools.product(styles, styles):
+        _, rates = preference_by_prompt(candidates, "sum", lambda *ways, pair=(wrong, right): ways == pair)
+        if rates:
+            rate = interval(np.array(rates))
+            known = {"task": candidates.task, "wrong_style": wrong, "right_style": right}
+            rows.append({**known, "value": rate.mean, "interval": rate.as_list(), "n": rate.n})
+    return rows
+
+
+def in_one_way(wrong: str, right: str) -> bool:
+    """Are both candidates of a pair written in the same way?"""
+    return wrong == right
+
+
+def in_two_ways(wrong: str, right: str) -> bool:
+    """Are the candidates of a pair written in different ways?"""
+    return wrong != right
 
 
 def wrong_trace_preference(candidates: Candidates, reduction: Literal["sum", "mean"] = "sum") -> Finding:
