@@ -80,8 +80,8 @@ def traps_section(source: Source) -> Section:
         _part("What the sampled token sees", myopia_sentence(myopia), myopia_table(myopia)),
         _part(
             "Which wrong answers the teacher prefers",
-            "How often the teacher finds the wrong one of a wrong and a right answer of the student's likelier, by the ways "
-            "that they are written in. In one way it tells right from wrong; between two, its habits speak too.",
+            "Of a wrong and a right answer of the student's, how often the teacher finds the wrong one likelier, by "
+            "the ways they are written in. In one way it tells right from wrong; between two, its habits speak too.",
             preference_table(rows(result.get("preference"))),
         ),
         _part("Ways of writing", style_sentence(style), style_table(style)),
