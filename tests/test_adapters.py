@@ -83,6 +83,45 @@ def test_the_adapter_and_the_merged_model_are_one(tiny_pair: Any, tmp_path: Path
     assert kept.to_dict() == old.to_dict()  # sampling laid nothing down in the model that is saved
 
 
+def test_an_adapter_is_not_rounded_away_in_a_short_type(tiny_pair: Any, tmp_path: Path) -> None:
+    """Merged into bfloat16 weights, changes of a thousandth are all lost."""
+    base = tmp_path / "base"
+    original = load_model(tiny_pair.teacher, dtype="bfloat16")
+    original.model.save_pretrained(base)
+    original.tokenizer.save_pretrained(base)
+    values = {"learning_rate": 1e-4, "max_steps": 2, "model_init_kwargs": {"dtype": "bfloat16"}, "bf16": False}
+    run = calibrate(calibration(tiny_pair, teacher=str(base), **values), tmp_path / "run")
+    adapted = load_model(str(run.path / "model"), dtype="bfloat16")
+    alive = [p for name, p in adapted.model.named_parameters() if "lora_B" in name]
+    assert alive and all(bool((p != 0).any()) for p in alive)
+    assert all(p.requires_grad for p in adapted.model.parameters())
+    assert load_model(str(run.path / "model"), dtype="float32").model.state_dict().keys() == (
+        original.model.state_dict().keys()
+    )
+    prompts, texts = [[{"role": "user", "content": "What is 11-22?"}]], ["11-22 = -11"]
+    assert float(sequence_logprob(adapted, prompts, texts, [True])) < 0
+    # Saved whole, it is saved in a type that has room for what was learnt.
+    merged = calibrate(calibration(tiny_pair, teacher=str(base), merge_adapter=True, **values), tmp_path / "merged")
+    whole = load_model(str(merged.path / "model"), dtype="auto").model
+    assert whole.dtype == torch.float32
+    kept = original.model.state_dict()
+    assert any(not torch.equal(weight, kept[name].float()) for name, weight in whole.state_dict().items())
+
+
+def test_an_adapter_s_adapter_and_its_anchor_are_refused(tiny_pair: Any, tmp_path: Path) -> None:
+    model = str(distill(distillation(tiny_pair), tmp_path / "first").path / "model")
+    second = distillation(tiny_pair, student=model)
+    with pytest.raises(BadInputError, match="is a LoRA adapter, and a second adapter on it would know its base"):
+        distill(second, tmp_path / "second")
+    plain = {"use_peft": False, "merge_adapter": False}
+    with pytest.raises(BadInputError, match="is a LoRA adapter, and the anchor would know its base"):
+        calibrate(calibration(tiny_pair, teacher=model, **plain), tmp_path / "third")
+    assert not (tmp_path / "second").exists() and not (tmp_path / "third").exists()
+    # Trained whole, it goes on from the adapter.
+    further = distill(distillation(tiny_pair, student=model, learning_rate=0.0, **plain), tmp_path / "fourth")
+    torch.testing.assert_close(likelihoods(str(further.path / "model")), likelihoods(model), atol=1e-3, rtol=1e-4)
+
+
 def test_the_anchor_is_the_model_with_its_adapter_off(tiny_pair: Any, tmp_path: Path) -> None:
     run = calibrate(calibration(tiny_pair, max_steps=4), tmp_path / "run")
     kl = [row["anchor_kl"] for row in run.metrics() if row.get("anchor_kl") is not None]

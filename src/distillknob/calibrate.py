@@ -51,7 +51,7 @@ def train_and_guard(task: Task, problems: int, guard_problems: int, seed: int) -
     task has. Raises BadInputError where there is too little for both."""
     found = task.examples("train", problems + guard_problems, seed=seed)
     spare = len(found) - problems
-    held_out = min(guard_problems, spare if spare > 0 else len(found) // 5)
+    held_out = min(guard_problems, max(spare, len(found) // 5))
     if guard_problems and not held_out:
         raise BadInputError(f"task {task.name!r} has {len(found)} train problems: at least 5 are needed with a guard")
     return found[: min(problems, len(found) - held_out)], found[len(found) - held_out :]
@@ -116,7 +116,7 @@ def calibrate(
     inputs = runs_behind(config.models_read)
     for name in config.models_read:
         resolve(name)
-    teacher = load_trained(config.teacher, config)
+    teacher = load_trained(config.teacher, config, anchored=config.beta > 0)
     target = (
         load_or_connect(config.target, device=config.target_device)
         if config.target_url is None
@@ -159,7 +159,9 @@ def calibrate(
     del teacher, target, trainer
     kept_step, kept, comparison = _best_that_holds(steps, before, tasks, config, guard)
     card = _card(config, guard, kept_step, comparison)
-    save_model(kept, tokenizer, run.path / "model", card, whole=config.merge_adapter)
+    given: Any = config.model_init_kwargs or {}
+    revision = {"revision": given["revision"]} if kept == config.teacher and "revision" in given else None
+    save_model(kept, tokenizer, run.path / "model", card, whole=config.merge_adapter, options=revision)
     last: dict[str, Any] = next((row for row in reversed(run.metrics()) if row["step"] <= kept_step), {})
     run.finish(
         {
@@ -226,12 +228,7 @@ def _best_that_holds(
         else:
             final = candidate == steps and guard.reason is None
             path = str(folder / (FINAL if final else f"checkpoint-{candidate}"))
-        after = before
-        if candidate:
-            model = load_model(path)
-            values: Any = config.chat_template_kwargs
-            set_in_templates({path: model.tokenizer}, values)
-            after = task_scores(model, tasks, config, "after")
+        after = _scores_of(path, tasks, config) if candidate else before
         comparison: list[dict[str, Any]] = []
         for name in before:
             change = paired_difference([sum(s) / len(s) for s in before[name]], [sum(s) / len(s) for s in after[name]])
@@ -254,6 +251,13 @@ def _best_that_holds(
             }
         )
     raise AssertionError("the original teacher always holds against itself")
+
+
+def _scores_of(path: str, tasks: Sequence[Task], config: CalibrationConfig) -> dict[str, list[list[float]]]:
+    """The scores of a checkpoint, which is gone again when they are there: two at a time may not fit."""
+    model, values = load_model(path), config.chat_template_kwargs
+    set_in_templates({path: model.tokenizer}, values, needed=False)  # type: ignore[arg-type]  # a dict once parsed
+    return task_scores(model, tasks, config, "after")
 
 
 def _card(config: CalibrationConfig, guard: UtilityGuard, kept_step: int, comparison: list[dict[str, Any]]) -> str:

@@ -66,7 +66,7 @@ def resolve(name: str) -> str:
             found = ", ".join(sorted(p.name for p in path.iterdir())[:5]) or "nothing"
             hint = f", did you mean {path / 'model'}?" if (path / "model" / "config.json").exists() else ""
             raise BadInputError(f"{path} holds no checkpoint (no config.json; it holds {found}){hint}")
-        return str(path)
+        return str(path.absolute())  # it is kept in what is made of it, and read from other places
     # "org/name" and "name" may be hub ids; anything else can only have been meant as a path.
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or path.exists():
         raise BadInputError(f"there is no checkpoint folder {name!r}: give an existing folder, a hub id or zoo:NAME")
@@ -143,7 +143,7 @@ def set_in_templates(
             )
 
 
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(name: str, *, revision: str | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer of a checkpoint, padding on the left. Raises BadInputError if there is none."""
     from transformers import AutoTokenizer
 
@@ -155,7 +155,9 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
             f"model, tokenizer.save_pretrained({name!r})"
         )
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(where, padding_side="left")
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            where, padding_side="left", revision=revision or "main"
+        )
     except (OSError, ValueError) as error:
         raise BadInputError(
             f"can't load a tokenizer from {name!r}: {first_line(error).rstrip('.')}{_remedy(where)}"
@@ -169,11 +171,15 @@ def load_model(
     dtype: str | None = None,
     device: str | None = None,
     options: Mapping[str, Any] | None = None,
+    whole: bool = False,
 ) -> LanguageModel:
     """Load a model and its tokenizer, ready: checked, in evaluation mode, on `device` (default: this process's
-    accelerator, if there is one). A folder with a LoRA adapter gives its base model with the adapter merged into it.
-    `dtype` defaults to the checkpoint's own on an accelerator and to float32 on a CPU; `options` go to transformers'
-    `from_pretrained` (revision, attn_implementation …).
+    accelerator, if there is one). `dtype` defaults to the checkpoint's own on an accelerator and to float32 on a CPU;
+    `options` go to transformers' `from_pretrained` (revision, attn_implementation …).
+
+    A folder with a LoRA adapter gives its base model with the adapter merged into it in float32, and at work beside it
+    in a shorter type: an adapter's changes are lost in the rounding of bfloat16 weights. `whole` asks for float32 and
+    merged whatever the type, to be trained or saved.
 
     Raises BadInputError for a checkpoint that isn't there or can't be used, with the remedy.
     """
@@ -185,27 +191,44 @@ def load_model(
         raise BadInputError(
             f"{name!r} stands behind a server, but this needs the weights themselves: give a folder or id"
         )
-    tokenizer = load_tokenizer(name)
+    given = dict(options or {})
+    tokenizer = load_tokenizer(name, revision=given.get("revision"))
     try:
-        if not (Path(where) / "adapter_config.json").exists():
-            config = AutoConfig.from_pretrained(where).get_text_config()
+        if not is_adapter(where):
+            config = AutoConfig.from_pretrained(where, revision=given.get("revision")).get_text_config()
             check_tokenizer(tokenizer, name, config.vocab_size)
         if device is None:
             device = own_device()
-        given = {"dtype": dtype or ("float32" if device == "cpu" else "auto"), **(options or {})}
-        if (Path(where) / "adapter_config.json").exists():
-            from peft import AutoPeftModelForCausalLM
-
-            # One kind of model from here on: whatever reads its layers or trains it again needs no second way.
-            model: Any = AutoPeftModelForCausalLM.from_pretrained(where, **given).merge_and_unload()
-        else:
-            model = AutoModelForCausalLM.from_pretrained(where, **given)
+        given = {"dtype": dtype or ("float32" if device == "cpu" else "auto"), **given}
+        model: Any = (
+            _adapted(where, {**given, "dtype": "float32"} if whole else given)
+            if is_adapter(where)
+            else AutoModelForCausalLM.from_pretrained(where, **given)
+        )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise BadInputError(f"can't load a causal language model from {name!r}: {first_line(error)}") from error
     check_tokenizer(tokenizer, name, model.get_input_embeddings().num_embeddings)
     check_finite(model, name)
     model.to(device).eval()
     return LanguageModel(model, tokenizer)
+
+
+def is_adapter(where: str) -> bool:
+    """Does this folder hold a LoRA adapter, and not a whole model?"""
+    return (Path(where) / "adapter_config.json").exists()
+
+
+def _adapted(where: str, given: Mapping[str, Any]) -> PreTrainedModel:
+    """The base model of an adapter with the adapter in it: one of transformers' own classes either way, so whatever
+    reads its layers needs no second way."""
+    import torch
+    from peft import AutoPeftModelForCausalLM
+
+    adapted: Any = AutoPeftModelForCausalLM.from_pretrained(where, **given)
+    base: PreTrainedModel = adapted.get_base_model()
+    if base.get_input_embeddings().weight.dtype in (torch.float32, torch.float64):
+        base = adapted.merge_and_unload()
+    return base.requires_grad_(True)
 
 
 def check_finite(model: PreTrainedModel, name: str) -> None:

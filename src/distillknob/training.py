@@ -24,7 +24,7 @@ from trl.trainer.utils import RepeatSampler
 from distillknob.config import resolved
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.files import atomic_directory, disk_errors
-from distillknob.models import LanguageModel, load_model
+from distillknob.models import LanguageModel, is_adapter, load_model, resolve
 from distillknob.processes import connect, process_index, wait
 from distillknob.progress import progress
 from distillknob.runs import Run
@@ -54,12 +54,22 @@ def on_this_machine(config: TrainingArguments) -> None:
         config.dataloader_pin_memory = False
 
 
-def load_trained(name: str, config: Any) -> LanguageModel:
+def load_trained(name: str, config: Any, *, anchored: bool = False) -> LanguageModel:
     """The model that a stage trains, loaded as TRL would: with `model_init_kwargs`, and in float32 unless these say
     otherwise. Steps at the usual learning rates are lost in the rounding of bfloat16 weights. Under LoRA the model
-    stays as it is, so it keeps its checkpoint's type."""
-    whole = {} if config.use_peft else {"dtype": "float32"}
-    return load_model(name, options={**whole, **(config.model_init_kwargs or {})})
+    stays as it is, so it keeps its checkpoint's type.
+
+    Raises BadInputError for a LoRA adapter that would get another one, or be `anchored` to itself: PEFT and TRL know
+    its base alone, and the first adapter would be lost without a word.
+    """
+    if is_adapter(resolve(name)) and (config.use_peft or anchored):
+        what = "a second adapter on it" if config.use_peft else "the anchor"
+        raise BadInputError(
+            f"{name!r} is a LoRA adapter, and {what} would know its base model alone: make it a whole model first "
+            "(the run that made it with --merge-adapter), or train another"
+        )
+    precise = {} if config.use_peft else {"dtype": "float32"}
+    return load_model(name, options={**precise, **(config.model_init_kwargs or {})}, whole=True)
 
 
 def check_installed(config: Any) -> None:
@@ -192,14 +202,24 @@ def last_checkpoint(folder: Path, *also: str) -> str | None:
     return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
 
 
-def save_model(source: str, tokenizer: PreTrainedTokenizerBase, folder: Path, card: str, *, whole: bool) -> None:
+def save_model(
+    source: str,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    card: str,
+    *,
+    whole: bool,
+    options: Mapping[str, Any] | None = None,
+) -> None:
     """Put a model into `folder` so that it loads by itself: weights (safetensors), tokenizer and model card, all of it
-    or nothing. `source` is what a Trainer saved, or any model by name. An adapter stays one unless `whole` asks for the
-    model with the adapter merged into it. The first process writes, the others wait."""
+    or nothing. `source` is what a Trainer saved in the run, or any model by name, loaded with `options`. An adapter
+    stays one unless `whole` asks for the model with the adapter merged into it, in float32. The first process writes,
+    the others wait."""
     if process_index() == 0:
         with atomic_directory(folder) as partial:
-            if whole or not Path(source).is_dir():
-                load_model(source, dtype="auto", device="cpu").model.save_pretrained(partial)
+            if whole or folder.parent not in Path(source).parents:
+                model = load_model(source, dtype="auto", device="cpu", options=options, whole=True).model
+                model.save_pretrained(partial)
             else:
                 for file in sorted(Path(source).iterdir()):
                     if file.name.startswith(("model", "adapter_", "config.json", "generation_config.json")):
