@@ -17,7 +17,7 @@ from transformers.integrations import integration_utils
 from trl import GRPOTrainer
 
 from distillknob import calibrate as stage
-from distillknob.calibrate import CalibrationConfig, CalibrationTrainer, calibrate
+from distillknob.calibrate import CalibrationConfig, CalibrationTrainer, calibrate, train_and_guard
 from distillknob.calibration_reward import calibrated_advantages, group_centred, group_z_score, token_advantages
 from distillknob.errors import BadInputError
 from distillknob.guard import UtilityGuard
@@ -327,6 +327,8 @@ def test_the_installed_trl_is_one_that_the_hooks_were_checked_with() -> None:
         ({"guard_samples": 0}, "guard_samples=0"),
         ({"log_ratio": "median"}, "log_ratio='median'"),
         ({"advantage": "batch"}, "advantage='batch'"),
+        ({"anchor": "reward", "beta": 0.0, "guard": False}, "there is no anchor to put there"),
+        ({"mask_truncated_completions": True}, "would hide answers that were cut from one side of the log-ratio"),
     ],
 )
 def test_settings_that_cannot_work_are_told(tiny_pair: Any, values: dict[str, Any], what: str) -> None:
@@ -503,7 +505,25 @@ def test_the_guard_sees_one_score_a_prompt(
 def test_without_a_guard_nothing_is_judged(tiny_pair: Any, tmp_path: Path) -> None:
     run = calibrate(config(tiny_pair, guard=False, beta=0.0), tmp_path / "run", reward_funcs=even_length)
     assert (run.result["outcome"], run.result["kept_step"], run.result["events"]) == ("finished", 2, [])
-    assert not list((run.path / "checkpoints").glob("checkpoint-*"))
+
+
+def test_without_a_guard_the_trainer_s_own_checkpoints_are_made(tiny_pair: Any, tmp_path: Path) -> None:
+    values = {"guard": False, "save_steps": 1, "save_total_limit": 1}
+    run = calibrate(config(tiny_pair, **values), tmp_path / "run", reward_funcs=even_length)
+    assert [path.name for path in (run.path / "checkpoints").glob("checkpoint-*")] == ["checkpoint-2"]
+
+
+@pytest.mark.parametrize(("spare", "held_out"), [(-1000, 200), (0, 400), (1, 400), (40, 400), (299, 400), (500, 400)])
+def test_a_task_that_is_hardly_larger_than_asked_leaves_the_guard_enough(spare: int, held_out: int) -> None:
+    class Some:
+        name = "some"
+
+        def examples(self, split: str, n: int, *, seed: int) -> list[int]:
+            return list(range(min(n, 2000 + spare)))
+
+    trained, guarded = train_and_guard(Some(), 2000, 400, 0)  # type: ignore[arg-type]
+    assert len(guarded) == held_out and len(trained) == min(2000, 2000 + spare - held_out)
+    assert not {*trained} & {*guarded}
 
 
 def test_what_is_not_installed_is_told_before_any_work(tiny_pair: Any) -> None:

@@ -17,11 +17,13 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
 from distillknob import distill as stage
+from distillknob.cli import main
 from distillknob.cross_tokenizer import CROSS
 from distillknob.distill import METHODS, DistillConfig, DistillTrainer, distill
 from distillknob.distill_trainer import first_tokens
 from distillknob.divergences import divergence
 from distillknob.errors import BadInputError, RunFailedError
+from distillknob.generation import generate
 from distillknob.models import LanguageModel, load_model
 from distillknob.runs import load_run, verify_manifest
 from distillknob.scoring import answer_ids, sequence_logprob
@@ -394,6 +396,29 @@ def test_a_learning_curve_has_a_point_at_the_start_at_each_interval_and_at_the_e
     points = [(row["step"], row["eval/qa"]) for row in run.metrics() if "eval/qa" in row]
     assert points == [(0, 0.1), (2, 0.2), (3, 0.3)]
     assert seen == [False] * 3
+
+
+def test_the_command_s_learning_curve_is_on_problems_that_are_not_trained_on(
+    tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr("distillknob.experiment.CURVE_PROBLEMS", 5)
+    words = (
+        f"distill --teacher {tiny_pair.teacher} --student {tiny_pair.student} --method sft_gold --problems 12".split()
+    )
+    words += f"--max-steps 2 --curve-steps 2 --learning-rate 1e-3 --output {tmp_path / 'run'}".split()
+    words += "--per-device-train-batch-size 4 --max-completion-length 8 --no-gradient-checkpointing".split()
+
+    def recorded(model: Any, prompts: Any, *args: Any, **kwargs: Any) -> Any:
+        seen.extend(prompt[-1]["content"] for prompt in prompts)
+        return generate(model, prompts, *args, **kwargs)
+
+    monkeypatch.setattr("distillknob.evaluate.generate", recorded)
+    assert main(words) == 0
+    run = load_run(tmp_path / "run")
+    assert [row["step"] for row in run.metrics() if "eval/math" in row] == [0, 2]
+    trained = {row["prompt"][-1]["content"] for row in run.samples()}
+    assert len(trained) == 12 and len(set(seen)) == 5 and not trained & set(seen)
 
 
 class Killed(Exception):

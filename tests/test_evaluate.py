@@ -28,6 +28,13 @@ class Parity(QA):
         return float(len(completion) % 2 == 0)
 
 
+class Few(QA):
+    """A task with four problems."""
+
+    def examples(self, split: str, n: int | None = None, *, seed: int = 0) -> list[Any]:
+        return super().examples(split, 4, seed=seed)[:n]
+
+
 def measured(language_model: LanguageModel, **options: Any) -> TaskResult:
     return evaluate_task(
         language_model, Parity(), **{"problems": PROBLEMS, "samples": SAMPLES, "k": 3, "seed": 2, **options}
@@ -101,6 +108,7 @@ def test_a_learning_curve_s_point_is_on_training_problems(teacher: LanguageModel
     scores = mean_scores(teacher, [Parity(), get_task("instruct")], problems=8, seed=0)
     assert scores.keys() == {"qa", "instruct"} and all(0 <= value <= 1 for value in scores.values())
     assert mean_scores(teacher, [Parity(), get_task("instruct")], problems=8, seed=0) == scores
+    assert mean_scores(teacher, [Few(), get_task("instruct")], problems=2, skip=4, seed=0).keys() == {"instruct"}
 
 
 def config(*models: str, **values: Any) -> EvaluateConfig:

@@ -266,7 +266,8 @@ def test_a_student_learns_from_the_cache_what_it_learns_from_the_teacher(
 def test_the_teacher_is_not_needed_beside_its_cache(tiny_pair: Any, tmp_path: Path) -> None:
     folder = cached(tiny_pair, tmp_path / "cache")
     run = distill(config(tiny_pair, method="gkd", cache=str(folder), teacher="/no/such"), tmp_path / "run")
-    assert run.result["steps"] == 2
+    assert (run.result["steps"], run.result["teacher"]) == (2, tiny_pair.teacher)
+    assert f"distilled from {tiny_pair.teacher}" in (run.path / "model" / "README.md").read_text()
     chosen = config(tiny_pair, method="gkd", cache=str(folder), tokens="tip", teacher="/no/such")
     assert 0 < distill(chosen, tmp_path / "tip").result["tokens"] < run.result["tokens"]
 

@@ -23,6 +23,7 @@ from distillknob.models import (
     prompt_ids,
     resolve,
     set_in_templates,
+    values_read,
     zoo_path,
 )
 from distillknob.traps import DiagnoseConfig, diagnose
@@ -83,6 +84,13 @@ def test_a_template_s_variable_is_set_once_and_for_all() -> None:
     thinker.chat_template = {"default": f"{THINKS}x", "tool_use": "y"}
     set_in_templates({"a": thinker}, {"enable_thinking": False})
     assert thinker.chat_template == {"default": f"{{%- set enable_thinking = false %}}{THINKS}x", "tool_use": "y"}
+
+
+def test_the_variables_that_a_template_reads_are_told_from_others() -> None:
+    thinker, other = load_tokenizer("zoo:teacher"), load_tokenizer("zoo:student-other")
+    thinker.chat_template = f"{THINKS}{thinker.chat_template}"
+    assert values_read(thinker, {"enable_thinking": False, "style": 1}) == {"enable_thinking": False}
+    assert values_read(other, {"enable_thinking": False}) is None
 
 
 @pytest.mark.parametrize(

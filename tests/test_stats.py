@@ -233,6 +233,12 @@ def test_differences_of_unbounded_scores_get_the_t_interval() -> None:
     assert paired_difference(a, b) == interval([1.0, 2.0, 0.5], proportion=False)
 
 
+def test_differences_of_what_is_no_score_get_the_t_interval_in_any_range() -> None:
+    assert paired_difference([0.01] * 20, [0.01] * 20, proportion=False).high == 0.0
+    a, b = [0.1, 0.2, 0.3], [0.2, 0.4, 0.35]
+    assert paired_difference(a, b, proportion=False) == interval(np.subtract(b, a), proportion=False)
+
+
 def test_paired_difference_refuses_what_is_not_paired() -> None:
     with pytest.raises(BadInputError, match=r"\(2,\).*\(3,\).*pair them by prompt"):
         paired_difference([0, 1], [0, 1, 1])

@@ -388,6 +388,21 @@ def test_a_file_s_problems_are_split_by_their_prompts(tmp_path: Path) -> None:
         )
 
 
+def test_a_file_s_problems_are_one_where_spelling_alone_differs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"prompt": f"What is {i} + {i}?", "reference": 2 * i} for i in range(60)]
+    again = [{"prompt": f" what IS {i}  +  {i}? ", "reference": 2 * i} for i in range(60)]
+    path = write(tmp_path, *rows, *again)
+    task = JsonlTask(path)
+    train, test = task.examples("train"), task.examples("test")
+    assert len(train) + len(test) == 60
+    assert not {e.reference for e in train} & {e.reference for e in test}
+    # Nor does it matter how the file is named.
+    monkeypatch.chdir(tmp_path)
+    assert [e.prompt for e in JsonlTask(path.name).examples("test")] == [e.prompt for e in test]
+
+
 def test_a_task_s_name_leads_back_to_it(tmp_path: Path) -> None:
     """The task reward finds the grader of a dataset row by the task's name."""
     path = write(tmp_path, GOOD)

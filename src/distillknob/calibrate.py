@@ -132,7 +132,9 @@ def calibrate(
         config.max_completion_length = max(task.max_new_tokens for task in tasks)
     checkpoints = run.path / "checkpoints"
     config.output_dir = str(checkpoints)
-    config.save_strategy, config.save_total_limit, config.logging_steps = "no", 3, 1
+    config.logging_steps = 1
+    if config.guard:  # which says itself when a checkpoint is worth keeping
+        config.save_strategy, config.save_total_limit = "no", config.save_total_limit or 3
     config.logging_nan_inf_filter = False  # the guard has to see a NaN loss
 
     before = task_scores(teacher, tasks, config, "before")

@@ -120,6 +120,13 @@ class CalibrationConfig(AdapterOptions, GRPOConfig):
             raise BadInputError(
                 f"beta={self.beta}: the guard works by the anchor, so beta must be above 0 (or --no-guard)"
             )
+        if self.anchor == "reward" and self.beta <= 0:
+            raise BadInputError(f"anchor='reward' with beta={self.beta}: there is no anchor to put there, leave it out")
+        if self.mask_truncated_completions:
+            raise BadInputError(
+                "mask_truncated_completions would hide answers that were cut from one side of the log-ratio: leave it "
+                "out, and give answers the room they need (max_completion_length)"
+            )
         if self.log_ratio == "token" and self.shuffle_calibration:
             raise BadInputError("shuffle_calibration deals out rewards of whole samples: use log_ratio sum or mean")
         check_at_least_one(self, "problems", "guard_steps", "guard_problems", "guard_samples")

@@ -163,12 +163,16 @@ def _run_stage(arguments: argparse.Namespace) -> int:
         raise BadInputError("--gpu and --accelerate say what a dry run estimates for: add --dry-run, or leave them out")
     call = getattr(import_module(module), function)
     fresh = not output.exists()
-    extra = {"only": arguments.cell} if stage == "sweep" else {}
+    extra: dict[str, Any] = {"only": arguments.cell} if stage == "sweep" else {}
+    if stage == "distill":
+        from distillknob.experiment import learning_curve
+
+        extra = {"evaluate": learning_curve(config)}
     try:
         if stage in EXPERIMENTS:
             run = call(config, recipe, output, resume=arguments.resume, **extra)
         else:
-            run = call(config, output, resume=arguments.resume)
+            run = call(config, output, resume=arguments.resume, **extra)
     except BadInputError:
         if fresh and process_index() == 0:
             discard_unstarted(output)

@@ -6,7 +6,7 @@ its hard-label corner. Left out on purpose: a loop of our own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -127,7 +127,8 @@ def distill(
     run = Run.open(output, "distill", plain_config(config), inputs=inputs, resume=resume)
     if run.complete:
         return run
-    config.max_completion_length = config.max_completion_length or max(task.max_new_tokens for task in tasks)
+    longest = max((task.max_new_tokens for task in tasks), default=None)  # a cache has its own tasks
+    config.max_completion_length = config.max_completion_length or longest
     config.output_dir = str(run.path / "checkpoints")
     config.logging_steps = 1
     config.logging_nan_inf_filter = False  # FiniteLoss has to see a NaN loss
@@ -177,11 +178,13 @@ def distill(
     losses = [row["loss"] for row in metrics if row.get("loss") is not None]
     steps = int(trainer.state.global_step)
     trainer.accelerator.free_memory()
-    save_model(str(folder / "final"), student.tokenizer, run.path / "model", _card(config), whole=config.merge_adapter)
+    taught_by, on = (config.teacher, config.tasks) if cache is None else (cache.teacher, cache.tasks)
+    card = _card(config, taught_by, on, steps)
+    save_model(str(folder / "final"), student.tokenizer, run.path / "model", card, whole=config.merge_adapter)
     run.finish(
         {
             "stage": "distill",
-            "teacher": config.teacher,
+            "teacher": taught_by,
             "student": config.student,
             "method": config.method,
             "steps": steps,
@@ -189,28 +192,28 @@ def distill(
             "learning_rate": config.learning_rate,
             "final_loss": sum(losses[-10:]) / max(1, len(losses[-10:])),
             "traces": len(traces),
-            "findings": [asdict(_hacking(metrics, config))],
+            "findings": [asdict(_hacking(metrics, config, steps))],
         }
     )
     return run
 
 
-def _hacking(metrics: list[dict[str, Any]], config: DistillConfig) -> Finding:
+def _hacking(metrics: list[dict[str, Any]], config: DistillConfig, planned: int) -> Finding:
     """Does the training loss keep to its power law?"""
     steps = [row for row in metrics if row.get("loss") is not None]
     return teacher_hacking(
         [row["step"] for row in steps],
         [row["loss"] for row in steps],
         [row.get("on_policy") or 0.0 for row in steps],
-        warmup=config.get_warmup_steps(config.max_steps),
+        warmup=config.get_warmup_steps(planned),
     )
 
 
-def _card(config: DistillConfig) -> str:
+def _card(config: DistillConfig, teacher: str, tasks: Sequence[str], steps: int) -> str:
     return (
         f"---\nbase_model: {config.student}\ntags: [distillknob, distilled-student]\n---\n"
-        f"# {config.student}, distilled from {config.teacher}\n\n"
-        f"Made by distillknob with method `{config.method}` ({config.objective}) on {', '.join(config.tasks)} "
-        f"({config.max_steps} steps of {config.per_device_train_batch_size * config.gradient_accumulation_steps}, "
+        f"# {config.student}, distilled from {teacher}\n\n"
+        f"Made by distillknob with method `{config.method}` ({config.objective}) on {', '.join(tasks)} "
+        f"({steps} steps of {config.per_device_train_batch_size * config.gradient_accumulation_steps}, "
         f"learning rate {config.learning_rate:g}, seed {config.seed}).\n"
     )

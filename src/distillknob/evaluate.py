@@ -106,6 +106,7 @@ def evaluate_task(
     *,
     split: str = "test",
     problems: int = 500,
+    skip: int = 0,
     samples: int = 16,
     k: int = 16,
     max_new_tokens: int | None = None,
@@ -114,9 +115,9 @@ def evaluate_task(
     shared: bool = False,
     description: str = "evaluate",
 ) -> TaskResult:
-    """Sample `samples` answers to each of `problems` problems at temperature 1 and grade them. `shared` says that every
-    process makes this same call, and takes a part of the work."""
-    examples = task.examples(split, problems, seed=seed)
+    """Sample `samples` answers to each of `problems` problems, after the first `skip`, at temperature 1 and grade them.
+    `shared` says that every process makes this same call, and takes a part of the work."""
+    examples = task.examples(split, skip + problems, seed=seed)[skip:]
     drawn = generate(
         language_model,
         [task.messages(example) for example in examples],
@@ -235,20 +236,25 @@ def mean_scores(
     *,
     problems: int,
     seed: int,
+    skip: int = 0,
     max_new_tokens: int | None = None,
 ) -> dict[str, float]:
-    """Mean score by task from one sample a problem of the train split: a point of a learning curve."""
+    """Mean score by task from one sample a problem of the train split, after the first `skip` of the seed's order: a
+    point of a learning curve, on problems that a training on the first ones doesn't see. A task that has no more is
+    left out."""
     return {
         task.name: evaluate_task(
             language_model,
             task,
             split="train",
             problems=problems,
+            skip=skip,
             samples=1,
             max_new_tokens=max_new_tokens,
-            seed=seed + 1,
+            seed=seed,
             modes=False,
             description="curve",
         ).score.mean
         for task in tasks
+        if len(task.examples("train", skip + 1, seed=seed)) > skip
     }

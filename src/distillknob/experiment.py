@@ -7,7 +7,7 @@ seed redoes calibration, traces and distillation; evaluation problems stay the s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.evaluate import EvaluateConfig, evaluate, mean_scores
 from distillknob.files import read_json
 from distillknob.methods import METHODS
-from distillknob.models import LanguageModel, resolve
+from distillknob.models import SERVED, LanguageModel, load_tokenizer, resolve, values_read
 from distillknob.runs import Run
 from distillknob.stats import pass_at_k
 from distillknob.tasks import get_task
@@ -177,19 +177,25 @@ def run_cell(cell: Cell, recipe: Mapping[str, Any], folder: Path, *, resume: boo
         students["none"] = measured.student(base.student, "none")
     for method in cell.methods:
         config = cell.distillation(recipe, method, teacher)
-        tasks = [get_task(name) for name in config.tasks]
-
-        longest = config.max_completion_length
-
-        def curve(student: LanguageModel, tasks: Any = tasks, longest: int | None = longest) -> dict[str, float]:
-            return mean_scores(student, tasks, problems=CURVE_PROBLEMS, seed=cell.seed, max_new_tokens=longest)
-
-        student = distill(config, folder / f"distill-{method}", resume=True, evaluate=curve)
+        student = distill(config, folder / f"distill-{method}", resume=True, evaluate=learning_curve(config))
         paths[f"distill/{method}"] = f"distill-{method}"
         made = {name: student.result[name] for name in ("tokens", "steps", "learning_rate")}
         students[method] = {**measured.student(str(student.path / "model"), method), "training": made}
     run.finish({**result, "students": students, "runs": paths})
     return run
+
+
+def learning_curve(config: DistillConfig) -> Callable[[LanguageModel], dict[str, float]]:
+    """What a student scores on its way (`distill`'s `evaluate`), on train-split problems that it isn't trained on."""
+    tasks = [get_task(name) for name in config.tasks]
+    longest = config.max_completion_length
+
+    def curve(student: LanguageModel) -> dict[str, float]:
+        return mean_scores(
+            student, tasks, problems=CURVE_PROBLEMS, skip=config.problems, seed=config.seed, max_new_tokens=longest
+        )
+
+    return curve
 
 
 def planned_stages(cell: Cell, recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -239,7 +245,7 @@ class _Measured:
         sizes = self.cell.sizes.get("student", {})
         run = self._evaluated(model, f"student-{who}", sizes)
         found = _in_short(run)
-        tasks = [task for task in run.config["tasks"] if get_task(task).verifiable]
+        tasks = [task.name for task in map(get_task, run.config["tasks"]) if task.verifiable]
         if "samples" in sizes and tasks:
             run = self._evaluated(model, f"student-{who}-at-k", {}, tasks)
         figures = {row["task"]: row for row in run.result["models"][0]["tasks"]}
@@ -255,6 +261,8 @@ class _Measured:
     def _evaluated(self, model: str, who: str, sizes: Mapping[str, int], tasks: list[str] | None = None) -> Run:
         given = {**sizes, **({} if tasks is None else {"tasks": tasks})}
         config = stage_config(EvaluateConfig, "evaluate", self.recipe, models=[model], **given)
+        if config.chat_template_kwargs and not model.startswith(SERVED):  # meant for the pair, of which this is one
+            config.chat_template_kwargs = values_read(load_tokenizer(model), config.chat_template_kwargs)
         self.paths[f"evaluate/{who}"] = f"evaluate-{who}"
         return evaluate(config, self.folder / f"evaluate-{who}", resume=True)
 

@@ -43,8 +43,8 @@ class Journal:
         kept = torch.load(io.BytesIO(path.read_bytes()), weights_only=True)
         if kept["rows"] != rows:
             raise BadInputError(
-                f"{path} holds another batch than this one: it was written by another distillknob. Delete "
-                f"{self._folder} to do this part again"
+                f"{path} holds another batch than this one: it was written by another distillknob, or on another "
+                f"kind of device. Delete {self._folder} to do this part again"
             )
         self._next += 1
         return kept["gave"]

@@ -132,7 +132,7 @@ def set_in_templates(
             changed = {}
             for kind, template in templates.items():
                 line = f"{{%- set {name} = {json.dumps(value)} %}}"
-                reads = re.search(rf"\b{name}\b", template) is not None
+                reads = _reads(template, name)
                 readers += reads
                 changed[kind] = template if line in template or not reads else line + template
             tokenizer.chat_template = changed if isinstance(given, dict) else changed[""]
@@ -141,6 +141,17 @@ def set_in_templates(
                 f"chat_template_kwargs sets {name!r}, but no chat template of {', '.join(tokenizers)} reads it: check "
                 "its spelling, or leave it out"
             )
+
+
+def _reads(template: str, name: str) -> bool:
+    return re.search(rf"\b{name}\b", template) is not None
+
+
+def values_read(tokenizer: PreTrainedTokenizerBase, values: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Those of the `values` whose variables the chat template reads; None where it reads none."""
+    given: Any = tokenizer.chat_template
+    templates = given.values() if isinstance(given, dict) else [given]
+    return {key: value for key, value in values.items() if any(_reads(one, key) for one in templates)} or None
 
 
 def load_tokenizer(name: str, *, revision: str | None = None) -> PreTrainedTokenizerBase:

@@ -122,12 +122,14 @@ def paired_difference(
     b: ArrayLike,
     clusters: Sequence[Hashable] | NDArray[np.generic] | None = None,
     level: float = 0.95,
+    *,
+    proportion: bool = True,
 ) -> Interval:
     """The mean of `b − a` with its interval; `a[i]` and `b[i]` are scores of the same prompt, `clusters[i]`.
 
     Where two models have different numbers of samples for a prompt, pass the means of each prompt. Differences of
-    scores in [0, 1] keep an interval of some width even when all are equal. Raises BadInputError where the shapes of
-    `a`, `b` and `clusters` differ.
+    scores in [0, 1] keep an interval of some width even when all are equal; `proportion=False` says that these are no
+    scores, whatever the range they lie in. Raises BadInputError where the shapes of `a`, `b` and `clusters` differ.
     """
     first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     if first.shape != second.shape:
@@ -138,7 +140,7 @@ def paired_difference(
     data, groups = _checked(second - first, clusters, level)
     sums, sizes = _by_cluster(data, groups)
     scores = np.concatenate([first, second])
-    if len(sums) < 2 or not bool(np.all((scores >= 0) & (scores <= 1))):
+    if len(sums) < 2 or not proportion or not bool(np.all((scores >= 0) & (scores <= 1))):
         return _student(data, sums, sizes, level)
     largest = float(np.abs(sums / sizes).max()) or 1.0
     size = sizes.mean()

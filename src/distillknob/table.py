@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -56,9 +57,10 @@ def teachers_text(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def students_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The students' pass@1 and pass@16 beside chance."""
+    """The students' pass@1 and pass@k beside chance."""
+    best = next((key for row in rows for key in row if re.fullmatch(r"pass@(?!1$)\d+", key)), "pass@16")
     return text_table(
-        ["student of", "η", "method", "seed", "task", "pass@1 % [95 %]", "pass@16 %", "chance %", "finished %"],
+        ["student of", "η", "method", "seed", "task", "pass@1 % [95 %]", f"{best} %", "chance %", "finished %"],
         [
             [
                 row["teacher"],
@@ -67,7 +69,7 @@ def students_text(rows: Sequence[Mapping[str, Any]]) -> str:
                 str(row["seed"]),
                 row["task"],
                 percent(row["pass@1"], row["interval"]),
-                percent(row.get("pass@16")),
+                percent(row.get(best)),
                 percent(row["chance"]),
                 percent(row["finished_rate"]),
             ]

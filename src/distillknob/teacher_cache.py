@@ -174,6 +174,8 @@ class TeacherCache:
             state = "" if run.complete else "unfinished "
             raise BadInputError(f"{path} holds an {state}{run.stage} run: give a finished one of `distillknob cache`")
         self.result, self.traces, self._path = run.result, run.samples(), run.path
+        self.teacher: str = run.config["teacher"]
+        self.tasks: list[str] = run.config["tasks"]
         self._files: dict[int, Any] = {}
 
     def check_student(self, student: LanguageModel) -> None:

@@ -19,7 +19,7 @@ from distillknob.report.markup import (
 )
 from distillknob.report.names import failure_name, ordered, series_style
 from distillknob.report.plots import Dot, dot_plot
-from distillknob.report.results import main_value, sample_size, with_range_text
+from distillknob.report.results import best_of, main_value, sample_size, with_range_text
 from distillknob.report.source import Source
 from distillknob.report.svg import Scale, figure
 
@@ -36,6 +36,7 @@ def evaluation_section(source: Source) -> Section:
         return Section("result", title, None, source.nothing("no model has been evaluated"))
     modes = ordered(mode for _, row in found for mode in mapping(row.get("failure_modes")))
     body: list[list[Child]] = []
+    best = best_of([row for _, row in found])
     for model, row in found:
         rates = [mapping(mapping(row.get("failure_modes")).get(mode)) for mode in modes]
         body.append(
@@ -43,13 +44,13 @@ def evaluation_section(source: Source) -> Section:
                 model,
                 text(row.get("task")),
                 with_range(percent(main_value(row)), percent_range(row.get("interval"))),
-                with_range_text(row, "pass@16"),
+                with_range_text(row, best),
                 percent(row.get("finished_rate")),
                 percent(row.get("chance")),
                 *(with_range(percent(rate.get("rate")), percent_range(rate.get("interval"))) for rate in rates),
             ]
         )
-    head = ["Model", "Task", "Score or pass@1", "pass@16", "Finished", "Chance", *map(failure_name, modes)]
+    head = ["Model", "Task", "Score or pass@1", best, "Finished", "Chance", *map(failure_name, modes)]
     return Section("result", title, _sentence(found), join(_figure(found), table(head, body, numeric_from=2)))
 
 
@@ -66,6 +67,7 @@ def _sentence(found: list[tuple[str, Row]]) -> str:
 
 def _figure(found: list[tuple[str, Row]]) -> Child:
     models = ordered(model for model, _ in found)
+    best = best_of([row for _, row in found])
     panels = []
     for task in ordered(row.get("task") for _, row in found):
         own = [(model, row) for model, row in found if str(row.get("task")) == task]
@@ -76,8 +78,8 @@ def _figure(found: list[tuple[str, Row]]) -> Child:
                 interval=bounds(row.get("interval")),
                 style=series_style(models.index(model)),
                 tip=f"{model}: {percent(main_value(row))} {percent_range(row.get('interval'))}",
-                second=number(row.get("pass@16")),
-                second_tip=f"{model}: pass@16 {percent(row.get('pass@16'))}",
+                second=number(row.get(best)),
+                second_tip=f"{model}: {best} {percent(row.get(best))}",
             )
             for model, row in own
         ]
@@ -85,7 +87,7 @@ def _figure(found: list[tuple[str, Row]]) -> Child:
         tip = f"chance {percent(chance)}"
         panels.append(dot_plot(task, [("", dots)], Scale(0, 1), x_label="score or pass@1", rule=chance, rule_tip=tip))
     caption = (
-        "Filled marks: pass@1, or the mean score where a task can't be verified; hollow marks: pass@16; lines: 95 % "
+        f"Filled marks: pass@1, or the mean score where a task can't be verified; hollow marks: {best}; lines: 95 % "
         f"intervals; dashed: chance. Behind each mark: {sample_size([row for _, row in found])}."
     )
     entries = [(*series_style(index), f"{index + 1}: {model}") for index, model in enumerate(models)]

@@ -32,6 +32,7 @@ from distillknob.report.markup import (
 )
 from distillknob.report.names import METHODS, TEACHERS, method_name, signed_eta, teacher_style
 from distillknob.report.results import (
+    best_of,
     by_teacher,
     chance_of,
     distinct,
@@ -113,8 +114,9 @@ def students_table(result: Row, students: Sequence[Row], tasks: Sequence[str]) -
 def _cell(result: Row, task: str, row: Row | None) -> Child:
     if row is None:
         return MISSING
+    best = best_of([row])
     more = [
-        f"pass@16 {with_range_text(row, 'pass@16')}" if number(row.get("pass@16")) is not None else None,
+        f"{best} {with_range_text(row, best)}" if number(row.get(best)) is not None else None,
         f"finished {percent(row.get('finished_rate'))} · chance {percent(chance_of(result, task, row))}",
         f"{count(row.get('n_problems'))} problems, {count(row.get('n_samples'))} samples",
     ]

@@ -30,6 +30,7 @@ from distillknob.report.names import (
 )
 from distillknob.report.plots import Bar, Dot, dot_plot, share_plot
 from distillknob.report.results import (
+    best_of,
     by_teacher,
     chance_of,
     distinct,
@@ -59,8 +60,9 @@ def student_legend(students: Sequence[Row]) -> list[Entry]:
 
 
 def students_figure(result: Row, tasks: Sequence[str]) -> Html | None:
-    """Each student's pass@1 and pass@16 with their intervals, a panel a task."""
+    """Each student's pass@1 and pass@k with their intervals, a panel a task."""
     students = rows(result.get("students"))
+    best = best_of(students)
     panels = []
     for task in tasks:
         own = where(students, task=task)
@@ -71,30 +73,30 @@ def students_figure(result: Row, tasks: Sequence[str]) -> Html | None:
         if not any(dot.value is not None or dot.second is not None for _, dots in groups for dot in dots):
             continue
         chance = chance_of(result, task, own[0])
-        label = "pass@1 (filled), pass@16 (hollow)" if is_verifiable(result, task) else "mean score"
+        label = f"pass@1 (filled), {best} (hollow)" if is_verifiable(result, task) else "mean score"
         tip = f"chance {percent(chance)}"
         panels.append(dot_plot(task, groups, Scale(0, 1), x_label=label, rule=chance, rule_tip=tip))
     if not panels:
         return None
     caption = (
         "How far apart the students of the teachers are. Filled marks: pass@1 (the mean score where a task can't be "
-        "verified); hollow marks: pass@16; lines: 95 % intervals, clustered by problem; dashed: chance. Behind each "
+        f"verified); hollow marks: {best}; lines: 95 % intervals, clustered by problem; dashed: chance. Behind each "
         f"mark: {sample_size(students)}."
     )
     return figure(panels, caption, [*student_legend(students), ("dashed", "chance", "chance")])
 
 
 def _dot(row: Row) -> Dot:
-    who = student_name(row)
+    who, best = student_name(row), best_of([row])
     return Dot(
         name=row_name(row),
         value=main_value(row),
         interval=bounds(row.get("interval")),
         style=teacher_style(row.get("teacher")),
         tip=f"{who}: {percent(main_value(row))} {percent_range(row.get('interval'))}",
-        second=number(row.get("pass@16")),
-        second_interval=bounds(row.get("pass@16_interval")),
-        second_tip=f"{who}: pass@16 {with_range_text(row, 'pass@16')}",
+        second=number(row.get(best)),
+        second_interval=bounds(row.get(f"{best}_interval")),
+        second_tip=f"{who}: {best} {with_range_text(row, best)}",
     )
 
 

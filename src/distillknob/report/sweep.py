@@ -34,6 +34,7 @@ from distillknob.report.markup import (
 from distillknob.report.names import METHODS, method_name, series_style, signed_eta
 from distillknob.report.plots import Series, line_plot, whole_percent
 from distillknob.report.results import (
+    best_of,
     chance_of,
     distinct,
     eta_of,
@@ -115,7 +116,7 @@ def _curve(name: str, found: Sequence[Row], key: str, style: tuple[str, str]) ->
 
 
 def knob_figure(result: Row, students: Sequence[Row]) -> Html:
-    """For each task: the teacher's score, the students' pass@1 and their pass@16."""
+    """For each task: the teacher's score, the students' pass@1 and their pass@k."""
     teachers = rows(result.get("teachers"))
     before = where(rows(result.get("students")), method="none")
     methods = distinct(students, "method", list(METHODS))
@@ -125,7 +126,7 @@ def knob_figure(result: Row, students: Sequence[Row]) -> Html:
     for task in tasks_of(result):
         own = where(teachers, task=task)
         drawn = {f"{task}: teacher": ("score", _curve("teacher", own, "score", ("square", "of-none")))}
-        for key in ("pass@1", "pass@16"):
+        for key in ("pass@1", best_of(students)):
             series = [
                 one
                 for index, method in enumerate(methods)

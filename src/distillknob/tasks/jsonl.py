@@ -15,6 +15,7 @@ from typing import Any
 
 from distillknob.errors import BadInputError
 from distillknob.tasks.base import SPLITS, Example, split_of
+from distillknob.tasks.rows import normalised
 from distillknob.tasks.verify import answer_or_last_line, same_answer
 
 FIELDS = {"prompt", "reference", "solution"}
@@ -62,7 +63,8 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 class JsonlTask:
-    """The problems of one JSONL file, split by the hash of the prompt into pretrain, train and test."""
+    """The problems of one JSONL file, split by the hash of the normalised prompt into pretrain, train and test; of two
+    that differ by case or white space alone, the later."""
 
     verifiable = True
     chance = 0.0
@@ -83,10 +85,11 @@ class JsonlTask:
         found = {}
         for row in self._rows:
             # Nothing is pretrained on a user's own file, so its pretraining share is training data too.
-            place = split_of(row["prompt"])
+            key = normalised(row["prompt"])
+            place = split_of(key)
             if ("train" if place == "pretrain" else place) == split:
                 solutions = {"given": row["solution"]} if isinstance(row.get("solution"), str) else {}
-                found[row["prompt"]] = Example(
+                found[key] = Example(
                     task=self.name,
                     key=row["prompt"],
                     prompt=row["prompt"],
@@ -99,7 +102,7 @@ class JsonlTask:
             raise BadInputError(
                 f"{self.path} has no problem in split {split!r}: it needs more lines ({len(self._rows)} now)"
             )
-        random.Random(f"{self.name}/{split}/{seed}").shuffle(examples)
+        random.Random(f"jsonl/{split}/{seed}").shuffle(examples)
         return examples if n is None else examples[:n]
 
     def messages(self, example: Example) -> list[dict[str, str]]:

@@ -145,7 +145,8 @@ def _paired(before: dict[str, Any], now: dict[str, Any], *, first: bool) -> dict
     shared = [prompt for prompt in old if prompt in new]
     if not shared:
         return {"value": value, "difference": None, "interval": None, "n": 0}
-    gap = paired_difference([old[p] for p in shared], [new[p] for p in shared])
+    is_share = before["unit"] == "share"
+    gap = paired_difference([old[p] for p in shared], [new[p] for p in shared], proportion=is_share)
     return {"value": value, "difference": gap.mean, "interval": gap.as_list(), "n": gap.n}
 
 

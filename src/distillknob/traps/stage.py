@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.journal import Journal
@@ -110,7 +111,7 @@ def diagnose(config: DiagnoseConfig, output: str | Path, *, resume: bool = False
     by_prompt: list[dict[str, Any]] = []
     run.drop_metrics_after(0)
     for number, task in enumerate(tasks, start=1):
-        found = gather(task, teacher, student, settings, Journal(run.unfinished).part(task.name))
+        found = gather(task, teacher, student, settings, Journal(run.unfinished).part(quote(task.name, safe="")))
         for name, rows in _tables(found, lambda token: str(teacher.tokenizer.decode([token]))).items():
             tables[name] += rows
         tables["findings"] += [asdict(finding) for finding in _findings(found, config)]
