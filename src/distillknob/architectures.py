@@ -103,6 +103,12 @@ class Architecture:
     def head(self) -> int:
         return self.vocabulary * self.hidden
 
+    @property
+    def context(self) -> int | None:
+        """The most tokens of a prompt with its answer; None where the config names no limit."""
+        limit: int | None = getattr(self.config.get_text_config(), "max_position_embeddings", None)
+        return limit
+
     def cached(self, tokens: int) -> int:
         return cache_numbers(self.config, tokens)
 

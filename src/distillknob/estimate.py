@@ -164,6 +164,7 @@ def estimate_lines(found: Sequence[tuple[str, Estimate]], engine: Engine) -> lis
         f"    held: {parts}",
         f"    at most ({worst.footprint.largest}): {phase}",
     ]
+    lines += _too_long(found)
     if len(found) == 1:
         shares = ", ".join(f"{what} {_duration(seconds)}" for what, seconds in found[0][1].seconds.items())
         lines.append(f"  time: {shares}")
@@ -174,6 +175,21 @@ def estimate_lines(found: Sequence[tuple[str, Estimate]], engine: Engine) -> lis
     lines.append(f"  in all: {total}" + (f", {hours:.3g} GPU hours" if engine.device.utilised else ""))
     lines.append(f"  assumed: {_assumed(engine)}")
     return lines
+
+
+def _too_long(found: Sequence[tuple[str, Estimate]]) -> list[str]:
+    """A line for each model whose context is too short for a prompt and its answer, which the run would refuse."""
+    told = {}
+    for _, one in found:
+        for phase in one.work.phases:
+            context = phase.model.context
+            if phase.kind == "decode" and context is not None and phase.tokens > context:
+                told[phase.model.name] = (
+                    f"  context: DOES NOT FIT: prompts of {phase.prompt} and answers of {phase.answer} tokens in the "
+                    f"{context} of {phase.model.name}: set max_new_tokens and max_completion_length to at most "
+                    f"{context - phase.prompt}, or take shorter prompts"
+                )
+    return list(told.values())
 
 
 def _assumed(engine: Engine) -> str:
