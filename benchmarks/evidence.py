@@ -214,7 +214,7 @@ def gains(cells: Cells, tasks: Sequence[str], strong: float) -> Iterator[Demand]
                 what = f"tasks on which {method}'s gain{name} is off zero (at least 2)"
                 yield what, f"{len(off)} of {len(known)}", len(off) >= 2
     for task in tasks:
-        for what, rivals in (("SFT and GKD", BASELINES), ("all that the original gives", (*METHODS, *CONTROLS))):
+        for what, rivals in (("the original's SFT and GKD", BASELINES), ("all its students", (*METHODS, *CONTROLS))):
             found = {m: v.mean() for m in rivals if (v := cells.mean(m, 0.0, task, seeds)) is not None}
             if not found:
                 continue
@@ -222,7 +222,7 @@ def gains(cells: Cells, tasks: Sequence[str], strong: float) -> Iterator[Demand]
             best_gap = cells.gap((best, 0.0), ("gkd", -strong), task, seeds)
             if best_gap is not None:
                 asked = task == first and rivals is BASELINES
-                name = f"gain, {task}, GKD of the distillable over the best of {what} on the original ({best})"
+                name = f"gain, {task}, GKD of the distillable over the best of {what} ({best})"
                 bound = " (at least +15)" if asked else ""
                 yield f"{name}{bound}", percent(best_gap, points=True), best_gap.mean >= GAIN if asked else None
 
@@ -300,6 +300,26 @@ def variants(cells: Cells, tasks: Sequence[str]) -> list[str]:
     return table(header, rows) if rows else ["", "None so far."]
 
 
+def ways(cells: Cells, tasks: Sequence[str]) -> list[str]:
+    """How often teachers and GKD's students write in each way, the mean over seeds, in %."""
+    rows = []
+    for task in tasks:
+        for eta in cells.etas:
+            row = [task, f"{eta:+g}"]
+            for who in ("teacher", "gkd"):
+                found: dict[str, list[float]] = {}
+                for seed in cells.seeds(eta):
+                    cell = cells.results[eta, "", seed]
+                    held = cell["teacher_scores"] if who == "teacher" else cell["students"].get(who, {"tasks": []})
+                    for told in (one for one in held["tasks"] if one["task"] == task):
+                        for style, share in told["styles"].items():
+                            found.setdefault(style, []).append(share)
+                shares = sorted((-sum(v) / len(cells.seeds(eta)), style) for style, v in found.items())
+                row.append(", ".join(f"{style.replace('_', ' ')} {-100 * s:.0f}" for s, style in shares if s < -0.005))
+            rows.append(row)
+    return table(["task", "η", "teacher", "GKD's student"], rows)
+
+
 def causes(cells: Cells, strong: float) -> list[str]:
     by_place: dict[tuple[int, str, str], dict[float, Result]] = {}
     for row in causal([run for run in cells.runs if not run.result["variant"]]):
@@ -335,6 +355,7 @@ def main() -> None:
         ("What was asked", asked(cells, tasks, arguments.strong)),
         ("Controls", controls(cells, tasks, arguments.strong)),
         ("Variants", variants(cells, tasks)),
+        ("Ways of writing, % of the answers", ways(cells, tasks)),
         ("What the lens says of each teacher", causes(cells, arguments.strong)),
     ):
         lines += ["", f"### {title}", *part]
