@@ -96,9 +96,20 @@ def wrong_trace_preference(candidates: Candidates, reduction: Literal["sum", "me
         n=rate.n,
         severity=graded(rate, 0.05, 0.15, 0.30),
         cause="the teacher's likelihood follows its habits of writing, not only what is right"
+        + _ways(candidates, reduction)
         + _lengths(candidates, reduction),
-        remedy="train on verified traces (method=sft_verified), or calibrate the teacher (eta=-0.25)",
+        # No calibration: on the embedded pair none of five moved it (docs/lab-notebook.md).
+        remedy="train on verified traces (method=sft_verified)",
     )
+
+
+def _ways(candidates: Candidates, reduction: Literal["sum", "mean"]) -> str:
+    """The rate within one way of writing and between two; "" where all candidates are written in one."""
+    rates = [preference_by_prompt(candidates, reduction, asked)[1] for asked in (in_one_way, in_two_ways)]
+    if not all(rates):
+        return ""
+    one, two = (100 * sum(found) / len(found) for found in rates)
+    return f" ({one:.0f}% of pairs in one way of writing, {two:.0f}% of those in two)"
 
 
 def _lengths(candidates: Candidates, reduction: Literal["sum", "mean"]) -> str:
