@@ -82,7 +82,7 @@ RULES = {
     "tasks.reward_model": Rule(
         frozenset({"tasks", "errors", "post"}), others_lazily=frozenset({"torch", "transformers", "safetensors"})
     ),
-    "models": rule("errors processes", "torch transformers peft safetensors huggingface_hub"),
+    "models": rule("errors processes", "torch transformers peft safetensors huggingface_hub jinja2"),
     "architectures": rule("errors models", "torch transformers huggingface_hub"),
     "hardware": rule("errors", "torch accelerate"),
     "shipped": rule("errors"),

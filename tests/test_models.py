@@ -23,9 +23,11 @@ from distillknob.models import (
     prompt_ids,
     resolve,
     set_in_templates,
+    turn_end,
     values_read,
     zoo_path,
 )
+from distillknob.scoring import answer_ids
 from distillknob.traps import DiagnoseConfig, diagnose
 
 PROMPT = [{"role": "user", "content": "What is 11-22?"}]
@@ -84,6 +86,31 @@ def test_a_template_s_variable_is_set_once_and_for_all() -> None:
     thinker.chat_template = {"default": f"{THINKS}x", "tool_use": "y"}
     set_in_templates({"a": thinker}, {"enable_thinking": False})
     assert thinker.chat_template == {"default": f"{{%- set enable_thinking = false %}}{THINKS}x", "tool_use": "y"}
+
+
+def test_a_variable_is_set_anew_whatever_it_was(teacher: LanguageModel) -> None:
+    tokenizer = load_tokenizer("zoo:teacher")
+    plain = prompt_ids(tokenizer, [PROMPT])
+    tokenizer.chat_template = f"{THINKS}{{% if name is defined %}}{{% endif %}}{tokenizer.chat_template}"
+    for value in (False, True, False):
+        set_in_templates({"a": tokenizer}, {"name": "é %} \\"})
+        set_in_templates({"a": tokenizer}, {"enable_thinking": value})
+        assert (prompt_ids(tokenizer, [PROMPT]) == plain) is not value
+        assert tokenizer.chat_template.count("set enable_thinking") == tokenizer.chat_template.count("set name") == 1
+
+
+def test_an_answer_ends_as_a_turn_of_the_template_does(other: LanguageModel, copied: Path) -> None:
+    """Gemma's and Phi-3's eos isn't the end of a turn."""
+    tokenizer = load_tokenizer(str(copied))
+    end = tokenizer.convert_tokens_to_ids("<|end|>")
+    assert turn_end(tokenizer) == end and turn_end(other.tokenizer) == other.tokenizer.eos_token_id
+    tokenizer.eos_token = "<|system|>"
+    assert tokenizer.eos_token_id != end == turn_end(tokenizer)
+    assert answer_ids(LanguageModel(load_model(str(copied)).model, tokenizer), ["1"], [True])[0][-1] == end
+    tokenizer.chat_template = "{{ messages[0]['content'] }}"  # shows no end
+    assert turn_end(tokenizer) == tokenizer.eos_token_id
+    tokenizer.chat_template = "{{ raise_exception('prompts alone') }}"
+    assert turn_end(tokenizer) == tokenizer.eos_token_id
 
 
 def test_the_variables_that_a_template_reads_are_told_from_others() -> None:

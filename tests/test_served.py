@@ -48,6 +48,9 @@ class Server:
                     outer.fails -= outer.fails > 0
                     self.send_error(503 if body["model"] == "the-target" else 404, "no")
                     return
+                if outer.dialect == "echo" and "min_p" in body:  # vLLM's own
+                    self.send_error(400, "unknown field min_p")
+                    return
                 outer.asked = body
                 n = body.get("n", 1)
                 choices = [

@@ -195,6 +195,8 @@ def test_wrong_answers_are_wrong() -> None:
 
 def test_same_answer_compares_numbers_as_numbers_and_text_as_text() -> None:
     assert same_answer(" 7.0 ", "7") and same_answer("+7", "7") and same_answer("Lima", "lima ")
+    assert same_answer("1,000", "1000") and same_answer(".5", "0.50") and same_answer("-1,234,567.5", "-1234567.5")
+    assert not same_answer("1,00", "100") and not same_answer(".", "0") and not same_answer("1,2", "12")
     assert not same_answer("7.1", "7") and not same_answer("1e400", "inf") and not same_answer("", "0")
 
 
@@ -386,6 +388,46 @@ def test_a_file_s_problems_are_split_by_their_prompts(tmp_path: Path) -> None:
         JsonlTask(write(tmp_path, {"prompt": "What is 1 + 1?", "reference": "2"})).examples(
             "train" if split_of("What is 1 + 1?") == "test" else "test"
         )
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        "Answer: 1000",
+        "**Answer:** 1,000",
+        "so\nAnswer: **1000**.",
+        "**1000**",
+        "Answer: `1000`",
+        "answer: 1000",
+        "\\boxed{1000}",
+        "The final answer is 1,000.",
+        "The answer is: $\\boxed{1000}$",
+        "<think>Is the answer 7? The answer is 7.</think>\nIt is\n1000.0",
+        "Answer: 7\nNo.\nAnswer: 1000",
+    ],
+)
+def test_a_file_s_answers_are_read_as_chat_models_write_them(tmp_path: Path, completion: str) -> None:
+    task = JsonlTask(write(tmp_path, {"prompt": "What is 999 + 1?", "reference": "1000"}))
+    assert task.grade(completion, "1000") == 1.0 and task.grade(completion, "1001") == 0.0
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        "",
+        "Answer:",
+        "The answer is not 1000",
+        "Answer: 1000 or 7",
+        "100,0",
+        "Answer: 1000\nAnswer: 7",
+        "7 1000",
+        "**",
+        ".",
+    ],
+)
+def test_a_file_s_wrong_answers_are_wrong(tmp_path: Path, completion: str) -> None:
+    task = JsonlTask(write(tmp_path, {"prompt": "What is 999 + 1?", "reference": "1000"}))
+    assert task.grade(completion, "1000") == 0.0
 
 
 def test_a_file_s_problems_are_one_where_spelling_alone_differs(

@@ -54,7 +54,8 @@ def footprint(work: Workload, engine: Engine) -> Footprint:
         held["vLLM"] = work.vllm_share * engine.device.memory
     phases = {phase.what: _phase(phase, work, engine, parts, width) for phase in work.phases}
     if work.gradients_of is not None:
-        phases["gradients"] |= {"four gradients": 4.0 * width * work.gradients_of.parameters}
+        # Three are kept in float32, and one comes in the model's type.
+        phases["gradients"] |= {"four gradients": (3 * 4.0 + width) * work.gradients_of.parameters}
     largest = max(phases, key=lambda name: sum(phases[name].values()))
     return Footprint(held, phases[largest], largest)
 

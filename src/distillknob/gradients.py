@@ -136,4 +136,10 @@ def _losses(teacher: LanguageModel, student: LanguageModel, batch: Batch) -> tup
 
 def _products(gradients: Sequence[torch.Tensor]) -> torch.Tensor:
     """All inner products [3, 3] of the three gradients, in float64."""
-    return torch.stack([torch.stack([torch.dot(a, b).double().cpu() for b in gradients]) for a in gradients])
+    return torch.stack([torch.stack([_dot(a, b) for b in gradients]) for a in gradients])
+
+
+def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """In parts: CUDA's dot takes no more than 2³¹ numbers."""
+    parts = zip(a.split(1 << 30), b.split(1 << 30), strict=True)
+    return torch.stack([torch.dot(x, y).double().cpu() for x, y in parts]).sum()

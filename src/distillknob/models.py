@@ -110,6 +110,10 @@ def check_meant(
         )
 
 
+# A line that `set_in_templates` puts before a template.
+_SET = re.compile(r'\{%- set (\w+) = (?:true|false|-?[\d.eE+-]+|"(?:[^"\\]|\\.)*") %\}')
+
+
 def set_in_templates(
     tokenizers: Mapping[str, PreTrainedTokenizerBase], values: Mapping[str, Any] | None, *, needed: bool = True
 ) -> None:
@@ -130,11 +134,15 @@ def set_in_templates(
             given: Any = tokenizer.chat_template
             templates = given if isinstance(given, dict) else {"": given}
             changed = {}
+            line = f"{{%- set {name} = {json.dumps(value, ensure_ascii=False)} %}}"
             for kind, template in templates.items():
-                line = f"{{%- set {name} = {json.dumps(value)} %}}"
-                reads = _reads(template, name)
+                body, before = template, ""
+                while (found := _SET.match(body)) is not None:
+                    before += found[0] if found[1] != name else ""  # a value that was set before gives way
+                    body = body[found.end() :]
+                reads = _reads(body, name)
                 readers += reads
-                changed[kind] = template if line in template or not reads else line + template
+                changed[kind] = f"{line}{before}{body}" if reads else template
             tokenizer.chat_template = changed if isinstance(given, dict) else changed[""]
         if needed and not readers:
             raise BadInputError(
@@ -234,11 +242,19 @@ def _adapted(where: str, given: Mapping[str, Any]) -> PreTrainedModel:
     reads its layers needs no second way."""
     import torch
     from peft import AutoPeftModelForCausalLM
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
     adapted: Any = AutoPeftModelForCausalLM.from_pretrained(where, **given)
     base: PreTrainedModel = adapted.get_base_model()
+    if adapted.active_peft_config.is_prompt_learning:
+        raise BadInputError(f"{where!r} holds learnt prompts, which a model doesn't carry in its weights: give a LoRA")
     if base.get_input_embeddings().weight.dtype in (torch.float32, torch.float64):
-        base = adapted.merge_and_unload()
+        return adapted.merge_and_unload().requires_grad_(True)
+    if isinstance(base.get_output_embeddings(), BaseTunerLayer):
+        raise BadInputError(
+            f"{where!r} is an adapter of the head too, which is read by its weights: make it a whole model (the run "
+            "that made it with --merge-adapter), or load it in float32"
+        )
     return base.requires_grad_(True)
 
 
@@ -273,6 +289,22 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[dict[s
         list(prompts), add_generation_prompt=True, tokenize=True, return_dict=True, padding=False
     )
     return [list(row) for row in ids["input_ids"]]
+
+
+def turn_end(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token with which an answer ends in the tokenizer's chat template, which isn't the eos for Gemma and Phi-3:
+    they end a turn by a token of its own. The eos where the template shows none."""
+    from jinja2 import TemplateError
+
+    turn = [{"role": "user", "content": "1"}, {"role": "assistant", "content": "ANSWER"}]
+    try:
+        rendered = str(tokenizer.apply_chat_template(turn, tokenize=False))
+    except TemplateError:  # a template of prompts alone
+        return int(tokenizer.eos_token_id)
+    behind: list[int] = tokenizer(rendered.rpartition("ANSWER")[2].lstrip(), add_special_tokens=False)["input_ids"]
+    added = tokenizer.added_tokens_decoder
+    ends = behind and behind[0] in added and added[behind[0]].special
+    return int(behind[0] if ends else tokenizer.eos_token_id)
 
 
 def eos_ids(language_model: LanguageModel) -> list[int]:

@@ -6,6 +6,7 @@ recipe or a run directory.
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import time
@@ -15,6 +16,7 @@ from typing import Any
 
 from distillknob.errors import RunFailedError
 
+BUSY = (408, 425, 429)  # refusals that pass
 TRIES, PAUSE = 5, 2.0  # seconds, doubled after each try
 
 
@@ -34,11 +36,11 @@ def post_json(
             with urllib.request.urlopen(request, timeout=timeout) as response:
                 return json.loads(response.read())
         except urllib.error.HTTPError as error:
-            if error.code < 500:  # what was sent is wrong, and stays so
+            if error.code < 500 and error.code not in BUSY:  # what was sent is wrong, and stays so
                 told = error.read().decode(errors="replace")[:500]
                 raise RunFailedError(f"{url} refused a request ({error.code}): {told}") from error
             reason = error
-        except (OSError, json.JSONDecodeError) as error:
+        except (OSError, http.client.HTTPException, json.JSONDecodeError) as error:
             reason = error
         if attempt + 1 < tries:
             time.sleep(pause)

@@ -17,7 +17,7 @@ from distillknob.divergences import token_stats
 from distillknob.errors import BadInputError
 from distillknob.heads import Head, checked_head
 from distillknob.journal import Journal
-from distillknob.models import LanguageModel, prompt_ids
+from distillknob.models import LanguageModel, prompt_ids, turn_end
 from distillknob.processes import merged, my_share, process_count, process_index
 from distillknob.progress import progress
 from distillknob.served import ServedModel, served_logprobs
@@ -174,12 +174,12 @@ def _chosen(
 def answer_ids(
     language_model: LanguageModel | ServedModel, texts: Sequence[str], finished: Sequence[bool]
 ) -> list[list[int]]:
-    """Answers as token ids of this model's tokenizer, closed by its own eos where they finished."""
+    """Answers as token ids of this model's tokenizer, closed by the end of its own turns where they finished."""
     if not texts:
         return []
     tokenizer = language_model.tokenizer
-    encoded = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-    return [[*ids, *([tokenizer.eos_token_id] if done else [])] for ids, done in zip(encoded, finished, strict=True)]
+    encoded, end = tokenizer(list(texts), add_special_tokens=False)["input_ids"], turn_end(tokenizer)
+    return [[*ids, *([end] if done else [])] for ids, done in zip(encoded, finished, strict=True)]
 
 
 def sequence_logprob(

@@ -10,17 +10,21 @@ Left out on purpose: serving, and sampling from a policy in training, which TRL'
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from distillknob.errors import BadInputError, RunFailedError
-from distillknob.models import SERVED, LanguageModel, load_model, load_tokenizer
+from distillknob.models import SERVED, LanguageModel, load_model, load_tokenizer, turn_end
 from distillknob.post import PAUSE, TRIES, post_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+# vLLM fills in what isn't said from the checkpoint's generation config: Qwen3 would be sampled from its top 20.
+AS_IT_IS: dict[str, float | int] = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class ServedModel:
     tokenizer: PreTrainedTokenizerBase
     batch_size: int = 64
     timeout: float = 600.0
+    refuses: set[str] = field(default_factory=set, compare=False)  # what it was found not to know
 
     def logprobs(self, ids: Sequence[Sequence[int]]) -> list[list[float]]:
         """log-probability (nats) of every token of each row but its first, given those before it.
@@ -55,18 +60,29 @@ class ServedModel:
 
         The token ids are the server's where it returns them (vLLM), else those of the text. Raises as `logprobs`.
         """
-        choices = self._choices([list(row) for row in ids], {**sampling, "n": n, "return_token_ids": True}, n)
+        asked = {**sampling, "n": n, "return_token_ids": True}
+        rows = [list(row) for row in ids]
+        if AS_IT_IS.keys() <= self.refuses:
+            choices = self._choices(rows, asked, n)
+        else:
+            try:
+                choices = self._choices(rows, {**AS_IT_IS, **asked}, n)
+            except RunFailedError as error:
+                if "refused a request (4" not in str(error):
+                    raise
+                choices = self._choices(rows, asked, n)
+                self.refuses.update(AS_IT_IS)  # a server that doesn't know these fields has no defaults for them
         found = [self._sampled(choice) for choice in choices]
         return [found[start : start + n] for start in range(0, len(found), n)]
 
     def _sampled(self, choice: dict[str, Any]) -> tuple[str, list[int], bool]:
-        finished, end = choice.get("finish_reason") == "stop", self.tokenizer.eos_token_id
+        finished, end = choice.get("finish_reason") == "stop", turn_end(self.tokenizer)
         text, given = str(choice["text"]), choice.get("token_ids")
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"] if given is None else given
         drawn = [int(token) for token in ids]
         if given is not None:
             text = str(self.tokenizer.decode(drawn, skip_special_tokens=True))
-        if finished and (not drawn or drawn[-1] != end):
+        if finished and (not drawn or drawn[-1] not in (end, self.tokenizer.eos_token_id)):
             drawn.append(int(end))
         return text, drawn, finished
 

@@ -91,11 +91,16 @@ def _batch(
 @torch.no_grad()
 def keeps_a_cache(language_model: LanguageModel) -> bool:
     """Does the model remember a prompt in a cache that can be repeated?"""
-    from transformers.cache_utils import DynamicCache
+    from transformers.cache_utils import DynamicCache, DynamicLayer, LinearAttentionCacheLayerMixin
 
     body: Any = language_model.model.get_decoder()
     read = body(input_ids=torch.zeros(1, 1, dtype=torch.long, device=language_model.model.device), use_cache=True)
-    return isinstance(getattr(read, "past_key_values", None), DynamicCache)
+    cache = getattr(read, "past_key_values", None)
+    # The states of linear attention aren't dealt out to the rows of a group.
+    return isinstance(cache, DynamicCache) and all(
+        isinstance(layer, DynamicLayer) and not isinstance(layer, LinearAttentionCacheLayerMixin)
+        for layer in cache.layers
+    )
 
 
 def grouped_hidden(language_model: LanguageModel, batch: GroupedBatch) -> torch.Tensor:

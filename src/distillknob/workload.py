@@ -94,7 +94,8 @@ def _prompt_tokens(model: str, name: str) -> int | None:
 
 
 def _prompt(model: str, tasks: Sequence[str]) -> int:
-    return max(found or PROMPT_TOKENS for found in (_prompt_tokens(model, name) for name in tasks))
+    found = (_prompt_tokens(model, name) or PROMPT_TOKENS for name in tasks)
+    return max(found, default=PROMPT_TOKENS)  # a distillation from a cache may name no task
 
 
 def _task(name: str) -> Task | type[RowsTask]:
@@ -115,7 +116,7 @@ def reward_models(tasks: Sequence[str]) -> list[tuple[str, Architecture]]:
 
 
 def _answer(config: Any) -> int:
-    longest = max(_task(name).max_new_tokens for name in config.tasks)
+    longest = max((_task(name).max_new_tokens for name in config.tasks), default=0)
     return int(getattr(config, "max_completion_length", None) or getattr(config, "max_new_tokens", None) or longest)
 
 

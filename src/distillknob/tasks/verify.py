@@ -10,6 +10,9 @@ import re
 from decimal import Decimal
 
 ANSWER = "Answer:"
+LABEL = re.compile(r"\banswer[*_]{0,3}\s{0,3}(?::[*_]{0,3}|\bis\b:?)", re.IGNORECASE)
+BOXED = re.compile(r"\\(?:boxed|text|mathbf|mathrm)\s{0,3}\{([^{}]{0,2000})\}")
+NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3}){1,16}|\d{1,50})?(?:\.\d{1,50})?(?<=\d)", re.ASCII)
 
 
 def committed_answer(completion: str) -> str | None:
@@ -21,18 +24,35 @@ def committed_answer(completion: str) -> str | None:
     return answer or None
 
 
+def after_thinking(completion: str) -> str:
+    """What follows the thoughts of a model that writes them between <think> and </think>: its answer."""
+    return completion.rpartition("</think>")[2]
+
+
 def answer_or_last_line(completion: str) -> str | None:
-    """The text after the last "Answer:", or else the last line; None where there is neither."""
-    answer = committed_answer(completion)
-    if answer is None and completion.strip():
-        answer = completion.strip().splitlines()[-1].strip().rstrip(".").strip() or None
+    """The text after the last "Answer:" (or "the answer is", in any case and markup), or else the last line; thoughts
+    and Markdown's and LaTeX's wrapping apart. None where there is nothing."""
+    text = after_thinking(completion).strip()
+    labels = list(LABEL.finditer(text))
+    rest = text[labels[-1].end() :].strip().split("\n", 1)[0] if labels else ""
+    return _bare(rest) or (_bare(text.splitlines()[-1]) if text else "") or None
+
+
+def _bare(answer: str) -> str:
+    """Without what is around an answer: stars, backticks, dollars, a box, a closing full stop."""
+    answer = answer.strip()
+    for _ in range(4):  # they may be nested
+        answer = answer.strip("*_`$ \t").removesuffix(".").strip()
+        boxed = BOXED.fullmatch(answer)
+        answer = boxed[1] if boxed else answer
     return answer
 
 
 def same_answer(answer: str, reference: str) -> bool:
-    """Equal up to case and surrounding space, or equal as plain decimal numbers."""
+    """Equal up to case and surrounding space, or equal as plain decimal numbers (1,000 and 1000; .5 and 0.5)."""
     first, second = answer.strip().casefold(), reference.strip().casefold()
     if first == second:
         return True
-    number = re.compile(r"[-+]?\d{1,50}(\.\d{1,50})?", re.ASCII)
-    return bool(number.fullmatch(first) and number.fullmatch(second)) and Decimal(first) == Decimal(second)
+    if not (NUMBER.fullmatch(first) and NUMBER.fullmatch(second)):
+        return False
+    return Decimal(first.replace(",", "")) == Decimal(second.replace(",", ""))

@@ -15,6 +15,7 @@ import unicodedata
 from collections.abc import Sequence
 from string import ascii_uppercase
 
+from distillknob.tasks.verify import after_thinking
 from distillknob.tasks.verify_math import BOX, LABEL, TAIL, braced, last_label, last_match
 
 LONGEST = 2_000  # characters of a choice: a letter and the option's text
@@ -47,7 +48,8 @@ def committed_choice(completion: str) -> str | None:
 def _commitments(completion: str) -> list[str]:
     """The text in the last box, and that behind the last "Answer:"; of a completion without either, all of it if it is
     short."""
-    tail = completion[-TAIL:]
+    completion = after_thinking(completion[-TAIL:])
+    tail = completion
     found = []
     for kind in (BOX, LABEL):
         last = last_match(BOX, tail) if kind is BOX else last_label(tail, STATES)

@@ -16,6 +16,7 @@ from collections import deque
 from decimal import Decimal
 
 from distillknob.tasks.math_equality import equal
+from distillknob.tasks.verify import after_thinking
 
 TAIL = 20_000  # characters from the end in which the commitment must stand
 LONGEST = 600  # characters of an answer
@@ -63,7 +64,7 @@ WORDS = re.compile(r"[A-Za-z]+")
 
 def final_answer(completion: str) -> str | None:
     """The last thing that the completion commits to, as it stands there; None where it commits to none."""
-    tail = completion[-TAIL:]
+    tail = after_thinking(completion[-TAIL:])
     boxed, labelled = _boxes(tail), _labelled(tail)
     if labelled is not None and (not boxed or labelled[0] > boxed[-1][0]):
         return labelled[1]
@@ -73,9 +74,10 @@ def final_answer(completion: str) -> str | None:
 def is_correct(completion: str, reference: str) -> bool:
     """Is the completion's final answer the reference? Never raises on a completion, whatever it holds.
 
-    At most `LONGEST` characters of it are compared, for a limited time, in a process of their own.
+    At most `LONGEST` characters of it are compared, for a limited time, in a process of their own. What a model thinks
+    before </think> commits it to nothing.
     """
-    tail = completion[-TAIL:]
+    tail = after_thinking(completion[-TAIL:])
     boxed, labelled = _boxes(tail), _labelled(tail)
     if not boxed and labelled is None:
         return False
