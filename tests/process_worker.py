@@ -21,6 +21,7 @@ from distillknob.calibrate import training_rows
 from distillknob.calibration_trainer import CalibrationConfig, CalibrationTrainer
 from distillknob.distill import DistillConfig, DistillTrainer
 from distillknob.models import load_model
+from distillknob.processes import disconnect
 from distillknob.scoring import sequence_logprob
 from distillknob.tasks import get_task
 
@@ -151,6 +152,7 @@ def main() -> None:
     trainer.add_callback(Recorder(trainer.accelerator.unwrap_model(trainer.model), Path(output)))
     trainer.train()
     assert trainer.accelerator.num_processes == int(os.environ.get("WORLD_SIZE", "1"))
+    disconnect()
 
 
 if __name__ == "__main__":

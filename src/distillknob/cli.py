@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from distillknob.errors import BadInputError, RunFailedError, nearest
-from distillknob.processes import process_index
+from distillknob.processes import disconnect, process_index
 
 # stage -> (module, config class, function, what it does)
 STAGES: dict[str, tuple[str, str, str, str]] = {
@@ -177,6 +177,7 @@ def _run_stage(arguments: argparse.Namespace) -> int:
         if fresh and process_index() == 0:
             discard_unstarted(output)
         raise
+    disconnect()
     if process_index() > 0:  # the first process tells
         return 0
     if not run.complete:

@@ -83,3 +83,13 @@ def connect() -> None:
     if on_cpu:
         os.environ.setdefault("ACCELERATE_USE_CPU", "true")
     PartialState(cpu=on_cpu)
+
+
+def disconnect() -> None:
+    """Close the connection. A process that ends with it open may be aborted by the threads that serve it."""
+    if process_count() == 1:
+        return
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.destroy_process_group()
