@@ -131,11 +131,9 @@ def set_in_templates(
             )
         readers = 0
         for tokenizer in tokenizers.values():
-            given: Any = tokenizer.chat_template
-            templates = given if isinstance(given, dict) else {"": given}
             changed = {}
             line = f"{{%- set {name} = {json.dumps(value, ensure_ascii=False)} %}}"
-            for kind, template in templates.items():
+            for kind, template in _templates(tokenizer).items():
                 body, before = template, ""
                 while (found := _SET.match(body)) is not None:
                     before += found[0] if found[1] != name else ""  # a value that was set before gives way
@@ -143,12 +141,18 @@ def set_in_templates(
                 reads = _reads(body, name)
                 readers += reads
                 changed[kind] = f"{line}{before}{body}" if reads else template
-            tokenizer.chat_template = changed if isinstance(given, dict) else changed[""]
+            tokenizer.chat_template = changed.get("", changed)  # one, or several by name
         if needed and not readers:
             raise BadInputError(
                 f"chat_template_kwargs sets {name!r}, but no chat template of {', '.join(tokenizers)} reads it: check "
                 "its spelling, or leave it out"
             )
+
+
+def _templates(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+    """A tokenizer's chat templates by name; its only one by none."""
+    given: Any = tokenizer.chat_template
+    return given if isinstance(given, dict) else {"": given}
 
 
 def _reads(template: str, name: str) -> bool:
@@ -157,8 +161,7 @@ def _reads(template: str, name: str) -> bool:
 
 def values_read(tokenizer: PreTrainedTokenizerBase, values: Mapping[str, Any]) -> dict[str, Any] | None:
     """Those of the `values` whose variables the chat template reads; None where it reads none."""
-    given: Any = tokenizer.chat_template
-    templates = given.values() if isinstance(given, dict) else [given]
+    templates = _templates(tokenizer).values()
     return {key: value for key, value in values.items() if any(_reads(one, key) for one in templates)} or None
 
 
