@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from collections.abc import Sequence
 from typing import TypeVar
 
 K = TypeVar("K")
 V = TypeVar("V")
+
+THREADS_LET_GO = 0.5  # seconds
 
 
 def process_index() -> int:
@@ -86,10 +89,17 @@ def connect() -> None:
 
 
 def disconnect() -> None:
-    """Close the connection. A process that ends with it open may be aborted by the threads that serve it."""
+    """Close the connection. A process that ends with it open may be aborted by the threads that serve it.
+
+    Gloo's threads need the interpreter's lock to let go of the last tensors that they sent, and closing waits for those
+    threads with the lock held: whoever closes at once may wait for ever. So all arrive first, and then sleep, which
+    leaves the lock to the threads.
+    """
     if process_count() == 1:
         return
     import torch.distributed as dist
 
     if dist.is_initialized():
+        wait()
+        time.sleep(THREADS_LET_GO)
         dist.destroy_process_group()
