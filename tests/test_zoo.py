@@ -147,3 +147,19 @@ def test_only_known_checkpoints_are_built(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match=r"no embedded checkpoint named 'frist'.*first"):
         build_zoo(tmp_path / "zoo", ["frist"])
     assert not (tmp_path / "zoo").exists()
+
+
+def test_another_seed_gives_other_weights_and_does_not_mix_with_the_first(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        build_zoo(tmp_path / str(seed), ["first"], seed=seed)
+    train(RECIPES["first"], tmp_path / "shipped", progress=False)
+    shipped, first, second = (
+        weights(folder) for folder in (tmp_path / "shipped", tmp_path / "0/first", tmp_path / "1/first")
+    )
+    assert all(torch.equal(value, first[name]) for name, value in shipped.items())
+    assert any(not torch.equal(value, second[name]) for name, value in first.items())
+    with pytest.raises(BadInputError, match="holds checkpoints of seed 1, not 0: give another --output"):
+        build_zoo(tmp_path / "1", ["second"])
+    assert not (tmp_path / "1" / "second").exists()
+    with pytest.raises(BadInputError, match="seed is -1"):
+        build_zoo(tmp_path / "negative", seed=-1)

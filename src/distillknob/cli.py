@@ -108,6 +108,7 @@ def _parser(command: str | None) -> _Parser:
     zoo.add_argument("action", choices=("list", "build", "verify"))
     zoo.add_argument("--output", metavar="DIR", help="build: where to put the checkpoints (default: runs/zoo)")
     zoo.add_argument("--only", nargs="+", metavar="NAME", help="build: only these checkpoints")
+    zoo.add_argument("--seed", type=int, default=0, help="build: 0 is that of the checkpoints shipped (default: 0)")
     zoo.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
     return parser
 
@@ -228,7 +229,7 @@ def _zoo(arguments: argparse.Namespace) -> int:
     quiet_libraries()
     keep_freed_memory()
     if arguments.action == "build":
-        rows = build_zoo(Path(arguments.output or "runs/zoo"), arguments.only)
+        rows = build_zoo(Path(arguments.output or "runs/zoo"), arguments.only, arguments.seed)
     else:
         rows = list_zoo() if arguments.action == "list" else verify_zoo()
     print(json.dumps(rows, indent=2) if arguments.json else zoo_text(rows))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from distillknob.files import atomic_write, sha256
 from distillknob.models import ZOO, load_model, zoo_path
 
 CARD = "zoo.json"  # hashes of the weights, and the scores measured when they were made
+SEED = "seed.json"  # which seed a folder of `zoo build` was begun with, for one that is interrupted and goes on
+SEED_STRIDE = 100_000  # far from the other checkpoints' seeds and from those of later phases
 CHECKED_PROBLEMS = 1000
 
 
@@ -64,8 +67,14 @@ def verify_zoo() -> list[dict[str, Any]]:
     return rows
 
 
-def build_zoo(output: Path, only: list[str] | None = None) -> list[dict[str, Any]]:
-    """Retrain the checkpoints into `output` from nothing; complete ones are kept, interrupted ones go on."""
+def build_zoo(output: Path, only: list[str] | None = None, seed: int = 0) -> list[dict[str, Any]]:
+    """Retrain the checkpoints into `output` from nothing; complete ones are kept, interrupted ones go on.
+
+    Another `seed` gives other weights and another reading of the same length; 0 is that of the checkpoints shipped.
+
+    Raises:
+        BadInputError: an unknown name in `only`, a negative seed, or checkpoints of another seed in `output`.
+    """
     from distillknob.zoo.build import RECIPES, train
 
     for name in only or []:
@@ -74,10 +83,17 @@ def build_zoo(output: Path, only: list[str] | None = None) -> list[dict[str, Any
                 f"no embedded checkpoint named {name!r}{nearest(name, RECIPES, otherwise='.')} "
                 f"Known: {', '.join(RECIPES)}"
             )
+    if seed < 0:
+        raise BadInputError(f"seed is {seed}; give 0 or more")
     output.mkdir(parents=True, exist_ok=True)
+    mark = output / SEED
+    begun = json.loads(mark.read_text())["seed"] if mark.exists() else seed
+    if begun != seed:
+        raise BadInputError(f"{output} holds checkpoints of seed {begun}, not {seed}: give another --output")
+    atomic_write(mark, (json.dumps({"seed": seed}) + "\n").encode())
     for name, recipe in RECIPES.items():
         if (not only or name in only) and not (output / name / "model.safetensors").exists():
-            train(recipe, output / name)
+            train(replace(recipe, seed=recipe.seed + SEED_STRIDE * seed), output / name)
     card: dict[str, Any] = {}
     for name in RECIPES:
         weights = output / name / "model.safetensors"
