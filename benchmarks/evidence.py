@@ -4,8 +4,9 @@
     python benchmarks/evidence.py docs/evidence/cells --figure docs/evidence/curve.svg > docs/evidence/table.md
 
 Needs no models and no samples: each cell's result holds its problems' scores. Differences are paired by problem; over
-several seeds a problem's score is its mean over the seeds first, so that an interval is about problems, and the seeds
-stand beside it one by one. Cells that are missing are left out.
+several seeds a problem's score is its mean over the seeds first, so that an interval is about problems. What another
+training would give is a question of seeds: they stand one by one, with an interval over them. Cells that are missing
+are left out.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from distillknob.report.names import method_name, series_style, signed_eta
 from distillknob.report.plots import Series, line_plot, whole_percent
 from distillknob.report.svg import Scale, mark
 from distillknob.runs import Run, load_run
-from distillknob.stats import Interval, interval, paired_difference
+from distillknob.stats import Interval, interval, paired_difference, t_quantile
 
 Result = dict[str, Any]
 Demand = tuple[str, str, bool | None]  # what was asked, what was measured, whether that meets it
@@ -67,6 +68,12 @@ class Cells:
         found = [{seed for eta, variant, seed in self.results if eta == one and not variant} for one in etas]
         return sorted(set.intersection(*found)) if found else []
 
+    def told(self) -> Iterator[list[Result]]:
+        """What was measured by task, of every teacher and every student."""
+        for cell in self.results.values():
+            for held in (cell["teacher_scores"], *cell["students"].values()):
+                yield held["tasks"]
+
     def scores(
         self, who: str, eta: float, task: str, seed: int, variant: str = "", measure: str = "scores"
     ) -> np.ndarray | None:
@@ -91,6 +98,13 @@ class Cells:
         return difference(self.mean(*a, task, seeds, measure), self.mean(*b, task, seeds, measure))
 
 
+def over_seeds(gaps: Sequence[Interval]) -> Interval:
+    """The mean of the seeds' differences, each seed one observation (Student's t)."""
+    means = np.array([gap.mean for gap in gaps])
+    half = t_quantile(0.975, len(means) - 1) * means.std(ddof=1) / np.sqrt(len(means))
+    return Interval(mean=means.mean(), low=means.mean() - half, high=means.mean() + half, n=len(means))
+
+
 def difference(before: np.ndarray | None, after: np.ndarray | None) -> Interval | None:
     return None if before is None or after is None else paired_difference(before, after)
 
@@ -111,7 +125,8 @@ def curve(cells: Cells, tasks: Sequence[str]) -> list[str]:
             before = cells.mean("none", 0.0, task, cells.seeds(0.0), measure)
             if before is not None and rows:
                 lines += ["", f"Student before distillation {percent(interval(before))}{chance(cells, task, measure)}."]
-    return lines
+    rate = min(row["finished_rate"] for told in cells.told() for row in told)
+    return [*lines, "", f"Every teacher and every student finishes at least {100 * rate:.1f} % of its answers."]
 
 
 def curve_figure(cells: Cells, task: str) -> str:
@@ -133,7 +148,7 @@ def curve_figure(cells: Cells, task: str) -> str:
         lines,
         x,
         Scale(0, 1),
-        x_label="η (below 0: drawn towards the student, above 0: pushed away); dotted: the student before distillation",
+        x_label="η",
         x_ticks=[(eta, signed_eta(eta)) for eta in cells.etas],
         y_format=whole_percent,
         value_format=percent_of,
@@ -145,13 +160,15 @@ def curve_figure(cells: Cells, task: str) -> str:
         tag("g", mark(shape, 11, 7, 5, f"mark {css}"), tag("text", name, x=24, y=11), transform=f"translate({at} 344)")
         for at, (shape, css, name) in zip((0, 90, 215, 420, 545), entries, strict=True)
     ]
+    note = "η < 0: drawn towards π_C, the proxy of a student; η > 0: pushed away. Dotted: student before distillation."
+    legend.append(tag("text", note, x=0, y=372))
     style = Html(files("distillknob.report").joinpath("report.css").read_text(encoding="utf-8"))
-    ground = tag("rect", width=800, height=388, fill="var(--surface)")
+    ground = tag("rect", width=800, height=404, fill="var(--surface)")
     inner = tag("g", panel, legend, transform="translate(20 14)")
     # The panel is an svg of its own, which takes its size from here.
     sized = str(inner).replace('viewBox="0 0 760 330"', 'viewBox="0 0 760 330" width="760" height="330"')
     whole = tag(
-        "svg", tag("style", style), ground, Html(sized), xmlns="http://www.w3.org/2000/svg", viewBox="0 0 800 388"
+        "svg", tag("style", style), ground, Html(sized), xmlns="http://www.w3.org/2000/svg", viewBox="0 0 800 404"
     )
     return f"{whole}\n"
 
@@ -170,10 +187,13 @@ def by_seed(cells: Cells, tasks: Sequence[str]) -> list[str]:
         for eta in (eta for eta in cells.etas if eta):
             seeds = cells.seeds(0.0, eta)
             for who in ("teacher", *METHODS):
-                gaps = [cells.gap((who, 0.0), (who, eta), task, [seed]) for seed in seeds]
-                if len(seeds) > 1:
-                    rows.append([task, f"{eta:+g}", who, "; ".join(percent(gap, points=True) for gap in gaps)])
-    return table(["task", "η", "who", "− original, seed by seed"], rows) if rows else ["", "One seed so far."]
+                found = [cells.gap((who, 0.0), (who, eta), task, [seed]) for seed in seeds]
+                gaps = [gap for gap in found if gap is not None]
+                if len(gaps) > 1:
+                    shown = "; ".join(percent(gap, points=True) for gap in gaps)
+                    rows.append([task, f"{eta:+g}", who, shown, percent(over_seeds(gaps), points=True)])
+    header = ["task", "η", "who", "− original, seed by seed", "seeds as the units"]
+    return table(header, rows) if rows else ["", "One seed so far."]
 
 
 def calibrations(cells: Cells) -> list[str]:
