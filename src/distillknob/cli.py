@@ -71,8 +71,8 @@ def _parser(command: str | None) -> _Parser:
     """The parser; only the chosen stage's own flags are filled in, since that loads its config class."""
     parser = _Parser(
         prog="distillknob",
-        description="Measures why distilling a language model fails, and turns a knob on the teacher so that it "
-        "teaches well or can't be distilled.",
+        description="Measures why distilling a language model fails, and turns a knob on the teacher so that "
+        "students learn more from it, or get worse by it.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="store_true", help="print the version and leave")
