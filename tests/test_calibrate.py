@@ -24,6 +24,7 @@ from distillknob.guard import UtilityGuard
 from distillknob.models import load_model
 from distillknob.runs import Run, load_run, verify_manifest
 from distillknob.scoring import answer_ids, sequence_logprob, token_logprobs
+from distillknob.training import plain_config
 
 
 def even_length(completions: list[Any], **kwargs: Any) -> list[float]:
@@ -274,6 +275,20 @@ def test_a_jsonl_task_can_be_calibrated_on(tiny_pair: Any, tmp_path: Path) -> No
     assert calibrate(values, tmp_path / "run").result["outcome"] == "finished"
 
 
+def test_data_that_do_not_fill_a_step_are_told(tiny_pair: Any, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="3 problems to train on, but a step takes 4"):
+        calibrate(config(tiny_pair, problems=3, per_device_train_batch_size=16), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_s_config_repeats_it(tiny_pair: Any) -> None:
+    """TRL fills in two fields of which it takes one alone."""
+    made = config(tiny_pair, gradient_accumulation_steps=2)
+    assert (made.generation_batch_size, made.steps_per_generation) == (16, 2)
+    again = CalibrationConfig(**plain_config(made))
+    assert again.generation_batch_size == 16 and plain_config(again) == plain_config(made)
+
+
 # TRL's hooks
 
 
@@ -328,6 +343,9 @@ def test_the_installed_trl_is_one_that_the_hooks_were_checked_with() -> None:
         ({"log_ratio": "median"}, "log_ratio='median'"),
         ({"advantage": "batch"}, "advantage='batch'"),
         ({"anchor": "reward", "beta": 0.0, "guard": False}, "there is no anchor to put there"),
+        ({"target_device": "gpu"}, "target_device='gpu' is no device"),
+        ({"scale_rewards": "none"}, "scale_rewards='none'"),
+        ({"eval_strategy": "epoch"}, "eval_strategy='epoch'"),
         ({"mask_truncated_completions": True}, "would hide answers that were cut from one side of the log-ratio"),
     ],
 )

@@ -173,10 +173,19 @@ def test_the_teacher_s_own_options_are_used(tiny_pair: Any, tmp_path: Path, monk
             return super().train(*args, **kwargs)
 
     monkeypatch.setattr(stage, "DistillTrainer", Seen)
+    asked = []
+
+    def recorded(name: str, *, options: Any = None, **kwargs: Any) -> LanguageModel:
+        asked.append(options)
+        return load_model(name, options=options, **kwargs)
+
+    monkeypatch.setattr(stage, "load_model", recorded)
     for way in ("eager", "sdpa"):
         given = {"attn_implementation": way}
-        distill(config(tiny_pair, "gkd", max_steps=1, teacher_model_init_kwargs=given), tmp_path / way)
+        values = config(tiny_pair, "gkd", max_steps=1, teacher_model_init_kwargs=given, teacher_model_revision="v2")
+        distill(values, tmp_path / way)
     assert seen == ["eager", "sdpa"]
+    assert asked == [{"attn_implementation": way, "revision": "v2"} for way in seen]
 
 
 def test_the_trainer_loads_a_teacher_by_its_name(tiny_pair: Any, tmp_path: Path, student: LanguageModel) -> None:
@@ -533,6 +542,10 @@ def test_a_run_killed_before_its_first_checkpoint_starts_over(tiny_pair: Any, tm
         ("gkd", {"problems": 0}, "problems=0"),
         ("sft_verified", {"candidates": 0}, "candidates=0"),
         ("gkd", {"tokens_per_step": 0}, "tokens_per_step=0: must be at least 1"),
+        ("gkd", {"cache": "c", "lmbda": 0.0, "temperature": 2.0}, r"temperature=2\.0: a cache holds"),
+        ("gkd", {"eval_strategy": "steps"}, "eval_strategy='steps': there is no evaluation set here"),
+        ("gkd", {"trust_remote_code": True}, "trust_remote_code: models that bring code of their own"),
+        ("gkd", {"teacher_model_name_or_path": "x"}, "teacher_model_name_or_path='x': use teacher"),
     ],
 )
 def test_settings_that_cannot_work_are_told(tiny_pair: Any, method: str, values: dict[str, Any], what: str) -> None:
@@ -543,6 +556,45 @@ def test_settings_that_cannot_work_are_told(tiny_pair: Any, method: str, values:
 def test_the_target_is_read_by_the_method_that_needs_it_alone(tiny_pair: Any) -> None:
     assert config(tiny_pair, "gkd", target="/no/such").models_read == list(tiny_pair)
     assert config(tiny_pair, "sft_best_of_n", target="a-target").models_read == [*tiny_pair, "a-target"]
+
+
+def test_data_that_do_not_fill_a_step_are_told(tiny_pair: Any, tmp_path: Path, parity: GeneratedTask) -> None:
+    """TRL leaves out what doesn't fill a batch: no step, and no word of it."""
+    with pytest.raises(BadInputError, match="7 problems to train on, but a step takes 8"):
+        distill(config(tiny_pair, "sft_gold", problems=7, gradient_accumulation_steps=2), tmp_path / "few")
+    assert not (tmp_path / "few").exists()
+    # Some problems have no right sample of the teacher, and one is enough for what is left not to fill the step.
+    with pytest.raises(BadInputError, match=r"\d of 8 problems have a trace to train on, but a step takes 8"):
+        distill(config(tiny_pair, "sft_verified", candidates=1, per_device_train_batch_size=8), tmp_path / "verified")
+    assert {file.name for file in (tmp_path / "verified").iterdir()} == {"config.yaml", "environment.json"}
+
+
+def test_what_the_trainer_refuses_is_bad_input(tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*args: Any, **kwargs: Any) -> None:
+        raise ValueError("not like this")
+
+    monkeypatch.setattr(stage, "DistillTrainer", refuses)
+    with pytest.raises(BadInputError, match="not like this"):
+        distill(config(tiny_pair, "sft_gold"), tmp_path / "run")
+
+
+def test_mixed_precision_reaches_the_layers(tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accelerate's autocast lives in the whole model's forward, which the loss doesn't call."""
+    seen = set()
+
+    class Watching(DistillTrainer):
+        def train(self, *args: Any, **kwargs: Any) -> Any:
+            model: Any = self.model
+            for layer in (model.model.layers[0], self.teacher_model.model.layers[0]):
+                layer.self_attn.q_proj.register_forward_hook(lambda module, given, made: seen.add(made.dtype))
+            return super().train(*args, **kwargs)
+
+    monkeypatch.setattr(stage, "DistillTrainer", Watching)
+    run = distill(
+        config(tiny_pair, "gkd", traces="gold", lmbda=0.0, bf16=True, use_cpu=True, max_steps=1), tmp_path / "run"
+    )
+    assert seen == {torch.bfloat16} and math.isfinite(run.result["final_loss"])
+    assert {weight.dtype for weight in weights(run.path / "model").values()} == {torch.float32}
 
 
 @pytest.mark.parametrize("field", ["teacher", "student", "target"])

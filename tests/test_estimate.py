@@ -131,6 +131,16 @@ def test_a_teacher_is_held_by_the_methods_that_ask_it() -> None:
         assert (("teacher" in dict(work.held)) is wanted) and work.trained is not None
 
 
+def test_data_that_do_not_fill_a_step_of_the_named_devices_are_told(tmp_path: Path) -> None:
+    rows = ({"prompt": f"Where is the lamp {i}?", "reference": "here"} for i in range(60))
+    (tmp_path / "task.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    own = {**PAIR, "tasks": [f"jsonl:{tmp_path / 'task.jsonl'}"], "per_device_train_batch_size": 8}
+    config = DistillConfig(**own, method="sft_gold")
+    workload("distill", config, ONE)
+    with pytest.raises(BadInputError, match="problems to train on, but a step takes 64"):
+        workload("distill", config, Engine(H100, 8, "ddp"))
+
+
 def test_what_saves_memory_saves_memory() -> None:
     def total(where: Engine = ONE, **options: Any) -> float:
         return footprint(workload("calibrate", CalibrationConfig(**QWEN, **options), where), where).total

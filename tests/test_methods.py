@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from distillknob import experiment
 from distillknob.distill import METHODS, DistillConfig, DistillTrainer, distill
 from distillknob.distill_trainer import padded_rows, stored_divergence
 from distillknob.divergences import divergence, topk_of
@@ -270,6 +271,22 @@ def test_the_teacher_is_not_needed_beside_its_cache(tiny_pair: Any, tmp_path: Pa
     assert f"distilled from {tiny_pair.teacher}" in (run.path / "model" / "README.md").read_text()
     chosen = config(tiny_pair, method="gkd", cache=str(folder), tokens="tip", teacher="/no/such")
     assert 0 < distill(chosen, tmp_path / "tip").result["tokens"] < run.result["tokens"]
+
+
+def test_a_learning_curve_beside_a_cache_is_on_problems_that_the_cache_has_not(
+    tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = cached(tiny_pair, tmp_path / "cache", tasks=["qa"], seed=5)
+    asked: dict[str, Any] = {}
+
+    def scored(student: Any, tasks: Any, **given: Any) -> dict[str, float]:
+        asked.update(given, tasks=[task.name for task in tasks])
+        return {}
+
+    monkeypatch.setattr(experiment, "mean_scores", scored)
+    given = config(tiny_pair, method="gkd", cache=str(folder), tasks=["math"], problems=3, seed=0)
+    experiment.learning_curve(given)(load_model(tiny_pair.student))
+    assert (asked["tasks"], asked["skip"], asked["seed"]) == (["qa"], 12, 5)
 
 
 def test_what_a_cache_cannot_serve_is_told(tiny_pair: Any, tiny_other: str, tmp_path: Path) -> None:

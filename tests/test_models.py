@@ -6,10 +6,11 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from distillknob.calibrate import CalibrationConfig, calibrate
 from distillknob.distill import DistillConfig, distill
@@ -208,6 +209,49 @@ def test_a_vocabulary_smaller_than_the_tokenizer_s_is_told(copied: Path) -> None
     tokenizer.save_pretrained(copied)
     with pytest.raises(BadInputError, match=r"has 2049 tokens but the model only 2048 embeddings.*resize_token_embedd"):
         load_model(str(copied))
+
+
+def test_special_tokens_without_an_embedding_are_fine_if_no_answer_has_them(copied: Path) -> None:
+    """Gemma 3 1B has the tokenizer of its siblings that see, and no embedding for their images' token."""
+    tokenizer = load_tokenizer(str(copied))
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]}, replace_extra_special_tokens=False)
+    tokenizer.save_pretrained(copied)
+    assert len(load_model(str(copied)).tokenizer) == 2049
+    tokenizer.pad_token = "<image>"
+    tokenizer.save_pretrained(copied)
+    with pytest.raises(BadInputError, match="has 2049 tokens but the model only 2048 embeddings"):
+        load_model(str(copied))
+
+
+def test_a_device_that_is_none_is_told(copied: Path) -> None:
+    with pytest.raises(BadInputError, match="device='gpu' is no device: give cpu, cuda or cuda:1"):
+        load_model(str(copied), device="gpu")
+
+
+def test_under_zero3_models_are_loaded_whole(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers.integrations import deepspeed
+
+    class Zero3:
+        config: ClassVar[dict[str, int]] = {}
+
+        def is_zero3(self) -> bool:
+            return True
+
+    seen, held = [], Zero3()
+    deepspeed.set_hf_deepspeed_config(held)
+    load = AutoModelForCausalLM.from_pretrained
+
+    def recorded(*args: Any, **kwargs: Any) -> Any:
+        seen.append(deepspeed.is_deepspeed_zero3_enabled())
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", recorded)
+    try:
+        model = load_model(str(copied)).model
+        assert seen == [False] and deepspeed.is_deepspeed_zero3_enabled()
+    finally:
+        deepspeed.unset_hf_deepspeed_config()
+    assert model.get_input_embeddings().weight.shape[0] == 2048
 
 
 def test_a_vocabulary_larger_than_the_tokenizer_s_is_fine(copied: Path) -> None:

@@ -229,6 +229,19 @@ def test_a_torn_last_line_is_dropped_on_resume(tmp_path: Path) -> None:
     assert not list((tmp_path / "run").glob(".*-partial"))
 
 
+def test_runs_within_a_run_clear_up_after_themselves(tmp_path: Path) -> None:
+    """Another machine may be writing there when this one goes on with a sweep."""
+    Run.open(tmp_path / "run", "sweep", CONFIG)
+    Run.open(tmp_path / "run" / "cells" / "one", "cell", CONFIG)
+    (tmp_path / "run" / ".report.html.7-partial").write_text("<")
+    (tmp_path / "run" / "cells" / ".one.7-partial").mkdir()
+    (tmp_path / "run" / "cells" / "one" / ".model.8-partial").mkdir()
+    Run.open(tmp_path / "run", "sweep", CONFIG, resume=True)
+    assert [path.name for path in (tmp_path / "run").rglob(".*-partial")] == [".model.8-partial"]
+    Run.open(tmp_path / "run" / "cells" / "one", "cell", CONFIG, resume=True)
+    assert not list((tmp_path / "run").rglob(".*-partial"))
+
+
 def test_a_line_broken_by_hand_is_named(tmp_path: Path) -> None:
     run = Run.open(tmp_path / "run", "calibrate", CONFIG)
     (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1}\n{"step": \n{"step": 3}\n')

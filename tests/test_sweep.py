@@ -135,6 +135,7 @@ def test_cells_stand_by_themselves(tiny_pair: Any, tmp_path: Path, monkeypatch: 
     ("values", "told"),
     [
         ({"variants": {"odd": {"calibrat": {}}}}, "did you mean 'calibrate'"),
+        ({"variants": {"odd": {"evaluate": {"problems": 3}}}}, "the variant 'odd' sets 'evaluate'"),
         ({"settings": {"calibrate": {}, "etas": {}}}, "settings sets 'etas': known are calibrate"),
         ({"learning_rates": {"gdk": 1e-3}}, "'gdk': known are"),
         ({"student_samples": 0}, "student_samples=0"),

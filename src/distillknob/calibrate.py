@@ -13,11 +13,11 @@ from typing import Any
 from datasets import Dataset
 
 from distillknob.calibration_trainer import CalibrationConfig, CalibrationTrainer, GuardCallback, task_reward
-from distillknob.errors import BadInputError
+from distillknob.errors import BadInputError, check_fills_a_step
 from distillknob.generation import Sampling, generate
 from distillknob.guard import UtilityGuard
 from distillknob.models import LanguageModel, check_meant, load_model, resolve, set_in_templates
-from distillknob.processes import wait
+from distillknob.processes import process_index, wait
 from distillknob.runs import Run, runs_behind
 from distillknob.served import connect, load_or_connect
 from distillknob.stats import paired_difference
@@ -27,10 +27,12 @@ from distillknob.training import (
     RunLogger,
     StageProgress,
     add_callbacks,
+    check_saves_whole,
     checkpoint_errors,
     last_checkpoint,
     load_trained,
     plain_config,
+    refused_by_the_trainer,
     save_model,
 )
 
@@ -113,6 +115,9 @@ def calibrate(
                 f"right_at={config.right_at:g}: no answer of task {task.name!r} scores 1, so none would be given the "
                 "calibration reward: set right_at to 0.5, from where its answers count as right"
             )
+    rows = training_rows(tasks, config.problems, config.seed, config.guard_problems)
+    step = int(config.generation_batch_size or 0) // int(config.num_generations or 1)
+    check_fills_a_step(len(rows), step, "problems to train on")
     inputs = runs_behind(config.models_read)
     for name in config.models_read:
         resolve(name)
@@ -145,16 +150,18 @@ def calibrate(
         steps=config.guard_steps,
     )
     tokenizer = teacher.tokenizer
-    trainer = CalibrationTrainer(
-        model=teacher.model,
-        reward_funcs=reward_funcs or [task_reward],
-        args=config,
-        train_dataset=training_rows(tasks, config.problems, config.seed, config.guard_problems),
-        processing_class=tokenizer,
-        target=target,
-        guard=guard if config.guard else None,
-        peft_config=config.peft_config,
-    )
+    with refused_by_the_trainer():
+        trainer = CalibrationTrainer(
+            model=teacher.model,
+            reward_funcs=reward_funcs or [task_reward],
+            args=config,
+            train_dataset=rows,
+            processing_class=tokenizer,
+            target=target,
+            guard=guard if config.guard else None,
+            peft_config=config.peft_config,
+        )
+    check_saves_whole(trainer.accelerator)
     steps = _train(trainer, config, guard, run, resume=resume)
     # What was trained is on the disk now, whole, however it was spread over devices: from here on models are loaded.
     trainer.accelerator.free_memory()
@@ -202,7 +209,10 @@ def _train(
     run.drop_metrics_after(-1 if checkpoint is None else int(Path(checkpoint).name.split("-")[1]))
     with checkpoint_errors(folder):
         if config.use_peft:
-            trainer.save_model(str(folder / START))  # an adapter that does nothing yet
+            # An adapter that does nothing yet. Not by the Trainer, whose engine comes with the training.
+            if process_index() == 0:
+                trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder / START)
+            wait()
         trainer.train(resume_from_checkpoint=checkpoint)
         trainer.save_model(str(folder / FINAL))
     wait()

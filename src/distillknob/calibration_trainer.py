@@ -29,11 +29,11 @@ from distillknob.calibration_reward import (
 )
 from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.guard import UtilityGuard
-from distillknob.models import LanguageModel, load_model, set_in_templates
+from distillknob.models import LanguageModel, check_device, load_model, set_in_templates
 from distillknob.scoring import sequence_logprob, token_logprobs
 from distillknob.served import ServedModel
 from distillknob.tasks import get_task, grade_all
-from distillknob.training import EpochSampler, check_installed, on_this_machine
+from distillknob.training import EpochSampler, check_inherited, check_installed, on_this_machine
 
 
 @dataclass
@@ -129,11 +129,20 @@ class CalibrationConfig(AdapterOptions, GRPOConfig):
             )
         if self.log_ratio == "token" and self.shuffle_calibration:
             raise BadInputError("shuffle_calibration deals out rewards of whole samples: use log_ratio sum or mean")
+        if self.target_device is not None:
+            check_device("target_device", self.target_device)
         check_at_least_one(self, "problems", "guard_steps", "guard_problems", "guard_samples")
         if not 0 < self.utility_tolerance < 1:
             raise BadInputError(f"utility_tolerance={self.utility_tolerance}: a share of the score, between 0 and 1")
         on_this_machine(self)
         super().__post_init__()
+        check_inherited(self)
+        if self.scale_rewards != "group" or self.multi_objective_aggregation != "sum_then_normalize":
+            raise BadInputError(
+                f"scale_rewards={self.scale_rewards!r}, multi_objective_aggregation="
+                f"{self.multi_objective_aggregation!r}: the advantage is z_G(task) + η · z_G(log-ratio), on the sum of "
+                "the rewards: leave both out"
+            )
         check_installed(self)
 
     @property
@@ -200,7 +209,8 @@ class CalibrationTrainer(GRPOTrainer):
         self._rollout = {
             "rewards": rewards_BF,
             "prompts": prompts,
-            "texts": [completion[0]["content"] for completion in completions],
+            # All that was sampled: a tokenizer with a response template has the thoughts taken out of the content.
+            "texts": self._tokenizer.batch_decode(completion_ids_list, skip_special_tokens=True),
             "ids": [list(ids) for ids in completion_ids_list],
             "finished": [ids[-1] in ends for ids in completion_ids_list],
             "tasks": [row.get("task", "task") for row in inputs],

@@ -19,10 +19,10 @@ from distillknob.adapters import bare
 from distillknob.cross_tokenizer import CROSS
 from distillknob.distill_config import DistillConfig
 from distillknob.distill_trainer import DistillTrainer
-from distillknob.errors import BadInputError
+from distillknob.errors import BadInputError, check_fills_a_step
 from distillknob.methods import METHODS
 from distillknob.models import SERVED, LanguageModel, check_meant, load_model, load_tokenizer, resolve, set_in_templates
-from distillknob.processes import wait
+from distillknob.processes import process_count, wait
 from distillknob.runs import Run, runs_behind
 from distillknob.served import ServedModel, load_or_connect
 from distillknob.tasks import get_task
@@ -34,10 +34,12 @@ from distillknob.training import (
     RunLogger,
     StageProgress,
     add_callbacks,
+    check_saves_whole,
     checkpoint_errors,
     last_checkpoint,
     load_trained,
     plain_config,
+    refused_by_the_trainer,
     save_model,
 )
 from distillknob.traps.finding import Finding
@@ -92,6 +94,9 @@ def distill(
     method = config.objective
     cache = None if config.cache is None else TeacherCache(config.cache)
     tasks = [get_task(name) for name in config.tasks]
+    step = config.per_device_train_batch_size * config.gradient_accumulation_steps * process_count()
+    problems = sum(len(task.examples("train", config.problems, seed=config.seed)) for task in tasks)
+    check_fills_a_step(problems if cache is None else len(cache.traces), step, "problems to train on")
     inputs = [*runs_behind(config.models_read), *([Path(config.cache)] if config.cache else [])]
     for name in config.models_read:
         resolve(name)
@@ -101,8 +106,9 @@ def distill(
     teacher: LanguageModel | ServedModel | None = None
     needs_weights = method.needs_teacher_distribution
     if config.needs_teacher and needs_weights:
-        given: Any = config.teacher_model_init_kwargs
-        teacher = load_model(config.teacher, options=given)
+        pinned = {} if config.teacher_model_revision is None else {"revision": config.teacher_model_revision}
+        given: Any = config.teacher_model_init_kwargs or {}  # a dict once the config has parsed it
+        teacher = load_model(config.teacher, options={**pinned, **given})
     elif config.needs_teacher:
         teacher = load_or_connect(config.teacher, scores=False)
     if (
@@ -143,21 +149,24 @@ def distill(
         traces = make_traces(
             source, tasks, config.problems, student, teacher, target, options, CONTEXTS[method.context]
         )
+        check_fills_a_step(len(traces), step, f"of {problems} problems have a trace to train on")
         run.write_samples(traces)
     columns = ["prompt", "completion_ids", *(["teacher_prompt"] if method.context != "plain" else [])]
     rows = [{name: row[name] for name in columns} for row in traces]
     if cache is not None:
         rows = [{**row, "trace": number} for number, row in enumerate(rows)]
-    trainer = DistillTrainer(
-        model=student.model,
-        teacher_model=teacher.model if isinstance(teacher, LanguageModel) and needs_weights else None,
-        args=config,
-        train_dataset=Dataset.from_list(rows).shuffle(seed=config.seed),
-        cache=cache,
-        teacher_processing_class=None if teacher is None else teacher.tokenizer,
-        processing_class=student.tokenizer,
-        peft_config=config.peft_config,
-    )
+    with refused_by_the_trainer():
+        trainer = DistillTrainer(
+            model=student.model,
+            teacher_model=teacher.model if isinstance(teacher, LanguageModel) and needs_weights else None,
+            args=config,
+            train_dataset=Dataset.from_list(rows).shuffle(seed=config.seed),
+            cache=cache,
+            teacher_processing_class=None if teacher is None else teacher.tokenizer,
+            processing_class=student.tokenizer,
+            peft_config=config.peft_config,
+        )
+    check_saves_whole(trainer.accelerator)
     callbacks: list[TrainerCallback] = [
         RunLogger(run, {}),
         StageProgress(f"distill {config.method}", {"loss": "loss"}),

@@ -19,7 +19,7 @@ from distillknob.methods import METHODS, Method, MethodName
 from distillknob.teacher_context import CONTEXTS
 from distillknob.token_choice import CHOICES
 from distillknob.traces import Source
-from distillknob.training import check_installed, on_this_machine
+from distillknob.training import check_inherited, check_installed, on_this_machine
 
 
 @dataclass
@@ -124,11 +124,19 @@ class DistillConfig(AdapterOptions, DistillationConfig):
                 f"cache={self.cache!r}: a cache holds the teacher's distributions on its own traces, so it serves a "
                 "method with a divergence, lmbda 0 and context plain (e.g. --method gkd --lmbda 0)"
             )
+        if self.cache is not None and self.temperature != 1:
+            raise BadInputError(
+                f"temperature={self.temperature}: a cache holds the teacher's distributions at 1, so the student's are "
+                "compared at 1 too: leave temperature out, or cache"
+            )
         if not self.tasks and self.cache is None:
             raise BadInputError("tasks is empty: name at least one, e.g. math")
         check_at_least_one(self, "problems", "candidates", "tokens_per_step")
         on_this_machine(self)
         super().__post_init__()
+        check_inherited(self)
+        if self.teacher_model_name_or_path is not None:
+            raise BadInputError(f"teacher_model_name_or_path={self.teacher_model_name_or_path!r}: use teacher")
         check_installed(self)
 
     @property

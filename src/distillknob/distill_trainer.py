@@ -189,6 +189,13 @@ class DistillTrainer(DistillationTrainer):
             return torch.stack([entropy_N, torch.zeros_like(entropy_N)])
         return torch.stack([entropy_N, self._divergence(student, hidden_NH, inputs, mask_BC, reduction="none")])
 
+    def _get_last_hidden_state(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """TRL's, in mixed precision where that is set: Accelerate's autocast lives in the forward of the whole model,
+        and this calls the layers below it."""
+        with self.accelerator.autocast():
+            found: torch.Tensor = super()._get_last_hidden_state(*args, **kwargs)
+        return found
+
     def _student(
         self, unwrapped_student: Any, inputs: dict[str, Any], rows_BC: torch.Tensor
     ) -> tuple[Head, torch.Tensor]:
@@ -196,7 +203,8 @@ class DistillTrainer(DistillationTrainer):
         ids_BT = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
         mask_BT = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
         hidden_BCH = self._get_last_hidden_state(unwrapped_student, ids_BT, mask_BT, rows_BC.size(1))
-        return head_of(unwrapped_student), hidden_BCH[rows_BC]
+        student = head_of(unwrapped_student)
+        return student, hidden_BCH[rows_BC].to(student.weight_VH.dtype)
 
     def _divergence(
         self, student: Head, hidden_NH: torch.Tensor, inputs: dict[str, Any], rows_BC: torch.Tensor, **options: Any
@@ -238,15 +246,17 @@ class DistillTrainer(DistillationTrainer):
             hidden_BCH: torch.Tensor = self._forward_redirection(
                 self.teacher_model, unwrapped, self._get_last_hidden_state, unwrapped, ids_BT, mask_BT, width
             )
-        return head_of(unwrapped), hidden_BCH
+        teacher = head_of(unwrapped)
+        return teacher, hidden_BCH.to(teacher.weight_VH.dtype)
 
     def _cross_loss(self, unwrapped_student: Any, inputs: dict[str, Any]) -> torch.Tensor:
         """The loss between two tokenizers, summed over the spans of all texts."""
         ids_BT = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
         mask_BT = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
         width = inputs["completion_ids"].size(1)
-        student = head_of(unwrapped_student)
         student_BCH = self._get_last_hidden_state(unwrapped_student, ids_BT, mask_BT, width)
+        student = head_of(unwrapped_student)  # after the forward pass, with which FSDP brings the head together
+        student_BCH = student_BCH.to(student.weight_VH.dtype)
         teacher, teacher_BCH = self._teacher(
             torch.cat([inputs["teacher_prompt_ids"], inputs["teacher_completion_ids"]], dim=1),
             torch.cat([inputs["teacher_prompt_mask"], inputs["teacher_completion_mask"]], dim=1),

@@ -25,6 +25,7 @@ from distillknob.models import SERVED, LanguageModel, load_tokenizer, resolve, v
 from distillknob.runs import Run
 from distillknob.stats import pass_at_k
 from distillknob.tasks import get_task
+from distillknob.teacher_cache import TeacherCache
 from distillknob.traps import DiagnoseConfig, diagnose
 from distillknob.traps.compare import BY_PROMPT
 
@@ -186,14 +187,14 @@ def run_cell(cell: Cell, recipe: Mapping[str, Any], folder: Path, *, resume: boo
 
 
 def learning_curve(config: DistillConfig) -> Callable[[LanguageModel], dict[str, float]]:
-    """What a student scores on its way (`distill`'s `evaluate`), on train-split problems that it isn't trained on."""
-    tasks = [get_task(name) for name in config.tasks]
-    longest = config.max_completion_length
+    """What a student scores on its way (`distill`'s `evaluate`), on train-split problems that it isn't trained on.
+    Trained from a cache, it has the cache's problems behind it."""
+    given = config if config.cache is None else TeacherCache(config.cache)
+    tasks = [get_task(name) for name in given.tasks]
+    skip, seed, longest = given.problems, given.seed, config.max_completion_length
 
     def curve(student: LanguageModel) -> dict[str, float]:
-        return mean_scores(
-            student, tasks, problems=CURVE_PROBLEMS, skip=config.problems, seed=config.seed, max_new_tokens=longest
-        )
+        return mean_scores(student, tasks, problems=CURVE_PROBLEMS, skip=skip, seed=seed, max_new_tokens=longest)
 
     return curve
 

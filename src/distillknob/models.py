@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -91,11 +92,26 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str, vocab_size: i
             f"the tokenizer of {name!r} has no chat template, so a prompt can't be told from an answer: set "
             "tokenizer.chat_template and save it beside the model"
         )
-    if len(tokenizer) > vocab_size:
+    beyond = [n for n in tokenizer.get_vocab().values() if n >= vocab_size] if len(tokenizer) > vocab_size else []
+    added, meant = tokenizer.added_tokens_decoder, {tokenizer.eos_token_id, tokenizer.pad_token_id}
+    # Special tokens of another use may lie there, which no text has: Gemma 3 1B has the tokenizer of its siblings that
+    # see, with a token for images and no embedding for it.
+    if any(number in meant or number not in added or not added[number].special for number in beyond):
         raise BadInputError(
             f"the tokenizer of {name!r} has {len(tokenizer)} tokens but the model only {vocab_size} embeddings: they "
             "don't belong together, or the model needs model.resize_token_embeddings(len(tokenizer))"
         )
+
+
+def check_device(setting: str, name: str) -> None:
+    """Raise BadInputError for what isn't the name of a device. Is it there? That is asked where it is used: a config
+    may be checked on another machine."""
+    import torch
+
+    try:
+        torch.device(name)
+    except RuntimeError as error:
+        raise BadInputError(f"{setting}={name!r} is no device: give cpu, cuda or cuda:1") from error
 
 
 def check_meant(
@@ -209,6 +225,8 @@ def load_model(
     from transformers import AutoConfig, AutoModelForCausalLM
 
     where = resolve(name)
+    if device is not None:
+        check_device("device", device)
     if where.startswith(SERVED):
         raise BadInputError(
             f"{name!r} stands behind a server, but this needs the weights themselves: give a folder or id"
@@ -222,17 +240,37 @@ def load_model(
         if device is None:
             device = own_device()
         given = {"dtype": dtype or ("float32" if device == "cpu" else "auto"), **given}
-        model: Any = (
-            _adapted(where, {**given, "dtype": "float32"} if whole else given)
-            if is_adapter(where)
-            else AutoModelForCausalLM.from_pretrained(where, **given)
-        )
+        with _whole_weights():
+            model: Any = (
+                _adapted(where, {**given, "dtype": "float32"} if whole else given)
+                if is_adapter(where)
+                else AutoModelForCausalLM.from_pretrained(where, **given)
+            )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise BadInputError(f"can't load a causal language model from {name!r}: {first_line(error)}") from error
     check_tokenizer(tokenizer, name, model.get_input_embeddings().num_embeddings)
     check_finite(model, name)
-    model.to(device).eval()
-    return LanguageModel(model, tokenizer)
+    try:
+        model.to(device)
+    except (AssertionError, RuntimeError) as error:  # a torch without CUDA, a number that isn't there, no memory left
+        raise BadInputError(f"can't put {name!r} on the device {device!r}: {first_line(error)}") from error
+    return LanguageModel(model.eval(), tokenizer)
+
+
+@contextmanager
+def _whole_weights() -> Iterator[None]:
+    """Load as if there were no ZeRO-3. Under it transformers hands every process a part of the weights, which only an
+    engine puts together, and models are sampled from and score without one; what is trained is dealt out later, when
+    the Trainer makes its engine."""
+    from transformers.integrations import deepspeed
+
+    held = deepspeed._hf_deepspeed_config_weak_ref  # which has a setter and no getter
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        if held is not None and held() is not None:
+            deepspeed.set_hf_deepspeed_config(held())
 
 
 def is_adapter(where: str) -> bool:

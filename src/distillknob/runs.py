@@ -236,11 +236,11 @@ class Run:
 
     def _recover(self, digests: Mapping[str, str]) -> None:
         """Clear away what a kill left behind, and note in the environment where the run goes on."""
-        for leftover in list(self._path.rglob(f".*{PARTIAL}")):
+        for leftover in list(_leftovers(self._path)):
             if leftover.is_dir():
                 shutil.rmtree(leftover)
             else:
-                leftover.unlink(missing_ok=True)  # gone where it lay inside an unfinished folder
+                leftover.unlink()
         log = self._path / METRICS
         if log.exists():
             data = log.read_bytes()
@@ -253,6 +253,16 @@ class Run:
             self.write_json(ENVIRONMENT, {**now, "inputs": dict(digests), "resumed": []})
         else:
             self.write_json(ENVIRONMENT, {**before, "resumed": [*before["resumed"], now]})
+
+
+def _leftovers(folder: Path) -> Iterator[Path]:
+    """What was being written below `folder` when it was killed. Runs within the run clear up after themselves: another
+    process may be writing there now."""
+    for entry in folder.iterdir():
+        if entry.name.startswith(".") and entry.name.endswith(PARTIAL):
+            yield entry
+        elif entry.is_dir() and not (entry / CONFIG).exists():
+            yield from _leftovers(entry)
 
 
 def runs_behind(models: Iterable[str]) -> list[Path]:

@@ -21,7 +21,8 @@ from distillknob.report import build_report
 from distillknob.runs import CONFIG, ENVIRONMENT, MANIFEST, RESULT, Run, load_run
 
 STAGES = ("calibrate", "distill", "evaluate", "diagnose")  # whose settings cells may change
-OF_A_VARIANT = ("etas", "seeds", "methods", *STAGES)
+# Without `evaluate`: a variant is set beside the grid problem by problem.
+OF_A_VARIANT = ("etas", "seeds", "methods", "calibrate", "distill", "diagnose")
 
 
 @dataclass

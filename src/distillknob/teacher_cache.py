@@ -176,6 +176,8 @@ class TeacherCache:
         self.result, self.traces, self._path = run.result, run.samples(), run.path
         self.teacher: str = run.config["teacher"]
         self.tasks: list[str] = run.config["tasks"]
+        self.problems: int = run.config["problems"]
+        self.seed: int = run.config["seed"]
         self._files: dict[int, Any] = {}
 
     def check_student(self, student: LanguageModel) -> None:

@@ -29,8 +29,9 @@ from distillknob.processes import connect, process_index, wait
 from distillknob.progress import progress
 from distillknob.runs import Run
 
-# Where a run is kept doesn't belong to what it is.
-_PLACES = {"output_dir", "logging_dir", "run_name", "hub_model_id", "disable_tqdm"}
+# Where a run is kept doesn't belong to what it is. `generation_batch_size` says what `steps_per_generation` says, for
+# one number of processes; TRL fills in both, and refuses both.
+_PLACES = {"output_dir", "logging_dir", "run_name", "hub_model_id", "disable_tqdm", "generation_batch_size"}
 
 
 def plain_config(config: Any) -> dict[str, Any]:
@@ -70,6 +71,20 @@ def load_trained(name: str, config: Any, *, anchored: bool = False) -> LanguageM
         )
     precise = {} if config.use_peft else {"dtype": "float32"}
     return load_model(name, options={**precise, **(config.model_init_kwargs or {})}, whole=True)
+
+
+def check_inherited(config: Any) -> None:
+    """Raise BadInputError for inherited settings that would do nothing here, or do it late."""
+    if str(getattr(config.eval_strategy, "value", config.eval_strategy)) != "no":
+        raise BadInputError(
+            f"eval_strategy={getattr(config.eval_strategy, 'value', config.eval_strategy)!r}: there is no evaluation "
+            "set here; leave it out (distill has curve_steps, calibrate its guard)"
+        )
+    if config.trust_remote_code:
+        raise BadInputError(
+            "trust_remote_code: models that bring code of their own aren't supported, since their heads and caches "
+            "aren't known here: leave it out, and take an architecture of transformers"
+        )
 
 
 def check_installed(config: Any) -> None:
@@ -224,9 +239,39 @@ def save_model(
                 for file in sorted(Path(source).iterdir()):
                     if file.name.startswith(("model", "adapter_", "config.json", "generation_config.json")):
                         shutil.copyfile(file, partial / file.name)
+            if not [*partial.glob("model*.safetensors"), *partial.glob("adapter_model*")]:
+                raise RunFailedError(
+                    f"{source} holds no weights to make a model of: what was trained lies in the checkpoints beside it"
+                )
             tokenizer.save_pretrained(partial)
             (partial / "README.md").write_text(card, encoding="utf-8")
     wait()
+
+
+def check_saves_whole(accelerator: Any) -> None:
+    """Raise BadInputError for an Accelerate configuration under which the Trainer saves no whole model: the weights
+    would be looked for in vain when the training is over."""
+    # Accelerate's state has neither plugin where it isn't used.
+    kind = getattr(getattr(accelerator.state, "fsdp_plugin", None), "state_dict_type", None)
+    if kind is not None and "FULL_STATE_DICT" not in str(kind):
+        raise BadInputError(
+            f"fsdp_state_dict_type is {kind}, which leaves no whole model: set it to FULL_STATE_DICT in Accelerate's "
+            "configuration (see recipes/accelerate)"
+        )
+    zero = getattr(accelerator.state, "deepspeed_plugin", None)
+    if zero is not None and zero.zero_stage == 3 and not zero.zero3_save_16bit_model:
+        raise BadInputError(
+            "ZeRO-3 without zero3_save_16bit_model leaves no whole model: set it to true in Accelerate's configuration"
+        )
+
+
+@contextmanager
+def refused_by_the_trainer() -> Iterator[None]:
+    """What TRL's or transformers' constructor refuses is bad input, like what their configs refuse."""
+    try:
+        yield
+    except ValueError as error:
+        raise BadInputError(str(error)) from error
 
 
 def quiet_libraries() -> None:

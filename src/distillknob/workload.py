@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distillknob.architectures import Architecture, adapter_parameters, architecture
+from distillknob.errors import check_fills_a_step
 from distillknob.generation import Sampling
 from distillknob.hardware import Engine
 from distillknob.models import SERVED, load_tokenizer, prompt_ids, resolve
@@ -146,6 +147,17 @@ def workload(stage: str, config: Any, engine: Engine, *, curve_problems: int = 0
     return found
 
 
+def _check_fills_a_step(config: Any, batch: int) -> None:
+    """As the run does, of tasks whose problems are at hand: those of a generator have no end, the hub isn't asked."""
+    rows = 0
+    for name in config.tasks:
+        task = _task(name)
+        if isinstance(task, type | GeneratedTask):
+            return
+        rows += len(task.examples("train", config.problems, seed=config.seed))
+    check_fills_a_step(rows, batch, "problems to train on")
+
+
 def _steps(config: Any, rows: float, batch: int) -> float:
     return float(config.max_steps) if config.max_steps > 0 else rows * config.num_train_epochs / batch
 
@@ -156,6 +168,7 @@ def _calibrate(config: Any, engine: Engine) -> Workload:
     micro = config.per_device_train_batch_size
     here = micro * (config.steps_per_generation or config.gradient_accumulation_steps)
     batch = micro * config.gradient_accumulation_steps * engine.devices
+    _check_fills_a_step(config, here * engine.devices // config.num_generations)
     problems = config.problems * len(config.tasks)
     rows = _steps(config, problems * config.num_generations, batch) * batch
     guard = config.guard_problems * len(config.tasks) * config.guard_samples
@@ -192,6 +205,8 @@ def _distill(config: Any, engine: Engine) -> Workload:
     prompt, answer = _prompt(config.student, config.tasks), _answer(config)
     here = config.per_device_train_batch_size * config.gradient_accumulation_steps
     batch, micro = here * engine.devices, config.per_device_train_batch_size
+    if config.cache is None:
+        _check_fills_a_step(config, batch)
     problems = config.problems * len(config.tasks)
     rows = _steps(config, problems, batch) * batch
     share = config.share_on_policy
