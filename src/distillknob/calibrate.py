@@ -210,8 +210,10 @@ def _train(
     with checkpoint_errors(folder):
         if config.use_peft:
             # An adapter that does nothing yet. Not by the Trainer, whose engine comes with the training.
+            tokenizer: Any = trainer.processing_class
             if process_index() == 0:
                 trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder / START)
+                tokenizer.save_pretrained(folder / START)
             wait()
         trainer.train(resume_from_checkpoint=checkpoint)
         trainer.save_model(str(folder / FINAL))
