@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -387,7 +388,7 @@ def test_a_diagnosis_says_what_to_do_about_what_it_found() -> None:
     findings = [
         {**found, "name": "tail_noise", "severity": "medium"},
         {**found, "name": "capacity_gap", "severity": "high"},
-        {**found, "name": "signal_sparsity", "severity": "low"},
+        {**found, "name": "signal_sparsity", "severity": "low", "interval": [None, None]},  # of one prompt
         *({**nowhere, "task": task, "value": None, "interval": [None, None]} for task in ("math", "qa")),
     ]
     result = {"findings": findings, "forecast": []}
@@ -395,6 +396,7 @@ def test_a_diagnosis_says_what_to_do_about_what_it_found() -> None:
     assert max(map(len, told.splitlines())) <= 110
     assert told.index("high: capacity_gap on math") < told.index("medium: tail_noise on math")
     assert told.count("set top_k") == 2  # a low one is a line of the table
+    assert "0.400 [0.300, 0.500]" in told and re.search(r"signal_sparsity +math +low +0\.400\n", told)
     assert "not applicable: sequence_myopia on math, qa: no gradients" in told
 
 

@@ -11,7 +11,16 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from distillknob.cross_tokenizer import Aligned, aligned, by_span, span_loss, span_starts, token_logprob, uld_loss
+from distillknob.cross_tokenizer import (
+    Aligned,
+    aligned,
+    by_span,
+    padded,
+    span_loss,
+    span_starts,
+    token_logprob,
+    uld_loss,
+)
 from distillknob.distill import DistillConfig, DistillTrainer, distill
 from distillknob.errors import BadInputError
 from distillknob.heads import Head
@@ -118,8 +127,8 @@ def test_uld_sees_the_shape_and_not_the_ids() -> None:
     )
     assert float(uld_loss(own, hidden, permuted, hidden)) == pytest.approx(0.0, abs=1e-5)
     bias = torch.cat([torch.zeros(40), torch.full((9,), -40.0)])
-    padded = Head(wider.weight_VH, bias, 1.0, None)
-    assert float(uld_loss(own, hidden, padded, hidden)) == pytest.approx(0.0, abs=1e-5)
+    filled = Head(wider.weight_VH, bias, 1.0, None)
+    assert float(uld_loss(own, hidden, filled, hidden)) == pytest.approx(0.0, abs=1e-5)
     flat = torch.zeros(5, 8)
     plain = (
         ((weight @ hidden.T).T.softmax(-1).sort(-1, descending=True).values - torch.full((5, 40), 1 / 40)).abs().sum()
@@ -231,3 +240,9 @@ def test_what_does_not_fit_is_told(tiny_pair: Any, tiny_other: str, tmp_path: Pa
     with pytest.raises(BadInputError, match="divergence spans or uld"):
         distill(config(tiny_pair.teacher, tiny_other, method="gkd"), tmp_path / "run")
     assert Aligned([1], [2], [0], [0]).student_ids == [1]
+
+
+def test_a_batch_of_empty_texts_is_padded_to_nothing() -> None:
+    found = padded([[], []], 0, torch.device("cpu"))
+    assert found.shape == (2, 0) and found.dtype == torch.long
+    assert padded([[1], []], -1, torch.device("cpu")).tolist() == [[1], [-1]]

@@ -527,6 +527,26 @@ def test_bias_and_variance_of_the_estimators():
         assert values.mean().item() == pytest.approx(moment.mean, abs=5 * math.sqrt(moment.variance / 20_000))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_autocast_does_not_lower_the_precision(kind):
+    student, teacher = pair(2, 60, 3.0)
+    student.requires_grad_()
+    student_logits = student
+    found = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            value = divergence(student_logits, teacher, kind)
+            stats = token_stats(student, teacher, [3])
+        found.append((value, *torch.autograd.grad(value.sum(), student), stats.student_entropy, stats.reverse_kl))
+    assert all(torch.equal(plain, cast) for plain, cast in zip(*found, strict=True))
+
+
+def test_estimators_of_what_the_other_policy_cannot_write_are_infinite():
+    for name in ESTIMATORS:
+        assert sequence_kl(torch.tensor([[-1.0, -1.0]]), torch.tensor([[-1.0, -math.inf]]), name).item() == math.inf
+        assert moments(torch.tensor([0.5, 0.5]).log(), torch.tensor([1.0, 0.0]).log(), name).kl == math.inf
+
+
 def test_estimators_by_hand_and_masked():
     sampler, other = torch.tensor([[-1.0, -2.0, -math.inf]]), torch.tensor([[-2.0, -2.5, 0.0]])
     mask = torch.tensor([[1, 1, 0]])

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from distillknob import fused
 from distillknob.divergences import KINDS, divergence
 from distillknob.errors import BadInputError
 from distillknob.fused import chunk_rows, fused_divergence
@@ -313,6 +314,43 @@ def test_autocast_does_not_lower_the_precision():
     plain = case.fused("forward_kl")
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(case.fused("forward_kl"), plain)
+
+
+def test_small_gradients_survive_until_the_loss_is_scaled():
+    """Divided by a batch's 16,384 tokens a gradient is below float16's smallest number, and its scale may be above the
+    largest."""
+    case = Case(12, dtype=torch.float16, capped=False)
+    exact = Case(12, capped=False)
+    for ours, plain in zip((*case.inputs, *case.teacher), (*exact.inputs, *exact.teacher), strict=True):
+        plain.data.copy_(ours.data)
+    scaled = torch.autograd.grad(65536 * case.fused("jsd", num_items=16384), case.inputs)
+    assert {grad.dtype for grad in scaled} == {torch.float16}
+    close([grad.double() for grad in scaled], exact.grads(65536 * exact.fused("jsd", num_items=16384)), 2e-3)
+
+
+def test_without_gradients_none_is_formed(monkeypatch):
+    asked = set()
+    inner = fused.value_and_grad
+
+    def spied(x, y, spec, top_k, with_grad):
+        asked.add(with_grad)
+        return inner(x, y, spec, top_k, with_grad)
+
+    monkeypatch.setattr(fused, "value_and_grad", spied)
+    case = Case(13)
+    with torch.no_grad():
+        plain = case.fused("jsd")
+    assert asked == {False}
+    assert torch.equal(case.fused("jsd").detach(), plain) and asked == {False, True}
+
+
+def test_a_head_changed_before_the_backward_pass_is_told():
+    case = Case(14)
+    value = case.fused("jsd", reduction="none").sum()
+    with torch.no_grad():
+        case.inputs[1].mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        value.backward()
 
 
 def test_chunks_are_even_and_bounded():

@@ -35,6 +35,13 @@ def test_a_drop_within_the_noise_of_the_window_is_good() -> None:
     assert window(guard(), 5, 0.90, n=2000) == "strained"
 
 
+@pytest.mark.parametrize("scores", [[0.0], [0.25, 0.25], [0.5, 0.25, 0.25]])
+def test_a_few_prompts_are_no_proof_of_a_loss(scores: list[float]) -> None:
+    watch = guard(baseline={"math": 0.6}, tolerance=0.01)
+    watch.observe({"math": scores}, 0.0)
+    assert watch.judge(5) == "good" and watch.reason is None
+
+
 def test_a_drop_doubles_the_anchor_up_to_its_bound() -> None:
     watch = guard(patience=100, beta_max_factor=16.0)
     betas = []

@@ -248,6 +248,27 @@ def test_a_stopped_cache_goes_on_at_the_next_file(
     assert run.result == TeacherCache(whole).result
 
 
+def test_padding_of_the_embeddings_is_no_part_of_what_is_cached(tiny_pair: Any, tmp_path: Path) -> None:
+    """One tokenizer, embeddings of two widths: the student finds what a teacher of its own width would have left."""
+    model, tokenizer = load_model(tiny_pair.teacher)
+    model.resize_token_embeddings(2048 + 64, mean_resizing=False)
+    with torch.no_grad():
+        model.get_output_embeddings().weight[2048:] = model.get_output_embeddings().weight[:64]
+    model.save_pretrained(tmp_path / "wide")
+    tokenizer.save_pretrained(tmp_path / "wide")
+    wide = tiny_pair._replace(teacher=str(tmp_path / "wide"))
+    plain, padded = (
+        TeacherCache(cached(pair, tmp_path / name, traces="gold", top_k=2048))
+        for name, pair in (("plain", tiny_pair), ("padded", wide))
+    )
+    assert plain.width == padded.width == 2048
+    for ours, theirs in zip(plain.rows([0, 5]), padded.rows([0, 5]), strict=True):
+        assert torch.equal(ours[0].sort().values, theirs[0].sort().values)
+        torch.testing.assert_close(ours[1].exp().sum(-1), theirs[1].exp().sum(-1), atol=2e-3, rtol=0)
+    run = distill(config(tiny_pair, method="gkd", cache=str(tmp_path / "padded")), tmp_path / "run")
+    assert run.result["steps"] == 2
+
+
 @pytest.mark.parametrize("kind", ["jsd", "forward_kl", "reverse_kl"])
 def test_a_student_learns_from_the_cache_what_it_learns_from_the_teacher(
     tiny_pair: Any, tmp_path: Path, batches: list[dict[str, Any]], kind: str

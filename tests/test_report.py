@@ -592,7 +592,7 @@ def test_demo_reads_inner_runs(pages: dict[str, Path]) -> None:
     assert "evaluate-students" in text, "a run that the result names and that is not there is told"
     assert "80.0 % (student of distillable, GKD)" in text
     assert "50.0 % (student of original, verified SFT)" in text, "a run that is there is read, named or not"
-    assert "2 of 3 checks found a trap; the gravest (high): wrong trace preference." in text
+    assert "2 of 2 checks found a trap; the gravest (high): wrong trace preference." in text
 
 
 def test_sweep_tells_its_curve_and_cells(pages: dict[str, Path]) -> None:

@@ -400,6 +400,20 @@ def test_weighted_estimates_of_the_reverse_kl_agree_with_their_exact_values(weig
         assert float(exact) == pytest.approx(float((q.exp() * (q - p)).sum()), rel=1e-9)
 
 
+def test_an_answer_that_the_student_cannot_write_weighs_nothing() -> None:
+    """Its weight of 0 times an estimator that is infinite there is what it tends to, and not NaN."""
+    teacher, student = torch.full((8,), -1.0), torch.tensor([-0.5, -1.5, -1.0, -2.0, -0.5, -0.5, -1.0, -math.inf])
+    never = known_logprobs(torch.arange(4), torch.arange(4).repeat_interleave(2), teacher, student, "off_policy")
+    hardly = student.clone()
+    hardly[-1] = -25.0
+    seldom = known_logprobs(torch.arange(4), torch.arange(4).repeat_interleave(2), teacher, hardly, "off_policy")
+    for weighting in WEIGHTINGS:
+        for estimator in ESTIMATORS:
+            terms = [weighted_terms(sample, weighting, estimator) for sample in (never, seldom)]
+            assert terms[0].isfinite().all()
+            torch.testing.assert_close(*terms, atol=1e-6, rtol=1e-6)
+
+
 def test_a_control_variate_takes_variance_away() -> None:
     sample = drifted(0.5)
     plain, controlled = (weighted_terms(sample, name, "k1") for name in ("plain", "control_variate"))

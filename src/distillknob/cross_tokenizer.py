@@ -60,7 +60,8 @@ def _spans(ends: Sequence[int | None], shared: set[int]) -> list[int]:
 def padded(rows: Sequence[Sequence[int]], value: int, device: torch.device) -> torch.Tensor:
     """Rows [B, widest] (int64), filled on the right."""
     widest = max(map(len, rows), default=0)
-    return torch.tensor([[*row, *[value] * (widest - len(row))] for row in rows], device=device).reshape(-1, widest)
+    filled = [[*row, *[value] * (widest - len(row))] for row in rows]
+    return torch.tensor(filled, dtype=torch.long, device=device).reshape(len(rows), widest)
 
 
 def by_span(logprob_BC: torch.Tensor, span_BC: torch.Tensor, spans: int) -> torch.Tensor:

@@ -213,7 +213,8 @@ class DistillTrainer(DistillationTrainer):
         kinds: dict[str, Any] = {"beta": self.beta, "temperature": self.temperature, "alpha": self.args.skew}
         if self.cache is not None:
             ids, logprobs, tail = (inputs[name][rows_BC] for name in ("cached_ids", "cached_logprobs", "cached_tail"))
-            return stored_divergence(student, hidden_NH, ids, logprobs, tail, kind=self.method.loss, **kinds, **options)
+            kinds |= {"kind": self.method.loss, "width": self.cache.width}
+            return stored_divergence(student, hidden_NH, ids, logprobs, tail, **kinds, **options)
         plain = "teacher_prompt_ids" not in inputs
         seen, known = ("prompt_ids", "prompt_mask") if plain else ("teacher_prompt_ids", "teacher_prompt_mask")
         teacher, teacher_BCH = self._teacher(
@@ -298,15 +299,17 @@ def stored_divergence(
     tail_N: torch.Tensor,
     *,
     kind: str,
+    width: int | None = None,
     num_items: Any = 1,
     reduction: str = "sum",
     **options: Any,
 ) -> torch.Tensor:
-    """`divergence_from_topk` of the student's logits over N rows: their sum over `num_items`, or with reduction "none"
-    each, [N]. A block's logits are formed again for its gradient, so that a block's are held at a time."""
+    """`divergence_from_topk` of the student's logits of the first `width` tokens (all by default) over N rows: their
+    sum over `num_items`, or with reduction "none" each, [N]. A block's logits are formed again for its gradient, so
+    that a block's are held at a time."""
 
     def of_block(hidden: torch.Tensor, block: slice) -> torch.Tensor:
-        logits = student.logits(hidden)
+        logits = student.logits(hidden)[:, :width]
         return divergence_from_topk(logits, ids_NK[block], logprobs_NK[block], tail_N[block], kind, **options)
 
     found = [

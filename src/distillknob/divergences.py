@@ -85,7 +85,7 @@ def divergence(
     spec = Spec.of(kind, beta=beta, alpha=alpha, temperature=temperature, jsd_scale=jsd_scale)
     check_top_k(top_k)
     student, teacher = shared_part(student_logits, teacher_logits)
-    value = _Dense.apply(student, teacher.detach(), spec, top_k)
+    value = _Dense.apply(student, teacher.detach(), spec, top_k, torch.is_grad_enabled())
     return value * temperature**2 if t2 else value
 
 
@@ -117,7 +117,7 @@ def divergence_from_topk(
     spec = Spec.of(kind, beta=beta, alpha=alpha, temperature=temperature, jsd_scale=jsd_scale)
     _check_stored(student_logits, ids, logprobs, tail_logprob)
     stored = torch.cat([logprobs, tail_logprob.unsqueeze(-1)], dim=-1).detach().double()
-    value = _Dense.apply(student_logits, stored, spec, ids)
+    value = _Dense.apply(student_logits, stored, spec, ids, torch.is_grad_enabled())
     return value * temperature**2 if t2 else value
 
 
@@ -214,8 +214,8 @@ class _Dense(torch.autograd.Function):
     """`value_and_grad` over blocks of rows; the gradient is formed with the value, so backward only scales it."""
 
     @staticmethod
-    def forward(ctx, student, teacher, spec, top_k):  # type: ignore[no-untyped-def]
-        with_grad = ctx.needs_input_grad[0]
+    def forward(ctx, student, teacher, spec, top_k, grad_wanted):  # type: ignore[no-untyped-def]
+        with_grad = grad_wanted and ctx.needs_input_grad[0]
         stored = isinstance(top_k, Tensor)
         dtype = compute_dtype(student) if stored else compute_dtype(student, teacher)
         student_NV, teacher_NV = student.reshape(-1, student.shape[-1]), teacher.reshape(-1, teacher.shape[-1])
@@ -223,13 +223,14 @@ class _Dense(torch.autograd.Function):
         value = student.new_empty(len(student_NV), dtype=dtype)
         grad = torch.empty_like(student_NV) if with_grad else None
         for rows in row_blocks(len(student_NV), student_NV.shape[1], student.device):
-            value[rows], block_grad = value_and_grad(
-                student_NV[rows].to(dtype),
-                teacher_NV[rows].to(torch.float64 if stored else dtype),
-                spec,
-                top_k if ids_NK is None else ids_NK[rows],
-                with_grad,
-            )
+            with torch.autocast(student.device.type, enabled=False):
+                value[rows], block_grad = value_and_grad(
+                    student_NV[rows].to(dtype),
+                    teacher_NV[rows].to(torch.float64 if stored else dtype),
+                    spec,
+                    top_k if ids_NK is None else ids_NK[rows],
+                    with_grad,
+                )
             if grad is not None and block_grad is not None:
                 grad[rows] = block_grad
         if grad is not None:
@@ -240,7 +241,7 @@ class _Dense(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad_value):  # type: ignore[no-untyped-def]
         (grad,) = ctx.saved_tensors
-        return (grad * grad_value.unsqueeze(-1)).to(grad.dtype), None, None, None
+        return (grad * grad_value.unsqueeze(-1)).to(grad.dtype), None, None, None, None
 
 
 def _check_stored(student: Tensor, ids: Tensor, logprobs: Tensor, tail: Tensor) -> None:

@@ -83,7 +83,7 @@ def moments(sampler_logprobs: Tensor, other_logprobs: Tensor, estimator: str) ->
     values = _estimate(gap, estimator)
     mean = (p * values).sum()
     # φ-terms over the possible outcomes and q of the impossible ones: the KL without cancellation.
-    kl = excess(p, gap, logq[possible].exp()).sum() + logq[~possible].exp().sum()
+    kl = _excess(p, gap, logq[possible].exp()).sum() + logq[~possible].exp().sum()
     return Moments(float(kl), float(mean), float((p * (values - mean).square()).sum()))
 
 
@@ -109,6 +109,12 @@ def enumerate_sequences(
     return ids, logprobs
 
 
+def _excess(weight: Tensor, ratio: Tensor, other: Tensor) -> Tensor:
+    """`excess`, infinite where the ratio or what it weighs is: its choice by a product would make NaN of it."""
+    found = excess(weight, ratio, other)
+    return torch.where(found.isnan() & ratio.isnan().logical_not(), torch.inf, found)
+
+
 def _estimate(gap: Tensor, estimator: str) -> Tensor:
     """The estimator's value for gap = −log r."""
     if estimator == "k1":
@@ -116,7 +122,7 @@ def _estimate(gap: Tensor, estimator: str) -> Tensor:
     if estimator == "k2":
         return gap.square() / 2
     if estimator == "k3":
-        return excess(torch.ones_like(gap), gap, (-gap).exp())
+        return _excess(torch.ones_like(gap), gap, (-gap).exp())
     raise BadInputError(
         f"unknown estimator {estimator!r}{nearest(estimator, ESTIMATORS)}; known: {', '.join(ESTIMATORS)}"
     )

@@ -14,7 +14,7 @@ that are sharded over devices (gather them first); gradients to the teacher and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -104,7 +104,8 @@ def fused_divergence(
     if t2:
         factors = factors * temperature**2
     job = _Job(student, teacher.detached(), spec, top_k, rows, factors, dtype)
-    result = _Fused.apply(student.hidden, student.head, student.bias, job, reduction == "sum")
+    wanted = torch.is_grad_enabled()  # which is off inside of an autograd function
+    result = _Fused.apply(student.hidden, student.head, student.bias, job, reduction == "sum", wanted)
     return result if reduction == "sum" else result.view(lead)
 
 
@@ -176,7 +177,8 @@ class _Job:
         device = student.hidden.device
         width = min(len(student.head), len(teacher.head))
         values = torch.zeros(len(self.factors), dtype=dtype, device=device)
-        grad_hidden = torch.zeros_like(student.hidden, memory_format=torch.contiguous_format) if needs[0] else None
+        kept = _kept_dtype(student.hidden.dtype)
+        grad_hidden = torch.zeros(student.hidden.shape, dtype=kept, device=device) if needs[0] else None
         grad_head = torch.zeros(student.head.shape, dtype=dtype, device=device) if needs[1] else None
         grad_bias = torch.zeros(len(student.head), dtype=dtype, device=device) if needs[2] else None
         step = chunk_rows(len(values), width, device)
@@ -198,8 +200,8 @@ class _Job:
                 grad_head[:width].addmm_(x_nV.t(), hidden_nH)
             if grad_bias is not None:
                 grad_bias[:width] += x_nV.sum(0)
-        grad_head = None if grad_head is None else grad_head.to(student.head.dtype)
-        grad_bias = None if grad_bias is None or student.bias is None else grad_bias.to(student.bias.dtype)
+        grad_head = None if grad_head is None else grad_head.to(_kept_dtype(student.head.dtype))
+        grad_bias = None if grad_bias is None or student.bias is None else grad_bias.to(_kept_dtype(student.bias.dtype))
         return values, [grad_hidden, grad_head, grad_bias]
 
     def _to_gradient(self, x_nV: Tensor, y_nV: Tensor, values: Tensor, factors: Tensor, with_grad: bool) -> None:
@@ -214,19 +216,29 @@ class _Job:
                 torch.mul(grad, factors[block].unsqueeze(-1), out=x)
 
 
+def _kept_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What a gradient is kept in until the loss's scale is known. Divided by a batch's tokens it is below float16's
+    smallest number, which is why losses are scaled there at all."""
+    return torch.float32 if dtype == torch.float16 else dtype
+
+
 class _Fused(torch.autograd.Function):
     """Gradients of a sum are formed in the forward pass; those of single rows wait for their factors."""
 
     @staticmethod
-    def forward(ctx, hidden, head, bias, job, summed):  # type: ignore[no-untyped-def]
+    def forward(ctx, hidden, head, bias, job, summed, grad_wanted):  # type: ignore[no-untyped-def]
         ctx.job, ctx.summed = job, summed
-        needs = ctx.needs_input_grad[:3]
+        ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in (hidden, head, bias)]
+        needs = tuple(grad_wanted and need for need in ctx.needs_input_grad[:3])
         with torch.autocast(hidden.device.type, enabled=False):
             values, grads = job.run(needs if summed else (False, False, False))
         if summed:
             ctx.save_for_backward(*grads)
             ctx.job = None
             return (values * job.factors).sum(dtype=torch.float64).to(job.dtype)
+        # The job keeps them; autograd is shown them too, so that it tells when one is changed before the backward pass.
+        sides = (job.student, job.teacher)
+        ctx.save_for_backward(*(tensor for side in sides for tensor in (side.hidden, side.head, side.bias)))
         weighted = values * job.factors
         if job.rows is None:
             return weighted
@@ -239,13 +251,17 @@ class _Fused(torch.autograd.Function):
             grads = ctx.saved_tensors
             if grad_result != 1:  # the usual 1 spares a copy of the head's gradient
                 grads = [None if grad is None else grad * grad_result.to(grad.dtype) for grad in grads]
-            return *grads, None, None
-        job = ctx.job
+            return *_cast(grads, ctx.dtypes), None, None, None
+        job, _ = ctx.job, ctx.saved_tensors
         wanted = grad_result if job.rows is None else grad_result[job.rows]
         again = replace(job, factors=job.factors * wanted)
         with torch.autocast(wanted.device.type, enabled=False):
             _, grads = again.run(ctx.needs_input_grad[:3])
-        return *grads, None, None
+        return *_cast(grads, ctx.dtypes), None, None, None
+
+
+def _cast(grads: Sequence[Tensor | None], dtypes: Sequence[torch.dtype | None]) -> list[Tensor | None]:
+    return [None if grad is None else grad.to(dtype) for grad, dtype in zip(grads, dtypes, strict=True)]
 
 
 def chunk_rows(rows: int, width: int, device: torch.device) -> int:

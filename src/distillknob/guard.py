@@ -19,6 +19,7 @@ from typing import Any, Literal
 # Standard errors that a window's mean may lie below. At one, three tasks in which nothing has changed would raise a
 # false alarm in four windows of ten; at two, in seven of a hundred.
 NOISE = 2.0
+PSEUDO = 2  # prompts
 
 Verdict = Literal["good", "strained", "stop"]
 
@@ -70,7 +71,9 @@ class UtilityGuard:
     def judge(self, step: int) -> Verdict:
         """Close the window: adapt β, and say whether the policy is good, strained (β was raised) or lost."""
         scores = {task: sum(values) / len(values) for task, values in self._scores.items() if values}
-        standard_errors = {task: _standard_error(values) for task, values in self._scores.items() if values}
+        standard_errors = {
+            task: _standard_error(values, self.baseline[task]) for task, values in self._scores.items() if values
+        }
         log_ratio = sum(self._log_ratios) / max(1, len(self._log_ratios))
         self._scores.clear()
         self._log_ratios.clear()
@@ -137,8 +140,12 @@ class UtilityGuard:
         self._log_ratios = list(state["_log_ratios"])
 
 
-def _standard_error(values: list[float]) -> float:
-    """Of the mean, with a floor under the variance: a window of nothing but right answers is no proof of more."""
+def _standard_error(values: list[float], baseline: float) -> float:
+    """Of the mean of prompts, with `PSEUDO` more in the variance that are as scattered as right and wrong prompts at
+    the baseline would be: one prompt, or two that happen to agree, are no proof. In simulation (an unchanged teacher
+    at 0.75, half of the problems right always and half of them half of the time, 8 samples) a window of 1 to 80 prompts
+    is called a collapse in at most 0.3 %, and in 43 % (one prompt) and 11 % (two) without them. Floored besides: a
+    window of nothing but right answers is no proof of more."""
     mean = sum(values) / len(values)
-    variance = sum((value - mean) ** 2 for value in values) / max(1, len(values) - 1)
-    return math.sqrt(max(variance, 1e-4) / len(values))
+    scatter = sum((value - mean) ** 2 for value in values) + PSEUDO * baseline * (1 - baseline)
+    return math.sqrt(max(scatter / (len(values) - 1 + PSEUDO), 1e-4) / len(values))

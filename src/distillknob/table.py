@@ -81,10 +81,11 @@ def students_text(rows: Sequence[Mapping[str, Any]]) -> str:
 def differences_text(rows: Sequence[Mapping[str, Any]]) -> str:
     """Students of calibrated teachers against the student of the original by the same method."""
     return text_table(
-        ["student of", "method", "seed", "task", "− student of original, points"],
+        ["student of", "η", "method", "seed", "task", "− student of original, points"],
         [
             [
                 row["b"],
+                f"{row['eta']:+g}",
                 row["method"],
                 str(row["seed"]),
                 row["task"],
@@ -130,7 +131,7 @@ def _experiment_text(run: Run, result: Mapping[str, Any]) -> list[str]:
     ]
     apart = (result.get("variants") or {}).get("differences", [])
     if apart:
-        named = [{**row, "b": f"{row['variant']}: {row['b']} {row['eta']:+g}"} for row in apart]
+        named = [{**row, "b": f"{row['variant']}: {row['b']}"} for row in apart]
         parts.append(differences_text(named))
     return [*parts, f"report: {run.path / 'report.html'}"]
 
@@ -153,6 +154,14 @@ def _evaluate_text(run: Run, result: Mapping[str, Any]) -> list[str]:
     return [text_table(header, rows)]
 
 
+def _value(value: float | None, span: Sequence[float | None]) -> str:
+    """A finding's value; one that rests on a single prompt has no interval."""
+    if value is None:
+        return "–"
+    low, high = span
+    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
 def _diagnose_text(run: Run, result: Mapping[str, Any]) -> list[str]:
     findings = result["findings"]
     applicable = [found for found in findings if found["applicable"]]
@@ -161,7 +170,7 @@ def _diagnose_text(run: Run, result: Mapping[str, Any]) -> list[str]:
             found["name"],
             found["task"] or "all",
             found["severity"],
-            "–" if found["value"] is None else "{:.3f} [{:.3f}, {:.3f}]".format(found["value"], *found["interval"]),
+            _value(found["value"], found["interval"]),
         ]
         for found in applicable
     ]

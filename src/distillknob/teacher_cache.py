@@ -80,7 +80,7 @@ def cache(config: CacheConfig, output: str | Path, *, resume: bool = False) -> R
     resolve(config.teacher)
     teacher = load_model(config.teacher)
     set_in_templates({config.teacher: teacher.tokenizer}, config.chat_template_kwargs)
-    vocabulary = len(teacher.model.get_output_embeddings().weight)
+    vocabulary = _width(teacher)
     if config.top_k > vocabulary:
         raise BadInputError(f"top_k={config.top_k}: the teacher has {vocabulary} tokens")
     run = Run.open(output, "cache", asdict(config), inputs=runs_behind(config.models_read), resume=resume)
@@ -112,6 +112,7 @@ def cache(config: CacheConfig, output: str | Path, *, resume: bool = False) -> R
             "teacher": config.teacher,
             "top_k": config.top_k,
             "vocabulary": vocabulary_digest(teacher),
+            "width": vocabulary,
             "traces": len(traces),
             "tokens": tokens,
             "bytes_per_token": sum((run.path / _file(i)).stat().st_size for i in range(len(starts))) / max(1, tokens),
@@ -120,6 +121,13 @@ def cache(config: CacheConfig, output: str | Path, *, resume: bool = False) -> R
         }
     )
     return run
+
+
+def _width(teacher: LanguageModel) -> int:
+    """Up to where the tokenizer has tokens. Embeddings are padded beyond it, to another width in each size of a family
+    (Qwen2.5 7B and 1.5B), and a student of another width has to find the same distribution."""
+    embeddings = len(teacher.model.get_output_embeddings().weight)
+    return min(embeddings, 1 + max(teacher.tokenizer.get_vocab().values()))
 
 
 def _file(number: int) -> str:
@@ -149,12 +157,12 @@ def _stored(
         "tail": torch.zeros(tokens, dtype=torch.float16),
         "offsets": offsets,
     }
-    worst, mass, head = 0.0, 0.0, checked_head(teacher.model)
+    worst, mass, head, width = 0.0, 0.0, checked_head(teacher.model), _width(teacher)
     for batch in batches(prompts, ids, teacher.model.device, batch_tokens):
         if batch.answer_ids_BA.size(1) == 0:
             continue
         hidden_NH = answer_hidden(teacher, batch)
-        parts = [topk_of(head.logits(hidden_NH[block]), k)[:3] for block in head.blocks(len(hidden_NH))]
+        parts = [topk_of(head.logits(hidden_NH[block])[:, :width], k)[:3] for block in head.blocks(len(hidden_NH))]
         top, logprobs, tail = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
         here = torch.cat([torch.arange(int(offsets[i]), int(offsets[i + 1])) for i in batch.rows])
         found["ids"][here], found["logprobs"][here], found["tail"][here] = top.int(), logprobs.half(), tail.half()
@@ -175,6 +183,7 @@ class TeacherCache:
             raise BadInputError(f"{path} holds an {state}{run.stage} run: give a finished one of `distillknob cache`")
         self.result, self.traces, self._path = run.result, run.samples(), run.path
         self.teacher: str = run.config["teacher"]
+        self.width: int = self.result["width"]
         self.tasks: list[str] = run.config["tasks"]
         self.problems: int = run.config["problems"]
         self.seed: int = run.config["seed"]

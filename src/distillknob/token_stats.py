@@ -86,10 +86,11 @@ def token_stats(
     dtype = compute_dtype(student, teacher)
     # For all rows at once: a block may be a single row, which one thread alone would search.
     top_NK = teacher_NV.topk(max((k for k in ks if k < vocabulary), default=0), dim=-1).indices
-    rows = [
-        _stats_rows(student_NV[block].to(dtype), teacher_NV[block].to(dtype), top_NK[block], spec, ks, rare)
-        for block in row_blocks(len(student_NV), vocabulary, student.device)
-    ]
+    with torch.autocast(student.device.type, enabled=False):
+        rows = [
+            _stats_rows(student_NV[block].to(dtype), teacher_NV[block].to(dtype), top_NK[block], spec, ks, rare)
+            for block in row_blocks(len(student_NV), vocabulary, student.device)
+        ]
     scalars_N7, topk_N5K = (
         (torch.cat(parts) for parts in zip(*rows, strict=True))
         if rows

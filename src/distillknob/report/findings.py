@@ -36,14 +36,15 @@ _SEVERITIES = ("high", "medium", "low", "none")
 
 def findings_sentence(findings: Sequence[Row]) -> str:
     """How many traps there are, and which are the gravest."""
-    found = [row for row in findings if row.get("applicable", True) and row.get("severity") in _SEVERITIES[:-1]]
-    if not findings:
+    made = [row for row in findings if row.get("applicable", True)]
+    found = [row for row in made if row.get("severity") in _SEVERITIES[:-1]]
+    if not made:
         return "The diagnosis holds no findings."
     if not found:
-        return f"None of the {len(findings)} traps looked for was found in this pair."
+        return f"None of the {len(made)} traps looked for was found in this pair."
     worst = min((str(row.get("severity")) for row in found), key=_SEVERITIES.index)
     names = ordered([sentence(row.get("name")).lower() for row in found if row.get("severity") == worst])
-    return f"{len(found)} of {len(findings)} checks found a trap; the gravest ({worst}): {listed(names)}."
+    return f"{len(found)} of {len(made)} checks found a trap; the gravest ({worst}): {listed(names)}."
 
 
 def by_severity(findings: Sequence[Row]) -> list[Row]:

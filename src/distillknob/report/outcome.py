@@ -129,16 +129,20 @@ def differences_table(result: Row) -> Html | None:
     found = rows(result.get("differences"))
     if not found:
         return None
+    many_seeds = len(distinct(found, "seed")) > 1
     body: list[list[Child]] = [
         [
             text(row.get("task")),
             method_name(row.get("method")),
             f"{text(row.get('b'))} − {text(row.get('a'))}",
+            signed_eta(eta_of(row)),
+            *([text(row.get("seed"))] if many_seeds else []),
             with_range(points(row.get("difference")), points_range(row.get("interval"))),
         ]
         for row in found
     ]
-    shown = table(["Task", "Method", "Students of", "Difference, points"], body, numeric_from=3)
+    head = ["Task", "Method", "Students of", "η", *(["Seed"] if many_seeds else []), "Difference, points"]
+    shown = table(head, body, numeric_from=3)
     return details(f"{plural(len(found), 'paired difference')} between students", shown)
 
 

@@ -141,7 +141,11 @@ def _paired(before: dict[str, Any], now: dict[str, Any], *, first: bool) -> dict
     value = _mean(now["value"])
     if first:
         return {"value": value, "difference": None, "interval": None, "n": len(now["value"])}
-    old, new = (dict(zip(row["prompt"], row["value"], strict=True)) for row in (before, now))
+    # An infinite KL has no number in the file.
+    old, new = (
+        {prompt: found for prompt, found in zip(row["prompt"], row["value"], strict=True) if found is not None}
+        for row in (before, now)
+    )
     shared = [prompt for prompt in old if prompt in new]
     if not shared:
         return {"value": value, "difference": None, "interval": None, "n": 0}
@@ -150,8 +154,8 @@ def _paired(before: dict[str, Any], now: dict[str, Any], *, first: bool) -> dict
     return {"value": value, "difference": gap.mean, "interval": gap.as_list(), "n": gap.n}
 
 
-def _mean(values: Iterable[float]) -> float | None:
-    kept = list(values)
+def _mean(values: Iterable[float | None]) -> float | None:
+    kept = [value for value in values if value is not None]
     return float(np.mean(kept)) if kept else None
 
 

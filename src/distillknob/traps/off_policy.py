@@ -66,16 +66,18 @@ def weighted_terms(off: ScoredText, weighting: str, estimator: str) -> torch.Ten
     """Contributions [A] of the answers, whose mean is the estimate (linearised where it is a ratio of means)."""
     if weighting == "per_decision":
         log_weight_AT = _token_log_weight(off)
-        return (log_weight_AT.cumsum(1).exp() * _estimate(log_weight_AT, estimator)).sum(1)
+        before_AT = torch.nn.functional.pad(log_weight_AT.cumsum(1)[:, :-1], (1, 0))
+        return (before_AT.exp() * _weighted(log_weight_AT.exp(), log_weight_AT, estimator)).sum(1)
     log_weight_A = _log_weight(off)
-    weight_A, value_A = log_weight_A.exp(), _estimate(log_weight_A, estimator)
+    weight_A = log_weight_A.exp()
     if weighting == "clipped":
-        return weight_A.clamp(max=CLIP) * value_A
+        return _weighted(weight_A.clamp(max=CLIP), log_weight_A, estimator)
     if weighting == "self_normalised":
         share_A = torch.softmax(log_weight_A, 0)
-        mean = (share_A * value_A).sum()
-        return mean + len(share_A) * share_A * (value_A - mean)
-    plain_A = weight_A * value_A
+        part_A = _weighted(share_A, log_weight_A, estimator, limit=float((-log_weight_A.logsumexp(0)).exp()))
+        mean = part_A.sum()
+        return mean + len(share_A) * (part_A - share_A * mean)
+    plain_A = _weighted(weight_A, log_weight_A, estimator)
     if weighting == "control_variate" and len(weight_A) > 1:
         spread = weight_A.var()
         slope = torch.cov(torch.stack([plain_A, weight_A]))[0, 1] / spread if spread > 0 else 0.0
@@ -141,6 +143,13 @@ def _token_log_weight(sample: ScoredText) -> torch.Tensor:
     """The same a token, [A, T]; 0 beyond an answer's end, where every estimator is 0 as well."""
     log_weight_AT, _ = sample.by_answer(sample.student_logprob_N.double() - sample.teacher_logprob_N.double())
     return log_weight_AT
+
+
+def _weighted(weight: torch.Tensor, log_weight: torch.Tensor, estimator: str, *, limit: float = 1.0) -> torch.Tensor:
+    """The weight times the estimator's value, elementwise. For a sample that the student can't write, of weight 0, it
+    is what it tends to: 0 for k1 and k2; for k3, which grows as 1 / w, the `limit` of weight / w."""
+    found = weight * _estimate(log_weight, estimator)
+    return torch.where(log_weight.isneginf(), limit if estimator == "k3" else 0.0, found)
 
 
 def _estimate(log_weight: torch.Tensor, estimator: str) -> torch.Tensor:

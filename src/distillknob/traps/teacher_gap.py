@@ -258,8 +258,8 @@ def score_by_prompt(continuations: Continuations, kept: float) -> tuple[list[int
 
 
 def accuracy_on_student_prefixes(continuations: Continuations) -> Finding:
-    """How much of its score the teacher loses when it goes on from half of a student's answer, paired by problem. Low
-    from 5 points, medium from 15, high from 30."""
+    """The score that the teacher loses when it goes on from half of a student's answer, paired by problem. Low from 5
+    points, medium from 15, high from 30."""
     name = "accuracy_on_student_prefixes"
     alone = dict(zip(*score_by_prompt(continuations, 0.0), strict=True))
     led = dict(zip(*score_by_prompt(continuations, HALF), strict=True))
@@ -272,7 +272,7 @@ def accuracy_on_student_prefixes(continuations: Continuations) -> Finding:
         task=continuations.task,
         value=lost.mean,
         interval=(lost.low, lost.high),
-        unit="share of its score that the teacher loses when it goes on from half of a student's answer",
+        unit="score (0 to 1) that the teacher loses when it goes on from half of a student's answer",
         n=lost.n,
         severity=graded(lost, 0.05, 0.15, 0.30),
         cause="the student has gone wrong by then, and the teacher doesn't find its way back from there",
