@@ -354,6 +354,17 @@ def test_resolved_shares_nothing_with_the_values() -> None:
     assert found["tasks"] == ["a"] and found["schedule"] == "cosine"
 
 
+@pytest.mark.parametrize("error", [ValueError("no"), FileNotFoundError(2, "no"), ModuleNotFoundError("no")])
+def test_what_a_config_meets_is_bad_input(error: Exception) -> None:
+    """TRL and transformers read files and look for engines while a config is made."""
+
+    def refuses() -> None:
+        raise error
+
+    with pytest.raises(BadInputError, match="no"):
+        build(refuses, {})  # type: ignore[arg-type]
+
+
 def test_build_makes_the_dataclass_and_reports_what_it_refuses() -> None:
     assert build(Stage, {"teacher": "t", "batch_size": 4}).batch_size == 4
     with pytest.raises(BadInputError, match="Stage: a batch of 1 has no group"):

@@ -141,6 +141,16 @@ def test_data_that_do_not_fill_a_step_of_the_named_devices_are_told(tmp_path: Pa
         workload("distill", config, Engine(H100, 8, "ddp"))
 
 
+def test_the_prompts_of_one_s_own_file_are_measured(tmp_path: Path) -> None:
+    rows = ({"prompt": f"Where is the lamp {i}?", "reference": "here"} for i in range(60))
+    (tmp_path / "task.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = f"jsonl:{tmp_path / 'task.jsonl'}"
+    found = workload("evaluate", EvaluateConfig(models=["zoo:student"], tasks=[task], max_new_tokens=24), ONE)
+    assert 8 < found.phases[0].prompt < 60
+    with pytest.raises(BadInputError, match="no split 'tset'"):
+        workload("evaluate", EvaluateConfig(models=["zoo:student"], tasks=[task], split="tset"), ONE)
+
+
 def test_what_saves_memory_saves_memory() -> None:
     def total(where: Engine = ONE, **options: Any) -> float:
         return footprint(workload("calibrate", CalibrationConfig(**QWEN, **options), where), where).total
@@ -239,6 +249,9 @@ def test_an_engine_that_can_t_be_used_is_refused(tmp_path: Path) -> None:
         "compute_environment: LOCAL_MACHINE\ndistributed_type: DEEPSPEED\ndeepspeed_config: {zero_stage: 2}\n"
     )
     with pytest.raises(BadInputError, match="zero_stage 2"):
+        engine("h100", bad)
+    bad.write_text("a: [\n")
+    with pytest.raises(BadInputError, match=r"bad\.yaml is no configuration"):
         engine("h100", bad)
     bad.write_text("colour: blue\n")
     with pytest.raises(BadInputError, match=r"bad\.yaml is no configuration"):

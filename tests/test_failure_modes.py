@@ -70,6 +70,21 @@ def test_a_run_of_up_to_eight_words_three_times_over_is_a_loop(length: int) -> N
     assert not repeats_itself(" ".join(broken))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"2 \times 2 \times 2 \times 2 = 16. \boxed{16}",
+        "3 + 3 + 3 + 3 = 12\n#### 12",
+        "0 & 0 & 0 & 1",
+        "| a | b | c |\n| --- | --- | --- |\n| 1 | 2 | 3 |",
+    ],
+)
+def test_a_right_answer_may_have_signs_and_numbers_in_a_row(text: str) -> None:
+    assert failure_mode(MATH, text, 1.0, SURE) is None
+    assert failure_mode(MATH, text, 0.0, SURE) == DEGRADED
+    assert failure_mode(MATH, f"{text} I see. I see. I see.", 1.0, SURE) == DEGRADED
+
+
 def test_a_longer_run_is_no_loop() -> None:
     assert not repeats_itself(" ".join(WORDS[: LONGEST_RUN + 1] * REPEATS))
     assert not repeats_itself(" ".join(WORDS))

@@ -84,7 +84,7 @@ RULES = {
     ),
     "models": rule("errors processes", "torch transformers peft safetensors huggingface_hub jinja2"),
     "architectures": rule("errors models", "torch transformers huggingface_hub"),
-    "hardware": rule("errors", "torch accelerate"),
+    "hardware": rule("errors", "torch accelerate yaml"),
     "shipped": rule("errors"),
     "generation": rule(
         "architectures models tasks errors journal processes progress served", "torch transformers vllm"
@@ -107,7 +107,7 @@ RULES = {
     "adapters": rule("errors models", "torch peft"),
     "heads": rule("errors", "torch"),
     "shared_prefix": rule("models", "torch transformers"),
-    "traces": rule("errors generation models scoring served tasks teacher_context"),
+    "traces": rule("errors generation models processes scoring served tasks teacher_context"),
     "failure_modes": rule("tasks"),
     "teacher_context": rule("errors tasks"),
     "token_choice": rule("", "torch"),
@@ -151,7 +151,7 @@ RULES = {
     "table": rule("runs"),
     "workload": rule("architectures errors generation hardware models tasks"),
     "footprint": rule("architectures fused generation hardware heads workload", "torch"),
-    "estimate": rule("footprint generation hardware runs training workload", "yaml", "experiment traps"),
+    "estimate": rule("footprint generation hardware runs training workload", "yaml", "experiment teacher_cache traps"),
     "cli": Rule(frozenset({"errors", "processes"}), lazily=ANY, others_lazily=ANY),
     "__init__": Rule(frozenset({"errors"}), lazily=ANY),
     "__main__": rule("cli"),

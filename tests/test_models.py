@@ -100,6 +100,18 @@ def test_a_variable_is_set_anew_whatever_it_was(teacher: LanguageModel) -> None:
         assert tokenizer.chat_template.count("set enable_thinking") == tokenizer.chat_template.count("set name") == 1
 
 
+def test_a_base_checkpoint_stops_where_its_template_ends_a_turn(copied: Path) -> None:
+    """The base models of Qwen end texts, and their chat template ends turns by a token of its own."""
+    tokenizer = load_tokenizer(str(copied))
+    end, text_end = (tokenizer.convert_tokens_to_ids(token) for token in ("<|end|>", "<|system|>"))
+    tokenizer.eos_token = "<|system|>"
+    tokenizer.save_pretrained(copied)
+    edit(copied / "generation_config.json", lambda values: values.update(eos_token_id=text_end))
+    found = load_model(str(copied))
+    assert turn_end(found.tokenizer) == end and eos_ids(found) == sorted([text_end, end])
+    assert found.model.generation_config.eos_token_id == [text_end, end]  # which is saved with what is made of it
+
+
 def test_an_answer_ends_as_a_turn_of_the_template_does(other: LanguageModel, copied: Path) -> None:
     """Gemma's and Phi-3's eos isn't the end of a turn."""
     tokenizer = load_tokenizer(str(copied))

@@ -242,6 +242,26 @@ def test_a_server_s_samples_come_in_their_order(server: Server, other: LanguageM
     assert begun.token_ids[:2] == [310, 311] and len(begun.token_ids) in (4, 5)
 
 
+def test_every_prompt_has_noise_of_its_own(server: Server, tiny_other: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server gives each prompt of a request the request's seed."""
+    asked = []
+    sample = ServedModel.sample
+
+    def watched(self: ServedModel, ids: Any, n: int, **sampling: Any) -> Any:
+        asked.append((len(ids), sampling["seed"]))
+        return sample(self, ids, n, **sampling)
+
+    monkeypatch.setattr(ServedModel, "sample", watched)
+    remote = connect(server.url, "the-target", tiny_other)
+    prompts = [get_task("math").messages(example) for example in get_task("math").examples("train", 7)]
+    for seed in (0, 0, 1):
+        generate(remote, prompts, 2, Sampling(max_new_tokens=2, seed=seed))
+    assert {many for many, _ in asked} == {1}
+    seeds = [{seed for _, seed in asked[start : start + 7]} for start in (0, 7, 14)]
+    assert [len(found) for found in seeds] == [7, 7, 7]
+    assert seeds[0] == seeds[1] and not seeds[0] & seeds[2]
+
+
 def test_stages_take_a_served_model_by_name(server: Server, tiny_pair: Any, tiny_other: str, tmp_path: Path) -> None:
     name = f"{server.url}#the-target#{tiny_other}"
     config = EvaluateConfig(models=[name, tiny_other], problems=3, samples=2, k=2, max_new_tokens=5)
@@ -275,6 +295,8 @@ def test_a_dry_run_counts_nothing_of_what_a_server_holds(
     server: Server, tiny_other: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = f"{server.url}#the-target#{tiny_other}"
+    assert main(["evaluate", "--models", name, "--dry-run", "--output", str(tmp_path / "run")]) == 0
+    assert "held: nothing" in capsys.readouterr().out
     for words in (
         ["evaluate", "--models", name, tiny_other],
         ["distill", "--method", "sft", "--teacher", name, "--student", tiny_other],

@@ -135,6 +135,9 @@ def test_cells_stand_by_themselves(tiny_pair: Any, tmp_path: Path, monkeypatch: 
     ("values", "told"),
     [
         ({"variants": {"odd": {"calibrat": {}}}}, "did you mean 'calibrate'"),
+        ({"variants": {"odd": {"etas": 3}}}, "the variant 'odd' sets etas to 3: give a list"),
+        ({"variants": {"odd": {"distill": 3}}}, "the variant 'odd' sets distill to 3: give a mapping"),
+        ({"settings": {"distill": 3}}, "settings sets distill to 3: give a mapping"),
         ({"variants": {"odd": {"evaluate": {"problems": 3}}}}, "the variant 'odd' sets 'evaluate'"),
         ({"settings": {"calibrate": {}, "etas": {}}}, "settings sets 'etas': known are calibrate"),
         ({"learning_rates": {"gdk": 1e-3}}, "'gdk': known are"),

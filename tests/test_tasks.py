@@ -20,7 +20,7 @@ from distillknob.errors import BadInputError
 from distillknob.tasks import SPLITS, Example, Task, get_task, register_task, split_of, task_names
 from distillknob.tasks.jsonl import JsonlTask
 from distillknob.tasks.qa import HOPS
-from distillknob.tasks.verify import committed_answer, same_answer
+from distillknob.tasks.verify import answer_or_last_line, committed_answer, same_answer
 
 EMBEDDED = ("math", "qa", "instruct")
 SEEDS = (0, 1, 7)
@@ -474,3 +474,24 @@ def test_a_registered_task_is_found_and_no_name_is_taken_twice(monkeypatch: pyte
     assert "sums" in task_names() and get_task("sums").name == "math"
     with pytest.raises(BadInputError, match="'math' exists already"):
         register_task("math", lambda: get_task("qa"))
+
+
+@pytest.mark.parametrize(
+    ("reference", "completion", "score"),
+    [
+        (r"\frac{1}{2}", r"Answer: \boxed{\frac{1}{2}}", 1.0),
+        (r"\frac{1}{2}", r"The answer is $\boxed{\frac{1}{2}}$.", 1.0),
+        (r"\frac{1}{2}", r"Answer: $\frac{1}{2}$", 1.0),
+        (r"\frac{1}{2}", r"so \boxed{\frac{1}{3}}", 0.0),
+        ("5", r"Answer: \boxed{\text{5}}", 1.0),
+        ("5", "Thus\nso \\boxed{5}", 1.0),
+        ("5", r"\boxed{4} or \boxed{5}", 0.0),
+        ("5", r"Answer: \boxed{5} or 4", 0.0),
+        (r"{5", r"Answer: {5", 1.0),
+        ("5", "<think>\nThe answer is 5", 0.0),
+        ("5", "<think>\nThe answer is 4</think>Answer: 5", 1.0),
+    ],
+)
+def test_a_boxed_answer_is_unwrapped_and_thoughts_are_none(reference: str, completion: str, score: float) -> None:
+    answer = answer_or_last_line(completion)
+    assert float(answer is not None and same_answer(answer, reference)) == score

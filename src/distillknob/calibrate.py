@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from distillknob.errors import BadInputError, check_fills_a_step
 from distillknob.generation import Sampling, generate
 from distillknob.guard import UtilityGuard
 from distillknob.models import LanguageModel, check_meant, load_model, resolve, set_in_templates
-from distillknob.processes import process_index, wait
+from distillknob.processes import by_parts, process_index, wait
 from distillknob.runs import Run, runs_behind
 from distillknob.served import connect, load_or_connect
 from distillknob.stats import paired_difference
@@ -86,10 +87,15 @@ def task_scores(
             description=f"guard: {task.name} {what}",
         )
         _, flat, problem_of = samples.flat()
-        graded = grade_all(task, [sample.text for sample in flat], [examples[i].reference for i in problem_of])
+        answers = [(sample.text, examples[i].reference) for sample, i in zip(flat, problem_of, strict=True)]
+        graded = by_parts(answers, partial(_grades, task))
         n = config.guard_samples
         scores[task.name] = [graded[i * n : (i + 1) * n] for i in range(len(examples))]
     return scores
+
+
+def _grades(task: Task, answers: Sequence[tuple[str, Any]]) -> list[float]:
+    return grade_all(task, [text for text, _ in answers], [reference for _, reference in answers])
 
 
 def _mean(scores: list[list[float]]) -> float:

@@ -157,6 +157,8 @@ def _run_stage(arguments: argparse.Namespace) -> int:
         from distillknob.estimate import plan_text
         from distillknob.hardware import engine
 
+        if stage == "sweep":
+            config.check_cell(arguments.cell)
         where = engine(arguments.gpu, find_accelerate(arguments.accelerate) if arguments.accelerate else None)
         print(plan_text(stage, resolved(cls, values), config, recipe, output, resume=arguments.resume, engine=where))
         return 0
@@ -189,11 +191,12 @@ def _run_stage(arguments: argparse.Namespace) -> int:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
+    from distillknob.files import plain
     from distillknob.table import compare_text
     from distillknob.traps.compare import compare
 
     compared = compare(arguments.compare)
-    print(json.dumps(compared, indent=2) if arguments.json else compare_text(compared))
+    print(json.dumps(plain(compared), indent=2) if arguments.json else compare_text(compared))
     return 0
 
 

@@ -127,7 +127,7 @@ def build(cls: type[T], values: Mapping[str, Any]) -> T:
     """`cls(**values)`. What the dataclass itself refuses (TRL: a group of one sample) is raised as BadInputError."""
     try:
         return cls(**values)
-    except ValueError as error:
+    except (ValueError, ImportError, OSError) as error:  # also an engine or a file of Accelerate's that isn't there
         raise BadInputError(f"{cls.__name__}: {error}") from error
 
 

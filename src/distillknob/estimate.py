@@ -128,6 +128,10 @@ def plan_text(
     """The resolved config and the estimate, as `--dry-run` prints them. Raises BadInputError where the run would."""
     chain = stage in EXPERIMENTS
     held = {**vars(config), "recipe": dict(recipe)} if chain else plain_config(config)
+    if stage == "distill" and config.cache is not None:
+        from distillknob.teacher_cache import TeacherCache
+
+        TeacherCache(config.cache)
     Run.check(output, stage, held, inputs=[] if chain else runs_behind(config.models_read), resume=resume)
     lines = [yaml.safe_dump({stage: dict(values)}, sort_keys=False, allow_unicode=True).rstrip()]
     if chain:
@@ -154,7 +158,7 @@ def estimate_lines(found: Sequence[tuple[str, Estimate]], engine: Engine) -> lis
         for name, one in found:
             lines.append(f"  {name}: {_gib(one.footprint.total)}, {_duration(one.time)} on {one.devices}")
     name, worst = max(found, key=lambda pair: pair[1].footprint.total)
-    parts = " + ".join(f"{what} {_gib(size)}" for what, size in worst.footprint.held.items())
+    parts = " + ".join(f"{what} {_gib(size)}" for what, size in worst.footprint.held.items()) or "nothing"
     phase = " + ".join(f"{what} {_gib(size)}" for what, size in worst.footprint.phase.items()) or "nothing more"
     verdict = "fits" if worst.fits else "DOES NOT FIT"
     most = f" ({name} needs most)" if len(found) > 1 else ""

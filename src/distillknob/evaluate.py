@@ -51,7 +51,7 @@ class EvaluateConfig:
         for name in ("models", "tasks"):
             if not getattr(self, name):
                 raise BadInputError(f"{name} is empty: name at least one")
-        check_at_least_one(self, "problems", "samples", "k")
+        check_at_least_one(self, "problems", "samples", "k", "max_new_tokens")
 
     @property
     def models_read(self) -> list[str]:

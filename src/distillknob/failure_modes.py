@@ -2,7 +2,8 @@
 
 A sample has at most one mode; the first rule that fits counts:
 
-1. local decoding degradation: the text repeats a run of 1 to 8 words at least three times over, or is empty;
+1. local decoding degradation: the text repeats a run of 1 to 8 words at least three times over, or is empty; in a
+   right answer a run of signs and numbers alone, as sums and tables repeat them, doesn't count;
 2. self-correction collapse (intrinsic hallucination): it writes something, but never commits to an answer;
 3. extrinsic hallucination: it commits to a wrong answer with confidence: the geometric mean of its tokens'
    probabilities is at least `CONFIDENT`.
@@ -23,14 +24,19 @@ REPEATS = 3
 LONGEST_RUN = 8
 
 
-def repeats_itself(text: str) -> bool:
-    """Does a run of 1 to 8 words stand at least three times in a row?"""
+def repeats_itself(text: str, *, spoken_alone: bool = False) -> bool:
+    """Does a run of 1 to 8 words stand at least three times in a row? With `spoken_alone` signs, numbers and LaTeX's
+    commands are no words."""
     words = text.split()
+    spoken = [
+        not spoken_alone or (any(character.isalpha() for character in word) and not word.startswith("\\"))
+        for word in words
+    ]
     for length in range(1, LONGEST_RUN + 1):
         same = 0
         for i in range(length, len(words)):
             same = same + 1 if words[i] == words[i - length] else 0
-            if same >= length * (REPEATS - 1):
+            if same >= length * (REPEATS - 1) and any(spoken[i - length + 1 : i + 1]):
                 return True
     return False
 
@@ -38,9 +44,10 @@ def repeats_itself(text: str) -> bool:
 def failure_mode(task: Task, text: str, score: float, mean_logprob: float) -> str | None:
     """The failure mode of one completion, or None. `score` by the task's grader; `mean_logprob` in nats a token, under
     the model that wrote it."""
-    if not text.strip() or repeats_itself(text):
+    right = task.verifiable and task.is_right(score)
+    if not text.strip() or repeats_itself(text, spoken_alone=right):
         return "local_decoding_degradation"
-    if not task.verifiable or task.is_right(score):
+    if right or not task.verifiable:
         return None
     if task.committed(text) is None:
         return "self_correction_collapse"

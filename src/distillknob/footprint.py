@@ -56,8 +56,9 @@ def footprint(work: Workload, engine: Engine) -> Footprint:
     if work.gradients_of is not None:
         # Three are kept in float32, and one comes in the model's type.
         phases["gradients"] |= {"four gradients": (3 * 4.0 + width) * work.gradients_of.parameters}
-    largest = max(phases, key=lambda name: sum(phases[name].values()))
-    return Footprint(held, phases[largest], largest)
+    # Where every model stands behind a server, nothing is done here.
+    largest = max(phases, key=lambda name: sum(phases[name].values()), default="nothing here")
+    return Footprint(held, phases.get(largest, {}), largest)
 
 
 def _width(engine: Engine) -> int:

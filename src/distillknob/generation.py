@@ -6,9 +6,12 @@ decoding that isn't plain sampling: every figure of this project is about the mo
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -190,7 +193,7 @@ class _Request:
 def _served(model: ServedModel, asked: _Request) -> dict[tuple[int, int], Sample]:
     """`generate` by a server, a batch of prompts at a time."""
     ids, starts, n, sampling, journal = asked.ids, asked.starts, asked.n, asked.sampling, asked.journal
-    given: dict[str, float | int] = {
+    given: dict[str, Any] = {
         "max_tokens": sampling.max_new_tokens,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
@@ -206,8 +209,13 @@ def _served(model: ServedModel, asked: _Request) -> dict[tuple[int, int], Sample
             batch = rows[start : start + size]
             drawn = journal.take(batch)
             if drawn is None:
-                # A seed a batch: with one seed a server may draw the same for every request.
-                drawn = model.sample([ids[i] for i in batch], n, **given, seed=(sampling.seed << 20) + batch[0])
+                # A request and a seed a prompt: a server gives every prompt of a request the request's seed, and with
+                # it the same noise, so that a batch would take the same turnings.
+                asked_of = partial(model.sample, n=n, **given)
+                seeds = [random.Random(f"{sampling.seed}/{i}").getrandbits(31) for i in batch]
+                with ThreadPoolExecutor(len(batch)) as pool:
+                    jobs = [pool.submit(asked_of, [ids[i]], seed=s) for i, s in zip(batch, seeds, strict=True)]
+                    drawn = [job.result()[0] for job in jobs]
                 journal.keep(batch, drawn)
             for i, samples in zip(batch, drawn, strict=True):
                 for j, (text, tokens, finished) in enumerate(samples):
@@ -273,6 +281,7 @@ def _sampled(language_model: LanguageModel, asked: _Request) -> dict[tuple[int, 
                     attention_mask=padded["attention_mask"],
                     generation_config=config,
                     logits_processor=processors,
+                    synced_gpus=False,  # the weights are whole: under ZeRO-3 it would wait for processes with no share
                 )
             for row, new in zip(batch, output[:, padded["input_ids"].size(1) :].tolist(), strict=True):
                 length = next((t + 1 for t, token in enumerate(new) if token in ends), None)

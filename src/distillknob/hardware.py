@@ -92,11 +92,12 @@ def engine(gpu: str | None = None, accelerate: Path | None = None) -> Engine:
 
 def _spread(path: Path) -> tuple[int, str]:
     """Number of processes and the sharding of an Accelerate configuration."""
+    import yaml
     from accelerate.commands.config.config_args import load_config_from_file
 
     try:
         found = load_config_from_file(str(path))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
         raise BadInputError(f"{path} is no configuration of `accelerate launch`: {error}") from error
     kind = str(getattr(found.distributed_type, "value", found.distributed_type))
     stage = (getattr(found, "deepspeed_config", None) or {}).get("zero_stage", 3)

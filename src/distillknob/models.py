@@ -254,7 +254,13 @@ def load_model(
         model.to(device)
     except (AssertionError, RuntimeError) as error:  # a torch without CUDA, a number that isn't there, no memory left
         raise BadInputError(f"can't put {name!r} on the device {device!r}: {first_line(error)}") from error
-    return LanguageModel(model.eval(), tokenizer)
+    found = LanguageModel(model.eval(), tokenizer)
+    end, known = turn_end(tokenizer), eos_ids(found)
+    if model.generation_config is not None and end not in known:
+        # A base checkpoint ends texts, and its chat template turns. A student that learns to end its turns goes on
+        # behind them otherwise, here as with whoever loads what is saved.
+        model.generation_config.eos_token_id = [*known, end]
+    return found
 
 
 @contextmanager

@@ -59,10 +59,23 @@ class SweepConfig(ExperimentConfig):
         _check_keys("settings", self.settings, STAGES)
         for name, values in self.variants.items():
             _check_keys(f"the variant {name!r}", values, OF_A_VARIANT)
+            for key, value in values.items():
+                wanted, told = (list, "a list") if key in ("etas", "seeds", "methods") else (Mapping, "a mapping")
+                if not isinstance(value, wanted):
+                    raise BadInputError(f"the variant {name!r} sets {key} to {value!r}: give {told}")
+        for name, section in self.settings.items():
+            if not isinstance(section, Mapping):
+                raise BadInputError(f"settings sets {name} to {section!r}: give a mapping")
 
     def cells(self) -> list[Cell]:
         """Cells in the order of work: every η of the first seed, then of the next, then the variants."""
         return [*self.grid(), *self.controls_apart()]
+
+    def check_cell(self, number: int | None) -> None:
+        """Raise BadInputError for a number that no cell has."""
+        last = len(self.cells()) - 1
+        if number is not None and not 0 <= number <= last:
+            raise BadInputError(f"cell {number}: this sweep has cells 0 to {last}")
 
     def grid(self) -> list[Cell]:
         """The cells of the knob curve."""
@@ -126,8 +139,7 @@ def sweep(
     """
     cells = config.cells()
     check_recipe(recipe, cells)
-    if only is not None and not 0 <= only < len(cells):
-        raise BadInputError(f"cell {only}: this sweep has cells 0 to {len(cells) - 1}")
+    config.check_cell(only)
     for cell in cells if config.kept is not None else []:
         if (Path(config.kept or "") / cell.name).exists():
             Run.check(Path(config.kept or "") / cell.name, "cell", cell_config(cell, recipe), resume=True)

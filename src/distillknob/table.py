@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -104,7 +105,8 @@ def compare_text(compared: Mapping[str, Any]) -> str:
         shown = "–"
         if row["difference"] is not None:
             low, high = row["interval"]
-            shown = f"{row['difference']:+.4f} [{low:+.4f}, {high:+.4f}]"
+            span = "" if math.isnan(low) else f" [{low:+.4f}, {high:+.4f}]"
+            shown = f"{row['difference']:+.4f}{span}"
         value = "–" if row["value"] is None else f"{row['value']:.4f}"
         name = f"{row['task']}, {row['measure']}"
         body.append([name, row["unit"], row["run"].rstrip("/").split("/")[-1], value, shown, str(row["n"])])

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from distillknob.errors import BadInputError
 from distillknob.generation import Sample, Sampling, generate
 from distillknob.models import LanguageModel
+from distillknob.processes import by_parts
 from distillknob.scoring import answer_ids, sequence_logprob
 from distillknob.served import ServedModel
 from distillknob.tasks import Task, grade_all
@@ -99,8 +100,8 @@ def _from_teacher(
 
     def right_ones(chosen: Sequence[int], samples: list[list[Sample]]) -> list[list[Sample]]:
         ended = [(place, sample) for place, row in enumerate(samples) for sample in row if sample.finished]
-        references = [examples[chosen[place]].reference for place, _ in ended]
-        scores = grade_all(task, [sample.text for _, sample in ended], references)
+        answers = [(sample.text, examples[chosen[place]].reference) for place, sample in ended]
+        scores = by_parts(answers, lambda part: grade_all(task, [t for t, _ in part], [r for _, r in part]))
         right: list[list[Sample]] = [[] for _ in samples]
         for (place, sample), score in zip(ended, scores, strict=True):
             if task.is_right(score):

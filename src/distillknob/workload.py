@@ -24,6 +24,7 @@ from distillknob.tasks.reward_task import RewardTask
 
 # A task whose data may still have to be fetched isn't opened for its prompts' length.
 PROMPT_TOKENS = 256
+MEASURED = 64  # problems
 SAMPLED_AT_ONCE = Sampling().batch_size
 SCORED_AT_ONCE, PAIRED_AT_ONCE = 32_768, 16_384  # `batch_tokens` of scoring.token_logprobs and scoring.score_pair
 
@@ -85,12 +86,13 @@ class Workload:
 
 @cache
 def _prompt_tokens(model: str, name: str) -> int | None:
-    """Tokens of a generated task's longest prompt among 64 under the model's chat template; None where the task's data
-    or the tokenizer might have to be fetched."""
+    """Tokens of the longest prompt among the first `MEASURED` of a task under the model's chat template; None where the
+    task's data or the tokenizer might have to be fetched."""
     task = _task(name)
-    if not isinstance(task, GeneratedTask) or not Path(resolve(model)).is_dir():
+    if isinstance(task, type) or not Path(resolve(model)).is_dir():
         return None
-    prompts = [task.messages(example) for example in task.examples("train", 64)]
+    split = "train" if "train" in task.splits else task.splits[0]
+    prompts = [task.messages(example) for example in task.examples(split, MEASURED)]
     return max(map(len, prompt_ids(load_tokenizer(model), prompts)))
 
 
@@ -249,6 +251,9 @@ def _cache(config: Any, engine: Engine) -> Workload:
 
 
 def _evaluate(config: Any, engine: Engine) -> Workload:
+    for task in map(_task, config.tasks):
+        if not isinstance(task, type):
+            task.examples(config.split, 1)  # is there such a split?
     rows = config.problems * len(config.tasks) * config.samples
     here = [name for name in config.models if not name.startswith(SERVED)]  # what a server holds is its own
     models, phases = [architecture(name) for name in here], []

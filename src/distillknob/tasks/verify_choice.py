@@ -15,8 +15,8 @@ import unicodedata
 from collections.abc import Sequence
 from string import ascii_uppercase
 
-from distillknob.tasks.verify import after_thinking
-from distillknob.tasks.verify_math import BOX, LABEL, TAIL, braced, last_label, last_match
+from distillknob.tasks.verify import after_thinking, braced
+from distillknob.tasks.verify_math import BOX, LABEL, TAIL, last_label, last_match
 
 LONGEST = 2_000  # characters of a choice: a letter and the option's text
 WRAPPED = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mathbb|mbox|boxed|fbox)\s*\{([^{}]*)\}")
@@ -48,14 +48,15 @@ def committed_choice(completion: str) -> str | None:
 def _commitments(completion: str) -> list[str]:
     """The text in the last box, and that behind the last "Answer:"; of a completion without either, all of it if it is
     short."""
-    completion = after_thinking(completion[-TAIL:])
+    completion = after_thinking(completion)[-TAIL:]
     tail = completion
     found = []
     for kind in (BOX, LABEL):
         last = last_match(BOX, tail) if kind is BOX else last_label(tail, STATES)
         if last is None:
             continue
-        text = braced(tail, last.end()) if kind is BOX else tail[last.end() :].lstrip(" \t\r\n*_:").split("\n", 1)[0]
+        boxed = braced(tail, last.end(), LONGEST) if kind is BOX else None
+        text = boxed if kind is BOX else tail[last.end() :].lstrip(" \t\r\n*_:").split("\n", 1)[0]
         if text is not None and text.strip():
             found.append(text.strip())
     whole = completion.strip()

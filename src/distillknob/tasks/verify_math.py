@@ -16,7 +16,7 @@ from collections import deque
 from decimal import Decimal
 
 from distillknob.tasks.math_equality import equal
-from distillknob.tasks.verify import after_thinking
+from distillknob.tasks.verify import after_thinking, braced
 
 TAIL = 20_000  # characters from the end in which the commitment must stand
 LONGEST = 600  # characters of an answer
@@ -60,11 +60,21 @@ HEDGES = re.compile(
 SECOND = re.compile(r"\b(?:or|alternatively|maybe|perhaps|possibly)\b[^\n]*\d", re.IGNORECASE)
 MEMBERSHIP = re.compile(r"^\s*[A-Za-z](?:_\{?\w+\}?)?\s*(?:=|\\in)\s*")
 WORDS = re.compile(r"[A-Za-z]+")
+TEXT = re.compile(r"\\(?:text|textrm|mathrm|mbox)\s*\{([^{}]*)\}")
+IN_TWO_UNITS = re.compile(r"\d\s*\\(?:text|textrm|mathrm|mbox)\s*\{[^{}]*\}\s*\d")
+# Words that make another number of the one before them.
+SCALES = frozenset(
+    """half halves third thirds quarter quarters fourth fourths fifth fifths sixth sixths seventh sevenths eighth
+    eighths ninth ninths tenth tenths hundredth hundredths hundred thousand million billion trillion dozen squared
+    cubed factorial k""".split()
+)
+# As a keyboard may write them; the comparison is of ASCII.
+TO_LATEX = str.maketrans({"−": "-", "–": "-", "π": r"\pi ", "×": r"\times ", "·": r"\cdot ", "~": " "})
 
 
 def final_answer(completion: str) -> str | None:
     """The last thing that the completion commits to, as it stands there; None where it commits to none."""
-    tail = after_thinking(completion[-TAIL:])
+    tail = after_thinking(completion)[-TAIL:]
     boxed, labelled = _boxes(tail), _labelled(tail)
     if labelled is not None and (not boxed or labelled[0] > boxed[-1][0]):
         return labelled[1]
@@ -77,7 +87,7 @@ def is_correct(completion: str, reference: str) -> bool:
     At most `LONGEST` characters of it are compared, for a limited time, in a process of their own. What a model thinks
     before </think> commits it to nothing.
     """
-    tail = after_thinking(completion[-TAIL:])
+    tail = after_thinking(completion)[-TAIL:]
     boxed, labelled = _boxes(tail), _labelled(tail)
     if not boxed and labelled is None:
         return False
@@ -100,7 +110,7 @@ def _boxes(text: str) -> list[tuple[int, str, bool]]:
     """Where each box ends, what it holds, and whether the words before it deny it."""
     found = []
     for match in BOX.finditer(text):
-        inside = braced(text, match.end())
+        inside = braced(text, match.end(), LONGEST)
         if inside is not None and inside.strip():
             before = text[max(0, match.start() - 60) : match.start()].rpartition("\n")[2]
             found.append((match.end() + len(inside), inside.strip(), bool(DENIED.search(before.rstrip("$ \\([")))))
@@ -123,17 +133,6 @@ def last_label(text: str, states: re.Pattern[str]) -> re.Match[str] | None:
         else:
             prose = match
     return last if last is not None or BOX.search(text) else prose
-
-
-def braced(text: str, start: int) -> str | None:
-    """What stands between the brace that ends before `start` and its partner; None where there is none near."""
-    depth = 1
-    for i in range(start, min(len(text), start + LONGEST + 1)):
-        if text[i] in "{}" and text[i - 1] != "\\":
-            depth += 1 if text[i] == "{" else -1
-            if depth == 0:
-                return text[start:i]
-    return None
 
 
 def _last_paragraph(text: str, boxed: list[tuple[int, str, bool]]) -> list[tuple[int, str, bool]]:
@@ -178,7 +177,7 @@ def _formula(text: str) -> str | None:
         # A dollar sign before a digit, and no other one behind it, is money.
         opening = next((o for o in OPENINGS if text.startswith(o, at) and not text.startswith("\\$", at - 1)), None)
         if box is not None:
-            inside = braced(text, box.end())
+            inside = braced(text, box.end(), LONGEST)
             if inside is None:
                 return None
             formulas.append(inside.strip())
@@ -187,7 +186,7 @@ def _formula(text: str) -> str | None:
             inside = text[at + len(opening) : end].strip()
             inner = BOX.search(inside)
             if inner is not None:
-                boxed = braced(inside, inner.end())
+                boxed = braced(inside, inner.end(), LONGEST)
                 if boxed is None:
                     return None
                 inside = boxed.strip()
@@ -213,6 +212,12 @@ def _sentence(text: str) -> str:
     return re.split(r"[.。!?](?=\s|$)", text, maxsplit=1)[0] if not re.match(r"[^.]*\d!", text) else text
 
 
+def _scaled(text: str) -> bool:
+    """Does a word in the formula's text make another number of it? math-verify leaves such text out."""
+    words = {word for inside in TEXT.findall(text) for word in WORDS.findall(inside)}
+    return any((word if word == "K" else word.casefold()) in SCALES for word in words)  # K is kelvin
+
+
 def _plain(text: str) -> str:
     """The answer without decoration: a number without its currency, separators and unit; else the text, trimmed."""
     text = text.strip().strip("*`").strip().rstrip(".。,;").strip().replace("°", "^\\circ")
@@ -225,7 +230,7 @@ def _plain(text: str) -> str:
 
 
 def _same(answer: str, reference: str) -> bool:
-    answer, reference = _plain(answer), _plain(reference)
+    answer, reference = _plain(answer.translate(TO_LATEX)), _plain(reference.translate(TO_LATEX))
     if not answer or len(answer) > LONGEST or not answer.isascii():
         return answer == reference != ""
     if answer == reference:
@@ -237,6 +242,8 @@ def _same(answer: str, reference: str) -> bool:
         return False
     number = DECIMAL.fullmatch(reference) or FRACTION.fullmatch(reference)
     if number and UNWORKED.search(value) and not SCIENTIFIC.fullmatch(value):
+        return False
+    if number and (IN_TWO_UNITS.search(value) or _scaled(value)):
         return False
     if INTEGER.fullmatch(reference) and QUOTIENT.search(value):
         return False

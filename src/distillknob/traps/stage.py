@@ -60,7 +60,7 @@ class DiagnoseConfig:
     seed: int = field(default=0, metadata={"help": "Seed of problems and sampling."})
 
     def __post_init__(self) -> None:
-        check_at_least_one(self, "problems", "samples", "candidates")
+        check_at_least_one(self, "problems", "samples", "candidates", "max_new_tokens")
         if self.gradient_problems < 0:
             raise BadInputError(f"gradient_problems={self.gradient_problems}: give 0 (none) or more")
         if not self.ks or min(self.ks) < 1:
