@@ -20,7 +20,7 @@ from distillknob.distill import DistillConfig, distill
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.evaluate import EvaluateConfig, evaluate
 from distillknob.generation import Sampling, generate
-from distillknob.models import LanguageModel, load_model, load_tokenizer
+from distillknob.models import LanguageModel, load_model, load_tokenizer, resolve
 from distillknob.runs import load_run
 from distillknob.scoring import sequence_logprob, token_logprobs
 from distillknob.served import ServedModel, connect
@@ -276,6 +276,8 @@ def test_stages_take_a_served_model_by_name(server: Server, tiny_pair: Any, tiny
         distill(DistillConfig(method="gkd", **common), tmp_path / "gkd")
     with pytest.raises(BadInputError, match="needs the weights themselves"):
         diagnose(DiagnoseConfig(teacher=name, student=tiny_pair.student), tmp_path / "diagnose")
+    with pytest.raises(BadInputError, match="names a server and no model"):
+        resolve(f"{server.url}##{tiny_other}")
     with pytest.raises(BadInputError, match="names a server and no model"):
         evaluate(EvaluateConfig(models=[server.url]), tmp_path / "nothing")
 

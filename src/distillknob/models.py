@@ -52,9 +52,12 @@ def zoo_path(name: str) -> Path:
 def resolve(name: str) -> str:
     """`name` as transformers loads it: `zoo:NAME` becomes its folder, folders are checked, hub ids and URLs pass.
 
-    Raises BadInputError for a folder that isn't there or holds no checkpoint.
+    Raises BadInputError for a folder that isn't there or holds no checkpoint, and a server's URL without a model.
     """
     if name.startswith(SERVED):
+        if not name.partition("#")[2].partition("#")[0]:
+            url = name.partition("#")[0]
+            raise BadInputError(f"{name!r} names a server and no model: give URL#NAME, e.g. {url}#Qwen/Qwen3-8B")
         return name
     if name.startswith("zoo:"):
         path = zoo_path(name.removeprefix("zoo:"))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from distillknob.errors import BadInputError, RunFailedError
-from distillknob.models import SERVED, LanguageModel, load_model, load_tokenizer, turn_end
+from distillknob.models import SERVED, LanguageModel, load_model, load_tokenizer, resolve, turn_end
 from distillknob.post import PAUSE, TRIES, post_json
 
 if TYPE_CHECKING:
@@ -135,10 +135,8 @@ def load_or_connect(name: str, *, scores: bool = True, device: str | None = None
     scores texts. Raises BadInputError where that can't be done."""
     if not name.startswith(SERVED):
         return load_model(name, device=device)
-    url, _, rest = name.partition("#")
+    url, _, rest = resolve(name).partition("#")
     served, _, tokenizer = rest.partition("#")
-    if not served:
-        raise BadInputError(f"{name!r} names a server and no model: give URL#NAME, e.g. {url}#Qwen/Qwen3-8B")
     return connect(url, served, tokenizer or served, scores=scores)
 
 
