@@ -151,7 +151,9 @@ RULES = {
     "table": rule("runs"),
     "workload": rule("architectures errors generation hardware models tasks"),
     "footprint": rule("architectures fused generation hardware heads workload", "torch"),
-    "estimate": rule("footprint generation hardware runs training workload", "yaml", "experiment teacher_cache traps"),
+    "estimate": rule(
+        "footprint generation hardware models runs training workload", "yaml", "experiment teacher_cache traps"
+    ),
     "cli": Rule(frozenset({"errors", "processes"}), lazily=ANY, others_lazily=ANY),
     "__init__": Rule(frozenset({"errors"}), lazily=ANY),
     "__main__": rule("cli"),

@@ -297,6 +297,8 @@ def test_a_dry_run_counts_nothing_of_what_a_server_holds(
     server: Server, tiny_other: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = f"{server.url}#the-target#{tiny_other}"
+    assert main(["evaluate", "--models", server.url, "--dry-run", "--output", str(tmp_path / "run")]) == 2
+    assert "names a server and no model" in capsys.readouterr().err
     assert main(["evaluate", "--models", name, "--dry-run", "--output", str(tmp_path / "run")]) == 0
     assert "held: nothing" in capsys.readouterr().out
     for words in (

@@ -17,6 +17,7 @@ import yaml
 from distillknob.footprint import MARGIN, Footprint, footprint
 from distillknob.generation import rows_at_once
 from distillknob.hardware import DECODING, GIB, LAYER_SECONDS, SCORING, TRAINING, Engine
+from distillknob.models import resolve
 from distillknob.runs import Run, runs_behind
 from distillknob.training import plain_config
 from distillknob.workload import PROMPT_TOKENS, Phase, Workload, workload
@@ -128,6 +129,8 @@ def plan_text(
     """The resolved config and the estimate, as `--dry-run` prints them. Raises BadInputError where the run would."""
     chain = stage in EXPERIMENTS
     held = {**vars(config), "recipe": dict(recipe)} if chain else plain_config(config)
+    for name in () if chain else config.models_read:
+        resolve(name)
     if stage == "distill" and config.cache is not None:
         from distillknob.teacher_cache import TeacherCache
 
