@@ -26,7 +26,7 @@ from distillknob.report.names import method_name, series_style, signed_eta
 from distillknob.report.plots import Series, line_plot, whole_percent
 from distillknob.report.svg import Scale, mark
 from distillknob.runs import Run, load_run
-from distillknob.stats import Interval, interval, paired_difference, t_quantile
+from distillknob.stats import Interval, interval, paired_difference
 
 Result = dict[str, Any]
 Demand = tuple[str, str, bool | None]  # what was asked, what was measured, whether that meets it
@@ -96,13 +96,6 @@ class Cells:
     ) -> Interval | None:
         """b − a over these seeds."""
         return difference(self.mean(*a, task, seeds, measure), self.mean(*b, task, seeds, measure))
-
-
-def over_seeds(gaps: Sequence[Interval]) -> Interval:
-    """The mean of the seeds' differences, each seed one observation (Student's t)."""
-    means = np.array([gap.mean for gap in gaps])
-    half = t_quantile(0.975, len(means) - 1) * means.std(ddof=1) / np.sqrt(len(means))
-    return Interval(mean=means.mean(), low=means.mean() - half, high=means.mean() + half, n=len(means))
 
 
 def difference(before: np.ndarray | None, after: np.ndarray | None) -> Interval | None:
@@ -191,7 +184,8 @@ def by_seed(cells: Cells, tasks: Sequence[str]) -> list[str]:
                 gaps = [gap for gap in found if gap is not None]
                 if len(gaps) > 1:
                     shown = "; ".join(percent(gap, points=True) for gap in gaps)
-                    rows.append([task, f"{eta:+g}", who, shown, percent(over_seeds(gaps), points=True)])
+                    whole = interval([gap.mean for gap in gaps], proportion=False)  # each seed one observation
+                    rows.append([task, f"{eta:+g}", who, shown, percent(whole, points=True)])
     header = ["task", "η", "who", "− original, seed by seed", "seeds as the units"]
     return table(header, rows) if rows else ["", "One seed so far."]
 

@@ -87,15 +87,11 @@ def task_scores(
             description=f"guard: {task.name} {what}",
         )
         _, flat, problem_of = samples.flat()
-        answers = [(sample.text, examples[i].reference) for sample, i in zip(flat, problem_of, strict=True)]
-        graded = by_parts(answers, partial(_grades, task))
+        references = [examples[i].reference for i in problem_of]
+        graded = by_parts(partial(grade_all, task), [sample.text for sample in flat], references)
         n = config.guard_samples
         scores[task.name] = [graded[i * n : (i + 1) * n] for i in range(len(examples))]
     return scores
-
-
-def _grades(task: Task, answers: Sequence[tuple[str, Any]]) -> list[float]:
-    return grade_all(task, [text for text, _ in answers], [reference for _, reference in answers])
 
 
 def _mean(scores: list[list[float]]) -> float:

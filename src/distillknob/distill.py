@@ -95,8 +95,12 @@ def distill(
     cache = None if config.cache is None else TeacherCache(config.cache)
     tasks = [get_task(name) for name in config.tasks]
     step = config.per_device_train_batch_size * config.gradient_accumulation_steps * process_count()
-    problems = sum(len(task.examples("train", config.problems, seed=config.seed)) for task in tasks)
-    check_fills_a_step(problems if cache is None else len(cache.traces), step, "problems to train on")
+    problems = (
+        sum(len(task.examples("train", config.problems, seed=config.seed)) for task in tasks)
+        if cache is None
+        else len(cache.traces)
+    )
+    check_fills_a_step(problems, step, "problems to train on")
     inputs = [*runs_behind(config.models_read), *([Path(config.cache)] if config.cache else [])]
     for name in config.models_read:
         resolve(name)

@@ -179,7 +179,8 @@ class DistillTrainer(DistillationTrainer):
     def _measured(self, unwrapped_student: Any, inputs: dict[str, Any]) -> torch.Tensor:
         """The student's entropy and its divergence from the teacher at every token of the completions, [2, N]."""
         mask_BC = inputs["completion_mask"].bool()
-        student, hidden_NH = self._student(unwrapped_student, inputs, mask_BC)
+        student, hidden_BCH = self._student(unwrapped_student, inputs)
+        hidden_NH = hidden_BCH[mask_BC]
         entropy = [
             torch.distributions.Categorical(logits=student.logits(hidden_NH[block])).entropy()
             for block in student.blocks(len(hidden_NH))
@@ -196,15 +197,14 @@ class DistillTrainer(DistillationTrainer):
             found: torch.Tensor = super()._get_last_hidden_state(*args, **kwargs)
         return found
 
-    def _student(
-        self, unwrapped_student: Any, inputs: dict[str, Any], rows_BC: torch.Tensor
-    ) -> tuple[Head, torch.Tensor]:
-        """The student's head, and its last hidden states [N, H] from which the tokens of the mask are predicted."""
+    def _student(self, unwrapped_student: Any, inputs: dict[str, Any]) -> tuple[Head, torch.Tensor]:
+        """The student's head, and its last hidden states [B, C, H] from which the completions' tokens are predicted."""
         ids_BT = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
         mask_BT = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
-        hidden_BCH = self._get_last_hidden_state(unwrapped_student, ids_BT, mask_BT, rows_BC.size(1))
-        student = head_of(unwrapped_student)
-        return student, hidden_BCH[rows_BC].to(student.weight_VH.dtype)
+        width = inputs["completion_ids"].size(1)
+        hidden_BCH = self._get_last_hidden_state(unwrapped_student, ids_BT, mask_BT, width)
+        student = head_of(unwrapped_student)  # after the forward pass, with which FSDP brings the head together
+        return student, hidden_BCH.to(student.weight_VH.dtype)
 
     def _divergence(
         self, student: Head, hidden_NH: torch.Tensor, inputs: dict[str, Any], rows_BC: torch.Tensor, **options: Any
@@ -252,12 +252,7 @@ class DistillTrainer(DistillationTrainer):
 
     def _cross_loss(self, unwrapped_student: Any, inputs: dict[str, Any]) -> torch.Tensor:
         """The loss between two tokenizers, summed over the spans of all texts."""
-        ids_BT = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
-        mask_BT = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
-        width = inputs["completion_ids"].size(1)
-        student_BCH = self._get_last_hidden_state(unwrapped_student, ids_BT, mask_BT, width)
-        student = head_of(unwrapped_student)  # after the forward pass, with which FSDP brings the head together
-        student_BCH = student_BCH.to(student.weight_VH.dtype)
+        student, student_BCH = self._student(unwrapped_student, inputs)
         teacher, teacher_BCH = self._teacher(
             torch.cat([inputs["teacher_prompt_ids"], inputs["teacher_completion_ids"]], dim=1),
             torch.cat([inputs["teacher_prompt_mask"], inputs["teacher_completion_mask"]], dim=1),
@@ -283,7 +278,8 @@ class DistillTrainer(DistillationTrainer):
         if self.method.loss in CROSS:
             loss = self._cross_loss(unwrapped_student, inputs) / items
             return loss, torch.full_like(loss.detach(), torch.nan), count
-        student, hidden_NH = self._student(unwrapped_student, inputs, counted_BC)
+        student, hidden_BCH = self._student(unwrapped_student, inputs)
+        hidden_NH = hidden_BCH[counted_BC]
         if self.method.needs_teacher_distribution:
             loss = self._divergence(student, hidden_NH, inputs, counted_BC, num_items=items)
         else:

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -193,12 +192,17 @@ class _Request:
 def _served(model: ServedModel, asked: _Request) -> dict[tuple[int, int], Sample]:
     """`generate` by a server, a batch of prompts at a time."""
     ids, starts, n, sampling, journal = asked.ids, asked.starts, asked.n, asked.sampling, asked.journal
-    given: dict[str, Any] = {
+    given: dict[str, float | int] = {
         "max_tokens": sampling.max_new_tokens,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         **({"top_k": sampling.top_k} if sampling.top_k else {}),  # vLLM's own
     }
+
+    def answers(i: int) -> list[tuple[str, list[int], bool]]:
+        seed = random.Random(f"{sampling.seed}/{i}").getrandbits(31)
+        return model.sample([ids[i]], n, **given, seed=seed)[0]
+
     rows = list(range(len(ids)))
     if asked.shared:
         rows, journal = my_share(rows), journal.of_process()
@@ -211,11 +215,8 @@ def _served(model: ServedModel, asked: _Request) -> dict[tuple[int, int], Sample
             if drawn is None:
                 # A request and a seed a prompt: a server gives every prompt of a request the request's seed, and with
                 # it the same noise, so that a batch would take the same turnings.
-                asked_of = partial(model.sample, n=n, **given)
-                seeds = [random.Random(f"{sampling.seed}/{i}").getrandbits(31) for i in batch]
                 with ThreadPoolExecutor(len(batch)) as pool:
-                    jobs = [pool.submit(asked_of, [ids[i]], seed=s) for i, s in zip(batch, seeds, strict=True)]
-                    drawn = [job.result()[0] for job in jobs]
+                    drawn = list(pool.map(answers, batch))
                 journal.keep(batch, drawn)
             for i, samples in zip(batch, drawn, strict=True):
                 for j, (text, tokens, finished) in enumerate(samples):

@@ -55,8 +55,8 @@ def resolve(name: str) -> str:
     Raises BadInputError for a folder that isn't there or holds no checkpoint, and a server's URL without a model.
     """
     if name.startswith(SERVED):
-        if not name.partition("#")[2].partition("#")[0]:
-            url = name.partition("#")[0]
+        url, _, rest = name.partition("#")
+        if not rest.partition("#")[0]:
             raise BadInputError(f"{name!r} names a server and no model: give URL#NAME, e.g. {url}#Qwen/Qwen3-8B")
         return name
     if name.startswith("zoo:"):

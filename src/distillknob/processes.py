@@ -12,10 +12,9 @@ import os
 import random
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 K = TypeVar("K")
-R = TypeVar("R")
 V = TypeVar("V")
 
 THREADS_LET_GO = 0.5  # seconds
@@ -63,13 +62,14 @@ def merged(mine: dict[K, V]) -> dict[K, V]:
     return everything
 
 
-def by_parts(rows: Sequence[R], work: Callable[[list[R]], Sequence[V]]) -> list[V]:
-    """`work` done by each process on its share of the rows, and the whole result on each of them: the same everywhere,
-    whatever a clock or a server had to say in it. All of them have to call it with the same rows."""
-    places = my_share(range(len(rows)))
-    mine = dict(zip(places, work([rows[i] for i in places]), strict=True)) if places else {}
-    found = merged(mine)
-    return [found[i] for i in range(len(rows))]
+def by_parts(work: Callable[..., Sequence[V]], *columns: Sequence[Any]) -> list[V]:
+    """`work(*columns)`, a result a row, done by each process on its share of the rows, and the whole of it on each: the
+    same everywhere, whatever a clock or a server had to say in it. All of them have to call it with the same rows."""
+    rows = range(len(columns[0]))
+    mine = my_share(rows)
+    done = work(*([column[i] for i in mine] for column in columns)) if mine else []
+    found = merged(dict(zip(mine, done, strict=True)))
+    return [found[i] for i in rows]
 
 
 def wait() -> None:

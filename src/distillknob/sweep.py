@@ -59,13 +59,6 @@ class SweepConfig(ExperimentConfig):
         _check_keys("settings", self.settings, STAGES)
         for name, values in self.variants.items():
             _check_keys(f"the variant {name!r}", values, OF_A_VARIANT)
-            for key, value in values.items():
-                wanted, told = (list, "a list") if key in ("etas", "seeds", "methods") else (Mapping, "a mapping")
-                if not isinstance(value, wanted):
-                    raise BadInputError(f"the variant {name!r} sets {key} to {value!r}: give {told}")
-        for name, section in self.settings.items():
-            if not isinstance(section, Mapping):
-                raise BadInputError(f"settings sets {name} to {section!r}: give a mapping")
 
     def cells(self) -> list[Cell]:
         """Cells in the order of work: every η of the first seed, then of the next, then the variants."""
@@ -120,6 +113,9 @@ def _check_keys(what: str, values: Mapping[str, Any], known: Sequence[str]) -> N
         if key not in known:
             guess = nearest(key, known) or f" known are {', '.join(known)}"
             raise BadInputError(f"{what} sets {key!r}:{guess}")
+        wanted, told = (Mapping, "a mapping") if key in STAGES else (list, "a list")
+        if not isinstance(values[key], wanted):
+            raise BadInputError(f"{what} sets {key} to {values[key]!r}: give {told}")
 
 
 def sweep(

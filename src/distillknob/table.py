@@ -97,6 +97,12 @@ def differences_text(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def _with_interval(value: float, bounds: Sequence[float | None], form: str) -> str:
+    """The value with its interval; one that rests on a single problem has none (NaN, in a file null)."""
+    known = [f"{bound:{form}}" for bound in bounds if bound is not None and not math.isnan(bound)]
+    return f"{value:{form}}" + (f" [{', '.join(known)}]" if len(known) == 2 else "")
+
+
 def compare_text(compared: Mapping[str, Any]) -> str:
     """The causal table: each measure under each teacher, with its paired difference to the first."""
     header = ["task, measure", "unit", "run", "value", "− first [95 %]", "problems"]
@@ -104,9 +110,7 @@ def compare_text(compared: Mapping[str, Any]) -> str:
     for row in compared["rows"]:
         shown = "–"
         if row["difference"] is not None:
-            low, high = row["interval"]
-            span = "" if math.isnan(low) else f" [{low:+.4f}, {high:+.4f}]"
-            shown = f"{row['difference']:+.4f}{span}"
+            shown = _with_interval(row["difference"], row["interval"], "+.4f")
         value = "–" if row["value"] is None else f"{row['value']:.4f}"
         name = f"{row['task']}, {row['measure']}"
         body.append([name, row["unit"], row["run"].rstrip("/").split("/")[-1], value, shown, str(row["n"])])
@@ -156,14 +160,6 @@ def _evaluate_text(run: Run, result: Mapping[str, Any]) -> list[str]:
     return [text_table(header, rows)]
 
 
-def _value(value: float | None, span: Sequence[float | None]) -> str:
-    """A finding's value; one that rests on a single prompt has no interval."""
-    if value is None:
-        return "–"
-    low, high = span
-    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
-
-
 def _diagnose_text(run: Run, result: Mapping[str, Any]) -> list[str]:
     findings = result["findings"]
     applicable = [found for found in findings if found["applicable"]]
@@ -172,7 +168,7 @@ def _diagnose_text(run: Run, result: Mapping[str, Any]) -> list[str]:
             found["name"],
             found["task"] or "all",
             found["severity"],
-            _value(found["value"], found["interval"]),
+            "–" if found["value"] is None else _with_interval(found["value"], found["interval"], ".3f"),
         ]
         for found in applicable
     ]

@@ -98,7 +98,7 @@ def cache(config: CacheConfig, output: str | Path, *, resume: bool = False) -> R
         for number, start in enumerate(starts):
             path = run.path / _file(number)
             if number % process_count() == process_index() and not path.exists():
-                found = _stored(teacher, traces[start : start + TRACES_A_FILE], config.top_k)
+                found = _stored(teacher, traces[start : start + TRACES_A_FILE], config.top_k, vocabulary)
                 # One entry: safetensors writes several in any order, and a file's bytes should follow from its content.
                 told = {"told": json.dumps(found.pop("told"))}
                 atomic_write(path, save(found, metadata=told))
@@ -142,9 +142,10 @@ def _told(path: Path) -> dict[str, float]:
 
 @torch.no_grad()
 def _stored(
-    teacher: LanguageModel, traces: Sequence[dict[str, Any]], k: int, batch_tokens: int = 16_384
+    teacher: LanguageModel, traces: Sequence[dict[str, Any]], k: int, width: int, batch_tokens: int = 16_384
 ) -> dict[str, Any]:
-    """`ids` [N, K], `logprobs` [N, K], `tail` [N] of the traces' tokens in their order, `offsets` of the traces."""
+    """`ids` [N, K], `logprobs` [N, K], `tail` [N] of the traces' tokens in their order, `offsets` of the traces. Of the
+    teacher's tokens the first `width` are compared."""
     prompts, ids = (
         prompt_ids(teacher.tokenizer, [row["prompt"] for row in traces]),
         [r["completion_ids"] for r in traces],
@@ -157,7 +158,7 @@ def _stored(
         "tail": torch.zeros(tokens, dtype=torch.float16),
         "offsets": offsets,
     }
-    worst, mass, head, width = 0.0, 0.0, checked_head(teacher.model), _width(teacher)
+    worst, mass, head = 0.0, 0.0, checked_head(teacher.model)
     for batch in batches(prompts, ids, teacher.model.device, batch_tokens):
         if batch.answer_ids_BA.size(1) == 0:
             continue

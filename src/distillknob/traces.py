@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from distillknob.errors import BadInputError
@@ -100,8 +101,8 @@ def _from_teacher(
 
     def right_ones(chosen: Sequence[int], samples: list[list[Sample]]) -> list[list[Sample]]:
         ended = [(place, sample) for place, row in enumerate(samples) for sample in row if sample.finished]
-        answers = [(sample.text, examples[chosen[place]].reference) for place, sample in ended]
-        scores = by_parts(answers, lambda part: grade_all(task, [t for t, _ in part], [r for _, r in part]))
+        references = [examples[chosen[place]].reference for place, _ in ended]
+        scores = by_parts(partial(grade_all, task), [sample.text for _, sample in ended], references)
         right: list[list[Sample]] = [[] for _ in samples]
         for (place, sample), score in zip(ended, scores, strict=True):
             if task.is_right(score):

@@ -55,8 +55,8 @@ def _commitments(completion: str) -> list[str]:
         last = last_match(BOX, tail) if kind is BOX else last_label(tail, STATES)
         if last is None:
             continue
-        boxed = braced(tail, last.end(), LONGEST) if kind is BOX else None
-        text = boxed if kind is BOX else tail[last.end() :].lstrip(" \t\r\n*_:").split("\n", 1)[0]
+        rest = tail[last.end() :].lstrip(" \t\r\n*_:")
+        text = braced(tail, last.end(), LONGEST) if kind is BOX else rest.split("\n", 1)[0]
         if text is not None and text.strip():
             found.append(text.strip())
     whole = completion.strip()

@@ -30,13 +30,17 @@ OPENINGS = {"$$": "$$", "\\[": "\\]", "\\(": "\\)", "$": "$"}
 HARMLESS = frozenset(
     "the a an is are it its equal equals to value of number answer final exactly simply just so x y".split()
 )
+# Words that make another number of the one before them.
+SCALES = frozenset(
+    """half halves third thirds quarter quarters fourth fourths fifth fifths sixth sixths seventh sevenths eighth
+    eighths ninth ninths tenth tenths hundredth hundredths hundred thousand million billion trillion dozen squared
+    cubed factorial""".split()
+)
 # Words after a number that make another number or another statement of it; any other word is a unit.
-CHANGES = frozenset(
+CHANGES = SCALES | frozenset(
     """or and to not but nor neither either than versus between from minus plus times over divided multiplied by per
-    squared cubed power half halves third thirds quarter quarters fourth fourths fifth fifths sixth sixths seventh
-    sevenths eighth eighths ninth ninths tenth tenths hundredth hundredths hundred thousand million billion trillion
-    dozen factorial point mod modulo root is are was were if when unless except maybe perhaps possibly wrong incorrect
-    false through e""".split()
+    power point mod modulo root is are was were if when unless except maybe perhaps possibly wrong incorrect false
+    through e""".split()
 )
 NUMBER = r"[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?"
 PLAIN = re.compile(rf"[$€£¥]?\s*({NUMBER})((?:\s*%)?)((?:[\s-]+[A-Za-z]+\.?){{0,4}})", re.ASCII)
@@ -62,12 +66,6 @@ MEMBERSHIP = re.compile(r"^\s*[A-Za-z](?:_\{?\w+\}?)?\s*(?:=|\\in)\s*")
 WORDS = re.compile(r"[A-Za-z]+")
 TEXT = re.compile(r"\\(?:text|textrm|mathrm|mbox)\s*\{([^{}]*)\}")
 IN_TWO_UNITS = re.compile(r"\d\s*\\(?:text|textrm|mathrm|mbox)\s*\{[^{}]*\}\s*\d")
-# Words that make another number of the one before them.
-SCALES = frozenset(
-    """half halves third thirds quarter quarters fourth fourths fifth fifths sixth sixths seventh sevenths eighth
-    eighths ninth ninths tenth tenths hundredth hundredths hundred thousand million billion trillion dozen squared
-    cubed factorial k""".split()
-)
 # As a keyboard may write them; the comparison is of ASCII.
 TO_LATEX = str.maketrans({"−": "-", "–": "-", "π": r"\pi ", "×": r"\times ", "·": r"\cdot ", "~": " "})
 
@@ -215,7 +213,7 @@ def _sentence(text: str) -> str:
 def _scaled(text: str) -> bool:
     """Does a word in the formula's text make another number of it? math-verify leaves such text out."""
     words = {word for inside in TEXT.findall(text) for word in WORDS.findall(inside)}
-    return any((word if word == "K" else word.casefold()) in SCALES for word in words)  # K is kelvin
+    return "k" in words or any(word.casefold() in SCALES for word in words)  # K is kelvin
 
 
 def _plain(text: str) -> str:
