@@ -142,10 +142,8 @@ class UtilityGuard:
 
 def _standard_error(values: list[float], baseline: float) -> float:
     """Of the mean of prompts, with `PSEUDO` more in the variance that are as scattered as right and wrong prompts at
-    the baseline would be: one prompt, or two that happen to agree, are no proof. In simulation (an unchanged teacher
-    at 0.75, half of the problems right always and half of them half of the time, 8 samples) a window of 1 to 80 prompts
-    is called a collapse in at most 0.3 %, and in 43 % (one prompt) and 11 % (two) without them. Floored besides: a
-    window of nothing but right answers is no proof of more."""
+    the baseline would be: one prompt, or two that happen to agree, are no proof (`benchmarks/guard.py`). Floored
+    besides: a window of nothing but right answers is no proof of more."""
     mean = sum(values) / len(values)
     scatter = sum((value - mean) ** 2 for value in values) + PSEUDO * baseline * (1 - baseline)
     return math.sqrt(max(scatter / (len(values) - 1 + PSEUDO), 1e-4) / len(values))
