@@ -2,11 +2,12 @@
 
     python benchmarks/ways.py --teacher zoo:teacher --targets zoo:proxy zoo:student --students zoo:student
 
-The teacher answers train-split problems of mathematics at temperature 1, as in calibration. For each target: the
-calibration reward (log π_θ − log π_C, nats an answer) of right answers that write every step less that of the others,
-over the problems that have both; the same as calibration takes it, z-scored among a group's right samples; and on how
-many of these problems the target is drawn to every step. For each student: how often it goes each way by itself, and
-how often it is then right. Intervals are 95 %, clustered by problem.
+The teacher answers train-split problems of mathematics at temperature 1, as in calibration. For each target, over the
+problems whose group of right answers holds both ways (the others pull neither way): by how much the calibration reward
+(log π_θ − log π_C, nats an answer) is higher for answers that write every step; the same as calibration takes it,
+z-scored among a group's right samples; and on how many problems it is lower, so that η < 0 draws to every step. For
+each student: how often it goes each way by itself, and how often it is then right. Intervals are 95 %, clustered by
+problem.
 """
 
 from __future__ import annotations
@@ -95,10 +96,10 @@ def main() -> None:
     answers = Answers(load_model(arguments.teacher), arguments.problems, arguments.samples, arguments.seed)
     share, right = 100 * answers.easy_A.mean(), 100 * answers.right_A.mean()
     print(f"Teacher {arguments.teacher}: {share:.0f} % every step, {right:.1f} % right\n")
-    print("| target | gap, nats/answer | gap, z-scores | drawn to every step, % of problems |\n|---|---|---|---|")
+    print("| target | gap, nats/answer | gap, z-scores | drawn to every step, % | of problems |\n|---|---|---|---|---|")
     for name in arguments.targets:
         gap, z_gap, below = answers.pull(load_model(name))
-        print(f"| {name} | {told(gap)} | {told(z_gap)} | {told(below, 0, times=100)} |", flush=True)
+        print(f"| {name} | {told(gap)} | {told(z_gap)} | {told(below, 0, times=100)} | {below.n} |", flush=True)
     print("\n| student | every step, % | right in it, % | other ways, % | right in them, % |\n|---|---|---|---|---|")
     for name in arguments.students:
         ways = by_way(load_model(name), arguments.problems, arguments.samples, arguments.seed)

@@ -1,0 +1,98 @@
+"""How far do the sweep's settings turn other teachers than the one they were chosen on? Markdown on stdout.
+
+    python benchmarks/turning.py --seeds 1 2 --output runs/turning
+    python benchmarks/turning.py --seeds 1 2 --output runs/turning --remedies
+
+Beside `zoo:teacher`, teachers of the same recipe that end after its first phase (10,000 steps, half an hour in place of
+two), each from its own seed and sharpened alike. Each is calibrated on one target at η = −0.5 and +0.5 by the settings
+of recipes/embedded.yaml's sweep, or by those with one thing changed (`REMEDIES`), and measured on test problems of
+mathematics. Resumable; teachers and calibrations that are there are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from distillknob.calibrate import CalibrationConfig, calibrate
+from distillknob.config import read_recipe
+from distillknob.environment import keep_freed_memory
+from distillknob.evaluate import TaskResult, evaluate_task
+from distillknob.experiment import stage_config
+from distillknob.models import load_model
+from distillknob.tasks import get_task
+from distillknob.training import quiet_libraries
+from distillknob.zoo import SEED_STRIDE
+from distillknob.zoo.build import RECIPES, train
+
+ETAS = (-0.5, 0.5)
+SETTINGS: dict[str, dict[str, Any]] = {"the sweep's": {}}
+REMEDIES: dict[str, dict[str, Any]] = {
+    "twice the steps": {"max_steps": 50},
+    "twice the rate": {"learning_rate": 3e-3},
+    "Adam's own epsilon": {"adam_epsilon": 1e-8, "learning_rate": 3e-4},
+    "twice η": {"eta_times": 2},
+}
+
+
+def short_teacher(seed: int, folder: Path) -> str:
+    """The folder of a teacher that ends after the recipe's first phase; trained if it isn't there."""
+    recipe = RECIPES["teacher"]
+    if not folder.exists():
+        train(replace(recipe, seed=recipe.seed + seed * SEED_STRIDE, phases=recipe.phases[:1]), folder)
+    return str(folder)
+
+
+def measured(model: str, problems: int) -> TaskResult:
+    return evaluate_task(load_model(model), get_task("math"), problems=problems, samples=4, modes=False)
+
+
+def percent(found: TaskResult) -> str:
+    low, high = found.score.as_list()
+    return f"{100 * found.score.mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def row(teacher: str, setting: str, eta: float, found: TaskResult, rest: str) -> None:
+    every = 100 * found.styles.get("every_step", 0.0)
+    print(f"| {teacher} | {setting} | {eta:+g} | {every:.1f} | {percent(found)} | {rest} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", nargs="*", type=int, default=[1, 2])
+    parser.add_argument("--teachers", nargs="*", default=["zoo:teacher"], help="others to calibrate as well")
+    parser.add_argument("--target", default="zoo:proxy")
+    parser.add_argument("--problems", type=int, default=1000)
+    parser.add_argument("--remedies", action="store_true", help="the settings of REMEDIES in place of the sweep's")
+    parser.add_argument("--output", type=Path, required=True)
+    arguments = parser.parse_args()
+    quiet_libraries()
+    keep_freed_memory()
+    recipe = read_recipe("recipes/embedded.yaml")
+    recipe["calibrate"].update(recipe["sweep"]["settings"]["calibrate"])
+    seeds = [short_teacher(seed, arguments.output / f"teacher-{seed}") for seed in arguments.seeds]
+    print(
+        "| teacher | settings | η | every step, % | right, % | gradient norm | KL to the original, nats/token | steps |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    for teacher in [*arguments.teachers, *seeds]:
+        row(teacher, "–", 0.0, measured(teacher, arguments.problems), "– | – | –")
+        for setting, changes in (REMEDIES if arguments.remedies else SETTINGS).items():
+            for eta in ETAS:
+                values = {"eta": eta * changes.get("eta_times", 1), "seed": 0, "teacher": teacher} | changes
+                values.pop("eta_times", None)
+                config = stage_config(CalibrationConfig, "calibrate", recipe, **values, target=arguments.target)
+                name = f"{Path(teacher).name.replace(':', '-')}-{setting.replace(' ', '-')}-{eta:+g}"
+                run = calibrate(config, arguments.output / "calibrated" / name, resume=True)
+                norms = [entry["grad_norm"] for entry in run.metrics() if "grad_norm" in entry]
+                rest = (
+                    f"{sum(norms) / max(1, len(norms)):.2f} | {run.result['anchor_kl']:.4f} | "
+                    f"{run.result['kept_step']} of {run.result['steps']}"
+                )
+                row(teacher, setting, values["eta"], measured(str(run.path / "model"), arguments.problems), rest)
+
+
+if __name__ == "__main__":
+    main()
