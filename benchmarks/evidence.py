@@ -12,6 +12,7 @@ are left out.
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -32,6 +33,7 @@ Result = dict[str, Any]
 Demand = tuple[str, str, bool | None]  # what was asked, what was measured, whether that meets it
 METHODS = ("gkd", "opd_rkl", "sft", "sft_verified")
 BASELINES = ("gkd", "sft")  # on the original: what the distillable teacher's student has to beat
+LONGER = {"twice-the-steps": "× 2", "four-times-the-steps": "× 4"}  # variants whose students are trained longer
 CONTROLS = ("sft_best_of_n", "sft_gold", "none")
 MARGIN, GAIN, DROP, KNOB = -0.015, 0.15, -0.20, -0.9
 
@@ -314,6 +316,36 @@ def variants(cells: Cells, tasks: Sequence[str]) -> list[str]:
     return table(header, rows) if rows else ["", "None so far."]
 
 
+def longer(cells: Cells, tasks: Sequence[str], strong: float) -> list[str]:
+    """What doubling the students' steps changes, and the knob's effect at each number of steps, over the seeds that
+    have both sides."""
+    steps = [("", "× 1"), *LONGER.items()]
+    pairs = [((0.0, a), (0.0, b), f"original, {more} − {less}") for (a, less), (b, more) in itertools.pairwise(steps)]
+    pairs += [
+        ((0.0, v), (eta, v), f"η = {eta:+g} − original, {many}") for eta in (-strong, strong) for v, many in steps
+    ]
+    rows = []
+    for ((eta_a, variant_a), (eta_b, variant_b), what), task, method in itertools.product(pairs, tasks, METHODS):
+        sides = {
+            seed: (
+                cells.scores(method, eta_a, task, seed, variant_a),
+                cells.scores(method, eta_b, task, seed, variant_b),
+            )
+            for seed in sorted({seed for *_, seed in cells.results})
+        }
+        known = {seed: (a, b) for seed, (a, b) in sides.items() if a is not None and b is not None}
+        if not known:
+            continue
+        before, after = (np.mean(side, axis=0) for side in zip(*known.values(), strict=True))
+        gaps = [paired_difference(a, b).mean for a, b in known.values()]
+        whole = interval(gaps, proportion=False) if len(gaps) > 1 else None  # each seed one observation
+        shown = [percent(interval(after)), percent(paired_difference(before, after), points=True)]
+        by_seeds = ["; ".join(f"{100 * gap:+.1f}" for gap in gaps), percent(whole, points=True)]
+        rows.append([what, task, method, ", ".join(map(str, known)), *shown, *by_seeds])
+    header = ["what", "task", "method", "seeds", "score", "difference", "seed by seed", "seeds as the units"]
+    return table(header, rows) if rows else ["", "None so far."]
+
+
 def ways(cells: Cells, tasks: Sequence[str]) -> list[str]:
     """How often teachers and GKD's students write in each way, the mean over seeds, in %."""
     rows = []
@@ -368,6 +400,7 @@ def main() -> None:
         ("The calibrations", calibrations(cells)),
         ("What was asked", asked(cells, tasks, arguments.strong)),
         ("Controls", controls(cells, tasks, arguments.strong)),
+        ("Students trained longer", longer(cells, tasks, arguments.strong)),
         ("Variants", variants(cells, tasks)),
         ("Ways of writing, % of the answers", ways(cells, tasks)),
         ("What the lens says of each teacher", causes(cells, arguments.strong)),
