@@ -1,7 +1,8 @@
 """How far do the sweep's settings turn other teachers than the one they were chosen on? Markdown on stdout.
 
     python benchmarks/turning.py --seeds 1 2 --output runs/turning
-    python benchmarks/turning.py --seeds 1 2 --output runs/turning --remedies
+    python benchmarks/turning.py --seeds 1 --teachers --output runs/turning --remedies
+    python benchmarks/turning.py --seeds --target zoo:student --output runs/turning-student
 
 Beside `zoo:teacher`, teachers of the same recipe that end after its first phase (10,000 steps, half an hour in place of
 two), each from its own seed and sharpened alike. Each is calibrated on one target at η = −0.5 and +0.5 by the settings
@@ -28,12 +29,13 @@ from distillknob.zoo import SEED_STRIDE
 from distillknob.zoo.build import RECIPES, train
 
 ETAS = (-0.5, 0.5)
-SETTINGS: dict[str, dict[str, Any]] = {"the sweep's": {}}
-REMEDIES: dict[str, dict[str, Any]] = {
-    "twice the steps": {"max_steps": 50},
-    "twice the rate": {"learning_rate": 3e-3},
-    "Adam's own epsilon": {"adam_epsilon": 1e-8, "learning_rate": 3e-4},
-    "twice η": {"eta_times": 2},
+# What is changed: a factor of η, and settings of `calibrate`.
+SETTINGS: dict[str, tuple[float, dict[str, Any]]] = {"the sweep's": (1, {})}
+REMEDIES: dict[str, tuple[float, dict[str, Any]]] = {
+    "twice the steps": (1, {"max_steps": 50}),
+    "twice the rate": (1, {"learning_rate": 3e-3}),
+    "Adam's own epsilon": (1, {"adam_epsilon": 1e-8, "learning_rate": 3e-4}),
+    "twice η": (2, {}),
 }
 
 
@@ -79,11 +81,10 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     for teacher in [*arguments.teachers, *seeds]:
         row(teacher, "–", 0.0, measured(teacher, arguments.problems), "– | – | –")
-        for setting, changes in (REMEDIES if arguments.remedies else SETTINGS).items():
-            for eta in ETAS:
-                values = {"eta": eta * changes.get("eta_times", 1), "seed": 0, "teacher": teacher} | changes
-                values.pop("eta_times", None)
-                config = stage_config(CalibrationConfig, "calibrate", recipe, **values, target=arguments.target)
+        for setting, (factor, changes) in (REMEDIES if arguments.remedies else SETTINGS).items():
+            for eta in (factor * one for one in ETAS):
+                values = {"eta": eta, "seed": 0, "teacher": teacher, "target": arguments.target, **changes}
+                config = stage_config(CalibrationConfig, "calibrate", recipe, **values)
                 name = f"{Path(teacher).name.replace(':', '-')}-{setting.replace(' ', '-')}-{eta:+g}"
                 run = calibrate(config, arguments.output / "calibrated" / name, resume=True)
                 norms = [entry["grad_norm"] for entry in run.metrics() if "grad_norm" in entry]
@@ -91,7 +92,7 @@ def main() -> None:
                     f"{sum(norms) / max(1, len(norms)):.2f} | {run.result['anchor_kl']:.4f} | "
                     f"{run.result['kept_step']} of {run.result['steps']}"
                 )
-                row(teacher, setting, values["eta"], measured(str(run.path / "model"), arguments.problems), rest)
+                row(teacher, setting, eta, measured(str(run.path / "model"), arguments.problems), rest)
 
 
 if __name__ == "__main__":
