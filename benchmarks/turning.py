@@ -88,8 +88,9 @@ def main() -> None:
                 name = f"{Path(teacher).name.replace(':', '-')}-{setting.replace(' ', '-')}-{eta:+g}"
                 run = calibrate(config, arguments.output / "calibrated" / name, resume=True)
                 norms = [entry["grad_norm"] for entry in run.metrics() if "grad_norm" in entry]
+                kl = run.result["anchor_kl"]  # None where the guard went back to the original
                 rest = (
-                    f"{sum(norms) / max(1, len(norms)):.2f} | {run.result['anchor_kl']:.4f} | "
+                    f"{sum(norms) / max(1, len(norms)):.2f} | {'–' if kl is None else f'{kl:.4f}'} | "
                     f"{run.result['kept_step']} of {run.result['steps']}"
                 )
                 row(teacher, setting, eta, measured(str(run.path / "model"), arguments.problems), rest)
