@@ -3,7 +3,8 @@
     python benchmarks/ways.py --teacher zoo:teacher --targets zoo:proxy zoo:student --students zoo:student
 
 The teacher answers train-split problems of mathematics at temperature 1, as in calibration. For each target, over the
-problems whose group of right answers holds both ways (the others pull neither way): by how much the calibration reward
+problems whose group of right answers holds both ways (the others pull neither way), all and by their number of
+operations, with which the students' own habit of writing changes: by how much the calibration reward
 (log π_θ − log π_C, nats an answer) is higher for answers that write every step; the same as calibration takes it,
 z-scored among a group's right samples; and on how many problems it is lower, so that η < 0 draws to every step. For
 each student: how often it goes each way by itself, and how often it is then right. Intervals are 95 %, clustered by
@@ -42,6 +43,7 @@ class Answers:
     def __init__(self, teacher: LanguageModel, problems: int, samples: int, seed: int):
         self.samples = samples
         examples = TASK.examples("train", problems, seed=seed)
+        self.lengths = [len(example.solutions[EASY].splitlines()) - 1 for example in examples]  # without the answer's
         drawn = generate(
             teacher, [TASK.messages(e) for e in examples], samples, Sampling(TASK.max_new_tokens, seed=seed)
         )
@@ -57,19 +59,20 @@ class Answers:
         found: np.ndarray = sequence_logprob(model, self.prompts, self.texts, self.finished).double().numpy()
         return found
 
-    def pull(self, target: LanguageModel) -> tuple[Interval, Interval, Interval]:
-        """Gap between the ways in the calibration reward, the same in z-scores, and the share of gaps below 0."""
+    def pull(self, target: LanguageModel) -> dict[str, list[tuple[float, float]]]:
+        """By number of operations, and of all: the gap between the ways in the calibration reward of each problem that
+        has both, and the same in z-scores."""
         reward_A = self.logprob_A - self.scored(target)
         z_A = group_z_score(torch.tensor(reward_A), self.samples, torch.tensor(self.right_A)).numpy()
-        gaps, z_gaps = [], []
-        for start in range(0, len(reward_A), self.samples):
-            rows = slice(start, start + self.samples)
+        found: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        for i, length in enumerate(self.lengths):
+            rows = slice(i * self.samples, (i + 1) * self.samples)
             every, other = (self.right_A[rows] & (self.easy_A[rows] == easy) for easy in (True, False))
             if every.any() and other.any():
-                gaps.append(reward_A[rows][every].mean() - reward_A[rows][other].mean())
-                z_gaps.append(z_A[rows][every].mean() - z_A[rows][other].mean())
-        below = interval(np.array(gaps) < 0)
-        return interval(np.array(gaps), proportion=False), interval(np.array(z_gaps), proportion=False), below
+                gap, z_gap = (values[rows][every].mean() - values[rows][other].mean() for values in (reward_A, z_A))
+                found["all"].append((gap, z_gap))
+                found[str(length)].append((gap, z_gap))
+        return dict(sorted(found.items(), reverse=True))
 
 
 def by_way(student: LanguageModel, problems: int, samples: int, seed: int) -> dict[bool, tuple[float, Interval]]:
@@ -96,10 +99,13 @@ def main() -> None:
     answers = Answers(load_model(arguments.teacher), arguments.problems, arguments.samples, arguments.seed)
     share, right = 100 * answers.easy_A.mean(), 100 * answers.right_A.mean()
     print(f"Teacher {arguments.teacher}: {share:.0f} % every step, {right:.1f} % right\n")
-    print("| target | gap, nats/answer | gap, z-scores | drawn to every step, % | of problems |\n|---|---|---|---|---|")
+    print("| target | operations | gap, nats/answer | gap, z-scores | drawn to every step, % | of problems |")
+    print("|---|---|---|---|---|---|")
     for name in arguments.targets:
-        gap, z_gap, below = answers.pull(load_model(name))
-        print(f"| {name} | {told(gap)} | {told(z_gap)} | {told(below, 0, times=100)} | {below.n} |", flush=True)
+        for operations, gaps in answers.pull(load_model(name)).items():
+            gap, z_gap = (interval(np.array(one), proportion=False) for one in zip(*gaps, strict=True))
+            below = told(interval([one < 0 for one, _ in gaps]), 0, times=100)
+            print(f"| {name} | {operations} | {told(gap)} | {told(z_gap)} | {below} | {gap.n} |", flush=True)
     print("\n| student | every step, % | right in it, % | other ways, % | right in them, % |\n|---|---|---|---|---|")
     for name in arguments.students:
         ways = by_way(load_model(name), arguments.problems, arguments.samples, arguments.seed)
