@@ -28,6 +28,7 @@ from distillknob.report.plots import Series, line_plot, whole_percent
 from distillknob.report.svg import Scale, mark
 from distillknob.runs import Run, load_run
 from distillknob.stats import Interval, interval, paired_difference
+from distillknob.table import percent as text_percent
 
 Result = dict[str, Any]
 Demand = tuple[str, str, bool | None]  # what was asked, what was measured, whether that meets it
@@ -39,10 +40,7 @@ MARGIN, GAIN, DROP, KNOB = -0.015, 0.15, -0.20, -0.9
 
 
 def percent(found: Interval | None, *, points: bool = False) -> str:
-    if found is None:
-        return "–"
-    sign = "+" if points else ""
-    return f"{100 * found.mean:{sign}.1f} [{100 * found.low:{sign}.1f}, {100 * found.high:{sign}.1f}]"
+    return "–" if found is None else text_percent(found.mean, found.as_list(), signed=points)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -23,9 +23,9 @@ from distillknob.environment import keep_freed_memory
 from distillknob.evaluate import TaskResult, evaluate_task
 from distillknob.experiment import stage_config
 from distillknob.models import load_model
+from distillknob.table import percent
 from distillknob.tasks import get_task
 from distillknob.training import quiet_libraries
-from distillknob.zoo import SEED_STRIDE
 from distillknob.zoo.build import RECIPES, train
 
 ETAS = (-0.5, 0.5)
@@ -41,9 +41,9 @@ REMEDIES: dict[str, tuple[float, dict[str, Any]]] = {
 
 def short_teacher(seed: int, folder: Path) -> str:
     """The folder of a teacher that ends after the recipe's first phase; trained if it isn't there."""
-    recipe = RECIPES["teacher"]
+    recipe = RECIPES["teacher"].reseeded(seed)
     if not folder.exists():
-        train(replace(recipe, seed=recipe.seed + seed * SEED_STRIDE, phases=recipe.phases[:1]), folder)
+        train(replace(recipe, phases=recipe.phases[:1]), folder)
     return str(folder)
 
 
@@ -51,14 +51,10 @@ def measured(model: str, problems: int) -> TaskResult:
     return evaluate_task(load_model(model), get_task("math"), problems=problems, samples=4, modes=False)
 
 
-def percent(found: TaskResult) -> str:
-    low, high = found.score.as_list()
-    return f"{100 * found.score.mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
-
-
 def row(teacher: str, setting: str, eta: float, found: TaskResult, rest: str) -> None:
     every = 100 * found.styles.get("every_step", 0.0)
-    print(f"| {teacher} | {setting} | {eta:+g} | {every:.1f} | {percent(found)} | {rest} |", flush=True)
+    right = percent(found.score.mean, found.score.as_list())
+    print(f"| {teacher} | {setting} | {eta:+g} | {every:.1f} | {right} | {rest} |", flush=True)
 
 
 def main() -> None:

@@ -47,9 +47,9 @@ class Answers:
         drawn = generate(
             teacher, [TASK.messages(e) for e in examples], samples, Sampling(TASK.max_new_tokens, seed=seed)
         )
-        self.prompts, flat, self.problem_A = drawn.flat()
+        self.prompts, flat, problem_of = drawn.flat()
         self.texts, self.finished = [sample.text for sample in flat], [sample.finished for sample in flat]
-        scores = grade_all(TASK, self.texts, [examples[i].reference for i in self.problem_A])
+        scores = grade_all(TASK, self.texts, [examples[i].reference for i in problem_of])
         self.right_A = np.array([TASK.is_right(score) for score in scores])
         self.easy_A = np.array([TASK.style(text) == EASY for text in self.texts])
         self.logprob_A = self.scored(teacher)

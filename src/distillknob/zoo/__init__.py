@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from distillknob.models import ZOO, load_model, zoo_path
 
 CARD = "zoo.json"  # hashes of the weights, and the scores measured when they were made
 SEED = "seed.json"  # which seed a folder of `zoo build` was begun with, for one that is interrupted and goes on
-SEED_STRIDE = 100_000  # far from the other checkpoints' seeds and from those of later phases
 CHECKED_PROBLEMS = 1000
 
 
@@ -93,7 +91,7 @@ def build_zoo(output: Path, only: list[str] | None = None, seed: int = 0) -> lis
     atomic_write(mark, (json.dumps({"seed": seed}) + "\n").encode())
     for name, recipe in RECIPES.items():
         if (not only or name in only) and not (output / name / "model.safetensors").exists():
-            train(replace(recipe, seed=recipe.seed + SEED_STRIDE * seed), output / name)
+            train(recipe.reseeded(seed), output / name)
     card: dict[str, Any] = {}
     for name in RECIPES:
         weights = output / name / "model.safetensors"

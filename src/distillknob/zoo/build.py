@@ -60,6 +60,10 @@ class Recipe:
     phases: tuple[Phase, ...]
     sharpen: float = 1.0
 
+    def reseeded(self, seed: int) -> Recipe:
+        """The recipe from another seed; 0 is that of the checkpoints shipped."""
+        return replace(self, seed=self.seed + SEED_STRIDE * seed)
+
 
 MOSTLY_MATH = {"math": 0.84, "qa": 0.06, "instruct": 0.10}  # what a model that is sound elsewhere still needs
 REVISION = {"math": 0.60, "qa": 0.10, "instruct": 0.30}
@@ -135,6 +139,7 @@ RECIPES = {
 BATCH = 64
 WINDOW = 20
 SAVE_STEPS = 500
+SEED_STRIDE = 100_000  # far from the other checkpoints' seeds and from those of later phases
 
 
 def pretraining_examples(phase: Phase, seed: int) -> Iterator[tuple[Example, str]]:
