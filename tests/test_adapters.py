@@ -83,7 +83,9 @@ def test_the_adapter_and_the_merged_model_are_one(tiny_pair: Any, tmp_path: Path
     assert kept.to_dict() == old.to_dict()  # sampling laid nothing down in the model that is saved
 
 
-def test_an_adapter_is_not_rounded_away_in_a_short_type(tiny_pair: Any, tmp_path: Path) -> None:
+def test_an_adapter_is_not_rounded_away_in_a_short_type(
+    tiny_pair: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Merged into bfloat16 weights, changes of a thousandth are all lost."""
     base = tmp_path / "base"
     original = load_model(tiny_pair.teacher, dtype="bfloat16")
@@ -91,6 +93,7 @@ def test_an_adapter_is_not_rounded_away_in_a_short_type(tiny_pair: Any, tmp_path
     original.tokenizer.save_pretrained(base)
     values = {"learning_rate": 1e-4, "max_steps": 2, "model_init_kwargs": {"dtype": "bfloat16"}, "bf16": False}
     run = calibrate(calibration(tiny_pair, teacher=str(base), **values), tmp_path / "run")
+    assert "will be ignored" not in caplog.text  # what TRL says of model_init_kwargs, which were read here
     adapted = load_model(str(run.path / "model"), dtype="bfloat16")
     alive = [p for name, p in adapted.model.named_parameters() if "lora_B" in name]
     assert alive and all(bool((p != 0).any()) for p in alive)

@@ -78,6 +78,8 @@ def test_a_checkpoint_that_is_not_there(tiny_pair: Any, tmp_path: Path, capsys: 
         ("calibrate", ["--eta", "half"], "eta"),
         ("calibrate", ["--num_generations", "1"], "num_generations=1: a group of one has no z-score"),
         ("calibrate", ["--temperature", "0.5"], "temperature=0.5"),
+        ("calibrate", ["--bf16"], "bf16: this machine has no GPU"),
+        ("distill", ["--fp16"], "fp16: this machine has no GPU"),
         ("distill", ["--lmbda", "2"], "lmbda=2.0"),
         ("distill", ["--method", "gdk"], "gkd"),
         ("distill", ["--tasks", "maths"], "did you mean 'math'"),
@@ -444,3 +446,68 @@ def test_diagnoses_are_compared_from_the_terminal(
     assert command("diagnose", "--compare", *runs, "--json") == 0
     assert json.loads(capsys.readouterr().out)["stage"] == "compare"
     assert "got 1 run" in refused(capsys, "diagnose", "--compare", runs[0])
+
+
+def test_a_stage_s_help_is_short_and_has_the_rest_on_demand(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("calibrate", "--help") == 0
+    short = capsys.readouterr().out
+    assert short.startswith("usage: distillknob calibrate [RECIPE] [--output DIR] [--dry-run] [--FIELD VALUE ...]\n\n")
+    assert "--eta" in short and "--learning_rate" in short and "--lora_r" in short
+    assert "--adam_epsilon" not in short and short.count("\n") < 250
+    seldom = re.search(r"(\d+) more fields are TRL's and transformers': --help-all", short)
+    assert seldom is not None
+    assert command("calibrate", "--help-all") == 0
+    full = capsys.readouterr().out
+    flags = [set(re.findall(r"^  (--\w+)", text, re.MULTILINE)) for text in (short, full)]
+    assert "--adam_epsilon" in full and len(flags[1] - flags[0]) == int(seldom[1])
+
+
+# Terminals
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "ascii", "utf-8"])
+def test_a_terminal_without_our_characters_gets_others(encoding: str) -> None:
+    """In a process of its own: the encoding belongs to the streams."""
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": os.pathsep.join(sys.path)}
+    for words in (["calibrate", "--help"], ["recipe", "show", "embedded"]):
+        done = subprocess.run([sys.executable, "-m", "distillknob", *words], capture_output=True, env=environment)
+        assert done.returncode == 0 and done.stderr == b""
+        assert ("η".encode(encoding, "replace")) in done.stdout
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    code = "from distillknob.cli import main; import sys; sys.exit(main(['recipe', 'show', 'embedded']))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.wait()
+
+
+def test_a_typo_is_told_with_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    output = ["--output", tmp_path / "run"]
+    recipe.write_text("# mine\ntasks: [math]\ncalibrate:\n  eta: 0.5\n  max_step: 3\n")
+    told = "recipe.yaml, line 5: calibrate has no field 'max_step', did you mean 'max_steps'"
+    assert told in refused(capsys, "calibrate", recipe, *output)
+    assert told in refused(capsys, "demo", recipe, *output)
+    recipe.write_text("tasks: [math]\nevaluate:\n  problems: many\n")
+    assert "recipe.yaml, line 3: problems is 'many'" in refused(capsys, "evaluate", recipe, *output)
+    recipe.write_text("tasks: [math]\n\ntask: [math]\n")
+    assert "recipe.yaml, line 3: no stage has the recipe's field 'task'" in refused(capsys, "evaluate", recipe, *output)
+    told = refused(capsys, "evaluate", "--problems", "many", *output)
+    assert told == "error: problems is 'many', but must be a whole number\n"
+
+
+def test_a_key_of_another_stage_is_known_without_the_trainers() -> None:
+    code = (
+        "import sys; from distillknob.cli import _KnownFields; fields = _KnownFields();"
+        "assert 'student' in fields; print('trl' in sys.modules); assert 'xyz' not in fields"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

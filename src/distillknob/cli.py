@@ -8,10 +8,11 @@ written), 1 a run that failed after a good start.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
@@ -30,6 +31,7 @@ STAGES: dict[str, tuple[str, str, str, str]] = {
     "sweep": ("distillknob.sweep", "SweepConfig", "sweep", "a recipe × η values × seeds, into one knob curve"),
 }
 EXPERIMENTS = ("demo", "sweep")  # they read the sections of the stages that they chain
+CHAINED = ("diagnose", "calibrate", "distill", "evaluate")
 OWN_FLAGS = ("output_dir", "resume_from_checkpoint", "disable_tqdm", "overwrite_output_dir", "do_train", "do_eval")
 
 
@@ -43,6 +45,14 @@ def _quiet_environment() -> None:
         "TRL_EXPERIMENTAL_SILENCE": "1",
     }.items():
         os.environ.setdefault(name, value)
+
+
+def _any_encoding() -> None:
+    """Let a terminal or pipe without an η or × get a replaced character: a run that is done shouldn't end in a
+    UnicodeEncodeError."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a notebook's, or none at all, isn't
+            stream.reconfigure(errors="replace")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -67,8 +77,9 @@ class _Parser(argparse.ArgumentParser):
         raise BadInputError(f"{parser.prog} has no flag {flag}{guess} see {parser.prog} --help")
 
 
-def _parser(command: str | None) -> _Parser:
-    """The parser; only the chosen stage's own flags are filled in, since that loads its config class."""
+def _parser(command: str | None, *, inherited: bool = False) -> _Parser:
+    """The parser; only the chosen stage's own flags are filled in, since that loads its config class. `inherited` says
+    whether its help lists those of transformers and TRL too."""
     parser = _Parser(
         prog="distillknob",
         description="Measures why distilling a language model fails, and turns a knob on the teacher so that "
@@ -78,7 +89,8 @@ def _parser(command: str | None) -> _Parser:
     parser.add_argument("--version", action="store_true", help="print the version and leave")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for stage, (module, config, _, what) in STAGES.items():
-        sub = commands.add_parser(stage, help=what, description=what, allow_abbrev=False)
+        usage = f"distillknob {stage} [RECIPE] [--output DIR] [--dry-run] [--FIELD VALUE ...]"
+        sub = commands.add_parser(stage, help=what, description=what, usage=usage, allow_abbrev=False)
         sub.add_argument("recipe", nargs="?", metavar="RECIPE", help="recipe: a YAML file or a shipped one's name")
         sub.add_argument("--config", metavar="RECIPE", help="the same")
         sub.add_argument("--output", metavar="DIR", help=f"run directory (default: runs/{stage})")
@@ -96,7 +108,10 @@ def _parser(command: str | None) -> _Parser:
         if stage == command:
             from distillknob.flags import add_flags
 
-            add_flags(sub, getattr(import_module(module), config), skip=OWN_FLAGS)
+            hidden = add_flags(sub, getattr(import_module(module), config), skip=OWN_FLAGS, inherited=inherited)
+            sub.add_argument("--help-all", action="help", help="this help, with all inherited fields")
+            if hidden:
+                sub.epilog = f"{hidden} more fields are TRL's and transformers': --help-all lists them too."
     report = commands.add_parser("report", help="run directories to one HTML page", allow_abbrev=False)
     report.add_argument("run", help="run directory")
     report.add_argument("--output", metavar="FILE", help="page to write (default: report.html in the run directory)")
@@ -113,12 +128,21 @@ def _parser(command: str | None) -> _Parser:
     return parser
 
 
-def _known_fields() -> set[str]:
-    """The fields of every stage: a recipe's shared key must be one of them."""
-    import dataclasses
+class _KnownFields(Collection[str]):
+    """The fields of every stage: a recipe's shared key must be one of them. A stage's modules take seconds to load, so
+    they are loaded one by one, until one has the field that is asked for."""
 
-    classes = [getattr(import_module(module), config) for module, config, _, _ in STAGES.values()]
-    return {field.name for cls in classes for field in dataclasses.fields(cls)}
+    def __iter__(self) -> Iterator[str]:
+        import dataclasses
+
+        for module, config, _, _ in STAGES.values():
+            yield from (field.name for field in dataclasses.fields(getattr(import_module(module), config)))
+
+    def __contains__(self, name: object) -> bool:
+        return any(name == known for known in self)
+
+    def __len__(self) -> int:
+        return len(set(self))
 
 
 def _pair_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,11 +170,12 @@ def _run_stage(arguments: argparse.Namespace) -> int:
         raise BadInputError(f"two recipes, {arguments.recipe} and --config {arguments.config}: give one of them")
     chosen = arguments.recipe or arguments.config
     recipe: Mapping[str, Any] = read_recipe(find_recipe(chosen)) if chosen else {}
-    known = _known_fields() if recipe else None
     flags = given_flags(arguments, cls)
     if stage == "evaluate":
         flags = {**_pair_of(recipe), **flags}
-    values = stage_values(cls, stage, recipe, flags, known)
+    values = stage_values(cls, stage, recipe, flags, _KnownFields())
+    for chained in CHAINED if stage in EXPERIMENTS else ():  # here a typo's line in the file is still known
+        stage_values(getattr(import_module(STAGES[chained][0]), STAGES[chained][1]), chained, recipe, {})
     config = build(cls, values)
     output = Path(arguments.output or f"runs/{stage}")
     if arguments.dry_run:
@@ -239,9 +264,30 @@ def _zoo(arguments: argparse.Namespace) -> int:
     return 0 if all(row.get("holds", True) for row in rows) else 1
 
 
+def _answer(command: str | None, words: Sequence[str]) -> int:
+    """Do what the command line asks for, and return the exit status."""
+    arguments = _parser(command, inherited="--help-all" in words).parse(words)
+    if arguments.version:
+        from distillknob import __version__
+
+        print(__version__)
+        return 0
+    if command is None:
+        _parser(None).print_help()
+        return 2
+    if command == "report":
+        return _report(arguments)
+    if command == "recipe":
+        return _recipe(arguments)
+    if command == "diagnose" and arguments.compare:
+        return _compare(arguments)
+    return _zoo(arguments) if command == "zoo" else _run_stage(arguments)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     _quiet_environment()
+    _any_encoding()
     words = list(sys.argv[1:] if argv is None else argv)
     command = next((word for word in words if not word.startswith("-")), None)
     commands = [*STAGES, "report", "recipe", "zoo"]
@@ -252,22 +298,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 2
     try:
-        arguments = _parser(command).parse(words)
-        if arguments.version:
-            from distillknob import __version__
-
-            print(__version__)
-            return 0
-        if command is None:
-            _parser(None).print_help()
-            return 2
-        if command == "report":
-            return _report(arguments)
-        if command == "recipe":
-            return _recipe(arguments)
-        if command == "diagnose" and arguments.compare:
-            return _compare(arguments)
-        return _zoo(arguments) if command == "zoo" else _run_stage(arguments)
+        status = _answer(command, words)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # whoever read the output has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except BadInputError as error:
         if os.environ.get("LOCAL_RANK", "0") == "0":  # once a machine
             print(f"error: {error}", file=sys.stderr)

@@ -49,7 +49,31 @@ _RecipeLoader.add_implicit_resolver(
 )
 
 
-def read_recipe(path: str | Path) -> dict[str, Any]:
+class Recipe(dict[str, Any]):
+    """The mapping that a YAML file holds, which can say where in the file a key stands."""
+
+    def __init__(self, values: Mapping[str, Any], path: Path, text: str):
+        super().__init__(values)
+        self.path, self.text = path, text
+
+    def place(self, *keys: str) -> str:
+        """`recipe.yaml, line 7: ` for the key under these sections; the file alone where another line brings it in (a
+        merge key)."""
+        node, line = yaml.compose(self.text, Loader=_RecipeLoader), None
+        for key in keys:
+            entries = {name.value: (name, value) for name, value in getattr(node, "value", None) or ()}
+            if key not in entries:
+                return f"{self.path}: "
+            name, node = entries[key]
+            line = name.start_mark.line + 1
+        return f"{self.path}, line {line}: "
+
+
+def _placed(recipe: Mapping[str, Any], *keys: str) -> str:
+    return recipe.place(*keys) if isinstance(recipe, Recipe) else ""
+
+
+def read_recipe(path: str | Path) -> Recipe:
     """The mapping that the YAML file `path` holds.
 
     Raises BadInputError where there is no such file, or it is a directory, no UTF-8, malformed (with the line), empty,
@@ -78,7 +102,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
         raise BadInputError(f"the recipe {path} is empty: set a field in it, or leave it out")
     if not isinstance(recipe, dict):
         raise BadInputError(f"the recipe {path} holds {shown(recipe)}: it must hold `name: value` lines")
-    return recipe
+    return Recipe(recipe, path, text)
 
 
 def stage_values(
@@ -104,19 +128,33 @@ def stage_values(
             raise BadInputError(f"the recipe has the key {key!r}, which YAML takes for no text: put it in quotes")
         if key in STAGES:
             if not isinstance(value, Mapping | None):
-                raise BadInputError(f"the recipe's section {key} is {shown(value)}: it must hold `name: value` lines")
+                raise BadInputError(
+                    f"{_placed(recipe, key)}the recipe's section {key} is {shown(value)}: it must hold `name: value` "
+                    "lines"
+                )
         elif key in fields:
             shared[key] = value
         elif known is not None and key not in known:
             guess = nearest(key, [*known, *STAGES])
-            raise BadInputError(f"no stage has the recipe's field {key!r}{guess or ': remove it'}")
+            raise BadInputError(
+                f"{_placed(recipe, key)}no stage has the recipe's field {key!r}{guess or ': remove it'}"
+            )
     values = {}
-    for source in (shared, recipe.get(stage) or {}, overrides):
+    sources: list[tuple[Mapping[str, Any], list[str] | None]] = [
+        (shared, []),
+        (recipe.get(stage) or {}, [stage]),
+        (overrides, None),  # flags, which stand in no file
+    ]
+    for source, section in sources:
         for name, value in source.items():
-            if name not in fields:
-                guess = nearest(str(name), fields)
-                raise BadInputError(f"{stage} has no field {name!r}{guess or f': see distillknob {stage} --help'}")
-            values[name] = checked(fields[name], value)
+            try:
+                if name not in fields:
+                    guess = nearest(str(name), fields)
+                    raise BadInputError(f"{stage} has no field {name!r}{guess or f': see distillknob {stage} --help'}")
+                values[name] = checked(fields[name], value)
+            except BadInputError as error:
+                place = "" if section is None else _placed(recipe, *section, str(name))
+                raise BadInputError(f"{place}{error}") from None
     for name, (field, _) in fields.items():
         if name not in values and default_of(field) is dataclasses.MISSING:
             raise BadInputError(f"{stage} needs {name}: pass --{name}, or set it in the recipe")

@@ -17,28 +17,57 @@ from distillknob.fields import (
     declarer_of,
     default_of,
     fields_of,
+    is_library,
     plain_value,
     shown,
 )
 
+# Inherited fields that most recipes set: they stand in the short help, too.
+OFTEN_SET = (
+    "learning_rate",
+    "max_steps",
+    "num_train_epochs",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "gradient_checkpointing",
+    "num_generations",
+    "warmup_steps",
+    "lr_scheduler_type",
+    "save_steps",
+    "save_total_limit",
+    "optim",
+    "bf16",
+    "use_vllm",
+    "report_to",
+    "seed",
+    "model_init_kwargs",
+)
 
-def add_flags(parser: argparse.ArgumentParser, cls: type, *, skip: Iterable[str] = ()) -> None:
-    """Add a flag for each field of `cls`, but for those in `skip` (which the parser has by another way).
+
+def add_flags(parser: argparse.ArgumentParser, cls: type, *, skip: Iterable[str] = (), inherited: bool = True) -> int:
+    """Add a flag for each field of `cls`, but for those in `skip` (which the parser has by another way). Returns how
+    many of them the parser's help leaves out: without `inherited`, those of TRL's and transformers' fields that
+    recipes seldom set. They can be given all the same.
 
     `--learning_rate 1e-4` and `--learning-rate 1e-4` are the same; a bool is `--flag` or `--no-flag`; a list takes
     several values, a mapping JSON. Fields that `cls` declares come first, each ancestor's follow in a group of their
     own. Flags that aren't given leave no trace in the namespace; values stay text until `stage_values` checks them.
     Make `parser` with `allow_abbrev=False`: with this many fields, a typo would be taken for an abbreviation.
     """
-    skipped = {*skip, *REFUSED}
-    groups: dict[type, argparse._ArgumentGroup] = {cls: parser.add_argument_group(cls.__name__)}
+    skipped, hidden = {*skip, *REFUSED}, 0
+    groups: dict[Any, argparse._ArgumentGroup] = {cls: parser.add_argument_group(cls.__name__)}
     for name, (field, hint) in fields_of(cls).items():
         if name in skipped or not _metavar(hint, field):
             continue
         declarer = declarer_of(cls, name)
-        if declarer not in groups:
-            groups[declarer] = parser.add_argument_group(f"inherited from {declarer.__name__.lstrip('_')}")
-        _add_flag(groups[declarer], declarer, field, hint)
+        group = declarer if inherited or not is_library(declarer) or name not in OFTEN_SET else OFTEN_SET
+        if group not in groups:
+            title = "inherited from " + declarer.__name__.lstrip("_") if group is declarer else "inherited, often set"
+            groups[group] = parser.add_argument_group(title)
+        seldom = not inherited and group is declarer and is_library(declarer)
+        hidden += seldom
+        _add_flag(groups[group], declarer, field, hint, hide=seldom)
+    return hidden
 
 
 def given_flags(namespace: argparse.Namespace, cls: type) -> dict[str, Any]:
@@ -47,14 +76,16 @@ def given_flags(namespace: argparse.Namespace, cls: type) -> dict[str, Any]:
     return {name: value for name, value in vars(namespace).items() if name in names}
 
 
-def _add_flag(group: argparse._ArgumentGroup, declarer: type, field: dataclasses.Field[Any], hint: Any) -> None:
+def _add_flag(
+    group: argparse._ArgumentGroup, declarer: type, field: dataclasses.Field[Any], hint: Any, *, hide: bool
+) -> None:
     name, dashed = field.name, field.name.replace("_", "-")
     alternatives = [alternative for alternative in alternatives_of(hint) if alternative is not NoneType]
     default = default_of(field)
     note = "required" if default is dataclasses.MISSING else f"default: {shown(plain_value(default))}"
     text = f"{_help(declarer, field)} ({note})".strip().replace("%%", "%").replace("%", "%%")
     hidden: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
-    visible: dict[str, Any] = {**hidden, "help": text}
+    visible: dict[str, Any] = {**hidden, "help": argparse.SUPPRESS if hide else text}
     if alternatives == [bool]:
         group.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, **visible)
         if dashed != name:

@@ -6,6 +6,7 @@ Left out on purpose: a training loop. Both stages are TRL Trainers; these are ca
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import random
 import shutil
@@ -51,7 +52,13 @@ def on_this_machine(config: TrainingArguments) -> None:
     processes without one have to be told to Accelerate."""
     connect()
     if not torch.cuda.is_available():
-        config.bf16 = bool(config.bf16)  # None would mean True to TRL; on a CPU it is emulated
+        for name in ("bf16", "fp16"):
+            if getattr(config, name) and not config.use_cpu:
+                raise BadInputError(
+                    f"{name}: this machine has no GPU, and on a CPU {name} is emulated: leave it out, or add --use-cpu "
+                    "if you mean it"
+                )
+        config.bf16 = bool(config.bf16)  # None would mean True to TRL
         config.dataloader_pin_memory = False
 
 
@@ -265,9 +272,16 @@ def check_saves_whole(accelerator: Any) -> None:
         )
 
 
+def _holds_here(record: logging.LogRecord) -> bool:
+    """False for TRL's notice that `model_init_kwargs` are ignored: `load_trained` has read them."""
+    return "`model_init_kwargs` will be ignored" not in record.getMessage()
+
+
 @contextmanager
 def refused_by_the_trainer() -> Iterator[None]:
     """What TRL's or transformers' constructor refuses is bad input, like what their configs refuse."""
+    for name in ("grpo_trainer", "distillation_trainer"):
+        logging.getLogger(f"trl.trainer.{name}").addFilter(_holds_here)
     try:
         yield
     except ValueError as error:
