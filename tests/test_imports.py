@@ -31,6 +31,7 @@ PARTS = frozenset(
         "tasks",
         "models",
         "served",
+        "served_chat",
         "generation",
         "scoring",
     }
@@ -87,7 +88,7 @@ RULES = {
     "hardware": rule("errors", "torch accelerate yaml"),
     "shipped": rule("errors"),
     "generation": rule(
-        "architectures models tasks errors journal processes progress served", "torch transformers vllm"
+        "architectures models tasks errors journal processes progress served served_chat", "torch transformers vllm"
     ),
     "scoring": rule(
         "models tasks divergences errors heads journal processes progress served shared_prefix", "torch transformers"
@@ -103,11 +104,13 @@ RULES = {
     "calibration_reward": rule("errors", "torch"),
     "guard": rule("errors stats"),
     "post": rule("errors"),
-    "served": rule("errors models post", "torch transformers"),
+    "served": rule("errors models post processes served_answers served_chat", "torch transformers"),
+    "served_answers": rule("errors"),
+    "served_chat": rule("errors post served_answers"),
     "adapters": rule("errors models", "torch peft"),
     "heads": rule("errors", "torch"),
     "shared_prefix": rule("models", "torch transformers"),
-    "traces": rule("errors generation models processes scoring served tasks teacher_context"),
+    "traces": rule("errors generation models processes scoring served served_chat tasks teacher_context"),
     "failure_modes": rule("tasks"),
     "teacher_context": rule("errors tasks"),
     "token_choice": rule("", "torch"),

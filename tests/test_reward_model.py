@@ -278,7 +278,7 @@ def test_a_hiccup_is_waited_for_and_a_lost_server_told(serve: Any) -> None:
     server.fails = 2
     assert len(served.rewards(EXCHANGES[:1])) == 1
     lost = ServedRewardModel("http://127.0.0.1:9", "the-judge", "/pooling")
-    with pytest.raises(RunFailedError, match=r"can't be reached.*5 tries.*--resume"):
+    with pytest.raises(RunFailedError, match=r"can't be reached.*8 tries.*--resume"):
         lost.rewards(EXCHANGES[:1])
 
 

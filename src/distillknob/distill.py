@@ -6,6 +6,7 @@ its hard-label corner. Left out on purpose: a loop of our own.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,9 +23,10 @@ from distillknob.distill_trainer import DistillTrainer
 from distillknob.errors import BadInputError, check_fills_a_step
 from distillknob.methods import METHODS
 from distillknob.models import SERVED, LanguageModel, check_meant, load_model, load_tokenizer, resolve, set_in_templates
-from distillknob.processes import process_count, wait
+from distillknob.processes import process_count, process_index, wait
 from distillknob.runs import Run, runs_behind
 from distillknob.served import ServedModel, load_or_connect
+from distillknob.served_chat import ServedChat
 from distillknob.tasks import get_task
 from distillknob.teacher_cache import TeacherCache
 from distillknob.teacher_context import CONTEXTS
@@ -107,7 +109,7 @@ def distill(
     student = load_trained(config.student, config)
     if cache is not None:
         cache.check_student(student)
-    teacher: LanguageModel | ServedModel | None = None
+    teacher: LanguageModel | ServedModel | ServedChat | None = None
     needs_weights = method.needs_teacher_distribution
     if config.needs_teacher and needs_weights:
         pinned = {} if config.teacher_model_revision is None else {"revision": config.teacher_model_revision}
@@ -115,23 +117,28 @@ def distill(
         teacher = load_model(config.teacher, options={**pinned, **given})
     elif config.needs_teacher:
         teacher = load_or_connect(config.teacher, scores=False)
+    # What a chat interface serves has a tokenizer and a template that aren't known here.
+    tokenizer = None if teacher is None or isinstance(teacher, ServedChat) else teacher.tokenizer
     if (
-        teacher is not None
+        tokenizer is not None
         and needs_weights
         and method.loss not in CROSS
-        and teacher.tokenizer.get_vocab() != student.tokenizer.get_vocab()
+        and tokenizer.get_vocab() != student.tokenizer.get_vocab()
     ):
         raise BadInputError(
             f"{config.method} compares next-token distributions, but {config.teacher!r} and {config.student!r} have "
             "different tokenizers: use divergence spans or uld, an sft method, or a student with its tokenizer"
         )
     sides: dict[str, Any] = {config.student: student.tokenizer}
-    if teacher is not None:
-        sides[config.teacher] = teacher.tokenizer
+    if tokenizer is not None:
+        sides[config.teacher] = tokenizer
+    elif teacher is not None and config.chat_template_kwargs and process_index() == 0:
+        print(f"chat_template_kwargs don't reach {config.teacher}: its template is the server's", file=sys.stderr)
     values: Any = config.chat_template_kwargs  # a dict once the config has parsed it
     set_in_templates(sides, values)
     if teacher is not None:
-        check_meant("student", config.student, student.tokenizer, config.teacher, teacher.tokenizer)
+        if tokenizer is not None:
+            check_meant("student", config.student, student.tokenizer, config.teacher, tokenizer)
         if config.needs_target and not config.target.startswith(SERVED):
             check_meant("target", config.target, load_tokenizer(config.target), config.student, student.tokenizer)
     run = Run.open(output, "distill", plain_config(config), inputs=inputs, resume=resume)
@@ -166,7 +173,7 @@ def distill(
             args=config,
             train_dataset=Dataset.from_list(rows).shuffle(seed=config.seed),
             cache=cache,
-            teacher_processing_class=None if teacher is None else teacher.tokenizer,
+            teacher_processing_class=tokenizer,
             processing_class=student.tokenizer,
             peft_config=config.peft_config,
         )

@@ -7,6 +7,7 @@ judges, which belong to tasks with graders of their own.
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,9 +20,11 @@ from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.failure_modes import MODES, failure_mode
 from distillknob.generation import Sampling, generate
 from distillknob.models import SERVED, LanguageModel, load_tokenizer, resolve, set_in_templates
+from distillknob.processes import process_index
 from distillknob.runs import Run, runs_behind
 from distillknob.scoring import token_logprobs
 from distillknob.served import ServedModel, load_or_connect
+from distillknob.served_chat import ServedChat
 from distillknob.stats import Interval, interval, paired_difference, pass_at_k
 from distillknob.tasks import Task, get_task, grade_all
 
@@ -101,7 +104,7 @@ class TaskResult:
 
 
 def evaluate_task(
-    language_model: LanguageModel | ServedModel,
+    language_model: LanguageModel | ServedModel | ServedChat,
     task: Task,
     *,
     split: str = "test",
@@ -144,17 +147,24 @@ def evaluate_task(
     ]
     found_modes: dict[str, Interval] = {}
     if modes:
-        logprobs = token_logprobs(
-            language_model,
-            prompts,
-            [sample.token_ids for sample in flat],
-            shared=shared,
-            description=f"confidence: {task.name}",
-        )
-        for row, logprob in zip(rows, logprobs, strict=True):
-            row["mean_logprob"] = float(logprob.mean())
-            row["failure_mode"] = failure_mode(task, row["text"], row["score"], row["mean_logprob"])
-        applicable = MODES if task.verifiable else MODES[:1]
+        # A server may sample and not score: how sure its model was isn't known then.
+        scorer = None if isinstance(language_model, ServedChat) else language_model
+        if isinstance(scorer, ServedModel) and not scorer.scores:
+            scorer = None
+        confidence: list[float | None] = [None] * len(rows)
+        if scorer is not None:
+            logprobs = token_logprobs(
+                scorer,
+                prompts,
+                [sample.token_ids for sample in flat],
+                shared=shared,
+                description=f"confidence: {task.name}",
+            )
+            confidence = [float(logprob.mean()) for logprob in logprobs]
+        for row, mean_logprob in zip(rows, confidence, strict=True):
+            row["mean_logprob"] = mean_logprob
+            row["failure_mode"] = failure_mode(task, row["text"], row["score"], mean_logprob)
+        applicable = MODES[: 1 if not task.verifiable else 2 if scorer is None else 3]
         found_modes = {m: interval([row["failure_mode"] == m for row in rows], problem_of) for m in applicable}
     styles = Counter(row["style"] for row in rows)
     pass_k = pass_at_k(samples, right_PN.sum(1), k) if task.verifiable and samples >= k else None
@@ -192,8 +202,11 @@ def evaluate(config: EvaluateConfig, output: str | Path, *, resume: bool = False
         return run
     results: dict[str, dict[str, TaskResult]] = {}
     for name in config.models:
-        language_model = load_or_connect(name)
-        set_in_templates({name: language_model.tokenizer}, config.chat_template_kwargs, needed=False)
+        language_model = load_or_connect(name, scores=None)
+        if not isinstance(language_model, ServedChat):
+            set_in_templates({name: language_model.tokenizer}, config.chat_template_kwargs, needed=False)
+        elif config.chat_template_kwargs and process_index() == 0:
+            print(f"chat_template_kwargs don't reach {name}: its template is the server's", file=sys.stderr)
         results[name] = {
             task.name: evaluate_task(
                 language_model,

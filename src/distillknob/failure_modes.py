@@ -41,9 +41,9 @@ def repeats_itself(text: str, *, spoken_alone: bool = False) -> bool:
     return False
 
 
-def failure_mode(task: Task, text: str, score: float, mean_logprob: float) -> str | None:
+def failure_mode(task: Task, text: str, score: float, mean_logprob: float | None) -> str | None:
     """The failure mode of one completion, or None. `score` by the task's grader; `mean_logprob` in nats a token, under
-    the model that wrote it."""
+    the model that wrote it, or None where its confidence isn't known: then the third rule fits nothing."""
     right = task.verifiable and task.is_right(score)
     if not text.strip() or repeats_itself(text, spoken_alone=right):
         return "local_decoding_degradation"
@@ -51,4 +51,5 @@ def failure_mode(task: Task, text: str, score: float, mean_logprob: float) -> st
         return None
     if task.committed(text) is None:
         return "self_correction_collapse"
-    return "extrinsic_hallucination" if mean_logprob >= math.log(CONFIDENT) else None
+    confident = mean_logprob is not None and mean_logprob >= math.log(CONFIDENT)
+    return "extrinsic_hallucination" if confident else None

@@ -31,6 +31,7 @@ from distillknob.models import LanguageModel, eos_ids, prompt_ids
 from distillknob.processes import merged, my_share, seed_of_process
 from distillknob.progress import progress
 from distillknob.served import ServedModel
+from distillknob.served_chat import ServedChat
 
 # What the key–value caches of the rows that are sampled at once may take: fewer rows are, where a model has large ones.
 _CPU_BYTES, _DEVICE_BYTES = 1 << 32, 1 << 34
@@ -63,8 +64,8 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Sample:
-    """One completion: its text without special tokens, its token ids (the closing eos included), and whether it ended
-    by itself rather than at the length limit."""
+    """One completion: its text without special tokens, its token ids (the closing eos included; none from a chat
+    interface), and whether it ended by itself rather than at the length limit."""
 
     text: str
     token_ids: list[int]
@@ -139,7 +140,7 @@ def _own_settings(model: PreTrainedModel, config: GenerationConfig) -> Iterator[
 
 @torch.no_grad()
 def generate(
-    language_model: LanguageModel | ServedModel,
+    language_model: LanguageModel | ServedModel | ServedChat,
     prompts: Sequence[list[dict[str, str]]],
     n: int = 1,
     sampling: Sampling | None = None,
@@ -157,17 +158,24 @@ def generate(
     all get the whole. Raises BadInputError where there is nothing to
     do, `begun` and the prompts differ in number, or the prompts are longer than the model's context allows.
     """
-    tokenizer = language_model.tokenizer
     sampling = sampling or Sampling()
     if n < 1 or not prompts:
         raise BadInputError(f"nothing to generate: {len(prompts)} prompts, n={n} samples each")
     if begun is not None and len(begun) != len(prompts):
         raise BadInputError(f"{len(prompts)} prompts but {len(begun)} beginnings: give one a prompt, [] for none")
     starts = [list(ids) for ids in begun] if begun is not None else [[] for _ in prompts]
-    ids = [prompt + start for prompt, start in zip(prompt_ids(tokenizer, prompts), starts, strict=True)]
+    if isinstance(language_model, ServedChat):
+        if any(starts):
+            raise BadInputError(
+                f"{language_model.name!r} behind a chat interface can't go on with an answer begun here"
+            )
+        ids: list[list[int]] = [[] for _ in prompts]
+    else:
+        rendered = prompt_ids(language_model.tokenizer, prompts)
+        ids = [prompt + start for prompt, start in zip(rendered, starts, strict=True)]
     asked = _Request(ids, starts, n, sampling, journal or Journal(), shared, description)
-    if isinstance(language_model, ServedModel):
-        found = _served(language_model, asked)
+    if isinstance(language_model, ServedChat | ServedModel):
+        found = _served(language_model, asked, prompts)
     else:
         found = _sampled(language_model, asked)
     if shared:
@@ -189,7 +197,9 @@ class _Request:
     description: str
 
 
-def _served(model: ServedModel, asked: _Request) -> dict[tuple[int, int], Sample]:
+def _served(
+    model: ServedModel | ServedChat, asked: _Request, prompts: Sequence[list[dict[str, str]]]
+) -> dict[tuple[int, int], Sample]:
     """`generate` by a server, a batch of prompts at a time."""
     ids, starts, n, sampling, journal = asked.ids, asked.starts, asked.n, asked.sampling, asked.journal
     given: dict[str, float | int] = {
@@ -201,6 +211,8 @@ def _served(model: ServedModel, asked: _Request) -> dict[tuple[int, int], Sample
 
     def answers(i: int) -> list[tuple[str, list[int], bool]]:
         seed = random.Random(f"{sampling.seed}/{i}").getrandbits(31)
+        if isinstance(model, ServedChat):
+            return [(text, [], finished) for text, finished in model.sample(prompts[i], n, **given, seed=seed)]
         return model.sample([ids[i]], n, **given, seed=seed)[0]
 
     rows = list(range(len(ids)))
@@ -221,7 +233,8 @@ def _served(model: ServedModel, asked: _Request) -> dict[tuple[int, int], Sample
             for i, samples in zip(batch, drawn, strict=True):
                 for j, (text, tokens, finished) in enumerate(samples):
                     whole = [*starts[i], *tokens]
-                    text = str(model.tokenizer.decode(whole, skip_special_tokens=True)) if starts[i] else text
+                    if starts[i] and isinstance(model, ServedModel):
+                        text = str(model.tokenizer.decode(whole, skip_special_tokens=True))
                     found[i, j] = Sample(text, whole, finished)
             bar.update(n * len(batch))
     return found

@@ -2,22 +2,26 @@
 
 A stage that only samples and scores takes such a model by name, `URL#NAME` (or `URL#NAME#TOKENIZER`, where the server's
 name for the model is no tokenizer's). The tokenizer is loaded here, so that prompts go through the model's own chat
-template and what is sent are token ids.
+template and what is sent are token ids. A server with the chat interface alone (`served_chat`) only samples.
 
 Left out on purpose: serving, and sampling from a policy in training, which TRL's own vLLM integration does.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.models import SERVED, LanguageModel, load_model, load_tokenizer, resolve, turn_end
-from distillknob.post import PAUSE, TRIES, post_json
+from distillknob.post import CHECK_IT, GO_ON, PAUSE, PROBE_TRIES, TRIES, RefusedError, post_json
+from distillknob.processes import process_index
+from distillknob.served_answers import LEADING_TOKEN, choices_of, ended, prompt_logprobs, text_of, token_ids_of
+from distillknob.served_chat import CHAT, ServedChat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -29,28 +33,37 @@ AS_IT_IS: dict[str, float | int] = {"top_k": -1, "min_p": 0.0, "repetition_penal
 
 @dataclass(frozen=True)
 class ServedModel:
-    """`url` is the API's root, such as http://localhost:8000/v1; `name` what the server calls the model."""
+    """`url` is the API's root, such as http://localhost:8000/v1; `name` what the server calls the model. `scores` says
+    whether it gives log-probabilities of a prompt; a `probe` gives a server that is away up soon."""
 
     url: str
     name: str
     tokenizer: PreTrainedTokenizerBase
     batch_size: int = 64
     timeout: float = 600.0
-    refuses: set[str] = field(default_factory=set, compare=False)  # what it was found not to know
+    scores: bool = True
+    probe: bool = False
+    refuses: set[str] = field(default_factory=set, compare=False)  # fields that it turned out not to know
 
     def logprobs(self, ids: Sequence[Sequence[int]]) -> list[list[float]]:
         """log-probability (nats) of every token of each row but its first, given those before it.
 
         Raises RunFailedError where the server can't be reached any more or doesn't answer as it should.
         """
-        found: list[list[float]] = []
+        rows: list[list[float]] = []
         for start in range(0, len(ids), self.batch_size):
             batch = [list(row) for row in ids[start : start + self.batch_size]]
-            # prompt_logprobs is vLLM's own; other servers go by echo.
-            asked = {"max_tokens": 1, "temperature": 1.0, "logprobs": 1, "echo": True, "prompt_logprobs": 0}
-            choices = self._choices(batch, asked, 1)
-            found += [self._row(choice, row) for choice, row in zip(choices, batch, strict=True)]
-        return found
+            choices = self.score_choices(batch)
+            rows += [
+                prompt_logprobs(choice, row, self.url, self.name) for choice, row in zip(choices, batch, strict=True)
+            ]
+        return rows
+
+    def score_choices(self, batch: list[list[int]]) -> list[dict[str, Any]]:
+        """What the server answers when it is asked to score the rows of a batch, one choice a row."""
+        # prompt_logprobs is vLLM's own; other servers go by echo.
+        request = {"max_tokens": 1, "temperature": 1.0, "logprobs": 1, "echo": True, "prompt_logprobs": 0}
+        return self._choices(batch, request, 1)
 
     def sample(
         self, ids: Sequence[Sequence[int]], n: int, **sampling: float | int
@@ -60,84 +73,141 @@ class ServedModel:
 
         The token ids are the server's where it returns them (vLLM), else those of the text. Raises as `logprobs`.
         """
-        asked = {**sampling, "n": n, "return_token_ids": True}
+        request = {**sampling, "n": n, "return_token_ids": True}
         rows = [list(row) for row in ids]
         if AS_IT_IS.keys() <= self.refuses:
-            choices = self._choices(rows, asked, n)
+            choices = self._choices(rows, request, n)
         else:
             try:
-                choices = self._choices(rows, {**AS_IT_IS, **asked}, n)
-            except RunFailedError as error:
-                if "refused a request (4" not in str(error):
-                    raise
-                choices = self._choices(rows, asked, n)
+                choices = self._choices(rows, {**AS_IT_IS, **request}, n)
+            except RefusedError:
+                choices = self._choices(rows, request, n)
                 self.refuses.update(AS_IT_IS)  # a server that doesn't know these fields has no defaults for them
-        found = [self._sampled(choice) for choice in choices]
-        return [found[start : start + n] for start in range(0, len(found), n)]
+        samples = [self._sampled(choice) for choice in choices]
+        return [samples[start : start + n] for start in range(0, len(samples), n)]
 
     def _sampled(self, choice: dict[str, Any]) -> tuple[str, list[int], bool]:
-        finished, end = choice.get("finish_reason") == "stop", turn_end(self.tokenizer)
-        text, given = str(choice["text"]), choice.get("token_ids")
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"] if given is None else given
-        drawn = [int(token) for token in ids]
-        if given is not None:
-            text = str(self.tokenizer.decode(drawn, skip_special_tokens=True))
-        if finished and (not drawn or drawn[-1] not in (end, self.tokenizer.eos_token_id)):
-            drawn.append(int(end))
+        finished, end = ended(choice, self.url), turn_end(self.tokenizer)
+        drawn = token_ids_of(choice, len(self.tokenizer), self.url)
+        if drawn is None:
+            text = text_of(choice, self.url)
+            # A special token's spelling in the text was written out in letters: it isn't the token.
+            drawn = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+            return text, [*drawn, *([int(end)] if finished else [])], finished
+        text = str(self.tokenizer.decode(drawn, skip_special_tokens=True))
+        # vLLM gives the end with the rest or without it. Which token it was is the model's affair: Llama 3 has three.
+        if finished and not (drawn and self._is_special(drawn[-1])):
+            drawn = [*drawn, int(end)]
         return text, drawn, finished
 
-    def _choices(self, batch: list[list[int]], asked: dict[str, Any], n: int) -> list[dict[str, Any]]:
+    def _is_special(self, token: int) -> bool:
+        added = self.tokenizer.added_tokens_decoder
+        return token == self.tokenizer.eos_token_id or (token in added and bool(added[token].special))
+
+    def _choices(self, batch: list[list[int]], request: dict[str, Any], n: int) -> list[dict[str, Any]]:
         """The answers to the prompts of a batch, `n` each, in their order."""
-        answer = self._post({"model": self.name, "prompt": batch, **asked})
-        choices = sorted(answer.get("choices", []), key=lambda choice: int(choice.get("index", 0)))
-        if len(choices) != n * len(batch):
-            raise RunFailedError(f"{self.url} gave {len(choices)} answers for {n * len(batch)}: look at its log")
-        return choices
-
-    def _row(self, choice: dict[str, Any], ids: list[int]) -> list[float]:
-        given = choice.get("prompt_logprobs")
-        if given is not None:
-            return [float(entry[str(token)]["logprob"]) for entry, token in zip(given[1:], ids[1:], strict=True)]
-        echoed = (choice.get("logprobs") or {}).get("token_logprobs")
-        if echoed is None or len(echoed) < len(ids):
-            raise RunFailedError(
-                f"{self.url} returns no log-probabilities of the prompt: serve {self.name!r} with vLLM, or another "
-                "server that knows prompt_logprobs or echo"
-            )
-        return [float(value) for value in echoed[1 : len(ids)]]
-
-    def _post(self, body: dict[str, Any]) -> dict[str, Any]:
-        answer: dict[str, Any] = post_json(
-            f"{self.url.rstrip('/')}/completions", body, timeout=self.timeout, tries=TRIES, pause=PAUSE
+        answer = post_json(
+            f"{self.url.rstrip('/')}/completions",
+            {"model": self.name, "prompt": batch, **request},
+            timeout=self.timeout,
+            tries=PROBE_TRIES if self.probe else TRIES,
+            pause=PAUSE,
+            remedy=CHECK_IT if self.probe else GO_ON,
         )
-        return answer
+        return choices_of(answer, n * len(batch), self.url)
 
 
-def connect(url: str, name: str, tokenizer_of: str, *, scores: bool = True) -> ServedModel:
-    """The served model, asked once: to score a prompt, or where that isn't needed to go on with it. Raises
-    BadInputError where the server isn't there or doesn't do it."""
+def connect(url: str, name: str, tokenizer_of: str, *, scores: bool | None = True) -> ServedModel:
+    """The served model, asked once whether it scores a prompt (`scores`), or goes on with one (not `scores`); with None
+    both, of which the first isn't needed.
+
+    Raises BadInputError where the server isn't there or doesn't do it.
+    """
     if not url.startswith(SERVED):
         raise BadInputError(f"target_url={url!r}: give the API's root, such as http://localhost:8000/v1")
-    served = ServedModel(url, name, load_tokenizer(tokenizer_of))
-    ids = [int(token) for token in served.tokenizer("1 2 3", add_special_tokens=False)["input_ids"]][:2]
+    tokenizer = load_tokenizer(tokenizer_of)
+    probe = ServedModel(url, name, tokenizer, probe=True)
+    ids = [int(token) for token in tokenizer("1 2 3 4 5", add_special_tokens=False)["input_ids"]]
+    can_score = False
     try:
-        if scores:
-            served.logprobs([[*ids, *ids]])
-        else:
-            served.sample([ids], 1, max_tokens=1)
+        if scores is not False:
+            try:
+                _check_scores(probe, ids)
+                can_score = True
+            except RunFailedError:
+                if scores:
+                    raise
+        if not scores:
+            probe.sample([ids[:2]], 1, max_tokens=1)
     except RunFailedError as error:
         raise BadInputError(f"the server {url!r}: {error}") from error
-    return served
+    return replace(probe, scores=can_score, probe=False)
 
 
-def load_or_connect(name: str, *, scores: bool = True, device: str | None = None) -> LanguageModel | ServedModel:
+def _check_scores(server: ServedModel, ids: Sequence[int]) -> None:
+    """Raise RunFailedError for a server that can't score prompts, or whose log-probabilities stand one token off.
+
+    Of two rows that differ in their last token alone, it is the last log-probability that differs. Where it doesn't,
+    and the one behind it does, the server put a token before the prompt and left out the one that it generated.
+    """
+    rows = [[*ids, ids[0]], [*ids, ids[-1]]]
+    choices = server.score_choices(rows)
+    scored = [prompt_logprobs(choice, row, server.url, server.name) for choice, row in zip(choices, rows, strict=True)]
+    beyond = [((choice.get("logprobs") or {}).get("token_logprobs") or [])[len(rows[0]) :] for choice in choices]
+    if choices[0].get("prompt_logprobs") is None and scored[0] == scored[1] and beyond[0] != beyond[1]:
+        raise RunFailedError(f"{server.url} gives log-probabilities that stand one token off: {LEADING_TOKEN}")
+    early = [abs(x - y) for x, y in zip(scored[0][:-1], scored[1][:-1], strict=True)]
+    if max(early, default=0.0) > 0.5:
+        raise RunFailedError(
+            f"{server.url} gives the same tokens log-probabilities that differ by {max(early):.1f} nats when another "
+            "token follows: they aren't those of the prompt's own tokens"
+        )
+
+
+@overload
+def load_or_connect(
+    name: str, *, scores: Literal[True] = True, device: str | None = None
+) -> LanguageModel | ServedModel: ...
+
+
+@overload
+def load_or_connect(
+    name: str, *, scores: bool | None, device: str | None = None
+) -> LanguageModel | ServedModel | ServedChat: ...
+
+
+def load_or_connect(
+    name: str, *, scores: bool | None = True, device: str | None = None
+) -> LanguageModel | ServedModel | ServedChat:
     """The model of that name, or behind the server of `URL#NAME`, for a stage that samples from it and, with `scores`,
-    scores texts. Raises BadInputError where that can't be done."""
+    scores texts (None: scores them if it can).
+
+    A server that has no completions of token ids is asked through its chat interface where scores aren't needed, and
+    that is said. Raises BadInputError where neither can be done.
+    """
     if not name.startswith(SERVED):
         return load_model(name, device=device)
     url, _, rest = resolve(name).partition("#")
     served, _, tokenizer = rest.partition("#")
-    return connect(url, served, tokenizer or served, scores=scores)
+    if url.rstrip("/").endswith(CHAT):
+        if scores:
+            raise BadInputError(
+                f"{name!r} is a chat interface, which samples and doesn't score texts: serve the model with vLLM and "
+                "give the API's root, or a folder or id"
+            )
+        return ServedChat.connect(url.rstrip("/").removesuffix(CHAT), served)
+    try:
+        return connect(url, served, tokenizer or served, scores=scores)
+    except BadInputError as refused:
+        if scores:
+            raise
+        try:
+            chat = ServedChat.connect(url, served)
+        except BadInputError as error:
+            raise BadInputError(f"{refused}. Its chat interface neither: {error}") from error
+        if process_index() == 0:
+            print(f"{url} is asked through its chat interface: {refused}", file=sys.stderr)
+        return chat
 
 
 def served_logprobs(
@@ -146,7 +216,7 @@ def served_logprobs(
     """Log-probability of each token of each answer, a float32 tensor [length] an answer."""
     rows = [i for i, answer in enumerate(answers_ids) if answer]
     scored = model.logprobs([[*prompts_ids[i], *answers_ids[i]] for i in rows])
-    found = [torch.zeros(0)] * len(answers_ids)
+    tensors = [torch.zeros(0)] * len(answers_ids)
     for i, values in zip(rows, scored, strict=True):
-        found[i] = torch.tensor(values[-len(answers_ids[i]) :])
-    return found
+        tensors[i] = torch.tensor(values[-len(answers_ids[i]) :])
+    return tensors

@@ -13,6 +13,7 @@ from distillknob.models import LanguageModel
 from distillknob.processes import by_parts
 from distillknob.scoring import answer_ids, sequence_logprob
 from distillknob.served import ServedModel
+from distillknob.served_chat import ServedChat
 from distillknob.tasks import Task, grade_all
 from distillknob.tasks.base import Example
 from distillknob.teacher_context import Context
@@ -34,7 +35,7 @@ def make_traces(
     tasks: Sequence[Task],
     problems: int,
     student: LanguageModel,
-    teacher: LanguageModel | ServedModel | None,
+    teacher: LanguageModel | ServedModel | ServedChat | None,
     target: LanguageModel | ServedModel | None,
     options: TraceOptions,
     context: Context | None = None,
@@ -64,7 +65,11 @@ def make_traces(
                 f"the teacher has no right sample on any of {len(examples)} problems of {task.name!r}: raise "
                 f"candidates (now {options.candidates}), or use method sft, which needs none"
             )
-        shared = teacher is not None and teacher.tokenizer.get_vocab() == student.tokenizer.get_vocab()
+        shared = (
+            teacher is not None
+            and not isinstance(teacher, ServedChat)
+            and teacher.tokenizer.get_vocab() == student.tokenizer.get_vocab()
+        )
         # The very tokens that the teacher drew where the tokenizers agree: the text may have other, rarer spellings.
         ids = (
             [sample.token_ids for _, sample in chosen]
@@ -88,7 +93,7 @@ def _from_teacher(
     source: Source,
     task: Task,
     examples: Sequence[Example],
-    teacher: LanguageModel | ServedModel,
+    teacher: LanguageModel | ServedModel | ServedChat,
     target: LanguageModel | ServedModel | None,
     options: TraceOptions,
 ) -> list[tuple[Example, Sample]]:

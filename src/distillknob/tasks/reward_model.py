@@ -10,13 +10,13 @@ import math
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from distillknob.errors import BadInputError, RunFailedError
-from distillknob.post import post_json
+from distillknob.post import CHECK_IT, GO_ON, PROBE_TRIES, RefusedError, post_json
 
 DEFAULT = "Skywork/Skywork-Reward-V2-Llama-3.1-8B"
 TOKENS_A_BATCH = 32_768  # with padding
@@ -173,6 +173,7 @@ class ServedRewardModel:
     endpoint: str
     at_once: int = 16
     timeout: float = 600.0
+    probe: bool = False  # gives a server that is away up soon
 
     def rewards(self, exchanges: Sequence[Exchange]) -> list[float]:
         """Raises RunFailedError where the server can't be reached any more or doesn't answer as it should."""
@@ -184,7 +185,13 @@ class ServedRewardModel:
         body = {"model": self.name, "messages": exchange.messages, "use_activation": activation}
         if self.endpoint == "/pooling":
             body["task"] = "classify"
-        answer = post_json(f"{self.url.rstrip('/')}{self.endpoint}", body, timeout=self.timeout)
+        answer = post_json(
+            f"{self.url.rstrip('/')}{self.endpoint}",
+            body,
+            timeout=self.timeout,
+            tries=PROBE_TRIES if self.probe else None,
+            remedy=CHECK_IT if self.probe else GO_ON,
+        )
         return self._number(answer)
 
     def _number(self, answer: Any) -> float:
@@ -211,12 +218,12 @@ def connect(url: str, name: str) -> ServedRewardModel:
     check_name(name, url)
     failure: RunFailedError | None = None
     for endpoint in ENDPOINTS:
-        served = ServedRewardModel(url, name, endpoint)
+        served = ServedRewardModel(url, name, endpoint, probe=True)
         try:
             logit, probability = (served.reward(PROBE, activation=on) for on in (False, True))
         except RunFailedError as error:
             failure = failure or error
-            if "(404)" in str(error):
+            if isinstance(error, RefusedError) and error.status == 404:
                 continue
             break
         if logit == probability and 0 <= logit <= 1:
@@ -224,5 +231,5 @@ def connect(url: str, name: str) -> ServedRewardModel:
                 f"reward_url={url!r}: the server gives {logit:g} with and without use_activation, so this may be a "
                 "probability and not a reward: serve it with a vLLM that knows use_activation"
             )
-        return served
+        return replace(served, probe=False)
     raise BadInputError(f"reward_url={url!r}: {failure}") from failure
