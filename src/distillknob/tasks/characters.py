@@ -1,8 +1,8 @@
 r"""One spelling for the characters that chat models write: what all graders read.
 
 A model writes a minus as U+2212, spaces as U+202F, digits in full width and invisible marks between them; references
-are mostly ASCII. `plain_characters` brings both to one spelling and keeps the text readable; `latex_characters` goes on to
-LaTeX for what mathematics has a command for (√2 becomes `\sqrt{2}`).
+are mostly ASCII. `plain_characters` brings both to one spelling and keeps the text readable; `latex_characters` goes on
+to LaTeX for what mathematics has a command for (√2 becomes `\sqrt{2}`).
 
 Unicode's NFKC alone would turn x² into x2, 2½ into 21⁄2 and cm² of one character into cm2: superscripts, subscripts and
 fractions are spelled out first. Left out on purpose: digits of other scripts than the full-width and the mathematical
