@@ -2,7 +2,7 @@
 
 The reverse KL averages over the student's answers. Estimated on answers of the teacher (or of an older student), each
 has to be weighted by w = Π_t q(y_t) / p(y_t), a product over its tokens: after some tens of them a few answers carry
-all the weight. Four weightings are compared, each with k1, k2 and k3 of `estimators` (per decision, a token at a time):
+all the weight. Five weightings are compared, each with k1, k2 and k3 of `estimators` (per decision, a token at a time):
 
   plain            mean(w·f): unbiased, and its variance explodes with the length
   clipped          mean(min(w, CLIP)·f): less variance, bias towards the sampler
