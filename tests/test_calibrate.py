@@ -19,11 +19,16 @@ from trl import GRPOTrainer
 from distillknob import calibrate as stage
 from distillknob.calibrate import CalibrationConfig, CalibrationTrainer, calibrate, train_and_guard
 from distillknob.calibration_reward import calibrated_advantages, group_centred, group_z_score, token_advantages
+from distillknob.cli import main
 from distillknob.errors import BadInputError
+from distillknob.generation import Sample
 from distillknob.guard import UtilityGuard
-from distillknob.models import load_model
+from distillknob.held_out import HeldOut, log_ratio_turned, task_scores
+from distillknob.model_record import RECORD, read_record, teacher_warning
+from distillknob.models import LanguageModel, load_model
 from distillknob.runs import Run, load_run, verify_manifest
 from distillknob.scoring import answer_ids, sequence_logprob, token_logprobs
+from distillknob.tasks import get_task
 from distillknob.training import plain_config
 
 
@@ -416,9 +421,14 @@ def test_a_run_killed_before_its_first_checkpoint_starts_over(
 # The guard
 
 
-def perfect(language_model: Any, tasks: Any, *_: Any) -> dict[str, list[list[float]]]:
+def scored(tasks: Any, right: float) -> dict[str, HeldOut]:
+    """Four problems with two scores each, and nothing kept of what was written."""
+    return {task.name: HeldOut([[right, right]] * 4, [], [], [], []) for task in tasks}
+
+
+def perfect(language_model: Any, tasks: Any, *_: Any) -> dict[str, HeldOut]:
     """Stands for the teacher's scores before and after: always right."""
-    return {task.name: [[1.0, 1.0]] * 4 for task in tasks}
+    return scored(tasks, 1.0)
 
 
 def after_step(last: int, then: Callable[[int], float]) -> Callable[..., list[float]]:
@@ -487,10 +497,9 @@ def test_what_does_not_hold_on_unseen_problems_is_not_kept(
     """The training samples look good throughout, the unseen problems only up to step 1."""
     calls: list[str] = []
 
-    def scores(language_model: Any, tasks: Any, config: Any, what: str) -> dict[str, list[list[float]]]:
+    def scores(language_model: Any, tasks: Any, config: Any, what: str) -> dict[str, HeldOut]:
         calls.append(what)
-        right = 0.0 if len(calls) == 2 else 1.0  # before, after step 2, after step 1
-        return {task.name: [[right] * 2] * 4 for task in tasks}
+        return scored(tasks, 0.0 if len(calls) == 2 else 1.0)  # before, after step 2, after step 1
 
     monkeypatch.setattr(stage, "task_scores", scores)
     values = config(tiny_pair, utility_tolerance=0.05)
@@ -518,6 +527,75 @@ def test_the_guard_sees_one_score_a_prompt(
     for scores, batch in zip(seen, recorded, strict=True):
         by_prompt = batch["rewards"].sum(1).view(-1, values.num_generations).mean(1)
         assert scores == pytest.approx(sorted(by_prompt.tolist()))
+
+
+def test_the_log_ratio_is_measured_on_held_out_problems_before_and_after(tiny_pair: Any, tmp_path: Path) -> None:
+    """Without a guard, and ungated: every sample of every held-out problem counts."""
+    values = {"guard": False, "gate": False, "eta": -4.0, "max_steps": 3, "tasks": ["qa", "instruct"]}
+    run = calibrate(config(tiny_pair, **values), tmp_path / "run", reward_funcs=even_length)
+    turned = run.result["turned"]
+    assert (turned["problems"], turned["unit"], turned["over"]) == (8, "nats an answer", "all samples")
+    assert turned["difference"] == pytest.approx(turned["after"] - turned["before"])
+    assert turned["interval"][0] < turned["difference"] < turned["interval"][1]
+
+    # Scored anew from the model that came out, it is the same figure.
+    target = load_model(tiny_pair.student)
+    tasks = [get_task(name) for name in ("qa", "instruct")]
+    settings = config(tiny_pair, **values, max_completion_length=max(task.max_new_tokens for task in tasks))
+    means = []
+    for name in (tiny_pair.teacher, str(run.path / "model")):
+        model = load_model(name)
+        ratios = []
+        for held_out in task_scores(model, tasks, settings, "anew").values():
+            ids = [sample.token_ids for sample in held_out.samples]
+            scores = [token_logprobs(one, held_out.prompts, ids) for one in (model, target)]
+            ratios += [float(a.sum() - b.sum()) for a, b in zip(*scores, strict=True)]
+        means.append(sum(ratios) / len(ratios))
+    assert [turned["before"], turned["after"]] == pytest.approx(means, abs=1e-4)
+    card = (run.path / "model" / "README.md").read_text()
+    assert f"({turned['verdict']})" in card and f"{turned['after']:.2f} after" in card
+    assert "distillable" not in card and "Not measured here: whether students" in card
+
+
+@pytest.mark.parametrize(
+    ("log_ratio", "unit"), [("sum", "nats an answer"), ("mean", "nats a token"), ("token", "nats a token")]
+)
+def test_the_held_out_log_ratio_counts_right_finished_samples_in_the_reward_s_unit(
+    tiny_pair: Any, log_ratio: str, unit: str, student: LanguageModel
+) -> None:
+    prompt = [{"role": "user", "content": "What is 2 + 3?"}]
+    drawn = [Sample("Answer: 5", answer_ids(student, ["Answer: 5"], [True])[0], finished=True)] * 4
+
+    def wrote(rewarded: list[bool], shift: float) -> dict[str, HeldOut]:
+        return {"qa": HeldOut([[1.0] * 2] * 2, [prompt] * 4, drawn, rewarded, [shift, shift + 1, shift, 99.0])}
+
+    values = config(tiny_pair, log_ratio=log_ratio, eta=-0.5)
+    before, after = wrote([True, True, True, False], 5.0), wrote([True, False, False, False], 3.0)
+    turned = log_ratio_turned(before, after, student, student.tokenizer, values, kept_step=2)
+    logprob = token_logprobs(student, [prompt], [drawn[0].token_ids])[0]
+    target = float(logprob.sum()) if log_ratio == "sum" else float(logprob.mean())
+    assert (turned.unit, turned.problems, turned.over) == (unit, 1, "right and finished samples")
+    assert turned.before == pytest.approx(5.5 - target, abs=1e-5)
+    assert turned.after == pytest.approx(3.0 - target, abs=1e-5)
+    assert turned.verdict == "can't tell" and turned.interval is None and "1 held-out problem" in turned.reason
+
+
+def test_an_unchanged_teacher_is_called_the_original(
+    tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All steps were done and kept, at a learning rate of 0."""
+    run = calibrate(config(tiny_pair, learning_rate=0.0, eta=0.25), tmp_path / "run")
+    turned = run.result["turned"]
+    assert run.result["kept_step"] == 2 and turned["same"] and turned["verdict"] == "not at all"
+    assert (turned["difference"], turned["interval"]) == (0.0, None)
+    card = (run.path / "model" / "README.md").read_text()
+    assert "not calibrated: it is the original" in card and "distillable" not in card
+    record = json.loads((run.path / "model" / RECORD).read_text())
+    assert record == read_record(str(run.path / "model")) and record["turned"] == turned
+    assert "is the original: model/ gives the same answers" in str(teacher_warning(str(run.path / "model")))
+    words = ["calibrate", "--config", str(run.path / "config.yaml"), "--output", str(run.path)]
+    assert (main(words), main([*words, "--require-turned"])) == (0, 1)
+    assert "The knob did not turn: model/ gives the same answers" in capsys.readouterr().out
 
 
 def test_without_a_guard_nothing_is_judged(tiny_pair: Any, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,15 @@ from datasets import Dataset
 
 from distillknob.calibration_trainer import CalibrationConfig, CalibrationTrainer, GuardCallback, task_reward
 from distillknob.errors import BadInputError, check_fills_a_step
-from distillknob.generation import Sampling, generate
 from distillknob.guard import UtilityGuard
-from distillknob.models import LanguageModel, check_meant, load_model, resolve, set_in_templates
-from distillknob.processes import by_parts, process_index, wait
+from distillknob.held_out import HeldOut, log_ratio_turned, task_scores, train_and_guard
+from distillknob.model_record import record_of
+from distillknob.models import check_meant, load_model, resolve, set_in_templates
+from distillknob.processes import process_index, wait
 from distillknob.runs import Run, runs_behind
 from distillknob.served import connect, load_or_connect
 from distillknob.stats import paired_difference
-from distillknob.tasks import Example, Task, get_task, grade_all
+from distillknob.tasks import Task, get_task
 from distillknob.training import (
     FiniteLoss,
     RunLogger,
@@ -36,6 +36,7 @@ from distillknob.training import (
     refused_by_the_trainer,
     save_model,
 )
+from distillknob.verdicts import Turning, turned_text
 
 __all__ = ["CalibrationConfig", "CalibrationTrainer", "calibrate", "task_reward"]
 
@@ -49,17 +50,6 @@ LOGGED = {
 }
 
 
-def train_and_guard(task: Task, problems: int, guard_problems: int, seed: int) -> tuple[list[Example], list[Example]]:
-    """Examples of the train split to train on, and others for the guard: `guard_problems`, or a fifth of what a small
-    task has. Raises BadInputError where there is too little for both."""
-    found = task.examples("train", problems + guard_problems, seed=seed)
-    spare = len(found) - problems
-    held_out = min(guard_problems, max(spare, len(found) // 5))
-    if guard_problems and not held_out:
-        raise BadInputError(f"task {task.name!r} has {len(found)} train problems: at least 5 are needed with a guard")
-    return found[: min(problems, len(found) - held_out)], found[len(found) - held_out :]
-
-
 def training_rows(tasks: Sequence[Task], problems: int, seed: int, guard_problems: int = 0) -> Dataset:
     """Prompts, task names and references (as JSON: their form differs by task) from the tasks' train split, shuffled,
     without the guard's."""
@@ -69,29 +59,6 @@ def training_rows(tasks: Sequence[Task], problems: int, seed: int, guard_problem
         for example in train_and_guard(task, problems, guard_problems, seed)[0]
     ]
     return Dataset.from_list(rows).shuffle(seed=seed)
-
-
-def task_scores(
-    language_model: LanguageModel, tasks: Sequence[Task], config: CalibrationConfig, what: str
-) -> dict[str, list[list[float]]]:
-    """Scores by task, problem and sample, on train-split problems that the fine-tuning does not see."""
-    scores = {}
-    for task in tasks:
-        _, examples = train_and_guard(task, config.problems, config.guard_problems, config.seed)
-        samples = generate(
-            language_model,
-            [task.messages(example) for example in examples],
-            config.guard_samples,
-            Sampling(max_new_tokens=config.max_completion_length or task.max_new_tokens, seed=config.seed),
-            shared=True,
-            description=f"guard: {task.name} {what}",
-        )
-        _, flat, problem_of = samples.flat()
-        references = [examples[i].reference for i in problem_of]
-        graded = by_parts(partial(grade_all, task), [sample.text for sample in flat], references)
-        n = config.guard_samples
-        scores[task.name] = [graded[i * n : (i + 1) * n] for i in range(len(examples))]
-    return scores
 
 
 def _mean(scores: list[list[float]]) -> float:
@@ -146,7 +113,7 @@ def calibrate(
 
     before = task_scores(teacher, tasks, config, "before")
     guard = UtilityGuard(
-        baseline={name: _mean(scores) for name, scores in before.items()},
+        baseline={name: _mean(held_out.scores) for name, held_out in before.items()},
         tolerance=config.utility_tolerance,
         beta=config.beta,
         steps=config.guard_steps,
@@ -167,29 +134,39 @@ def calibrate(
     steps = _train(trainer, config, guard, run, resume=resume)
     # What was trained is on the disk now, whole, however it was spread over devices: from here on models are loaded.
     trainer.accelerator.free_memory()
-    del teacher, target, trainer
-    kept_step, kept, comparison = _best_that_holds(steps, before, tasks, config, guard)
-    card = _card(config, guard, kept_step, comparison)
+    del teacher, trainer
+    kept_step, kept, after, comparison = _best_that_holds(steps, before, tasks, config, guard)
+    turned = log_ratio_turned(before, after, target, tokenizer, config, kept_step)
+    del target
+    card = _card(config, guard, kept_step, comparison, turned)
+    last: dict[str, Any] = next((row for row in reversed(run.metrics()) if row["step"] <= kept_step), {})
+    result = {
+        "stage": "calibrate",
+        "eta": config.eta,
+        "outcome": "finished" if guard.reason is None else "stopped",
+        "reason": guard.reason,
+        "steps": steps,
+        "kept_step": kept_step,
+        "turned": turned.as_dict(),
+        "final_beta": guard.beta,
+        "anchor_kl": last.get("anchor_kl"),
+        "log_ratio": last.get("log_ratio"),
+        "tolerance": config.utility_tolerance,
+        "guard": comparison,
+        "events": guard.events,
+    }
     given: Any = config.model_init_kwargs or {}
     revision = {"revision": given["revision"]} if kept == config.teacher and "revision" in given else None
-    save_model(kept, tokenizer, run.path / "model", card, whole=config.merge_adapter, options=revision)
-    last: dict[str, Any] = next((row for row in reversed(run.metrics()) if row["step"] <= kept_step), {})
-    run.finish(
-        {
-            "stage": "calibrate",
-            "eta": config.eta,
-            "outcome": "finished" if guard.reason is None else "stopped",
-            "reason": guard.reason,
-            "steps": steps,
-            "kept_step": kept_step,
-            "final_beta": guard.beta,
-            "anchor_kl": last.get("anchor_kl"),
-            "log_ratio": last.get("log_ratio"),
-            "tolerance": config.utility_tolerance,
-            "guard": comparison,
-            "events": guard.events,
-        }
+    save_model(
+        kept,
+        tokenizer,
+        run.path / "model",
+        card,
+        whole=config.merge_adapter,
+        options=revision,
+        record=record_of(result, config.teacher, config.target),
     )
+    run.finish(result)
     return run
 
 
@@ -225,15 +202,15 @@ def _train(
 
 def _best_that_holds(
     steps: int,
-    before: dict[str, list[list[float]]],
+    before: dict[str, HeldOut],
     tasks: Sequence[Task],
     config: CalibrationConfig,
     guard: UtilityGuard,
-) -> tuple[int, str, list[dict[str, Any]]]:
+) -> tuple[int, str, dict[str, HeldOut], list[dict[str, Any]]]:
     """Walk back from the final weights over the kept checkpoints to the first whose scores hold on unseen problems.
 
-    Returns its step, where it lies, and how it compares with the original teacher, which is the last resort (step 0).
-    Without a guard, the final weights are kept as they are.
+    Returns its step, where it lies, what it wrote there, and how it compares with the original teacher, which is the
+    last resort (step 0). Without a guard, the final weights are kept as they are.
     """
     folder = Path(str(config.output_dir))
     saved = sorted((int(path.name.split("-")[1]) for path in folder.glob("checkpoint-*")), reverse=True)
@@ -247,18 +224,20 @@ def _best_that_holds(
         after = _scores_of(path, tasks, config) if candidate else before
         comparison: list[dict[str, Any]] = []
         for name in before:
-            change = paired_difference([sum(s) / len(s) for s in before[name]], [sum(s) / len(s) for s in after[name]])
+            first, second = before[name].scores, after[name].scores
+            change = paired_difference([sum(s) / len(s) for s in first], [sum(s) / len(s) for s in second])
+            same = candidate == 0  # of which nothing is uncertain
             comparison.append(
                 {
                     "task": name,
-                    "before": _mean(before[name]),
-                    "after": _mean(after[name]),
-                    "difference": change.mean,
-                    "interval": [change.low, change.high],
+                    "before": _mean(first),
+                    "after": _mean(second),
+                    "difference": 0.0 if same else change.mean,
+                    "interval": [0.0, 0.0] if same else change.as_list(),
                 }
             )
         if not config.guard or all(row["difference"] >= -config.utility_tolerance for row in comparison):
-            return candidate, path, comparison
+            return candidate, path, after, comparison
         lost = min(comparison, key=lambda row: row["difference"])
         guard.events.append(
             {
@@ -269,28 +248,41 @@ def _best_that_holds(
     raise AssertionError("the original teacher always holds against itself")
 
 
-def _scores_of(path: str, tasks: Sequence[Task], config: CalibrationConfig) -> dict[str, list[list[float]]]:
-    """The scores of a checkpoint, which is gone again when they are there: two at a time may not fit."""
+def _scores_of(path: str, tasks: Sequence[Task], config: CalibrationConfig) -> dict[str, HeldOut]:
+    """What a checkpoint writes, which is gone again when that is there: two at a time may not fit."""
     model, values = load_model(path), config.chat_template_kwargs
     set_in_templates({path: model.tokenizer}, values, needed=False)  # type: ignore[arg-type]  # a dict once parsed
     return task_scores(model, tasks, config, "after")
 
 
-def _card(config: CalibrationConfig, guard: UtilityGuard, kept_step: int, comparison: list[dict[str, Any]]) -> str:
-    """The model card: what was done to this model, and what it was measured to keep."""
-    direction = (
-        "distillable" if config.eta < 0 else "undistillable" if config.eta > 0 else "unchanged in distillability"
-    )
-    held = "\n".join(
-        f"- {row['task']}: {row['before']:.3f} before, {row['after']:.3f} after "
-        f"(95 % interval of the difference {row['interval'][0]:+.3f} to {row['interval'][1]:+.3f})"
-        for row in comparison
-    )
-    stopped = f"\nThe utility guard stopped the run: {guard.reason}.\n" if guard.reason else ""
-    return (
-        f"---\nbase_model: {config.teacher}\ntags: [distillknob, calibrated-teacher]\n---\n"
-        f"# {config.teacher}, calibrated with η = {config.eta:g}\n\n"
-        f"Made to be {direction} by distillknob (a reconstruction of arXiv 2604.18963): {kept_step} steps of "
-        f"reinforcement fine-tuning against `{config.target}`.\n{stopped}\nTask scores on unseen training-split "
-        f"problems:\n\n{held}\n"
-    )
+def _card(
+    config: CalibrationConfig,
+    guard: UtilityGuard,
+    kept_step: int,
+    comparison: list[dict[str, Any]],
+    turned: Turning,
+) -> str:
+    """The model card: what was done to this model, what was measured of it, and what was not."""
+    stopped = f"The utility guard stopped the run: {guard.reason}.\n\n" if guard.reason else ""
+    made_by = "distillknob (a reconstruction of arXiv 2604.18963)"
+    if turned.same:
+        title = f"{config.teacher}, not calibrated: it is the original (η = {config.eta:g})"
+        text = (
+            f"This is `{config.teacher}` itself. {made_by} tried to calibrate it against `{config.target}`: "
+            f"{turned.reason}.\n\n{stopped}"
+        )
+    else:
+        title = f"{config.teacher}, calibrated with η = {config.eta:g} ({turned.verdict})"
+        held = "\n".join(
+            f"- {row['task']}: {row['before']:.3f} before, {row['after']:.3f} after "
+            f"(95 % interval of the difference {row['interval'][0]:+.3f} to {row['interval'][1]:+.3f})"
+            for row in comparison
+        )
+        text = (
+            f"Made by {made_by}: {kept_step} steps of reinforcement fine-tuning against `{config.target}`.\n\n"
+            f"{stopped}{turned_text(turned.as_dict())}\n\n"
+            f"Task scores on training-split problems that were not trained on:\n\n{held}\n\n"
+            "Not measured here: whether students learn more or less from this model than from the original.\n"
+        )
+    tags = "distillknob" if turned.same else "distillknob, calibrated-teacher"
+    return f"---\nbase_model: {config.teacher}\ntags: [{tags}]\n---\n# {title}\n\n{text}"

@@ -103,6 +103,9 @@ def _parser(command: str | None, *, inherited: bool = False) -> _Parser:
         if stage == "diagnose":
             told = "set finished diagnoses of one student beside each other, the first being the one before"
             sub.add_argument("--compare", nargs="+", metavar="RUN", help=told)
+        if stage == "calibrate":
+            told = "exit with status 1 unless the knob turned (the run is kept)"
+            sub.add_argument("--require-turned", action="store_true", help=told)
         if stage == "sweep":
             sub.add_argument("--cell", type=int, metavar="N", help="run only cell number N (from 0)")
         if stage == command:
@@ -206,13 +209,23 @@ def _run_stage(arguments: argparse.Namespace) -> int:
             discard_unstarted(output)
         raise
     disconnect()
+    status = _turned_status(run.result) if stage == "calibrate" and arguments.require_turned else 0
     if process_index() > 0:  # the first process tells
-        return 0
+        return status
     if not run.complete:
         print(f"cell {arguments.cell} is done; the report so far: {run.path / 'report.html'}", file=sys.stderr)
         return 0
     print(json.dumps(run.result, indent=2) if arguments.json else result_text(run))
-    return 0
+    if status:
+        print(f"--require-turned: the knob did not turn, or nobody can tell; {run.path} is kept", file=sys.stderr)
+    return status
+
+
+def _turned_status(result: Mapping[str, Any]) -> int:
+    """0 where the calibration's verdict is that its knob turned, else 1."""
+    from distillknob.verdicts import TURNED
+
+    return 0 if (result.get("turned") or {}).get("verdict") == TURNED else 1
 
 
 def _compare(arguments: argparse.Namespace) -> int:

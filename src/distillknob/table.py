@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from distillknob.runs import Run
+from distillknob.verdicts import UNCLEAR, WRONG, is_original, turned_text
 
 Rows = Sequence[Sequence[str]]
 WIDTH = 110  # of running text, in characters
@@ -117,16 +118,34 @@ def compare_text(compared: Mapping[str, Any]) -> str:
     return text_table(header, body)
 
 
-def unchanged_text(result: Mapping[str, Any]) -> str:
-    """What to know and to do where a calibration kept none of its steps."""
-    refused = [event["what"] for event in result["events"] if event["what"].startswith("not kept")]
-    return (
-        "The knob did not turn: no checkpoint kept the teacher's score to within "
-        f"{percent(result['tolerance'])} points, so model/ is the teacher as it was."
-        + (f" The last steps were {refused[0]}." if refused else "")
-        + "\nTo mend: a lower learning_rate, a higher beta or more prompts a step; where the guard's interval below is "
-        "wide, more guard_problems or a larger utility_tolerance."
+def turning_text(result: Mapping[str, Any]) -> str:
+    """Whether the knob turned, and what to do where it did not. Of a run from before this was measured, only that it
+    kept none of its steps can be told."""
+    turned = result.get("turned")
+    if turned is None and not is_original(result):
+        return "Whether the knob turned was not measured by this run."
+    told = (
+        turned_text(turned) if turned else "The knob did not turn: step 0 was kept, so model/ is the teacher as it was."
     )
+    refused = [event["what"] for event in result["events"] if event["what"].startswith("not kept")]
+    if result["kept_step"] == 0:
+        if refused:
+            within = f"to within {percent(result['tolerance'])} points"
+            told += f" No checkpoint kept the teacher's score {within}; the last steps were {refused[0]}."
+        told += (
+            "\nTo mend: where the guard's interval below is wide, more guard_problems or a larger utility_tolerance; "
+            "else a lower learning_rate, a higher beta or more prompts a step."
+        )
+    elif turned and turned["verdict"] == UNCLEAR:
+        told += (
+            "\nTo mend: more guard_problems or guard_samples for a narrower interval; more steps for a larger change."
+        )
+    elif turned and turned["verdict"] == WRONG:
+        told += (
+            "\nTo mend: more prompts a step, more steps or a larger |η|. Its students may show the opposite of what η "
+            "asked for."
+        )
+    return "\n".join(map(_wrapped, told.splitlines()))
 
 
 def _experiment_text(run: Run, result: Mapping[str, Any]) -> list[str]:
@@ -212,8 +231,7 @@ def _calibrate_text(run: Run, result: Mapping[str, Any]) -> list[str]:
         f"η = {result['eta']:g}: {result['outcome']}, step {result['kept_step']} of {result['steps']} kept, "
         f"final beta {result['final_beta']:.3g}" + (f"\n{result['reason']}" if result["reason"] else "")
     ]
-    if result["kept_step"] == 0:
-        parts.append(unchanged_text(result))
+    parts.append(turning_text(result))
     rows = [
         [
             row["task"],

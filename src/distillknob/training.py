@@ -24,7 +24,8 @@ from trl.trainer.utils import RepeatSampler
 
 from distillknob.config import resolved
 from distillknob.errors import BadInputError, RunFailedError
-from distillknob.files import atomic_directory, disk_errors
+from distillknob.files import atomic_directory, atomic_write, disk_errors, json_bytes
+from distillknob.model_record import RECORD
 from distillknob.models import LanguageModel, is_adapter, load_model, resolve
 from distillknob.processes import connect, process_index, wait
 from distillknob.progress import progress
@@ -232,11 +233,12 @@ def save_model(
     *,
     whole: bool,
     options: Mapping[str, Any] | None = None,
+    record: Mapping[str, Any] | None = None,
 ) -> None:
-    """Put a model into `folder` so that it loads by itself: weights (safetensors), tokenizer and model card, all of it
-    or nothing. `source` is what a Trainer saved in the run, or any model by name, loaded with `options`. An adapter
-    stays one unless `whole` asks for the model with the adapter merged into it, in float32. The first process writes,
-    the others wait."""
+    """Put a model into `folder` so that it loads by itself: weights (safetensors), tokenizer, model card and what later
+    stages have to know of it (`record`, see `model_record`), all of it or nothing. `source` is what a Trainer saved in
+    the run, or any model by name, loaded with `options`. An adapter stays one unless `whole` asks for the model with
+    the adapter merged into it, in float32. The first process writes, the others wait."""
     if process_index() == 0:
         with atomic_directory(folder) as partial:
             if whole or folder.parent not in Path(source).parents:
@@ -252,6 +254,8 @@ def save_model(
                 )
             tokenizer.save_pretrained(partial)
             (partial / "README.md").write_text(card, encoding="utf-8")
+            if record is not None:
+                atomic_write(partial / RECORD, json_bytes(record, indent=2) + b"\n")
     wait()
 
 

@@ -1,0 +1,141 @@
+"""What a teacher writes on the guard's held-out problems, before and after: scores, and the log-ratio to the target.
+
+The problems come from the train split and are not trained on. Test problems are left to `evaluate`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from distillknob.calibration_trainer import CalibrationConfig
+from distillknob.errors import BadInputError
+from distillknob.generation import Sample, Sampling, generate
+from distillknob.models import LanguageModel
+from distillknob.processes import by_parts
+from distillknob.scoring import Prompt, sequence_logprob, token_logprobs
+from distillknob.served import ServedModel
+from distillknob.tasks import Example, Task, grade_all
+from distillknob.verdicts import Turning, turning
+
+
+def train_and_guard(task: Task, problems: int, guard_problems: int, seed: int) -> tuple[list[Example], list[Example]]:
+    """Examples of the train split to train on, and others for the guard: `guard_problems`, or a fifth of what a small
+    task has. Raises BadInputError where there is too little for both."""
+    found = task.examples("train", problems + guard_problems, seed=seed)
+    spare = len(found) - problems
+    held_out = min(guard_problems, max(spare, len(found) // 5))
+    if guard_problems and not held_out:
+        raise BadInputError(f"task {task.name!r} has {len(found)} train problems: at least 5 are needed with a guard")
+    return found[: min(problems, len(found) - held_out)], found[len(found) - held_out :]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What a teacher wrote on the guard's problems of one task. `scores` lie by problem and sample; the rest has one
+    row a sample, in the same order: `logprobs` are the teacher's own, in the unit of the calibration reward, and
+    `rewarded` says whether that reward is given to the sample."""
+
+    scores: list[list[float]]
+    prompts: list[Prompt]
+    samples: list[Sample]
+    rewarded: list[bool]
+    logprobs: list[float]
+
+
+def task_scores(
+    language_model: LanguageModel, tasks: Sequence[Task], config: CalibrationConfig, what: str
+) -> dict[str, HeldOut]:
+    """Samples and their scores by task, on train-split problems that the fine-tuning does not see."""
+    held_out = {}
+    for task in tasks:
+        _, examples = train_and_guard(task, config.problems, config.guard_problems, config.seed)
+        samples = generate(
+            language_model,
+            [task.messages(example) for example in examples],
+            config.guard_samples,
+            Sampling(max_new_tokens=config.max_completion_length or task.max_new_tokens, seed=config.seed),
+            shared=True,
+            description=f"guard: {task.name} {what}",
+        )
+        prompts, flat, problem_of = samples.flat()
+        references = [examples[i].reference for i in problem_of]
+        graded = by_parts(partial(grade_all, task), [sample.text for sample in flat], references)
+        n = config.guard_samples
+        held_out[task.name] = HeldOut(
+            scores=[graded[i * n : (i + 1) * n] for i in range(len(examples))],
+            prompts=prompts,
+            samples=flat,
+            rewarded=[
+                not config.gate or (sample.finished and score >= config.right_at)
+                for sample, score in zip(flat, graded, strict=True)
+            ],
+            logprobs=_logprobs(language_model, language_model.tokenizer, prompts, flat, config.log_ratio),
+        )
+    return held_out
+
+
+def _logprobs(
+    model: LanguageModel | ServedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    samples: Sequence[Sample],
+    log_ratio: str,
+) -> list[float]:
+    """Each sample's log-probability under `model` in nats: its sum, or the mean a token. The tokens that were drawn
+    with `tokenizer` are scored where the model has the same one, and elsewhere the text."""
+    reduction: Any = "sum" if log_ratio == "sum" else "mean"
+    if model.tokenizer.get_vocab() != tokenizer.get_vocab():
+        texts, finished = [sample.text for sample in samples], [sample.finished for sample in samples]
+        scored = sequence_logprob(model, prompts, texts, finished, reduction=reduction, shared=True)
+        return [float(value) for value in scored]
+    rows = token_logprobs(model, prompts, [sample.token_ids for sample in samples], shared=True)
+    return [float(row.sum()) / (1 if reduction == "sum" else max(1, len(row))) for row in rows]
+
+
+def log_ratio_turned(
+    before: Mapping[str, HeldOut],
+    after: Mapping[str, HeldOut],
+    target: LanguageModel | ServedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    config: CalibrationConfig,
+    kept_step: int,
+) -> Turning:
+    """Whether the calibration moved the log-ratio to the target on the guard's problems: the original teacher and the
+    kept one, each on its own samples, drawn with the teacher's `tokenizer`."""
+    same = None
+    if kept_step == 0:
+        same = "the calibration kept step 0, so model/ is the teacher as it was"
+    elif all(
+        [sample.token_ids for sample in before[name].samples] == [sample.token_ids for sample in after[name].samples]
+        and before[name].logprobs == after[name].logprobs
+        for name in before
+    ):
+        same = "model/ gives the same answers as the original, with the same probabilities"
+
+    def by_problem(held_out: Mapping[str, HeldOut]) -> list[float | None]:
+        means: list[float | None] = []
+        for one in held_out.values():
+            chosen = [i for i, counts in enumerate(one.rewarded) if counts]
+            prompts, samples = [one.prompts[i] for i in chosen], [one.samples[i] for i in chosen]
+            scored = _logprobs(target, tokenizer, prompts, samples, config.log_ratio) if chosen else []
+            ratio = {i: one.logprobs[i] - value for i, value in zip(chosen, scored, strict=True)}
+            n = config.guard_samples
+            for problem in range(len(one.scores)):
+                own = [ratio[i] for i in range(problem * n, (problem + 1) * n) if i in ratio]
+                means.append(sum(own) / len(own) if own else None)
+        return means
+
+    first = by_problem(before)
+    return turning(
+        first,
+        first if same is not None else by_problem(after),
+        eta=config.eta,
+        log_ratio=config.log_ratio,
+        gated=config.gate,
+        same=same,
+    )
