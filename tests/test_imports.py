@@ -83,7 +83,11 @@ RULES = {
     "fields": rule("errors"),
     "flags": rule("fields"),
     "config": rule("errors fields", "yaml"),
-    "tasks": rule("tasks errors", "datasets huggingface_hub math_verify"),
+    "tasks": Rule(
+        frozenset({"tasks", "errors"}),
+        frozenset({"datasets", "huggingface_hub", "math_verify", "yaml"}),
+        others_lazily=frozenset({"numpy"}),
+    ),
     "tasks.reward_model": Rule(
         frozenset({"tasks", "errors", "post"}), others_lazily=frozenset({"torch", "transformers", "safetensors"})
     ),

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 
 from distillknob.errors import BadInputError
 from distillknob.tasks import SPLITS, Example, Task, get_task, register_task, split_of, task_names
-from distillknob.tasks.jsonl import JsonlTask
 from distillknob.tasks.qa import HOPS
 from distillknob.tasks.verify import answer_or_last_line, committed_answer, same_answer
 
@@ -375,7 +374,7 @@ def test_a_missing_or_empty_file_is_told(tmp_path: Path) -> None:
 
 def test_a_file_s_problems_are_split_by_their_prompts(tmp_path: Path) -> None:
     rows = [{"prompt": f"What is {i} + {i}?", "reference": 2 * i, "solution": f"Answer: {2 * i}"} for i in range(200)]
-    task = JsonlTask(write(tmp_path, *rows))
+    task = get_task(f"jsonl:{write(tmp_path, *rows)}")
     train, test = task.examples("train"), task.examples("test")
     assert isinstance(task, Task)
     assert len(train) + len(test) == 200 and 15 <= len(test) <= 45
@@ -385,7 +384,7 @@ def test_a_file_s_problems_are_split_by_their_prompts(tmp_path: Path) -> None:
     assert task.grade("so it is\n 4.0.", "4") == 1.0  # the last line, where there is no "Answer:"
     assert task.grade("4\nAnswer: 5", "4") == 0.0
     with pytest.raises(BadInputError, match=r"no problem in split 'test'.*needs more lines"):
-        JsonlTask(write(tmp_path, {"prompt": "What is 1 + 1?", "reference": "2"})).examples(
+        get_task(f"jsonl:{write(tmp_path, {'prompt': 'What is 1 + 1?', 'reference': '2'})}").examples(
             "train" if split_of("What is 1 + 1?") == "test" else "test"
         )
 
@@ -407,7 +406,7 @@ def test_a_file_s_problems_are_split_by_their_prompts(tmp_path: Path) -> None:
     ],
 )
 def test_a_file_s_answers_are_read_as_chat_models_write_them(tmp_path: Path, completion: str) -> None:
-    task = JsonlTask(write(tmp_path, {"prompt": "What is 999 + 1?", "reference": "1000"}))
+    task = get_task(f"jsonl:{write(tmp_path, {'prompt': 'What is 999 + 1?', 'reference': '1000'})}")
     assert task.grade(completion, "1000") == 1.0 and task.grade(completion, "1001") == 0.0
 
 
@@ -426,7 +425,7 @@ def test_a_file_s_answers_are_read_as_chat_models_write_them(tmp_path: Path, com
     ],
 )
 def test_a_file_s_wrong_answers_are_wrong(tmp_path: Path, completion: str) -> None:
-    task = JsonlTask(write(tmp_path, {"prompt": "What is 999 + 1?", "reference": "1000"}))
+    task = get_task(f"jsonl:{write(tmp_path, {'prompt': 'What is 999 + 1?', 'reference': '1000'})}")
     assert task.grade(completion, "1000") == 0.0
 
 
@@ -436,13 +435,13 @@ def test_a_file_s_problems_are_one_where_spelling_alone_differs(
     rows = [{"prompt": f"What is {i} + {i}?", "reference": 2 * i} for i in range(60)]
     again = [{"prompt": f" what IS {i}  +  {i}? ", "reference": 2 * i} for i in range(60)]
     path = write(tmp_path, *rows, *again)
-    task = JsonlTask(path)
+    task = get_task(f"jsonl:{path}")
     train, test = task.examples("train"), task.examples("test")
     assert len(train) + len(test) == 60
     assert not {e.reference for e in train} & {e.reference for e in test}
     # Nor does it matter how the file is named.
     monkeypatch.chdir(tmp_path)
-    assert [e.prompt for e in JsonlTask(path.name).examples("test")] == [e.prompt for e in test]
+    assert [e.prompt for e in get_task(f"jsonl:{path.name}").examples("test")] == [e.prompt for e in test]
 
 
 def test_a_task_s_name_leads_back_to_it(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """Prompts, references and graders. A task is data and a verifier; it knows no model that is taught.
 
 A user adds a task in one file: a class with the members of `Task` (docs/tasks.md shows one on a data set), registered
-by name; or names data in any recipe, as `jsonl:PATH`, `parquet:PATH` or `hub:ORG/NAME?…`.
+by name; or names data in any recipe, as `jsonl:PATH`, `csv:PATH`, `parquet:PATH` or `hub:ORG/NAME?…`, or describes them
+in a file, `own:PATH`.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -19,15 +21,15 @@ from distillknob.tasks.commonsense_qa import CommonsenseQA
 from distillknob.tasks.dolly import Dolly
 from distillknob.tasks.gsm8k import Gsm8k
 from distillknob.tasks.instruct import Instruct
-from distillknob.tasks.jsonl import JsonlTask
 from distillknob.tasks.math import Math
 from distillknob.tasks.math500 import Math500
 from distillknob.tasks.mmlu_pro import MMLUPro
-from distillknob.tasks.own import OwnTask, from_hub, from_parquet
+from distillknob.tasks.own import OwnTask, from_file, from_hub
 from distillknob.tasks.qa import QA
 from distillknob.tasks.rows import RowsTask
 from distillknob.tasks.sources import fingerprint
 from distillknob.tasks.supergpqa import SuperGPQA
+from distillknob.tasks.task_file import data_behind, from_task_file
 from distillknob.tasks.vicuna import Vicuna
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "Task",
     "get_task",
     "grade_all",
+    "graded_tasks",
     "register_task",
     "split_of",
     "task_names",
@@ -58,11 +61,14 @@ ON_DATA_SETS: tuple[type[RowsTask], ...] = (
 _REGISTRY: dict[str, Callable[..., Task]] = {"math": Math, "qa": QA, "instruct": Instruct}
 _REGISTRY.update((task.name, task) for task in ON_DATA_SETS)
 _BY_PREFIX: dict[str, Callable[[str], Task]] = {
-    "jsonl:": lambda name: JsonlTask(name.removeprefix("jsonl:")),
-    "parquet:": from_parquet,
+    "jsonl:": from_file,
+    "csv:": from_file,
+    "parquet:": from_file,
     "hub:": from_hub,
+    "own:": from_task_file,
 }
 _NAME = re.compile(r"(?P<base>[^@?]*)(?:@(?P<path>.+?))?(?:\?(?P<query>[^?]*))?", re.DOTALL)
+_LOG = logging.getLogger(__name__)
 # Tasks that read data, by name and by what tells that their files have changed: every batch of a training asks for its
 # graders by name.
 _READ: dict[tuple[Any, ...], Task] = {}
@@ -87,25 +93,28 @@ def get_task(name: str) -> Task:
     """The task of that name.
 
     `NAME` is a registered one; `NAME@PATH` reads its data from a folder or file; `NAME?key=value&…` or
-    `NAME@PATH?key=value&…` sets its options. Data of one's own are `jsonl:PATH`, `parquet:PATH` and
-    `hub:ORG/NAME?prompt=FIELD&reference=FIELD` (with config, split and solution as needed). What has been read is kept
-    until its files change.
+    `NAME@PATH?key=value&…` sets its options. Data of one's own are `jsonl:PATH`, `csv:PATH`, `parquet:PATH` and
+    `hub:ORG/NAME?prompt=FIELD&reference=FIELD` (with config, split and solution as needed), or what the task file of
+    `own:PATH` names. What has been read is kept until its files change; rows that were left out are logged.
 
     Raises BadInputError with the nearest known name, or for data that can't be used.
     """
     for prefix, read in _BY_PREFIX.items():
         if name.startswith(prefix):
-            path = None if prefix == "hub:" else name.removeprefix(prefix)
-            return _kept(name, path, partial(read, name))
+            paths = [name.removeprefix(prefix)] if prefix != "hub:" else []
+            if prefix == "own:":
+                kind, _, data = data_behind(name).partition(":")
+                paths += [data] if kind != "hub" else []
+            return _kept(name, paths, partial(read, name))
     parts = _NAME.fullmatch(name)
     base = parts["base"] if parts else name
     if parts is None or base not in _REGISTRY:
-        for ending in ("jsonl", "parquet"):
+        for ending in ("jsonl", "csv", "parquet"):
             if name.endswith(f".{ending}"):
                 raise BadInputError(f"no task named {name!r}: a task of one's own file names its kind, {ending}:{name}")
         raise BadInputError(
             f"no task named {base!r}{nearest(base, _REGISTRY, otherwise='.')} Known: {', '.join(_REGISTRY)}, "
-            "NAME@PATH, jsonl:PATH, parquet:PATH, hub:ORG/NAME?prompt=FIELD&reference=FIELD"
+            "NAME@PATH, jsonl:PATH, csv:PATH, parquet:PATH, hub:ORG/NAME?prompt=FIELD&reference=FIELD, own:TASK.yaml"
         )
     make, path, query = _REGISTRY[base], parts["path"], parts["query"]
     reads_data = isinstance(make, type) and issubclass(make, RowsTask)
@@ -114,24 +123,39 @@ def get_task(name: str) -> Task:
             raise BadInputError(f"task {base!r} reads no data and has no options: name it {base}, not {name}")
         return make()
     options = dict(part.partition("=")[::2] for part in (query or "").split("&") if part)
-    return _kept(name, path, partial(make, path, **options))
+    return _kept(name, [] if path is None else [path], partial(make, path, others=get_task, **options))
+
+
+def graded_tasks(names: Sequence[str]) -> list[Task]:
+    """The tasks of these names, for a stage that grades answers. Raises BadInputError, with the remedy, for one without
+    anything to grade them by."""
+    tasks = [get_task(name) for name in names]
+    for task in tasks:
+        why = getattr(task, "ungraded", None)
+        if why is not None:
+            raise BadInputError(why)
+    return tasks
 
 
 def task_on_the_hub(name: str) -> type[RowsTask] | None:
     """The class of a task whose data `get_task(name)` would ask the hub for; None for every other name."""
-    if name.startswith("hub:"):
+    if name.startswith("hub:") or (name.startswith("own:") and data_behind(name).startswith("hub:")):
         return OwnTask
     parts = _NAME.fullmatch(name)
     make = _REGISTRY.get(parts["base"]) if parts and parts["path"] is None else None
     return make if isinstance(make, type) and issubclass(make, RowsTask) else None
 
 
-def _kept(name: str, path: str | None, read: partial[Any]) -> Task:
+def _kept(name: str, paths: Sequence[str], read: partial[Any]) -> Task:
     """What was read under this name, or `read()` where that was never or the files have changed."""
-    file = None if path is None else Path(path).expanduser()
-    key = (read.func, name, fingerprint(file) if file is not None and file.exists() else ())
+    files = [Path(path).expanduser() for path in paths]
+    key = (read.func, name, *(fingerprint(file) for file in files if file.exists()))
     if key not in _READ:
-        _READ[key] = read()
+        task = _READ[key] = read()
+        left_out = {what: count for what, count in getattr(task, "left_out", {}).items() if count}
+        if left_out:
+            counts = ", ".join(f"{count} {what}" for what, count in left_out.items())
+            _LOG.warning("task %s: left out %s", name, counts)
     return _READ[key]
 
 

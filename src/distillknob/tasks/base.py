@@ -1,14 +1,14 @@
 """What a task is: examples, split by hash, and a grader. A task knows no model.
 
-Left out on purpose: few-shot prompting, system prompts, and anything that depends on a tokenizer. A task hands out
-chat messages; the tokenizer's own chat template turns them into text.
+Left out on purpose: few-shot prompting, and anything that depends on a tokenizer. A task hands out chat messages (those
+of the data, system prompt included); the tokenizer's own chat template turns them into text.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -25,13 +25,20 @@ def split_of(key: str) -> str:
     return next(name for name, end in SPLITS.items() if position < end)
 
 
+def as_prompt(turns: Sequence[Mapping[str, str]]) -> str:
+    """The messages as one text: a single user turn's own, or else each turn with its role before it."""
+    if len(turns) == 1 and turns[0]["role"] == "user":
+        return turns[0]["content"]
+    return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
+
+
 @dataclass(frozen=True)
 class Example:
     """One problem.
 
     `key` decides the split; `reference` is whatever the task's grader needs, JSON-serialisable; `solutions` maps the
     name of each right way to write the answer to its text, where the task knows them; `gold` names the one that the
-    data set gives.
+    data set gives. `turns` are the chat messages, where the prompt is more than one user turn.
     """
 
     task: str
@@ -40,6 +47,13 @@ class Example:
     reference: Any
     solutions: Mapping[str, str] = field(default_factory=dict)
     gold: str | None = None
+    turns: tuple[Mapping[str, str], ...] = ()
+
+    @property
+    def openings(self) -> list[str]:
+        """The prompts that the conversation went on from, as texts: whoever knows this problem has read them, and their
+        answers too."""
+        return [as_prompt(self.turns[: i + 1]) for i, turn in enumerate(self.turns[:-1]) if turn["role"] == "user"]
 
     @property
     def gold_solution(self) -> str:

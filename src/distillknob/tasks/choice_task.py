@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from string import ascii_uppercase
 from typing import Any
 
-from distillknob.tasks.base import Example
+from distillknob.tasks.base import Example, Task
 from distillknob.tasks.rows import RowsTask
 from distillknob.tasks.verify_choice import chosen_letter, committed_choice
 
@@ -22,8 +22,8 @@ class ChoiceTask(RowsTask):
 
     max_new_tokens = 1024
 
-    def __init__(self, path: str | None = None, **options: str):
-        super().__init__(path, **options)
+    def __init__(self, path: str | None = None, *, others: Callable[[str], Task] | None = None, **options: str):
+        super().__init__(path, others=others, **options)
         sizes = [len(example.reference["choices"]) for example in self._examples["test"]]
         self.chance = sum(1 / size for size in sizes) / len(sizes) if sizes else 0.0
 

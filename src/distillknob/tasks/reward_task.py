@@ -8,11 +8,11 @@ happens to mean. Left out on purpose: judges that write a verdict in words.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from distillknob.errors import BadInputError
-from distillknob.tasks.base import Example
+from distillknob.tasks.base import Example, Task
 from distillknob.tasks.reward_model import DEFAULT, Exchange, RewardModel, check_name, reward_model
 from distillknob.tasks.rows import RowsTask
 
@@ -29,7 +29,7 @@ class RewardTask(RowsTask):
     max_new_tokens = 1024
     options = ("reward", "reward_url")
 
-    def __init__(self, path: str | None = None, **options: str):
+    def __init__(self, path: str | None = None, *, others: Callable[[str], Task] | None = None, **options: str):
         if "reward_url" in options and "reward" not in options:
             raise BadInputError(
                 f"task {self.name!r}: reward_url={options['reward_url']!r} needs reward=NAME beside it, the name under "
@@ -37,7 +37,7 @@ class RewardTask(RowsTask):
             )
         name, url = options.get("reward", DEFAULT), options.get("reward_url")
         check_name(name, url)
-        super().__init__(path, **options)
+        super().__init__(path, others=others, **options)
         self._reward, self._reward_url = name, url
         self._responses: dict[tuple[str, str], float] = {}
 

@@ -13,14 +13,19 @@ from __future__ import annotations
 import random
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distillknob.errors import BadInputError, nearest
-from distillknob.tasks.base import Example, split_of
+from distillknob.tasks.base import Example, Task, split_of
 from distillknob.tasks.card import Card
 from distillknob.tasks.sources import READERS, Source, check_columns, load_files, load_hub, split_rows
+from distillknob.tasks.tables import Table, of_dataset
+from distillknob.tasks.values import MissingValueError, UnusableValueError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 UNUSABLE = 0.01  # share of rows without problem or answer from which the data are taken for another data set's
 
@@ -45,9 +50,11 @@ class RowsTask:
     chance: float = 0.0
     max_new_tokens: int = 2048
 
-    def __init__(self, path: str | None = None, **options: str):
-        """Read the rows from `path` (a folder or file) or the hub. Raises BadInputError for what can't be used."""
+    def __init__(self, path: str | None = None, *, others: Callable[[str], Task] | None = None, **options: str):
+        """Read the rows from `path` (a folder or file) or the hub. `others` finds the tasks of `disjoint_from` by name,
+        as get_task does. Raises BadInputError for what can't be used."""
         base = type(self).name
+        self._others = others
         for option in options:
             if option not in self.options:
                 known = f"It takes: {', '.join(self.options)}" if self.options else "It takes none"
@@ -71,6 +78,12 @@ class RowsTask:
     def splits(self) -> tuple[str, ...]:
         return tuple(self._examples)
 
+    @property
+    def order(self) -> str:
+        """What orders the examples beside split and seed: the data set's own name, not the path, so that the same rows
+        come in the same order on every machine."""
+        return type(self).name
+
     def example_of(self, row: Mapping[str, Any]) -> Example | None:
         """The row as an example, its `key` being the problem's text; None where problem or answer is missing."""
         raise AssertionError("a task on a data set gives its own example_of()")
@@ -79,7 +92,7 @@ class RowsTask:
         """The columns that the task needs, of data that has the columns `available`."""
         return self.source.columns
 
-    def _load(self) -> Mapping[str, Any]:
+    def _load(self) -> Mapping[str, Dataset | Table]:
         if self.path is not None:
             return load_files(self.path, self.source.config, name=self.name)
         return load_hub(self.source.hub_id, self.source.config, name=self.name, remedy=self.remedy)
@@ -103,28 +116,47 @@ class RowsTask:
         examples = {split: self._different(rows) for split, rows in examples.items()}
         if "train" in examples:
             held_out = self._held_out(examples.get("test", []))
-            kept = [example for example in examples["train"] if normalised(example.key) not in held_out]
+            kept = [
+                example
+                for example in examples["train"]
+                if held_out.isdisjoint(map(normalised, (example.key, *example.openings)))
+            ]
             self.left_out["train rows that are test problems"] = len(examples["train"]) - len(kept)
             examples["train"] = kept
         return examples
 
     def _usable(self, found: Mapping[str, Any], split: str) -> Iterator[Example]:
         rows = split_rows(found, split, name=self.name, remedy=self.remedy)
-        check_columns(rows, self.wanted(rows.column_names), name=self.name, remedy=self.remedy)
-        examples = [self.example_of(row) for row in rows]
-        missing = examples.count(None)
-        if missing > UNUSABLE * len(examples):
+        check_columns(rows.column_names, self.wanted(rows.column_names), name=self.name, remedy=self.remedy)
+        table = rows if isinstance(rows, Table) else of_dataset(rows, lambda i: f"row {i} of split {split!r}")
+        examples: list[Example] = []
+        without: list[str] = []
+        number = -1
+        for number, row in enumerate(table.rows):
+            try:
+                example = self.example_of(row)
+                why = "no problem or no usable answer"
+            except UnusableValueError as error:
+                raise BadInputError(f"task {self.name!r}: {table.place(number)}: {error}; {self.remedy}") from error
+            except MissingValueError as error:
+                example, why = None, str(error)
+            if example is None:
+                without.append(f"{table.place(number)}: {why}")
+            else:
+                examples.append(example)
+        if len(without) > UNUSABLE * (number + 1):
             raise BadInputError(
-                f"task {self.name!r}: {missing} of {len(examples)} rows of split {split!r} have no problem or no "
-                f"usable answer, the first is row {examples.index(None)}: mend the data; {self.remedy}"
+                f"task {self.name!r}: {len(without)} of {number + 1} rows of split {split!r} have no problem or no "
+                f"usable answer, the first is {without[0]}: mend the data; {self.remedy}"
             )
-        self.left_out["rows without problem or answer"] += missing
-        yield from (example for example in examples if example is not None)
+        self.left_out["rows without problem or answer"] += len(without)
+        yield from examples
 
     def _different(self, examples: list[Example]) -> list[Example]:
         first: dict[str, Example] = {}
         for example in examples:
-            first.setdefault(normalised(example.prompt), example)
+            same = first.setdefault(normalised(example.prompt), example)
+            self.left_out["repeated problems with another answer than the first"] += same.reference != example.reference
         self.left_out["repeated rows"] += len(examples) - len(first)
         return list(first.values())
 
@@ -136,10 +168,13 @@ class RowsTask:
         return held_out
 
     def _other(self, name: str) -> RowsTask:
-        from distillknob.tasks import get_task
-
+        if self._others is None:
+            raise BadInputError(
+                f"task {self.name!r} must not train on the test problems of {name!r}: make it by get_task, or give the "
+                "function that finds that task as others=…"
+            )
         if self.path is None:
-            task = get_task(name)
+            task = self._others(name)
         else:
             beside = [self.path.parent / f"{name}{suffix}" for suffix in ("", *READERS)]
             path = next((path for path in beside if path.exists()), None)
@@ -148,7 +183,7 @@ class RowsTask:
                     f"task {self.name!r} must not train on the test problems of {name!r}, and can't find them: put "
                     f"that data set (its hub id is in the card of task {name!r}) at {beside[0]}, or a file beside it"
                 )
-            task = get_task(f"{name}@{path}")
+            task = self._others(f"{name}@{path}")
         assert isinstance(task, RowsTask)
         return task
 
@@ -162,13 +197,15 @@ class RowsTask:
             raise BadInputError(f"task {self.name!r} has no split {split!r}{why} It has: {', '.join(self._examples)}")
         examples = list(self._examples[split])
         if not examples:
-            raise BadInputError(f"task {self.name!r} has no problem in split {split!r}: it needs more rows")
-        # The data set's own name, not the path: the same rows come in the same order on every machine.
-        random.Random(f"{type(self).name}/{split}/{seed}").shuffle(examples)
+            rows = sum(map(len, self._examples.values()))
+            raise BadInputError(
+                f"task {self.name!r} has no problem in split {split!r}: it needs more lines ({rows} different now)"
+            )
+        random.Random(f"{self.order}/{split}/{seed}").shuffle(examples)
         return examples if n is None else examples[:n]
 
     def messages(self, example: Example) -> list[dict[str, str]]:
-        return [{"role": "user", "content": example.prompt}]
+        return [dict(turn) for turn in example.turns] or [{"role": "user", "content": example.prompt}]
 
     def is_right(self, score: float) -> bool:
         return score >= 1.0

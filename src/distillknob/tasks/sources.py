@@ -7,17 +7,20 @@ streaming (leaks can only be looked for among all rows), and any download other 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from csv import reader
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from distillknob.errors import BadInputError, nearest
+from distillknob.tasks.values import UnusableValueError, as_text
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 READERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
+Rows = TypeVar("Rows")  # Dataset or Table
 MESSAGE_LENGTH = 300  # characters of another library's message that are passed on
 
 
@@ -76,6 +79,7 @@ def load_files(path: Path, config: str | None, *, name: str) -> Mapping[str, Dat
     A folder may be a snapshot of a hub data set, with its configurations. Raises BadInputError for what can't be read.
     """
     import datasets
+    from datasets.packaged_modules.csv.csv import CsvConfig
 
     if not path.exists():
         raise BadInputError(f"task {name!r}: there is no folder or file {str(path)!r}")
@@ -83,8 +87,14 @@ def load_files(path: Path, config: str | None, *, name: str) -> Mapping[str, Dat
         raise BadInputError(f"task {name!r}: can't read {path.name!r}: want one of {', '.join(READERS)}, or a folder")
     try:
         if path.is_file():
-            return dict(datasets.load_dataset(READERS[path.suffix], data_files=str(path)))
+            csv = as_texts([str(path)]) if path.suffix == ".csv" else {}
+            return dict(datasets.load_dataset(READERS[path.suffix], data_files=str(path), **csv))
         configs = datasets.get_dataset_config_names(str(path))
+        builder = datasets.load_dataset_builder(str(path), config if config in configs else None)
+        if isinstance(builder.config, CsvConfig):
+            files = {split: list(map(str, names)) for split, names in (builder.config.data_files or {}).items()}
+            every = [name for names in files.values() for name in names]
+            return dict(datasets.load_dataset("csv", data_files=files, **as_texts(every)))
         found = datasets.load_dataset(str(path), config if config in configs else None)
     except StopIteration as error:  # how datasets takes a JSON file without a line
         raise BadInputError(f"task {name!r}: {str(path)!r} is empty: give at least one row") from error
@@ -94,7 +104,24 @@ def load_files(path: Path, config: str | None, *, name: str) -> Mapping[str, Dat
     return dict(found)
 
 
-def split_rows(found: Mapping[str, Dataset], split: str, *, name: str, remedy: str) -> Dataset:
+def as_texts(files: Sequence[str]) -> dict[str, Any]:
+    """How `datasets` reads CSV cells as they stand: every column a text, and only an empty cell missing. It would take
+    the words None and NA for missing too, and round 17 digits beside an empty cell."""
+    from datasets import Features, Value
+
+    columns: dict[str, None] = {}
+    for file in files:
+        with open(file, encoding="utf-8-sig", newline="") as lines:
+            columns |= dict.fromkeys(next(reader(lines), []))
+    return {
+        "features": Features({column: Value("string") for column in columns}),
+        "keep_default_na": False,
+        "na_values": [""],
+        "encoding": "utf-8-sig",
+    }
+
+
+def split_rows(found: Mapping[str, Rows], split: str, *, name: str, remedy: str) -> Rows:
     """One split. Raises BadInputError if the data set hasn't got it."""
     if split not in found:
         raise BadInputError(
@@ -104,13 +131,13 @@ def split_rows(found: Mapping[str, Dataset], split: str, *, name: str, remedy: s
     return found[split]
 
 
-def check_columns(rows: Dataset, columns: Iterable[str], *, name: str, remedy: str) -> None:
+def check_columns(available: Sequence[str], columns: Iterable[str], *, name: str, remedy: str) -> None:
     """Raise BadInputError for the columns that the task needs and the data set hasn't got."""
-    missing = [column for column in columns if column not in rows.column_names]
+    missing = [column for column in columns if column not in available]
     if missing:
         raise BadInputError(
             f"task {name!r}: the data has no column {', '.join(map(repr, missing))} (it has: "
-            f"{', '.join(rows.column_names)}), so its schema has changed or it is another data set: {remedy}"
+            f"{', '.join(available)}), so its schema has changed or it is another data set: {remedy}"
         )
 
 
@@ -128,8 +155,8 @@ def told(error: BaseException) -> str:
 
 
 def text_of(row: Mapping[str, Any], column: str) -> str | None:
-    """The row's text in a column, without surrounding space; None where there is none."""
-    value = row.get(column)
-    if value is None or not isinstance(value, str | int | float):
-        return None
-    return str(value).strip() or None
+    """The row's text in a column, without surrounding space; None where there is none. Raises UnusableValueError."""
+    try:
+        return as_text(row.get(column))
+    except UnusableValueError as error:
+        raise UnusableValueError(f"the column {column!r} {error}") from error
