@@ -1,7 +1,11 @@
-"""Reading the answer out of a completion.
+r"""Reading the answer out of a completion, as a plain text or a number.
 
-Left out on purpose: symbolic mathematics. The embedded tasks have exact answers; tasks with LaTeX answers use
-math-verify.
+Answer and reference are brought to one spelling (characters.py) and stripped of what Markdown and LaTeX put around
+them; then they are equal as texts, up to case and white space, or as numbers. A number may have a sign, a currency,
+separated thousands, an exponent (1e16, `1.6 \times 10^{-19}`) and a percent sign, which must then stand on both sides.
+
+Left out on purpose: symbolic mathematics, fractions and units (1/2 isn't 0.5 here), which math-verify reads for the
+tasks with LaTeX answers, and labels in other languages than English.
 """
 
 from __future__ import annotations
@@ -9,12 +13,27 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
+from distillknob.tasks.characters import plain_characters
+
 ANSWER = "Answer:"
-LABEL = re.compile(r"\banswer[*_]{0,3}\s{0,3}(?::[*_]{0,3}|\bis\b:?)", re.IGNORECASE)
-WRAPPED = re.compile(r"\\(?:boxed|fbox|text|mathbf|mathrm)\s{0,3}\{")
+LABEL = re.compile(
+    r"\banswer[*_]{0,3}\s{0,3}(?:[:=][*_]{0,3}|\bis\b:?)|^\W{0,9}(?:final )?answer[*_]{0,3} {1,3}[-—][*_]{0,3} ",
+    re.IGNORECASE | re.MULTILINE,
+)
+WRAPPED = re.compile(r"\\(?:boxed|fbox|text(?:bf|it|rm|tt)?|math(?:bf|rm|it|sf|tt)|mbox|emph)\s{0,3}\{")
+FORMULAS = (("\\(", "\\)"), ("\\[", "\\]"))
+DISPLAYED = re.compile(r"(\\\[|\$\$)[ \t]{0,9}\n[ \t]{0,9}([^\n]{1,2000})\n[ \t]{0,9}(\\\]|\$\$)")
+FENCE = re.compile(r"^[ \t]{0,9}```\w{0,20}[ \t]{0,9}$", re.MULTILINE)
+QUOTED = re.compile(r"([\"'])([^\"']+)\1")
 BOX = re.compile(r"\\(?:boxed|fbox)\s{0,3}\{")
 LONGEST = 2000  # characters of what is wrapped
-NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3}){1,16}|\d{1,50})?(?:\.\d{1,50})?(?<=\d)", re.ASCII)
+NUMBER = re.compile(
+    r"(?P<sign>[-+]?)(?P<currency>[$€£¥]?)(?P<inner>[-+]?)"
+    r"(?P<digits>(?:\d{1,3}(?:,\d{3}){1,16}|\d{1,3}(?: \d{3}){1,16}|\d{1,400})?(?:\.\d{1,400})?)(?<=\d)"
+    r"(?:e(?P<e>[-+]?\d{1,3})|\s?(?:\\times|\\cdot|[x×*·])\s?10\s?\^\s?(?:\{\s?(?P<power>[-+]?\d{1,3})\s?\}|(?P<bare>[-+]?\d{1,3})))?"
+    r"\s?(?P<after>[€£¥]?)(?P<percent>%?)",
+    re.ASCII,
+)
 
 
 def committed_answer(completion: str) -> str | None:
@@ -33,9 +52,10 @@ def after_thinking(completion: str) -> str:
 
 
 def answer_or_last_line(completion: str) -> str | None:
-    """The text after the last "Answer:" (or "the answer is", in any case and markup), or else the last line; of
-    either, what it puts into a box. Thoughts and Markdown's and LaTeX's wrapping apart. None where there is nothing."""
-    text = after_thinking(completion).strip()
+    """The text after the last "Answer:" (or "Answer =", "Answer - ", "the answer is", in any case and markup), or else
+    the last line; of either, what it puts into a box. Thoughts and Markdown's and LaTeX's wrapping apart, in the
+    characters of a keyboard. None where there is nothing."""
+    text = FENCE.sub("", DISPLAYED.sub(r"\1\2\3", plain_characters(after_thinking(completion)))).strip()
     labels = list(LABEL.finditer(text))
     rest = text[labels[-1].end() :].strip().split("\n", 1)[0] if labels else ""
     return _bare(_boxed(rest)) or (_bare(_boxed(text.splitlines()[-1])) if text else "") or None
@@ -63,22 +83,53 @@ def braced(text: str, start: int, longest: int) -> str | None:
 
 
 def _bare(answer: str) -> str:
-    """Without what is around an answer: stars, backticks, dollars, a box, a closing full stop."""
+    """Without what is around an answer: stars, backticks, dollars, quotes, a formula's marks, a box, a closing full
+    stop."""
     answer = answer.strip()
-    for _ in range(4):  # they may be nested
-        answer = answer.strip("*_`$ \t").removesuffix(".").strip()
-        opening = WRAPPED.match(answer)
-        inside = braced(answer, opening.end(), LONGEST) if opening else None
-        if opening and inside is not None and opening.end() + len(inside) + 1 == len(answer):
-            answer = inside
+    for _ in range(6):  # they may be nested
+        before = answer
+        answer = answer.removesuffix(".").strip("*_` \t").removesuffix(".").strip()
+        if answer.endswith("$") and not answer.endswith("\\$"):
+            answer = answer.strip("$").strip()
+        for opening, closing in FORMULAS:
+            if answer.startswith(opening) and answer.endswith(closing):
+                answer = answer[len(opening) : -len(closing)].strip()
+        quoted = QUOTED.fullmatch(answer)
+        if quoted is not None:
+            answer = quoted[2].strip()
+        wrapped = WRAPPED.match(answer)
+        inside = braced(answer, wrapped.end(), LONGEST) if wrapped else None
+        if wrapped and inside is not None and wrapped.end() + len(inside) + 1 == len(answer):
+            answer = inside.strip()
+        if answer == before:
+            break
     return answer
 
 
 def same_answer(answer: str, reference: str) -> bool:
-    """Equal up to case and surrounding space, or equal as plain decimal numbers (1,000 and 1000; .5 and 0.5)."""
-    first, second = answer.strip().casefold(), reference.strip().casefold()
+    """Are they equal up to case, white space and markup, or as numbers (1,000 and 1000; .5 and 0.5; 1e3 and $1,000)?"""
+    first, second = _folded(answer), _folded(reference)
     if first == second:
         return True
-    if not (NUMBER.fullmatch(first) and NUMBER.fullmatch(second)):
+    ours, theirs = _number(first), _number(second)
+    if ours is None or theirs is None:
         return False
-    return Decimal(first.replace(",", "")) == Decimal(second.replace(",", ""))
+    (value, currency, percent), (right, its_currency, its_percent) = ours, theirs
+    return value == right and percent == its_percent and (not currency or not its_currency or currency == its_currency)
+
+
+def _folded(text: str) -> str:
+    text = plain_characters(text)
+    return " ".join((_bare(text) or text).casefold().split())
+
+
+def _number(text: str) -> tuple[Decimal, str, bool] | None:
+    """A number's value, its currency and whether it is in percent; None for what is no number."""
+    text = text.replace("{,}", ",").replace("\\,", "").replace("\\$", "$").replace("\\%", "%").replace("~", " ")
+    match = NUMBER.fullmatch(text)
+    if match is None or (match["sign"] and match["inner"]) or (match["currency"] and match["after"]):
+        return None
+    exponent = match["e"] or match["power"] or match["bare"] or "0"
+    digits = match["digits"].replace(",", "").replace(" ", "")
+    value = Decimal(f"{match['sign'] or match['inner']}{digits}e{exponent}")
+    return value, match["currency"] or match["after"], bool(match["percent"])
