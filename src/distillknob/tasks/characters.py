@@ -54,20 +54,21 @@ TO_LATEX = str.maketrans(
     }
 )
 ROOTS = 50
+ROOT_INDEX = re.compile(r"(?<![\w)}])\^\{([34])\}\s*√")
 DEGREES = {"√": "", "∛": "[3]", "∜": "[4]"}
 NESTED = re.compile(r"\\sqrt(?:\[\d\])?\{")
 RADICAND = re.compile(r"\d+(?:\.\d+)?|\\[A-Za-z]+|[^\W\d_]")
 
 
-def plain_characters(text: str) -> str:
+def plain_characters(text: str, braces: bool = False) -> str:
     """The text in the characters of a keyboard, as far as there are any for it.
 
     Invisible characters (category Cf, variation selectors) go; every space is a space, every minus, hyphen and en dash
     "-"; curly quotes are straight; full-width and mathematical letters and digits are ASCII; ½ is "1/2" and 2½ "2 1/2";
     x² is "x^2", 10⁻¹⁹ "10^-19", x₁₀ "x_10"; everything else is in the composed form (NFC). Line breaks and letters'
-    case stay.
+    case stay. With `braces`, exponents, indices and fractions are as LaTeX has them: 10^{-19}, \\frac{1}{2}.
     """
-    return text if text.isascii() else _plain(text, braces=False)
+    return text if text.isascii() else _plain(text, braces)
 
 
 def latex_characters(text: str) -> str:
@@ -75,16 +76,13 @@ def latex_characters(text: str) -> str:
     `\le `), roots with what stands under them."""
     if text.isascii():
         return text
-    # Before NFKC, which takes ϵ for ε, ℝ for R and … for three full stops.
-    text = _roots(_plain(text.translate(_EARLY), braces=True))
+    text = _roots(ROOT_INDEX.sub(_root_of_index, _plain(text, braces=True)))
     return unicodedata.normalize("NFC", text.translate(TO_LATEX))
 
 
 def _plain(text: str, braces: bool) -> str:
     def indexed(mark: str, run: str) -> str:
         inside = unicodedata.normalize("NFKC", run).translate(_SIGNS)
-        if len(inside) == 1:
-            return mark + inside
         if braces:
             return f"{mark}{{{inside}}}"
         return mark + (inside if inside.lstrip("-").isalnum() else f"({inside})")
@@ -94,6 +92,8 @@ def _plain(text: str, braces: bool) -> str:
         whole = f"{match['whole']} " if match["whole"] else ""
         return f"{whole}\\frac{{{over}}}{{{under}}}" if braces else f"{whole}{over}/{under}"
 
+    if braces:  # before NFKC, which takes ϵ for ε, ℝ for R and … for three full stops
+        text = text.translate(_EARLY)
     text = VULGAR.sub(fraction, unicodedata.normalize("NFC", text))
     text = "".join(_EXPANDED.get(character, character) for character in text)
     text = RAISED.sub(lambda match: indexed("^", match[0]), text)
@@ -140,6 +140,10 @@ class _Spelling(dict[int, str]):
 
 
 _SPELLING = _Spelling()
+
+
+def _root_of_index(match: re.Match[str]) -> str:
+    return next((sign for sign, degree in DEGREES.items() if degree == f"[{match[1]}]"), match[0])
 
 
 def _roots(text: str) -> str:

@@ -1,9 +1,14 @@
-"""Are two mathematical expressions equal? math-verify says, in a process that is killed when it takes too long.
+r"""Are two mathematical expressions equal? math-verify says, in a process that is killed when it takes too long.
 
 math-verify limits its own time by SIGALRM, which works in the main thread alone and can't interrupt a loop in C, such
-as a power of thousands of digits. Here one worker a process answers for all threads; it gets `SECONDS` for an answer
-and `MEMORY` bytes, and is replaced after an answer that it didn't give. Expressions are parsed by math-verify's LaTeX
-grammar alone: its other parser, for plain expressions, evaluates them as Python.
+as a power of thousands of digits. Here one worker a process (math_worker.py) answers for all threads; it gets `SECONDS`
+for an answer and `MEMORY` bytes, and is replaced after an answer that it didn't give. Expressions are parsed by
+math-verify's LaTeX grammar alone: its other parser, for plain expressions, evaluates them as Python.
+
+A question that takes too long, or too much memory, is no equality. A checker that doesn't work is no verdict: each new
+worker has to tell 1/2 from 1/3 before it is asked, a question at which it dies is put to a second one, and where that
+dies too RunFailedError says what of. Only a crash of the interpreter may be owed to the question, and not three times
+in a row.
 """
 
 from __future__ import annotations
@@ -11,12 +16,17 @@ from __future__ import annotations
 import atexit
 import json
 import os
-import select
+import re
+import selectors
+import signal
 import subprocess
 import sys
 import threading
 import time
+from decimal import Decimal
 from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from distillknob.errors import RunFailedError
@@ -24,81 +34,174 @@ from distillknob.errors import RunFailedError
 SECONDS = 5.0
 START_SECONDS = 120.0  # to import sympy on a busy machine
 MEMORY = 4 * 2**30
+CRASHES = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE)  # the process's own
+IN_A_ROW = 3  # questions at which it may crash, before that is no longer the questions' fault
+WORKER = Path(__file__).with_name("math_worker.py")
+NEEDED = ("math-verify", "latex2sympy2-extended", "sympy", "mpmath", "antlr4-python3-runtime")
+# Tells a checker that works from one that doesn't, and builds what is built at the first use (the grammar's tables).
+SELF_TEST = (
+    ({"reference": "\\frac{1}{2}", "answer": "\\frac{2}{4}"}, "1"),
+    ({"reference": "\\frac{1}{2}", "answer": "\\frac{1}{3}"}, "0"),
+)
+DECIMAL = re.compile(r"(?<![\d.])(\d*)\.(\d+)(?:\\overline\{(\d+)\})?(?![\d.])|(?<![\d.])(\d+)\.\\overline\{(\d+)\}")
 
 
 @lru_cache(maxsize=100_000)
 def equal(reference: str, answer: str) -> bool:
-    """Does `answer` say what `reference` says, both LaTeX without delimiters? False where the time runs out, or where
-    either can't be parsed.
+    """Does `answer` say what `reference` says, both LaTeX without delimiters?
 
-    Raises RunFailedError if no worker can be started on this machine.
+    Decimals are the numbers they are written as, 0.5 = 1/2 and 0.333 ≠ 1/3, and nothing is rounded: other constants
+    must agree to 40 significant digits. False where the time runs out, or where either can't be parsed.
+
+    Raises RunFailedError if no worker can be started on this machine, or none lives through the questions.
     """
+    return _ask({"reference": _exact(reference), "answer": _exact(answer)})
+
+
+@lru_cache(maxsize=100_000)
+def is_rounding(decimal: Decimal, expression: str) -> bool:
+    """Is `decimal` the constant `expression`, which is no integer, correctly rounded to the place of its last digit?
+
+    Raises RunFailedError as `equal` does.
+    """
+    _, digits, exponent = decimal.as_tuple()
+    assert isinstance(exponent, int)
+    number = int("".join(map(str, digits))) * (-1 if decimal.is_signed() else 1)
+    return _ask({"reference": _exact(expression), "rounded": [number, -exponent]})
+
+
+def _exact(text: str) -> str:
+    """Decimals as fractions, repeating ones too: sympy would make binary numbers of sixteen digits of them."""
+
+    def fraction(match: re.Match[str]) -> str:
+        whole, part, repeated, integer, after = match.groups()
+        whole, part, repeated = whole or integer or "0", part or "", repeated or after or ""
+        over, under = int(whole + part or "0"), 10 ** len(part)
+        if repeated:
+            nines = 10 ** len(repeated) - 1
+            over, under = over * nines + int(repeated), under * nines
+        return f"{{\\frac{{{over}}}{{{under}}}}}"
+
+    return DECIMAL.sub(fraction, text)
+
+
+def _ask(question: dict[str, Any]) -> bool:
+    global _crashes
     with _LOCK:
-        return _worker().ask({"reference": reference, "answer": answer})
+        for _ in range(2):
+            worker = _worker()
+            answer = worker.ask(question)
+            if answer in ("0", "1"):
+                _crashes = 0
+                return answer == "1"
+            worker.stop()
+            if answer in (None, "memory"):  # too much for it
+                return False
+        # gmpy2, where sympy has it, ends the process where Python would raise MemoryError.
+        _crashes += 1
+        if -worker.process.returncode in CRASHES and _crashes < IN_A_ROW:
+            return False
+        _crashes = 0
+        raise RunFailedError(
+            f"the process that compares mathematical answers died twice at one question ({answer or worker.end()}):"
+            f" free memory and disk space, and see whether {_command()} says ready"
+        )
 
 
 class _Worker:
-    """A child process that takes one JSON object a line and answers one line, "1" or "0"."""
+    """A child process that takes one JSON object a line and answers one line."""
 
     def __init__(self) -> None:
         self.owner = os.getpid()  # a fork shares the pipes and must not use them
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", "from distillknob.tasks.math_equality import serve; serve()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-        )
-        if self._line(START_SECONDS) != b"ready\n":
-            self.stop()
-            raise RunFailedError(
-                "the process that compares mathematical answers doesn't start: try `python -c "
-                "'from distillknob.tasks.math_equality import serve; serve()'`, which should say ready"
+        command = _worker_command()
+        try:
+            # Isolated (-I), and from the root: neither the current folder nor PYTHONPATH may give it a module.
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                cwd=Path(sys.executable).anchor,
             )
+        except OSError as error:
+            raise RunFailedError(
+                f"the process that compares mathematical answers doesn't start: {error}. Free memory, or end other"
+                " processes of yours"
+            ) from None
+        first = self._line(START_SECONDS)
+        if first != "ready":
+            self._fail("doesn't start", first)
+        for question, right in SELF_TEST:
+            answer = self.ask(question, START_SECONDS)
+            if answer != right:
+                self._fail("can't tell 1/2 from 1/3", answer)
 
-    def ask(self, question: dict[str, Any]) -> bool:
+    def _fail(self, what: str, answer: str | None) -> None:
+        self.stop()
+        raise RunFailedError(
+            f"the process that compares mathematical answers {what} ({answer or self.end()}): reinstall math-verify and"
+            f" sympy if a module is missing, free memory if it has too little; {_command()} should say ready"
+        )
+
+    def ask(self, question: dict[str, Any], seconds: float | None = None) -> str | None:
+        """Its answer; None where the time ran out, "" where it died without a word."""
         stdin = self.process.stdin
         assert stdin is not None
         try:
             stdin.write(json.dumps(question).encode() + b"\n")
             stdin.flush()
-            answer = self._line(SECONDS)
-        except BrokenPipeError:  # the question before was too much for it
-            answer = b""
-        if not answer.endswith(b"\n"):
-            self.stop()
-        return answer == b"1\n"
+        except OSError:  # it died before
+            return ""
+        return self._line(SECONDS if seconds is None else seconds)
 
-    def _line(self, seconds: float) -> bytes:
-        """The next line, or what there is of it when the time is over or the process has ended."""
+    def _line(self, seconds: float) -> str | None:
         stdout = self.process.stdout
         assert stdout is not None
         line, end = b"", time.monotonic() + seconds
-        while not line.endswith(b"\n") and (left := end - time.monotonic()) > 0:
-            ready, _, _ = select.select([stdout], [], [], left)
-            if not ready:
-                break
-            part = os.read(stdout.fileno(), 1)
-            if not part:
-                break
-            line += part
-        return line
+        with selectors.DefaultSelector() as selector:
+            selector.register(stdout, selectors.EVENT_READ)
+            while (left := end - time.monotonic()) > 0 and selector.select(left):
+                part = os.read(stdout.fileno(), 1)
+                if part in (b"", b"\n"):
+                    return line.decode(errors="replace") if part else ""
+                line += part
+        return None
+
+    def end(self) -> str:
+        """How it ended, once it is stopped."""
+        code = self.process.returncode
+        return f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
 
     def stop(self) -> None:
         self.process.kill()
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
             assert pipe is not None
-            pipe.close()
+            try:
+                pipe.close()
+            except OSError:  # what it never read
+                continue
+
+
+def _worker_command() -> list[str]:
+    """The worker's command line: the folders of what it needs are where they are installed."""
+    folders = dict.fromkeys(str(Path(str(metadata.distribution(name).locate_file(""))).resolve()) for name in NEEDED)
+    return [sys.executable, "-I", str(WORKER), str(MEMORY), *folders]
+
+
+def _command() -> str:
+    return "`" + " ".join(_worker_command()) + " < /dev/null`"
 
 
 _LOCK = threading.Lock()
 _current: _Worker | None = None
+_crashes = 0
 
 
 def _worker() -> _Worker:
     global _current
     if _current is None or _current.owner != os.getpid() or _current.process.poll() is not None:
+        _current = None
         _current = _Worker()
     return _current
 
@@ -109,27 +212,3 @@ def _stop() -> None:
 
 
 atexit.register(_stop)
-
-
-def serve() -> None:
-    """The worker: answers until its standard input ends."""
-    import logging
-    import resource
-
-    from math_verify import LatexExtractionConfig, parse, verify
-
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    logging.disable()  # what can't be parsed is an ordinary wrong answer
-    latex = [LatexExtractionConfig()]
-    # What is built at the first use (the grammar's tables) isn't to be the first answer's time.
-    half = parse(r"$\frac{1}{2}$", extraction_config=latex, parsing_timeout=None)
-    verify(half, half, timeout_seconds=None)
-    print("ready", flush=True)
-    for line in sys.stdin:
-        question = json.loads(line)
-        # The time is limited from outside: None turns off math-verify's own alarm.
-        reference, answer = (
-            parse(f"${question[key]}$", extraction_config=latex, parsing_timeout=None)
-            for key in ("reference", "answer")
-        )
-        print(int(bool(verify(reference, answer, timeout_seconds=None))), flush=True)

@@ -15,8 +15,9 @@ import unicodedata
 from collections.abc import Sequence
 from string import ascii_uppercase
 
+from distillknob.tasks.math_boxes import BOX
 from distillknob.tasks.verify import after_thinking, braced
-from distillknob.tasks.verify_math import BOX, LABEL, TAIL, last_label, last_match
+from distillknob.tasks.verify_math import LABEL, TAIL, last_label, last_match
 
 LONGEST = 2_000  # characters of a choice: a letter and the option's text
 WRAPPED = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mathbb|mbox|boxed|fbox)\s*\{([^{}]*)\}")

@@ -2,117 +2,95 @@ r"""Reading the final answer out of a mathematical completion, and comparing it 
 
 What commits to an answer is `\boxed{…}` and "Answer: …" (also "the answer is …" and GSM8K's "####"); the last of each
 counts. Where a completion has both, both must be right; several boxes in its last paragraph must agree, or be together
-what the reference lists. A number must be worked out: to a plain number, `2^{10}` is no answer, since the problem would
-often be its own solution.
+what the reference lists. What stands around a box belongs to it (math_boxes.py), and a label may be followed by a
+sentence: "Answer: The largest n is 34." What is equal to what is said by math_answer.py.
 
-Left out on purpose: taking the last number of a completion that commits to nothing, and digits of other scripts.
-Whether two expressions are equal is math-verify's to say (math_equality.py).
+Left out on purpose: taking the last number of a completion that commits to nothing, and number words.
 """
 
 from __future__ import annotations
 
 import re
 from collections import deque
-from decimal import Decimal
 
-from distillknob.tasks.math_equality import equal
+from distillknob.tasks.characters import plain_characters
+from distillknob.tasks.math_answer import same
+from distillknob.tasks.math_boxes import BOX, DENIED_BEHIND, LONGEST, Boxed, boxes
+from distillknob.tasks.math_units import CHANGES
 from distillknob.tasks.verify import after_thinking, braced
 
 TAIL = 20_000  # characters from the end in which the commitment must stand
-LONGEST = 600  # characters of an answer
 
-BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 LABEL = re.compile(r"####|\banswers?\b[*_\s]*(?::|\bis\b(?:\s*:)?|\bare\b(?:\s*:)?|=)", re.IGNORECASE)
 STATES = re.compile(r"[\d$\\]")  # a number or a formula
-DENIED = re.compile(r"(?:\b(?:not|never|cannot|isn't|aren't|n't)\b)(?:\W+\w+){0,2}\W*$", re.IGNORECASE)
 OPENINGS = {"$$": "$$", "\\[": "\\]", "\\(": "\\)", "$": "$"}
 # Words that may stand before a formula without changing what is said.
 HARMLESS = frozenset(
-    "the a an is are it its equal equals to value of number answer final exactly simply just so x y".split()
-)
-# Words that make another number of the one before them.
-SCALES = frozenset(
-    """half halves third thirds quarter quarters fourth fourths fifth fifths sixth sixths seventh sevenths eighth
-    eighths ninth ninths tenth tenths hundredth hundredths hundred thousand million billion trillion dozen squared
-    cubed factorial""".split()
-)
-# Words after a number that make another number or another statement of it; any other word is a unit.
-CHANGES = SCALES | frozenset(
-    """or and to not but nor neither either than versus between from minus plus times over divided multiplied by per
-    power point mod modulo root is are was were if when unless except maybe perhaps possibly wrong incorrect false
-    through e""".split()
-)
-NUMBER = r"[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?"
-PLAIN = re.compile(rf"[$€£¥]?\s*({NUMBER})((?:\s*%)?)((?:[\s-]+[A-Za-z]+\.?){{0,4}})", re.ASCII)
-SEPARATED = re.compile(r"[-+]?\d{1,3}(,\d{3})+(\.\d+)?", re.ASCII)
-DECIMAL = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)", re.ASCII)
-SCIENTIFIC = re.compile(r"[-+]?\d+(\.\d+)?\s*(\\times|\\cdot|×)\s*10\s*\^\s*(\{\s*[-+]?\d+\s*\}|[-+]?\d)", re.ASCII)
-UNWORKED = re.compile(
-    r"[\d)}!]\s*(?:\+|-|−|\*|×|\\times|\\cdot|\\div)\s*[\d({\\]|[\d)]\s*\^\s*\{?\s*[-\d(]|\d\s*!|[\d)]\s*\("
-    r"|\\(?:sqrt|binom|dbinom|tbinom|sum|prod|int|lim|log|ln|sin|cos|tan|gcd|lcm|max|min|lfloor|lceil|pmod|bmod|mod)(?![A-Za-z])|\d\s*_"
-)
-QUOTIENT = re.compile(r"\\[dt]?frac|\d\s*/\s*\d")
-INTEGER = re.compile(r"[-+]?\d+", re.ASCII)
-FRACTION = re.compile(r"[-+]?(\\[dt]?frac\s*(\{\s*-?\d+\s*\}|\d)\s*(\{\s*\d+\s*\}|\d)|\d+\s*/\s*\d+)", re.ASCII)
-# What says more than a value, or less; also an unfinished sum, and an equation between numbers.
-HEDGES = re.compile(
-    r"\b(?:if|when|whenever|otherwise|unless|except|not|or|maybe|perhaps|possibly|alternatively|approximately|about"
-    r"|wrong|incorrect)\b|\\(?:ne|neq|pm|mp|approx|lor|vee|ldots|dots|cdots)(?![A-Za-z])|[-+*/^=]\s*$|^[^A-Za-z]*=",
-    re.IGNORECASE,
+    """the a an is are it its equal equals to value of number answer final exactly simply just so x y therefore thus
+    hence then indeed clearly obviously""".split()
 )
 # A second thought behind an answer, with a number in it.
 SECOND = re.compile(r"\b(?:or|alternatively|maybe|perhaps|possibly)\b[^\n]*\d", re.IGNORECASE)
-MEMBERSHIP = re.compile(r"^\s*[A-Za-z](?:_\{?\w+\}?)?\s*(?:=|\\in)\s*")
+# Makes another number of "the answer is …" behind it.
+OF_THE_ANSWER = re.compile(
+    r"\b(?:half|twice|double|triple|thrice|square|cube|root|negative|opposite|reciprocal|inverse|times|minus|plus)"
+    r"\s+(?:of\s+)?(?:the|this|that|my)?\s*(?:final\s+|correct\s+)?$",
+    re.IGNORECASE,
+)
+# The verb of a sentence that says what a number is.
+SAYS = re.compile(
+    r"\b(?:is|are|equals|be|was|were|has|have|had|gets?|got|needs?|takes?|took|costs?|makes?|made|earns?|earned|spends?|spent|pays?"
+    r"|paid|sold|bought|ate|left|scored|gives|contains)\b(?:\s+(?:equal\s+to|exactly))?|=",
+)
+CLAUSE = re.compile(
+    r"\b(?:not|never|n't|isn't|aren't|if|when|whenever|unless|except|otherwise|maybe|perhaps|possibly|half|twice|double"
+    r"|than|or|might|could|may|wrong|incorrect|instead|approximately|about|least|most)\b",
+    re.IGNORECASE,
+)
+ADVERB = re.compile(r"^(?:(?:therefore|thus|hence|then|simply|just|exactly|clearly|indeed|so)\b,?\s+)+", re.IGNORECASE)
 WORDS = re.compile(r"[A-Za-z]+")
-TEXT = re.compile(r"\\(?:text|textrm|mathrm|mbox)\s*\{([^{}]*)\}")
-IN_TWO_UNITS = re.compile(r"\d\s*\\(?:text|textrm|mathrm|mbox)\s*\{[^{}]*\}\s*\d")
-# As a keyboard may write them; the comparison is of ASCII.
-TO_LATEX = str.maketrans({"−": "-", "–": "-", "π": r"\pi ", "×": r"\times ", "·": r"\cdot ", "~": " "})
 
 
 def final_answer(completion: str) -> str | None:
-    """The last thing that the completion commits to, as it stands there; None where it commits to none."""
-    tail = after_thinking(completion)[-TAIL:]
-    boxed, labelled = _boxes(tail), _labelled(tail)
-    if labelled is not None and (not boxed or labelled[0] > boxed[-1][0]):
+    """The last thing that the completion commits to, in a keyboard's characters; None where it commits to none."""
+    tail = _tail(completion)
+    boxed, labelled = boxes(tail), _labelled(tail)
+    if labelled is not None and (not boxed or labelled[0] > boxed[-1].end):
         return labelled[1]
-    return boxed[-1][1] if boxed else None
+    return boxed[-1].says if boxed else None
 
 
 def is_correct(completion: str, reference: str) -> bool:
     """Is the completion's final answer the reference? Never raises on a completion, whatever it holds.
 
     At most `LONGEST` characters of it are compared, for a limited time, in a process of their own. What a model thinks
-    before </think> commits it to nothing.
+    before </think> commits it to nothing. Raises RunFailedError where that process doesn't work: that is no verdict.
     """
-    tail = after_thinking(completion)[-TAIL:]
-    boxed, labelled = _boxes(tail), _labelled(tail)
+    tail = _tail(completion)
+    boxed, labelled = boxes(tail), _labelled(tail)
     if not boxed and labelled is None:
         return False
     if boxed:
         last = _last_paragraph(tail, boxed)
-        if any(denied for _, _, denied in last) or SECOND.search(_paragraph(tail, boxed[-1][0])):
+        if any(box.denied for box in last) or SECOND.search(_paragraph(tail, boxed[-1].end)):
             return False
-        answers = [text for _, text, _ in last]
-        together = len(answers) > 1 and _same(", ".join(answers), reference)
-        if not together and not all(_same(answer, reference) for answer in dict.fromkeys(answers)):
+        answers = [box.says for box in last]
+        together = len(answers) > 1 and same(", ".join(answers), reference)
+        if not together and not all(same(answer, reference) for answer in dict.fromkeys(answers)):
             return False
     if labelled is not None:
-        answer = _formula(labelled[1])
-        if answer is None or SECOND.search(_paragraph(tail, labelled[0])) or not _same(answer, reference):
+        end, answer = labelled
+        behind = _paragraph(tail, end - len(answer) + len(_sentence(answer)))
+        if SECOND.search(_paragraph(tail, end)) or DENIED_BEHIND.search(behind):
             return False
+        if (box := BOX.search(answer)) is not None:  # it has been compared, with what stands around it
+            return all(word.casefold() in HARMLESS for word in WORDS.findall(answer[: box.start()]))
+        return any(same(reading, reference) for reading in _readings(answer))
     return True
 
 
-def _boxes(text: str) -> list[tuple[int, str, bool]]:
-    """Where each box ends, what it holds, and whether the words before it deny it."""
-    found = []
-    for match in BOX.finditer(text):
-        inside = braced(text, match.end(), LONGEST)
-        if inside is not None and inside.strip():
-            before = text[max(0, match.start() - 60) : match.start()].rpartition("\n")[2]
-            found.append((match.end() + len(inside), inside.strip(), bool(DENIED.search(before.rstrip("$ \\([")))))
-    return found
+def _tail(completion: str) -> str:
+    return plain_characters(after_thinking(completion)[-TAIL:], braces=True)
 
 
 def last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
@@ -125,6 +103,8 @@ def last_label(text: str, states: re.Pattern[str]) -> re.Match[str] | None:
     if there is neither box nor other label: "the answer is found by adding" commits to nothing."""
     last = prose = None
     for match in LABEL.finditer(text):
+        if OF_THE_ANSWER.search(text[max(0, match.start() - 40) : match.start()]):
+            continue
         line = text[match.end() : match.end() + LONGEST].lstrip(" \t*_").split("\n", 1)[0]
         if match[0].endswith((":", "#")) or states.search(line):
             last = match
@@ -133,10 +113,10 @@ def last_label(text: str, states: re.Pattern[str]) -> re.Match[str] | None:
     return last if last is not None or BOX.search(text) else prose
 
 
-def _last_paragraph(text: str, boxed: list[tuple[int, str, bool]]) -> list[tuple[int, str, bool]]:
+def _last_paragraph(text: str, boxed: list[Boxed]) -> list[Boxed]:
     """The boxes that stand in one paragraph with the last one."""
-    start = text.rfind("\n\n", 0, boxed[-1][0])
-    return [box for box in boxed if box[0] > start]
+    start = text.rfind("\n\n", 0, boxed[-1].end)
+    return [box for box in boxed if box.end > start]
 
 
 def _paragraph(text: str, start: int) -> str:
@@ -163,13 +143,31 @@ def _labelled(text: str) -> tuple[int, str] | None:
     return (offset + len(rest), answer) if answer else None
 
 
+def _readings(text: str) -> list[str]:
+    """What a line behind a label may say: all of it, or what its sentence says of its subject."""
+    text = re.sub(r"<[^<>]{1,20}>", " ", text)
+    readings = [formula] if (formula := _formula(text)) is not None else []
+    sentence = _sentence(text.replace("**", "").strip())
+    for verb in SAYS.finditer(sentence):
+        before, after = sentence[: verb.start()], sentence[verb.end() :].strip()
+        if verb[0] == "=" and not re.search(r"[A-Za-z]{3,}", re.sub(r"\\[A-Za-z]+", "", before)):
+            continue  # an equation, and no sentence
+        if CLAUSE.search(before) or not after or SECOND.search(text[len(sentence) :]):
+            break
+        if re.match(r"[\d$€£¥\\(\[{+-]", after) and (formula := _formula(after)) is not None:
+            readings.append(formula)
+    return readings[:3]
+
+
 def _formula(text: str) -> str | None:
-    """The formula, or the list of formulas, that a line of text gives as the answer; None where its words say more than
-    that (a negation, an alternative in prose), or where it is too long to be an answer."""
+    """The formula, or the list of formulas, that a line of text gives as the answer, with what touches them; None where
+    its words say more than that (a negation, an alternative in prose), or where it is too long to be an answer."""
     text = text.replace("**", "").strip()
     if len(text) > LONGEST:
         return None
-    formulas, outside, at = [], [], 0
+    formulas: list[str] = []
+    outside = [""]
+    at = 0
     while at < len(text):
         box = BOX.match(text, at)
         # A dollar sign before a digit, and no other one behind it, is money.
@@ -179,70 +177,53 @@ def _formula(text: str) -> str | None:
             if inside is None:
                 return None
             formulas.append(inside.strip())
+            outside.append("")
             at = box.end() + len(inside) + 1
         elif opening is not None and (end := text.find(OPENINGS[opening], at + len(opening))) >= 0:
             inside = text[at + len(opening) : end].strip()
-            inner = BOX.search(inside)
-            if inner is not None:
-                boxed = braced(inside, inner.end(), LONGEST)
-                if boxed is None:
-                    return None
-                inside = boxed.strip()
-            formulas.append(inside)
+            formulas.append(", ".join(box.says for box in boxes(inside)) or inside)
+            outside.append("")
             at = end + len(OPENINGS[opening])
         else:
-            outside.append((len(formulas), text[at]))
+            outside[-1] += text[at]
             at += 1
     if not formulas:
-        sentence = _sentence(text)
-        return None if SECOND.search(text[len(sentence) :]) else sentence
-    before = "".join(character for i, character in outside if i == 0)
-    after = _sentence("".join(character if i else "" for i, character in outside))
-    if any(word.casefold() not in HARMLESS for word in WORDS.findall(before)):
+        sentence = ADVERB.sub("", _sentence(text))
+        return None if SECOND.search(text[len(_sentence(text)) :]) else sentence
+    return _around(formulas, outside)
+
+
+def _around(formulas: list[str], outside: list[str]) -> str | None:
+    """The formulas, with a sign before and a unit behind; None where what stands outside says something else."""
+    before, *between, after = outside
+    after = _sentence(after)
+    words = [word.casefold() for word in WORDS.findall(before)]
+    sign = before.rstrip().removesuffix("$")[-1:]
+    if any(word not in HARMLESS for word in words) or re.search(r"[\d^/<>≤≥≠√*×·±|]", before):
         return None
-    if any(word.casefold() in CHANGES - {"and", "or"} for word in WORDS.findall(after)) or re.search(r"\d", after):
+    if any(not re.fullmatch(r"\s*(?:[,;]|,?\s*(?:and|or)|(?:[,;]\s*)?[A-Za-z]\s*=)?\s*", part) for part in between):
         return None
+    names = [word.casefold() for word in WORDS.findall(after)]
+    if any(name in CHANGES and not (name in ("and", "or") and len(names) > 3) for name in names) or re.search(
+        r"\d", after
+    ):
+        return None
+    if re.match(r"\s*[-+*/^_!×·±<>≤≥≠]|:\S", after):
+        return None
+    if sign in ("-", "+"):
+        if len(formulas) > 1 or not re.search(r"(?:^|[\s:=])[-+]\$?\s*$", before):
+            return None
+        formulas = [f"{sign}({formulas[0]})" if re.search(r"\d\s*[-+]", formulas[0]) else f"{sign}{formulas[0]}"]
+    unit = re.match(r"\s*(%|°\s*[CF]?|[A-Za-z]+(?:\s+[A-Za-z]+)?(?:\^\d)?)\s*$", after)
+    if unit is not None and len(formulas) == 1 and "\\text" not in formulas[0]:
+        return f"{formulas[0]} \\text{{ {unit[1]} }}" if unit[1] != "%" else f"{formulas[0]}\\%"
     return ", ".join(formulas)
 
 
 def _sentence(text: str) -> str:
     """The first sentence: up to a full stop that isn't within a number."""
-    return re.split(r"[.。!?](?=\s|$)", text, maxsplit=1)[0] if not re.match(r"[^.]*\d!", text) else text
-
-
-def _scaled(text: str) -> bool:
-    """Does a word in the formula's text make another number of it? math-verify leaves such text out."""
-    words = {word for inside in TEXT.findall(text) for word in WORDS.findall(inside)}
-    return "k" in words or any(word.casefold() in SCALES for word in words)  # K is kelvin
-
-
-def _plain(text: str) -> str:
-    """The answer without decoration: a number without its currency, separators and unit; else the text, trimmed."""
-    text = text.strip().strip("*`").strip().rstrip(".。,;").strip().replace("°", "^\\circ")
-    found = PLAIN.fullmatch(text.replace("\\$", "").replace("\\%", "%").replace("\\,", "").replace("{,}", ","))
-    if found and any(c.isdigit() for c in found[1]):
-        words = {word.casefold() for word in WORDS.findall(found[3])}
-        if not words & CHANGES and not any(len(word) == 1 for word in words):
-            return found[1].replace("−", "-").replace(",", "") + found[2].strip().replace("%", "\\%")
-    return text
-
-
-def _same(answer: str, reference: str) -> bool:
-    answer, reference = _plain(answer.translate(TO_LATEX)), _plain(reference.translate(TO_LATEX))
-    if not answer or len(answer) > LONGEST or not answer.isascii():
-        return answer == reference != ""
-    if answer == reference:
-        return True
-    if DECIMAL.fullmatch(answer) and DECIMAL.fullmatch(reference):
-        return Decimal(answer) == Decimal(reference)
-    value = MEMBERSHIP.sub("", answer)
-    if HEDGES.search(value) and not HEDGES.search(reference):
-        return False
-    number = DECIMAL.fullmatch(reference) or FRACTION.fullmatch(reference)
-    if number and UNWORKED.search(value) and not SCIENTIFIC.fullmatch(value):
-        return False
-    if number and (IN_TWO_UNITS.search(value) or _scaled(value)):
-        return False
-    if INTEGER.fullmatch(reference) and QUOTIENT.search(value):
-        return False
-    return equal(reference, answer)
+    return (
+        re.split(r"(?<!\ba)(?<!\ba\.m)(?<!\bp)(?<!\bp\.m)[.!?](?=\s|$)", text, maxsplit=1)[0]
+        if not re.match(r"[^.]*\d!", text)
+        else text
+    )

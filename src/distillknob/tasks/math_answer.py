@@ -1,0 +1,334 @@
+r"""Is a final answer the reference? What math-verify can't be asked, and what it leaves out.
+
+Numbers, units, bases, brackets, words and chains of equations are read here; what is left, two expressions, goes to
+math_equality.py. The rules, with an example of each, are in docs/grading.md:
+
+- A decimal counts as the number it says, against a decimal to its last digit. Against an exact reference that is no
+  integer (a fraction, a root, π) it counts if it is correctly rounded to at least `SIGNIFICANT` digits.
+- A number must be worked out: to a plain number, `2^{10}` is no answer, since the problem would often be its own
+  solution.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from fractions import Fraction
+
+from distillknob.tasks.characters import latex_characters
+from distillknob.tasks.math_equality import equal, is_rounding
+from distillknob.tasks.math_numbers import FRACTION, fraction_of, number_of, powers_of_ten
+from distillknob.tasks.math_structure import Group, group_of, interval_of, relation_parts, split_top
+from distillknob.tasks.math_units import TEXT, conflict, split_unit
+
+LONGEST = 600  # characters of an answer
+SIGNIFICANT = 6  # digits to which a decimal stands for an exact number
+
+UNWORKED = re.compile(
+    r"[\d)}!]\s*(?:\+|-|\*|\\times|\\cdot|\\div)\s*[\d({\\]|[\d)}]\s*\^\s*\{?\s*[-\d(]|\d\s*!|[\d)]\s*\(|\)\s*\d"
+    r"|\\(?:sqrt|binom|dbinom|tbinom|sum|prod|int|lim|log|ln|sin|cos|tan|gcd|lcm|max|min|lfloor|lceil|pmod|bmod|mod)"
+    r"(?![A-Za-z])|\d\s*_"
+)
+QUOTIENT = re.compile(r"\\frac|\d\s*/\s*\d")
+# What says more than a value, or less; also an unfinished sum.
+HEDGES = re.compile(
+    r"\b(?:if|when|whenever|otherwise|unless|except|not|or|maybe|perhaps|possibly|alternatively|approximately|about"
+    r"|wrong|incorrect)\b|\\(?:ne|neq|pm|mp|lor|vee|ldots|dots|cdots|cancel|xcancel|bcancel|sout|to|quad)(?![A-Za-z])"
+    r"|[-+*/^=]\s*$|\.\.\.",
+    re.IGNORECASE,
+)
+# What stands before "=" or "∈" and only names the value.
+NAME = re.compile(r"\\?[A-Za-z]+'?(?:_(?:\{\w+\}|\w))?(?:\([A-Za-z]\))?")
+MEMBERSHIP = re.compile(rf"\s*{NAME.pattern}\s*(?:=|:=|\\in)\s*")
+NAMES = rf"(?:{NAME.pattern}|\(\s*{NAME.pattern}\s*(?:,\s*{NAME.pattern}\s*)+\))"
+NAMED = re.compile(rf"\s*{NAMES}\s*=\s*(?=\(|\[|\\\{{|\\langle)")
+BASE = re.compile(
+    r"\(?\s*(?:\\text\s*\{\s*)?(?P<digits>[0-9A-Za-z]*\d[0-9A-Za-z]*)\s*\}?\s*\)?\s*"
+    r"(?:_\s*\{?\s*(?:\\text\s*\{\s*)?(?P<index>\d+|[a-z]+)[\s}]*"
+    r"|(?:\\text\s*\{)?\s*\(?\s*(?:in\s+)?base[\s}-]*(?P<named>\d+|[a-z]+)[\s)}]*)"
+)
+BASES = dict(zip("two three four five six seven eight nine ten eleven twelve".split(), range(2, 13), strict=True))
+BASES["sixteen"] = 16
+ENVIRONMENT = re.compile(r"\\begin\s*\{([A-Za-z]+)\*?\}")
+KINDS = {"pmatrix": "matrix", "bmatrix": "matrix", "matrix": "matrix", "smallmatrix": "matrix", "array": "matrix"}
+SPLIT_DIGITS = re.compile(r"\d\s+\d(?!\d*\s*/\s*\d)")  # 1 8, but 2 2/3
+IN_TWO_UNITS = re.compile(r"\d\s*\\text\s*\{[^{}]*\}\s*\d")
+WORDY = re.compile(r"[A-Za-z][A-Za-z' ,.-]*")
+CLEAN = (
+    (
+        re.compile(r"\\(?:left|right|big|Big|bigg|Bigg|bigl|bigr|Bigl|Bigr|displaystyle|textstyle|limits)(?![A-Za-z])"),
+        "",
+    ),
+    (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
+    (re.compile(r"\\(?:mathrm|text|rm|textrm)\s*\{\s*([eid])\s*\}|\{\\rm\s+([eid])\s*\}"), r"{\1\2}"),
+    (re.compile(r"\\(?:textrm|textbf|textit|textnormal|mathrm|mathsf|mbox|hbox|operatorname)\s*\{"), r"\\text{"),
+    (re.compile(r"\\(?:mathbf|boldsymbol|bm|mathit|mathnormal|emph)\s*\{([^{}]*)\}"), r"{\1}"),
+    (re.compile(r"\\(?:color|textcolor)\s*\{[^{}]*\}"), ""),
+    (re.compile(r"\\varnothing|\\O(?![A-Za-z])|\\\{\s*\\\}"), r"\\emptyset"),
+    (re.compile(r"\\leqslant|\\leq(?![A-Za-z])"), r"\\le"),
+    (re.compile(r"\\geqslant|\\geq(?![A-Za-z])"), r"\\ge"),
+    (re.compile(r"\\lt(?![A-Za-z])"), "<"),
+    (re.compile(r"\\gt(?![A-Za-z])"), ">"),
+    (re.compile(r"\\colon(?![A-Za-z])"), ":"),
+    (re.compile(r"\\neq(?![A-Za-z])|\\not\s*="), r"\\ne"),
+    (re.compile(r"\\lbrace(?![A-Za-z])"), r"\\{"),
+    (re.compile(r"\\rbrace(?![A-Za-z])"), r"\\}"),
+    (re.compile(r"\\lbrack(?![A-Za-z])"), "["),
+    (re.compile(r"\\rbrack(?![A-Za-z])"), "]"),
+    (re.compile(r"(?<=\d)\{,\}(?=\d)"), ","),
+    (re.compile(r"(?<=\d)(?:\\,|\\ |\\;|\\:|~|\\!|,\\!)(?=\d{3}(?!\d))"), ","),
+    (re.compile(r"(?<!\\)\\!"), ""),
+    (re.compile(r"(?<!\\)\\[,;:> ]|~|\\(?:thinspace|enspace|space|hfill)(?![A-Za-z])"), " "),
+    (re.compile(r"°"), r"^\\circ "),
+)
+
+
+def same(answer: str, reference: str) -> bool:
+    """Does a committed answer say what the reference says? Of an answer, at most `LONGEST` characters are compared.
+
+    Raises RunFailedError where the checker doesn't work (math_equality.py).
+    """
+    answer, reference = cleaned(answer), cleaned(reference)
+    if not answer or len(answer) > LONGEST or not reference:
+        return False
+    if answer == reference or _squeezed(answer) == _squeezed(reference):
+        return True
+    if not re.sub("[€£¥¢]", "", answer).isascii() or "$" in answer.lstrip("$"):
+        return False
+    return _same(answer, reference)
+
+
+def cleaned(text: str) -> str:
+    """One spelling of what LaTeX and Markdown have several for."""
+    text = latex_characters(text).replace("**", "").strip().strip("`").strip()
+    for opening, closing in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
+        if text.startswith(opening) and text.endswith(closing) and len(text) > len(opening) + len(closing):
+            inside = text[len(opening) : -len(closing)]
+            if opening[0] != "$" or "$" not in inside.replace("\\$", ""):
+                text = inside
+    for pattern, replacement in CLEAN:
+        text = pattern.sub(replacement, text)
+    text = text.replace("\\$", "$")
+    return text.strip().rstrip(".,;").strip()
+
+
+def _squeezed(text: str) -> str:
+    """Without the spaces that say nothing: those between words and between digits do."""
+    if "\\text" in text or WORDY.fullmatch(text):
+        return " ".join(text.split())
+    return re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", text)
+
+
+def _same(answer: str, reference: str) -> bool:
+    based, base = BASE.fullmatch(answer), BASE.fullmatch(reference)
+    if based is not None or base is not None:
+        return base is not None and _same_base(based, base, answer)
+    words = [_words(side) for side in (answer, reference)]
+    if None not in words:
+        return words[0] == words[1]
+    if IN_TWO_UNITS.search(answer) and not IN_TWO_UNITS.search(reference) and group_of(reference) is None:
+        return False
+    right, right_unit = _parts(reference)
+    several = None if number_of(right) is not None else group_of(reference)
+    if several is not None and not several.single:
+        return _same_value(answer, reference)  # its members may have units
+    value, unit = _parts(answer)
+    if unit is None or right_unit is None or conflict(unit, right_unit):
+        return False
+    percent = number_of(value) if unit == "%" else None
+    if percent is not None and right_unit == "" and (number := _decimal(right)) is not None:
+        return number == percent / 100 or (number == percent and abs(percent) >= 1)
+    if right_unit == "%" and unit == "" and (number := number_of(right)) and _decimal(value) == number / 100:
+        return True
+    return _same_value(value, right)
+
+
+def _parts(text: str) -> tuple[str, str | None]:
+    """Value and unit. A bare number has none; the e of 1e-7 isn't one."""
+    bare = number_of(text) is not None and not re.search("[$€£¥]", text)
+    return (text, "") if bare else split_unit(text)
+
+
+def _decimal(text: str) -> Decimal | None:
+    """A number, or a fraction whose decimal ends."""
+    number = number_of(text)
+    fraction = fraction_of(text) if number is None else None
+    if fraction is None:
+        return number
+    over, under = Decimal(fraction.numerator), Decimal(fraction.denominator)
+    return over / under if over / under * under == over else None
+
+
+def _same_base(answer: re.Match[str] | None, reference: re.Match[str], text: str) -> bool:
+    """The digits of the base that the reference names; an answer may leave the base out."""
+
+    def of(match: re.Match[str]) -> tuple[str, str]:
+        name = (match["index"] or match["named"]).casefold()
+        return match["digits"].upper().lstrip("0"), str(BASES.get(name, name))
+
+    if answer is not None:
+        return of(answer) == of(reference)
+    return re.sub(r"[\s()]|\\text\s*\{|\}", "", text).upper().lstrip("0") == of(reference)[0]
+
+
+def _words(text: str) -> str | None:
+    """Words in one spelling, None where the text isn't words alone: a formula's letters are a product."""
+    inside = TEXT.sub(r"\1", text)
+    marked = inside != text
+    inside = inside.strip().strip("().\"'").strip()
+    if not WORDY.fullmatch(inside) or (not marked and not re.search(r"[A-Za-z]{4}", inside)):
+        return None
+    return " ".join(re.sub(r"[,.'-]", " ", inside).casefold().split())
+
+
+def _same_value(answer: str, reference: str) -> bool:
+    """Two answers without their units."""
+    if _squeezed(answer) == _squeezed(reference):
+        return True
+    numbers = number_of(answer), number_of(reference)
+    if numbers[1] is not None and numbers[0] is None:
+        numbers = number_of(answer, decimal_comma=True), numbers[1]
+    if None not in numbers:
+        return numbers[0] == numbers[1]
+    fractions = fraction_of(answer), fraction_of(reference)
+    if None not in fractions:
+        return fractions[0] == fractions[1]
+    if numbers[0] is not None and fractions[1] is not None and Fraction(numbers[0]) == fractions[1]:
+        return True
+    answer = NAMED.sub("", answer) if group_of(reference) is not None else answer
+    if "\\in" not in reference and (member := MEMBERSHIP.match(answer)) is not None and "\\in" in member[0]:
+        return group_of(reference) is not None and _same_value(answer[member.end() :], reference)
+    if "\\in" in reference and (member := MEMBERSHIP.match(reference)) is not None and "\\in" not in answer:
+        reference = reference[member.end() :]
+    if (of_relation := _as_intervals(answer, reference)) is not None:
+        answer, reference = of_relation
+    group, right = group_of(answer, listed=numbers[0] is None), group_of(reference, listed=numbers[1] is None)
+    if right is None and group is not None and group.single and group.kind in ("()", "{}"):
+        return "\\emptyset" not in answer and _same_value(group.items[0], reference)
+    if group is not None or right is not None:
+        return _same_groups(group, right)
+    if [KINDS.get(kind, kind) for kind in ENVIRONMENT.findall(answer)] != [
+        KINDS.get(kind, kind) for kind in ENVIRONMENT.findall(reference)
+    ]:
+        return False
+    return _same_expression(answer, reference)
+
+
+def _as_intervals(answer: str, reference: str) -> tuple[str, str] | None:
+    """x ≥ 5 and [5, ∞), where one side is written as the one and the other as the other."""
+    first, second = interval_of(answer), interval_of(reference)
+    if (first is None) == (second is None):
+        return None
+    other = reference if first is not None else answer
+    if not re.match(r"\s*[(\[\]]", other):
+        return None
+    return (first, reference) if first is not None else (answer, second or "")
+
+
+def _same_groups(answer: Group | None, reference: Group | None) -> bool:
+    """Lists and sets in any order; points, intervals and closed brackets as they stand. A list without brackets may be
+    the set of its members."""
+    if reference is None or (answer is None and not (reference.single and reference.kind == "{}")):
+        return False
+    if answer is None:
+        return False
+    kinds = {answer.kind, reference.kind}
+    if len(kinds) > 1 and kinds != {"{}", ""}:
+        return False
+    if len(answer.items) != len(reference.items):
+        return False
+    if reference.ordered:
+        return all(_same(a, b) for a, b in zip(answer.items, reference.items, strict=True))
+    # Whether all name one unknown, or none: x = 1, y = 2 is another list than 1, 2.
+    names = [{_name(item) for item in group.items} - {""} for group in (answer, reference)]
+    if len(names[0]) > 1 and names[0] != names[1]:
+        return False
+    left = list(answer.items)
+    for item in reference.items:
+        match = next((other for other in left if _same(other, item)), None)
+        if match is None:
+            return False
+        left.remove(match)
+    return True
+
+
+def _name(text: str) -> str:
+    member = MEMBERSHIP.match(text)
+    return re.sub(r"[\s=]", "", member[0]) if member is not None else ""
+
+
+def _same_expression(answer: str, reference: str) -> bool:
+    """Two expressions, equations or relations."""
+    if "\\approx" in answer and "\\approx" not in reference:
+        return _same_approximation(answer, reference)
+    value = answer
+    if "=" not in reference:
+        chain = _end_of_chain(answer)
+        if chain is None:
+            return False
+        value = chain
+        if value != answer:
+            return _same(value, reference)
+    elif (member := MEMBERSHIP.match(reference)) is not None and "=" not in answer:
+        return _same(answer, reference[member.end() :])
+    colons = [split_top(side, ":") for side in (value, reference)]
+    if len(colons[0]) != len(colons[1]):
+        return len(colons[1]) == 2 and len(colons[0]) == 1 and equal("/".join(f"({c})" for c in colons[1]), value)
+    if len(colons[0]) > 1:
+        return all(_same(a, b) for a, b in zip(*colons, strict=True))
+    if (HEDGES.search(value) and not HEDGES.search(reference)) or SPLIT_DIGITS.search(value):
+        return False
+    number, decimal = number_of(reference), number_of(value)
+    fraction = FRACTION.fullmatch(reference)
+    if number is not None or fraction:
+        if UNWORKED.search(powers_of_ten(value)) or IN_TWO_UNITS.search(value):
+            return False
+        if number is not None and "." not in reference and QUOTIENT.search(value):
+            return False
+    if relation_parts(value) != relation_parts(reference):
+        return False
+    for rounded, exact in ((decimal, reference), (number, value)):
+        if rounded is not None and "." in (value if exact is reference else reference):
+            return equal(reference, value) or (_digits(rounded) >= SIGNIFICANT and is_rounding(rounded, exact))
+    return equal(reference, value)
+
+
+def _digits(number: Decimal) -> int:
+    """Significant digits, as written."""
+    return len(str(int("".join(map(str, number.as_tuple().digits)) or "0")))
+
+
+def _end_of_chain(text: str) -> str | None:
+    """The last member of a chain of equations; None where its numbers contradict each other, `18 = 19`."""
+    members = [member.strip() for member in split_top(text, "=")]
+    if len(members) == 1:
+        return text
+    *before, last = members
+    if not last:
+        return None
+    for position, member in enumerate(before):
+        if position == 0 and NAME.fullmatch(member):
+            continue
+        if not _has_letters(member) and not equal(member, last):
+            return None
+    if len(before) == 1 and not NAME.fullmatch(before[0]) and _has_letters(before[0]):
+        return text  # an equation, and no name for a value
+    return last
+
+
+def _has_letters(text: str) -> bool:
+    return re.search(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", text)) is not None
+
+
+def _same_approximation(answer: str, reference: str) -> bool:
+    """`\\frac{1}{3} \\approx 0.333`: the exact value counts, or against a decimal the decimal; the one must be the
+    other, rounded."""
+    exact, *decimals = split_top(answer, "\\approx")
+    chain = _end_of_chain(exact)
+    if chain is None or len(decimals) != 1 or (number := number_of(decimals[0])) is None:
+        return False
+    if NAME.fullmatch(chain.strip()):
+        return _same(decimals[0], reference)
+    if not (equal(chain, decimals[0]) or is_rounding(number, chain)):
+        return False
+    return _same(chain, reference) or (number_of(reference) is not None and _same(decimals[0], reference))
