@@ -36,6 +36,8 @@ PARTS = frozenset(
         "scoring",
         "verdicts",
         "model_record",
+        "identity",
+        "template_date",
     }
 )
 LOSSES = frozenset({"divergence_kernel", "divergences", "fused", "estimators"})
@@ -79,7 +81,14 @@ RULES = {
     "model_record": rule("files verdicts"),
     "journal": rule("errors files processes", "torch"),
     "environment": rule(),
-    "runs": rule("environment errors files processes", "yaml"),
+    "lock": rule("errors files processes"),
+    "manifest": rule("errors files lock"),
+    "records": rule("errors", "yaml"),
+    "runs": rule("environment errors files lock manifest processes records"),
+    "hub": rule("errors processes", "huggingface_hub"),
+    "checkpoint_files": rule("errors", "safetensors"),
+    "template_date": rule("errors processes", "transformers"),
+    "identity": rule("checkpoint_files errors files hub models records tasks"),
     "fields": rule("errors"),
     "flags": rule("fields"),
     "config": rule("errors fields", "yaml"),
@@ -91,7 +100,10 @@ RULES = {
     "tasks.reward_model": Rule(
         frozenset({"tasks", "errors", "post"}), others_lazily=frozenset({"torch", "transformers", "safetensors"})
     ),
-    "models": rule("errors processes", "torch transformers peft safetensors huggingface_hub jinja2"),
+    "models": rule(
+        "checkpoint_files errors hub processes template_date",
+        "torch transformers peft safetensors huggingface_hub jinja2",
+    ),
     "architectures": rule("errors models", "torch transformers huggingface_hub"),
     "hardware": rule("errors", "torch accelerate yaml"),
     "shipped": rule("errors"),
@@ -106,7 +118,10 @@ RULES = {
     "traps.compare": rule("traps runs files stats errors", "torch numpy"),
     "traps.gather": rule("gradients generation journal models scoring tasks traps.scored", "torch"),
     "traps.stage": stage("traps.stage"),
-    "training": rule("config errors files model_record models processes progress runs", " ".join(TRAINERS)),
+    "training": rule(
+        "checkpoint_files config errors files model_record models processes progress runs template_date",
+        " ".join(TRAINERS),
+    ),
     "calibrate": stage("calibrate", "served", "adapters", "calibration_trainer", "guard", "held_out"),
     "held_out": stage("held_out", "calibration_trainer"),
     "calibration_trainer": stage("calibration_trainer", "served", "adapters", "calibration_reward", "guard"),
@@ -164,7 +179,7 @@ RULES = {
     "workload": rule("architectures errors generation hardware models tasks"),
     "footprint": rule("architectures fused generation hardware heads workload", "torch"),
     "estimate": rule(
-        "footprint generation hardware models runs training workload", "yaml", "experiment teacher_cache traps"
+        "footprint generation hardware identity models runs training workload", "yaml", "experiment teacher_cache traps"
     ),
     "cli": Rule(frozenset({"errors", "processes"}), lazily=ANY, others_lazily=ANY),
     "__init__": Rule(frozenset({"errors"}), lazily=ANY),

@@ -176,7 +176,7 @@ def test_a_run_directory_is_answered_with_its_model(tmp_path: Path, tiny_pair: A
 
 def test_a_file_is_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "weights.bin").write_bytes(b"x")
-    with pytest.raises(BadInputError, match="no checkpoint folder"):
+    with pytest.raises(BadInputError, match="is a file: give the folder that holds the checkpoint"):
         load_model(str(tmp_path / "weights.bin"))
 
 
@@ -282,19 +282,53 @@ def test_a_folder_without_a_tokenizer_is_told(copied: Path) -> None:
         load_model(str(copied))
 
 
+def test_an_unknown_architecture_is_told(copied: Path) -> None:
+    (copied / "config.json").write_text('{"model_type": "no-such-type"}')
+    with pytest.raises(BadInputError, match=r"can't load a (causal language model|tokenizer) from"):
+        load_model(str(copied))
+
+
 @pytest.mark.parametrize(
     ("name", "data"),
     [
         ("config.json", b"{"),
-        ("config.json", b'{"model_type": "no-such-type"}'),
+        ("generation_config.json", b"[]"),
         ("model.safetensors", b""),
         ("model.safetensors", b"\x10\x00\x00\x00\x00\x00\x00\x00{"),
+        ("model.safetensors", None),  # cut off in the middle, as by a full disk
+        ("pytorch_model.bin", b"PK\x03\x04 and no end"),
     ],
 )
-def test_a_broken_checkpoint_is_told(copied: Path, name: str, data: bytes) -> None:
-    (copied / name).write_bytes(data)
-    with pytest.raises(BadInputError, match=r"can't load a (causal language model|tokenizer) from"):
-        load_model(str(copied))
+def test_a_damaged_file_is_named_before_anything_is_loaded(copied: Path, name: str, data: bytes | None) -> None:
+    whole = (copied / "model.safetensors").read_bytes()
+    (copied / name).write_bytes(whole[: len(whole) // 2] if data is None else data)
+    with pytest.raises(BadInputError, match=rf"damaged file .*{name} \(.*\): fetch or save it again"):
+        resolve(str(copied))
+
+
+def test_a_pointer_of_git_lfs_is_told_from_weights(copied: Path) -> None:
+    (copied / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(BadInputError, match=r"model.safetensors is a pointer of Git LFS.*git lfs pull"):
+        resolve(str(copied))
+
+
+def test_a_missing_shard_is_named_before_anything_is_loaded(copied: Path, teacher: LanguageModel) -> None:
+    (copied / "model.safetensors").unlink()
+    teacher.model.save_pretrained(copied, max_shard_size="20KB")
+    lost = sorted(copied.glob("model-*.safetensors"))[1]
+    load_model(str(copied))
+    lost.unlink()
+    with pytest.raises(BadInputError, match=rf"lacks 1 of its \d+ files of weights \({lost.name}\)"):
+        resolve(str(copied))
+
+
+def test_gguf_is_refused_with_the_way_to_convert_it(copied: Path) -> None:
+    (copied / "model.safetensors").unlink()
+    (copied / "m.gguf").write_bytes(b"GGUF")
+    remedy = r"GGUF, which isn't read yet: convert it once .*gguf_file='m.gguf'\).save_pretrained\(NEW_FOLDER\)"
+    for name in (copied, copied / "m.gguf"):
+        with pytest.raises(BadInputError, match=remedy):
+            resolve(str(name))
 
 
 def test_missing_weights_are_told(copied: Path) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from distillknob.calibration_trainer import CalibrationConfig, CalibrationTraine
 from distillknob.errors import BadInputError, check_fills_a_step
 from distillknob.guard import UtilityGuard
 from distillknob.held_out import HeldOut, log_ratio_turned, task_scores, train_and_guard
+from distillknob.identity import read_by
 from distillknob.model_record import record_of
 from distillknob.models import check_meant, load_model, resolve, set_in_templates
 from distillknob.processes import process_index, wait
@@ -23,6 +25,7 @@ from distillknob.runs import Run, runs_behind
 from distillknob.served import connect, load_or_connect
 from distillknob.stats import paired_difference
 from distillknob.tasks import Task, get_task
+from distillknob.template_date import fix_dates
 from distillknob.training import (
     FiniteLoss,
     RunLogger,
@@ -30,11 +33,11 @@ from distillknob.training import (
     add_callbacks,
     check_saves_whole,
     checkpoint_errors,
-    last_checkpoint,
     load_trained,
     plain_config,
     refused_by_the_trainer,
     save_model,
+    start_from,
 )
 from distillknob.verdicts import Turning, turned_text
 
@@ -90,6 +93,11 @@ def calibrate(
     inputs = runs_behind(config.models_read)
     for name in config.models_read:
         resolve(name)
+    held = plain_config(config)
+    opened: dict[str, Any] = {"inputs": inputs, "read": read_by(config), "resume": resume}
+    if (done := Run.finished(output, "calibrate", held, **opened)) is not None:
+        return done
+    config = copy.copy(config)  # the caller's stays as it is, to be used again
     teacher = load_trained(config.teacher, config, anchored=config.beta > 0)
     target = (
         load_or_connect(config.target, device=config.target_device)
@@ -99,9 +107,10 @@ def calibrate(
     values: Any = config.chat_template_kwargs  # a dict once the config has parsed it
     set_in_templates({config.teacher: teacher.tokenizer, config.target: target.tokenizer}, values)
     check_meant("target", config.target, target.tokenizer, config.teacher, teacher.tokenizer)
-    run = Run.open(output, "calibrate", plain_config(config), inputs=inputs, resume=resume)
+    run = Run.open(output, "calibrate", held, **opened)
     if run.complete:
         return run
+    fix_dates({config.teacher: teacher.tokenizer, config.target: target.tokenizer}, run.template_date)
     if config.max_completion_length is None:
         config.max_completion_length = max(task.max_new_tokens for task in tasks)
     checkpoints = run.path / "checkpoints"
@@ -135,7 +144,7 @@ def calibrate(
     # What was trained is on the disk now, whole, however it was spread over devices: from here on models are loaded.
     trainer.accelerator.free_memory()
     del teacher, trainer
-    kept_step, kept, after, comparison = _best_that_holds(steps, before, tasks, config, guard)
+    kept_step, kept, after, comparison = _best_that_holds(steps, before, tasks, config, guard, run.template_date)
     turned = log_ratio_turned(before, after, target, tokenizer, config, kept_step)
     del target
     card = _card(config, guard, kept_step, comparison, turned)
@@ -181,11 +190,9 @@ def _train(
         StageProgress(f"calibrate η={config.eta:g}", {"rewards/task_reward/mean": "task", "kl": "kl"}),
         GuardCallback(guard) if config.guard else FiniteLoss(run),
     )
-    checkpoint = last_checkpoint(folder, *(["guard.json"] if config.guard else [])) if resume else None
+    checkpoint = start_from(run, folder, *(["guard.json"] if config.guard else []), resume=resume)
     if checkpoint is not None:
         guard.load_state_dict(json.loads((Path(checkpoint) / "guard.json").read_text()))
-    # Without a checkpoint the training starts over, and so does its log.
-    run.drop_metrics_after(-1 if checkpoint is None else int(Path(checkpoint).name.split("-")[1]))
     with checkpoint_errors(folder):
         if config.use_peft:
             # An adapter that does nothing yet. Not by the Trainer, whose engine comes with the training.
@@ -206,6 +213,7 @@ def _best_that_holds(
     tasks: Sequence[Task],
     config: CalibrationConfig,
     guard: UtilityGuard,
+    day: str,
 ) -> tuple[int, str, dict[str, HeldOut], list[dict[str, Any]]]:
     """Walk back from the final weights over the kept checkpoints to the first whose scores hold on unseen problems.
 
@@ -221,7 +229,7 @@ def _best_that_holds(
         else:
             final = candidate == steps and guard.reason is None
             path = str(folder / (FINAL if final else f"checkpoint-{candidate}"))
-        after = _scores_of(path, tasks, config) if candidate else before
+        after = _scores_of(path, tasks, config, day) if candidate else before
         comparison: list[dict[str, Any]] = []
         for name in before:
             first, second = before[name].scores, after[name].scores
@@ -248,10 +256,11 @@ def _best_that_holds(
     raise AssertionError("the original teacher always holds against itself")
 
 
-def _scores_of(path: str, tasks: Sequence[Task], config: CalibrationConfig) -> dict[str, HeldOut]:
+def _scores_of(path: str, tasks: Sequence[Task], config: CalibrationConfig, day: str) -> dict[str, HeldOut]:
     """What a checkpoint writes, which is gone again when that is there: two at a time may not fit."""
     model, values = load_model(path), config.chat_template_kwargs
     set_in_templates({path: model.tokenizer}, values, needed=False)  # type: ignore[arg-type]  # a dict once parsed
+    fix_dates({path: model.tokenizer}, day, tell=False)
     return task_scores(model, tasks, config, "after")
 
 

@@ -150,6 +150,12 @@ class CalibrationConfig(AdapterOptions, GRPOConfig):
         """The models that the stage reads; those that are runs' models are its inputs."""
         return [self.teacher, self.target]
 
+    @property
+    def revisions_read(self) -> list[tuple[str, str | None]]:
+        """The models that the stage reads, each with its revision on the hub; None stands for `main`."""
+        given: Any = self.model_init_kwargs or {}  # a dict once the config has parsed it
+        return [(self.teacher, given.get("revision")), (self.target, None)]
+
 
 def task_reward(completions: list[Any], task: list[str], reference: list[str], **kwargs: Any) -> list[float]:
     """GRPO reward function: each completion's score by its own task's grader, in [0, 1]."""

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from distillknob.errors import BadInputError
-from distillknob.experiment import Cell, ExperimentConfig, check_recipe, run_cell, stage_config
+from distillknob.experiment import Cell, ExperimentConfig, check_recipe, planned_stages, run_cell, stage_config
+from distillknob.identity import read_by
 from distillknob.knob_tables import tables
 from distillknob.report import build_report
 from distillknob.runs import Run, load_run
@@ -48,7 +49,8 @@ def demo(config: DemoConfig, recipe: Mapping[str, Any], output: str | Path, *, r
     cells = config.cells()
     check_recipe(recipe, cells)
     lens = stage_config(DiagnoseConfig, "diagnose", recipe, seed=config.seed)
-    run = Run.open(output, "demo", {**vars(config), "recipe": dict(recipe)}, resume=resume)
+    read = read_by(lens, *(stage for cell in cells for stage in planned_stages(cell, recipe).values()))
+    run = Run.open(output, "demo", {**vars(config), "recipe": dict(recipe)}, read=read, resume=resume)
     if run.complete:
         return run
     started = time.monotonic()

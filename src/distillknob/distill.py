@@ -6,6 +6,7 @@ its hard-label corner. Left out on purpose: a loop of our own.
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -21,6 +22,7 @@ from distillknob.cross_tokenizer import CROSS
 from distillknob.distill_config import DistillConfig
 from distillknob.distill_trainer import DistillTrainer
 from distillknob.errors import BadInputError, check_fills_a_step
+from distillknob.identity import read_by
 from distillknob.methods import METHODS
 from distillknob.models import SERVED, LanguageModel, check_meant, load_model, load_tokenizer, resolve, set_in_templates
 from distillknob.processes import process_count, process_index, wait
@@ -30,6 +32,7 @@ from distillknob.served_chat import ServedChat
 from distillknob.tasks import get_task
 from distillknob.teacher_cache import TeacherCache
 from distillknob.teacher_context import CONTEXTS
+from distillknob.template_date import fix_dates
 from distillknob.traces import Source, TraceOptions, make_traces
 from distillknob.training import (
     FiniteLoss,
@@ -38,11 +41,11 @@ from distillknob.training import (
     add_callbacks,
     check_saves_whole,
     checkpoint_errors,
-    last_checkpoint,
     load_trained,
     plain_config,
     refused_by_the_trainer,
     save_model,
+    start_from,
 )
 from distillknob.traps.finding import Finding
 from distillknob.traps.teacher_hacking import teacher_hacking
@@ -106,6 +109,11 @@ def distill(
     inputs = [*runs_behind(config.models_read), *([Path(config.cache)] if config.cache else [])]
     for name in config.models_read:
         resolve(name)
+    held = plain_config(config)
+    opened: dict[str, Any] = {"inputs": inputs, "read": read_by(config), "resume": resume}
+    if (done := Run.finished(output, "distill", held, **opened)) is not None:
+        return done
+    config = copy.copy(config)  # the caller's stays as it is, to be used again
     student = load_trained(config.student, config)
     if cache is not None:
         cache.check_student(student)
@@ -141,9 +149,11 @@ def distill(
             check_meant("student", config.student, student.tokenizer, config.teacher, tokenizer)
         if config.needs_target and not config.target.startswith(SERVED):
             check_meant("target", config.target, load_tokenizer(config.target), config.student, student.tokenizer)
-    run = Run.open(output, "distill", plain_config(config), inputs=inputs, resume=resume)
+    # What a cache holds was read on its day.
+    run = Run.open(output, "distill", held, **opened, template_date=None if cache is None else cache.template_date)
     if run.complete:
         return run
+    fix_dates(sides, run.template_date)
     longest = max((task.max_new_tokens for task in tasks), default=None)  # a cache has its own tasks
     config.max_completion_length = config.max_completion_length or longest
     config.output_dir = str(run.path / "checkpoints")
@@ -156,6 +166,7 @@ def distill(
         target = load_or_connect(config.target) if config.needs_target else None
         if target is not None:
             set_in_templates({**sides, config.target: target.tokenizer}, values)
+            fix_dates({config.target: target.tokenizer}, run.template_date)
         source: Source = method.traces if config.share_on_policy < 1.0 else "none"
         traces = make_traces(
             source, tasks, config.problems, student, teacher, target, options, CONTEXTS[method.context]
@@ -187,9 +198,7 @@ def distill(
         callbacks.append(LearningCurve(run, trainer, student.tokenizer, config.curve_steps, evaluate))
     add_callbacks(trainer, *callbacks)
     folder = Path(config.output_dir)
-    checkpoint = last_checkpoint(folder) if resume else None
-    # Without a checkpoint the training starts over, and so does its log.
-    run.drop_metrics_after(-1 if checkpoint is None else int(Path(checkpoint).name.split("-")[1]))
+    checkpoint = start_from(run, folder, resume=resume)
     with checkpoint_errors(folder):
         trainer.train(resume_from_checkpoint=checkpoint)
         trainer.save_model(str(folder / "final"))

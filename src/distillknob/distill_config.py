@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import Any, get_args
 
 from trl import DistillationConfig  # type: ignore[attr-defined]
 
@@ -171,6 +171,18 @@ class DistillConfig(AdapterOptions, DistillationConfig):
             *([self.teacher] if self.needs_teacher else []),
             self.student,
             *([self.target] if self.needs_target else []),
+        ]
+
+    @property
+    def revisions_read(self) -> list[tuple[str, str | None]]:
+        """The models that the stage reads, each with its revision on the hub; None stands for `main`."""
+        of_student: Any = self.model_init_kwargs or {}  # both are dicts once the config has parsed them
+        of_teacher: Any = self.teacher_model_init_kwargs or {}
+        taught = (self.teacher, of_teacher.get("revision") or self.teacher_model_revision)
+        return [
+            *([taught] if self.needs_teacher else []),
+            (self.student, of_student.get("revision")),
+            *([(self.target, None)] if self.needs_target else []),
         ]
 
     @property

@@ -17,8 +17,9 @@ import yaml
 from distillknob.footprint import MARGIN, Footprint, footprint
 from distillknob.generation import rows_at_once
 from distillknob.hardware import DECODING, GIB, LAYER_SECONDS, SCORING, TRAINING, Engine
+from distillknob.identity import read_by
 from distillknob.models import resolve
-from distillknob.runs import Run, runs_behind
+from distillknob.runs import CONFIG, Run, runs_behind
 from distillknob.training import plain_config
 from distillknob.workload import PROMPT_TOKENS, Phase, Workload, workload
 
@@ -135,7 +136,8 @@ def plan_text(
         from distillknob.teacher_cache import TeacherCache
 
         TeacherCache(config.cache)
-    Run.check(output, stage, held, inputs=[] if chain else runs_behind(config.models_read), resume=resume)
+    read = read_by(config) if not chain and (output / CONFIG).exists() else None
+    Run.check(output, stage, held, inputs=[] if chain else runs_behind(config.models_read), read=read, resume=resume)
     lines = [yaml.safe_dump({stage: dict(values)}, sort_keys=False, allow_unicode=True).rstrip()]
     if chain:
         from distillknob.experiment import check_recipe

@@ -19,6 +19,7 @@ import numpy as np
 from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.failure_modes import MODES, failure_mode
 from distillknob.generation import Sampling, generate
+from distillknob.identity import read_by
 from distillknob.models import SERVED, LanguageModel, load_tokenizer, resolve, set_in_templates
 from distillknob.processes import process_index
 from distillknob.runs import Run, runs_behind
@@ -27,6 +28,7 @@ from distillknob.served import ServedModel, load_or_connect
 from distillknob.served_chat import ServedChat
 from distillknob.stats import Interval, interval, paired_difference, pass_at_k
 from distillknob.tasks import Task, get_task, grade_all
+from distillknob.template_date import fix_dates
 
 
 @dataclass
@@ -197,7 +199,7 @@ def evaluate(config: EvaluateConfig, output: str | Path, *, resume: bool = False
     if config.chat_template_kwargs and local:
         set_in_templates({name: load_tokenizer(name) for name in local}, config.chat_template_kwargs)
     inputs = runs_behind(config.models_read)
-    run = Run.open(output, "evaluate", asdict(config), inputs=inputs, resume=resume)
+    run = Run.open(output, "evaluate", asdict(config), inputs=inputs, read=read_by(config), resume=resume)
     if run.complete:
         return run
     results: dict[str, dict[str, TaskResult]] = {}
@@ -205,6 +207,7 @@ def evaluate(config: EvaluateConfig, output: str | Path, *, resume: bool = False
         language_model = load_or_connect(name, scores=None)
         if not isinstance(language_model, ServedChat):
             set_in_templates({name: language_model.tokenizer}, config.chat_template_kwargs, needed=False)
+            fix_dates({name: language_model.tokenizer}, run.template_date)
         elif config.chat_template_kwargs and process_index() == 0:
             print(f"chat_template_kwargs don't reach {name}: its template is the server's", file=sys.stderr)
         results[name] = {

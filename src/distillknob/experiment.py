@@ -20,6 +20,7 @@ from distillknob.distill import DistillConfig, distill
 from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.evaluate import EvaluateConfig, evaluate, mean_scores
 from distillknob.files import read_json
+from distillknob.identity import read_by
 from distillknob.methods import METHODS
 from distillknob.models import SERVED, LanguageModel, load_tokenizer, resolve, values_read
 from distillknob.runs import Run
@@ -154,7 +155,7 @@ def cell_config(cell: Cell, recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 def run_cell(cell: Cell, recipe: Mapping[str, Any], folder: Path, *, resume: bool = True) -> Run:
     """Run one cell in `folder` and return its run; stages that are there already are kept as they are."""
-    run = Run.open(folder, "cell", cell_config(cell, recipe), resume=resume)
+    run = Run.open(folder, "cell", cell_config(cell, recipe), read=read_by_cell(cell, recipe), resume=resume)
     if run.complete:
         return run
     recipe, paths = cell.recipe(recipe), {}
@@ -197,6 +198,11 @@ def learning_curve(config: DistillConfig) -> Callable[[LanguageModel], dict[str,
         return mean_scores(student, tasks, problems=CURVE_PROBLEMS, skip=skip, seed=seed, max_new_tokens=longest)
 
     return curve
+
+
+def read_by_cell(cell: Cell, recipe: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """What the cell's stages read, but for what they make themselves (`identity.read_by`)."""
+    return read_by(*planned_stages(cell, recipe).values())
 
 
 def planned_stages(cell: Cell, recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,8 +14,18 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from distillknob.checkpoint_files import (
+    ADAPTER,
+    adapter_base,
+    check_readable,
+    check_whole,
+    is_adapter,
+    read_whole_json,
+)
 from distillknob.errors import BadInputError, nearest
+from distillknob.hub import offline
 from distillknob.processes import device as own_device
+from distillknob.template_date import CLOCK, HEADER, pin_date, templates_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -49,10 +59,21 @@ def zoo_path(name: str) -> Path:
     return Path(str(resources.files("distillknob") / "zoo" / "checkpoints" / name))
 
 
+def name_zoo_base(adapter: Path) -> None:
+    """Write `zoo:NAME` into the adapter's config where it holds the folder of an embedded checkpoint, which is another
+    on every machine."""
+    file = adapter / ADAPTER
+    config = read_whole_json(file)
+    base = Path(config.get("base_model_name_or_path") or "")
+    if base.name in ZOO and base == zoo_path(base.name):
+        file.write_text(json.dumps({**config, "base_model_name_or_path": f"zoo:{base.name}"}, indent=2) + "\n")
+
+
 def resolve(name: str) -> str:
     """`name` as transformers loads it: `zoo:NAME` becomes its folder, folders are checked, hub ids and URLs pass.
 
-    Raises BadInputError for a folder that isn't there or holds no checkpoint, and a server's URL without a model.
+    Raises BadInputError for a folder that isn't there, holds no checkpoint, or one with a missing or damaged file, and
+    for a server's URL without a model.
     """
     if name.startswith(SERVED):
         url, _, rest = name.partition("#")
@@ -70,10 +91,14 @@ def resolve(name: str) -> str:
             found = ", ".join(sorted(p.name for p in path.iterdir())[:5]) or "nothing"
             hint = f", did you mean {path / 'model'}?" if (path / "model" / "config.json").exists() else ""
             raise BadInputError(f"{path} holds no checkpoint (no config.json; it holds {found}){hint}")
+        check_whole(path, name)
         return str(path.absolute())  # it is kept in what is made of it, and read from other places
+    if path.is_file():
+        check_readable(path)
     # "org/name" and "name" may be hub ids; anything else can only have been meant as a path.
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or path.exists():
         raise BadInputError(f"there is no checkpoint folder {name!r}: give an existing folder, a hub id or zoo:NAME")
+    offline()  # asked once, so that no library goes on trying where there is no network
     return name
 
 
@@ -144,6 +169,9 @@ def set_in_templates(
     plain.
     """
     for name, value in (values or {}).items():
+        if name == CLOCK:
+            pin_date(tokenizers, value, needed=needed)
+            continue
         if not name.isidentifier() or not isinstance(value, bool | int | float | str):
             raise BadInputError(
                 f"chat_template_kwargs sets {name!r} to {value!r}: give a variable's name and a bool, number or string"
@@ -152,9 +180,9 @@ def set_in_templates(
         for tokenizer in tokenizers.values():
             changed = {}
             line = f"{{%- set {name} = {json.dumps(value, ensure_ascii=False)} %}}"
-            for kind, template in _templates(tokenizer).items():
+            for kind, template in templates_of(tokenizer).items():
                 body, before = template, ""
-                while (found := _SET.match(body)) is not None:
+                while (found := _SET.match(body) or HEADER.match(body)) is not None:
                     before += found[0] if found[1] != name else ""  # a value that was set before gives way
                     body = body[found.end() :]
                 reads = _reads(body, name)
@@ -168,19 +196,13 @@ def set_in_templates(
             )
 
 
-def _templates(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
-    """A tokenizer's chat templates by name; its only one by none."""
-    given: Any = tokenizer.chat_template
-    return given if isinstance(given, dict) else {"": given}
-
-
 def _reads(template: str, name: str) -> bool:
     return re.search(rf"\b{name}\b", template) is not None
 
 
 def values_read(tokenizer: PreTrainedTokenizerBase, values: Mapping[str, Any]) -> dict[str, Any] | None:
     """Those of the `values` whose variables the chat template reads; None where it reads none."""
-    templates = _templates(tokenizer).values()
+    templates = templates_of(tokenizer).values()
     return {key: value for key, value in values.items() if any(_reads(one, key) for one in templates)} or None
 
 
@@ -245,7 +267,7 @@ def load_model(
         given = {"dtype": dtype or ("float32" if device == "cpu" else "auto"), **given}
         with _whole_weights():
             model: Any = (
-                _adapted(where, {**given, "dtype": "float32"} if whole else given)
+                _adapted(where, tokenizer, {**given, "dtype": "float32"} if whole else given)
                 if is_adapter(where)
                 else AutoModelForCausalLM.from_pretrained(where, **given)
             )
@@ -282,19 +304,20 @@ def _whole_weights() -> Iterator[None]:
             deepspeed.set_hf_deepspeed_config(held())
 
 
-def is_adapter(where: str) -> bool:
-    """Does this folder hold a LoRA adapter, and not a whole model?"""
-    return (Path(where) / "adapter_config.json").exists()
-
-
-def _adapted(where: str, given: Mapping[str, Any]) -> PreTrainedModel:
+def _adapted(where: str, tokenizer: PreTrainedTokenizerBase, given: Mapping[str, Any]) -> PreTrainedModel:
     """The base model of an adapter with the adapter in it: one of transformers' own classes either way, so whatever
     reads its layers needs no second way."""
     import torch
-    from peft import AutoPeftModelForCausalLM
+    from peft import PeftModelForCausalLM
     from peft.tuners.tuners_utils import BaseTunerLayer
+    from transformers import AutoModelForCausalLM
 
-    adapted: Any = AutoPeftModelForCausalLM.from_pretrained(where, **given)
+    name, revision = adapter_base(where)
+    options = {key: value for key, value in given.items() if key != "revision"}  # the adapter's, which is in a folder
+    plain: Any = AutoModelForCausalLM.from_pretrained(resolve(name), revision=revision or "main", **options)
+    if len(tokenizer) > plain.get_input_embeddings().num_embeddings:  # tokens that came with the adapter
+        plain.resize_token_embeddings(len(tokenizer))
+    adapted: Any = PeftModelForCausalLM.from_pretrained(plain, where)
     base: PreTrainedModel = adapted.get_base_model()
     if adapted.active_peft_config.is_prompt_learning:
         raise BadInputError(f"{where!r} holds learnt prompts, which a model doesn't carry in its weights: give a LoRA")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -28,6 +29,12 @@ def process_index() -> int:
 def process_count() -> int:
     """How many processes there are."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def notice(line: str) -> None:
+    """Tell the user something that isn't a result, on stderr and once: by the first process."""
+    if process_index() == 0:
+        print(line, file=sys.stderr, flush=True)
 
 
 def device() -> str:

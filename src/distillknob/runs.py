@@ -1,20 +1,21 @@
 """A run directory: what a stage was told, where it ran, what it measured, and proof that nothing has changed since.
 
     config.yaml        the resolved config under the stage's name: a recipe that repeats the run
-    environment.json   versions, machine, commit, command line, the hashes of the inputs' manifests
+    environment.json   versions, machine, commit, command line, the hashes of all that was read (`identity.py`), and of
+                       the inputs' manifests; the date that chat templates are told
     metrics.jsonl      one object a step, flushed
     samples.jsonl      where the stage samples
     result.json        the stage's result
     manifest.json      written last: SHA-256 of each file. A run is complete once this file is there
+    .lock              while a process is at work (`lock.py`)
 
 Files are written whole or not at all (`files.py`).
 
 Of the processes of `accelerate launch` or `torchrun`, only the first (`RANK` 0) writes. The others open the same run,
 are refused for the same reasons, and their writes do nothing, so a stage needs no `if is_main_process`.
 
-Left out on purpose: a lock against two processes resuming one run (a lock outlives a killed process on network file
-systems, and then nothing starts), run names made from dates (a path that the user chose can be found again), and
-trackers such as wandb (TRL's own `report_to` has them).
+Left out on purpose: run names made from dates (a path that the user chose can be found again), and trackers such as
+wandb (TRL's own `report_to` has them).
 """
 
 from __future__ import annotations
@@ -22,19 +23,24 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from distillknob.environment import environment
 from distillknob.errors import BadInputError
 from distillknob.files import PARTIAL, atomic_write, disk_errors, json_bytes, plain, read_json, read_jsonl, sha256
-from distillknob.processes import process_index, wait
+from distillknob.lock import LOCK, Lock, check_free, held_around, hold
+from distillknob.manifest import MANIFEST, hashes, manifest_of, verify_manifest
+from distillknob.processes import notice, process_index, wait
+from distillknob.records import CONFIG, Reads, config_changes, config_text, read_changes, read_config
 
-CONFIG, ENVIRONMENT, METRICS = "config.yaml", "environment.json", "metrics.jsonl"
-SAMPLES, RESULT, MANIFEST = "samples.jsonl", "result.json", "manifest.json"
+__all__ = ["CONFIG", "ENVIRONMENT", "MANIFEST", "METRICS", "RESULT", "SAMPLES", "UNFINISHED", "Run"]
+__all__ += ["discard_unstarted", "load_run", "runs_behind", "verify_manifest"]
+
+ENVIRONMENT, METRICS = "environment.json", "metrics.jsonl"
+SAMPLES, RESULT = "samples.jsonl", "result.json"
 UNFINISHED = "unfinished"
 
 
@@ -44,6 +50,8 @@ class Run:
     def __init__(self, path: Path, stage: str, config: Mapping[str, Any], *, writes: bool):
         self._path, self._stage, self._config, self._writes = path, stage, dict(config), writes
         self._metrics_file: FileIO | None = None
+        self._lock: Lock | None = None
+        self._resumed = False
 
     @classmethod
     def open(
@@ -53,28 +61,62 @@ class Run:
         config: Mapping[str, Any],
         *,
         inputs: Sequence[str | Path] = (),
+        read: Reads | None = None,
         resume: bool = False,
+        shared: bool = False,
+        template_date: str | None = None,
     ) -> Run:
         """The run of `stage` under `config` in the directory `path`: a new one, or the one that is there already.
 
         A missing or empty directory becomes a new run. A finished run of the same stage, config and inputs is opened
-        as it is (`complete` is True: return `result`). An unfinished one goes on if `resume` is set; a last line of
-        its metrics that was torn by a kill is dropped. `config` holds plain values (str, numbers, bool, None, lists,
-        mappings); `inputs` are finished run directories, or a folder directly inside one, such as its `model`.
+        as it is, and that nothing was run is said on stderr (`complete` is True: return `result`). An unfinished one
+        goes on if `resume` is set; a last line of its metrics that was torn by a kill is dropped. `config` holds plain
+        values (str, numbers, bool, None, lists, mappings); `inputs` are finished run directories, or a folder directly
+        inside one, such as its `model`; `read` is what the stage reads (`identity.read_by`). `shared` is for a
+        directory in which several processes work, each on a run of its own. `template_date` (ISO) is the date for chat
+        templates; by default that of the run around this one, or today.
 
         Raises BadInputError, with nothing written, where `path` holds anything else (another stage or config, with
-        the changed keys and both values; files of no run; an unfinished run without `resume`), can't be written, or
-        where an input is not finished or has changed since the run began. Raises RunFailedError if the disk is full.
+        the changed keys and both values; files of no run; an unfinished run without `resume`), can't be written,
+        where another process is at work there, or where an input is not finished, or it or anything read has changed
+        since the run began. Raises RunFailedError if the disk is full.
         """
         path, first = Path(path), process_index() == 0
         run = cls(path, stage, plain(config, finite=False), writes=first)
-        digests = run._check(inputs, resume=resume)
-        if first and not (path / CONFIG).exists():
-            run._begin(digests)
-        elif first and not run.complete:
-            run._recover(digests)
+        digests = run._check(inputs, read, resume=resume, shared=shared)
+        if first and not run.complete:
+            run._take(shared)
+            try:
+                run._check(inputs, read, resume=resume, shared=shared)  # another process may have been faster
+                if not (path / CONFIG).exists():
+                    run._begin(digests, read, template_date or _date_around(path) or date.today().isoformat())
+                elif not run.complete:
+                    run._recover(digests, read, template_date)
+            except BaseException:
+                run._release()
+                raise
+        if run.complete:
+            run._release()
+            run._tell_complete(recorded=read is None or "read" in read_json(path / ENVIRONMENT))
         wait()  # a process that went ahead would keep its first batch in a folder that the first finds not empty
         return run
+
+    @classmethod
+    def finished(
+        cls,
+        path: str | Path,
+        stage: str,
+        config: Mapping[str, Any],
+        *,
+        inputs: Sequence[str | Path] = (),
+        read: Reads | None = None,
+        resume: bool = False,
+    ) -> Run | None:
+        """The run of `open`, with these arguments, if it is complete, else None: asked before models are loaded.
+        Raises the BadInputError that `open` would raise, and writes nothing."""
+        run = cls(Path(path), stage, plain(config, finite=False), writes=False)
+        run._check(inputs, read, resume=resume, shared=False)
+        return cls.open(path, stage, config, inputs=inputs, read=read, resume=resume) if run.complete else None
 
     @classmethod
     def check(
@@ -84,10 +126,13 @@ class Run:
         config: Mapping[str, Any],
         *,
         inputs: Sequence[str | Path] = (),
+        read: Reads | None = None,
         resume: bool = False,
+        shared: bool = False,
     ) -> None:
         """Raise the BadInputError that `open` would raise for these arguments. Writes nothing: for a dry run."""
-        cls(Path(path), stage, plain(config, finite=False), writes=False)._check(inputs, resume=resume)
+        run = cls(Path(path), stage, plain(config, finite=False), writes=False)
+        run._check(inputs, read, resume=resume, shared=shared)
 
     @property
     def path(self) -> Path:
@@ -108,6 +153,18 @@ class Run:
     def complete(self) -> bool:
         """Has the stage finished?"""
         return (self._path / MANIFEST).exists()
+
+    @property
+    def resumed(self) -> bool:
+        """Was the run there already, unfinished, when it was opened?"""
+        return self._resumed
+
+    @property
+    def template_date(self) -> str:
+        """The date (ISO) that chat templates are told: that of the day on which the run began, however often it is
+        resumed."""
+        environment: dict[str, Any] = read_json(self._path / ENVIRONMENT)
+        return str(environment.get("template_date") or environment["started"][: len("2026-01-31")])
 
     @property
     def result(self) -> dict[str, Any]:
@@ -169,8 +226,10 @@ class Run:
             shutil.rmtree(self.unfinished, ignore_errors=True)
             self._close_metrics()
             inputs = read_json(self._path / ENVIRONMENT)["inputs"]
-            manifest = {"stage": self._stage, "inputs": inputs, "files": _hashes(self._path)}
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            manifest = {"stage": self._stage, "finished": now, "inputs": inputs, "files": hashes(self._path)}
             self.write_json(MANIFEST, manifest)
+            self._release()
         wait()
 
     def _write(self, name: str, data: bytes) -> None:
@@ -189,53 +248,82 @@ class Run:
                 self._metrics_file.close()
             self._metrics_file = None
 
-    def _check(self, inputs: Sequence[str | Path], *, resume: bool) -> dict[str, str]:
+    def _take(self, shared: bool) -> None:
+        try:
+            self._path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            told = f"can't make --output {self._path}: {error.strerror}. Give one you can write"
+            raise BadInputError(told) from error
+        self._lock = hold(self._path, shared=shared)
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _tell_complete(self, *, recorded: bool) -> None:
+        if held_around(self._path):  # of a demo or sweep that goes on, which tells what it does
+            return
+        written = datetime.fromtimestamp((self._path / MANIFEST).stat().st_mtime, UTC).isoformat(timespec="seconds")
+        since = read_json(self._path / MANIFEST).get("finished", written)
+        doubt = "" if recorded else " What it read isn't recorded (by an older version), and may have changed."
+        notice(f"{self._path} is complete since {since}: nothing was run.{doubt} Another --output measures anew")
+
+    def _check(self, inputs: Sequence[str | Path], read: Reads | None, *, resume: bool, shared: bool) -> dict[str, str]:
         """Refuse what this run can't be opened on, and return the digests of its inputs' manifests."""
-        _config_text(self._stage, self._config)  # a value that YAML can't hold fails here, before anything is written
-        digests = {str(item): sha256(_manifest_of(Path(item))) for item in inputs}
+        config_text(self._stage, self._config)  # a value that YAML can't hold fails here, before anything is written
+        digests = {str(item): sha256(manifest_of(Path(item))) for item in inputs}
         if self._path.exists() and not self._path.is_dir():
             raise BadInputError(f"--output {self._path} is a file: give a directory")
         first = process_index() == 0
         if (self._path / CONFIG).exists():
-            self._check_same(resume=resume, digests=digests, may_be_unfinished=not first)
+            self._check_same(digests, read)
+            if first and not self.complete:
+                self._check_may_go_on(resume=resume, shared=shared)
         elif first and self._path.is_dir():
+            check_free(self._path, shared=shared)
             _check_empty(self._path)
         return digests
 
-    def _check_same(self, *, resume: bool, digests: Mapping[str, str], may_be_unfinished: bool) -> None:
-        stage, config = _read_config(self._path)
+    def _check_may_go_on(self, *, resume: bool, shared: bool) -> None:
+        check_free(self._path, shared=shared)
+        if not resume:
+            raise BadInputError(
+                f"{self._path} holds an unfinished run of {self._stage} ({len(self.metrics())} rows of metrics): "
+                "pass --resume to go on, or choose another --output"
+            )
+
+    def _check_same(self, digests: Mapping[str, str], read: Reads | None) -> None:
+        stage, config = read_config(self._path)
         if stage != self._stage:
             raise BadInputError(f"{self._path} holds a run of {stage}, not of {self._stage}: choose another --output")
-        changes = _changes(config, self._config)
+        changes = config_changes(config, self._config)
         if changes:
             raise BadInputError(
                 f"{self._path} holds a run of {stage} with another config ({'; '.join(changes)}): "
                 "choose another --output, or go back to that run's config"
             )
         if (self._path / ENVIRONMENT).exists():  # a run killed within its first instant has none
-            then = read_json(self._path / ENVIRONMENT)["inputs"]
+            environment = read_json(self._path / ENVIRONMENT)
+            then = environment["inputs"]
             if sorted(then.values()) != sorted(digests.values()):  # by content: the same inputs may have moved
                 changed = sorted(item for item in {*then, *digests} if then.get(item) != digests.get(item))
                 raise BadInputError(
                     f"what {self._path} was made from has changed since ({', '.join(changed)}): choose another --output"
                 )
-        if not (self.complete or resume or may_be_unfinished):
-            raise BadInputError(
-                f"{self._path} holds an unfinished run of {stage} ({len(self.metrics())} rows of metrics): "
-                "pass --resume to go on, or choose another --output"
-            )
+            if changed := read_changes(environment.get("read", {}), read or {}):
+                raise BadInputError(
+                    f"what {self._path} was made from has changed since ({'; '.join(changed)}), so its figures aren't "
+                    "of what is there now: choose another --output to measure anew, or put back what it read"
+                )
 
-    def _begin(self, digests: Mapping[str, str]) -> None:
-        try:
-            self._path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            told = f"can't make --output {self._path}: {error.strerror}. Give one you can write"
-            raise BadInputError(told) from error
-        atomic_write(self._path / CONFIG, _config_text(self._stage, self._config).encode())
-        self.write_json(ENVIRONMENT, {**environment(), "inputs": dict(digests), "resumed": []})
+    def _begin(self, digests: Mapping[str, str], read: Reads | None, template_date: str) -> None:
+        atomic_write(self._path / CONFIG, config_text(self._stage, self._config).encode())
+        self.write_json(ENVIRONMENT, _environment(digests, read, template_date))
 
-    def _recover(self, digests: Mapping[str, str]) -> None:
+    def _recover(self, digests: Mapping[str, str], read: Reads | None, template_date: str | None) -> None:
         """Clear away what a kill left behind, and note in the environment where the run goes on."""
+        self._resumed = True
         for leftover in list(_leftovers(self._path)):
             if leftover.is_dir():
                 shutil.rmtree(leftover)
@@ -247,12 +335,26 @@ class Run:
             whole = data[: data.rfind(b"\n") + 1]
             if whole != data:
                 atomic_write(log, whole)
-        now = environment()
-        before = read_json(self._path / ENVIRONMENT) if (self._path / ENVIRONMENT).exists() else None
-        if before is None:
-            self.write_json(ENVIRONMENT, {**now, "inputs": dict(digests), "resumed": []})
-        else:
-            self.write_json(ENVIRONMENT, {**before, "resumed": [*before["resumed"], now]})
+        if not (self._path / ENVIRONMENT).exists():
+            today = template_date or _date_around(self._path) or date.today().isoformat()
+            self.write_json(ENVIRONMENT, _environment(digests, read, today))
+            return
+        before = read_json(self._path / ENVIRONMENT)
+        self.write_json(ENVIRONMENT, {**before, "resumed": [*before["resumed"], environment()]})
+
+
+def _environment(digests: Mapping[str, str], read: Reads | None, template_date: str) -> dict[str, Any]:
+    """What `environment.json` holds when a run begins."""
+    known = {} if read is None else {"read": read}
+    return {**environment(), "template_date": template_date, "inputs": dict(digests), **known, "resumed": []}
+
+
+def _date_around(path: Path) -> str | None:
+    """The template date of the run that `path` lies in: the stages of a demo that goes on past midnight read one."""
+    for folder in path.absolute().parents:
+        if (folder / CONFIG).exists() and (folder / ENVIRONMENT).exists():
+            return load_run(folder).template_date
+    return None
 
 
 def _leftovers(folder: Path) -> Iterator[Path]:
@@ -274,7 +376,7 @@ def discard_unstarted(path: str | Path) -> None:
     """Remove the run directory `path` if it holds nothing but what `Run.open` wrote: bad input that a stage meets only
     later (a prompt too long for the model) shall leave nothing that stands in the way of the mended command."""
     path = Path(path)
-    if path.is_dir() and {entry.name for entry in path.iterdir()} <= {CONFIG, ENVIRONMENT}:
+    if path.is_dir() and {entry.name for entry in path.iterdir()} <= {CONFIG, ENVIRONMENT, LOCK}:
         shutil.rmtree(path)
 
 
@@ -285,107 +387,15 @@ def load_run(path: str | Path) -> Run:
         raise BadInputError(f"there is no run directory {path}: give a directory that distillknob wrote")
     if not (path / CONFIG).exists():
         raise BadInputError(f"{path} is no run directory (it has no {CONFIG}): give a directory that distillknob wrote")
-    stage, config = _read_config(path)
+    stage, config = read_config(path)
     return Run(path, stage, config, writes=False)
-
-
-def verify_manifest(path: str | Path) -> list[str]:
-    """What differs from the manifest of the run in `path`: one line for each file that changed or is missing.
-
-    A run inside the run (of `demo` or `sweep`) is held by its own manifest and checked by it. A file that was added
-    later is no mismatch: reports are written beside what they report on. Raises BadInputError if there is no manifest.
-    """
-    path = Path(path)
-    if not (path / MANIFEST).exists():
-        raise BadInputError(f"{path} has no {MANIFEST}: it is no finished run")
-    mismatches = []
-    for name, digest in read_json(path / MANIFEST)["files"].items():
-        file = path / name
-        if not file.is_file():
-            mismatches.append(f"{name}: missing")
-        elif sha256(file) != digest:
-            mismatches.append(f"{name}: changed")
-        elif file.name == MANIFEST:
-            mismatches += [f"{Path(name).parent / line}" for line in verify_manifest(file.parent)]
-    return mismatches
-
-
-class _PlainDumper(yaml.SafeDumper):
-    """Writes a list that occurs twice twice, rather than as an anchor and an alias."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def _config_text(stage: str, config: Mapping[str, Any]) -> str:
-    body = yaml.dump({stage: dict(config)}, Dumper=_PlainDumper, sort_keys=False, allow_unicode=True, width=120)
-    return f"# Repeat this run: distillknob {stage} --config THIS_FILE --output ANOTHER_DIRECTORY\n{body}"
-
-
-def _read_config(path: Path) -> tuple[str, dict[str, Any]]:
-    try:
-        content = yaml.safe_load((path / CONFIG).read_bytes())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInputError(f"{path / CONFIG} is no YAML ({error}): choose another --output") from error
-    if isinstance(content, dict) and len(content) == 1:
-        stage, config = next(iter(content.items()))
-        if isinstance(stage, str) and isinstance(config, dict):
-            return stage, config
-    raise BadInputError(f"{path} is no run directory: its {CONFIG} holds no stage's config. Choose another directory")
-
-
-def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """`"eta was 0.5, now 1.0"` for each changed key; a key inside a mapping is written `outer.inner`."""
-    old, new = dict(_flat(then)), dict(_flat(now))
-    lines = []
-    for key in dict.fromkeys([*old, *new]):
-        if key not in new:
-            lines.append(f"{key} was {old[key]!r}, now not set")
-        elif key not in old:
-            lines.append(f"{key} was not set, now {new[key]!r}")
-        elif old[key] != new[key]:
-            lines.append(f"{key} was {old[key]!r}, now {new[key]!r}")
-    return lines
-
-
-def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in mapping.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _manifest_of(path: Path) -> Path:
-    for folder in (path, path.parent):
-        if (folder / MANIFEST).exists():
-            return folder / MANIFEST
-    raise BadInputError(f"the input {path} is no finished run (no {MANIFEST}): finish it first, or give another path")
 
 
 def _check_empty(path: Path) -> None:
     try:
-        held = sorted(item.name for item in path.iterdir() if not item.name.endswith(PARTIAL))
+        held = sorted(item.name for item in path.iterdir() if item.name != LOCK and not item.name.endswith(PARTIAL))
     except OSError as error:
         raise BadInputError(f"can't read --output {path}: {error.strerror}. Give a directory you can read") from error
     if held:
         shown = ", ".join(held[:3]) + (", …" if len(held) > 3 else "")
         raise BadInputError(f"--output {path} holds files of no run ({shown}): give a new or an empty directory")
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    """The files below `folder`, in order. Of a finished run inside it, the manifest alone, which holds the rest."""
-    for item in sorted(folder.iterdir()):
-        if item.name.endswith(PARTIAL):
-            continue
-        if item.is_dir() and not item.is_symlink():
-            if (item / MANIFEST).exists():
-                yield item / MANIFEST
-            else:
-                yield from _files(item)
-        elif item.is_file():
-            yield item
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    return {file.relative_to(folder).as_posix(): sha256(file) for file in _files(folder) if file != folder / MANIFEST}

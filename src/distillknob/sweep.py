@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from distillknob.errors import BadInputError, nearest
-from distillknob.experiment import Cell, ExperimentConfig, cell_config, check_recipe, run_cell
-from distillknob.files import atomic_directory, atomic_write, json_bytes
+from distillknob.experiment import Cell, ExperimentConfig, cell_config, check_recipe, read_by_cell, run_cell
+from distillknob.files import atomic_directory, atomic_write, json_bytes, read_json
 from distillknob.knob_tables import causal, knob, tables
-from distillknob.processes import process_index, wait
+from distillknob.processes import notice, process_index, wait
 from distillknob.report import build_report
 from distillknob.runs import CONFIG, ENVIRONMENT, MANIFEST, RESULT, Run, load_run
 
@@ -136,10 +136,23 @@ def sweep(
     cells = config.cells()
     check_recipe(recipe, cells)
     config.check_cell(only)
+    read = {cell.name: read_by_cell(cell, recipe) for cell in cells}
+    unrecorded = 0
     for cell in cells if config.kept is not None else []:
-        if (Path(config.kept or "") / cell.name).exists():
-            Run.check(Path(config.kept or "") / cell.name, "cell", cell_config(cell, recipe), resume=True)
-    run = Run.open(output, "sweep", {**vars(config), "recipe": dict(recipe)}, resume=resume or only is not None)
+        place = Path(config.kept or "") / cell.name
+        if place.exists():
+            Run.check(place, "cell", cell_config(cell, recipe), read=read[cell.name], resume=True)
+            unrecorded += "read" not in read_json(place / ENVIRONMENT)
+    if unrecorded:
+        notice(f"what {unrecorded} cells in {config.kept} read isn't recorded (by an older version): taken as they are")
+    run = Run.open(
+        output,
+        "sweep",
+        {**vars(config), "recipe": dict(recipe)},
+        read={name: parts for of_cell in read.values() for name, parts in of_cell.items()},
+        resume=resume or only is not None,
+        shared=only is not None,
+    )
     if run.complete:
         return run
     for cell in cells if only is None else [cells[only]]:
@@ -198,7 +211,7 @@ def _cell(cell: Cell, recipe: Mapping[str, Any], run: Run, kept: str | None) -> 
     """The finished cell: the one that was kept, or one that is run now and kept."""
     place = None if kept is None else Path(kept) / cell.name
     if place is not None and (place / MANIFEST).exists():
-        return Run.open(place, "cell", cell_config(cell, recipe), resume=True)
+        return load_run(place)
     done = run_cell(cell, recipe, run.path / "cells" / cell.name)
     if place is not None and process_index() == 0:
         with atomic_directory(place) as folder:

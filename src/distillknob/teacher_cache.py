@@ -24,12 +24,14 @@ from distillknob.divergences import topk_of
 from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.files import atomic_write
 from distillknob.heads import checked_head
+from distillknob.identity import read_by
 from distillknob.models import LanguageModel, load_model, prompt_ids, resolve, set_in_templates
 from distillknob.processes import process_count, process_index, wait
 from distillknob.progress import progress
 from distillknob.runs import Run, load_run, runs_behind
 from distillknob.scoring import answer_hidden, batches
 from distillknob.tasks import get_task
+from distillknob.template_date import fix_dates
 from distillknob.traces import Source, TraceOptions, make_traces
 
 TRACES_A_FILE = 256
@@ -78,14 +80,18 @@ def cache(config: CacheConfig, output: str | Path, *, resume: bool = False) -> R
     """
     tasks = [get_task(name) for name in config.tasks]
     resolve(config.teacher)
+    opened: dict[str, Any] = {"inputs": runs_behind(config.models_read), "read": read_by(config), "resume": resume}
+    if (done := Run.finished(output, "cache", asdict(config), **opened)) is not None:
+        return done
     teacher = load_model(config.teacher)
     set_in_templates({config.teacher: teacher.tokenizer}, config.chat_template_kwargs)
     vocabulary = _width(teacher)
     if config.top_k > vocabulary:
         raise BadInputError(f"top_k={config.top_k}: the teacher has {vocabulary} tokens")
-    run = Run.open(output, "cache", asdict(config), inputs=runs_behind(config.models_read), resume=resume)
+    run = Run.open(output, "cache", asdict(config), **opened)
     if run.complete:
         return run
+    fix_dates({config.teacher: teacher.tokenizer}, run.template_date)
     traces = run.samples()
     if not traces:
         longest = config.max_completion_length or max(task.max_new_tokens for task in tasks)
@@ -188,6 +194,7 @@ class TeacherCache:
         self.tasks: list[str] = run.config["tasks"]
         self.problems: int = run.config["problems"]
         self.seed: int = run.config["seed"]
+        self.template_date = run.template_date
         self._files: dict[int, Any] = {}
 
     def check_student(self, student: LanguageModel) -> None:

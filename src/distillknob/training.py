@@ -22,14 +22,16 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerContro
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl.trainer.utils import RepeatSampler
 
+from distillknob.checkpoint_files import is_adapter
 from distillknob.config import resolved
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.files import atomic_directory, atomic_write, disk_errors, json_bytes
 from distillknob.model_record import RECORD
-from distillknob.models import LanguageModel, is_adapter, load_model, resolve
-from distillknob.processes import connect, process_index, wait
+from distillknob.models import LanguageModel, load_model, name_zoo_base, resolve
+from distillknob.processes import connect, notice, process_index, wait
 from distillknob.progress import progress
 from distillknob.runs import Run
+from distillknob.template_date import undated
 
 # Where a run is kept doesn't belong to what it is. `generation_batch_size` says what `steps_per_generation` says, for
 # one number of processes; TRL fills in both, and refuses both.
@@ -225,6 +227,18 @@ def last_checkpoint(folder: Path, *also: str) -> str | None:
     return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
 
 
+def start_from(run: Run, folder: Path, *also: str, resume: bool) -> str | None:
+    """The checkpoint that a training goes on from (`last_checkpoint`), or None where it starts at step 0. Says which
+    where the run is `resumed`, and takes the run's log back to that step."""
+    checkpoint = last_checkpoint(folder, *also) if resume else None
+    step = 0 if checkpoint is None else int(Path(checkpoint).name.split("-")[1])
+    if run.resumed:
+        why = ": no checkpoint was written before it stopped (save_steps says how often)" if checkpoint is None else ""
+        notice(f"{run.path} goes on at step {step}{why}")
+    run.drop_metrics_after(-1 if checkpoint is None else step)
+    return checkpoint
+
+
 def save_model(
     source: str,
     tokenizer: PreTrainedTokenizerBase,
@@ -252,7 +266,10 @@ def save_model(
                 raise RunFailedError(
                     f"{source} holds no weights to make a model of: what was trained lies in the checkpoints beside it"
                 )
-            tokenizer.save_pretrained(partial)
+            if is_adapter(str(partial)):
+                name_zoo_base(partial)
+            with undated(tokenizer):
+                tokenizer.save_pretrained(partial)
             (partial / "README.md").write_text(card, encoding="utf-8")
             if record is not None:
                 atomic_write(partial / RECORD, json_bytes(record, indent=2) + b"\n")

@@ -70,7 +70,9 @@ class Example:
 class Task(Protocol):
     """Data and a verifier. Subclass `GeneratedTask` or `RowsTask`, or write a class with these members.
 
-    A task may also have `grade_all(completions, references) -> list[float]`, which stages then call instead of `grade`.
+    A task may also have `grade_all(completions, references) -> list[float]`, which stages then call instead of `grade`;
+    `files`, the paths that it reads; and `reward_models`, (name, URL or None) of those that grade. What these hold
+    belongs to what a run is (`identity`).
     """
 
     name: str

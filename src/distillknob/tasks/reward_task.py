@@ -39,6 +39,7 @@ class RewardTask(RowsTask):
         check_name(name, url)
         super().__init__(path, others=others, **options)
         self._reward, self._reward_url = name, url
+        self.reward_models = ((name, url),)
         self._responses: dict[tuple[str, str], float] = {}
 
     @property

@@ -38,7 +38,8 @@ def normalised(text: str) -> str:
 class RowsTask:
     """Base class of tasks on data sets. A subclass gives the class attributes, `example_of`, `grade` and `committed`.
 
-    `disjoint_from`: tasks whose test problems must not be trained on. `options`: what may stand behind a "?".
+    `disjoint_from`: tasks whose test problems must not be trained on. `options`: what may stand behind a "?". `files`:
+    the files and folders that were read, none where the rows are the hub's.
     """
 
     name: str
@@ -49,6 +50,7 @@ class RowsTask:
     verifiable: bool = True
     chance: float = 0.0
     max_new_tokens: int = 2048
+    files: tuple[Path, ...] = ()
 
     def __init__(self, path: str | None = None, *, others: Callable[[str], Task] | None = None, **options: str):
         """Read the rows from `path` (a folder or file) or the hub. `others` finds the tasks of `disjoint_from` by name,
@@ -71,6 +73,7 @@ class RowsTask:
     def open(self, name: str, path: str | None) -> None:
         """Read the rows. `name` is what get_task knows the task by: the rows of a dataset name their grader so."""
         self.name, self.path = name, None if path is None else Path(path).expanduser()
+        self.files = () if self.path is None else (self.path,)
         self.left_out: Counter[str] = Counter()
         self._examples = self._read()
 
@@ -183,6 +186,7 @@ class RowsTask:
                     f"task {self.name!r} must not train on the test problems of {name!r}, and can't find them: put "
                     f"that data set (its hub id is in the card of task {name!r}) at {beside[0]}, or a file beside it"
                 )
+            self.files = (*self.files, path)
             task = self._others(f"{name}@{path}")
         assert isinstance(task, RowsTask)
         return task

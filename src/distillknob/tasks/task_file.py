@@ -43,11 +43,16 @@ def from_task_file(name: str) -> OwnTask:
     )
     data = _data(name, told)
     if data.startswith("hub:"):
-        return on_the_hub(data.removeprefix("hub:"), told.get("config"), told.get("split"), name=name, form=form)
-    for key in ON_THE_HUB:
-        if key in told:
-            raise BadInputError(f"task {name!r}: {key!r} is for data on the hub, and {data!r} is none: leave it out")
-    return from_file(data, as_named=name, form=form)
+        task = on_the_hub(data.removeprefix("hub:"), told.get("config"), told.get("split"), name=name, form=form)
+    else:
+        for key in ON_THE_HUB:
+            if key in told:
+                raise BadInputError(
+                    f"task {name!r}: {key!r} is for data on the hub, and {data!r} is none: leave it out"
+                )
+        task = from_file(data, as_named=name, form=form)
+    task.files = (_path(name), *task.files)
+    return task
 
 
 def data_behind(name: str) -> str:
@@ -55,8 +60,12 @@ def data_behind(name: str) -> str:
     return _data(name, _read(name))
 
 
+def _path(name: str) -> Path:
+    return Path(name.removeprefix("own:")).expanduser()
+
+
 def _read(name: str) -> dict[str, Any]:
-    path = Path(name.removeprefix("own:")).expanduser()
+    path = _path(name)
     try:
         told = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

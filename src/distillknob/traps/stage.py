@@ -9,10 +9,12 @@ from typing import Any
 from urllib.parse import quote
 
 from distillknob.errors import BadInputError, check_at_least_one
+from distillknob.identity import read_by
 from distillknob.journal import Journal
 from distillknob.models import check_meant, load_model, resolve, set_in_templates
 from distillknob.runs import Run, runs_behind
 from distillknob.tasks import get_task
+from distillknob.template_date import fix_dates
 from distillknob.traps.compare import BY_PROMPT, values_by_prompt
 from distillknob.traps.finding import Finding, not_applicable
 from distillknob.traps.forecast import forecast_rows
@@ -83,6 +85,9 @@ def diagnose(config: DiagnoseConfig, output: str | Path, *, resume: bool = False
     tasks = [get_task(name) for name in config.tasks]
     for name in config.models_read:
         resolve(name)
+    opened: dict[str, Any] = {"inputs": runs_behind(config.models_read), "read": read_by(config), "resume": resume}
+    if (done := Run.finished(output, "diagnose", asdict(config), **opened)) is not None:
+        return done
     teacher, student = (load_model(name) for name in config.models_read)
     for side, name in ((teacher, config.teacher), (student, config.student)):
         if not side.tokenizer.is_fast and teacher.tokenizer.get_vocab() != student.tokenizer.get_vocab():
@@ -94,10 +99,10 @@ def diagnose(config: DiagnoseConfig, output: str | Path, *, resume: bool = False
         {config.teacher: teacher.tokenizer, config.student: student.tokenizer}, config.chat_template_kwargs
     )
     check_meant("student", config.student, student.tokenizer, config.teacher, teacher.tokenizer)
-    inputs = runs_behind(config.models_read)
-    run = Run.open(output, "diagnose", asdict(config), inputs=inputs, resume=resume)
+    run = Run.open(output, "diagnose", asdict(config), **opened)
     if run.complete:
         return run
+    fix_dates({config.teacher: teacher.tokenizer, config.student: student.tokenizer}, run.template_date)
     settings = Gathering(
         problems=config.problems,
         samples=config.samples,

@@ -1,0 +1,181 @@
+"""What a run read, by content: its models' weights, tokenizers and settings, its tasks' data, reward models, caches.
+
+A run's config holds names, and what a name stands for changes: a folder is trained again, a file is edited, a branch on
+the hub moves. So a run records digests, and is refused to whoever gives the names again for other content.
+
+    folder       SHA-256 of each file that loading reads; of a LoRA adapter its base model's too
+    hub          the commit that the name stands for
+    server       its name alone: nobody here can see its weights, and the record says so
+    task         SHA-256 of its files, or of all its examples where they come from the hub; its reward model
+
+Weights are read whole: 16 GB take about ten seconds at the speed of one core, loading them takes no less. What was
+hashed once is remembered for the life of the process, under the file's inode, size and both of its times, the second of
+which no program can set back. Left out on purpose: samples of large files (a single tensor changed in place must be
+seen), times or paths as identity (a copied or touched file is the same), and a memory on disk, which would be trusted
+where it had better be asked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from distillknob.checkpoint_files import adapter_base, is_adapter
+from distillknob.errors import BadInputError
+from distillknob.files import sha256
+from distillknob.hub import commit_of
+from distillknob.models import SERVED, resolve
+from distillknob.records import COMMIT
+from distillknob.tasks import RowsTask, Task, get_task
+
+_READ_BY_LOADING = {".json", ".jinja", ".model", ".txt", ".tiktoken", ".safetensors", ".bin", ".pt", ".pth", ".gguf"}
+_WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".gguf"}
+# What a Trainer leaves beside a model, and what people do.
+_NOT_READ = {"trainer_state.json", "training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt"}
+_JUST_WRITTEN = 1.0  # seconds within which a file could be written again and have the same times
+_UNKNOWN = "unknown: a server shows no weights"
+
+_hashed: dict[tuple[int, ...], str] = {}
+_examples: WeakKeyDictionary[RowsTask, str] = WeakKeyDictionary()
+_OF_A_GENERATOR = 100  # examples a split that stand for a task whose code makes them
+
+
+def read_by(*configs: Any) -> dict[str, dict[str, str]]:
+    """What stages of these configs read: for each model, task, reward model and cache its parts and their digests.
+
+    A config has `models_read` and `tasks`, and perhaps `revisions_read` (models with their revisions), `target_url` and
+    `cache`. Raises BadInputError for a model, file or cache that isn't there.
+    """
+    read: dict[str, dict[str, str]] = {}
+    for config in configs:
+        models: list[tuple[str, str | None]] = getattr(
+            config, "revisions_read", [(n, None) for n in config.models_read]
+        )
+        if getattr(config, "target_url", None) is not None:
+            models = [model for model in models if model[0] != config.target or model[0] == config.teacher]
+            read |= _served(f"{config.target_url}#{config.target_name or config.target}", config.target)
+        for name, revision in models:
+            read |= _model(name, revision)
+        if getattr(config, "cache", None) is not None:
+            read[f"cache {config.cache}"] = _digests(sorted(p for p in Path(config.cache).iterdir() if p.is_file()))
+        for name in config.tasks:
+            read |= _task(name)
+    return read
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    stat = os.stat(path)
+    key = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    if key in _hashed:
+        return _hashed[key]
+    value = sha256(path)
+    if time.time() - max(stat.st_mtime, stat.st_ctime) > _JUST_WRITTEN:
+        _hashed[key] = value
+    return value
+
+
+def _digests(files: Iterable[Path], below: Path | None = None) -> dict[str, str]:
+    """The digest of each file by its name, or by its path below a folder."""
+    paths = list(files)
+    with ThreadPoolExecutor(4) as pool:  # hashing lets go of the interpreter's lock
+        values = pool.map(digest, paths)
+        return {
+            (path.name if below is None else path.relative_to(below).as_posix()): value
+            for path, value in zip(paths, values, strict=True)
+        }
+
+
+def _model(name: str, revision: str | None = None) -> dict[str, dict[str, str]]:
+    where = resolve(name)
+    if where.startswith(SERVED):
+        url, _, rest = name.partition("#")
+        served, _, tokenizer = rest.partition("#")
+        return _served(f"{url}#{served}", tokenizer or served)
+    if not Path(where).is_dir():
+        at = "" if revision is None else f" at {revision}"
+        return {f"model {name}{at}": {COMMIT: commit_of(name, revision)}}
+    read = {f"model {name}": _folder(Path(where))}
+    if is_adapter(where):
+        base, of_base = adapter_base(where)
+        read |= _model(base, of_base)
+    return read
+
+
+def _served(name: str, tokenizer: str) -> dict[str, dict[str, str]]:
+    read = {f"model {name}": {"weights": _UNKNOWN}}
+    try:
+        where = resolve(tokenizer)
+        files = _folder(Path(where), weights=False) if Path(where).is_dir() else {COMMIT: commit_of(tokenizer)}
+    except BadInputError:  # a chat interface is asked without one; where one is needed, connecting refuses
+        return read
+    return {**read, f"tokenizer {tokenizer}": files}
+
+
+def _folder(folder: Path, *, weights: bool = True) -> dict[str, str]:
+    """The files of a checkpoint that loading reads. Of weights in two forms, those that transformers takes."""
+    below = [folder, *(folder / name for name in ("additional_chat_templates", "chat_templates"))]
+    files = [file for place in below if place.is_dir() for file in sorted(place.iterdir()) if file.is_file()]
+    files = [file for file in files if file.suffix in _READ_BY_LOADING and file.name not in _NOT_READ]
+    safe = any(file.suffix == ".safetensors" for file in files)
+    wanted = {".safetensors"} if safe else _WEIGHTS
+    return _digests((f for f in files if f.suffix not in _WEIGHTS or (weights and f.suffix in wanted)), folder)
+
+
+def _task(name: str) -> dict[str, dict[str, str]]:
+    task = get_task(name)
+    paths: list[Path] = list(getattr(task, "files", ()))
+    parts: dict[str, str] = {}
+    for path in paths:
+        files = _below(path) if path.is_dir() else [path]
+        named = _digests(files, path.parent)
+        parts |= {(part if part not in parts else str(path)): value for part, value in named.items()}
+    if not parts or (isinstance(task, RowsTask) and task.path is None):  # made by code, or rows of the hub
+        parts["its examples"] = _examples_of(task)
+    read = {f"task {name}": parts}
+    for judge, url in getattr(task, "reward_models", ()):
+        read |= _reward_model(judge, url)
+    return read
+
+
+def _below(folder: Path) -> list[Path]:
+    """The files below a folder, without hidden ones (what a download notes of itself)."""
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file())
+    return [file for file in files if not any(p.startswith(".") for p in file.relative_to(folder).parts)]
+
+
+def _examples_of(task: Task) -> str:
+    """One digest of what a task asks and takes for right: of all its rows, or the first that its code makes."""
+    if isinstance(task, RowsTask) and task in _examples:
+        return _examples[task]
+    made = hashlib.sha256()
+    for split in task.splits:
+        try:
+            examples = task.examples(split, None if isinstance(task, RowsTask) else _OF_A_GENERATOR)
+        except BadInputError:  # a split without a row
+            continue
+        for example in examples:
+            asked = [example.key, task.messages(example), example.reference, dict(example.solutions)]
+            made.update(json.dumps(asked, sort_keys=True, default=str).encode("utf-8", "surrogatepass"))
+    if isinstance(task, RowsTask):
+        _examples[task] = made.hexdigest()
+    return made.hexdigest()
+
+
+def _reward_model(name: str, url: str | None) -> dict[str, dict[str, str]]:
+    if url is not None:
+        return {f"reward model {url}#{name}": {"weights": _UNKNOWN}}
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return {f"reward model {name}": _folder(folder)}
+    try:
+        return {f"reward model {name}": {COMMIT: commit_of(name)}}
+    except BadInputError:  # it is loaded when something is graded, which not every run does
+        return {}

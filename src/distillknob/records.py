@@ -1,0 +1,87 @@
+"""What a run directory records of its config and of what it read, and how either differs from another's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from distillknob.errors import BadInputError
+
+CONFIG, COMMIT = "config.yaml", "commit"
+# What a run read: for each model, task, reward model or cache the parts of it (files, a commit) and their digests.
+Reads = Mapping[str, Mapping[str, str]]
+
+
+class _PlainDumper(yaml.SafeDumper):
+    """Writes a list that occurs twice twice, rather than as an anchor and an alias."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def config_text(stage: str, config: Mapping[str, Any]) -> str:
+    """What `config.yaml` holds: a recipe that repeats the run."""
+    body = yaml.dump({stage: dict(config)}, Dumper=_PlainDumper, sort_keys=False, allow_unicode=True, width=120)
+    return f"# Repeat this run: distillknob {stage} --config THIS_FILE --output ANOTHER_DIRECTORY\n{body}"
+
+
+def read_config(path: Path) -> tuple[str, dict[str, Any]]:
+    """The stage and the config of the run directory `path`. Raises BadInputError where it holds none."""
+    try:
+        content = yaml.safe_load((path / CONFIG).read_bytes())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInputError(f"{path / CONFIG} is no YAML ({error}): choose another --output") from error
+    if isinstance(content, dict) and len(content) == 1:
+        stage, config = next(iter(content.items()))
+        if isinstance(stage, str) and isinstance(config, dict):
+            return stage, config
+    raise BadInputError(f"{path} is no run directory: its {CONFIG} holds no stage's config. Choose another directory")
+
+
+def config_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """`"eta was 0.5, now 1.0"` for each changed key; a key inside a mapping is written `outer.inner`."""
+    old, new = dict(_flat(then)), dict(_flat(now))
+    lines = []
+    for key in dict.fromkeys([*old, *new]):
+        if key not in new:
+            lines.append(f"{key} was {old[key]!r}, now not set")
+        elif key not in old:
+            lines.append(f"{key} was not set, now {new[key]!r}")
+        elif old[key] != new[key]:
+            lines.append(f"{key} was {old[key]!r}, now {new[key]!r}")
+    return lines
+
+
+def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in mapping.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def read_changes(then: Reads, now: Reads) -> list[str]:
+    """`"model ./mine: model.safetensors has changed"` for each model, task, … that isn't what it was.
+
+    What only one side records is no change: which models and tasks a run reads stands in its config.
+    """
+    lines = []
+    for name in then:
+        old, new = then[name], now.get(name, then[name])
+        parts = [
+            f"{part} is gone"
+            if part not in new
+            else f"{part} is new"
+            if part not in old
+            else f"{part} was {old[part]}, now {new[part]}"
+            if part == COMMIT
+            else f"{part} has changed"
+            for part in dict.fromkeys([*old, *new])
+            if old.get(part) != new.get(part)
+        ]
+        if parts:
+            lines.append(f"{name}: {', '.join(parts)}")
+    return lines
