@@ -25,6 +25,7 @@ PUNCTUATION = {
 }  # fmt: skip
 RAISED = re.compile("[\u2070\u00b9\u00b2\u00b3\u2074-\u207f\u1d43-\u1d5b\u02b0-\u02b8\u02e1-\u02e3]+")
 LOWERED = re.compile("[\u2080-\u209c\u1d62-\u1d6a\u2c7c]+")
+STACKED = re.compile("(?<![⁰¹²³⁴-⁹])([⁰¹²³⁴-⁹]{1,9})[⁄∕/]([₀-₉]{1,9})")
 VULGAR = re.compile("(?P<whole>[0-9])?[ \u00a0\u2009\u202f]?(?P<fraction>[\u00bc-\u00be\u2150-\u215e\u2189])")
 # What LaTeX has a command for. A space behind a command keeps it from running into a letter.
 COMMANDS = {
@@ -94,6 +95,8 @@ def _plain(text: str, braces: bool) -> str:
 
     if braces:  # before NFKC, which takes ϵ for ε, ℝ for R and … for three full stops
         text = text.translate(_EARLY)
+    stacked = r"\\frac{\1}{\2}" if braces else r"\1/\2"
+    text = STACKED.sub(lambda match: unicodedata.normalize("NFKC", match.expand(stacked)), text)
     text = VULGAR.sub(fraction, unicodedata.normalize("NFC", text))
     text = "".join(_EXPANDED.get(character, character) for character in text)
     text = RAISED.sub(lambda match: indexed("^", match[0]), text)

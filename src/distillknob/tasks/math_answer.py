@@ -18,7 +18,7 @@ from fractions import Fraction
 from distillknob.tasks.characters import latex_characters
 from distillknob.tasks.math_equality import equal, is_rounding
 from distillknob.tasks.math_numbers import FRACTION, fraction_of, number_of, powers_of_ten
-from distillknob.tasks.math_structure import Group, group_of, interval_of, relation_parts, split_top
+from distillknob.tasks.math_structure import OR, Group, group_of, interval_of, relation_parts, split_top
 from distillknob.tasks.math_units import TEXT, conflict, split_unit
 
 LONGEST = 600  # characters of an answer
@@ -42,6 +42,8 @@ NAME = re.compile(r"\\?[A-Za-z]+'?(?:_(?:\{\w+\}|\w))?(?:\([A-Za-z]\))?")
 MEMBERSHIP = re.compile(rf"\s*{NAME.pattern}\s*(?:=|:=|\\in)\s*")
 NAMES = rf"(?:{NAME.pattern}|\(\s*{NAME.pattern}\s*(?:,\s*{NAME.pattern}\s*)+\))"
 NAMED = re.compile(rf"\s*{NAMES}\s*=\s*(?=\(|\[|\\\{{|\\langle)")
+IN = re.compile(r"\\in(?![a-z])")
+REALS = re.compile(r"^\(\s*-\s*\\infty\s*,\s*\+?\s*\\infty\s*\)$")
 BASE = re.compile(
     r"\(?\s*(?:\\text\s*\{\s*)?(?P<digits>[0-9A-Za-z]*\d[0-9A-Za-z]*)\s*\}?\s*\)?\s*"
     r"(?:_\s*\{?\s*(?:\\text\s*\{\s*)?(?P<index>\d+|[a-z]+)[\s}]*"
@@ -60,7 +62,10 @@ CLEAN = (
         "",
     ),
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
-    (re.compile(r"\\(?:mathrm|text|rm|textrm)\s*\{\s*([eid])\s*\}|\{\\rm\s+([eid])\s*\}"), r"{\1\2}"),
+    (re.compile(r"\\(?:mathrm|text|rm|textrm)\s*\{\s*([eid])\s*\}|\{\\rm\s+([eid])\s*\}"), r" \1\2 "),
+    (re.compile(r"\\(?:mathbf|mathbb|Bbb)\s*\{\s*([RZNQC])\s*\}"), r"\\mathbb{\1}"),
+    (re.compile(r"^\{([^{}\\]*,[^{}\\]*)\}$"), r"\\{\1\\}"),
+    (re.compile(r"(?<=\d)\s*([ap])\.?m\.?$"), r" \1m"),
     (re.compile(r"\\(?:textrm|textbf|textit|textnormal|mathrm|mathsf|mbox|hbox|operatorname)\s*\{"), r"\\text{"),
     (re.compile(r"\\(?:mathbf|boldsymbol|bm|mathit|mathnormal|emph)\s*\{([^{}]*)\}"), r"{\1}"),
     (re.compile(r"\\(?:color|textcolor)\s*\{[^{}]*\}"), ""),
@@ -83,6 +88,14 @@ CLEAN = (
 )
 
 
+# Currencies without a spelling in LaTeX, and micro- before a unit: not the letter μ.
+CURRENCIES = dict(zip("₹₽₩₪฿₫₴₺", "rupee rouble won shekel baht dong hryvnia lira".split(), strict=True))
+MONEY = re.compile(rf"([-+]?)(?:([{''.join(CURRENCIES)}])\s*([\d.,' ]+)|([\d.,' ]+)([{''.join(CURRENCIES)}]))")
+MICRO = re.compile(r"(\d)\s*[μµ]([A-Za-z]+)\s*$")
+
+OHM = re.compile(r"(\d)(?:\s+|(?=[kMm]))([kMm]?)Ω\s*$")
+
+
 def same(answer: str, reference: str) -> bool:
     """Does a committed answer say what the reference says? Of an answer, at most `LONGEST` characters are compared.
 
@@ -100,7 +113,17 @@ def same(answer: str, reference: str) -> bool:
 
 def cleaned(text: str) -> str:
     """One spelling of what LaTeX and Markdown have several for."""
-    text = latex_characters(text).replace("**", "").strip().strip("`").strip()
+    text = (
+        latex_characters(OHM.sub(r"\1 \\text{ \2ohm }", MICRO.sub(r"\1 \\text{ u\2 }", text)))
+        .replace("**", "")
+        .strip()
+        .strip("`")
+        .strip()
+    )
+    money = MONEY.fullmatch(text)
+    if money is not None:
+        sign, before, amount, other, after = money.groups()
+        text = f"{sign}{(amount or other).strip()} \\text{{ {CURRENCIES[before or after]} }}"
     for opening, closing in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
         if text.startswith(opening) and text.endswith(closing) and len(text) > len(opening) + len(closing):
             inside = text[len(opening) : -len(closing)]
@@ -135,10 +158,10 @@ def _same(answer: str, reference: str) -> bool:
     value, unit = _parts(answer)
     if unit is None or right_unit is None or conflict(unit, right_unit):
         return False
-    percent = number_of(value) if unit == "%" else None
-    if percent is not None and right_unit == "" and (number := _decimal(right)) is not None:
+    percent = _exact(value) if unit == "%" else None
+    if percent is not None and right_unit == "" and (number := _exact(right)) is not None:
         return number == percent / 100 or (number == percent and abs(percent) >= 1)
-    if right_unit == "%" and unit == "" and (number := number_of(right)) and _decimal(value) == number / 100:
+    if right_unit == "%" and unit == "" and (number := _exact(right)) is not None and _exact(value) == number / 100:
         return True
     return _same_value(value, right)
 
@@ -149,14 +172,12 @@ def _parts(text: str) -> tuple[str, str | None]:
     return (text, "") if bare else split_unit(text)
 
 
-def _decimal(text: str) -> Decimal | None:
-    """A number, or a fraction whose decimal ends."""
+def _exact(text: str) -> Fraction | None:
+    """A number or a plain fraction, None where the text is neither or has thousands of digits."""
     number = number_of(text)
-    fraction = fraction_of(text) if number is None else None
-    if fraction is None:
-        return number
-    over, under = Decimal(fraction.numerator), Decimal(fraction.denominator)
-    return over / under if over / under * under == over else None
+    if number is None:
+        return fraction_of(text)
+    return Fraction(number) if abs(number.adjusted()) < 5_000 else None
 
 
 def _same_base(answer: re.Match[str] | None, reference: re.Match[str], text: str) -> bool:
@@ -178,7 +199,7 @@ def _words(text: str) -> str | None:
     inside = inside.strip().strip("().\"'").strip()
     if not WORDY.fullmatch(inside) or (not marked and not re.search(r"[A-Za-z]{4}", inside)):
         return None
-    return " ".join(re.sub(r"[,.'-]", " ", inside).casefold().split())
+    return " ".join(word.removesuffix("s") for word in re.sub(r"[,.'-]", " ", inside).casefold().split())
 
 
 def _same_value(answer: str, reference: str) -> bool:
@@ -193,18 +214,21 @@ def _same_value(answer: str, reference: str) -> bool:
     fractions = fraction_of(answer), fraction_of(reference)
     if None not in fractions:
         return fractions[0] == fractions[1]
-    if numbers[0] is not None and fractions[1] is not None and Fraction(numbers[0]) == fractions[1]:
+    if fractions[1] is not None and _exact(answer) == fractions[1]:
         return True
     answer = NAMED.sub("", answer) if group_of(reference) is not None else answer
-    if "\\in" not in reference and (member := MEMBERSHIP.match(answer)) is not None and "\\in" in member[0]:
+    answer, reference = (REALS.sub(r"\\mathbb{R}", side) for side in (answer, reference))
+    if not IN.search(reference) and (member := MEMBERSHIP.match(answer)) is not None and IN.search(member[0]):
         return group_of(reference) is not None and _same_value(answer[member.end() :], reference)
-    if "\\in" in reference and (member := MEMBERSHIP.match(reference)) is not None and "\\in" not in answer:
+    if IN.search(reference) and (member := MEMBERSHIP.match(reference)) is not None and not IN.search(answer):
         reference = reference[member.end() :]
     if (of_relation := _as_intervals(answer, reference)) is not None:
         answer, reference = of_relation
     group, right = group_of(answer, listed=numbers[0] is None), group_of(reference, listed=numbers[1] is None)
     if right is None and group is not None and group.single and group.kind in ("()", "{}"):
         return "\\emptyset" not in answer and _same_value(group.items[0], reference)
+    if group is None and right is not None and right.single and right.kind == "{}":
+        return _same_value(answer, right.items[0])
     if group is not None or right is not None:
         return _same_groups(group, right)
     if [KINDS.get(kind, kind) for kind in ENVIRONMENT.findall(answer)] != [
@@ -216,6 +240,9 @@ def _same_value(answer: str, reference: str) -> bool:
 
 def _as_intervals(answer: str, reference: str) -> tuple[str, str] | None:
     """x ≥ 5 and [5, ∞), where one side is written as the one and the other as the other."""
+    parts = [interval_of(part) for part in OR.split(answer)]
+    if "\\cup" in reference and len(parts) > 1 and None not in parts:
+        return " \\cup ".join(str(part) for part in parts), reference
     first, second = interval_of(answer), interval_of(reference)
     if (first is None) == (second is None):
         return None
@@ -228,9 +255,7 @@ def _as_intervals(answer: str, reference: str) -> tuple[str, str] | None:
 def _same_groups(answer: Group | None, reference: Group | None) -> bool:
     """Lists and sets in any order; points, intervals and closed brackets as they stand. A list without brackets may be
     the set of its members."""
-    if reference is None or (answer is None and not (reference.single and reference.kind == "{}")):
-        return False
-    if answer is None:
+    if reference is None or answer is None:
         return False
     kinds = {answer.kind, reference.kind}
     if len(kinds) > 1 and kinds != {"{}", ""}:
@@ -254,7 +279,7 @@ def _same_groups(answer: Group | None, reference: Group | None) -> bool:
 
 def _name(text: str) -> str:
     member = MEMBERSHIP.match(text)
-    return re.sub(r"[\s=]", "", member[0]) if member is not None else ""
+    return re.sub(r"_\{?\d+\}?|[\s=]", "", member[0]) if member is not None else ""
 
 
 def _same_expression(answer: str, reference: str) -> bool:

@@ -8,12 +8,14 @@ sides.
 from __future__ import annotations
 
 import re
+from collections import deque
 from typing import NamedTuple
 
 from distillknob.tasks.math_units import SCALES, TEXT, UNITS
 from distillknob.tasks.verify import braced
 
 LONGEST = 600  # characters of an answer
+MOST = 200  # boxes of a text, the last ones
 REACH = 200  # characters around a box that are looked at
 BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 NEGATION = r"not|never|cannot|nor|isn['’]t|aren['’]t|wasn['’]t|can['’]t|don['’]t|doesn['’]t|n['’]t|no longer|hardly"
@@ -21,6 +23,9 @@ WRONG = r"wrong|incorrect|false|invalid|mistaken|nonsense|impossible|absurd|a mi
 WRONG += r"|too (?:large|small|big|high|low)"
 DENIED_BEFORE = re.compile(
     rf"(?:\b(?:{NEGATION})\b(?:\W+\w+){{0,2}}"
+    r"|\b(?:more|less|fewer|greater|larger|smaller|higher|lower) than"
+    r"|\b(?:mistake|misconception|trap)\b(?:\W+\w+){0,4}"
+    r"|\b(?:false|untrue|wrong|incorrect) (?:that|to)\b(?:\W+\w+){0,5}"
     r"|\b(?:rather than|instead of|other than|different from|except|(?:wrong|incorrect)"
     r"(?:ly)?(?:\W+\w+){0,4})|\\n(?:e|eq)|\\not\s*=|≠|~~|\\(?:x|b)?cancel\s*\{|\\sout\s*\{|\\st\s*\{|<(?:s|del|strike)>)\W*$",
     re.IGNORECASE,
@@ -32,14 +37,20 @@ SUBJECT = (
 VERB = r"(?:is|was|are|were|['’]s|(?:must|may|might|could|would|can|has to|turns out to) be|seems|looks|appears)"
 DENIAL = (
     rf"(?:{VERB}\s+(?:\w+\s+){{0,2}}?(?:{WRONG})\b"
-    rf"|(?:{VERB}\s+not|isn['’]t|wasn['’]t|can(?:no|['’])t be|doesn['’]t|does not)\s+(?:\w+\s+){{0,3}}?"
-    r"(?:right|correct|it|true|valid|work|the\s+(?:\w+\s+)?(?:answer|solution|result)|an?\s+(?:answer|solution)|possible|what)\b)"
+    rf"|(?:{VERB}\s+not|isn['’]t|wasn['’]t|can(?:no|['’])t be|doesn['’]t|does not)"
+    r"\s+(?:\w+\s+){0,3}?(?:right|correct|it|true|valid|work|possible|what|the\s+(?:\w+\s+)?(?:answer|solution|result)"
+    r"|an?\s+(?:answer|solution))\b)"
+)
+REJECTED = (
+    r"(?:(?:doesn['’]t|does not|can(?:no|['’])t|didn['’]t|fails to) (?:satisfy|fit|work|hold|make sense|check)"
+    r"|(?:is|was|(?:must|should|has to|can) be) (?:rejected|discarded|excluded|ruled out|extraneous|crossed out))\b"
 )
 DENIED_BEHIND = re.compile(
-    rf"^[\s$)\].,;:!?*~\\\"'-]*(?:(?:but|and|which|that|this|it)\s+)?{DENIAL}"
+    rf"^[\s$(\[)\].,;:!?*~\\\"'-]*(?:(?:but|and|which|that|this|it)\s+)?(?:{DENIAL}|{REJECTED})"
+    r"|^[\s$)\].*]*[✗✘❌✖]"
     rf"|^[\s$)\]*]*[(\[,;—–-]*\s*(?:{WRONG}|not (?:right|correct|the answer|it))\b"
     rf"|(?:^|[.!?\n—–]|\b(?:but|wait|no|hmm|oh|actually|however|sorry|oops)\b)[\s$)\],;:*—-]*"
-    rf"(?:(?:but|wait|no|hmm|oh|actually|however|sorry|oops|and)\b[\s,.;:!…—-]*){{0,3}}{SUBJECT}\s*{DENIAL}"
+    rf"(?:(?:but|wait|no|hmm|oh|actually|however|sorry|oops|and)\b[\s,.;:!…—-]*){{0,3}}{SUBJECT}\s*(?:{DENIAL}|{REJECTED})"
     r"|^[\s$)\]]*[.!?,;—–-]*\s*(?:wait|no|oops|scratch that|nope)\b[\s,.;:!—–-]*(?:that|it|this|no|not|the|scratch|$)"
     r"|^\s*(?:~~|</(?:s|del|strike)>)",
     re.IGNORECASE,
@@ -77,7 +88,7 @@ def boxes(text: str) -> list[Boxed]:
     """The boxes of a text that hold anything, in order. One within another is the outer one's."""
     out: list[Boxed] = []
     behind = 0
-    for match in BOX.finditer(text):
+    for match in deque(BOX.finditer(text), maxlen=MOST):
         inside = braced(text, match.end(), LONGEST)
         if match.start() < behind or inside is None or not inside.strip():
             continue
@@ -147,7 +158,7 @@ def _in_formula(left: str, inside: str, right: str) -> str:
     at = 0
     for match in LEFT_END.finditer(left):
         at = match.end()
-    left = left[at:]
+    left = re.sub(r"\{\s*([-+])\s*\}", r"\1", left[at:])
     end = RIGHT_END.search(right)
     right = right[: end.start()] if end is not None else right
     if not DECORATION.sub("", left).strip("(["):
@@ -171,7 +182,7 @@ def _joined(left: str, inside: str, right: str) -> str:
 
 def _with_words(said: str, after: str) -> str:
     """With the scale or the unit that follows in prose."""
-    after = TEXT.sub(r" \1 ", after)
+    after = re.sub(r"^(?:\\[,;:! ]|~)+", " ", TEXT.sub(r" \1 ", after))
     operation = OPERATION_BEHIND.match(after) or (
         re.match(r"[\^_:/]|%|°|-\d|[±×]", after) if not after.startswith((":**", "::")) else None
     )

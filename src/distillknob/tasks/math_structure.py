@@ -9,6 +9,7 @@ OPEN, CLOSE = "([{", ")]}"
 AND = re.compile(
     r",?\s*\\text\s*\{\s*,?\s*(?:and|or)\s*\}\s*|,?\s*(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])\s*|\\(?:lor|vee)(?![A-Za-z])"
 )
+OR = re.compile(r",?\s*(?:\\text\s*\{\s*or\s*\}|(?<![A-Za-z\\])or(?![A-Za-z])|\\(?:lor|vee)(?![A-Za-z]))\s*")
 LESS = re.compile(
     r"(?P<low>[^<>=]+?)(?P<first><|\\le(?![a-z]))\s*\\?[A-Za-z]\s*(?P<second><|\\le(?![a-z]))(?P<high>[^<>=]+)"
 )

@@ -119,7 +119,7 @@ def _split_unit(text: str) -> tuple[str, str | None]:
         glued = words["words"][0].isalpha()
         unit = unit_of(words["words"], glued)
         letters = TOKEN.findall(words["words"])
-        known = words["words"].strip().rstrip(".") in UNITS
+        known = re.sub(r"\s*\^.*", "", words["words"].strip().rstrip(".")) in UNITS
         single = re.search(r"(?<![A-Za-z°/])[A-Za-z](?![A-Za-z/])", words["words"].strip().rstrip("."))
         if (glued and not known and words["words"].strip()[0] not in "°%") or (single and not known and letters):
             if unit is None:
@@ -130,7 +130,7 @@ def _split_unit(text: str) -> tuple[str, str | None]:
 
 
 def _is_number(text: str) -> bool:
-    return re.fullmatch(r"[-+]?\s*[$€£¥]?\s*\d[\d.,' /]*", text) is not None
+    return re.fullmatch(r"[-+]?\s*[$€£¥]?\s*\d[\d.,' /]*|\d{1,2}:\d\d", text) is not None
 
 
 def unit_of(words: str, glued: bool = False) -> str | None:

@@ -48,6 +48,8 @@ CLAUSE = re.compile(
     re.IGNORECASE,
 )
 ADVERB = re.compile(r"^(?:(?:therefore|thus|hence|then|simply|just|exactly|clearly|indeed|so)\b,?\s+)+", re.IGNORECASE)
+BECAUSE = re.compile(r"[,;]?\s+(?:because|since)\b")
+ASIDE = re.compile(r"\s\(([A-Za-z][A-Za-z' -]*)\)[\s.*]*$")
 WORDS = re.compile(r"[A-Za-z]+")
 
 
@@ -90,7 +92,8 @@ def is_correct(completion: str, reference: str) -> bool:
 
 
 def _tail(completion: str) -> str:
-    return plain_characters(after_thinking(completion)[-TAIL:], braces=True)
+    """What is read, with no more than two spaces in a row: patterns need time for each."""
+    return re.sub(r"[ \t]{3,}", "  ", plain_characters(after_thinking(completion)[-TAIL:], braces=True))
 
 
 def last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
@@ -129,7 +132,7 @@ def _labelled(text: str) -> tuple[int, str] | None:
     last = last_label(text, STATES)
     if last is None:
         return None
-    rest = text[last.end() :].lstrip(" \t\r\n*_:")
+    rest = text[last.end() :].lstrip(" \t\r\n*_:}")
     offset = len(text) - len(rest)
     for opening, closing in OPENINGS.items():
         if rest.startswith(opening):
@@ -145,11 +148,14 @@ def _labelled(text: str) -> tuple[int, str] | None:
 
 def _readings(text: str) -> list[str]:
     """What a line behind a label may say: all of it, or what its sentence says of its subject."""
-    text = re.sub(r"<[^<>]{1,20}>", " ", text)
+    text = BECAUSE.split(re.sub(r"<[^<>]{1,20}>", " ", text), maxsplit=1)[0]
+    aside = ASIDE.search(text)
+    if aside is not None and not any(word.casefold() in CHANGES for word in WORDS.findall(aside[1])):
+        text = text[: aside.start()]  # 34 (thirty-four)
     readings = [formula] if (formula := _formula(text)) is not None else []
     sentence = _sentence(text.replace("**", "").strip())
     for verb in SAYS.finditer(sentence):
-        before, after = sentence[: verb.start()], sentence[verb.end() :].strip()
+        before, after = sentence[: verb.start()], ADVERB.sub("", sentence[verb.end() :].strip())
         if verb[0] == "=" and not re.search(r"[A-Za-z]{3,}", re.sub(r"\\[A-Za-z]+", "", before)):
             continue  # an equation, and no sentence
         if CLAUSE.search(before) or not after or SECOND.search(text[len(sentence) :]):
