@@ -8,6 +8,7 @@ from typing import Any
 
 from distillknob.tasks.base import Example, Task
 from distillknob.tasks.rows import RowsTask
+from distillknob.tasks.values import MissingValueError
 from distillknob.tasks.verify_choice import chosen_letter, committed_choice
 
 ASK = "{question}\n\n{choices}\n\nThink it over, and close with a line that says: Answer: (the letter of your choice)"
@@ -27,12 +28,14 @@ class ChoiceTask(RowsTask):
         sizes = [len(example.reference["choices"]) for example in self._examples["test"]]
         self.chance = sum(1 / size for size in sizes) / len(sizes) if sizes else 0.0
 
-    def question(self, question: str, choices: Sequence[str], right: int, worked: str | None = None) -> Example | None:
-        """An example; None where there are fewer than two choices, or the right one isn't among them. The gold solution
-        is `worked` with the answer behind it, or else the answer alone."""
+    def question(self, question: str, choices: Sequence[str], right: int, worked: str | None = None) -> Example:
+        """An example. The gold solution is `worked` with the answer behind it, or else the answer alone. Raises
+        MissingValueError where there aren't 2 to 26 choices, or the right one isn't among them."""
         choices = [str(choice) for choice in choices]
         if not 2 <= len(choices) <= len(ascii_uppercase) or not 0 <= right < len(choices):
-            return None
+            raise MissingValueError(
+                f"no usable answer: choice number {right} of {len(choices)}, want one of 2 to {len(ascii_uppercase)}"
+            )
         listed = "\n".join(f"({letter}) {text}" for letter, text in zip(ascii_uppercase, choices, strict=False))
         answer = f"Answer: ({ascii_uppercase[right]})"
         return Example(

@@ -3,7 +3,7 @@ r"""Reading a choice out of a completion: the letter, or the text of the option.
 What commits to a choice is `\boxed{…}` and "Answer: …" (also "the answer is …"); the last of each counts, and where a
 completion has both they must agree. A completion that is nothing but a choice counts too. A letter counts only where it
 stands as one, in brackets, with punctuation, or alone: "the answer is A man" chooses nothing. A second letter beside it
-makes it no choice at all.
+makes it no choice at all, and so does the text of another option. Characters are read in one spelling (characters.py).
 
 Left out on purpose: looking for the likeliest letter anywhere in the text.
 """
@@ -11,12 +11,12 @@ Left out on purpose: looking for the likeliest letter anywhere in the text.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from string import ascii_uppercase
 
+from distillknob.tasks.characters import plain_characters
 from distillknob.tasks.math_boxes import BOX
-from distillknob.tasks.verify import after_thinking, braced
+from distillknob.tasks.verify import after_thinking, braced, same_answer
 from distillknob.tasks.verify_math import LABEL, TAIL, last_label, last_match
 
 LONGEST = 2_000  # characters of a choice: a letter and the option's text
@@ -49,7 +49,7 @@ def committed_choice(completion: str) -> str | None:
 def _commitments(completion: str) -> list[str]:
     """The text in the last box, and that behind the last "Answer:"; of a completion without either, all of it if it is
     short."""
-    completion = after_thinking(completion)[-TAIL:]
+    completion = plain_characters(after_thinking(completion)[-TAIL:])
     tail = completion
     found = []
     for kind in (BOX, LABEL):
@@ -67,28 +67,35 @@ def _commitments(completion: str) -> list[str]:
 
 
 def _letter(text: str, choices: Sequence[str]) -> str | None:
-    """The letter that a commitment names, by itself or by its option's text."""
+    """The letter that a commitment names, by itself or by its option's text.
+
+    A lone letter is the letter that the prompt asks for, though an option may read like one. A letter with a text names
+    its own option only if no other option's text stands there: `B) 100` is none where B is 10 and C is 100.
+    """
     text = _bare(text)
     if len(text) > LONGEST:
         return None
-    options = [_folded(choice) for choice in choices]
-    same = [i for i, option in enumerate(options) if option == _folded(text) and option]
-    if same:
-        return ascii_uppercase[same[0]] if len(same) == 1 else None
-    match = LETTER.match(text)
-    if match is None:
-        return None
-    letter = str(match["bracketed"] or match["square"] or match["bare"])
-    rest = text[match.end() :]
     known = ascii_uppercase[: len(choices)]
-    if letter.upper() not in known or (letter.islower() and match["bare"] and rest.strip(" .)")):
-        return None  # "a" and a word is an article
-    index = known.index(letter.upper())
-    said = _folded(rest.lstrip(" .,:;)]-–—"))
-    if said and options[index] and said.startswith(options[index]):
+    match = LETTER.match(text)
+    letter = "" if match is None else str(match["bracketed"] or match["square"] or match["bare"])
+    rest = "" if match is None else text[match.end() :]
+    if letter and letter.upper() in known and not rest.strip(" .,:;)]"):
         return letter.upper()
-    if any(said == option for option in options):
-        return None  # the letter of one option, the text of another
+    same = [i for i, choice in enumerate(choices) if same_answer(text, _bare(choice)) and _folded(choice)]
+    if same:
+        return known[same[0]] if len(same) == 1 else None
+    article = match is not None and match["bare"] and letter.islower() and rest[:1] not in (")", ".", ":")
+    if match is None or letter.upper() not in known or article:
+        return None
+    said = _folded(rest.lstrip(" .,:;)]-–—=(→"))
+    options = [_folded(_bare(choice)) for choice in choices]
+    begun = max((option for option in options if option and _begins(said, option)), key=len, default=None)
+    if begun is not None:
+        # The letter of one option with the text of another is no choice.
+        return letter.upper() if begun == options[known.index(letter.upper())] else None
+    equal = {i for i, choice in enumerate(choices) if said and same_answer(said, _bare(choice))}
+    if equal:
+        return letter.upper() if known.index(letter.upper()) in equal else None
     if match["bare"] and rest[:1].isspace() and said and not re.match(r"\s*[-–—(]", rest):
         return None  # a word follows the letter as in prose
     if any(
@@ -100,6 +107,11 @@ def _letter(text: str, choices: Sequence[str]) -> str | None:
     return letter.upper()
 
 
+def _begins(said: str, option: str) -> bool:
+    """Does what was said begin with the option's text, and not with a longer word or number?"""
+    return said.startswith(option) and re.match(r"\w|[.,:/^-]\w", said[len(option) :]) is None
+
+
 def _is_word(text: str, match: re.Match[str]) -> bool:
     """Is this capital letter the word "A" or "I" of a sentence?"""
     return match[2] in ("A", "I") and bool(re.match(r"\s+[a-z]", text[match.end() :]))
@@ -109,9 +121,9 @@ def _bare(text: str) -> str:
     """Without markup: Markdown's stars, LaTeX's delimiters and font commands."""
     for _ in range(3):
         text = WRAPPED.sub(r"\1", text)
-    return re.sub(r"[*`$]|\\[()\[\]]|__", "", text).strip()
+    return re.sub(r"[*`$]|\\[()\[\]]|__", "", text).strip().strip("\"'").rstrip("!")
 
 
 def _folded(text: str) -> str:
     """The text as options are compared: Unicode form, case, white space and closing punctuation apart."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).strip(" .\"'“”")
+    return " ".join(plain_characters(text).casefold().split()).strip(" .\"'")
