@@ -15,9 +15,9 @@ import re
 from decimal import Decimal
 from fractions import Fraction
 
-from distillknob.tasks.characters import latex_characters
 from distillknob.tasks.math_equality import equal, is_rounding
 from distillknob.tasks.math_numbers import FRACTION, fraction_of, number_of, powers_of_ten
+from distillknob.tasks.math_spelling import cleaned
 from distillknob.tasks.math_structure import OR, Group, group_of, interval_of, relation_parts, split_top
 from distillknob.tasks.math_units import TEXT, conflict, split_unit
 
@@ -42,6 +42,7 @@ NAME = re.compile(r"\\?[A-Za-z]+'?(?:_(?:\{\w+\}|\w))?(?:\([A-Za-z]\))?")
 MEMBERSHIP = re.compile(rf"\s*{NAME.pattern}\s*(?:=|:=|\\in)\s*")
 NAMES = rf"(?:{NAME.pattern}|\(\s*{NAME.pattern}\s*(?:,\s*{NAME.pattern}\s*)+\))"
 NAMED = re.compile(rf"\s*{NAMES}\s*=\s*(?=\(|\[|\\\{{|\\langle)")
+CAPITALS = re.compile(r"\\(Gamma|Delta|Theta|Lambda|Xi|Pi|Sigma|Phi|Psi|Omega)(?![A-Za-z])")
 IN = re.compile(r"\\in(?![a-z])")
 REALS = re.compile(r"^\(\s*-\s*\\infty\s*,\s*\+?\s*\\infty\s*\)$")
 BASE = re.compile(
@@ -56,44 +57,6 @@ KINDS = {"pmatrix": "matrix", "bmatrix": "matrix", "matrix": "matrix", "smallmat
 SPLIT_DIGITS = re.compile(r"\d\s+\d(?!\d*\s*/\s*\d)")  # 1 8, but 2 2/3
 IN_TWO_UNITS = re.compile(r"\d\s*\\text\s*\{[^{}]*\}\s*\d")
 WORDY = re.compile(r"[A-Za-z][A-Za-z' ,.-]*")
-CLEAN = (
-    (
-        re.compile(r"\\(?:left|right|big|Big|bigg|Bigg|bigl|bigr|Bigl|Bigr|displaystyle|textstyle|limits)(?![A-Za-z])"),
-        "",
-    ),
-    (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
-    (re.compile(r"\\(?:mathrm|text|rm|textrm)\s*\{\s*([eid])\s*\}|\{\\rm\s+([eid])\s*\}"), r" \1\2 "),
-    (re.compile(r"\\(?:mathbf|mathbb|Bbb)\s*\{\s*([RZNQC])\s*\}"), r"\\mathbb{\1}"),
-    (re.compile(r"^\{([^{}\\]*,[^{}\\]*)\}$"), r"\\{\1\\}"),
-    (re.compile(r"(?<=\d)\s*([ap])\.?m\.?$"), r" \1m"),
-    (re.compile(r"\\(?:textrm|textbf|textit|textnormal|mathrm|mathsf|mbox|hbox|operatorname)\s*\{"), r"\\text{"),
-    (re.compile(r"\\(?:mathbf|boldsymbol|bm|mathit|mathnormal|emph)\s*\{([^{}]*)\}"), r"{\1}"),
-    (re.compile(r"\\(?:color|textcolor)\s*\{[^{}]*\}"), ""),
-    (re.compile(r"\\varnothing|\\O(?![A-Za-z])|\\\{\s*\\\}"), r"\\emptyset"),
-    (re.compile(r"\\leqslant|\\leq(?![A-Za-z])"), r"\\le"),
-    (re.compile(r"\\geqslant|\\geq(?![A-Za-z])"), r"\\ge"),
-    (re.compile(r"\\lt(?![A-Za-z])"), "<"),
-    (re.compile(r"\\gt(?![A-Za-z])"), ">"),
-    (re.compile(r"\\colon(?![A-Za-z])"), ":"),
-    (re.compile(r"\\neq(?![A-Za-z])|\\not\s*="), r"\\ne"),
-    (re.compile(r"\\lbrace(?![A-Za-z])"), r"\\{"),
-    (re.compile(r"\\rbrace(?![A-Za-z])"), r"\\}"),
-    (re.compile(r"\\lbrack(?![A-Za-z])"), "["),
-    (re.compile(r"\\rbrack(?![A-Za-z])"), "]"),
-    (re.compile(r"(?<=\d)\{,\}(?=\d)"), ","),
-    (re.compile(r"(?<=\d)(?:\\,|\\ |\\;|\\:|~|\\!|,\\!)(?=\d{3}(?!\d))"), ","),
-    (re.compile(r"(?<!\\)\\!"), ""),
-    (re.compile(r"(?<!\\)\\[,;:> ]|~|\\(?:thinspace|enspace|space|hfill)(?![A-Za-z])"), " "),
-    (re.compile(r"°"), r"^\\circ "),
-)
-
-
-# Currencies without a spelling in LaTeX, and micro- before a unit: not the letter μ.
-CURRENCIES = dict(zip("₹₽₩₪฿₫₴₺", "rupee rouble won shekel baht dong hryvnia lira".split(), strict=True))
-MONEY = re.compile(rf"([-+]?)(?:([{''.join(CURRENCIES)}])\s*([\d.,' ]+)|([\d.,' ]+)([{''.join(CURRENCIES)}]))")
-MICRO = re.compile(r"(\d)\s*[μµ]([A-Za-z]+)\s*$")
-
-OHM = re.compile(r"(\d)(?:\s+|(?=[kMm]))([kMm]?)Ω\s*$")
 
 
 def same(answer: str, reference: str) -> bool:
@@ -109,30 +72,6 @@ def same(answer: str, reference: str) -> bool:
     if not re.sub("[€£¥¢]", "", answer).isascii() or "$" in answer.lstrip("$"):
         return False
     return _same(answer, reference)
-
-
-def cleaned(text: str) -> str:
-    """One spelling of what LaTeX and Markdown have several for."""
-    text = (
-        latex_characters(OHM.sub(r"\1 \\text{ \2ohm }", MICRO.sub(r"\1 \\text{ u\2 }", text)))
-        .replace("**", "")
-        .strip()
-        .strip("`")
-        .strip()
-    )
-    money = MONEY.fullmatch(text)
-    if money is not None:
-        sign, before, amount, other, after = money.groups()
-        text = f"{sign}{(amount or other).strip()} \\text{{ {CURRENCIES[before or after]} }}"
-    for opening, closing in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
-        if text.startswith(opening) and text.endswith(closing) and len(text) > len(opening) + len(closing):
-            inside = text[len(opening) : -len(closing)]
-            if opening[0] != "$" or "$" not in inside.replace("\\$", ""):
-                text = inside
-    for pattern, replacement in CLEAN:
-        text = pattern.sub(replacement, text)
-    text = text.replace("\\$", "$")
-    return text.strip().rstrip(".,;").strip()
 
 
 def _squeezed(text: str) -> str:
@@ -244,6 +183,9 @@ def _as_intervals(answer: str, reference: str) -> tuple[str, str] | None:
     if "\\cup" in reference and len(parts) > 1 and None not in parts:
         return " \\cup ".join(str(part) for part in parts), reference
     first, second = interval_of(answer), interval_of(reference)
+    if first is not None and second is not None:
+        names = [set(re.findall(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])", side)) for side in (answer, reference)]
+        return (first, second) if names[0] == names[1] else None
     if (first is None) == (second is None):
         return None
     other = reference if first is not None else answer
@@ -296,6 +238,12 @@ def _same_expression(answer: str, reference: str) -> bool:
             return _same(value, reference)
     elif (member := MEMBERSHIP.match(reference)) is not None and "=" not in answer:
         return _same(answer, reference[member.end() :])
+    named = [MEMBERSHIP.match(side) for side in (value, reference)]
+    if named[0] and named[1] and "=" in named[0][0] and "".join(named[0][0].split()) == "".join(named[1][0].split()):
+        return _same(value[named[0].end() :], reference[named[1].end() :])
+    # math-verify leaves out primes, and takes Π for π.
+    if value.count("'") != reference.count("'") or set(CAPITALS.findall(value)) != set(CAPITALS.findall(reference)):
+        return False
     colons = [split_top(side, ":") for side in (value, reference)]
     if len(colons[0]) != len(colons[1]):
         return len(colons[1]) == 2 and len(colons[0]) == 1 and equal("/".join(f"({c})" for c in colons[1]), value)
@@ -331,6 +279,8 @@ def _end_of_chain(text: str) -> str | None:
     *before, last = members
     if not last:
         return None
+    if len(members) == 2 and NAME.fullmatch(last) and not _has_letters(before[0]):
+        return before[0]  # 12 = n
     for position, member in enumerate(before):
         if position == 0 and NAME.fullmatch(member):
             continue

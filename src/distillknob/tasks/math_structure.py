@@ -60,6 +60,9 @@ def group_of(text: str, listed: bool = True) -> Group | None:
     text = text.strip()
     union = split_top(text, "\\cup")
     if len(union) > 1:
+        sets = [_bracketed(part.strip()) for part in union]
+        if all(part is not None and part.kind == "{}" for part in sets):
+            return Group("{}", tuple(dict.fromkeys(item for part in sets if part is not None for item in part.items)))
         return Group("|", tuple(part.strip() for part in union))
     if text.startswith("\\langle") and text.endswith("\\rangle"):
         return Group("<>", _members(text[7:-7]))

@@ -15,7 +15,7 @@ SCALES = frozenset(
     """half halves third thirds quarter quarters fourth fourths fifth fifths sixth sixths seventh sevenths eighth
     eighths ninth ninths tenth tenths hundredth hundredths thousandth thousandths hundred hundreds thousand thousands
     million millions billion billions trillion trillions dozen dozens score squared cubed factorial bn mn mio mil lakh
-    crore""".split()
+    crore tens""".split()
 )
 # Words after a number that make another number or another statement of it; any other word is a unit.
 CHANGES = SCALES | frozenset(

@@ -58,7 +58,7 @@ def numerically_equal(first: Any, second: Any, float_rounding: int, numeric_prec
 def rounded(expressions: list[Any], digits: int, places: int) -> bool:
     """Is `digits` · 10^-`places` the constant, which is no integer, rounded to that place?"""
     for value in expressions:
-        if getattr(value, "free_symbols", True) or not getattr(value, "is_real", False) or value.is_Integer:
+        if getattr(value, "free_symbols", True) or not getattr(value, "is_real", False) or value.is_integer:
             continue
         shifted = value.evalf(len(str(digits)) + DIGITS) * 10 ** max(places, 0) / 10 ** max(-places, 0)
         if 2 * abs(shifted - digits) <= 1:

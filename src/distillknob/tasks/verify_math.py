@@ -185,7 +185,7 @@ def _formula(text: str) -> str | None:
             formulas.append(inside.strip())
             outside.append("")
             at = box.end() + len(inside) + 1
-        elif opening is not None and (end := text.find(OPENINGS[opening], at + len(opening))) >= 0:
+        elif opening is not None and (end := _closing(text, OPENINGS[opening], at + len(opening))) >= 0:
             inside = text[at + len(opening) : end].strip()
             formulas.append(", ".join(box.says for box in boxes(inside)) or inside)
             outside.append("")
@@ -197,6 +197,14 @@ def _formula(text: str) -> str | None:
         sentence = ADVERB.sub("", _sentence(text))
         return None if SECOND.search(text[len(_sentence(text)) :]) else sentence
     return _around(formulas, outside)
+
+
+def _closing(text: str, delimiter: str, start: int) -> int:
+    """Where the delimiter closes a formula, -1 where it doesn't; `\\$` is money."""
+    at = text.find(delimiter, start)
+    while delimiter[0] == "$" and at > 0 and text[at - 1] == "\\":
+        at = text.find(delimiter, at + 1)
+    return at
 
 
 def _around(formulas: list[str], outside: list[str]) -> str | None:
