@@ -101,6 +101,7 @@ class Recorder(CalibrationTrainer):
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
         self.kept[-1] |= {"advantages": batch["advantages"], "rewards": self._rollout["rewards"]}
+        self.kept[-1]["in_time"] = self._rollout["in_time"]
         return batch
 
 
@@ -139,7 +140,8 @@ def test_a_step_trains_on_the_task_and_eta_times_the_log_ratio(
     for batch in recorded:
         rewards = batch["rewards"][:, 0]
         assert rewards.tolist() == even_length([[{"content": text}] for text in batch["texts"]])
-        wanted = calibrated_advantages(rewards, batch["log_ratio"], eta, 4, right_B=rewards >= 1 if gate else None)
+        right = (rewards >= 1) & torch.tensor(batch["in_time"])  # what was cut off isn't right, whatever its reward
+        wanted = calibrated_advantages(rewards, batch["log_ratio"], eta, 4, right_B=right if gate else None)
         assert torch.allclose(batch["advantages"], wanted, atol=1e-6)
         moved += float((wanted - calibrated_advantages(rewards, batch["log_ratio"], 0.0, 4)).abs().sum())
         # The policy is scored on the tokens that it drew, the target on the text, each with its own eos.
@@ -187,7 +189,8 @@ def test_the_target_may_have_another_tokenizer_and_the_ratio_may_be_a_mean(
 def test_each_token_may_have_its_own_log_ratio(tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]]) -> None:
     run = calibrate(config(tiny_pair, eta=-0.7, log_ratio="token"), tmp_path / "run", reward_funcs=even_length)
     for row, batch in zip(run.metrics(), recorded, strict=True):
-        target, right = load_model(tiny_pair.student), batch["rewards"][:, 0] >= 1
+        target = load_model(tiny_pair.student)
+        right = (batch["rewards"][:, 0] >= 1) & torch.tensor(batch["in_time"])
         theirs = token_logprobs(target, batch["prompts"], batch["ids"])
         assert batch["log_ratio"].shape == batch["advantages"].shape
         for found, logprob, drawn in zip(batch["log_ratio"], theirs, batch["drawn"], strict=True):
@@ -267,8 +270,9 @@ def test_the_embedded_tasks_grade_the_samples(tiny_pair: Any, tmp_path: Path, re
     # Grading by hand: the dataset's references come back from JSON as they went in.
     row = stage.training_rows([get_task("instruct")], 1, 0)[0]
     example = get_task("instruct").examples("train", 1, seed=0)[0]
-    completion = [[{"role": "assistant", "content": example.gold_solution}]]
-    assert stage.task_reward(completion, [row["task"]], [row["reference"]]) == [1.0]
+    columns = [[{"role": "assistant", "content": "thoughts"}]], [row["task"]], [row["reference"]]
+    assert stage.task_reward(*columns, finished=[True], answer_text=[example.gold_solution]) == [1.0]
+    assert stage.task_reward(*columns, finished=[False], answer_text=[example.gold_solution]) == [0.0]
 
 
 def test_a_jsonl_task_can_be_calibrated_on(tiny_pair: Any, tmp_path: Path) -> None:

@@ -49,7 +49,9 @@ def result(teacher: LanguageModel) -> TaskResult:
 def test_pass_rates_are_those_of_the_samples(result: TaskResult) -> None:
     assert result.scores_PN.shape == (PROBLEMS, SAMPLES)
     assert 0 < result.scores_PN.mean() < 1
-    scores = np.array([len(row["text"]) % 2 == 0 for row in result.rows], dtype=float).reshape(PROBLEMS, SAMPLES)
+    assert not all(row["finished"] for row in result.rows)  # those that were cut off are wrong, whatever they say
+    counted = [row["finished"] and row["text"].strip() and len(row["text"]) % 2 == 0 for row in result.rows]
+    scores = np.array([bool(right) for right in counted], dtype=float).reshape(PROBLEMS, SAMPLES)
     assert np.array_equal(result.scores_PN, scores)
     assert result.pass_at_1 is not None and result.pass_at_k is not None
     assert result.pass_at_1.mean == pytest.approx(scores.mean())
@@ -129,7 +131,9 @@ def test_a_run_holds_every_model_task_and_sample(tiny_pair: Any, tiny_other: str
             assert len(rows) == 24 == task["n_problems"] * task["n_samples"]
             assert task["score"] == pytest.approx(np.mean([row["score"] for row in rows]))
             grade = get_task(task["task"]).grade
-            assert all(row["score"] == pytest.approx(grade(row["text"], row["reference"])) for row in rows)
+            for row in rows:
+                counts = row["finished"] and row["text"].strip()
+                assert row["score"] == pytest.approx(grade(row["text"], row["reference"]) if counts else 0.0)
             assert task["interval"][0] <= task["pass@1"] <= task["interval"][1]
     assert [(d["a"], d["b"], d["task"]) for d in result["differences"]] == [
         (tiny_pair.teacher, other, task) for other in (tiny_pair.student, tiny_other) for task in ("qa", "instruct")

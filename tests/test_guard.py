@@ -136,8 +136,19 @@ def test_a_window_is_the_mean_over_its_steps_and_is_closed_by_the_verdict() -> N
     watch.observe({"math": [0.0] * 10}, 4.0)
     assert watch.judge(5) == "good"  # 300 of 310
     assert watch.log_ratio_start == 3.0
-    assert watch.judge(10) == "good" and watch.last_good_step == 5  # nothing seen: nothing new is known to be good
+    assert watch.judge(10) == "unseen" and watch.last_good_step == 5  # nothing new is known to be good
     assert window(watch, 15, 0.95) == "good"
+
+
+def test_a_window_without_a_score_proves_nothing_and_changes_nothing() -> None:
+    watch = guard(patience=1)
+    assert window(watch, 5, 0.90) == "strained"
+    before = watch.state_dict()
+    assert watch.judge(10) == "unseen" and watch.state_dict() == before
+    watch.observe({}, 1.0)  # samples to which the reward functions gave nothing
+    assert watch.judge(15) == "unseen" and watch.state_dict() == before
+    watch.observe({"math": []}, 1e9)
+    assert watch.judge(20) == "stop"  # the log-ratio is seen all the same
 
 
 def test_the_state_survives_json_in_the_middle_of_a_window() -> None:

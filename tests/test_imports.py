@@ -33,6 +33,7 @@ PARTS = frozenset(
         "served",
         "served_chat",
         "generation",
+        "measure",
         "scoring",
         "verdicts",
         "model_record",
@@ -113,10 +114,11 @@ RULES = {
     "scoring": rule(
         "models tasks divergences errors heads journal processes progress served shared_prefix", "torch transformers"
     ),
+    "measure": rule("errors generation journal models processes served served_chat tasks", "numpy transformers"),
     "gradients": rule("divergences errors journal models processes progress scoring traps", "torch"),
     "traps": rule("traps divergences estimators stats errors", "torch numpy"),
     "traps.compare": rule("traps runs files stats errors", "torch numpy"),
-    "traps.gather": rule("gradients generation journal models scoring tasks traps.scored", "torch"),
+    "traps.gather": rule("gradients generation journal measure models scoring tasks traps.scored", "torch"),
     "traps.stage": stage("traps.stage"),
     "training": rule(
         "checkpoint_files config errors files model_record models processes progress runs template_date",
@@ -134,7 +136,7 @@ RULES = {
     "adapters": rule("errors models", "torch peft"),
     "heads": rule("errors", "torch"),
     "shared_prefix": rule("models", "torch transformers"),
-    "traces": rule("errors generation models processes scoring served served_chat tasks teacher_context"),
+    "traces": rule("errors generation journal measure models scoring served served_chat tasks teacher_context"),
     "failure_modes": rule("tasks"),
     "teacher_context": rule("errors tasks"),
     "token_choice": rule("", "torch"),

@@ -174,15 +174,19 @@ def test_the_stages_grade_with_it(tiny_reward: str, student: Any) -> None:
     from distillknob.evaluate import evaluate_task
 
     task = get_task(f"dolly@{DATA / 'dolly'}?reward={tiny_reward}")
-    found = evaluate_task(student, task, problems=3, samples=2, max_new_tokens=6, modes=False)
-    assert found.scores_PN.shape == (3, 2) and found.pass_at_k is None
+    found = evaluate_task(student, task, problems=3, samples=8, max_new_tokens=20, modes=False)
+    assert found.scores_PN.shape == (3, 8) and found.pass_at_k is None
+    assert 0 < found.finished_rate < 1
     for row in found.rows:
-        assert row["score"] == pytest.approx(task.grade(row["text"], row["reference"]), abs=1e-4)
+        counts = row["finished"] and row["text"].strip()
+        wanted = task.grade(row["text"], row["reference"]) if counts else 0.0
+        assert row["score"] == pytest.approx(wanted, abs=1e-4)
     qa = get_task("qa").examples("train", 1)[0]
-    completions = [[{"role": "assistant", "content": text}] for text in (qa.gold_solution, "The lamp is here.")]
+    texts = [qa.gold_solution, "The lamp is here."]
+    completions = [[{"role": "assistant", "content": text}] for text in texts]
     example = task.examples("train", 1)[0]
     names, references = ["qa", task.name], [json.dumps(qa.reference), json.dumps(example.reference)]
-    assert task_reward(completions, names, references) == pytest.approx(
+    assert task_reward(completions, names, references, [True, True], texts) == pytest.approx(
         [1.0, task.grade("The lamp is here.", example.reference)], abs=1e-4
     )
 

@@ -917,11 +917,11 @@ def test_a_stopped_diagnosis_goes_on_at_the_batch_where_it_was(
     whole = diagnose(values, tmp_path / "whole")
     kept, keep = [0], Journal.keep
 
-    def stops(self: Journal, rows: list[Any], gave: Any) -> None:
+    def stops(self: Journal, *batch: Any) -> None:
         if kept[0] == batches_done:
             raise KeyboardInterrupt
         kept[0] += 1
-        keep(self, rows, gave)
+        keep(self, *batch)
 
     monkeypatch.setattr(Journal, "keep", stops)
     with pytest.raises(KeyboardInterrupt):
@@ -930,9 +930,9 @@ def test_a_stopped_diagnosis_goes_on_at_the_batch_where_it_was(
     assert len(files) == batches_done
     then = {file: file.stat().st_mtime_ns for file in files}
 
-    def goes_on(self: Journal, rows: list[Any], gave: Any) -> None:
+    def goes_on(self: Journal, *batch: Any) -> None:
         kept[0] += 1
-        keep(self, rows, gave)
+        keep(self, *batch)
         assert all(file.stat().st_mtime_ns == time for file, time in then.items())
 
     monkeypatch.setattr(Journal, "keep", goes_on)

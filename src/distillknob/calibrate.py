@@ -18,6 +18,7 @@ from distillknob.errors import BadInputError, check_fills_a_step
 from distillknob.guard import UtilityGuard
 from distillknob.held_out import HeldOut, log_ratio_turned, task_scores, train_and_guard
 from distillknob.identity import read_by
+from distillknob.measure import longest_answer
 from distillknob.model_record import record_of
 from distillknob.models import check_meant, load_model, resolve, set_in_templates
 from distillknob.processes import process_index, wait
@@ -53,11 +54,18 @@ LOGGED = {
 }
 
 
-def training_rows(tasks: Sequence[Task], problems: int, seed: int, guard_problems: int = 0) -> Dataset:
-    """Prompts, task names and references (as JSON: their form differs by task) from the tasks' train split, shuffled,
-    without the guard's."""
+def training_rows(
+    tasks: Sequence[Task], problems: int, seed: int, guard_problems: int = 0, max_new_tokens: int | None = None
+) -> Dataset:
+    """Prompts, task names, references (as JSON: their form differs by task) and the tokens that an answer may take,
+    from the tasks' train split, shuffled, without the guard's."""
     rows = [
-        {"prompt": task.messages(example), "task": task.name, "reference": json.dumps(example.reference)}
+        {
+            "prompt": task.messages(example),
+            "task": task.name,
+            "reference": json.dumps(example.reference),
+            "longest": longest_answer(task, max_new_tokens),
+        }
         for task in tasks
         for example in train_and_guard(task, problems, guard_problems, seed)[0]
     ]
@@ -87,7 +95,7 @@ def calibrate(
                 f"right_at={config.right_at:g}: no answer of task {task.name!r} scores 1, so none would be given the "
                 "calibration reward: set right_at to 0.5, from where its answers count as right"
             )
-    rows = training_rows(tasks, config.problems, config.seed, config.guard_problems)
+    rows = training_rows(tasks, config.problems, config.seed, config.guard_problems, config.max_completion_length)
     step = int(config.generation_batch_size or 0) // int(config.num_generations or 1)
     check_fills_a_step(len(rows), step, "problems to train on")
     inputs = runs_behind(config.models_read)

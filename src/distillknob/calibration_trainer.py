@@ -29,10 +29,11 @@ from distillknob.calibration_reward import (
 )
 from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.guard import UtilityGuard
+from distillknob.measure import AnswerReader, scores_of
 from distillknob.models import LanguageModel, check_device, load_model, set_in_templates
 from distillknob.scoring import sequence_logprob, token_logprobs
 from distillknob.served import ServedModel
-from distillknob.tasks import get_task, grade_all
+from distillknob.tasks import get_task
 from distillknob.training import EpochSampler, check_inherited, check_installed, on_this_machine
 
 
@@ -59,9 +60,14 @@ class CalibrationConfig(AdapterOptions, GRPOConfig):
     )
     gate: bool = field(
         default=True,
-        metadata={"help": "Give the calibration reward to right samples alone. Off, η > 0 can destroy the teacher."},
+        metadata={
+            "help": "Give the calibration reward to right samples alone, which ended by themselves. Off, η > 0 can "
+            "destroy the teacher."
+        },
     )
-    right_at: float = field(default=1.0, metadata={"help": "Task reward from which a sample counts as right."})
+    right_at: float = field(
+        default=1.0, metadata={"help": "Task reward from which a sample that ended counts as right."}
+    )
     calibration_clip: float = field(default=3.0, metadata={"help": "Bound on the group z-score of the log-ratio."})
     log_ratio: Literal["sum", "mean", "token"] = field(
         default="sum",
@@ -157,13 +163,24 @@ class CalibrationConfig(AdapterOptions, GRPOConfig):
         return [(self.teacher, given.get("revision")), (self.target, None)]
 
 
-def task_reward(completions: list[Any], task: list[str], reference: list[str], **kwargs: Any) -> list[float]:
-    """GRPO reward function: each completion's score by its own task's grader, in [0, 1]."""
+def task_reward(
+    completions: list[Any],
+    task: list[str],
+    reference: list[str],
+    finished: list[bool],
+    answer_text: list[str],
+    **kwargs: Any,
+) -> list[float]:
+    """GRPO reward function: each answer's score by its own task's grader, in [0, 1], as every stage measures it
+    (`measure`). `finished` and `answer_text` are what `CalibrationTrainer` gives every reward function beside TRL's
+    arguments: whether the answer ended in time, and what it says outside of its thoughts."""
     scores = [0.0] * len(completions)
     for name in sorted(set(task)):
         rows = [i for i, own in enumerate(task) if own == name]
-        texts, wanted = [completions[i][0]["content"] for i in rows], [json.loads(reference[i]) for i in rows]
-        for i, score in zip(rows, grade_all(get_task(name), texts, wanted), strict=True):
+        texts, wanted = [answer_text[i] for i in rows], [json.loads(reference[i]) for i in rows]
+        ended = [finished[i] for i in rows]
+        graded = scores_of(get_task(name), texts, wanted, ended)
+        for i, score in zip(rows, graded, strict=True):
             scores[i] = score
     return scores
 
@@ -210,18 +227,43 @@ class CalibrationTrainer(GRPOTrainer):
         self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: list[list[int]]
     ) -> torch.Tensor:
         """Rewards of all processes [B, F], kept together with this process's texts for the advantage."""
-        rewards_BF: torch.Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         ends = {*self.eos_token_ids, self._tokenizer.pad_token_id}
+        ended = [ids[-1] in ends for ids in completion_ids_list]
+        # All tasks are sampled to one length, but each answer has its own task's tokens to end in, as elsewhere.
+        in_time = [
+            done and len(ids) <= (row.get("longest") or len(ids))
+            for row, ids, done in zip(inputs, completion_ids_list, ended, strict=True)
+        ]
+        answers = self._answers(prompts, completion_ids_list)
+        inputs = [
+            {**row, "finished": done, "answer_text": answer}
+            for row, done, answer in zip(inputs, in_time, answers, strict=True)
+        ]
+        rewards_BF: torch.Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         self._rollout = {
             "rewards": rewards_BF,
+            "in_time": in_time,
             "prompts": prompts,
             # All that was sampled: a tokenizer with a response template has the thoughts taken out of the content.
             "texts": self._tokenizer.batch_decode(completion_ids_list, skip_special_tokens=True),
             "ids": [list(ids) for ids in completion_ids_list],
-            "finished": [ids[-1] in ends for ids in completion_ids_list],
+            "finished": ended,
             "tasks": [row.get("task", "task") for row in inputs],
         }
         return rewards_BF
+
+    def _answers(self, prompts: Any, completion_ids: list[list[int]]) -> list[str]:
+        """What each completion says outside of its thoughts."""
+        reader = AnswerReader(self._tokenizer)
+        texts = self._tokenizer.batch_decode(completion_ids, skip_special_tokens=True)
+        opened: dict[str, str] = {}  # by prompt, which a group shares
+        answers = []
+        for prompt, text, ids in zip(prompts, texts, completion_ids, strict=True):
+            key = json.dumps(prompt, default=str)
+            if key not in opened:
+                opened[key] = reader.opened(prompt)
+            answers.append(reader.answer(text, ids, opened[key]))
+        return answers
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         if self.guard is not None:
@@ -235,7 +277,8 @@ class CalibrationTrainer(GRPOTrainer):
         by_token = log_ratio.ndim == 2
         log_ratio_B = gather(log_ratio.sum(1) if by_token else log_ratio)
         task_B = (rollout["rewards"] * self.reward_weights.to(log_ratio_B.device)).nansum(dim=1)
-        right_B = task_B >= self.args.right_at
+        in_time_B = gather(torch.tensor(rollout["in_time"], device=task_B.device))
+        right_B = (task_B >= self.args.right_at) & in_time_B
         gate_B = right_B if self.args.gate else None
         eta, group, clip = self.args.eta, self.num_generations, self.args.calibration_clip
         if by_token:

@@ -23,6 +23,7 @@ from distillknob.distill_config import DistillConfig
 from distillknob.distill_trainer import DistillTrainer
 from distillknob.errors import BadInputError, check_fills_a_step
 from distillknob.identity import read_by
+from distillknob.journal import Journal
 from distillknob.methods import METHODS
 from distillknob.models import SERVED, LanguageModel, check_meant, load_model, load_tokenizer, resolve, set_in_templates
 from distillknob.processes import process_count, process_index, wait
@@ -154,13 +155,13 @@ def distill(
     if run.complete:
         return run
     fix_dates(sides, run.template_date)
+    options = TraceOptions(config.candidates, config.max_completion_length, config.seed)
     longest = max((task.max_new_tokens for task in tasks), default=None)  # a cache has its own tasks
     config.max_completion_length = config.max_completion_length or longest
     config.output_dir = str(run.path / "checkpoints")
     config.logging_steps = 1
     config.logging_nan_inf_filter = False  # FiniteLoss has to see a NaN loss
 
-    options = TraceOptions(config.candidates, config.max_completion_length, config.seed)
     traces = run.samples() if cache is None else cache.traces
     if not traces:
         target = load_or_connect(config.target) if config.needs_target else None
@@ -169,7 +170,15 @@ def distill(
             fix_dates({config.target: target.tokenizer}, run.template_date)
         source: Source = method.traces if config.share_on_policy < 1.0 else "none"
         traces = make_traces(
-            source, tasks, config.problems, student, teacher, target, options, CONTEXTS[method.context]
+            source,
+            tasks,
+            config.problems,
+            student,
+            teacher,
+            target,
+            options,
+            CONTEXTS[method.context],
+            Journal(run.unfinished).part("traces"),
         )
         check_fills_a_step(len(traces), step, f"of {problems} problems have a trace to train on")
         run.write_samples(traces)

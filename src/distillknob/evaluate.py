@@ -1,15 +1,15 @@
 """What a model can do: pass@1 and pass@k by task, finished rate, failure modes, styles, paired differences.
 
-Every model is sampled at temperature 1 on the same held-out problems, which is how a student sees its teacher. All
-intervals are clustered by prompt. Left out on purpose: greedy decoding (a figure of another distribution), and LLM
-judges, which belong to tasks with graders of their own.
+Every model is sampled at temperature 1 on the same held-out problems, which is how a student sees its teacher; what is
+right, `measure` says. All intervals are clustered by prompt. Left out on purpose: greedy decoding (a figure of another
+distribution), and LLM judges, which belong to tasks with graders of their own.
 """
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ import numpy as np
 
 from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.failure_modes import MODES, failure_mode
-from distillknob.generation import Sampling, generate
 from distillknob.identity import read_by
+from distillknob.journal import Journal
+from distillknob.measure import Measured, longest_answer, sample_and_grade
 from distillknob.models import SERVED, LanguageModel, load_tokenizer, resolve, set_in_templates
 from distillknob.processes import process_index
 from distillknob.runs import Run, runs_behind
@@ -27,7 +28,7 @@ from distillknob.scoring import token_logprobs
 from distillknob.served import ServedModel, load_or_connect
 from distillknob.served_chat import ServedChat
 from distillknob.stats import Interval, interval, paired_difference, pass_at_k
-from distillknob.tasks import Task, get_task, grade_all
+from distillknob.tasks import Task, get_task
 from distillknob.template_date import fix_dates
 
 
@@ -67,7 +68,9 @@ class EvaluateConfig:
 @dataclass(frozen=True)
 class TaskResult:
     """One model on one task. Scores and rates are fractions; `scores_PN` are problems × samples, `modes` rates with
-    their intervals; `pass_at_k` is None where the task has no one right answer or there are fewer than k samples."""
+    their intervals; `pass_at_k` is None where the task has no one right answer or there are fewer than k samples.
+    `longest` is the tokens that an answer could take, `unanswered_rate` the share of the samples that ended but said
+    nothing outside of their thoughts."""
 
     task: str
     scores_PN: np.ndarray
@@ -80,6 +83,8 @@ class TaskResult:
     modes: dict[str, Interval]
     styles: dict[str, float]
     rows: list[dict[str, Any]]
+    longest: int
+    unanswered_rate: float
 
     def as_dict(self) -> dict[str, Any]:
         """The figures as `result.json` holds them."""
@@ -93,10 +98,17 @@ class TaskResult:
             f"pass@{self.k}": None if self.pass_at_k is None else self.pass_at_k.mean,
             f"pass@{self.k}_interval": None if self.pass_at_k is None else self.pass_at_k.as_list(),
             "finished_rate": self.finished_rate,
+            "unanswered_rate": self.unanswered_rate,
+            "longest": self.longest,
             "chance": self.chance,
             "failure_modes": {m: {"rate": i.mean, "interval": i.as_list()} for m, i in self.modes.items()},
             "styles": self.styles,
         }
+
+    @property
+    def lacks_samples(self) -> bool:
+        """Is pass@k undefined for want of samples alone?"""
+        return self.pass_at_1 is not None and self.pass_at_k is None
 
     @property
     def per_problem(self) -> np.ndarray:
@@ -117,37 +129,28 @@ def evaluate_task(
     max_new_tokens: int | None = None,
     seed: int = 0,
     modes: bool = True,
+    journal: Journal | None = None,
     shared: bool = False,
     description: str = "evaluate",
 ) -> TaskResult:
     """Sample `samples` answers to each of `problems` problems, after the first `skip`, at temperature 1 and grade them.
-    `shared` says that every process makes this same call, and takes a part of the work."""
-    examples = task.examples(split, skip + problems, seed=seed)[skip:]
-    drawn = generate(
+    What `journal` holds is not done again. `shared` says that every process makes this same call, and takes a part of
+    the work."""
+    journal = journal or Journal()
+    drawn = sample_and_grade(
         language_model,
-        [task.messages(example) for example in examples],
+        task,
+        task.examples(split, skip + problems, seed=seed)[skip:],
         samples,
-        Sampling(max_new_tokens=max_new_tokens or task.max_new_tokens, seed=seed),
+        max_new_tokens=max_new_tokens,
+        seed=seed,
+        journal=journal,
         shared=shared,
         description=f"{description}: {task.name}",
     )
-    prompts, flat, problem_of = drawn.flat()
-    scores = grade_all(task, [sample.text for sample in flat], [examples[i].reference for i in problem_of])
-    scores_PN = np.array(scores).reshape(len(examples), samples)
-    right_PN = np.vectorize(task.is_right, otypes=[bool])(scores_PN)
-    rows = [
-        {
-            "task": task.name,
-            "prompt": examples[i].prompt,
-            "reference": examples[i].reference,
-            "text": sample.text,
-            "score": float(score),
-            "finished": sample.finished,
-            "style": task.style(sample.text),
-        }
-        for i, sample, score in zip(problem_of, flat, scores_PN.ravel(), strict=True)
-    ]
-    found_modes: dict[str, Interval] = {}
+    scores_PN, right_PN = np.array(drawn.scores), np.array(drawn.right)
+    rows, problem_of = _rows(drawn), [i for i, row in enumerate(drawn.samples) for _ in row]
+    modes_of: dict[str, Interval] = {}
     if modes:
         # A server may sample and not score: how sure its model was isn't known then.
         scorer = None if isinstance(language_model, ServedChat) else language_model
@@ -157,17 +160,19 @@ def evaluate_task(
         if scorer is not None:
             logprobs = token_logprobs(
                 scorer,
-                prompts,
-                [sample.token_ids for sample in flat],
+                [task.messages(drawn.examples[i]) for i in problem_of],
+                [sample.token_ids for row in drawn.samples for sample in row],
+                journal=journal.part("confidence"),
                 shared=shared,
                 description=f"confidence: {task.name}",
             )
             confidence = [float(logprob.mean()) for logprob in logprobs]
-        for row, mean_logprob in zip(rows, confidence, strict=True):
+        answers = [answer for row in drawn.answers for answer in row]
+        for row, answer, mean_logprob in zip(rows, answers, confidence, strict=True):
             row["mean_logprob"] = mean_logprob
-            row["failure_mode"] = failure_mode(task, row["text"], row["score"], mean_logprob)
+            row["failure_mode"] = failure_mode(task, row["text"], row["score"], mean_logprob, answer=answer)
         applicable = MODES[: 1 if not task.verifiable else 2 if scorer is None else 3]
-        found_modes = {m: interval([row["failure_mode"] == m for row in rows], problem_of) for m in applicable}
+        modes_of = {m: interval([row["failure_mode"] == m for row in rows], problem_of) for m in applicable}
     styles = Counter(row["style"] for row in rows)
     pass_k = pass_at_k(samples, right_PN.sum(1), k) if task.verifiable and samples >= k else None
     return TaskResult(
@@ -177,12 +182,31 @@ def evaluate_task(
         pass_at_1=interval(right_PN.ravel().astype(float), problem_of) if task.verifiable else None,
         pass_at_k=None if pass_k is None else interval(pass_k),
         k=k,
-        finished_rate=float(np.mean([sample.finished for sample in flat])),
+        finished_rate=drawn.finished_rate,
         chance=task.chance,
-        modes=found_modes,
+        modes=modes_of,
         styles={name: count / len(rows) for name, count in sorted(styles.items())},
         rows=rows,
+        longest=longest_answer(task, max_new_tokens),
+        unanswered_rate=drawn.unanswered_rate,
     )
+
+
+def _rows(drawn: Measured) -> list[dict[str, Any]]:
+    """The rows of `samples.jsonl`, one a sample. `text` is what the model wrote, thoughts included."""
+    return [
+        {
+            "task": drawn.task.name,
+            "prompt": example.prompt,
+            "reference": example.reference,
+            "text": sample.text,
+            "score": float(score),
+            "finished": sample.finished,
+            "style": drawn.task.style(sample.text),
+        }
+        for example, samples, scores in zip(drawn.examples, drawn.samples, drawn.scores, strict=True)
+        for sample, score in zip(samples, scores, strict=True)
+    ]
 
 
 def difference(a: TaskResult, b: TaskResult) -> Interval:
@@ -203,7 +227,8 @@ def evaluate(config: EvaluateConfig, output: str | Path, *, resume: bool = False
     if run.complete:
         return run
     results: dict[str, dict[str, TaskResult]] = {}
-    for name in config.models:
+    journal = Journal(run.unfinished)
+    for number, name in enumerate(config.models):
         language_model = load_or_connect(name, scores=None)
         if not isinstance(language_model, ServedChat):
             set_in_templates({name: language_model.tokenizer}, config.chat_template_kwargs, needed=False)
@@ -220,13 +245,14 @@ def evaluate(config: EvaluateConfig, output: str | Path, *, resume: bool = False
                 k=config.k,
                 max_new_tokens=config.max_new_tokens,
                 seed=config.seed,
+                journal=journal.part(f"model-{number}/task-{place}"),
                 shared=True,
                 description=Path(name).parent.name if Path(name).name == "model" else name,
             )
-            for task in tasks
+            for place, task in enumerate(tasks)
         }
     run.write_samples({"model": n, **row} for n, found in results.items() for r in found.values() for row in r.rows)
-    run.finish({"stage": "evaluate", **tables(results)})
+    run.finish({"stage": "evaluate", **tables(results), "notes": notes(results)})
     return run
 
 
@@ -244,6 +270,33 @@ def tables(results: dict[str, dict[str, TaskResult]]) -> dict[str, Any]:
             for change in [difference(results[first][task], results[other][task])]
         ],
     }
+
+
+def notes(results: Mapping[str, Mapping[str, TaskResult]]) -> list[str]:
+    """What to know before the figures are read: answers that count as wrong for another reason than what they say, and
+    a pass@k that couldn't be measured."""
+    lines = []
+    for model, by_task in results.items():
+        for result in by_task.values():
+            whose = f"the answers of {model} on {result.task}"
+            if result.finished_rate < 0.5:
+                few = f"only {100 * result.finished_rate:.1f} %" if result.finished_rate else "none"
+                lines.append(
+                    f"{few} of {whose} ended within {result.longest} tokens; the others count as wrong: raise "
+                    "max_new_tokens, or look whether the model ends its turns"
+                )
+            if result.unanswered_rate >= 0.01:
+                lines.append(
+                    f"{100 * result.unanswered_rate:.1f} % of {whose} ended without a word outside of their thoughts, "
+                    "and count as wrong"
+                )
+    short = {result.task: result for by_task in results.values() for result in by_task.values() if result.lacks_samples}
+    for result in short.values():
+        lines.append(
+            f"pass@{result.k} on {result.task} needs {result.k} samples a problem and there are "
+            f"{result.scores_PN.shape[1]}: raise samples, or lower k"
+        )
+    return lines
 
 
 def mean_scores(

@@ -41,15 +41,18 @@ def repeats_itself(text: str, *, spoken_alone: bool = False) -> bool:
     return False
 
 
-def failure_mode(task: Task, text: str, score: float, mean_logprob: float | None) -> str | None:
+def failure_mode(
+    task: Task, text: str, score: float, mean_logprob: float | None, *, answer: str | None = None
+) -> str | None:
     """The failure mode of one completion, or None. `score` by the task's grader; `mean_logprob` in nats a token, under
-    the model that wrote it, or None where its confidence isn't known: then the third rule fits nothing."""
+    the model that wrote it, or None where its confidence isn't known: then the third rule fits nothing; `answer` is
+    what `text` says outside of its thoughts, where that isn't all of it."""
     right = task.verifiable and task.is_right(score)
     if not text.strip() or repeats_itself(text, spoken_alone=right):
         return "local_decoding_degradation"
     if right or not task.verifiable:
         return None
-    if task.committed(text) is None:
+    if task.committed(text if answer is None else answer) is None:
         return "self_correction_collapse"
     confident = mean_logprob is not None and mean_logprob >= math.log(CONFIDENT)
     return "extrinsic_hallucination" if confident else None

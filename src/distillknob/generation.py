@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -202,7 +202,7 @@ def _served(
 ) -> dict[tuple[int, int], Sample]:
     """`generate` by a server, a batch of prompts at a time."""
     ids, starts, n, sampling, journal = asked.ids, asked.starts, asked.n, asked.sampling, asked.journal
-    given: dict[str, float | int] = {
+    settings: dict[str, float | int] = {
         "max_tokens": sampling.max_new_tokens,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
@@ -212,8 +212,8 @@ def _served(
     def answers(i: int) -> list[tuple[str, list[int], bool]]:
         seed = random.Random(f"{sampling.seed}/{i}").getrandbits(31)
         if isinstance(model, ServedChat):
-            return [(text, [], finished) for text, finished in model.sample(prompts[i], n, **given, seed=seed)]
-        return model.sample([ids[i]], n, **given, seed=seed)[0]
+            return [(text, [], finished) for text, finished in model.sample(prompts[i], n, **settings, seed=seed)]
+        return model.sample([ids[i]], n, **settings, seed=seed)[0]
 
     rows = list(range(len(ids)))
     if asked.shared:
@@ -223,15 +223,18 @@ def _served(
     with progress(asked.description, n * len(rows), unit="sample") as bar:
         for start in range(0, len(rows), size):
             batch = rows[start : start + size]
-            drawn = journal.take(batch)
-            if drawn is None:
+            made_of = [[prompts[i] for i in batch], [ids[i] for i in batch], n, sampling.seed, settings]
+            drawn = dict(journal.take(batch, made_of) or {})
+            missing = [i for i in batch if i not in drawn]
+            if missing:
                 # A request and a seed a prompt: a server gives every prompt of a request the request's seed, and with
                 # it the same noise, so that a batch would take the same turnings.
-                with ThreadPoolExecutor(len(batch)) as pool:
-                    drawn = list(pool.map(answers, batch))
-                journal.keep(batch, drawn)
-            for i, samples in zip(batch, drawn, strict=True):
-                for j, (text, tokens, finished) in enumerate(samples):
+                with ThreadPoolExecutor(len(missing)) as pool:
+                    requests = {i: pool.submit(answers, i) for i in missing}
+                drawn |= {i: request.result() for i, request in requests.items() if request.exception() is None}
+                journal.keep(batch, drawn, made_of, done=len(drawn) == len(batch))  # what was answered is paid for
+            for i in batch:
+                for j, (text, tokens, finished) in enumerate(drawn[i] if i in drawn else requests[i].result()):
                     whole = [*starts[i], *tokens]
                     if starts[i] and isinstance(model, ServedModel):
                         text = str(model.tokenizer.decode(whole, skip_special_tokens=True))
@@ -281,7 +284,8 @@ def _sampled(language_model: LanguageModel, asked: _Request) -> dict[tuple[int, 
         for start in range(0, len(rows), size):
             batch = rows[start : start + size]
             named = [list(row) for row in batch]
-            kept = journal.take(named)
+            made_of = [[ids[i] for i, _ in batch], asdict(sampling)]
+            kept = journal.take(named, made_of)
             if kept is not None:
                 found |= {row: Sample(*sample) for row, sample in zip(batch, kept["samples"], strict=True)}
                 sampler.generator.set_state(kept["generator"])
@@ -303,6 +307,6 @@ def _sampled(language_model: LanguageModel, asked: _Request) -> dict[tuple[int, 
                 text = str(tokenizer.decode(ids_kept, skip_special_tokens=True))
                 found[row] = Sample(text, ids_kept, finished=length is not None)
             drawn = [(found[row].text, found[row].token_ids, found[row].finished) for row in batch]
-            journal.keep(named, {"samples": drawn, "generator": sampler.generator.get_state()})
+            journal.keep(named, {"samples": drawn, "generator": sampler.generator.get_state()}, made_of)
             bar.update(len(batch))
     return found

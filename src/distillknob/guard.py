@@ -6,6 +6,9 @@ within it lets β relax towards its start. A drop beyond `collapse` times the to
 a value that isn't finite, or a drop that the strongest anchor can't hold, stops the run; the last good checkpoint, one
 saved after a window within the tolerance, is kept.
 
+The baseline is the original's score on other problems of the same split, so that it has an error of its own beside the
+window's: to sample the original on the problems that are trained on would cost as much as several windows.
+
 Left out on purpose: any use of test problems, and a PID controller. Windows are few and noisy; doubling is enough.
 """
 
@@ -21,7 +24,7 @@ from typing import Any, Literal
 NOISE = 2.0
 PSEUDO = 2  # prompts
 
-Verdict = Literal["good", "strained", "stop"]
+Verdict = Literal["good", "strained", "stop", "unseen"]
 
 
 @dataclass
@@ -69,16 +72,14 @@ class UtilityGuard:
         return not broken
 
     def judge(self, step: int) -> Verdict:
-        """Close the window: adapt β, and say whether the policy is good, strained (β was raised) or lost."""
-        scores = {task: sum(values) / len(values) for task, values in self._scores.items() if values}
-        standard_errors = {
-            task: _standard_error(values, self.baseline[task]) for task, values in self._scores.items() if values
-        }
-        log_ratio = sum(self._log_ratios) / max(1, len(self._log_ratios))
+        """Close the window: adapt β, and say whether the policy is good, strained (β was raised) or lost (stop). A
+        window in which nothing was scored is unseen: no proof that the policy is good."""
+        if not self._log_ratios:
+            return "unseen"
+        seen = {task: list(values) for task, values in self._scores.items() if values}
+        log_ratio = sum(self._log_ratios) / len(self._log_ratios)
         self._scores.clear()
         self._log_ratios.clear()
-        if not scores:
-            return "good"
         if self.log_ratio_start is None:
             self.log_ratio_start = log_ratio
         limit = self.log_ratio_factor * max(1.0, abs(self.log_ratio_start))
@@ -88,9 +89,12 @@ class UtilityGuard:
                 f"the log-ratio ran away: {log_ratio:.1f} nats a sequence at step {step}, from "
                 f"{self.log_ratio_start:.1f} at the start (limit: {limit:.1f} away)",
             )
+        if not seen:
+            return "unseen"
+        scores = {task: sum(values) / len(values) for task, values in seen.items()}
         drops = {task: self.baseline[task] - score for task, score in scores.items()}
         # A window's mean is noisy: a drop counts only as far as it goes beyond that.
-        sure = {task: drop - NOISE * standard_errors[task] for task, drop in drops.items()}
+        sure = {task: drops[task] - NOISE * _standard_error(seen[task], self.baseline[task]) for task in seen}
         worst = max(sure, key=lambda task: sure[task])
         if sure[worst] > self.collapse * self.tolerance:
             return self._stop(

@@ -7,19 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from distillknob.calibration_trainer import CalibrationConfig
 from distillknob.errors import BadInputError
-from distillknob.generation import Sample, Sampling, generate
+from distillknob.generation import Sample
+from distillknob.measure import sample_and_grade
 from distillknob.models import LanguageModel
-from distillknob.processes import by_parts
 from distillknob.scoring import Prompt, sequence_logprob, token_logprobs
 from distillknob.served import ServedModel
-from distillknob.tasks import Example, Task, grade_all
+from distillknob.tasks import Example, Task
 from distillknob.verdicts import Turning, turning
 
 
@@ -54,26 +53,27 @@ def task_scores(
     held_out = {}
     for task in tasks:
         _, examples = train_and_guard(task, config.problems, config.guard_problems, config.seed)
-        samples = generate(
+        drawn = sample_and_grade(
             language_model,
-            [task.messages(example) for example in examples],
+            task,
+            examples,
             config.guard_samples,
-            Sampling(max_new_tokens=config.max_completion_length or task.max_new_tokens, seed=config.seed),
+            max_new_tokens=config.max_completion_length,
+            seed=config.seed,
             shared=True,
             description=f"guard: {task.name} {what}",
         )
-        prompts, flat, problem_of = samples.flat()
-        references = [examples[i].reference for i in problem_of]
-        graded = by_parts(partial(grade_all, task), [sample.text for sample in flat], references)
-        n = config.guard_samples
+        rows = [
+            (task.messages(example), sample, score)
+            for example, samples, scores in zip(examples, drawn.samples, drawn.scores, strict=True)
+            for sample, score in zip(samples, scores, strict=True)
+        ]
+        prompts, flat = [prompt for prompt, _, _ in rows], [sample for _, sample, _ in rows]
         held_out[task.name] = HeldOut(
-            scores=[graded[i * n : (i + 1) * n] for i in range(len(examples))],
+            scores=drawn.scores,
             prompts=prompts,
             samples=flat,
-            rewarded=[
-                not config.gate or (sample.finished and score >= config.right_at)
-                for sample, score in zip(flat, graded, strict=True)
-            ],
+            rewarded=[not config.gate or (sample.finished and score >= config.right_at) for _, sample, score in rows],
             logprobs=_logprobs(language_model, language_model.tokenizer, prompts, flat, config.log_ratio),
         )
     return held_out

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ class Journal:
     """What the batches of one piece of work gave, in their order: plain values and tensors, a file each.
 
     Without a folder nothing is kept. Work in parts takes a journal for each: `journal.part("math/student")`.
+    What batches were made of is kept as a hash, so that a run doesn't go on with what other inputs gave.
     """
 
     def __init__(self, folder: Path | None = None):
@@ -32,33 +35,41 @@ class Journal:
         count = process_count()
         return self if count == 1 else self.part(f"process-{process_index()}-of-{count}")
 
-    def take(self, rows: list[Any]) -> Any:
-        """What the next batch gave, or None if it isn't done yet. `rows` says which batch it has to be.
+    def take(self, rows: list[Any], made_of: Any = None) -> Any:
+        """What the next batch gave, or None if none of it is done yet. `rows` says which batch it has to be, and
+        `made_of` (JSON values) what it has to be made of. What was kept as not done is what `keep` completes.
 
-        Raises BadInputError where another batch was kept: the work was begun by another version of distillknob.
+        Raises BadInputError where another batch was kept: the work was begun by another version of distillknob, or on
+        other inputs.
         """
         path = self._file()
         if path is None or not path.exists():
             return None
         kept = torch.load(io.BytesIO(path.read_bytes()), weights_only=True)
-        if kept["rows"] != rows:
+        if kept["rows"] != rows or kept.get("made_of") != _digest(made_of):
             raise BadInputError(
-                f"{path} holds another batch than this one: it was written by another distillknob, or on another "
-                f"kind of device. Delete {self._folder} to do this part again"
+                f"{path} holds another batch than this one: it was written by another distillknob, on another kind of "
+                f"device, or from other inputs. Delete {self._folder} to do this part again"
             )
-        self._next += 1
+        if kept.get("done", True):
+            self._next += 1
         return kept["gave"]
 
-    def keep(self, rows: list[Any], gave: Any) -> None:
-        """Keep what the batch gave."""
+    def keep(self, rows: list[Any], gave: Any, made_of: Any = None, *, done: bool = True) -> None:
+        """Keep what the batch gave; where it isn't `done`, what it gave so far."""
         path = self._file()
         if path is None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()
-        torch.save({"rows": rows, "gave": gave}, buffer)
+        torch.save({"rows": rows, "gave": gave, "made_of": _digest(made_of), "done": done}, buffer)
         atomic_write(path, buffer.getvalue())
-        self._next += 1
+        if done:
+            self._next += 1
 
     def _file(self) -> Path | None:
         return None if self._folder is None else self._folder / f"{self._next:06d}.pt"
+
+
+def _digest(made_of: Any) -> str:
+    return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()

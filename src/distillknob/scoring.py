@@ -118,10 +118,7 @@ def token_logprobs(
     whole. Raises BadInputError where prompts and answers differ in number."""
     if len(prompts) != len(answers_ids):
         raise BadInputError(f"{len(prompts)} prompts but {len(answers_ids)} answers: give one prompt an answer")
-    if isinstance(language_model, ServedModel):
-        return served_logprobs(language_model, prompt_ids(language_model.tokenizer, prompts), answers_ids)
     journal = journal or Journal()
-    model, tokenizer = language_model
     if shared:
         mine = my_share(range(len(prompts)))
         scored = token_logprobs(
@@ -134,11 +131,14 @@ def token_logprobs(
         )
         everything = merged(dict(zip(mine, scored, strict=True)))
         return [everything[i] for i in range(len(prompts))]
+    prompts_ids = prompt_ids(language_model.tokenizer, prompts)
+    if isinstance(language_model, ServedModel):
+        return _served_logprobs(language_model, prompts_ids, answers_ids, journal)
+    model = language_model.model
     found: list[torch.Tensor] = [torch.zeros(0)] * len(prompts)
     head = checked_head(model) if any(answers_ids) else None
     if head is None:
         return found
-    prompts_ids = prompt_ids(tokenizer, prompts)
     grouped = worthwhile(prompts_ids, answers_ids) and keeps_a_cache(language_model)
     batched: Any = grouped_batches if grouped else batches
     with progress(description, len(prompts), unit="text") as bar:
@@ -148,7 +148,8 @@ def token_logprobs(
             )
             if ids.size(1) == 0:
                 continue
-            pieces = journal.take(batch.rows)
+            made_of = [[prompts_ids[i], list(answers_ids[i])] for i in batch.rows]
+            pieces = journal.take(batch.rows, made_of)
             if pieces is None:
                 hidden_NH = (grouped_hidden if grouped else answer_hidden)(language_model, batch)
                 token_N = ids[mask]
@@ -156,10 +157,28 @@ def token_logprobs(
                     _chosen(head.logits(hidden_NH[block]), token_N[block]).cpu() for block in head.blocks(len(token_N))
                 ]
                 pieces = torch.cat(blocks).split(mask.sum(1).tolist())
-                journal.keep(batch.rows, [piece.clone() for piece in pieces])
+                journal.keep(batch.rows, [piece.clone() for piece in pieces], made_of)
             for i, piece in zip(batch.rows, pieces, strict=True):
                 found[i] = piece.float()
             bar.update(len(batch.rows))
+    return found
+
+
+def _served_logprobs(
+    model: ServedModel, prompts_ids: Sequence[Sequence[int]], answers_ids: Sequence[Sequence[int]], journal: Journal
+) -> list[torch.Tensor]:
+    """`token_logprobs` by a server, a request at a time."""
+    found = [torch.zeros(0)] * len(answers_ids)
+    scored = [i for i, answer in enumerate(answers_ids) if answer]
+    for start in range(0, len(scored), model.batch_size):
+        rows = scored[start : start + model.batch_size]
+        prompts, answers = [list(prompts_ids[i]) for i in rows], [list(answers_ids[i]) for i in rows]
+        pieces = journal.take(rows, [prompts, answers])
+        if pieces is None:
+            pieces = served_logprobs(model, prompts, answers)
+            journal.keep(rows, pieces, [prompts, answers])
+        for i, piece in zip(rows, pieces, strict=True):
+            found[i] = piece
     return found
 
 
@@ -190,15 +209,22 @@ def sequence_logprob(
     *,
     reduction: Literal["sum", "mean"] = "sum",
     batch_tokens: int = 32_768,
+    journal: Journal | None = None,
     shared: bool = False,
     description: str = "score",
 ) -> torch.Tensor:
     """Log-likelihood in nats of each answer text given its prompt, [N]: the sum over the tokens of this model's own
     tokenizer, or their mean. `finished` says whether the answer ended; then the model's own eos is scored with it, so
-    that models with different tokenizers score the same event. `shared`: as for `token_logprobs`."""
+    that models with different tokenizers score the same event. `journal`, `shared`: as for `token_logprobs`."""
     ids = answer_ids(language_model, texts, finished)
     per_token = token_logprobs(
-        language_model, prompts, ids, batch_tokens=batch_tokens, shared=shared, description=description
+        language_model,
+        prompts,
+        ids,
+        batch_tokens=batch_tokens,
+        journal=journal,
+        shared=shared,
+        description=description,
     )
     return torch.tensor([float(t.sum()) / (1 if reduction == "sum" else max(1, len(t))) for t in per_token])
 

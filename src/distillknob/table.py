@@ -274,6 +274,7 @@ TEXTS: dict[str, Callable[[Run, Mapping[str, Any]], list[str]]] = {
 def result_text(run: Run) -> str:
     """What a stage prints when it is done."""
     parts = TEXTS[run.stage](run, run.result)
+    parts += [_wrapped(note, "note: ") for note in run.result.get("notes", [])]
     return "\n\n".join([*parts, *([] if run.stage in ("demo", "sweep") else [f"run: {run.path}"])])
 
 

@@ -25,6 +25,7 @@ from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.files import atomic_write
 from distillknob.heads import checked_head
 from distillknob.identity import read_by
+from distillknob.journal import Journal
 from distillknob.models import LanguageModel, load_model, prompt_ids, resolve, set_in_templates
 from distillknob.processes import process_count, process_index, wait
 from distillknob.progress import progress
@@ -48,7 +49,7 @@ class CacheConfig:
     traces: str = field(default="teacher", metadata={"help": "teacher, teacher_verified or gold."})
     candidates: int = field(default=8, metadata={"help": "Teacher samples a problem for teacher_verified."})
     top_k: int = field(default=32, metadata={"help": "Log-probabilities kept at each token, beside one for the rest."})
-    max_completion_length: int | None = field(default=None, metadata={"help": "Default: the tasks' own longest."})
+    max_completion_length: int | None = field(default=None, metadata={"help": "Default: the task's own longest."})
     chat_template_kwargs: dict[str, Any] | None = field(
         default=None, metadata={"help": 'Variables of the chat templates, e.g. {"enable_thinking": false}.'}
     )
@@ -94,10 +95,10 @@ def cache(config: CacheConfig, output: str | Path, *, resume: bool = False) -> R
     fix_dates({config.teacher: teacher.tokenizer}, run.template_date)
     traces = run.samples()
     if not traces:
-        longest = config.max_completion_length or max(task.max_new_tokens for task in tasks)
-        options = TraceOptions(config.candidates, longest, config.seed)
+        options = TraceOptions(config.candidates, config.max_completion_length, config.seed)
         source: Source = config.traces  # type: ignore[assignment]  # checked by the config
-        traces = make_traces(source, tasks, config.problems, teacher, teacher, None, options)
+        journal = Journal(run.unfinished).part("traces")
+        traces = make_traces(source, tasks, config.problems, teacher, teacher, None, options, journal=journal)
         run.write_samples(traces)
     starts = range(0, len(traces), TRACES_A_FILE)
     with progress("cache", len(starts), unit="file") as bar:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 from distillknob.errors import BadInputError
-from distillknob.generation import Sample, Sampling, generate
+from distillknob.generation import Sample
+from distillknob.journal import Journal
+from distillknob.measure import Measured, sample_and_grade
 from distillknob.models import LanguageModel
-from distillknob.processes import by_parts
 from distillknob.scoring import answer_ids, sequence_logprob
 from distillknob.served import ServedModel
 from distillknob.served_chat import ServedChat
-from distillknob.tasks import Task, grade_all
+from distillknob.tasks import Task
 from distillknob.tasks.base import Example
 from distillknob.teacher_context import Context
 
@@ -39,6 +39,7 @@ def make_traces(
     target: LanguageModel | ServedModel | None,
     options: TraceOptions,
     context: Context | None = None,
+    journal: Journal | None = None,
 ) -> list[dict[str, Any]]:
     """One row a problem of the train split: `prompt` (messages), `task`, `completion` (text) and `completion_ids` (of
     the student's tokenizer, the eos included where the trace ended); with a context, `teacher_prompt`.
@@ -47,10 +48,11 @@ def make_traces(
     `candidates` that `target` finds likeliest (selection as opposed to calibration); the data set's own solution; or
     none, where the student writes every trace itself.
     Problems for which the teacher has no right sample are left out. Every process makes this same call, and does its
-    part of the sampling. Raises BadInputError where none remains.
+    part of the sampling; what `journal` holds is not done again. Raises BadInputError where none remains.
     """
     rows = []
-    for task in tasks:
+    journal = journal or Journal()
+    for place, task in enumerate(tasks):
         examples = task.examples("train", problems, seed=options.seed)
         if source == "none":
             chosen = [(e, Sample("", [], finished=False)) for e in examples]
@@ -59,7 +61,8 @@ def make_traces(
         else:
             if teacher is None:
                 raise BadInputError(f"traces from {source!r} need a teacher")
-            chosen = _from_teacher(source, task, examples, teacher, target, options)
+            part = journal.part(f"task-{place}")
+            chosen = _from_teacher(source, task, examples, teacher, target, options, part)
         if not chosen:
             raise BadInputError(
                 f"the teacher has no right sample on any of {len(examples)} problems of {task.name!r}: raise "
@@ -96,45 +99,43 @@ def _from_teacher(
     teacher: LanguageModel | ServedModel | ServedChat,
     target: LanguageModel | ServedModel | None,
     options: TraceOptions,
+    journal: Journal,
 ) -> list[tuple[Example, Sample]]:
-    longest = options.max_new_tokens or task.max_new_tokens
-    prompts = [task.messages(example) for example in examples]
-
-    def drawn(chosen: Sequence[int], n: int, seed: int) -> list[list[Sample]]:
-        asked, sampling = [prompts[i] for i in chosen], Sampling(max_new_tokens=longest, seed=seed)
-        return generate(teacher, asked, n, sampling, shared=True, description=f"traces: {task.name}").completions
-
-    def right_ones(chosen: Sequence[int], samples: list[list[Sample]]) -> list[list[Sample]]:
-        ended = [(place, sample) for place, row in enumerate(samples) for sample in row if sample.finished]
-        references = [examples[chosen[place]].reference for place, _ in ended]
-        scores = by_parts(partial(grade_all, task), [sample.text for _, sample in ended], references)
-        right: list[list[Sample]] = [[] for _ in samples]
-        for (place, sample), score in zip(ended, scores, strict=True):
-            if task.is_right(score):
-                right[place].append(sample)
-        return right
+    def drawn(chosen: Sequence[int], n: int, attempt: int = 0) -> Measured:
+        return sample_and_grade(
+            teacher,
+            task,
+            [examples[i] for i in chosen],
+            n,
+            max_new_tokens=options.max_new_tokens,
+            seed=options.seed + attempt,
+            journal=journal.part(f"attempt-{attempt}"),
+            shared=True,
+            description=f"traces: {task.name}",
+        )
 
     everyone = range(len(examples))
     if source == "teacher":
-        return [(example, row[0]) for example, row in zip(examples, drawn(everyone, 1, options.seed), strict=True)]
+        return [(example, row[0]) for example, row in zip(examples, drawn(everyone, 1).samples, strict=True)]
     if source == "teacher_verified":
         # A sample at a time, and only for problems that have no right one yet.
         verified: dict[int, Sample] = {}
         for attempt in range(options.candidates):
             missing = [i for i in everyone if i not in verified]
             if missing:
-                rows = right_ones(missing, drawn(missing, 1, options.seed + attempt))
+                rows = _right_ones(drawn(missing, 1, attempt))
                 verified |= {i: row[0] for i, row in zip(missing, rows, strict=True) if row}
         return [(examples[i], verified[i]) for i in sorted(verified)]
-    right = right_ones(everyone, drawn(everyone, options.candidates, options.seed))
+    right = _right_ones(drawn(everyone, options.candidates))
     if target is None:
         raise BadInputError("traces from 'teacher_best_of_n' need a target: its likelihood chooses the best")
     flat = [(i, sample) for i, row in enumerate(right) for sample in row]
     likelihood = sequence_logprob(
         target,
-        [prompts[i] for i, _ in flat],
+        [task.messages(examples[i]) for i, _ in flat],
         [s.text for _, s in flat],
         [True] * len(flat),
+        journal=journal.part("likelihood"),
         shared=True,
         description="best of n",
     ).tolist()
@@ -143,3 +144,11 @@ def _from_teacher(
         if i not in best or value > best[i][0]:
             best[i] = (value, sample)
     return [(examples[i], sample) for i, (_, sample) in sorted(best.items())]
+
+
+def _right_ones(drawn: Measured) -> list[list[Sample]]:
+    """The right samples of each problem."""
+    return [
+        [sample for sample, right in zip(samples, row, strict=True) if right]
+        for samples, row in zip(drawn.samples, drawn.right, strict=True)
+    ]

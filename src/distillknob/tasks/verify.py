@@ -14,6 +14,7 @@ import re
 from decimal import Decimal
 
 from distillknob.tasks.characters import plain_characters
+from distillknob.tasks.thoughts import after_thinking
 
 ANSWER = "Answer:"
 LABEL = re.compile(
@@ -43,12 +44,6 @@ def committed_answer(completion: str) -> str | None:
         return None
     answer = rest.split("\n", 1)[0].strip().rstrip(".").strip()
     return answer or None
-
-
-def after_thinking(completion: str) -> str:
-    """What follows the thoughts of a model that writes them between <think> and </think>: its answer. Thoughts that
-    were cut off before their end are no answer."""
-    return completion.rpartition("</think>")[2].partition("<think>")[0]
 
 
 def answer_or_last_line(completion: str) -> str | None:

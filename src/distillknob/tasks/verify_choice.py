@@ -16,7 +16,8 @@ from string import ascii_uppercase
 
 from distillknob.tasks.characters import plain_characters
 from distillknob.tasks.math_boxes import BOX
-from distillknob.tasks.verify import after_thinking, braced, same_answer
+from distillknob.tasks.thoughts import after_thinking
+from distillknob.tasks.verify import braced, same_answer
 from distillknob.tasks.verify_math import LABEL, TAIL, last_label, last_match
 
 LONGEST = 2_000  # characters of a choice: a letter and the option's text

@@ -17,7 +17,8 @@ from distillknob.tasks.characters import plain_characters
 from distillknob.tasks.math_answer import same
 from distillknob.tasks.math_boxes import BOX, DENIED_BEHIND, LONGEST, Boxed, boxes
 from distillknob.tasks.math_units import CHANGES
-from distillknob.tasks.verify import after_thinking, braced
+from distillknob.tasks.thoughts import after_thinking
+from distillknob.tasks.verify import braced
 
 TAIL = 20_000  # characters from the end in which the commitment must stand
 

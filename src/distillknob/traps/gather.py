@@ -12,12 +12,13 @@ from dataclasses import dataclass
 
 import torch
 
-from distillknob.generation import Sample, Sampling, generate
+from distillknob.generation import Sample
 from distillknob.gradients import compare_gradients
 from distillknob.journal import Journal
+from distillknob.measure import Measured, sample_and_grade
 from distillknob.models import LanguageModel
 from distillknob.scoring import answer_ids, score_pair, score_spans, token_logprobs
-from distillknob.tasks import Example, Task, grade_all
+from distillknob.tasks import Example, Task
 from distillknob.traps.scored import (
     Candidates,
     Continuations,
@@ -67,8 +68,8 @@ def gather(
     )
     answers = work.draw(student, max(settings.candidates, settings.samples), "student's answers")
     traces = work.draw(teacher, settings.samples, "teacher's answers")
-    own = [row[: settings.samples] for row in answers]
-    on_policy, off_policy = work.scored("on_policy", own), work.scored("off_policy", traces)
+    own = [row[: settings.samples] for row in answers.samples]
+    on_policy, off_policy = work.scored("on_policy", own), work.scored("off_policy", traces.samples)
     return Gathered(
         on_policy=on_policy,
         off_policy=off_policy,
@@ -93,30 +94,27 @@ class _Work:
     def one_tokenizer(self) -> bool:
         return bool(self.teacher.tokenizer.get_vocab() == self.student.tokenizer.get_vocab())
 
-    @property
-    def sampling(self) -> Sampling:
-        longest = self.settings.max_new_tokens or self.task.max_new_tokens
-        return Sampling(max_new_tokens=longest, seed=self.settings.seed)
-
-    def draw(self, language_model: LanguageModel, n: int, what: str) -> list[list[Sample]]:
-        """`n` answers to each problem."""
-        prompts = [self.task.messages(example) for example in self.examples]
-        named = f"diagnose: {self.task.name}, {what}"
-        return generate(
-            language_model, prompts, n, self.sampling, journal=self.journal.part(what), shared=True, description=named
-        ).completions
-
-    def scores(self, rows: Sequence[tuple[int, Sample]]) -> list[float]:
-        """Of answers to problems, by number. One that didn't end scores 0."""
-        ended = [(i, sample) for i, sample in rows if sample.finished]
-        graded = iter(grade_all(self.task, [s.text for _, s in ended], [self.examples[i].reference for i, _ in ended]))
-        return [next(graded) if sample.finished else 0.0 for _, sample in rows]
-
-    def right(self, rows: Sequence[tuple[int, Sample]]) -> torch.Tensor:
-        """Which answers are right, [A]; one that didn't end is wrong."""
-        scores = self.scores(rows)
-        right = [s.finished and self.task.is_right(score) for (_, s), score in zip(rows, scores, strict=True)]
-        return torch.tensor(right, dtype=torch.bool)
+    def draw(
+        self,
+        language_model: LanguageModel,
+        n: int,
+        what: str,
+        of: Sequence[int] | None = None,
+        begun: Sequence[Sequence[int]] | None = None,
+    ) -> Measured:
+        """`n` graded answers to each problem; to the problems `of` these numbers, where they have `begun` already."""
+        return sample_and_grade(
+            language_model,
+            self.task,
+            self.examples if of is None else [self.examples[i] for i in of],
+            n,
+            max_new_tokens=self.settings.max_new_tokens,
+            seed=self.settings.seed,
+            begun=begun,
+            journal=self.journal.part(what),
+            shared=True,
+            description=f"diagnose: {self.task.name}, {what}",
+        )
 
     def scored(self, policy: str, drawn: Sequence[Sequence[Sample]]) -> ScoredText:
         """Answers of one policy under both models: token by token where they share a tokenizer, else span by span."""
@@ -171,9 +169,10 @@ class _Work:
             ks=pair.ks,
         )
 
-    def judged(self, drawn: Sequence[Sequence[Sample]]) -> Candidates:
+    def judged(self, drawn: Measured) -> Candidates:
         """The student's finished answers, right or wrong, judged by the teacher."""
-        rows = [(i, answer) for i, row in enumerate(drawn) for answer in row if answer.finished]
+        judged = [row for row in _rows(drawn) if row[1].finished]
+        rows = [(i, answer) for i, answer, _ in judged]
         logprobs = token_logprobs(
             self.teacher,
             [self.task.messages(self.examples[i]) for i, _ in rows],
@@ -185,34 +184,32 @@ class _Work:
         return Candidates(
             task=self.task.name,
             prompt_A=torch.tensor([i for i, _ in rows], dtype=torch.long),
-            right_A=self.right(rows),
+            right_A=torch.tensor([right for _, _, right in judged], dtype=torch.bool),
             logprob_A=torch.tensor([float(t.sum()) for t in logprobs]),
             tokens_A=torch.tensor([len(t) for t in logprobs]),
             style_A=[self.task.style(answer.text) for _, answer in rows],
         )
 
-    def own(self, answers: Sequence[Sequence[Sample]]) -> OwnAnswers:
+    def own(self, answers: Measured) -> OwnAnswers:
         """All of the student's answers."""
-        rows = [(i, answer) for i, row in enumerate(answers) for answer in row]
+        rows = _rows(answers)
         return OwnAnswers(
             task=self.task.name,
-            prompt_A=torch.tensor([i for i, _ in rows]),
-            right_A=self.right(rows),
-            style_A=[self.task.style(answer.text) for _, answer in rows],
+            prompt_A=torch.tensor([i for i, _, _ in rows]),
+            right_A=torch.tensor([right for _, _, right in rows], dtype=torch.bool),
+            style_A=[self.task.style(answer.text) for _, answer, _ in rows],
         )
 
-    def styled(
-        self, traces: Sequence[Sequence[Sample]], scored: ScoredText, answers: Sequence[Sequence[Sample]]
-    ) -> StyledAnswers:
+    def styled(self, traces: Measured, scored: ScoredText, answers: Measured) -> StyledAnswers:
         """The teacher's answers by the way they are written in, beside the student's habits."""
-        rows = [(i, trace) for i, row in enumerate(traces) for trace in row]
-        styles = [self.task.style(trace.text) for _, trace in rows]
-        own = [self.task.style(answer.text) for row in answers for answer in row]
+        rows = _rows(traces)
+        styles = [self.task.style(trace.text) for _, trace, _ in rows]
+        own = [self.task.style(answer.text) for _, answer, _ in _rows(answers)]
         known = sorted({*styles, *own})
         return StyledAnswers(
             task=self.task.name,
             prompt_A=scored.prompt_A,
-            right_A=self.right(rows),
+            right_A=torch.tensor([right for _, _, right in rows], dtype=torch.bool),
             style_A=styles,
             student_logprob_A=scored.per_answer(scored.student_logprob_N),
             teacher_logprob_A=scored.per_answer(scored.teacher_logprob_N),
@@ -220,9 +217,9 @@ class _Work:
             teacher_log_habit=_log_shares(styles, known),
         )
 
-    def continued(self, traces: Sequence[Sequence[Sample]], own: Sequence[Sequence[Sample]]) -> Continuations:
+    def continued(self, traces: Measured, own: Sequence[Sequence[Sample]]) -> Continuations:
         """The teacher's own answers, and those that begin as the student's first answer to each problem."""
-        rows = [(i, 0.0, trace) for i, row in enumerate(traces) for trace in row]
+        rows = [(i, 0.0, score) for i, scores in enumerate(traces.scores) for score in scores]
         cut = [
             (i, share, answer.token_ids[: int(share * len(answer.token_ids))])
             for share in PREFIXES
@@ -234,19 +231,14 @@ class _Work:
             cut = [(i, share, ids) for (i, share, _), ids in zip(cut, ids_of, strict=True)]
         cut = [(i, share, ids) for i, share, ids in cut if ids]
         if cut:
-            prompts = [self.task.messages(self.examples[i]) for i, _, _ in cut]
-            starts, what = [ids for _, _, ids in cut], "student's beginnings"
-            named, journal = f"diagnose: {self.task.name}, {what}", self.journal.part(what)
-            led = generate(
-                self.teacher, prompts, 1, self.sampling, begun=starts, journal=journal, shared=True, description=named
-            ).completions
-            rows += [(i, share, sample) for (i, share, _), (sample,) in zip(cut, led, strict=True)]
-        scores = self.scores([(i, sample) for i, _, sample in rows])
+            of, begun = [i for i, _, _ in cut], [ids for _, _, ids in cut]
+            led = self.draw(self.teacher, 1, "student's beginnings", of, begun)
+            rows += [(i, share, score) for (i, share, _), (score,) in zip(cut, led.scores, strict=True)]
         return Continuations(
             task=self.task.name,
             prompt_A=torch.tensor([i for i, _, _ in rows]),
             kept_A=torch.tensor([share for _, share, _ in rows], dtype=torch.float64),
-            score_A=torch.tensor(scores, dtype=torch.float64),
+            score_A=torch.tensor([score for _, _, score in rows], dtype=torch.float64),
         )
 
     def gradients(self, own: Sequence[Sequence[Sample]]) -> GradientSample:
@@ -260,6 +252,15 @@ class _Work:
             [[answer.token_ids for answer in row] for row in own[:compared]],
             journal=self.journal.part("gradients"),
         )
+
+
+def _rows(drawn: Measured) -> list[tuple[int, Sample, bool]]:
+    """Of each answer its problem's number, the sample, and whether it is right."""
+    return [
+        (i, sample, right)
+        for i, (samples, row) in enumerate(zip(drawn.samples, drawn.right, strict=True))
+        for sample, right in zip(samples, row, strict=True)
+    ]
 
 
 def _log_shares(styles: Sequence[str], known: Sequence[str]) -> dict[str, float]:
