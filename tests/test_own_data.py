@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import gzip
+import itertools
 import json
 import logging
+import re
+import time
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -21,8 +24,11 @@ from distillknob.errors import BadInputError
 from distillknob.tasks import RowsTask, get_task, graded_tasks, split_of
 from distillknob.tasks.base import Example
 from distillknob.tasks.rows import normalised
+from distillknob.tasks.verify import answer_or_last_line, same_answer
+from distillknob.tasks.verify_choice import chosen_letter
 
 WAYS = ("jsonl", "csv", "parquet", "hub")
+CODE = re.compile(r"<U\+([0-9A-F]{4})>")
 DOCS = Path(__file__).parents[1] / "docs" / "tasks.md"
 
 
@@ -295,6 +301,49 @@ def test_all_ways_read_the_same_rows_and_split_them_alike() -> None:
         assert all(split_of(normalised(prompt)) == "test" for prompt, _, _ in held["test"])
         read.append(held)
     assert all(held == read[0] for held in read) and len(read[0]["test"]) > 10
+
+
+# What counts as right, by the tables in the docs
+
+
+def table_in_docs(first: str) -> list[list[str]]:
+    """The cells of the table whose first column has this name, without their backticks; <U+200B> is that character."""
+    lines = iter(DOCS.read_text(encoding="utf-8").splitlines())
+    next(line for line in lines if line.startswith(f"| {first} |"))
+    next(lines)
+    rows = [line.strip("| ").split(" | ") for line in itertools.takewhile(lambda line: line.startswith("|"), lines)]
+    return [[CODE.sub(lambda m: chr(int(m[1], 16)), cell.strip("`")) for cell in row] for row in rows]
+
+
+@pytest.mark.parametrize(("reference", "completion", "right"), table_in_docs("reference"))
+def test_plain_answers_are_graded_as_the_docs_say(reference: str, completion: str, right: str) -> None:
+    answer = answer_or_last_line(completion)
+    assert (answer is not None and same_answer(answer, reference)) == (right == "yes")
+
+
+@pytest.mark.parametrize(("options", "completion", "letter"), table_in_docs("options"))
+def test_choices_are_read_as_the_docs_say(options: str, completion: str, letter: str) -> None:
+    assert chosen_letter(completion, options.split("; ")) == (None if letter == "none" else letter)
+
+
+@pytest.mark.parametrize(("options", "right"), [(1, 0), (27, 0), (4, 4)])
+def test_choices_without_a_letter_each_are_told(tmp_path: Path, options: int, right: int) -> None:
+    path = tmp_path / "mmlu_pro.jsonl"
+    row = {"question": "q?", "options": [f"o{i}" for i in range(options)], "answer_index": right, "cot_content": ""}
+    path.write_text(json.dumps(row) + "\n")
+    with pytest.raises(BadInputError, match=rf"choice number {right} of {options}, want one of 2 to 26"):
+        get_task(f"mmlu_pro@{path}")
+
+
+@pytest.mark.parametrize(
+    "text", ["\\[" * 100_000, "$$\n" * 50_000, "Answer: " + "1" * 1_000_000, "é" * 300_000, "answer " * 50_000]
+)
+def test_hostile_answers_are_graded_in_no_time(text: str) -> None:
+    started = time.process_time()
+    answer = answer_or_last_line(text)
+    assert answer is None or not same_answer(answer, "5")
+    assert chosen_letter(text, ["5", "6"]) is None
+    assert time.process_time() - started < 5.0
 
 
 # Chats

@@ -575,9 +575,14 @@ def test_ways_of_writing_are_told_with_their_shares_and_what_cannot_be_asked() -
     assert [row["student_share"] for row in rows] == pytest.approx([0.8, 0.2])
     assert [row["cost"] for row in rows] == pytest.approx([3.0, 9.0], abs=0.1)
     wrong = replace(answers, right_A=torch.zeros(200, dtype=torch.bool))
-    assert style_rows(wrong) == [] and "no right way of writing occurs on 10 problems" in capacity_gap(wrong).cause
+    assert style_rows(wrong) == []
+    assert "counts from 10 problems" in capacity_gap(wrong).cause and "right on 0;" in capacity_gap(wrong).cause
+    few = replace(answers, right_A=torch.arange(200) < 8)
+    assert "of 100 here the most frequent one is right on " in capacity_gap(few).cause
     unnamed = replace(answers, style_A=["other"] * 200, log_habit={"other": 0.0}, teacher_log_habit={"other": 0.0})
-    assert "names no ways of writing" in capacity_gap(unnamed).cause
+    assert "names no ways of writing: name them by patterns, `styles`" in capacity_gap(unnamed).cause
+    few_unnamed = replace(unnamed, right_A=torch.arange(200) < 8)
+    assert "names no ways of writing" in capacity_gap(few_unnamed).cause  # however few problems there are
 
 
 # Accuracy on student prefixes

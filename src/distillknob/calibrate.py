@@ -25,7 +25,7 @@ from distillknob.processes import process_index, wait
 from distillknob.runs import Run, runs_behind
 from distillknob.served import connect, load_or_connect
 from distillknob.stats import paired_difference
-from distillknob.tasks import Task, get_task
+from distillknob.tasks import Task, graded_tasks
 from distillknob.template_date import fix_dates
 from distillknob.training import (
     FiniteLoss,
@@ -88,7 +88,7 @@ def calibrate(
     Raises BadInputError before any work for input that can't be used. A guard that can't hold the teacher ends the
     training, not the stage: the last good checkpoint becomes the model, and the result says so.
     """
-    tasks = [get_task(name) for name in config.tasks]
+    tasks = graded_tasks(config.tasks)
     for task in tasks:
         if config.gate and config.right_at == 1 and task.is_right(0.99):  # graded by a probability, which is below 1
             raise BadInputError(

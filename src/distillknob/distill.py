@@ -30,11 +30,11 @@ from distillknob.processes import process_count, process_index, wait
 from distillknob.runs import Run, runs_behind
 from distillknob.served import ServedModel, load_or_connect
 from distillknob.served_chat import ServedChat
-from distillknob.tasks import get_task
+from distillknob.tasks import get_tasks, graded_tasks
 from distillknob.teacher_cache import TeacherCache
 from distillknob.teacher_context import CONTEXTS
 from distillknob.template_date import fix_dates
-from distillknob.traces import Source, TraceOptions, make_traces
+from distillknob.traces import RIGHT_ONES, Source, TraceOptions, make_traces
 from distillknob.training import (
     FiniteLoss,
     RunLogger,
@@ -99,7 +99,7 @@ def distill(
     """
     method = config.objective
     cache = None if config.cache is None else TeacherCache(config.cache)
-    tasks = [get_task(name) for name in config.tasks]
+    tasks = (graded_tasks if method.traces in RIGHT_ONES else get_tasks)(config.tasks)
     step = config.per_device_train_batch_size * config.gradient_accumulation_steps * process_count()
     problems = (
         sum(len(task.examples("train", config.problems, seed=config.seed)) for task in tasks)

@@ -28,7 +28,7 @@ from distillknob.scoring import token_logprobs
 from distillknob.served import ServedModel, load_or_connect
 from distillknob.served_chat import ServedChat
 from distillknob.stats import Interval, interval, paired_difference, pass_at_k
-from distillknob.tasks import Task, get_task
+from distillknob.tasks import Task, graded_tasks
 from distillknob.template_date import fix_dates
 
 
@@ -216,7 +216,7 @@ def difference(a: TaskResult, b: TaskResult) -> Interval:
 
 def evaluate(config: EvaluateConfig, output: str | Path, *, resume: bool = False) -> Run:
     """Evaluate models on tasks and return the run: figures in `result.json`, every sample in `samples.jsonl`."""
-    tasks = [get_task(name) for name in config.tasks]
+    tasks = graded_tasks(config.tasks)
     for name in config.models_read:
         resolve(name)
     local = [name for name in config.models if not name.startswith(SERVED)]

@@ -25,7 +25,7 @@ from distillknob.methods import METHODS
 from distillknob.models import SERVED, LanguageModel, load_tokenizer, resolve, values_read
 from distillknob.runs import Run
 from distillknob.stats import pass_at_k
-from distillknob.tasks import get_task
+from distillknob.tasks import get_task, get_tasks, graded_tasks
 from distillknob.teacher_cache import TeacherCache
 from distillknob.traps import DiagnoseConfig, diagnose
 from distillknob.traps.compare import BY_PROMPT
@@ -191,7 +191,7 @@ def learning_curve(config: DistillConfig) -> Callable[[LanguageModel], dict[str,
     """What a student scores on its way (`distill`'s `evaluate`), on train-split problems that it isn't trained on.
     Trained from a cache, it has the cache's problems behind it."""
     given = config if config.cache is None else TeacherCache(config.cache)
-    tasks = [get_task(name) for name in given.tasks]
+    tasks = (graded_tasks if config.curve_steps else get_tasks)(given.tasks)
     skip, seed, longest = given.problems, given.seed, config.max_completion_length
 
     def curve(student: LanguageModel) -> dict[str, float]:

@@ -31,9 +31,9 @@ from distillknob.processes import process_count, process_index, wait
 from distillknob.progress import progress
 from distillknob.runs import Run, load_run, runs_behind
 from distillknob.scoring import answer_hidden, batches
-from distillknob.tasks import get_task
+from distillknob.tasks import get_tasks, graded_tasks
 from distillknob.template_date import fix_dates
-from distillknob.traces import Source, TraceOptions, make_traces
+from distillknob.traces import RIGHT_ONES, Source, TraceOptions, make_traces
 
 TRACES_A_FILE = 256
 SOURCES = ("teacher", "teacher_verified", "gold")
@@ -79,7 +79,7 @@ def cache(config: CacheConfig, output: str | Path, *, resume: bool = False) -> R
 
     Raises BadInputError before any work for input that can't be used.
     """
-    tasks = [get_task(name) for name in config.tasks]
+    tasks = (graded_tasks if config.traces in RIGHT_ONES else get_tasks)(config.tasks)
     resolve(config.teacher)
     opened: dict[str, Any] = {"inputs": runs_behind(config.models_read), "read": read_by(config), "resume": resume}
     if (done := Run.finished(output, "cache", asdict(config), **opened)) is not None:

@@ -19,6 +19,10 @@ from distillknob.tasks.base import Example
 from distillknob.teacher_context import Context
 
 Source = Literal["teacher", "teacher_verified", "teacher_best_of_n", "gold", "none"]
+RIGHT_ONES = (
+    "teacher_verified",
+    "teacher_best_of_n",
+)  # they need a grader
 
 
 @dataclass(frozen=True)

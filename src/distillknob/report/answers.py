@@ -174,7 +174,7 @@ def _answer(answer: Row) -> Html:
     score = number(answer.get("score"))
     level = "none" if score is None else "right" if score >= 1 else "high" if score <= 0 else "medium"
     notes = [
-        sentence(answer["style"]) if answer.get("style") else None,
+        sentence(answer["style"]) if answer.get("style") not in (None, "", "other") else None,
         "not finished" if answer.get("finished") is False else None,
     ]
     badge = tag("span", f"score {MISSING if score is None else f'{score:.2g}'}", class_=f"badge {level}")

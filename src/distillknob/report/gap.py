@@ -41,7 +41,9 @@ def preference_table(found: Sequence[Row]) -> Html | None:
 
 
 def style_table(found: Sequence[Row]) -> Html | None:
-    """One row a task and way of writing."""
+    """One row a task and way of writing; none of a task that names no ways."""
+    named = {row.get("task") for row in found if row.get("style") != "other"}
+    found = [row for row in found if row.get("task") in named]
     if not found:
         return None
     body: list[list[Child]] = [

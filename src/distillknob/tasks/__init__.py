@@ -39,6 +39,7 @@ __all__ = [
     "RowsTask",
     "Task",
     "get_task",
+    "get_tasks",
     "grade_all",
     "graded_tasks",
     "register_task",
@@ -126,10 +127,15 @@ def get_task(name: str) -> Task:
     return _kept(name, [] if path is None else [path], partial(make, path, others=get_task, **options))
 
 
+def get_tasks(names: Sequence[str]) -> list[Task]:
+    """The tasks of these names."""
+    return [get_task(name) for name in names]
+
+
 def graded_tasks(names: Sequence[str]) -> list[Task]:
     """The tasks of these names, for a stage that grades answers. Raises BadInputError, with the remedy, for one without
     anything to grade them by."""
-    tasks = [get_task(name) for name in names]
+    tasks = get_tasks(names)
     for task in tasks:
         why = getattr(task, "ungraded", None)
         if why is not None:

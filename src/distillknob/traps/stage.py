@@ -13,7 +13,7 @@ from distillknob.identity import read_by
 from distillknob.journal import Journal
 from distillknob.models import check_meant, load_model, resolve, set_in_templates
 from distillknob.runs import Run, runs_behind
-from distillknob.tasks import get_task
+from distillknob.tasks import graded_tasks
 from distillknob.template_date import fix_dates
 from distillknob.traps.compare import BY_PROMPT, values_by_prompt
 from distillknob.traps.finding import Finding, not_applicable
@@ -82,7 +82,7 @@ def diagnose(config: DiagnoseConfig, output: str | Path, *, resume: bool = False
     With two tokenizers the answers are compared as texts, and span by span between the places where a token ends in
     both; what needs one vocabulary is told as not applicable. A run that stopped goes on at the batch where it did.
     """
-    tasks = [get_task(name) for name in config.tasks]
+    tasks = graded_tasks(config.tasks)
     for name in config.models_read:
         resolve(name)
     opened: dict[str, Any] = {"inputs": runs_behind(config.models_read), "read": read_by(config), "resume": resume}

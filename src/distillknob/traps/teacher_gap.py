@@ -179,10 +179,17 @@ def capacity_gap(answers: StyledAnswers) -> Finding:
     The ways are compared over the problems that each occurs on: one that the teacher keeps for easy problems looks
     cheaper than it is.
     """
-    rows = [row for row in style_rows(answers) if row["n"] >= KNOWN]
-    unnamed, rows = bool(rows), [row for row in rows if row["style"] != "other"]
+    named_rows = [row for row in style_rows(answers) if row["style"] != "other"]
+    rows = [row for row in named_rows if row["n"] >= KNOWN]
     if not rows:
-        why = "the task names no ways of writing" if unnamed else f"no right way of writing occurs on {KNOWN} problems"
+        problems, most = len(answers.prompt_A.unique()), max((row["n"] for row in named_rows), default=0)
+        why = (
+            "the task names no ways of writing: name them by patterns, `styles` in a task file (own:TASK.yaml), or by "
+            "style() of a task in Python (docs/tasks.md)"
+            if {*answers.style_A, *answers.log_habit} <= {"other"}
+            else f"a way of writing counts from {KNOWN} problems on which it is right: of {problems} here the most "
+            f"frequent one is right on {most}; raise problems or samples"
+        )
         return not_applicable("capacity_gap", answers.task, why)
     easiest = min(rows, key=lambda row: float(row["excess"]))
     styles = np.array(answers.style_A, dtype=object)
