@@ -116,7 +116,7 @@ def _parser(command: str | None, *, inherited: bool = False) -> _Parser:
             if hidden:
                 sub.epilog = f"{hidden} more fields are TRL's and transformers': --help-all lists them too."
     report = commands.add_parser("report", help="run directories to one HTML page", allow_abbrev=False)
-    report.add_argument("run", help="run directory")
+    report.add_argument("run", nargs="+", help="run directory")
     report.add_argument("--output", metavar="FILE", help="page to write (default: report.html in the run directory)")
     recipe = commands.add_parser("recipe", help="the recipes that come with distillknob", allow_abbrev=False)
     recipe.add_argument("action", choices=("list", "show", "copy"))
@@ -193,12 +193,10 @@ def _run_stage(arguments: argparse.Namespace) -> int:
     if arguments.gpu or arguments.accelerate:
         raise BadInputError("--gpu and --accelerate say what a dry run estimates for: add --dry-run, or leave them out")
     call = getattr(import_module(module), function)
+    if not sys.stderr.isatty() and process_index() == 0:  # a log file: a line before anything is loaded
+        print(f"{stage}: {_reads(config)}, into {output}", file=sys.stderr, flush=True)
     fresh = not output.exists()
     extra: dict[str, Any] = {"only": arguments.cell} if stage == "sweep" else {}
-    if stage == "distill":
-        from distillknob.experiment import learning_curve
-
-        extra = {"evaluate": learning_curve(config)}
     try:
         if stage in EXPERIMENTS:
             run = call(config, recipe, output, resume=arguments.resume, **extra)
@@ -221,6 +219,15 @@ def _run_stage(arguments: argparse.Namespace) -> int:
     return status
 
 
+def _reads(config: Any) -> str:
+    """What a stage is about to work on, in a few words."""
+    models = getattr(config, "models", None) or [getattr(config, name, None) for name in ("teacher", "student")]
+    tasks = getattr(config, "tasks", None) or []
+    steps = getattr(config, "max_steps", 0)
+    named = [*(str(model) for model in models if model), *([f"on {', '.join(tasks)}"] if tasks else [])]
+    return " ".join([*named, *([f"for {steps} steps"] if steps and steps > 0 else [])]) or "the recipe's cells"
+
+
 def _turned_status(result: Mapping[str, Any]) -> int:
     """0 where the calibration's verdict is that its knob turned, else 1."""
     from distillknob.verdicts import TURNED
@@ -241,7 +248,14 @@ def _compare(arguments: argparse.Namespace) -> int:
 def _report(arguments: argparse.Namespace) -> int:
     from distillknob.report import build_report
 
-    page = build_report(Path(arguments.run), Path(arguments.output) if arguments.output else None)
+    if len(arguments.run) > 1:
+        raise BadInputError(
+            f"a page is about one run, but {len(arguments.run)} are named: diagnoses are set side by side by "
+            f"`distillknob diagnose --compare {' '.join(arguments.run)}`, models by `distillknob evaluate --models …` "
+            "(whose page has their paired differences), and calibrations at several η by `distillknob sweep`, which "
+            "has a page of its own"
+        )
+    page = build_report(Path(arguments.run[0]), Path(arguments.output) if arguments.output else None)
     print(page)
     return 0
 

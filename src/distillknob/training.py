@@ -154,7 +154,7 @@ class RunLogger(TrainerCallback):
 
 
 class StageProgress(TrainerCallback):
-    """A bar over the steps with the time left and a few metrics; quiet where stderr is no terminal."""
+    """A bar over the steps with the time left and a few metrics, or lines where stderr is no terminal."""
 
     def __init__(self, description: str, shown: Mapping[str, str]):
         self.description, self.shown = description, shown
