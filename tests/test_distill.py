@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import math
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,9 +26,13 @@ from distillknob.distill_trainer import first_tokens
 from distillknob.divergences import divergence
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.generation import generate
+from distillknob.learning_curve import curve_problems
+from distillknob.model_record import RECORD, teacher_warning
 from distillknob.models import LanguageModel, load_model
 from distillknob.runs import load_run, verify_manifest
 from distillknob.scoring import answer_ids, sequence_logprob
+from distillknob.table import result_text
+from distillknob.tasks import get_task
 from distillknob.tasks.base import GeneratedTask
 from distillknob.tasks.qa import QA
 from distillknob.traces import TraceOptions, make_traces
@@ -411,7 +417,7 @@ def test_the_command_s_learning_curve_is_on_problems_that_are_not_trained_on(
     tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
-    monkeypatch.setattr("distillknob.experiment.CURVE_PROBLEMS", 5)
+    monkeypatch.setattr("distillknob.learning_curve.CURVE_PROBLEMS", 5)
     words = (
         f"distill --teacher {tiny_pair.teacher} --student {tiny_pair.student} --method sft_gold --problems 12".split()
     )
@@ -422,12 +428,80 @@ def test_the_command_s_learning_curve_is_on_problems_that_are_not_trained_on(
         seen.extend(prompt[-1]["content"] for prompt in prompts)
         return generate(model, prompts, *args, **kwargs)
 
-    monkeypatch.setattr("distillknob.evaluate.generate", recorded)
+    monkeypatch.setattr("distillknob.measure.generate", recorded)
     assert main(words) == 0
     run = load_run(tmp_path / "run")
     assert [row["step"] for row in run.metrics() if "eval/math" in row] == [0, 2]
     trained = {row["prompt"][-1]["content"] for row in run.samples()}
     assert len(trained) == 12 and len(set(seen)) == 5 and not trained & set(seen)
+
+
+def test_a_small_file_leaves_a_fifth_for_the_learning_curve(tiny_pair: Any, tmp_path: Path) -> None:
+    """Set from Python, without anything else: the problems are fewer than those asked for."""
+    rows = [{"prompt": f"What is {i} + 1?", "reference": str(i + 1)} for i in range(40)]
+    (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = f"jsonl:{tmp_path / 'sums.jsonl'}"
+    values = config(tiny_pair, "sft", tasks=[task], problems=1000, curve_steps=1, max_steps=1)
+    run = distill(values, tmp_path / "run")
+    everything = get_task(task).examples("train", 1000)
+    held = run.result["curve"]["problems"][task]
+    assert held == len(everything) // 5 > 0 and run.result["traces"] == len(everything) - held
+    divided = curve_problems(values)
+    assert not {row["prompt"][-1]["content"] for row in run.samples()} & {e.prompt for e in divided.held_out[task]}
+    assert [row["step"] for row in run.metrics() if f"eval/{task}" in row] == [0, 1]
+    with pytest.raises(BadInputError, match="has 3 train problems: at least 5 are needed to hold some back"):
+        curve_problems(config(tiny_pair, "sft", tasks=[few(tmp_path)], curve_steps=1))
+
+
+def few(folder: Path) -> str:
+    """A task with three train problems."""
+    rows = [{"prompt": f"What is {i} + 1?", "reference": str(i + 1)} for i in range(40)]
+    path = folder / "few.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    trained = {example.prompt for example in get_task(f"jsonl:{path}").examples("train", 3)}
+    others = {example.prompt for example in get_task(f"jsonl:{path}").examples("test", 3)}
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows if row["prompt"] in trained | others))
+    return f"jsonl:{path}"
+
+
+@pytest.mark.parametrize(
+    ("record", "told"),
+    [
+        ({"kept_step": 0, "turned": {"verdict": "not at all", "same": True, "reason": "kept"}}, "is the original"),
+        ({"kept_step": 9, "turned": {"verdict": "can't tell", "reason": "holds 0"}}, "can't be told (holds 0)"),
+        ({"kept_step": 9, "turned": {"verdict": "the wrong way", "reason": "it rose"}}, "the wrong way (it rose)"),
+        ({"kept_step": 9, "turned": {"verdict": "turned", "reason": "it fell"}}, None),
+        ({"kept_step": 9}, None),
+        (None, None),
+    ],
+)
+def test_a_teacher_s_folder_says_whether_to_warn(
+    tmp_path: Path, record: dict[str, Any] | None, told: str | None
+) -> None:
+    if record is not None:
+        made = {"stage": "calibrate", "eta": 0.25, **record}
+        (tmp_path / "model").mkdir()
+        (tmp_path / "result.json").write_text(json.dumps(made))  # of a run from before there was a record
+        from_result = teacher_warning(str(tmp_path / "model"))
+        (tmp_path / "model" / RECORD).write_text(json.dumps(made))
+        assert teacher_warning(str(tmp_path / "model")) == from_result
+    warning = teacher_warning(str(tmp_path / "model"))
+    assert warning is None if told is None else told in str(warning)
+
+
+def test_a_student_of_the_original_is_told_on_stderr_in_the_result_and_in_its_card(
+    tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = shutil.copytree(tiny_pair.teacher, tmp_path / "model")
+    record = {"stage": "calibrate", "eta": 0.25, "kept_step": 0}
+    (teacher / RECORD).write_text(json.dumps(record))
+    run = distill(config(tiny_pair, "sft", teacher=str(teacher)), tmp_path / "run")
+    warning = run.result["warning"]
+    assert "is the original: its calibration kept step 0 (η = +0.25)" in warning
+    assert (
+        f"warning: {warning}" in capsys.readouterr().err and warning[1:] in (run.path / "model/README.md").read_text()
+    )
+    assert run.result["teacher_record"] == record and "! teacher" in result_text(run)
 
 
 class Killed(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import numpy as np
 import pytest
 
 from distillknob.errors import BadInputError
-from distillknob.evaluate import EvaluateConfig, TaskResult, difference, evaluate, evaluate_task, mean_scores
+from distillknob.evaluate import EvaluateConfig, TaskResult, difference, evaluate, evaluate_task
 from distillknob.failure_modes import MODES, failure_mode
 from distillknob.models import LanguageModel
 from distillknob.runs import verify_manifest
 from distillknob.stats import pass_at_k
+from distillknob.table import percent, result_text
 from distillknob.tasks import get_task
 from distillknob.tasks.qa import QA
 
@@ -26,13 +28,6 @@ class Parity(QA):
 
     def grade(self, completion: str, reference: Any) -> float:
         return float(len(completion) % 2 == 0)
-
-
-class Few(QA):
-    """A task with four problems."""
-
-    def examples(self, split: str, n: int | None = None, *, seed: int = 0) -> list[Any]:
-        return super().examples(split, 4, seed=seed)[:n]
 
 
 def measured(language_model: LanguageModel, **options: Any) -> TaskResult:
@@ -106,17 +101,22 @@ def test_pass_at_k_is_told_only_where_it_means_something(teacher: LanguageModel)
     assert open_ended.as_dict()["pass@1"] == open_ended.score.mean
 
 
-def test_a_learning_curve_s_point_is_on_training_problems(teacher: LanguageModel) -> None:
-    scores = mean_scores(teacher, [Parity(), get_task("instruct")], problems=8, seed=0)
-    assert scores.keys() == {"qa", "instruct"} and all(0 <= value <= 1 for value in scores.values())
-    assert mean_scores(teacher, [Parity(), get_task("instruct")], problems=8, seed=0) == scores
-    assert mean_scores(teacher, [Few(), get_task("instruct")], problems=2, skip=4, seed=0).keys() == {"instruct"}
-
-
 def config(*models: str, **values: Any) -> EvaluateConfig:
     return EvaluateConfig(
         **{"models": list(models), "tasks": ["qa", "instruct"], "problems": 6, "samples": 4, **values}
     )
+
+
+def test_two_names_of_one_model_differ_by_exactly_nothing(tiny_pair: Any, tmp_path: Path) -> None:
+    copy = shutil.copytree(tiny_pair.teacher, tmp_path / "copy")
+    run = evaluate(config(tiny_pair.teacher, str(copy), tiny_pair.student, tasks=["qa"]), tmp_path / "run")
+    same, other = run.result["differences"]
+    assert (same["difference"], same["interval"], same["same"]) == (0.0, [0.0, 0.0], True)
+    scores = [model["tasks"][0]["score"] for model in run.result["models"]]
+    assert other["difference"] == pytest.approx(scores[2] - scores[0]) and not other["same"]
+    told = result_text(run)
+    assert f"each model − {tiny_pair.teacher}" in told and "0: the same model" in told
+    assert percent(other["difference"], other["interval"], signed=True) in told
 
 
 def test_a_run_holds_every_model_task_and_sample(tiny_pair: Any, tiny_other: str, tmp_path: Path) -> None:

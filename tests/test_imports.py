@@ -69,7 +69,7 @@ def stage(name: str, *also: str) -> Rule:
 # The most specific name wins: `traps.stage` before `traps`.
 RULES = {
     "errors": rule(),
-    "progress": rule("", "tqdm"),
+    "progress": rule("processes", "tqdm"),
     "processes": Rule(others_lazily=frozenset({"torch", "accelerate"})),
     "divergence_kernel": rule("errors", "torch"),
     "token_stats": rule("divergence_kernel", "torch"),
@@ -79,7 +79,7 @@ RULES = {
     "stats": rule("errors", "numpy"),
     "files": rule("errors"),
     "verdicts": rule("stats"),
-    "model_record": rule("files verdicts"),
+    "model_record": rule("files processes verdicts"),
     "journal": rule("errors files processes", "torch"),
     "environment": rule(),
     "lock": rule("errors files processes"),
@@ -158,12 +158,14 @@ RULES = {
         "token_choice",
         "traces",
     ),
+    "learning_curve": stage("learning_curve", "adapters", "teacher_cache"),
     "distill": stage(
         "distill",
         "adapters",
         "cross_tokenizer",
         "distill_config",
         "distill_trainer",
+        "learning_curve",
         "methods",
         "teacher_cache",
         "teacher_context",

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from distillknob import experiment
 from distillknob.distill import METHODS, DistillConfig, DistillTrainer, distill
 from distillknob.distill_trainer import padded_rows, stored_divergence
 from distillknob.divergences import divergence, topk_of
 from distillknob.errors import BadInputError
 from distillknob.fused import fused_divergence
 from distillknob.heads import Head, head_of
+from distillknob.learning_curve import CURVE_PROBLEMS, curve_problems
 from distillknob.models import LanguageModel, load_model
 from distillknob.runs import verify_manifest
 from distillknob.tasks import get_task
@@ -295,19 +296,23 @@ def test_the_teacher_is_not_needed_beside_its_cache(tiny_pair: Any, tmp_path: Pa
 
 
 def test_a_learning_curve_beside_a_cache_is_on_problems_that_the_cache_has_not(
-    tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = cached(tiny_pair, tmp_path / "cache", tasks=["qa"], seed=5)
-    asked: dict[str, Any] = {}
+    given = config(tiny_pair, method="gkd", cache=str(folder), tasks=["math"], problems=3, seed=0, curve_steps=1)
+    divided = curve_problems(given, TeacherCache(folder))
+    everything = get_task("qa").examples("train", 12 + CURVE_PROBLEMS, seed=5)
+    assert divided.held_out == {"qa": everything[12:]} and divided.reason is None
 
-    def scored(student: Any, tasks: Any, **given: Any) -> dict[str, float]:
-        asked.update(given, tasks=[task.name for task in tasks])
-        return {}
-
-    monkeypatch.setattr(experiment, "mean_scores", scored)
-    given = config(tiny_pair, method="gkd", cache=str(folder), tasks=["math"], problems=3, seed=0)
-    experiment.learning_curve(given)(load_model(tiny_pair.student))
-    assert (asked["tasks"], asked["skip"], asked["seed"]) == (["qa"], 12, 5)
+    # A file whose problems the cache holds every one of leaves none, and says so.
+    rows = [{"prompt": f"What is {i} + 1?", "reference": str(i + 1)} for i in range(20)]
+    (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = f"jsonl:{tmp_path / 'sums.jsonl'}"
+    whole = cached(tiny_pair, tmp_path / "whole", tasks=[task], problems=1000)
+    run = distill(config(tiny_pair, method="gkd", cache=str(whole), curve_steps=1), tmp_path / "run")
+    assert "the cache holds every train problem of" in run.result["curve"]["reason"]
+    assert run.result["curve"]["reason"] in capsys.readouterr().err
+    assert all("loss" in row for row in run.metrics())
 
 
 def test_what_a_cache_cannot_serve_is_told(tiny_pair: Any, tiny_other: str, tmp_path: Path) -> None:

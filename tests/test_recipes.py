@@ -19,6 +19,7 @@ from distillknob.errors import BadInputError
 from distillknob.experiment import Cell, planned_stages, run_cell, stage_config
 from distillknob.runs import load_run, verify_manifest
 from distillknob.traps import DiagnoseConfig, diagnose
+from distillknob.verdicts import teacher_label
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -147,7 +148,7 @@ PAPER = [path for path in RECIPES if path not in SHIPPED]
 def test_a_recipe_s_demo_runs_end_to_end(
     path: Path, tiny_models: Any, tiny_reward: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("distillknob.experiment.CURVE_PROBLEMS", 2)
+    monkeypatch.setattr("distillknob.learning_curve.CURVE_PROBLEMS", 2)
     given = read_recipe(path)
     recipe = cut(given, tiny_models(given), tiny_reward)
     config = DemoConfig(**{**(recipe.get("demo") or {}), "teacher_problems": 4, "teacher_samples": 1})
@@ -157,8 +158,9 @@ def test_a_recipe_s_demo_runs_end_to_end(
     assert (run.path / "report.html").stat().st_size > 1000
     tasks = recipe["tasks"]
     assert result["tasks"] == tasks
+    teachers = [cell.teacher for cell in config.cells()]
     assert {(r["teacher"], r["task"]) for r in result["teachers"]} == {
-        (teacher, task) for teacher in ("original", "distillable", "undistillable") for task in tasks
+        (teacher, task) for teacher in teachers for task in tasks
     }
     assert {(row["n_problems"], row["n_samples"]) for row in result["teachers"]} == {(4, 1)}
     assert {(row["n_problems"], row["n_samples"]) for row in result["students"]} == {(3, 2)}
@@ -166,10 +168,7 @@ def test_a_recipe_s_demo_runs_end_to_end(
         assert row["interval"][0] <= row["score"] <= row["interval"][1]
         assert (row["difference"] is None) == (row["teacher"] == "original")
     wanted = {("none", "none", task) for task in tasks} | {
-        (teacher, method, task)
-        for teacher in ("original", "distillable", "undistillable")
-        for method in config.methods
-        for task in tasks
+        (teacher, method, task) for teacher in teachers for method in config.methods for task in tasks
     }
     assert {(r["teacher"], r["method"], r["task"]) for r in result["students"]} == wanted
     for row in result["students"]:
@@ -180,8 +179,16 @@ def test_a_recipe_s_demo_runs_end_to_end(
         rows = [row for row in result["students"] if row["method"] == method]
         assert len({(row["tokens"], row["steps"], row["learning_rate"]) for row in rows}) == 1
     etas = {row["teacher"]: row["eta"] for row in result["teachers"]}
-    assert etas["distillable"] == config.eta_distillable < 0 < config.eta_undistillable == etas["undistillable"]
-    for name in ("distillable", "undistillable"):
+    assert result["eta"] == {name: etas[name] for name in teachers[1:]}
+    assert set(result["eta"].values()) == {config.eta_distillable, config.eta_undistillable}
+    for row in result["teachers"]:
+        calibration = row["calibration"]
+        assert row["label"] == ("original" if calibration is None else teacher_label(row["eta"], calibration))
+    assert len(result["claims"]) == 2 * len(tasks)
+    assert {(row["b"], row["method"], row["task"]) for row in result["gains"]} == {
+        row for row in wanted if row[0] != "none"
+    }
+    for name in teachers[1:]:
         assert load_run(run.path / result["runs"]["calibrate"][name]).result["eta"] == etas[name]
     for named in result["runs"].values():
         for folder in [named] if isinstance(named, str) else named.values():
@@ -202,7 +209,7 @@ def test_a_recipe_of_the_paper_s_runs_stage_by_stage(
     path: Path, tiny_models: Any, tiny_reward: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its lens, and one cell whole: the calibrated teacher, a student by each of its methods, all evaluated."""
-    monkeypatch.setattr("distillknob.experiment.CURVE_PROBLEMS", 1)
+    monkeypatch.setattr("distillknob.learning_curve.CURVE_PROBLEMS", 1)
     given = read_recipe(path)
     recipe = cut(given, tiny_models(given), tiny_reward)
     lens = stage_config(DiagnoseConfig, "diagnose", recipe, problems=1, candidates=1, tasks=recipe["tasks"][:1])

@@ -23,6 +23,7 @@ from distillknob.report import build_report
 from distillknob.report.markup import bounds, decimal, escape, number, percent, points, tag
 from distillknob.report.svg import Panel, Scale
 from distillknob.runs import Run
+from distillknob.verdicts import teacher_key, teacher_label, turning
 
 HOSTILE = '<script>alert(1)</script><img src="https://evil.example/x.png" onerror=alert(2)>'
 # A control character, a lone surrogate and an override of the writing direction: what a bad sampler can emit.
@@ -36,12 +37,27 @@ def around(value: float, half: float = 0.03) -> list[float]:
     return [max(0.0, value - half), min(1.0, value + half)]
 
 
+def calibration(eta: float) -> dict[str, Any]:
+    """What a cell keeps of a calibration that turned."""
+    turned = turning([3.0, 2.0, 4.0], [3.1 + eta, 1.9 + eta, 4.0 + eta], eta=eta)
+    return {
+        "kept_step": 20,
+        "steps": 25,
+        "final_beta": 0.3,
+        "anchor_kl": 0.0123,
+        "log_ratio": 4.5,
+        "outcome": "finished",
+        "turned": turned.as_dict(),
+    }
+
+
 def student(teacher: str, method: str, task: str, value: float, **more: Any) -> dict[str, Any]:
     verifiable = task != "instruct"
-    eta = {"distillable": -0.5, "undistillable": 0.5, "original": 0.0}.get(teacher)
+    eta = 0.0 if teacher == "original" else None if teacher == "none" else float(teacher.removeprefix("eta"))
     trained = method != "none"
     return {
         "teacher": teacher,
+        "label": teacher if eta in (None, 0.0) else teacher_label(eta, calibration(eta)),
         "eta": eta,
         "method": method,
         "task": task,
@@ -69,9 +85,11 @@ def student(teacher: str, method: str, task: str, value: float, **more: Any) -> 
 
 
 def teacher(name: str, eta: float | None, task: str, score: float, difference: float | None) -> dict[str, Any]:
-    share = {"original": 0.45, "distillable": 0.95, "undistillable": 0.04}[name]
+    share = 0.45 if not eta else 0.95 if eta < 0 else 0.04
     return {
         "teacher": name,
+        "label": teacher_label(eta, calibration(eta)) if eta else name,
+        "calibration": calibration(eta) if eta else None,
         "eta": eta,
         "task": task,
         "seed": 0,
@@ -90,12 +108,12 @@ def demo_result() -> dict[str, Any]:
     scores = {
         "none": {"math": 0.55, "qa": 0.61, "instruct": 0.52},
         "original": {"math": 0.52, "qa": 0.66, "instruct": 0.61},
-        "distillable": {"math": 0.80, "qa": 0.69, "instruct": 0.63},
-        "undistillable": {"math": 0.21, "qa": 0.58, "instruct": 0.55},
+        "eta-0.5": {"math": 0.80, "qa": 0.69, "instruct": 0.63},
+        "eta+0.5": {"math": 0.21, "qa": 0.58, "instruct": 0.55},
     }
     students = [student("none", "none", task, scores["none"][task]) for task in TASKS]
     for method, shift in (("gkd", 0.0), ("sft_verified", -0.04)):
-        for name in ("original", "distillable", "undistillable"):
+        for name in ("original", "eta-0.5", "eta+0.5"):
             students += [student(name, method, task, scores[name][task] + shift) for task in TASKS]
     students.append(student("original", "opd_rkl", "math", 0.5, **{"pass@1": None, "score": None, "interval": None}))
     differences = [
@@ -104,17 +122,34 @@ def demo_result() -> dict[str, Any]:
             "method": "gkd",
             "a": "original",
             "b": name,
+            "eta": float(name.removeprefix("eta")),
+            "seed": 0,
             "difference": (change := scores[name][task] - scores["original"][task]),
             "interval": [change - 0.05, change + 0.05],
         }
-        for name in ("distillable", "undistillable")
+        for name in ("eta-0.5", "eta+0.5")
+        for task in TASKS
+    ]
+    gains = [
+        {
+            "task": task,
+            "method": "gkd",
+            "a": "none",
+            "b": name,
+            "eta": 0.0 if name == "original" else float(name.removeprefix("eta")),
+            "difference": (change := scores[name][task] - scores["none"][task]),
+            "interval": [change - 0.05, change + 0.05],
+            "pass@16_difference": change / 2,
+            "pass@16_difference_interval": [change / 2 - 0.05, change / 2 + 0.05],
+        }
+        for name in ("original", "eta-0.5", "eta+0.5")
         for task in TASKS
     ]
     return {
         "stage": "demo",
         "pair": {"teacher": "zoo/teacher", "student": "zoo/student", "target": "zoo/proxy"},
         "seed": 0,
-        "eta": {"distillable": -0.5, "undistillable": 0.5},
+        "eta": {"eta-0.5": -0.5, "eta+0.5": 0.5},
         "tasks": list(TASKS),
         "chance": CHANCE,
         "verifiable": {"math": True, "qa": True, "instruct": False},
@@ -122,15 +157,16 @@ def demo_result() -> dict[str, Any]:
         "seconds": 512.3,
         "teachers": [
             *(teacher("original", None, task, 0.99, None) for task in TASKS),
-            *(teacher("distillable", -0.5, task, 0.992, 0.002) for task in TASKS),
-            *(teacher("undistillable", 0.5, task, 0.985, -0.005) for task in TASKS),
+            *(teacher("eta-0.5", -0.5, task, 0.992, 0.002) for task in TASKS),
+            *(teacher("eta+0.5", 0.5, task, 0.985, -0.005) for task in TASKS),
         ],
         "students": students,
         "differences": differences,
+        "gains": gains,
         "runs": {
             "diagnose": "diagnose",
-            "calibrate": {name: f"{name}/calibrate" for name in ("distillable", "undistillable")},
-            "distill": {f"{name}/gkd": f"{name}/distill-gkd" for name in ("original", "distillable", "undistillable")},
+            "calibrate": {name: f"{name}/calibrate" for name in ("eta-0.5", "eta+0.5")},
+            "distill": {f"{name}/gkd": f"{name}/distill-gkd" for name in ("original", "eta-0.5", "eta+0.5")},
             "evaluate": {"students": "evaluate-students"},  # not there: the page has to say so
         },
         "examples": [
@@ -141,6 +177,7 @@ def demo_result() -> dict[str, Any]:
                 "answers": [
                     {
                         "who": f"{role} {name}",
+                        "teacher": name,
                         "text": written,
                         "score": score,
                         "finished": score is not None,
@@ -149,8 +186,8 @@ def demo_result() -> dict[str, Any]:
                     for role, name, written, score in (
                         ("teacher", "original", "47 + 8 = 55\n55 - 5 = 50\nAnswer: 50", 1.0),
                         ("student of", "original", HOSTILE, 0.0),
-                        ("student of", "distillable", "</pre></details><style>body{display:none}</style>", 1.0),
-                        ("student of", "undistillable", ODD + " again" * 2000, None),
+                        ("student of", "eta-0.5", "</pre></details><style>body{display:none}</style>", 1.0),
+                        ("student of", "eta+0.5", ODD + " again" * 2000, None),
                     )
                 ],
             },
@@ -324,7 +361,8 @@ def test_a_diagnosis_tells_the_gap_between_teacher_and_student(tmp_path: Path) -
 def write_run(
     path: Path, stage: str, result: dict[str, Any] | None, metrics: list[dict[str, Any]] | None = None
 ) -> Path:
-    run = Run.open(path, stage, {"seed": 0, "teacher": "zoo/teacher", "note": HOSTILE})
+    etas = {"eta_distillable": -0.5, "eta_undistillable": 0.5} if stage == "demo" else {}
+    run = Run.open(path, stage, {"seed": 0, "teacher": "zoo/teacher", "note": HOSTILE, **etas})
     for row in metrics or []:
         run.log(**row)
     if result is not None:
@@ -385,9 +423,9 @@ def demo_run(path: Path) -> Path:
     """A whole demo, made the way the stages make it: the inner runs first, then the demo's own result."""
     run = Run.open(path, "demo", {"seed": 0, "note": HOSTILE})
     write_run(path / "diagnose", "diagnose", diagnose_result())
-    calibrate_run(path / "distillable" / "calibrate", -0.5)
-    calibrate_run(path / "undistillable" / "calibrate", 0.5, outcome="stopped")
-    for name, end in (("original", 0.52), ("distillable", 0.8), ("undistillable", 0.21)):
+    calibrate_run(path / "eta-0.5" / "calibrate", -0.5)
+    calibrate_run(path / "eta+0.5" / "calibrate", 0.5, outcome="stopped")
+    for name, end in (("original", 0.52), ("eta-0.5", 0.8), ("eta+0.5", 0.21)):
         distill_run(path / f"{name}/distill-gkd", "gkd", end)
     distill_run(
         path / "original" / "distill-sft_verified", "sft_verified", 0.5
@@ -406,11 +444,11 @@ def sweep_run(path: Path) -> Path:
     students = [student("none", "none", task, 0.55, seed=seed) for task in TASKS for seed in seeds]
     teachers = []
     for eta in etas:
-        name = "original" if eta == 0 else "distillable" if eta < 0 else "undistillable"
+        name = teacher_key(eta)
         for seed in seeds:
             for index, method in enumerate(("gkd", "sft_verified")):
                 value = 0.55 - 0.3 * eta + 0.02 * seed - 0.05 * index
-                students += [student(name, method, task, value, eta=eta or None, seed=seed) for task in TASKS]
+                students += [student(name, method, task, value, seed=seed) for task in TASKS]
             teachers += [{**teacher(name, eta, task, 0.99, None), "seed": seed} for task in TASKS]
     return write_run(
         path,
@@ -566,10 +604,17 @@ def test_headline_and_takeaways_come_from_the_data(tmp_path: Path) -> None:
         )
 
     plain = told(lambda result: None)
-    assert "On math, the GKD student of the original teacher reaches 52.0 %." in plain
-    assert "That of the distillable teacher reaches 80.0 %, 28.0 points above (95 % interval [+23.0, +33.0])." in plain
-    assert "That of the undistillable teacher reaches 21.0 %, 31.0 points below" in plain
-    assert "keep their scores to within 1.5 points" in plain and "is -1.1 points (undistillable" in plain
+    assert "On math, the original teacher scores 99.0 % and the student before distillation 55.0 %." in plain
+    assert (
+        "On math, the GKD student of the original reaches 52.0 %, not clearly different from the student before "
+        "(-3.0 points, 95 % interval [-8.0, +2.0]), its pass@16 -1.5 points [-6.5, +3.5]." in plain
+    )
+    assert "student of η = -0.5 (turned) reaches 80.0 %, 25.0 points above the student before" in plain
+    assert "28.0 points above the original's student (95 % interval [+23.0, +33.0])." in plain
+    assert "student of η = +0.5 (turned) reaches 21.0 %, 34.0 points below the student before" in plain
+    assert "math, η = +0.5 (turned): undistillable by gkd: its best student, by gkd, is right on 21.0 %" in plain
+    assert "math, η = -0.5 (turned): distillable by gkd" in plain
+    assert "keep their scores to within 1.5 points" in plain and "is -1.1 points (η = +0.5 (turned)" in plain
     assert "The 7 distilled students had the same budget: 1240000 tokens, 300 steps, learning rate 0.001." in plain
 
     def worse(result: dict[str, Any]) -> None:
@@ -578,19 +623,20 @@ def test_headline_and_takeaways_come_from_the_data(tmp_path: Path) -> None:
         result["students"][-2]["steps"] = 200
 
     other = told(worse)
-    assert "not clearly different (+2.0 points, 95 % interval [-3.0, +7.0])" in other
-    assert "A loss of 1.5 points can't be excluded for 1 of 6 calibrated teachers' scores: undis" in other
-    assert "undistillable on instruct (-3.0 points, [-4.0, -2.0])" in other
+    assert "not clearly different from the original's student (+2.0 points, 95 % interval [-3.0, +7.0])" in other
+    assert "η = -0.5 (turned): neither distillable nor undistillable is shown by gkd" in other
+    assert "A loss of 1.5 points can't be excluded for 1 of 6 calibrated teachers' scores: η = +0.5" in other
+    assert "η = +0.5 (turned) on instruct (-3.0 points, [-4.0, -2.0])" in other
     assert "did not all have the same budget: they differ in steps" in other
 
 
 def test_demo_reads_inner_runs(pages: dict[str, Path]) -> None:
     text = Page(pages["demo"]).text.replace("\N{NO-BREAK SPACE}", " ")
-    assert "the guard stopped it (the task score fell below its tolerance) and step 25 was kept" in text
+    assert "The guard stopped it (the task score fell below its tolerance) and step 25 was kept" in text
     assert "lowest on math (0.1 nats a token) and highest on instruct (0.3)" in text
     assert "1 part of the run could not be read" in text
     assert "evaluate-students" in text, "a run that the result names and that is not there is told"
-    assert "80.0 % (student of distillable, GKD)" in text
+    assert "80.0 % (student of η = −0.5, GKD)" in text
     assert "50.0 % (student of original, verified SFT)" in text, "a run that is there is read, named or not"
     assert "2 of 2 checks found a trap; the gravest (high): wrong trace preference." in text
 
@@ -611,19 +657,95 @@ def test_a_calibration_that_kept_no_step_is_called_what_it_is(tmp_path: Path) ->
     assert "the teacher as it was" in none and "the teacher as it was" not in kept
 
 
+def test_the_page_tells_the_verdict_on_held_out_problems(tmp_path: Path) -> None:
+    path = calibrate_run(tmp_path / "run", -0.5)
+    result = json.loads((path / "result.json").read_text())
+
+    def told(verdict: dict[str, Any]) -> str:
+        (path / "result.json").write_text(json.dumps({**result, "turned": verdict}))
+        return Page(build_report(path, tmp_path / "page.html")).text
+
+    wrong = told(turning([3.0, 2.0, 4.0], [4.1, 2.9, 5.0], eta=-0.5).as_dict())
+    assert "The knob turned the wrong way: the log-ratio rose, and should fall. Log-ratio to the target 3.00" in wrong
+    assert "The knob did not turn: step 0 was kept." in told(
+        turning([1.0], [1.0], eta=-0.5, same="step 0 was kept").as_dict()
+    )
+
+
+def test_a_demo_whose_calibrated_teacher_is_the_original_says_so_on_top(tmp_path: Path) -> None:
+    result = demo_result()
+    same = {**calibration(0.5), "kept_step": 0, "turned": turning([1.0], [1.0], eta=0.5, same="step 0").as_dict()}
+    label = teacher_label(0.5, same)
+    for name in ("teachers", "students", "differences", "gains"):
+        for row in result[name]:
+            if "eta+0.5" in (row.get("teacher"), row.get("b")):
+                row |= {"label": label, "same": name != "students"}
+                row |= {"calibration": same} if name == "teachers" else {}
+    text = Page(build_report(write_run(tmp_path / "demo", "demo", result))).text
+    lede = text[: text.index("Students and teachers")]
+    assert "it is the original)" in lede and "its calibration changed nothing" in lede
+    assert "which is no effect: its teacher is the original" in lede and "undistillable by" not in lede
+
+
+def test_a_result_that_called_its_teachers_by_the_sign_of_eta_is_still_read(tmp_path: Path) -> None:
+    words = json.dumps(demo_result()).replace("eta-0.5", "distillable").replace("eta+0.5", "undistillable")
+    result = json.loads(words)
+    for name in ("teachers", "students", "differences"):
+        for row in result[name]:
+            row.pop("label", None), row.pop("calibration", None)
+    for answer in result["examples"][0]["answers"]:
+        del answer["teacher"]
+    del result["gains"]
+    path = tmp_path / "demo"
+    run = Run.open(path, "demo", {"seed": 0})
+    calibrate_run(path / "undistillable" / "calibrate", 0.5)
+    distill_run(path / "undistillable" / "distill-gkd", "gkd", 0.2)
+    run.finish(result)
+    text = Page(build_report(path)).text
+    assert "η = +0.5 (whether it turned was not measured)" in text and "student of η = +0.5, GKD" in text
+    assert "the undistillable" not in text and "student of undistillable" not in text
+
+
+def test_an_evaluation_tells_paired_differences(tmp_path: Path) -> None:
+    models = [
+        {"model": name, "tasks": [student("original", "gkd", "math", 0.5)]} for name in ("before", "after", "copy")
+    ]
+    differences = [
+        {"a": "before", "b": "after", "task": "math", "difference": -0.04, "interval": [-0.06, -0.02], "same": False},
+        {"a": "before", "b": "copy", "task": "math", "difference": 0.0, "interval": [0.0, 0.0], "same": True},
+    ]
+    result = {"stage": "evaluate", "models": models, "differences": differences}
+    text = Page(build_report(write_run(tmp_path / "run", "evaluate", result))).text.replace("\N{NO-BREAK SPACE}", " ")
+    assert "Against before, paired by problem: after on math: −4.0 points [−6.0, −2.0]." in text
+    assert "− before, points" in text and "0: the same model" in text
+
+
+def test_a_student_s_page_knows_its_teacher_s_eta_and_claims_no_curve_that_is_not_there(tmp_path: Path) -> None:
+    path = distill_run(tmp_path / "run", "gkd", 0.5)
+    (path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.5}\n')
+    result = json.loads((path / "result.json").read_text())
+    finding = {
+        "name": "teacher_hacking",
+        "severity": "none",
+        "applicable": True,
+        "value": 0.1,
+        "cause": "",
+        "remedy": "",
+    }
+    result |= {
+        "teacher_record": {"eta": 0.25},
+        "curve": {"reason": "the cache holds every problem"},
+        "findings": [finding],
+    }
+    (path / "result.json").write_text(json.dumps(result))
+    text = Page(build_report(path)).text
+    assert "Training loss of this student, GKD" in text and "+0.25" in text
+    assert "No learning curve was logged (the cache holds every problem)" in text and "Scores on held-out" not in text
+
+
 def test_a_sweep_s_calibrations_causes_and_controls(tmp_path: Path) -> None:
     path = sweep_run(tmp_path / "sweep")
     result = json.loads((path / "result.json").read_text())
-    made = {
-        "kept_step": 20,
-        "steps": 25,
-        "final_beta": 0.3,
-        "anchor_kl": 0.0123,
-        "log_ratio": 4.5,
-        "outcome": "finished",
-    }
-    for row in result["teachers"]:
-        row["calibration"] = None if row["teacher"] == "original" else made
     result["causal"] = [
         {
             "eta": eta,
@@ -640,7 +762,7 @@ def test_a_sweep_s_calibrations_causes_and_controls(tmp_path: Path) -> None:
     ]
     known = {"variant": "shuffled", "eta": 0.5, "seed": 0, "method": "gkd", "task": "math"}
     result["variants"] = {
-        "students": [{**student("undistillable", "gkd", "math", 0.41, eta=0.5), **known}],
+        "students": [{**student("eta+0.5", "gkd", "math", 0.41), **known}],
         "differences": [{**known, "difference": -0.021, "interval": [-0.04, 0.01]}],
     }
     (path / "result.json").write_text(json.dumps(result))
@@ -662,13 +784,13 @@ def test_a_sweep_s_calibrations_causes_and_controls(tmp_path: Path) -> None:
 
 def test_an_unfinished_demo_gets_a_page(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "demo", "demo", None)
-    calibrate_run(folder / "distillable" / "calibrate", -0.5)
+    calibrate_run(folder / "eta-0.5" / "calibrate", -0.5)
     page = Page(build_report(folder))
     assert [name for name in page.ids if name] == SECTIONS["demo"]
     assert "has not finished" in page.text and "--resume" in page.text
     assert "Not run: the traps of this pair" in page.text and "distillknob diagnose" in page.text
-    assert "Not run: the calibration of the undistillable teacher" in page.text
-    assert "Not run: the calibration of the distillable teacher" not in page.text
+    assert "Not run: the calibration at η = +0.5" in page.text
+    assert "Not run: the calibration at η = −0.5" not in page.text
 
 
 @pytest.mark.parametrize("stage", MAKERS)

@@ -53,6 +53,8 @@ LOGGED = {
     "calibration/beta": "anchor_beta",
 }
 
+SHOWN = {"rewards/task_reward/mean": "task", "kl": "kl", "calibration/log_ratio": "log-ratio"}  # beside the progress
+
 
 def training_rows(
     tasks: Sequence[Task], problems: int, seed: int, guard_problems: int = 0, max_new_tokens: int | None = None
@@ -155,6 +157,8 @@ def calibrate(
     kept_step, kept, after, comparison = _best_that_holds(steps, before, tasks, config, guard, run.template_date)
     turned = log_ratio_turned(before, after, target, tokenizer, config, kept_step)
     del target
+    if turned.same:  # of which nothing is uncertain
+        comparison = [{**row, "difference": 0.0, "interval": [0.0, 0.0]} for row in comparison]
     card = _card(config, guard, kept_step, comparison, turned)
     last: dict[str, Any] = next((row for row in reversed(run.metrics()) if row["step"] <= kept_step), {})
     result = {
@@ -195,7 +199,7 @@ def _train(
     add_callbacks(
         trainer,
         RunLogger(run, LOGGED),
-        StageProgress(f"calibrate η={config.eta:g}", {"rewards/task_reward/mean": "task", "kl": "kl"}),
+        StageProgress(f"calibrate η={config.eta:g}", SHOWN),
         GuardCallback(guard) if config.guard else FiniteLoss(run),
     )
     checkpoint = start_from(run, folder, *(["guard.json"] if config.guard else []), resume=resume)
@@ -242,14 +246,13 @@ def _best_that_holds(
         for name in before:
             first, second = before[name].scores, after[name].scores
             change = paired_difference([sum(s) / len(s) for s in first], [sum(s) / len(s) for s in second])
-            same = candidate == 0  # of which nothing is uncertain
             comparison.append(
                 {
                     "task": name,
                     "before": _mean(first),
                     "after": _mean(second),
-                    "difference": 0.0 if same else change.mean,
-                    "interval": [0.0, 0.0] if same else change.as_list(),
+                    "difference": change.mean,
+                    "interval": change.as_list(),
                 }
             )
         if not config.guard or all(row["difference"] >= -config.utility_tolerance for row in comparison):

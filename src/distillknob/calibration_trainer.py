@@ -56,7 +56,8 @@ class CalibrationConfig(AdapterOptions, GRPOConfig):
     tasks: list[str] = field(default_factory=lambda: ["math"], metadata={"help": "Tasks whose problems are sampled."})
     problems: int = field(default=2000, metadata={"help": "Problems a task, from its train split."})
     eta: float = field(
-        default=-0.5, metadata={"help": "The knob η: below 0 towards the target (distillable), above 0 away from it."}
+        default=-0.5,
+        metadata={"help": "The knob η: below 0 towards the target (to be easier to learn from), above 0 away."},
     )
     gate: bool = field(
         default=True,
@@ -106,7 +107,7 @@ class CalibrationConfig(AdapterOptions, GRPOConfig):
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.eta):
-            raise BadInputError(f"eta={self.eta}: must be a finite number, e.g. -0.5 (distillable) or 0.5")
+            raise BadInputError(f"eta={self.eta}: must be a finite number, e.g. -0.5 or 0.5")
         if self.temperature != 1.0:
             raise BadInputError(f"temperature={self.temperature}: calibration is defined at 1, the teacher as it is")
         if self.num_generations is not None and self.num_generations < 2:

@@ -22,8 +22,10 @@ from distillknob.traps import DiagnoseConfig, diagnose
 class DemoConfig(ExperimentConfig):
     """Config of `demo`; the stages' own settings stand in the recipe's sections."""
 
-    eta_distillable: float = field(default=-0.5, metadata={"help": "η of the distillable teacher, below 0."})
-    eta_undistillable: float = field(default=0.5, metadata={"help": "η of the undistillable teacher, above 0."})
+    eta_distillable: float = field(
+        default=-0.5, metadata={"help": "η of one calibrated teacher, below 0: meant to be easier to learn from."}
+    )
+    eta_undistillable: float = field(default=0.5, metadata={"help": "η of the other, above 0: meant to be harder."})
     methods: list[str] = field(default_factory=lambda: ["gkd"], metadata={"help": "Students of each teacher."})
     examples: int = field(default=3, metadata={"help": "Problems a task whose answers the report shows side by side."})
     seed: int = field(default=0, metadata={"help": "Seed of calibration, traces and distillation."})
@@ -39,7 +41,7 @@ class DemoConfig(ExperimentConfig):
             raise BadInputError("methods is empty: name at least one, e.g. gkd")
 
     def cells(self) -> list[Cell]:
-        """The original teacher, the distillable and the undistillable one, in the order of work."""
+        """The original teacher and those calibrated below and above 0, in the order of work."""
         etas = (0.0, self.eta_distillable, self.eta_undistillable)
         return [Cell(eta, self.seed, tuple(self.methods), self.sizes, self.learning_rates) for eta in etas]
 
@@ -72,7 +74,7 @@ def demo(config: DemoConfig, recipe: Mapping[str, Any], output: str | Path, *, r
             "stage": "demo",
             "pair": {"teacher": lens.teacher, "student": lens.student, "target": _target(recipe)},
             "seed": config.seed,
-            "eta": {"distillable": config.eta_distillable, "undistillable": config.eta_undistillable},
+            "eta": {cell.teacher: cell.eta for cell in cells if cell.eta},
             "tasks": [task.name for task in tasks],
             "chance": {task.name: task.chance for task in tasks},
             "verifiable": {task.name: task.verifiable for task in tasks},
@@ -112,7 +114,7 @@ def _examples(cells: list[Run], count: int) -> list[dict[str, Any]]:
             if not name.startswith("evaluate/"):
                 continue
             who = name.removeprefix("evaluate/")
-            label = cell.result["teacher"]
+            label = cell.result["label"]
             title = (
                 f"teacher, {label}"
                 if who == "teacher"
@@ -131,5 +133,6 @@ def _examples(cells: list[Run], count: int) -> list[dict[str, Any]]:
                     {"task": row["task"], "prompt": row["prompt"], "reference": row["reference"], "answers": []},
                 )
                 answer = {name: row[name] for name in ("text", "score", "finished", "style")}
-                entry["answers"].append({"who": title, **answer})
+                teacher = "none" if who == "student-none" else cell.result["teacher"]
+                entry["answers"].append({"who": title, "teacher": teacher, **answer})
     return list(shown.values())

@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState
-from trl.models.utils import unwrap_model_for_generation
+from transformers import TrainerCallback
 
-from distillknob.adapters import bare
 from distillknob.cross_tokenizer import CROSS
 from distillknob.distill_config import DistillConfig
 from distillknob.distill_trainer import DistillTrainer
 from distillknob.errors import BadInputError, check_fills_a_step
 from distillknob.identity import read_by
 from distillknob.journal import Journal
+from distillknob.learning_curve import LearningCurve, curve_problems, student_scores
 from distillknob.methods import METHODS
+from distillknob.model_record import read_record, warn_of_teacher
 from distillknob.models import SERVED, LanguageModel, check_meant, load_model, load_tokenizer, resolve, set_in_templates
 from distillknob.processes import process_count, process_index, wait
 from distillknob.runs import Run, runs_behind
@@ -54,37 +54,6 @@ from distillknob.traps.teacher_hacking import teacher_hacking
 __all__ = ["METHODS", "DistillConfig", "DistillTrainer", "distill"]
 
 
-class LearningCurve(TrainerCallback):
-    """Calls `evaluate(model, step)` every so many steps, at the start and at the end, and logs what it returns."""
-
-    def __init__(
-        self,
-        run: Run,
-        trainer: DistillTrainer,
-        tokenizer: PreTrainedTokenizerBase,
-        steps: int,
-        evaluate: Callable[[LanguageModel], Mapping[str, float]],
-    ):
-        self.run, self.trainer, self.tokenizer, self.steps, self.evaluate = run, trainer, tokenizer, steps, evaluate
-
-    def _point(self, step: int) -> None:
-        model = self.trainer.model_wrapped
-        model.eval()
-        # TRL's own way to sample from a model in training: where its weights are spread, they are gathered for it.
-        with unwrap_model_for_generation(model, self.trainer.accelerator) as unwrapped:
-            scores = self.evaluate(LanguageModel(bare(unwrapped), self.tokenizer))
-        model.train()
-        self.run.log(step=step, **{f"eval/{task}": value for task, value in scores.items()})
-
-    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.global_step == 0:
-            self._point(0)
-
-    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.global_step % self.steps == 0 or state.global_step == state.max_steps:
-            self._point(state.global_step)
-
-
 def distill(
     config: DistillConfig,
     output: str | Path,
@@ -94,18 +63,16 @@ def distill(
 ) -> Run:
     """Distil `config.student` from `config.teacher` and return the run; its `model/` is the trained student.
 
-    `evaluate` gives scores by task for the learning curve (`config.curve_steps`). Raises BadInputError before any work
-    for input that can't be used.
+    With `config.curve_steps`, some problems are held back and the student is scored on them on its way; `evaluate`
+    gives other scores by task for that learning curve. Raises BadInputError before any work for input that can't be
+    used.
     """
     method = config.objective
     cache = None if config.cache is None else TeacherCache(config.cache)
     tasks = (graded_tasks if method.traces in RIGHT_ONES else get_tasks)(config.tasks)
     step = config.per_device_train_batch_size * config.gradient_accumulation_steps * process_count()
-    problems = (
-        sum(len(task.examples("train", config.problems, seed=config.seed)) for task in tasks)
-        if cache is None
-        else len(cache.traces)
-    )
+    divided = curve_problems(config, cache)
+    problems = sum(divided.trained.values()) if cache is None else len(cache.traces)
     check_fills_a_step(problems, step, "problems to train on")
     inputs = [*runs_behind(config.models_read), *([Path(config.cache)] if config.cache else [])]
     for name in config.models_read:
@@ -156,6 +123,8 @@ def distill(
         return run
     fix_dates(sides, run.template_date)
     options = TraceOptions(config.candidates, config.max_completion_length, config.seed)
+    taught_by, on = (config.teacher, config.tasks) if cache is None else (cache.teacher, cache.tasks)
+    warning = warn_of_teacher(taught_by)
     longest = max((task.max_new_tokens for task in tasks), default=None)  # a cache has its own tasks
     config.max_completion_length = config.max_completion_length or longest
     config.output_dir = str(run.path / "checkpoints")
@@ -169,17 +138,12 @@ def distill(
             set_in_templates({**sides, config.target: target.tokenizer}, values)
             fix_dates({config.target: target.tokenizer}, run.template_date)
         source: Source = method.traces if config.share_on_policy < 1.0 else "none"
-        traces = make_traces(
-            source,
-            tasks,
-            config.problems,
-            student,
-            teacher,
-            target,
-            options,
-            CONTEXTS[method.context],
-            Journal(run.unfinished).part("traces"),
-        )
+        context = CONTEXTS[method.context]
+        traces = []
+        for place, task in enumerate(tasks):
+            journal = Journal(run.unfinished).part(f"traces-{place}")
+            count = divided.trained[task.name]
+            traces += make_traces(source, [task], count, student, teacher, target, options, context, journal)
         check_fills_a_step(len(traces), step, f"of {problems} problems have a trace to train on")
         run.write_samples(traces)
     columns = ["prompt", "completion_ids", *(["teacher_prompt"] if method.context != "plain" else [])]
@@ -203,6 +167,10 @@ def distill(
         StageProgress(f"distill {config.method}", {"loss": "loss"}),
         FiniteLoss(run),
     ]
+    if evaluate is None and divided.held_out:
+        evaluate = student_scores(divided, max_new_tokens=config.max_completion_length, seed=config.seed)
+    if divided.reason is not None and process_index() == 0:
+        print(f"warning: {divided.reason}", file=sys.stderr)
     if evaluate is not None and config.curve_steps:
         callbacks.append(LearningCurve(run, trainer, student.tokenizer, config.curve_steps, evaluate))
     add_callbacks(trainer, *callbacks)
@@ -216,13 +184,14 @@ def distill(
     losses = [row["loss"] for row in metrics if row.get("loss") is not None]
     steps = int(trainer.state.global_step)
     trainer.accelerator.free_memory()
-    taught_by, on = (config.teacher, config.tasks) if cache is None else (cache.teacher, cache.tasks)
-    card = _card(config, taught_by, on, steps)
+    card = _card(config, taught_by, on, steps, warning)
     save_model(str(folder / "final"), student.tokenizer, run.path / "model", card, whole=config.merge_adapter)
     run.finish(
         {
             "stage": "distill",
             "teacher": taught_by,
+            "teacher_record": read_record(taught_by),
+            "warning": warning,
             "student": config.student,
             "method": config.method,
             "steps": steps,
@@ -230,6 +199,10 @@ def distill(
             "learning_rate": config.learning_rate,
             "final_loss": sum(losses[-10:]) / max(1, len(losses[-10:])),
             "traces": len(traces),
+            "curve": {
+                "problems": {name: len(examples) for name, examples in divided.held_out.items()},
+                "reason": divided.reason,
+            },
             "findings": [asdict(_hacking(metrics, config, steps))],
         }
     )
@@ -247,11 +220,14 @@ def _hacking(metrics: list[dict[str, Any]], config: DistillConfig, planned: int)
     )
 
 
-def _card(config: DistillConfig, teacher: str, tasks: Sequence[str], steps: int) -> str:
+def _card(config: DistillConfig, teacher: str, tasks: Sequence[str], steps: int, warning: str | None) -> str:
+    """The student's card: how it was made, what to know of its teacher, and that nothing was measured of it."""
+    note = "" if warning is None else f"\n{warning[:1].upper()}{warning[1:]}.\n"
     return (
         f"---\nbase_model: {config.student}\ntags: [distillknob, distilled-student]\n---\n"
         f"# {config.student}, distilled from {teacher}\n\n"
         f"Made by distillknob with method `{config.method}` ({config.objective}) on {', '.join(tasks)} "
         f"({steps} steps of {config.per_device_train_batch_size * config.gradient_accumulation_steps}, "
-        f"learning rate {config.learning_rate:g}, seed {config.seed}).\n"
+        f"learning rate {config.learning_rate:g}, seed {config.seed}).\n{note}\n"
+        "Not measured here: what this student scores (`distillknob evaluate`).\n"
     )

@@ -102,7 +102,8 @@ def estimates(stage: str, config: Any, recipe: Mapping[str, Any], engine: Engine
     """Every stage that a command would run, named: one for a stage, those of all cells for an experiment."""
     if stage not in EXPERIMENTS:
         return [(stage, estimate(stage, config, engine))]
-    from distillknob.experiment import CURVE_PROBLEMS, planned_stages, stage_config
+    from distillknob.experiment import planned_stages, stage_config
+    from distillknob.learning_curve import CURVE_PROBLEMS
 
     planned: dict[str, Any] = {}
     if stage == "demo":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -264,10 +264,9 @@ def tables(results: dict[str, dict[str, TaskResult]]) -> dict[str, Any]:
             {"model": name, "tasks": [result.as_dict() for result in found.values()]} for name, found in results.items()
         ],
         "differences": [
-            {"a": first, "b": other, "task": task, "difference": change.mean, "interval": change.as_list()}
+            _difference_row(first, other, task, results[first][task], results[other][task])
             for other in others
             for task in results[first]
-            for change in [difference(results[first][task], results[other][task])]
         ],
     }
 
@@ -299,31 +298,19 @@ def notes(results: Mapping[str, Mapping[str, TaskResult]]) -> list[str]:
     return lines
 
 
-def mean_scores(
-    language_model: LanguageModel,
-    tasks: Sequence[Task],
-    *,
-    problems: int,
-    seed: int,
-    skip: int = 0,
-    max_new_tokens: int | None = None,
-) -> dict[str, float]:
-    """Mean score by task from one sample a problem of the train split, after the first `skip` of the seed's order: a
-    point of a learning curve, on problems that a training on the first ones doesn't see. A task that has no more is
-    left out."""
-    return {
-        task.name: evaluate_task(
-            language_model,
-            task,
-            split="train",
-            problems=problems,
-            skip=skip,
-            samples=1,
-            max_new_tokens=max_new_tokens,
-            seed=seed,
-            modes=False,
-            description="curve",
-        ).score.mean
-        for task in tasks
-        if len(task.examples("train", skip + 1, seed=seed)) > skip
-    }
+def _difference_row(first: str, other: str, task: str, a: TaskResult, b: TaskResult) -> dict[str, Any]:
+    """`difference` is b − a. Two names of one model differ by exactly 0, and no interval is uncertain about it."""
+    named = {"a": first, "b": other, "task": task}
+    if _same_answers(a, b):
+        return {**named, "difference": 0.0, "interval": [0.0, 0.0], "same": True}
+    change = difference(a, b)
+    return {**named, "difference": change.mean, "interval": change.as_list(), "same": False}
+
+
+def _same_answers(a: TaskResult, b: TaskResult) -> bool:
+    """Did both write the same answers with the same probabilities? Then they are the same model: samples follow from
+    the model and the seed."""
+    return all(
+        one["text"] == two["text"] and one.get("mean_logprob", 0.0) == two.get("mean_logprob", 1.0)
+        for one, two in zip(a.rows, b.rows, strict=True)
+    )

@@ -7,7 +7,7 @@ seed redoes calibration, traces and distillation; evaluation problems stay the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,20 +18,20 @@ from distillknob.calibrate import CalibrationConfig, calibrate
 from distillknob.config import build, stage_values
 from distillknob.distill import DistillConfig, distill
 from distillknob.errors import BadInputError, check_at_least_one
-from distillknob.evaluate import EvaluateConfig, evaluate, mean_scores
+from distillknob.evaluate import EvaluateConfig, evaluate
 from distillknob.files import read_json
 from distillknob.identity import read_by
 from distillknob.methods import METHODS
-from distillknob.models import SERVED, LanguageModel, load_tokenizer, resolve, values_read
+from distillknob.models import SERVED, load_tokenizer, resolve, values_read
 from distillknob.runs import Run
 from distillknob.stats import pass_at_k
-from distillknob.tasks import get_task, get_tasks, graded_tasks
-from distillknob.teacher_cache import TeacherCache
+from distillknob.tasks import get_task
 from distillknob.traps import DiagnoseConfig, diagnose
 from distillknob.traps.compare import BY_PROMPT
+from distillknob.verdicts import teacher_key, teacher_label
 
-CURVE_PROBLEMS = 150
-CALIBRATION = ("steps", "kept_step", "final_beta", "anchor_kl", "log_ratio", "outcome", "reason")  # kept of it
+# What is kept of a calibration; one made before the verdict was measured has none.
+CALIBRATION = ("steps", "kept_step", "final_beta", "anchor_kl", "log_ratio", "outcome", "reason", "turned", "tolerance")
 
 
 @dataclass
@@ -91,8 +91,8 @@ class Cell:
 
     @property
     def teacher(self) -> str:
-        """`original`, `distillable` or `undistillable`, by the sign of η."""
-        return "original" if self.eta == 0 else "distillable" if self.eta < 0 else "undistillable"
+        """What rows and folders know the cell's teacher by: `original`, or its η."""
+        return teacher_key(self.eta)
 
     @property
     def name(self) -> str:
@@ -166,8 +166,9 @@ def run_cell(cell: Cell, recipe: Mapping[str, Any], folder: Path, *, resume: boo
         config = stage_config(CalibrationConfig, "calibrate", recipe, eta=cell.eta, seed=cell.seed, teacher=teacher)
         calibrated = calibrate(config, folder / "calibrate", resume=True)
         teacher, paths["calibrate"] = str(calibrated.path / "model"), "calibrate"
-        calibration = {name: calibrated.result[name] for name in CALIBRATION}
-    result |= {"teacher": cell.teacher, "calibration": calibration, "lens": None}
+        calibration = {name: calibrated.result.get(name) for name in CALIBRATION}
+    label = teacher_label(cell.eta, calibration)
+    result |= {"teacher": cell.teacher, "label": label, "calibration": calibration, "lens": None}
     measured = _Measured(cell, recipe, folder, paths)
     result["teacher_scores"] = measured.scores(teacher, "teacher", cell.sizes.get("teacher", {}))
     if cell.lens:
@@ -179,25 +180,12 @@ def run_cell(cell: Cell, recipe: Mapping[str, Any], folder: Path, *, resume: boo
         students["none"] = measured.student(base.student, "none")
     for method in cell.methods:
         config = cell.distillation(recipe, method, teacher)
-        student = distill(config, folder / f"distill-{method}", resume=True, evaluate=learning_curve(config))
+        student = distill(config, folder / f"distill-{method}", resume=True)
         paths[f"distill/{method}"] = f"distill-{method}"
         made = {name: student.result[name] for name in ("tokens", "steps", "learning_rate")}
         students[method] = {**measured.student(str(student.path / "model"), method), "training": made}
     run.finish({**result, "students": students, "runs": paths})
     return run
-
-
-def learning_curve(config: DistillConfig) -> Callable[[LanguageModel], dict[str, float]]:
-    """What a student scores on its way (`distill`'s `evaluate`), on train-split problems that it isn't trained on.
-    Trained from a cache, it has the cache's problems behind it."""
-    given = config if config.cache is None else TeacherCache(config.cache)
-    tasks = (graded_tasks if config.curve_steps else get_tasks)(given.tasks)
-    skip, seed, longest = given.problems, given.seed, config.max_completion_length
-
-    def curve(student: LanguageModel) -> dict[str, float]:
-        return mean_scores(student, tasks, problems=CURVE_PROBLEMS, skip=skip, seed=seed, max_new_tokens=longest)
-
-    return curve
 
 
 def read_by_cell(cell: Cell, recipe: Mapping[str, Any]) -> dict[str, dict[str, str]]:

@@ -12,25 +12,19 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from distillknob.calibration_trainer import CalibrationConfig
-from distillknob.errors import BadInputError
 from distillknob.generation import Sample
 from distillknob.measure import sample_and_grade
 from distillknob.models import LanguageModel
 from distillknob.scoring import Prompt, sequence_logprob, token_logprobs
 from distillknob.served import ServedModel
 from distillknob.tasks import Example, Task
+from distillknob.tasks.held_back import hold_back
 from distillknob.verdicts import Turning, turning
 
 
 def train_and_guard(task: Task, problems: int, guard_problems: int, seed: int) -> tuple[list[Example], list[Example]]:
-    """Examples of the train split to train on, and others for the guard: `guard_problems`, or a fifth of what a small
-    task has. Raises BadInputError where there is too little for both."""
-    found = task.examples("train", problems + guard_problems, seed=seed)
-    spare = len(found) - problems
-    held_out = min(guard_problems, max(spare, len(found) // 5))
-    if guard_problems and not held_out:
-        raise BadInputError(f"task {task.name!r} has {len(found)} train problems: at least 5 are needed with a guard")
-    return found[: min(problems, len(found) - held_out)], found[len(found) - held_out :]
+    """Examples of the train split to train on, and others for the guard (`tasks.held_back`)."""
+    return hold_back(task, problems, guard_problems, seed, why="with a guard")
 
 
 @dataclass(frozen=True)

@@ -11,46 +11,69 @@ from typing import Any
 from distillknob.runs import Run
 from distillknob.stats import paired_difference, spearman
 from distillknob.traps.compare import paired_rows
+from distillknob.verdicts import is_original, student_claims, teacher_key, teacher_label
 
 
 def tables(cells: Sequence[Run]) -> dict[str, list[dict[str, Any]]]:
-    """`teachers`, `students` and `differences` over finished cells.
+    """`teachers`, `students`, `differences`, `gains` and `claims` over finished cells.
 
     A difference is paired by problem: a calibrated teacher's to the original's, and a student's to the student of the
-    original teacher by the same method and seed.
+    original teacher by the same method and seed. A gain is a student's difference to the student before distillation.
+    Where a calibrated teacher is the original itself, `same` says so, and nothing is a difference between teachers.
+    A claim says what the students show of a teacher (`verdicts.student_claim`).
     """
-    teachers, students, differences = [], [], []
+    teachers, students, differences, gains = [], [], [], []
     results = [cell.result for cell in cells]
     originals = {found["seed"]: found for found in results if found["eta"] == 0 and not found["variant"]}
     for found in results:
         original = originals.get(found["seed"])
+        base = {} if original is None else original["students"]
         if original is found:
             original = None
+        key, label = teacher_key(found["eta"]), teacher_label(found["eta"], found["calibration"])
         known = {name: found[name] for name in ("eta", "seed", "variant")}
-        label = found["teacher"]
+        same = original is not None and found["calibration"] is not None and is_original(found["calibration"])
         change = _differences(original and original["teacher_scores"], found["teacher_scores"])
         for task in found["teacher_scores"]["tasks"]:
             gap = change.get(task["task"], {})
             teachers.append(
                 {
-                    "teacher": label,
+                    "teacher": key,
+                    "label": label,
                     **known,
                     **task,
-                    "difference": gap.get("difference"),
-                    "difference_interval": gap.get("interval"),
+                    "same": same,
+                    "difference": 0.0 if same else gap.get("difference"),
+                    "difference_interval": [0.0, 0.0] if same else gap.get("interval"),
                     "calibration": found["calibration"],
                 }
             )
         for method, student in found["students"].items():
-            who = "none" if method == "none" else label
+            who = {"teacher": "none", "label": "none"} if method == "none" else {"teacher": key, "label": label}
             made = student.get("training", {})
-            students += [{"teacher": who, **known, "method": method, **task, **made} for task in student["tasks"]]
+            students += [{**who, **known, "method": method, **task, **made} for task in student["tasks"]]
             before = (original or {}).get("students", {}).get(method)
+            named = {"method": method, **known, "b": key, "label": label}
             differences += [
-                {"task": task, "method": method, **known, "a": "original", "b": label, **values}
+                {"task": task, "a": "original", **named, "same": same, **values}
                 for task, values in _differences(before, student).items()
             ]
-    return {"teachers": teachers, "students": students, "differences": differences}
+            if method != "none":
+                gains += [
+                    {"task": task, "a": "none", **named, **values}
+                    for task, values in _differences(base.get("none"), student).items()
+                ]
+    claims = [
+        {**{name: row[name] for name in ("teacher", "label", "eta", "seed", "variant")}, **claim.as_dict()}
+        for row, claim in student_claims(teachers, students, differences)
+    ]
+    return {
+        "teachers": teachers,
+        "students": students,
+        "differences": differences,
+        "gains": gains,
+        "claims": claims,
+    }
 
 
 def _differences(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -94,7 +117,7 @@ def causal(cells: Sequence[Run]) -> list[dict[str, Any]]:
     results = [cell.result for cell in cells if cell.result["lens"] is not None]
     for original in (found for found in results if found["eta"] == 0 and not found["variant"]):
         for found in (found for found in results if found["seed"] == original["seed"]):
-            known = {name: found[name] for name in ("eta", "seed", "variant", "teacher")}
+            known = {name: found[name] for name in ("eta", "seed", "variant")} | {"teacher": teacher_key(found["eta"])}
             paired = paired_rows(original["lens"], found["lens"], first=found is original)
             rows += [{**known, **row} for row in paired]
     return rows

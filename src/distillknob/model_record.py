@@ -5,11 +5,13 @@ Without it a student's run could not know that its "calibrated" teacher is the o
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from distillknob.files import read_json
+from distillknob.processes import process_index
 from distillknob.verdicts import TURNED, UNCLEAR, WRONG, is_original, signed
 
 RECORD = "distillknob.json"
@@ -61,3 +63,11 @@ def teacher_warning(model: str) -> str | None:
         WRONG: "the knob turned the wrong way",
     }.get(verdict, "the knob did not turn")
     return f"teacher {model!r}, calibrated with η = {eta}: {what} ({turned.get('reason')})"
+
+
+def warn_of_teacher(model: str) -> str | None:
+    """Print `teacher_warning` on stderr, once for all processes, and return it."""
+    warning = teacher_warning(model)
+    if warning is not None and process_index() == 0:
+        print(f"warning: {warning}", file=sys.stderr)
+    return warning

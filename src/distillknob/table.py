@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from distillknob.runs import Run
-from distillknob.verdicts import UNCLEAR, WRONG, is_original, turned_text
+from distillknob.verdicts import UNCLEAR, WRONG, is_original, label_of, student_claims, turned_text, unturned
 
 Rows = Sequence[Sequence[str]]
 WIDTH = 110  # of running text, in characters
@@ -42,15 +42,16 @@ def percent(value: float | None, bounds: Sequence[float | None] | None = None, *
 def teachers_text(rows: Sequence[Mapping[str, Any]]) -> str:
     """The teachers' scores and their paired differences to the original."""
     return text_table(
-        ["teacher", "η", "seed", "task", "score % [95 %]", "− original, points", "finished %"],
+        ["teacher", "seed", "task", "score % [95 %]", "− original, points", "finished %"],
         [
             [
-                row["teacher"],
-                f"{row['eta']:+g}",
+                label_of(row),
                 str(row["seed"]),
                 row["task"],
                 percent(row["score"], row["interval"]),
-                percent(row["difference"], row["difference_interval"], signed=True),
+                "0: the same model"
+                if row.get("same")
+                else percent(row["difference"], row["difference_interval"], signed=True),
                 percent(row["finished_rate"]),
             ]
             for row in rows
@@ -60,13 +61,12 @@ def teachers_text(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def students_text(rows: Sequence[Mapping[str, Any]]) -> str:
     """The students' pass@1 and pass@k beside chance."""
-    best = next((key for row in rows for key in row if re.fullmatch(r"pass@(?!1$)\d+", key)), "pass@16")
+    best = best_name(rows)
     return text_table(
-        ["student of", "η", "method", "seed", "task", "pass@1 % [95 %]", f"{best} %", "chance %", "finished %"],
+        ["student of", "method", "seed", "task", "pass@1 % [95 %]", f"{best} %", "chance %", "finished %"],
         [
             [
-                row["teacher"],
-                f"{row['eta']:+g}",
+                "before distillation" if row["method"] == "none" else label_of(row),
                 row["method"],
                 str(row["seed"]),
                 row["task"],
@@ -80,22 +80,43 @@ def students_text(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def differences_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Students of calibrated teachers against the student of the original by the same method."""
-    return text_table(
-        ["student of", "η", "method", "seed", "task", "− student of original, points"],
-        [
+def best_name(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What these rows call their pass@k with a k above 1."""
+    return next((key for row in rows for key in row if re.fullmatch(r"pass@(?!1$)\d+", key)), "pass@16")
+
+
+def differences_text(
+    gains: Sequence[Mapping[str, Any]], differences: Sequence[Mapping[str, Any]], best: str = "pass@16"
+) -> str:
+    """Each student's paired differences: to the student before distillation, and to the student of the original
+    teacher by the same method."""
+    keys = ("b", "eta", "variant", "method", "seed", "task")
+
+    def place(row: Mapping[str, Any]) -> tuple[Any, ...]:
+        return tuple(row.get(key) for key in keys)
+
+    before = {place(row): row for row in gains}
+    beside = {place(row): row for row in differences if row["method"] != "none"}
+    body = []
+    for at in dict.fromkeys([*before, *beside]):
+        gain, other = before.get(at, {}), beside.get(at, {})
+        row = gain or other
+        variant = f"{row['variant']}: " if row.get("variant") else ""
+        body.append(
             [
-                row["b"],
-                f"{row['eta']:+g}",
+                f"{variant}{label_of(row)}",
                 row["method"],
                 str(row["seed"]),
                 row["task"],
-                percent(row["difference"], row["interval"], signed=True),
+                percent(gain.get("difference"), gain.get("interval"), signed=True),
+                percent(gain.get(f"{best}_difference"), gain.get(f"{best}_difference_interval"), signed=True),
+                "the same teacher"
+                if other.get("same")
+                else percent(other.get("difference"), other.get("interval"), signed=True),
             ]
-            for row in rows
-        ],
-    )
+        )
+    header = ["student of", "method", "seed", "task", "− before, points", f"− before, {best}", "− original's student"]
+    return text_table(header, body)
 
 
 def _with_interval(value: float, bounds: Sequence[float | None], form: str) -> str:
@@ -149,16 +170,24 @@ def turning_text(result: Mapping[str, Any]) -> str:
 
 
 def _experiment_text(run: Run, result: Mapping[str, Any]) -> list[str]:
+    best = best_name(result["students"])
+    apart = result.get("variants") or {}
     parts = [
+        "\n".join(_wrapped(f"! {line}") for line in unturned([*result["teachers"], *apart.get("teachers", [])])),
         teachers_text(result["teachers"]),
         students_text(result["students"]),
-        differences_text(result["differences"]),
+        differences_text(result.get("gains", []), result["differences"], best),
+        differences_text(apart.get("gains", []), apart["differences"], best) if apart.get("differences") else "",
+        "\n".join(_wrapped(line) for line in claims_text(result)),
     ]
-    apart = (result.get("variants") or {}).get("differences", [])
-    if apart:
-        named = [{**row, "b": f"{row['variant']}: {row['b']}"} for row in apart]
-        parts.append(differences_text(named))
-    return [*parts, f"report: {run.path / 'report.html'}"]
+    return [*filter(None, parts), f"report: {run.path / 'report.html'}"]
+
+
+def claims_text(result: Mapping[str, Any]) -> list[str]:
+    """What the students show of each calibrated teacher, a line a teacher and task."""
+    claims = student_claims(result["teachers"], result["students"], result["differences"])
+    many = len({row["seed"] for row in result["teachers"]}) > 1
+    return [claim.text(label_of(row) + (f", seed {row['seed']}" if many else "")) for row, claim in claims]
 
 
 def _evaluate_text(run: Run, result: Mapping[str, Any]) -> list[str]:
@@ -176,7 +205,24 @@ def _evaluate_text(run: Run, result: Mapping[str, Any]) -> list[str]:
         for model in result["models"]
         for task in model["tasks"]
     ]
-    return [text_table(header, rows)]
+    return [text_table(header, rows), *_paired_text(result)]
+
+
+def _paired_text(result: Mapping[str, Any]) -> list[str]:
+    """Every other model's difference to the first, paired by problem, in points."""
+    found = result.get("differences") or []
+    if not found:
+        return []
+    header = ["model", "task", f"− {found[0]['a']}, points [95 %]"]
+    rows = [
+        [
+            row["b"],
+            row["task"],
+            "0: the same model" if row.get("same") else percent(row["difference"], row["interval"], signed=True),
+        ]
+        for row in found
+    ]
+    return [f"Paired differences, each model − {found[0]['a']}:\n{text_table(header, rows)}"]
 
 
 def _diagnose_text(run: Run, result: Mapping[str, Any]) -> list[str]:
@@ -232,12 +278,13 @@ def _calibrate_text(run: Run, result: Mapping[str, Any]) -> list[str]:
         f"final beta {result['final_beta']:.3g}" + (f"\n{result['reason']}" if result["reason"] else "")
     ]
     parts.append(turning_text(result))
+    same = is_original(result)
     rows = [
         [
             row["task"],
             percent(row["before"]),
             percent(row["after"]),
-            percent(row["difference"], row["interval"], signed=True),
+            "0: the same model" if same else percent(row["difference"], row["interval"], signed=True),
         ]
         for row in result["guard"]
     ]
@@ -256,7 +303,8 @@ def _distill_text(run: Run, result: Mapping[str, Any]) -> list[str]:
     return [
         f"{result['student']} from {result['teacher']} by {result['method']}: {result['steps']} steps of "
         f"{result['tokens'] / max(1, result['steps']):.0f} tokens, learning rate {result['learning_rate']:g}, "
-        f"final loss {result['final_loss']:.4f}"
+        f"final loss {result['final_loss']:.4f}",
+        *([_wrapped(f"! {result['warning']}")] if result.get("warning") else []),
     ]
 
 

@@ -26,6 +26,7 @@ from distillknob.files import atomic_write
 from distillknob.heads import checked_head
 from distillknob.identity import read_by
 from distillknob.journal import Journal
+from distillknob.model_record import warn_of_teacher
 from distillknob.models import LanguageModel, load_model, prompt_ids, resolve, set_in_templates
 from distillknob.processes import process_count, process_index, wait
 from distillknob.progress import progress
@@ -93,6 +94,7 @@ def cache(config: CacheConfig, output: str | Path, *, resume: bool = False) -> R
     if run.complete:
         return run
     fix_dates({config.teacher: teacher.tokenizer}, run.template_date)
+    warn_of_teacher(config.teacher)
     traces = run.samples()
     if not traces:
         options = TraceOptions(config.candidates, config.max_completion_length, config.seed)

@@ -165,6 +165,39 @@ def teacher_label(eta: float, calibration: Mapping[str, Any] | None = None) -> s
     return f"η = {signed(eta)} ({verdict_of(calibration)})"
 
 
+def teacher_key(eta: float) -> str:
+    """What a result's rows, folders and the page's colours know a teacher by: `original`, `eta-0.5`, `eta+0.25`."""
+    return "original" if eta == 0 else f"eta{eta:+g}"
+
+
+def label_of(row: Mapping[str, Any]) -> str:
+    """What the teacher of a result's row is called. A row from before labels were kept is called by its η."""
+    if row.get("label"):
+        return str(row["label"])
+    name, eta = str(row.get("teacher", row.get("b"))), row.get("eta")
+    if name in ("none", "original") or not isinstance(eta, int | float) or isinstance(eta, bool):
+        return name
+    return teacher_label(eta, row.get("calibration") or {"kept_step": None})
+
+
+def unturned(teachers: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What a reader has to know before any figure: a line for each calibrated teacher that is the original, whose knob
+    turned the wrong way, or of which nobody can tell. `teachers` are rows with `calibration`."""
+    lines = []
+    for row in teachers:
+        made = row.get("calibration")
+        if not made or (made.get("turned") or {}).get("verdict") == TURNED:
+            continue
+        where = ", ".join(f"{name} {row[name]}" for name in ("variant", "seed") if row.get(name) not in (None, ""))
+        who = f"{label_of(row)}, {where}" if where else label_of(row)
+        turned = made.get("turned")
+        if is_original(made):
+            lines.append(f"{who}: its calibration changed nothing, so its students show nothing of the knob.")
+        elif turned:
+            lines.append(f"{who}: {turned['reason']}.")
+    return list(dict.fromkeys(lines))
+
+
 def turned_text(turned: Mapping[str, Any]) -> str:
     """The verdict with its figures, in a sentence or two."""
     verdict, reason = turned["verdict"], turned["reason"]
@@ -223,9 +256,17 @@ def student_claim(
     the paired interval's lower end lies above −NON_INFERIORITY_MARGIN. `teacher` is that teacher's row on the task;
     `students` and `differences` are the rows of its own students there.
     """
-    scores = {str(row["method"]): row.get("pass@1", row.get("score")) for row in students if row["method"] != "none"}
-    gaps = {str(row["method"]): row for row in differences if row.get("interval") and row.get("difference") is not None}
-    measured = {name: score for name, score in scores.items() if name in gaps and score is not None}
+    scores = {str(row.get("method")): row.get("pass@1", row.get("score")) for row in students}
+    gaps = {
+        str(row.get("method")): row
+        for row in differences
+        if _has_interval(row, "interval") and row.get("difference") is not None
+    }
+    measured = {
+        name: float(score)
+        for name, score in scores.items()
+        if name != "none" and name in gaps and isinstance(score, int | float)
+    }
     methods = tuple(measured)
     if is_original(teacher.get("calibration") or {"kept_step": None}):
         return Claim(task=task, word=None, why="it is the original teacher itself", methods=methods)
@@ -242,13 +283,20 @@ def student_claim(
 
     if low <= 0 <= high:
         return claim(f"{shown}: the interval holds 0")
-    kept = teacher.get("difference_interval")
-    if not kept or None in kept:
+    kept = teacher.get("difference_interval") or [None]
+    if not _has_interval(teacher, "difference_interval"):
         return claim(f"{shown}, but the teacher was not compared with the original")
     if kept[0] <= -NON_INFERIORITY_MARGIN:
         lost = f"the teacher itself may have lost more than {100 * NON_INFERIORITY_MARGIN:g} points"
         return claim(f"{shown}, but {lost} ([{100 * kept[0]:+.1f}, {100 * kept[1]:+.1f}])")
     return claim(shown, "undistillable" if high < 0 else "distillable")
+
+
+def _has_interval(row: Mapping[str, Any], name: str) -> bool:
+    """Does the row hold both bounds of an interval?"""
+    bounds = row.get(name)
+    values = bounds if isinstance(bounds, list | tuple) and len(bounds) == 2 else [None]
+    return all(isinstance(value, int | float) and math.isfinite(value) for value in values)
 
 
 def student_claims(

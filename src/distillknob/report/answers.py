@@ -31,14 +31,15 @@ from distillknob.report.markup import (
 )
 from distillknob.report.names import (
     FAILURE_MODES,
+    FORMER,
     METHODS,
-    TEACHERS,
     failure_name,
     method_name,
     ordered,
     sentence,
     signed_eta,
     student_name,
+    teacher_name,
     teacher_style,
 )
 from distillknob.report.plots import Dot, dot_plot
@@ -46,6 +47,7 @@ from distillknob.report.results import by_teacher, distinct, eta_of, find, focus
 from distillknob.report.source import Source
 from distillknob.report.students import row_name, student_legend
 from distillknob.report.svg import Scale, figure, swatch
+from distillknob.verdicts import label_of
 
 MOST_CHARACTERS = 4000  # of one answer
 
@@ -128,7 +130,7 @@ def _failures_table(students: Sequence[Row], modes: Sequence[str]) -> Html:
             for row in by_teacher(where(students, task=task, method=method)):
                 rates = [_rate(row, mode) for mode in modes]
                 cells = [with_range(percent(rate), percent_range(interval)) for rate, interval in rates]
-                whose = [text(row.get("teacher")), method_name(method), signed_eta(eta_of(row)), text(row.get("seed"))]
+                whose = [label_of(row), method_name(method), signed_eta(eta_of(row)), text(row.get("seed"))]
                 body.append([task, *whose, *cells])
     return table(["Task", "Teacher", "Method", "η", "Seed", *map(failure_name, modes)], body, numeric_from=3)
 
@@ -170,7 +172,10 @@ def _example(example: Row) -> Html:
 
 def _answer(answer: Row) -> Html:
     who = text(answer.get("who"))
-    teacher = next((name for name in reversed(TEACHERS) if name in who.split()), "none")
+    # Answers from before they named their teacher tell it within `who`.
+    former = next((name for name in (*reversed(FORMER), "original") if name in who.split()), "none")
+    teacher = str(answer.get("teacher") or former)
+    who = who.replace(former, teacher_name(former)) if former in FORMER else who
     score = number(answer.get("score"))
     level = "none" if score is None else "right" if score >= 1 else "high" if score <= 0 else "medium"
     notes = [

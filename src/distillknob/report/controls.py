@@ -25,6 +25,7 @@ from distillknob.report.markup import (
 from distillknob.report.names import method_name, signed_eta
 from distillknob.report.results import distinct, where, with_range_text
 from distillknob.report.source import Source
+from distillknob.verdicts import verdict_of
 
 
 def calibrations_table(result: Row) -> Html | None:
@@ -38,10 +39,22 @@ def calibrations_table(result: Row) -> Html | None:
         seen.add(place)
         steps = f"{text(made.get('kept_step'))} of {text(made.get('steps'))}"
         figures = [decimal(made.get(name)) for name in ("final_beta", "anchor_kl", "log_ratio")]
-        body.append([signed_eta(row.get("eta")), text(row.get("seed")), steps, *figures, text(made.get("outcome"))])
+        verdict = verdict_of(made)
+        body.append(
+            [signed_eta(row.get("eta")), text(row.get("seed")), verdict, steps, *figures, text(made.get("outcome"))]
+        )
     if not body:
         return None
-    head = ["η", "Seed", "Step kept", "Final β", "KL to the original, nats/token", "Log-ratio, nats/answer", "Outcome"]
+    head = [
+        "η",
+        "Seed",
+        "The knob",
+        "Step kept",
+        "Final β",
+        "KL to the original, nats/token",
+        "Log-ratio, nats/answer",
+        "Outcome",
+    ]
     return details("What each calibration came to", table(head, body))
 
 

@@ -46,7 +46,9 @@ def off_policy_sentence(found: Sequence[Row]) -> str:
         if known:
             bias, row = min(known, key=lambda pair: pair[0])
             name = f"{text(row.get('weighting')).replace('_', ' ')} {text(row.get('estimator'))}"
-            told.append(f"{name} on {task} (off by {decimal(bias, 2)} of {decimal(row.get('on_policy'), 2)} nats)")
+            value = number(row.get("on_policy"))
+            useless = ": of no use here" if value is not None and bias > abs(value) / 2 else ""
+            told.append(f"{name} on {task} (off by {decimal(bias, 2)} of {decimal(value, 2)} nats{useless})")
     return f"From the teacher's samples, nearest to the on-policy reverse KL come {listed(told)}." if told else ""
 
 

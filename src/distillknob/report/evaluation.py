@@ -12,6 +12,8 @@ from distillknob.report.markup import (
     number,
     percent,
     percent_range,
+    points,
+    points_range,
     rows,
     table,
     text,
@@ -51,7 +53,36 @@ def evaluation_section(source: Source) -> Section:
             ]
         )
     head = ["Model", "Task", "Score or pass@1", best, "Finished", "Chance", *map(failure_name, modes)]
-    return Section("result", title, _sentence(found), join(_figure(found), table(head, body, numeric_from=2)))
+    differences = rows(source.main.result.get("differences"))
+    shown = join(_differences_table(differences), _figure(found), table(head, body, numeric_from=2))
+    return Section("result", title, _differences_sentence(differences) or _sentence(found), shown)
+
+
+def _difference(row: Row) -> Child:
+    if row.get("same"):
+        return "0: the same model"
+    return with_range(points(row.get("difference")), points_range(row.get("interval")))
+
+
+def _differences_table(found: list[Row]) -> Child:
+    """Every other model's paired difference to the first."""
+    if not found:
+        return None
+    body: list[list[Child]] = [[text(row.get("b")), text(row.get("task")), _difference(row)] for row in found]
+    return table(["Model", "Task", f"− {text(found[0].get('a'))}, points"], body, numeric_from=2)
+
+
+def _differences_sentence(found: list[Row]) -> str:
+    """How every other model stands to the first, paired by problem."""
+    told = []
+    for row in found:
+        pair = bounds(row.get("interval"))
+        if row.get("same") or pair is None or number(row.get("difference")) is None:
+            continue
+        clear = "" if pair[0] > 0 or pair[1] < 0 else ", not clearly different"
+        change = f"{points(row.get('difference'))} points {points_range(pair)}"
+        told.append(f"{text(row.get('b'))} on {text(row.get('task'))}: {change}{clear}")
+    return f"Against {text(found[0].get('a'))}, paired by problem: {'; '.join(told)}." if told else ""
 
 
 def _sentence(found: list[tuple[str, Row]]) -> str:

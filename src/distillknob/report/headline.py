@@ -5,6 +5,7 @@ Left out on purpose: a single figure over all tasks (a mean of an accuracy and a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from distillknob.report.markup import (
@@ -20,54 +21,85 @@ from distillknob.report.markup import (
     rows,
     tag,
 )
-from distillknob.report.names import DIRECTIONS, method_name, teacher_style
-from distillknob.report.results import find, focus, main_value
+from distillknob.report.names import method_name, teacher_style
+from distillknob.report.results import by_teacher, find, focus, main_value, where
 from distillknob.report.svg import swatch
-
-# How much of its task score a calibrated teacher may lose and still count as whole: what the project's claims ("not
-# inferior") use, as the paired interval's lower end.
-NON_INFERIORITY_MARGIN = 0.015
+from distillknob.verdicts import NON_INFERIORITY_MARGIN, label_of, student_claims, unturned
 
 
 def headline(result: Row) -> tuple[list[str], Html | None]:
     """The run in words, a sentence each, and its key figures as tiles."""
-    sentences: list[str] = []
+    sentences: list[str] = list(unturned(rows(result.get("teachers"))))
     tiles: list[Html] = []
     chosen = focus(result)
+    teachers = rows(result.get("teachers"))
     if chosen is not None:
         task, method = chosen
-        students, differences = rows(result.get("students")), rows(result.get("differences"))
-        base = find(students, teacher="original", method=method, task=task)
-        if base is not None:
-            reached = percent(main_value(base))
-            sentences.append(f"On {task}, the {method_name(method)} student of the original teacher reaches {reached}.")
-            tiles.append(_tile(base, f"{task}: student of the original", percent_range(base.get("interval"))))
-        for direction in DIRECTIONS:
-            row = find(students, teacher=direction, method=method, task=task)
-            if row is None:
-                continue
-            change = find(differences, a="original", b=direction, method=method, task=task) or {}
-            told = difference_sentence(change.get("difference"), change.get("interval"))
-            sentences.append(f"That of the {direction} teacher reaches {percent(main_value(row))}, {told}.")
+        students, gains = rows(result.get("students")), rows(result.get("gains"))
+        own = find(teachers, teacher="original", task=task)
+        start = find(students, method="none", task=task)
+        if own is not None and start is not None:
+            sentences.append(
+                f"On {task}, the original teacher scores {percent(main_value(own))} and the student before "
+                f"distillation {percent(main_value(start))}."
+            )
+        for row, name in ((own, "original teacher"), (start, "student before distillation")):
+            if row is not None:
+                tiles.append(_tile(row, f"{task}: {name}", percent_range(row.get("interval"))))
+        for row in by_teacher(where(students, method=method, task=task)):
+            gain = find(gains, b=row.get("teacher"), method=method, task=task) or {}
+            whose = f"On {task}, the {method_name(method)} student of {_the(row)}"
+            parts = [f"{whose} reaches {percent(main_value(row))}"]
             note = percent_range(row.get("interval"))
-            if number(change.get("difference")) is not None:
-                note = f"{note} · {points(change.get('difference'))} points"
-            tiles.append(_tile(row, f"{task}: student of the {direction}", note))
-    sentences += teachers_sentence(rows(result.get("teachers")))
+            if number(gain.get("difference")) is not None:
+                told = difference_sentence(gain.get("difference"), gain.get("interval"), "the student before")
+                parts.append(f"{told}{_at_k(gain)}")
+            if row.get("teacher") != "original":
+                told, short = _beside_the_original(result, row, method, task)
+                parts.append(told)
+                note = f"{note} · {short}" if short else note
+            sentences.append(f"{', '.join(parts)}.")
+            tiles.append(_tile(row, f"{task}: student of {_the(row)}", note))
+    claims = student_claims(teachers, rows(result.get("students")), rows(result.get("differences")))
+    sentences += [f"{one.text(label_of(row))}." for row, one in claims if chosen and one.task == chosen[0]]
+    sentences += teachers_sentence(teachers)
     return sentences, tag("div", tiles, class_="tiles") if tiles else None
 
 
-def difference_sentence(difference: object, interval: object) -> str:
-    """A difference and its interval in words; an interval around zero is no difference."""
+def _the(row: Row) -> str:
+    return "the original" if row.get("teacher") == "original" else label_of(row)
+
+
+def _at_k(gain: Row) -> str:
+    """What became of pass@k with a k above 1."""
+    name = next((str(key) for key in gain if re.fullmatch(r"pass@\d+_difference", str(key))), None)
+    if name is None:
+        return ""
+    interval = f"[{points_range(gain.get(f'{name}_interval')).strip('[]')}]"
+    return f", its {name.removesuffix('_difference')} {points(gain.get(name))} points {interval}"
+
+
+def _beside_the_original(result: Row, row: Row, method: str, task: str) -> tuple[str, str]:
+    """A student of a calibrated teacher against the original's, in words and in short."""
+    change = find(rows(result.get("differences")), a="original", b=row.get("teacher"), method=method, task=task) or {}
+    if change.get("same"):
+        return "which is no effect: its teacher is the original", "its teacher is the original"
+    told = difference_sentence(change.get("difference"), change.get("interval"), "the original's student")
+    short = "" if number(change.get("difference")) is None else f"{points(change.get('difference'))} points"
+    return told, short
+
+
+def difference_sentence(difference: object, interval: object, to: str) -> str:
+    """A difference to something and its interval in words; an interval around zero is no difference."""
     given, pair = number(difference), bounds(interval)
     if given is None:
-        return "with no difference measured"
-    size = f"{abs(100 * given):.1f} points {'above' if given > 0 else 'below'}"
+        return f"with no difference to {to} measured"
+    size = f"{abs(100 * given):.1f} points {'above' if given > 0 else 'below'} {to}"
     if pair is None:
         return f"{size} (no interval)"
     shown = f"95 % interval {points_range(pair)}"
     if pair[0] <= 0 <= pair[1]:
-        return f"not clearly different ({points(given)} points, {shown})"
+        return f"not clearly different from {to} ({points(given)} points, {shown})"
     return f"{size} ({shown})"
 
 
@@ -84,13 +116,13 @@ def _tile(row: Row, name: str, note: str) -> Html:
 
 def teachers_sentence(teachers: Sequence[Row]) -> list[str]:
     """Have the calibrated teachers kept their scores? No sentence where no difference to the original was measured."""
-    calibrated = [row for row in teachers if row.get("teacher") in DIRECTIONS]
+    calibrated = [row for row in teachers if row.get("teacher") not in (None, "original") and not row.get("same")]
     compared = [(pair[0], row) for row in calibrated if (pair := bounds(row.get("difference_interval"))) is not None]
     if not compared:
         return []
     margin = f"{100 * NON_INFERIORITY_MARGIN:g} points"
     lost = [
-        f"{row.get('teacher')} on {row.get('task')} ({points(row.get('difference'))} points, "
+        f"{label_of(row)} on {row.get('task')} ({points(row.get('difference'))} points, "
         f"{points_range(row.get('difference_interval'))})"
         for low, row in compared
         if low <= -NON_INFERIORITY_MARGIN
@@ -101,5 +133,5 @@ def teachers_sentence(teachers: Sequence[Row]) -> list[str]:
     low, worst = min(compared, key=lambda item: item[0])
     return [
         f"The calibrated teachers keep their scores to within {margin} of the original's: the lowest end of a paired "
-        f"interval is {points(low)} points ({worst.get('teacher')}, {worst.get('task')})."
+        f"interval is {points(low)} points ({label_of(worst)}, {worst.get('task')})."
     ]

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from distillknob.report.markup import MISSING, Row, number, text
+from distillknob.verdicts import label_of
 
-TEACHERS = ("none", "original", "distillable", "undistillable")
-DIRECTIONS = ("distillable", "undistillable")
+FORMER = ("distillable", "undistillable")  # what calibrated teachers were called in results by the sign of η alone
 METHODS = {
     "none": "no distillation",
     "sft": "SFT",
@@ -26,11 +26,11 @@ METHODS = {
     "opsd": "self-distillation with the solution",
 }
 FAILURE_MODES = {
-    "extrinsic_hallucination": "Extrinsic hallucination",
-    "self_correction_collapse": "Self-correction collapse",
-    "local_decoding_degradation": "Local decoding degradation",
+    "extrinsic_hallucination": "Extrinsic hallucination (a wrong answer, given with confidence)",
+    "self_correction_collapse": "Self-correction collapse (no committed answer)",
+    "local_decoding_degradation": "Local decoding degradation (repetition, or nothing)",
 }
-_TEACHER_SHAPES = {"none": "square", "original": "circle", "distillable": "up", "undistillable": "down"}
+_TEACHER_SHAPES = {"none": "square", "original": "circle", "below": "up", "above": "down"}
 _SERIES_SHAPES = ("circle", "square", "diamond", "up", "down")
 _SERIES_COLOURS = 6
 
@@ -52,9 +52,42 @@ def sentence(name: object) -> str:
 
 
 def teacher_style(teacher: object) -> tuple[str, str]:
-    """Shape and class of a teacher and of its students."""
-    name = str(teacher)
-    return _TEACHER_SHAPES.get(name, "diamond"), f"of-{name}" if name in TEACHERS else "of-none"
+    """Shape and class of a teacher, known by its key (`verdicts.teacher_key`), and of its students."""
+    kind = _kind(str(teacher))
+    return _TEACHER_SHAPES.get(kind, "diamond"), f"of-{kind}" if kind in _TEACHER_SHAPES else "of-none"
+
+
+def _kind(teacher: str) -> str:
+    """`below` or `above` for a teacher calibrated at such an η; every other name as it is."""
+    if teacher.startswith("eta-") or teacher == FORMER[0]:
+        return "below"
+    return "above" if teacher.startswith("eta+") or teacher == FORMER[1] else teacher
+
+
+def teacher_name(teacher: object) -> str:
+    """A teacher by its key alone, as in a legend: `original`, `η = −0.5`. Its verdict stands in its row's label."""
+    name = text(teacher)
+    if name in FORMER:
+        return f"η {'<' if name == FORMER[0] else '>'} 0"
+    try:
+        return f"η = {signed_eta(float(name.removeprefix('eta')))}" if name.startswith("eta") else name
+    except ValueError:
+        return name
+
+
+def in_order(teachers: Iterable[object]) -> list[str]:
+    """The distinct teachers: none, the original, then by η."""
+
+    def rank(name: str) -> tuple[int, float]:
+        kinds = ("none", "original", "below", "above")
+        kind = _kind(name)
+        try:
+            eta = float(name.removeprefix("eta"))
+        except ValueError:
+            eta = 0.0
+        return (kinds.index(kind) if kind in kinds else len(kinds), eta)
+
+    return sorted(ordered(teachers), key=rank)
 
 
 def series_style(index: int) -> tuple[str, str]:
@@ -67,7 +100,7 @@ def student_name(row: Row) -> str:
     teacher, method = text(row.get("teacher")), text(row.get("method"))
     if teacher == "none":
         return "student before distillation" if method == "none" else f"student by {method_name(method)}"
-    return f"student of {teacher}, {method_name(method)}"
+    return f"student of {label_of(row)}, {method_name(method)}"
 
 
 def signed_eta(value: object) -> str:

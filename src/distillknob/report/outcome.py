@@ -5,6 +5,7 @@ A difference is `b` minus `a`: what the student of `b` has above that of `a`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from distillknob.report.markup import (
@@ -30,7 +31,7 @@ from distillknob.report.markup import (
     text,
     with_range,
 )
-from distillknob.report.names import METHODS, TEACHERS, method_name, signed_eta, teacher_style
+from distillknob.report.names import METHODS, method_name, signed_eta, teacher_style
 from distillknob.report.results import (
     best_of,
     by_teacher,
@@ -41,13 +42,15 @@ from distillknob.report.results import (
     is_verifiable,
     main_value,
     tasks_of,
+    teachers_of,
     trained,
     where,
     with_range_text,
 )
 from distillknob.report.source import Source
-from distillknob.report.students import students_figure, styles_part
+from distillknob.report.students import row_name, students_figure, styles_part
 from distillknob.report.svg import swatch
+from distillknob.verdicts import label_of, student_claims
 
 
 def outcome_section(source: Source) -> Section:
@@ -65,6 +68,7 @@ def outcome_section(source: Source) -> Section:
         tag("h3", "Students"),
         details("All students by teacher, method, η and seed", shown) if is_sweep else shown,
         differences_table(result),
+        claims_list(result),
         tag("h3", "Teachers"),
         teachers_table(result, teachers, tasks),
         styles_part(result, tasks),
@@ -101,11 +105,11 @@ def students_table(result: Row, students: Sequence[Row], tasks: Sequence[str]) -
             _, eta, seed = key
             cells = where(own, teacher=teacher, eta=eta, seed=seed)
             shape, css = teacher_style(teacher)
-            eta_shown = signed_eta(eta_of(cells[0]))
-            notes = [method_name(method), *([f"η {eta_shown}"] if eta_shown != MISSING else [])]
-            how = " · ".join([*notes, *([f"seed {seed}"] if many_seeds else [])])
+            how = " · ".join([method_name(method), *([f"seed {seed}"] if many_seeds else [])])
             # One column for all that names the student, so that a phone has room for a figure beside it.
-            who = join(tag("div", swatch(shape, css), tag("strong", teacher)), tag("div", how, class_="more"))
+            who = join(
+                tag("div", swatch(shape, css), tag("strong", row_name(cells[0]))), tag("div", how, class_="more")
+            )
             body.append([who, *(_cell(result, task, find(cells, task=task)) for task in tasks)])
     heads = [f"{task}: {'pass@1' if is_verifiable(result, task) else 'score'}" for task in tasks]
     return table(["Student of", *heads], body, class_="named")
@@ -126,7 +130,8 @@ def _cell(result: Row, task: str, row: Row | None) -> Child:
 
 def differences_table(result: Row) -> Html | None:
     """The paired differences between students."""
-    found = rows(result.get("differences"))
+    found = [row for row in rows(result.get("differences")) if row.get("method") != "none"]
+    found = [*rows(result.get("gains")), *found]
     if not found:
         return None
     many_seeds = len(distinct(found, "seed")) > 1
@@ -134,16 +139,36 @@ def differences_table(result: Row) -> Html | None:
         [
             text(row.get("task")),
             method_name(row.get("method")),
-            f"{text(row.get('b'))} − {text(row.get('a'))}",
-            signed_eta(eta_of(row)),
+            f"{label_of(row)} − {'before distillation' if row.get('a') == 'none' else text(row.get('a'))}",
             *([text(row.get("seed"))] if many_seeds else []),
-            with_range(points(row.get("difference")), points_range(row.get("interval"))),
+            "the same teacher"
+            if row.get("same")
+            else with_range(points(row.get("difference")), points_range(row.get("interval"))),
+            _pass_at_k_change(row),
         ]
         for row in found
     ]
-    head = ["Task", "Method", "Students of", "η", *(["Seed"] if many_seeds else []), "Difference, points"]
+    head = ["Task", "Method", "Students of", *(["Seed"] if many_seeds else []), "Difference, points", "pass@k, points"]
     shown = table(head, body, numeric_from=3)
     return details(f"{plural(len(found), 'paired difference')} between students", shown)
+
+
+def claims_list(result: Row) -> Html | None:
+    """What the students show of each calibrated teacher, a line a teacher and task."""
+    teachers = rows(result.get("teachers"))
+    many = len(distinct(teachers, "seed")) > 1
+    claims = student_claims(teachers, rows(result.get("students")), rows(result.get("differences")))
+    lines = [one.text(label_of(row) + (f", seed {text(row.get('seed'))}" if many else "")) for row, one in claims]
+    shown = tag("ul", [tag("li", f"{line}.") for line in lines])
+    return details("What may be said of each calibrated teacher", shown, is_open=not many) if lines else None
+
+
+def _pass_at_k_change(row: Row) -> Child:
+    """The paired difference of pass@k with a k above 1, where it was measured."""
+    name = next((key for key in row if re.fullmatch(r"pass@\d+_difference", str(key))), None)
+    if name is None or row.get("same"):
+        return MISSING
+    return with_range(points(row.get(name)), points_range(row.get(f"{name}_interval")))
 
 
 def teachers_table(result: Row, teachers: Sequence[Row], tasks: Sequence[str]) -> Html:
@@ -158,11 +183,13 @@ def teachers_table(result: Row, teachers: Sequence[Row], tasks: Sequence[str]) -
             body.append(
                 [
                     task,
-                    join(swatch(shape, css), tag("strong", text(row.get("teacher")))),
+                    join(swatch(shape, css), tag("strong", label_of(row))),
                     signed_eta(eta_of(row)),
                     *([text(row.get("seed"))] if many_seeds else []),
                     with_range(percent(main_value(row)), percent_range(row.get("interval"))),
-                    with_range(points(row.get("difference")), points_range(row.get("difference_interval"))),
+                    "0: the same model"
+                    if row.get("same")
+                    else with_range(points(row.get("difference")), points_range(row.get("difference_interval"))),
                     percent(row.get("finished_rate")),
                     percent(chance_of(result, task, row)),
                     f"{count(row.get('n_problems'))} / {count(row.get('n_samples'))}",
@@ -170,5 +197,5 @@ def teachers_table(result: Row, teachers: Sequence[Row], tasks: Sequence[str]) -
             )
     head = ["Task", "Teacher", "η", *(["Seed"] if many_seeds else []), "Score", "To the original, points", "Finished"]
     shown = table([*head, "Chance", "Problems / samples"], body, numeric_from=2)
-    many_rows = len(distinct(teachers, "teacher", TEACHERS)) * len(tasks) < len(teachers)
+    many_rows = len(teachers_of(teachers)) * len(tasks) < len(teachers)
     return details(f"{len(body)} scores of teachers", shown) if many_rows else shown

@@ -18,13 +18,14 @@ from distillknob.report.answers import failures_section, samples_section
 from distillknob.report.controls import causal_section, variants_section
 from distillknob.report.evaluation import evaluation_section
 from distillknob.report.headline import headline
-from distillknob.report.markup import Html, details, join, mapping, plural, tag, text
+from distillknob.report.markup import Html, details, join, mapping, plural, rows, tag, text
 from distillknob.report.outcome import outcome_section
 from distillknob.report.provenance import provenance_section
 from distillknob.report.source import Source, read_source
 from distillknob.report.sweep import cells_section, knob_section
 from distillknob.report.training import calibration_section, learning_section
 from distillknob.report.traps import traps_section
+from distillknob.verdicts import unturned
 
 REPORT = "report.html"
 _TITLES = {
@@ -97,7 +98,7 @@ def _header(source: Source, title: str) -> Html:
     result = source.main.result
     pair = mapping(result.get("pair"))
     names = [text(Path(str(pair[key])).name) for key in ("teacher", "student") if pair.get(key)]
-    told, tiles = headline(result) if source.main.stage == "demo" else ([], None)
+    told, tiles = headline(result) if source.main.stage == "demo" else (unturned(rows(result.get("teachers"))), None)
     return tag(
         "header",
         tag("p", "distillknob ", tag("span", source.main.stage), class_="brand"),

@@ -10,7 +10,8 @@ import re
 from collections.abc import Sequence
 
 from distillknob.report.markup import Row, count, mapping, number, percent, percent_range, rows
-from distillknob.report.names import METHODS, TEACHERS, ordered
+from distillknob.report.names import FORMER, METHODS, in_order, ordered
+from distillknob.verdicts import label_of, teacher_key
 
 
 def where(found: Sequence[Row], **wanted: object) -> list[Row]:
@@ -39,9 +40,41 @@ def trained(students: Sequence[Row]) -> list[Row]:
     return [row for row in students if row.get("method") not in (None, "none")]
 
 
+def teachers_of(found: Sequence[Row]) -> list[str]:
+    """The keys of the rows' teachers, in their order on the page."""
+    return in_order(row.get("teacher") for row in found)
+
+
+def labelled(result: Row) -> Row:
+    """A result whose rows know their teachers by key and label: results from before that called calibrated teachers
+    by the sign of η alone."""
+    etas = mapping(result.get("eta"))
+    made = {_place(row): mapping(row.get("calibration")) or None for row in rows(result.get("teachers"))}
+
+    def named(row: Row) -> Row:
+        row = {**row, "calibration": mapping(row["calibration"]) or None} if "calibration" in row else row
+        name = row.get("teacher", row.get("b"))
+        eta = number(row.get("eta", etas.get(str(name))))
+        if row.get("label") or name in (None, "none", "original"):
+            return row
+        key = teacher_key(eta) if name in FORMER and eta else str(name)
+        label = label_of({"teacher": key, "eta": eta, "calibration": made.get(_place(row))})
+        return {**row, "eta": eta, "label": label, **{at: key for at in ("teacher", "b") if at in row}}
+
+    parts = {name: [named(row) for row in rows(result[name])] for name in _ROWS if isinstance(result.get(name), list)}
+    return {**result, **parts}
+
+
+_ROWS = ("teachers", "students", "differences", "gains")
+
+
+def _place(row: Row) -> tuple[str, ...]:
+    return tuple(str(row.get(key)) for key in ("eta", "seed", "variant"))
+
+
 def by_teacher(found: Sequence[Row]) -> list[Row]:
     """The rows in the order of their teachers."""
-    return [row for name in distinct(found, "teacher", TEACHERS) for row in where(found, teacher=name)]
+    return [row for name in teachers_of(found) for row in where(found, teacher=name)]
 
 
 def main_value(row: Row) -> float | None:

@@ -17,12 +17,14 @@ from typing import Any
 from distillknob.errors import BadInputError
 from distillknob.files import read_json, sha256
 from distillknob.report.markup import Html, Row, mapping, not_run, number, tag
-from distillknob.report.names import DIRECTIONS
+from distillknob.report.names import FORMER
+from distillknob.report.results import labelled
 from distillknob.runs import ENVIRONMENT, MANIFEST, RESULT, UNFINISHED, Run, load_run
+from distillknob.verdicts import teacher_key
 
 # Where a demo's cells keep their stages: one folder a teacher.
-_CALIBRATE = re.compile(r"(\w+)/calibrate")
-_DISTILL = re.compile(r"(\w+)/distill-(\w+)")
+_CALIBRATE = re.compile(r"([\w.+-]+)/calibrate")
+_DISTILL = re.compile(r"([\w.+-]+)/distill-(\w+)")
 
 
 @dataclass
@@ -46,7 +48,7 @@ class RunData:
         """What `result.json` holds. Before the stage has written it: what it has told so far, or nothing."""
         so_far = f"{UNFINISHED}/{RESULT}"
         name = so_far if not self.finished and (self.path / so_far).exists() else RESULT
-        return mapping(self._lenient(name, lambda: read_json(self.path / name)))
+        return labelled(mapping(self._lenient(name, lambda: read_json(self.path / name))))
 
     @cached_property
     def metrics(self) -> list[Row]:
@@ -126,9 +128,9 @@ def read_source(run_dir: Path) -> Source:
     if main.stage == "diagnose":
         source.diagnose = main
     elif main.stage == "calibrate":
-        source.calibrate[direction_of(main)] = main
+        source.calibrate[calibrated_key(main)] = main
     elif main.stage == "distill":
-        source.distill[f"this student/{main.result.get('method') or main.run.config.get('method')}"] = main
+        source.distill[f"this/{main.result.get('method') or main.run.config.get('method')}"] = main
     elif main.stage == "evaluate":
         source.evaluate["evaluate"] = main
     else:
@@ -136,10 +138,10 @@ def read_source(run_dir: Path) -> Source:
     return source
 
 
-def direction_of(run: RunData) -> str:
-    """Which way a calibration turns its teacher, by the sign of η; `calibrated` where η is 0 or unknown."""
+def calibrated_key(run: RunData) -> str:
+    """What a calibration's teacher is known by: its η; `calibrated` where that is 0 or unknown."""
     eta = number(run.result.get("eta", run.run.config.get("eta")))
-    return DIRECTIONS[eta > 0] if eta else "calibrated"
+    return teacher_key(eta) if eta else "calibrated"
 
 
 def _read_children(source: Source) -> None:
@@ -164,6 +166,14 @@ def _read_children(source: Source) -> None:
             _add_child(source, source.calibrate, match[1], name)
         elif match := _DISTILL.fullmatch(name):
             _add_child(source, source.distill, f"{match[1]}/{match[2]}", name)
+    # Former runs keep their teachers in folders named by the sign of η.
+    keys = {name: calibrated_key(run) for name, run in source.calibrate.items() if name in FORMER}
+    source.calibrate = {keys.get(name, name): run for name, run in source.calibrate.items()}
+    source.distill = {
+        f"{keys.get(teacher, teacher)}/{method}": run
+        for name, run in source.distill.items()
+        for teacher, _, method in [name.partition("/")]
+    }
 
 
 def _stages(source: Source) -> dict[str, dict[str, RunData]]:

@@ -16,16 +16,15 @@ from distillknob.report.markup import (
     percent_range,
     rows,
     tag,
-    text,
 )
 from distillknob.report.names import (
     METHODS,
-    TEACHERS,
     method_name,
     ordered,
     sentence,
     series_style,
     student_name,
+    teacher_name,
     teacher_style,
 )
 from distillknob.report.plots import Bar, Dot, dot_plot, share_plot
@@ -38,24 +37,26 @@ from distillknob.report.results import (
     is_verifiable,
     main_value,
     sample_size,
+    teachers_of,
     where,
     with_range_text,
 )
 from distillknob.report.svg import Entry, Scale, figure
+from distillknob.verdicts import label_of
 
 
 def row_name(row: Row) -> str:
     """The student's name in a plot whose heading has the method."""
     if row.get("teacher") != "none":
-        return text(row.get("teacher"))
+        return label_of(row)
     return "before" if row.get("method") == "none" else "no teacher"
 
 
 def student_legend(students: Sequence[Row]) -> list[Entry]:
     """An entry for the students of each teacher."""
     return [
-        (*teacher_style(teacher), "no teacher" if teacher == "none" else f"student of {teacher}")
-        for teacher in distinct(students, "teacher", TEACHERS)
+        (*teacher_style(teacher), "no teacher" if teacher == "none" else f"student of {teacher_name(teacher)}")
+        for teacher in teachers_of(students)
     ]
 
 
@@ -138,7 +139,7 @@ def styles_part(result: Row, tasks: Sequence[str]) -> Html | None:
 
 
 def _first_of_each(found: Sequence[Row]) -> list[Row]:
-    return [where(found, teacher=name)[0] for name in distinct(found, "teacher", TEACHERS)]
+    return [where(found, teacher=name)[0] for name in teachers_of(found)]
 
 
 def _shares(row: Row) -> dict[str, float]:
@@ -152,7 +153,7 @@ def _parts(row: Row, styles: Sequence[str], css: dict[str, str]) -> list[tuple[s
 
 def _styles_sentence(task: str, teachers: Sequence[Row]) -> str:
     """The style in whose share the teachers differ most."""
-    shares = [(text(row.get("teacher")), _shares(row)) for row in teachers]
+    shares = [(label_of(row), _shares(row)) for row in teachers]
     names = ordered(name for _, own in shares for name in own)
     if len(shares) < 2 or not names:
         return ""

@@ -162,9 +162,10 @@ def knob_figure(result: Row, students: Sequence[Row]) -> Html:
                 )
             )
     caption = (
-        "Left of 0 the teacher is drawn towards the student, right of 0 pushed away from it: a knob shows as a teacher "
-        "that stays level while its students fall. Marks: one a seed, with 95 % intervals; lines: their means; dashed: "
-        f"chance; dotted: the student before distillation. {plural(len(distinct(students, 'seed')), 'seed')}; behind "
+        "Left of 0 the calibration asks for a smaller log-ratio to the target, right of 0 for a larger one; whether "
+        "each teacher's knob turned stands below. A knob shows as a teacher that stays level while its students fall. "
+        "Marks: one a seed, with 95 % intervals; lines: their means; dashed: chance; dotted: the student before "
+        f"distillation. {plural(len(distinct(students, 'seed')), 'seed')}; behind "
         f"each mark: {sample_size(students)}."
     )
     entries = [(*series_style(index), method_name(method)) for index, method in enumerate(methods)]

@@ -18,6 +18,7 @@ from distillknob.report.markup import (
     details,
     join,
     listed,
+    mapping,
     not_run,
     number,
     percent,
@@ -31,18 +32,19 @@ from distillknob.report.markup import (
     with_range,
 )
 from distillknob.report.names import (
-    DIRECTIONS,
     METHODS,
-    TEACHERS,
+    in_order,
     method_name,
     ordered,
     series_style,
     signed_eta,
+    teacher_name,
     teacher_style,
 )
 from distillknob.report.plots import WIDE, Series, line_plot, whole_percent
 from distillknob.report.source import RunData, Source
 from distillknob.report.svg import Number, Scale, figure
+from distillknob.verdicts import is_original, teacher_key, turned_text
 
 _CURVES = (
     ("task_score", "task score", True),
@@ -55,10 +57,11 @@ _CURVES = (
 def calibration_section(source: Source) -> Section:
     """Both directions side by side: score, anchor, log-ratio and weight over the steps."""
     title = "Calibrating the teacher"
-    runs = {name: source.calibrate[name] for name in ordered(source.calibrate, DIRECTIONS)}
-    wanted = DIRECTIONS if source.main.stage == "demo" else ()
+    runs = {name: source.calibrate[name] for name in in_order(source.calibrate)}
+    etas = [number(source.main.run.config.get(name)) for name in ("eta_distillable", "eta_undistillable")]
+    wanted = [teacher_key(eta) for eta in etas if eta] if source.main.stage == "demo" else []
     absent = [
-        not_run(f"the calibration of the {name} teacher", source.resume_command())
+        not_run(f"the calibration at {teacher_name(name)}", source.resume_command())
         for name in wanted
         if name not in runs
     ]
@@ -104,7 +107,7 @@ def calibration_figure(runs: Mapping[str, RunData]) -> Html | None:
             kept = number(runs[name].result.get("kept_step"))
             panels.append(
                 line_plot(
-                    f"{name}: {label}",
+                    f"{teacher_name(name)}: {label}",
                     series,
                     x,
                     y,
@@ -116,12 +119,13 @@ def calibration_figure(runs: Mapping[str, RunData]) -> Html | None:
                     height=190,
                 )
             )
-    entries = [(*teacher_style(name), name) for name in runs]
+    entries = [(*teacher_style(name), teacher_name(name)) for name in runs]
     entries += [("line", series_style(index)[1], f"score on {task}") for index, task in enumerate(tasks)]
     steps = listed([count(len(run.metrics)) for run in runs.values()])
     caption = (
-        "Each quantity of the calibration on the same axes in both directions: the score should stay level while the "
-        f"log-ratio moves with the sign of η. Dotted: the step that was kept. {steps} logged steps."
+        "Each quantity of the calibration, on the same axes for every η, in the batches that it trained on. Batches "
+        "differ: whether the knob turned is measured on held-out problems and told above. Dotted: the step that was "
+        f"kept. {steps} logged steps."
     )
     return figure(panels, caption, [*entries, ("dashed", "kept", "kept step")], columns=2)
 
@@ -132,27 +136,22 @@ def _ends(run: RunData, key: str) -> tuple[float, float] | None:
 
 
 def _calibration_sentence(name: str, run: RunData) -> str:
-    """Where the log-ratio went, what became of the score, and how it ended."""
+    """Whether the knob turned, on held-out problems, and how the training ended."""
     result = run.result
-    told = f"{name.capitalize()} (η = {signed_eta(result.get('eta', run.run.config.get('eta')))}):"
-    ratio, score = _ends(run, "log_ratio"), _ends(run, "task_score")
-    parts = []
-    if ratio is not None:
-        parts.append(f"the log-ratio to the target went from {decimal(ratio[0])} to {decimal(ratio[1])} nats")
-    if score is not None:
-        parts.append(f"the task score from {percent(score[0])} to {percent(score[1])}")
+    told = f"{teacher_name(name)}:" if name != "calibrated" else f"η = {signed_eta(result.get('eta'))}:"
     if not result:
-        parts.append("the run has no result yet")
-    elif result.get("outcome") == "stopped":
-        parts.append(
-            f"the guard stopped it ({text(result.get('reason'))}) and step {count(result.get('kept_step'))} was kept"
-        )
+        return f"{told} the run has no result yet."
+    turned = mapping(result.get("turned"))
+    done, kept = count(result.get("steps")), count(result.get("kept_step"))
+    if result.get("outcome") == "stopped":
+        end = f"The guard stopped it ({text(result.get('reason'))}) and step {kept} was kept"
     else:
-        done, kept = count(result.get("steps")), count(result.get("kept_step"))
-        parts.append(f"all {done} steps were done and step {kept} was kept")
-    if result and result.get("kept_step") == 0:
-        parts[-1] += ": no checkpoint kept the score, so the model is the teacher as it was"
-    return f"{told} {', '.join(parts)}."
+        end = f"All {done} steps were done and step {kept} was kept"
+    if turned:
+        return f"{told} {turned_text(turned)} {end}."
+    if result.get("kept_step") == 0:
+        return f"{told} {end}: no checkpoint kept the score, so the model is the teacher as it was."
+    return f"{told} whether the knob turned was not measured by this run. {end}."
 
 
 def _calibration_end(name: str, run: RunData) -> Html | None:
@@ -165,7 +164,9 @@ def _calibration_end(name: str, run: RunData) -> Html | None:
                 text(row.get("task")),
                 percent(row.get("before")),
                 percent(row.get("after")),
-                with_range(points(row.get("difference")), points_range(row.get("interval"))),
+                "0: the same model"
+                if is_original(run.result)
+                else with_range(points(row.get("difference")), points_range(row.get("interval"))),
             ]
             for row in guard
         ]
@@ -177,7 +178,7 @@ def _calibration_end(name: str, run: RunData) -> Html | None:
     tolerance = number(run.result.get("tolerance"))
     told = f", tolerance {decimal(100 * tolerance)} of 100 points" if tolerance is not None else ""
     counted = f"{plural(len(guard), 'task')}, {plural(len(events), 'event')}"
-    return details(f"Guard of the {name} teacher{told}: {counted}", *body)
+    return details(f"Guard at {teacher_name(name)}{told}: {counted}", *body)
 
 
 def learning_section(source: Source) -> Section:
@@ -185,7 +186,9 @@ def learning_section(source: Source) -> Section:
     title = "How the students learned"
     if not source.distill:
         return Section("learning", title, None, not_run("distillation", source.resume_command()))
-    order = ordered(source.distill, [f"{teacher}/{method}" for method in METHODS for teacher in TEACHERS])
+    teachers = in_order(_who(name)[0] for name in source.distill)
+    order = ordered(source.distill, [f"{teacher}/{method}" for method in METHODS for teacher in teachers])
+    order = [name for name in order if name in source.distill]
     runs = {name: source.distill[name] for name in order}
     keys = ordered(key for run in runs.values() for row in run.metrics for key in row if key.startswith("eval/"))
     body = join(learning_figure(runs, keys), *(_hacking(name, run) for name, run in runs.items()))
@@ -198,7 +201,8 @@ def _hacking(name: str, run: RunData) -> Html | None:
     if not cards:
         return None
     teacher, method = _who(name)
-    return details(f"Training loss of the {_legend_name(teacher)}, {method_name(method)}", *cards)
+    whose = _legend_name(teacher)
+    return details(f"Training loss of {'the ' if teacher != 'this' else ''}{whose}, {method_name(method)}", *cards)
 
 
 def _who(name: str) -> tuple[str, str]:
@@ -207,7 +211,7 @@ def _who(name: str) -> tuple[str, str]:
 
 
 def _legend_name(teacher: str) -> str:
-    return f"student of {teacher}" if teacher in TEACHERS[1:] else teacher
+    return "this student" if teacher == "this" else f"student of {teacher_name(teacher)}"
 
 
 def learning_figure(runs: Mapping[str, RunData], keys: Sequence[str]) -> Html:
@@ -222,7 +226,7 @@ def learning_figure(runs: Mapping[str, RunData], keys: Sequence[str]) -> Html:
             teacher, method = _who(name)
             xs, ys = _column(run.metrics, key)
             if any(value is not None for value in ys):
-                who = f"{teacher}, {method_name(method)}"
+                who = f"{_legend_name(teacher)}, {method_name(method)}"
                 css = f"dash-{methods.index(method) % 4}"
                 series.append(Series(who, teacher_style(teacher), xs, ys, css=css, marked=not is_loss))
         if not series:
@@ -243,14 +247,12 @@ def learning_figure(runs: Mapping[str, RunData], keys: Sequence[str]) -> Html:
         )
     if not panels:
         return tag("p", "No step has been logged yet.", class_="not-run")
-    teachers = ordered((_who(name)[0] for name in runs), TEACHERS)
+    teachers = in_order(_who(name)[0] for name in runs)
     entries = [(*teacher_style(teacher), _legend_name(teacher)) for teacher in teachers]
     if len(methods) > 1:
         entries += [("line", f"plain dash-{index % 4}", method_name(method)) for index, method in enumerate(methods)]
-    caption = (
-        "Scores on held-out problems while the students train: do they rise, or fall back, with the sign of their "
-        f"teacher's η? {count(drawn)} logged values of {plural(len(runs), 'student')}."
-    )
+    what = "Scores on held-out problems, and the training loss" if keys else "The training loss"
+    caption = f"{what}, while the students train: {count(drawn)} logged values of {plural(len(runs), 'student')}."
     return figure(panels, caption, entries)
 
 
@@ -266,4 +268,6 @@ def _learning_sentence(runs: Mapping[str, RunData], keys: Sequence[str]) -> str:
                 told.append(f"{percent(ends[0])} to {percent(ends[1])} ({whose})")
         if told:
             return f"On {key.removeprefix('eval/')}, the students went from {listed(told)}."
-    return "No learning curve was logged; the training loss alone is shown."
+    reasons = ordered(mapping(run.result.get("curve")).get("reason") for run in runs.values())
+    why = f" ({'; '.join(reasons)})" if reasons else ""
+    return f"No learning curve was logged{why}; the training loss alone is shown."

@@ -148,9 +148,11 @@ def pilot_sentence(pilot: Sequence[Row]) -> str:
             ratios.append((off / on, task))
     if ratios:
         ratio, task = max(ratios)
+        whose = "the interval of the sequence-level reverse KL"
         told.append(
-            f"The interval of the sequence-level reverse KL is off-policy {decimal(ratio, 2)} times as wide as "
-            f"on-policy where they differ most ({task})."
+            f"Off-policy, {whose} is no wider than on-policy."
+            if ratio < 1.05
+            else f"Off-policy, {whose} is up to {ratio:.1f} times as wide as on-policy ({task})."
         )
     return " ".join(told)
 

@@ -125,19 +125,21 @@ def paired_rows(
     before: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]], *, first: bool = False
 ) -> list[dict[str, Any]]:
     """For each task and measure that both diagnoses have: `value` now, its `difference` to before with its `interval`,
-    paired over the `n` problems that both have. `first`: these are the ones to compare with."""
+    paired over the `n` problems that both have. `first`: these are the ones to compare with. Where every figure of
+    every problem agrees it is the same teacher: nothing of a difference of 0 is uncertain then."""
+    same = list(before) == list(now)
     table = {(row["task"], row["measure"]): row for row in now}
     return [
         {
             **{name: row[name] for name in ("task", "measure", "unit")},
-            **_paired(row, table[row["task"], row["measure"]], first=first),
+            **_paired(row, table[row["task"], row["measure"]], first=first, same=same),
         }
         for row in before
         if (row["task"], row["measure"]) in table
     ]
 
 
-def _paired(before: dict[str, Any], now: dict[str, Any], *, first: bool) -> dict[str, Any]:
+def _paired(before: dict[str, Any], now: dict[str, Any], *, first: bool, same: bool) -> dict[str, Any]:
     value = _mean(now["value"])
     if first:
         return {"value": value, "difference": None, "interval": None, "n": len(now["value"])}
@@ -149,6 +151,8 @@ def _paired(before: dict[str, Any], now: dict[str, Any], *, first: bool) -> dict
     shared = [prompt for prompt in old if prompt in new]
     if not shared:
         return {"value": value, "difference": None, "interval": None, "n": 0}
+    if same:
+        return {"value": value, "difference": 0.0, "interval": [0.0, 0.0], "n": len(shared)}
     is_share = before["unit"] == "share"
     gap = paired_difference([old[p] for p in shared], [new[p] for p in shared], proportion=is_share)
     return {"value": value, "difference": gap.mean, "interval": gap.as_list(), "n": gap.n}

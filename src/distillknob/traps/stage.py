@@ -11,6 +11,7 @@ from urllib.parse import quote
 from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.identity import read_by
 from distillknob.journal import Journal
+from distillknob.model_record import warn_of_teacher
 from distillknob.models import check_meant, load_model, resolve, set_in_templates
 from distillknob.runs import Run, runs_behind
 from distillknob.tasks import graded_tasks
@@ -103,6 +104,7 @@ def diagnose(config: DiagnoseConfig, output: str | Path, *, resume: bool = False
     if run.complete:
         return run
     fix_dates({config.teacher: teacher.tokenizer, config.student: student.tokenizer}, run.template_date)
+    warn_of_teacher(config.teacher)
     settings = Gathering(
         problems=config.problems,
         samples=config.samples,

@@ -1,0 +1,125 @@
+"""A student's scores on its way, on problems that it isn't trained on: the learning curve of `distill`.
+
+A point is one sample a problem: the curve is for seeing whether a student rises or falls back, and `evaluate` for
+figures with intervals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState
+from trl.models.utils import unwrap_model_for_generation
+
+from distillknob.adapters import bare
+from distillknob.measure import sample_and_grade
+from distillknob.models import LanguageModel
+from distillknob.runs import Run
+from distillknob.tasks import Example, get_task, get_tasks, graded_tasks
+from distillknob.tasks.held_back import hold_back
+from distillknob.teacher_cache import TeacherCache
+
+CURVE_PROBLEMS = 150  # a task
+
+
+@dataclass
+class CurveProblems:
+    """What a student is trained on and measured on, by task: `trained` counts problems, `held_out` are others of the
+    train split. `reason` says why a task has no curve."""
+
+    trained: dict[str, int] = field(default_factory=dict)
+    held_out: dict[str, list[Example]] = field(default_factory=dict)
+    reason: str | None = None
+
+
+def curve_problems(config: Any, cache: TeacherCache | None = None) -> CurveProblems:
+    """Divide each task's train problems for a distillation with this config. With `curve_steps`, `CURVE_PROBLEMS` are
+    left for the learning curve: those behind the `problems` trained on, or of a small file a fifth, which isn't trained
+    on then. A cache was made before, so that only problems behind its own are left.
+
+    Raises BadInputError for a task that has too few problems for both, and with `curve_steps` for one that can't be
+    graded.
+    """
+    found, wanted = CurveProblems(), CURVE_PROBLEMS if config.curve_steps else 0
+    if cache is not None:
+        missing = []
+        for task in graded_tasks(cache.tasks) if wanted else []:
+            examples = task.examples("train", cache.problems + wanted, seed=cache.seed)[cache.problems :]
+            if examples:
+                found.held_out[task.name] = examples
+            else:
+                missing.append(task.name)
+        if missing:
+            found.reason = (
+                f"curve_steps is set, but the cache holds every train problem of {', '.join(missing)}: make it with "
+                "fewer problems to leave some for a learning curve"
+            )
+        return found
+    for task in (graded_tasks if wanted else get_tasks)(config.tasks):
+        trained, held_out = hold_back(
+            task,
+            config.problems,
+            wanted,
+            config.seed,
+            why="to hold some back for the learning curve: leave curve_steps out",
+        )
+        found.trained[task.name] = len(trained)
+        if wanted:
+            found.held_out[task.name] = held_out
+    return found
+
+
+def student_scores(
+    problems: CurveProblems, *, max_new_tokens: int | None, seed: int
+) -> Callable[[LanguageModel], dict[str, float]]:
+    """What gives a student's score by task, a point of the learning curve."""
+    tasks = {name: get_task(name) for name in problems.held_out}
+
+    def point(student: LanguageModel) -> dict[str, float]:
+        return {
+            name: sample_and_grade(
+                student,
+                task,
+                problems.held_out[name],
+                1,
+                max_new_tokens=max_new_tokens,
+                seed=seed,
+                description=f"curve: {task.name}",
+            ).mean
+            for name, task in tasks.items()
+        }
+
+    return point
+
+
+class LearningCurve(TrainerCallback):
+    """Calls `evaluate(model)` every so many steps, at the start and at the end, and logs what it returns."""
+
+    def __init__(
+        self,
+        run: Run,
+        trainer: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        steps: int,
+        evaluate: Callable[[LanguageModel], Mapping[str, float]],
+    ):
+        self.run, self.trainer, self.tokenizer, self.steps, self.evaluate = run, trainer, tokenizer, steps, evaluate
+
+    def _point(self, step: int) -> None:
+        model = self.trainer.model_wrapped
+        model.eval()
+        # TRL's own way to sample from a model in training: where its weights are spread, they are gathered for it.
+        with unwrap_model_for_generation(model, self.trainer.accelerator) as unwrapped:
+            scores = self.evaluate(LanguageModel(bare(unwrapped), self.tokenizer))
+        model.train()
+        self.run.log(step=step, **{f"eval/{task}": value for task, value in scores.items()})
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.global_step == 0:
+            self._point(0)
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.global_step % self.steps == 0 or state.global_step == state.max_steps:
+            self._point(state.global_step)
