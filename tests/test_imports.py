@@ -183,7 +183,9 @@ RULES = {
     "workload": rule("architectures errors generation hardware models tasks"),
     "footprint": rule("architectures fused generation hardware heads workload", "torch"),
     "estimate": rule(
-        "footprint generation hardware identity models runs training workload", "yaml", "experiment teacher_cache traps"
+        "footprint generation hardware identity models runs training workload",
+        "yaml",
+        "experiment learning_curve teacher_cache traps",
     ),
     "cli": Rule(frozenset({"errors", "processes"}), lazily=ANY, others_lazily=ANY),
     "__init__": Rule(frozenset({"errors"}), lazily=ANY),
