@@ -612,7 +612,7 @@ def test_headline_and_takeaways_come_from_the_data(tmp_path: Path) -> None:
     assert "student of η = -0.5 (turned) reaches 80.0 %, 25.0 points above the student before" in plain
     assert "28.0 points above the original's student (95 % interval [+23.0, +33.0])." in plain
     assert "student of η = +0.5 (turned) reaches 21.0 %, 34.0 points below the student before" in plain
-    assert "math, η = +0.5 (turned): undistillable by gkd: its best student, by gkd, is right on 21.0 %" in plain
+    assert "math, η = +0.5 (turned): undistillable by gkd: its best student, by gkd, scores 21.0 %" in plain
     assert "math, η = -0.5 (turned): distillable by gkd" in plain
     assert "keep their scores to within 1.5 points" in plain and "is -1.1 points (η = +0.5 (turned)" in plain
     assert "The 7 distilled students had the same budget: 1240000 tokens, 300 steps, learning rate 0.001." in plain

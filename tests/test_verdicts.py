@@ -94,11 +94,13 @@ HELD = [-0.01, 0.01]
 def test_undistillable_is_said_only_where_the_best_student_falls_and_the_teacher_holds() -> None:
     said = claim((0.3, -0.2), (0.2, -0.3), HELD)
     assert (said.word, said.method, said.methods) == ("undistillable", "gkd", ("gkd", "sft"))
-    assert "undistillable by gkd, sft: its best student, by gkd, is right on 30.0 %" in said.text("η = +0.5 (turned)")
+    assert "undistillable by gkd, sft: its best student, by gkd, scores 30.0 %" in said.text("η = +0.5 (turned)")
     assert claim((0.8, 0.2), (0.7, 0.3), HELD).word == "distillable"
     # The weaker way to copy it falls, the stronger one doesn't.
     assert claim((0.5, 0.0), (0.2, -0.3), HELD).word is None
     assert claim((0.3, -0.04), (0.2, -0.3), HELD).word is None
+    other = claim((0.5, -0.2), (0.2, 0.3), HELD)
+    assert other.word is None and "but that by sft differs the other way" in other.why
     # A teacher that lost its own score protects nothing.
     lost = claim((0.3, -0.2), (0.2, -0.3), [-0.06, -0.02])
     assert lost.word is None and "may have lost more than 1.5 points" in lost.why

@@ -248,25 +248,23 @@ def student_claim(
     teacher: Mapping[str, Any],
     students: Iterable[Mapping[str, Any]],
     differences: Iterable[Mapping[str, Any]],
+    before: float | None = None,
 ) -> Claim:
     """May the teacher be called undistillable, or distillable, on `task`?
 
     Only if its best student (of all methods that were run, since whoever copies it takes the best) differs from the
-    original's student by the same method with an interval off zero, below or above, and the teacher kept its own score:
-    the paired interval's lower end lies above −NON_INFERIORITY_MARGIN. `teacher` is that teacher's row on the task;
-    `students` and `differences` are the rows of its own students there.
+    original's student by the same method with an interval off zero, below or above, no method's student clearly differs
+    the other way, and the teacher kept its own score: the paired interval's lower end lies above
+    −NON_INFERIORITY_MARGIN. `teacher` is that teacher's row on the task; `students` and `differences` are the rows of
+    its own students there, and `before` is what the student before distillation scores, to be told beside them.
     """
-    scores = {str(row.get("method")): row.get("pass@1", row.get("score")) for row in students}
+    scores = {str(row.get("method")): score_of(row) for row in students}
     gaps = {
         str(row.get("method")): row
         for row in differences
         if _has_interval(row, "interval") and row.get("difference") is not None
     }
-    measured = {
-        name: float(score)
-        for name, score in scores.items()
-        if name != "none" and name in gaps and isinstance(score, int | float)
-    }
+    measured = {name: score for name, score in scores.items() if name != "none" and name in gaps and score is not None}
     methods = tuple(measured)
     if is_original(teacher.get("calibration") or {"kept_step": None}):
         return Claim(task=task, word=None, why="it is the original teacher itself", methods=methods)
@@ -276,13 +274,17 @@ def student_claim(
     low, high = (float(bound) for bound in gaps[best]["interval"])
     size = float(gaps[best]["difference"])
     figures = f"{100 * size:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}] to the original's student"
-    shown = f"its best student, by {best}, is right on {100 * measured[best]:.1f} %, {figures}"
+    start = "" if before is None else f", before distillation {100 * before:.1f} %"
+    shown = f"its best student, by {best}, scores {100 * measured[best]:.1f} % ({figures}{start})"
 
     def claim(why: str, word: Literal["undistillable", "distillable"] | None = None) -> Claim:
         return Claim(task=task, word=word, why=why, methods=methods, method=best, difference=size, interval=(low, high))
 
     if low <= 0 <= high:
         return claim(f"{shown}: the interval holds 0")
+    against = [name for name in measured if _off_zero(gaps[name]["interval"]) == -_off_zero((low, high))]
+    if against:
+        return claim(f"{shown}, but that by {', '.join(against)} differs the other way")
     kept = teacher.get("difference_interval") or [None]
     if not _has_interval(teacher, "difference_interval"):
         return claim(f"{shown}, but the teacher was not compared with the original")
@@ -290,6 +292,17 @@ def student_claim(
         lost = f"the teacher itself may have lost more than {100 * NON_INFERIORITY_MARGIN:g} points"
         return claim(f"{shown}, but {lost} ([{100 * kept[0]:+.1f}, {100 * kept[1]:+.1f}])")
     return claim(shown, "undistillable" if high < 0 else "distillable")
+
+
+def score_of(row: Mapping[str, Any]) -> float | None:
+    """How good a student is: its pass@1 where there is one, else its mean score."""
+    value = row.get("pass@1") if row.get("pass@1") is not None else row.get("score")
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _off_zero(interval: Sequence[float]) -> int:
+    """1 for an interval above zero, −1 for one below, 0 for one that holds it."""
+    return int(interval[0] > 0) - int(interval[1] < 0)
 
 
 def _has_interval(row: Mapping[str, Any], name: str) -> bool:
@@ -311,8 +324,22 @@ def student_claims(
         keys = ("task", "eta", "seed", "variant")
         return [other for other in found if all(other.get(key) == row.get(key) for key in keys)]
 
+    starts = {
+        (row.get("task"), row.get("seed"), row.get("variant")): score_of(row)
+        for row in students
+        if row.get("method") == "none"
+    }
     return [
-        (row, student_claim(str(row["task"]), row, own(students, row), own(differences, row)))
+        (
+            row,
+            student_claim(
+                str(row.get("task")),
+                row,
+                own(students, row),
+                own(differences, row),
+                starts.get((row.get("task"), row.get("seed"), "" if row.get("variant") else row.get("variant"))),
+            ),
+        )
         for row in teachers
         if row.get("calibration")
     ]
