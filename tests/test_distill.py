@@ -441,14 +441,14 @@ def test_a_small_file_leaves_a_fifth_for_the_learning_curve(tiny_pair: Any, tmp_
     rows = [{"prompt": f"What is {i} + 1?", "reference": str(i + 1)} for i in range(40)]
     (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     task = f"jsonl:{tmp_path / 'sums.jsonl'}"
-    values = config(tiny_pair, "sft", tasks=[task], problems=1000, curve_steps=1, max_steps=1)
+    values = config(tiny_pair, "sft", tasks=[task], problems=1000, curve_steps=1, max_completion_length=8)
     run = distill(values, tmp_path / "run")
     everything = get_task(task).examples("train", 1000)
     held = run.result["curve"]["problems"][task]
     assert held == len(everything) // 5 > 0 and run.result["traces"] == len(everything) - held
     divided = curve_problems(values)
     assert not {row["prompt"][-1]["content"] for row in run.samples()} & {e.prompt for e in divided.held_out[task]}
-    assert [row["step"] for row in run.metrics() if f"eval/{task}" in row] == [0, 1]
+    assert [row["step"] for row in run.metrics() if f"eval/{task}" in row] == [0, 1, 2]
     with pytest.raises(BadInputError, match="has 3 train problems: at least 5 are needed to hold some back"):
         curve_problems(config(tiny_pair, "sft", tasks=[few(tmp_path)], curve_steps=1))
 
