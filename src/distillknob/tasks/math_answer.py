@@ -33,7 +33,7 @@ QUOTIENT = re.compile(r"\\frac|\d\s*/\s*\d")
 # What says more than a value, or less; also an unfinished sum.
 HEDGES = re.compile(
     r"\b(?:if|when|whenever|otherwise|unless|except|not|or|maybe|perhaps|possibly|alternatively|approximately|about"
-    r"|wrong|incorrect)\b|\\(?:ne|neq|pm|mp|lor|vee|ldots|dots|cdots|cancel|xcancel|bcancel|sout|to|quad)(?![A-Za-z])"
+    r"|wrong|incorrect)\b|\\(?:ne|neq|pm|mp|lor|vee|ldots|dots|cdots|cancel|xcancel|bcancel|sout|to|quad|over|choose|atop)(?![A-Za-z])"
     r"|[-+*/^=]\s*$|\.\.\.",
     re.IGNORECASE,
 )
@@ -69,7 +69,7 @@ def same(answer: str, reference: str) -> bool:
         return False
     if answer == reference or _squeezed(answer) == _squeezed(reference):
         return True
-    if not re.sub("[€£¥¢]", "", answer).isascii() or "$" in answer.lstrip("$"):
+    if not re.sub("[€£¥¢]", "", answer).isascii() or "$" in answer.strip("$ "):
         return False
     return _same(answer, reference)
 
@@ -158,7 +158,8 @@ def _same_value(answer: str, reference: str) -> bool:
     answer = NAMED.sub("", answer) if group_of(reference) is not None else answer
     answer, reference = (REALS.sub(r"\\mathbb{R}", side) for side in (answer, reference))
     if not IN.search(reference) and (member := MEMBERSHIP.match(answer)) is not None and IN.search(member[0]):
-        return group_of(reference) is not None and _same_value(answer[member.end() :], reference)
+        held = group_of(reference) is not None or interval_of(reference) is not None
+        return held and _same_value(answer[member.end() :], reference)
     if IN.search(reference) and (member := MEMBERSHIP.match(reference)) is not None and not IN.search(answer):
         reference = reference[member.end() :]
     if (of_relation := _as_intervals(answer, reference)) is not None:
@@ -189,9 +190,11 @@ def _as_intervals(answer: str, reference: str) -> tuple[str, str] | None:
     if (first is None) == (second is None):
         return None
     other = reference if first is not None else answer
+    if (member := MEMBERSHIP.match(other)) is not None and IN.search(member[0]):
+        other = other[member.end() :]
     if not re.match(r"\s*[(\[\]]", other):
         return None
-    return (first, reference) if first is not None else (answer, second or "")
+    return (first, other) if first is not None else (other, second or "")
 
 
 def _same_groups(answer: Group | None, reference: Group | None) -> bool:

@@ -25,6 +25,8 @@ CLEAN: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] 
     ),
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(r"\\(?:mathrm|text|rm|textrm)\s*\{\s*([eid])\s*\}|\{\\rm\s+([eid])\s*\}"), r" \1\2 "),
+    (re.compile(r"\\mathbb\s+([A-Z])(?![A-Za-z])"), r"\\mathbb{\1}"),
+    (re.compile(r"[\[(]\s*(\\begin\s*\{(?:matrix|array)\}.*\\end\s*\{(?:matrix|array)\})\s*[\])]"), r"\1"),
     (re.compile(r"\\(?:mathbf|mathbb|Bbb)\s*\{\s*([RZNQC])\s*\}"), r"\\mathbb{\1}"),
     (re.compile(r"^\{([^{}\\]*,[^{}\\]*)\}$"), r"\\{\1\\}"),
     (re.compile(r"(?<=\d)\s*([ap])\.?m\.?$"), r" \1m"),

@@ -84,7 +84,8 @@ PIECE = re.compile(
 )
 GLUED = re.compile(r"\d([A-Za-z]+)$")
 PLAIN_WORDS = re.compile(
-    r"(?P<value>.*?\d)(?P<words>(?:\s+|-(?=[A-Za-z]{2}))?[A-Za-z°%$€£¥¢][A-Za-z°%$€£¥¢'/.^\d\s{}-]*)", re.ASCII
+    r"(?P<value>.*?\d)(?P<words>(?:\s+|-(?=[A-Za-z]{2})|/(?=[A-Za-z]))?[A-Za-z°%$€£¥¢][A-Za-z°%$€£¥¢'/.^\d\s{}-]*)",
+    re.ASCII,
 )
 
 
@@ -117,6 +118,10 @@ def _split_unit(text: str) -> tuple[str, str | None]:
     words = PLAIN_WORDS.fullmatch(text)
     if words is not None and _is_number(words["value"]):
         glued = words["words"][0].isalpha()
+        lead = re.match("[A-Za-z]*", words["words"])
+        assert lead is not None
+        if glued and (re.search(r"(?<!\^)(?<!\^\{)\d", words["words"]) or not _may_be_unit(lead[0])):
+            return text, ""  # 4x^3 - 3x
         unit = unit_of(words["words"], glued)
         letters = TOKEN.findall(words["words"])
         known = re.sub(r"\s*\^.*", "", words["words"].strip().rstrip(".")) in UNITS
@@ -131,6 +136,10 @@ def _split_unit(text: str) -> tuple[str, str | None]:
 
 def _is_number(text: str) -> bool:
     return re.fullmatch(r"[-+]?\s*[$€£¥]?\s*\d[\d.,' /]*|\d{1,2}:\d\d", text) is not None
+
+
+def _may_be_unit(word: str) -> bool:
+    return word in UNITS or word in SCALE_LETTERS or word.casefold() in UNITS or word.casefold() in CHANGES
 
 
 def unit_of(words: str, glued: bool = False) -> str | None:

@@ -49,6 +49,7 @@ CLAUSE = re.compile(
     re.IGNORECASE,
 )
 ADVERB = re.compile(r"^(?:(?:therefore|thus|hence|then|simply|just|exactly|clearly|indeed|so)\b,?\s+)+", re.IGNORECASE)
+STARTS = re.compile(r"[\d$€£¥\\(\[{+-]|[A-Za-z]\s*[-+*/^(=]")
 BECAUSE = re.compile(r"[,;]?\s+(?:because|since)\b")
 ASIDE = re.compile(r"\s\(([A-Za-z][A-Za-z' -]*)\)[\s.*]*$")
 WORDS = re.compile(r"[A-Za-z]+")
@@ -161,8 +162,10 @@ def _readings(text: str) -> list[str]:
             continue  # an equation, and no sentence
         if CLAUSE.search(before) or not after or SECOND.search(text[len(sentence) :]):
             break
-        if re.match(r"[\d$€£¥\\(\[{+-]", after) and (formula := _formula(after)) is not None:
-            readings.append(formula)
+        if STARTS.match(after):
+            if (formula := _formula(after)) is not None:
+                readings.append(formula)
+            break  # what a second verb says is a second statement
     return readings[:3]
 
 
