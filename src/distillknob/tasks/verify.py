@@ -25,6 +25,7 @@ WRAPPED = re.compile(r"\\(?:boxed|fbox|text(?:bf|it|rm|tt)?|math(?:bf|rm|it|sf|t
 FORMULAS = (("\\(", "\\)"), ("\\[", "\\]"))
 DISPLAYED = re.compile(r"(\\\[|\$\$)[ \t]{0,9}\n[ \t]{0,9}([^\n]{1,2000})\n[ \t]{0,9}(\\\]|\$\$)")
 FENCE = re.compile(r"^[ \t]{0,9}```\w{0,20}[ \t]{0,9}$", re.MULTILINE)
+CLOSING = re.compile(r"[,;]$|(?<=[^\W\d])!$")  # 5! is another number than 5
 QUOTED = re.compile(r"([\"'])([^\"']+)\1")
 BOX = re.compile(r"\\(?:boxed|fbox)\s{0,3}\{")
 LONGEST = 2000  # characters of what is wrapped
@@ -78,12 +79,14 @@ def braced(text: str, start: int, longest: int) -> str | None:
 
 
 def _bare(answer: str) -> str:
-    """Without what is around an answer: stars, backticks, dollars, quotes, a formula's marks, a box, a closing full
-    stop."""
+    """Without what is around an answer: stars, backticks, dollars, quotes, a formula's marks, a box, closing
+    punctuation. A single character is an answer by itself, such as the operator *."""
     answer = answer.strip()
+    if len(answer) == 1:
+        return answer
     for _ in range(6):  # they may be nested
         before = answer
-        answer = answer.removesuffix(".").strip("*_` \t").removesuffix(".").strip()
+        answer = CLOSING.sub("", answer.removesuffix(".").strip("*_` \t").removesuffix(".").strip())
         if answer.endswith("$") and not answer.endswith("\\$"):
             answer = answer.strip("$").strip()
         for opening, closing in FORMULAS:
