@@ -72,6 +72,12 @@ def test_a_checker_without_its_modules_is_an_error_that_says_so(
         is_correct(r"\boxed{x+1}", "1+x")
 
 
+def test_a_package_that_is_not_installed_is_an_error_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(math_equality, "NEEDED", ("math-verify", "no-such-package"))
+    with pytest.raises(RunFailedError, match="without no-such-package: install"):
+        is_correct(r"\boxed{x+1}", "1+x")
+
+
 def test_a_checker_without_memory_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(math_equality, "MEMORY", 2**20)
     with pytest.raises(RunFailedError, match="memory"):

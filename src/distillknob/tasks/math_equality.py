@@ -185,7 +185,13 @@ class _Worker:
 
 def _worker_command() -> list[str]:
     """The worker's command line: the folders of what it needs are where they are installed."""
-    folders = dict.fromkeys(str(Path(str(metadata.distribution(name).locate_file(""))).resolve()) for name in NEEDED)
+    try:
+        installed = [metadata.distribution(name) for name in NEEDED]
+    except metadata.PackageNotFoundError as error:
+        raise RunFailedError(
+            f"mathematical answers can't be compared without {error.name}: install math-verify and what it needs"
+        ) from None
+    folders = dict.fromkeys(str(Path(str(package.locate_file(""))).resolve()) for package in installed)
     return [sys.executable, "-I", str(WORKER), str(MEMORY), *folders]
 
 
