@@ -94,12 +94,13 @@ RULES = {
     "flags": rule("fields"),
     "config": rule("errors fields", "yaml"),
     "tasks": Rule(
-        frozenset({"tasks", "errors"}),
+        frozenset({"tasks", "errors", "hub"}),
         frozenset({"datasets", "huggingface_hub", "math_verify", "yaml"}),
         others_lazily=frozenset({"numpy"}),
     ),
     "tasks.reward_model": Rule(
-        frozenset({"tasks", "errors", "post"}), others_lazily=frozenset({"torch", "transformers", "safetensors"})
+        frozenset({"tasks", "errors", "hub", "post", "template_date"}),
+        others_lazily=frozenset({"torch", "transformers", "safetensors"}),
     ),
     "models": rule(
         "checkpoint_files errors hub processes template_date",

@@ -138,7 +138,10 @@ def plan_text(
 
         TeacherCache(config.cache)
     read = read_by(config) if not chain and (output / CONFIG).exists() else None
-    Run.check(output, stage, held, inputs=[] if chain else runs_behind(config.models_read), read=read, resume=resume)
+    inputs = [] if chain else runs_behind(config.models_read)
+    if getattr(config, "cache", None) is not None:
+        inputs.append(Path(config.cache))
+    Run.check(output, stage, held, inputs=inputs, read=read, resume=resume)
     lines = [yaml.safe_dump({stage: dict(values)}, sort_keys=False, allow_unicode=True).rstrip()]
     if chain:
         from distillknob.experiment import check_recipe

@@ -39,6 +39,9 @@ _READ_BY_LOADING = {".json", ".jinja", ".model", ".txt", ".tiktoken", ".safetens
 _WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".gguf"}
 # What a Trainer leaves beside a model, and what people do.
 _NOT_READ = {"trainer_state.json", "training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt"}
+_NOT_READ |= {"all_results.json", "train_results.json", "eval_results.json"}
+_DOCUMENTS = {"LICENSE", "NOTICE", "README", "USE_POLICY"}
+_OF_A_CACHE = ("config.yaml", "samples.jsonl", "result.json", "topk-*.safetensors")
 _JUST_WRITTEN = 1.0  # seconds within which a file could be written again and have the same times
 _UNKNOWN = "unknown: a server shows no weights"
 
@@ -64,7 +67,8 @@ def read_by(*configs: Any) -> dict[str, dict[str, str]]:
         for name, revision in models:
             read |= _model(name, revision)
         if getattr(config, "cache", None) is not None:
-            read[f"cache {config.cache}"] = _digests(sorted(p for p in Path(config.cache).iterdir() if p.is_file()))
+            of_cache = [path for form in _OF_A_CACHE for path in sorted(Path(config.cache).glob(form))]
+            read[f"cache {config.cache}"] = _digests(of_cache)
         for name in config.tasks:
             read |= _task(name)
     return read
@@ -124,6 +128,7 @@ def _folder(folder: Path, *, weights: bool = True) -> dict[str, str]:
     below = [folder, *(folder / name for name in ("additional_chat_templates", "chat_templates"))]
     files = [file for place in below if place.is_dir() for file in sorted(place.iterdir()) if file.is_file()]
     files = [file for file in files if file.suffix in _READ_BY_LOADING and file.name not in _NOT_READ]
+    files = [file for file in files if file.stem.upper() not in _DOCUMENTS]
     safe = any(file.suffix == ".safetensors" for file in files)
     wanted = {".safetensors"} if safe else _WEIGHTS
     return _digests((f for f in files if f.suffix not in _WEIGHTS or (weights and f.suffix in wanted)), folder)

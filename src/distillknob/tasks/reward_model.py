@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from distillknob.errors import BadInputError, RunFailedError
+from distillknob.hub import offline
 from distillknob.post import CHECK_IT, GO_ON, PROBE_TRIES, RefusedError, post_json
+from distillknob.template_date import fix_dates
 
 DEFAULT = "Skywork/Skywork-Reward-V2-Llama-3.1-8B"
 TOKENS_A_BATCH = 32_768  # with padding
+DAY = "2024-07-26"  # for templates that write the date: rewards of two days compare (Llama's own, without a clock)
 CHARACTERS_A_TOKEN = 8  # an answer longer than this times the model's length is cut before it is tokenized
 
 
@@ -132,6 +135,8 @@ def load(name: str) -> LocalRewardModel:
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    if not Path(name).expanduser().is_dir():
+        offline()  # asked once, so that no library goes on trying where there is no network
     try:
         config = AutoConfig.from_pretrained(name)
         architectures = config.architectures or []
@@ -159,6 +164,7 @@ def load(name: str) -> LocalRewardModel:
             f"the tokenizer of the reward model {name!r} has no chat template, so a prompt can't be told from an "
             "answer: set tokenizer.chat_template and save it beside the model"
         )
+    fix_dates({name: tokenizer}, DAY, tell=False)
     longest = getattr(config.get_text_config(), "max_position_embeddings", None) or 8192
     return LocalRewardModel(model.to(device).eval(), tokenizer, min(int(longest), int(tokenizer.model_max_length)))
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from distillknob.errors import BadInputError, nearest
+from distillknob.hub import offline
 from distillknob.tasks.values import UnusableValueError, as_text
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def load_hub(hub_id: str, config: str | None, *, name: str, remedy: str) -> Mapp
     from huggingface_hub.errors import HfHubHTTPError
 
     unreached: type[Exception] = HfHubHTTPError.__bases__[0]  # of the HTTP client, which has had more than one name
+    offline()  # asked once, so that no library goes on trying where there is no network
     try:
         found = datasets.load_dataset(hub_id, config)
     except HfHubHTTPError as error:  # an answer, though not the one that was wanted
