@@ -21,6 +21,7 @@ from distillknob.models import (
     eos_ids,
     load_model,
     load_tokenizer,
+    name_zoo_base,
     prompt_ids,
     resolve,
     set_in_templates,
@@ -320,6 +321,38 @@ def test_a_missing_shard_is_named_before_anything_is_loaded(copied: Path, teache
     lost.unlink()
     with pytest.raises(BadInputError, match=rf"lacks 1 of its \d+ files of weights \({lost.name}\)"):
         resolve(str(copied))
+
+
+def adapter_of(base: str, folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base, "r": 4}))
+    return folder
+
+
+def test_an_adapter_of_an_embedded_model_names_it_as_the_user_does(tmp_path: Path) -> None:
+    embedded = adapter_of(resolve("zoo:student"), tmp_path / "embedded")
+    own = adapter_of(str(tmp_path), tmp_path / "own")
+    for folder, wanted in ((embedded, "zoo:student"), (own, str(tmp_path))):
+        name_zoo_base(folder)
+        held = json.loads((folder / "adapter_config.json").read_text())
+        assert held == {"base_model_name_or_path": wanted, "r": 4}
+    assert resolve(str(embedded)) == str(embedded)
+
+
+@pytest.mark.parametrize(
+    ("base", "told"),
+    [
+        ("/home/other/site-packages/distillknob/zoo/checkpoints/student", r"isn't on this machine.*, here zoo:student"),
+        (
+            "../student",
+            r"belongs to the model '\.\./student', which isn't on this machine: set base_model_name_or_path",
+        ),
+        ("", "names no base model: set base_model_name_or_path in .*adapter_config.json to the base model's name"),
+    ],
+)
+def test_a_base_that_is_not_here_is_named_with_the_remedy(tmp_path: Path, base: str, told: str) -> None:
+    with pytest.raises(BadInputError, match=told):
+        resolve(str(adapter_of(base, tmp_path / "adapter")))
 
 
 def test_gguf_is_refused_with_the_way_to_convert_it(copied: Path) -> None:

@@ -53,8 +53,8 @@ def check_readable(path: Path) -> None:
 
 
 def check_whole(folder: Path, name: str) -> None:
-    """Raise BadInputError where a file of the checkpoint `name` is missing or damaged, naming the file. Reads what the
-    files say of themselves, not the weights."""
+    """Raise BadInputError where a file of the checkpoint `name` is missing or damaged, naming the file, or the base of
+    an adapter isn't here. Reads what the files say of themselves, not the weights."""
     for index in INDEXES:
         if (folder / index).exists():
             shards = sorted(set(read_whole_json(folder / index).get("weight_map", {}).values()))
@@ -73,9 +73,11 @@ def check_whole(folder: Path, name: str) -> None:
             _check_safetensors(file)
         elif file.name.startswith(("pytorch_model", "adapter_model")):
             _check_pickle(file)
-    for config in ("config.json", "generation_config.json", ADAPTER):
+    for config in ("config.json", "generation_config.json"):
         if (folder / config).exists():
             read_whole_json(folder / config)
+    if is_adapter(str(folder)):
+        adapter_base(str(folder))
 
 
 def read_whole_json(file: Path) -> dict[str, Any]:

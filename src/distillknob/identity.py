@@ -109,7 +109,10 @@ def _model(name: str, revision: str | None = None) -> dict[str, dict[str, str]]:
     read = {f"model {name}": _folder(Path(where))}
     if is_adapter(where):
         base, of_base = adapter_base(where)
-        read |= _model(base, of_base)
+        try:
+            read |= _model(base, of_base)
+        except BadInputError as error:
+            raise BadInputError(f"the base model of the adapter {name!r}: {error}") from error
     return read
 
 

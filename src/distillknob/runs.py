@@ -252,8 +252,9 @@ class Run:
         try:
             self._path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            told = f"can't make --output {self._path}: {error.strerror}. Give one you can write"
-            raise BadInputError(told) from error
+            raise BadInputError(
+                f"can't make --output {self._path}: {error.strerror}. Give one you can write"
+            ) from error
         self._lock = hold(self._path, shared=shared)
 
     def _release(self) -> None:
@@ -264,8 +265,8 @@ class Run:
     def _tell_complete(self, *, recorded: bool) -> None:
         if held_around(self._path):  # of a demo or sweep that goes on, which tells what it does
             return
-        written = datetime.fromtimestamp((self._path / MANIFEST).stat().st_mtime, UTC).isoformat(timespec="seconds")
-        since = read_json(self._path / MANIFEST).get("finished", written)
+        written = datetime.fromtimestamp((self._path / MANIFEST).stat().st_mtime, UTC)
+        since = read_json(self._path / MANIFEST).get("finished", f"{written:%Y-%m-%dT%H:%M:%S+00:00}")
         doubt = "" if recorded else " What it read isn't recorded (by an older version), and may have changed."
         notice(f"{self._path} is complete since {since}: nothing was run.{doubt} Another --output measures anew")
 

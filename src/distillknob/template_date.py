@@ -23,7 +23,7 @@ CLOCK = "strftime_now"  # what transformers calls the function
 # What `strftime` knows, with the forms without a leading zero of the C library on Linux and macOS.
 _DIRECTIVES = [*"aAbBcdDeFgGhHIjmMnprRSTuUVwWxXyYzZ", "-d", "-m", "-H", "-I", "-j", "-y"]
 HEADER = re.compile(
-    r"\{#- (?P<whose>date of the run|date) #\}\{%- macro strftime_now\(pattern\) -%\}.*?\{%- endmacro %\}", re.DOTALL
+    r"\{#- (?P<whose>date of the run|date) #\}\{%- macro strftime_now\(pattern\) -%\}.*?\{%- endmacro \+%\}", re.DOTALL
 )
 
 
@@ -48,7 +48,7 @@ def with_date(template: str, day: str, *, pinned: bool) -> str:
     replaced = {f"%{one}": moment.strftime(f"%{one}") for one in _DIRECTIVES}
     text = "".join(f"|replace({json.dumps(old)}, {json.dumps(new)})" for old, new in replaced.items())
     whose = "date" if pinned else "date of the run"
-    header = f"{{#- {whose} #}}{{%- macro {CLOCK}(pattern) -%}}{{{{- pattern{text} -}}}}{{%- endmacro %}}"
+    header = f"{{#- {whose} #}}{{%- macro {CLOCK}(pattern) -%}}{{{{- pattern{text} -}}}}{{%- endmacro +%}}"
     return header + without_date(template)
 
 
