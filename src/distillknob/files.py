@@ -72,6 +72,16 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
         _sync_directory(path.parent)
 
 
+def clear_leftovers(folder: Path, mark: str) -> None:
+    """Delete what was being written below `folder` when it was killed, but for the folders that hold a file `mark`:
+    runs within a run clear up after themselves, and another process may be writing there now."""
+    for entry in list(folder.iterdir()):
+        if entry.name.startswith(".") and entry.name.endswith(PARTIAL):
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        elif entry.is_dir() and not (entry / mark).exists():
+            clear_leftovers(entry, mark)
+
+
 def read_json(path: str | Path) -> Any:
     """What the JSON file `path` holds. Raises BadInputError with the place if it is malformed."""
     try:

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from io import FileIO
 from pathlib import Path
@@ -30,7 +30,17 @@ from typing import Any
 
 from distillknob.environment import environment
 from distillknob.errors import BadInputError
-from distillknob.files import PARTIAL, atomic_write, disk_errors, json_bytes, plain, read_json, read_jsonl, sha256
+from distillknob.files import (
+    PARTIAL,
+    atomic_write,
+    clear_leftovers,
+    disk_errors,
+    json_bytes,
+    plain,
+    read_json,
+    read_jsonl,
+    sha256,
+)
 from distillknob.lock import LOCK, Lock, check_free, held_around, hold
 from distillknob.manifest import MANIFEST, hashes, manifest_of, verify_manifest
 from distillknob.processes import notice, process_index, wait
@@ -325,11 +335,7 @@ class Run:
     def _recover(self, digests: Mapping[str, str], read: Reads | None, template_date: str | None) -> None:
         """Clear away what a kill left behind, and note in the environment where the run goes on."""
         self._resumed = True
-        for leftover in list(_leftovers(self._path)):
-            if leftover.is_dir():
-                shutil.rmtree(leftover)
-            else:
-                leftover.unlink()
+        clear_leftovers(self._path, CONFIG)
         log = self._path / METRICS
         if log.exists():
             data = log.read_bytes()
@@ -356,16 +362,6 @@ def _date_around(path: Path) -> str | None:
         if (folder / CONFIG).exists() and (folder / ENVIRONMENT).exists():
             return load_run(folder).template_date
     return None
-
-
-def _leftovers(folder: Path) -> Iterator[Path]:
-    """What was being written below `folder` when it was killed. Runs within the run clear up after themselves: another
-    process may be writing there now."""
-    for entry in folder.iterdir():
-        if entry.name.startswith(".") and entry.name.endswith(PARTIAL):
-            yield entry
-        elif entry.is_dir() and not (entry / CONFIG).exists():
-            yield from _leftovers(entry)
 
 
 def runs_behind(models: Iterable[str]) -> list[Path]:
