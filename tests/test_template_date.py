@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +53,13 @@ def day(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
             def now(cls, tz: Any = None) -> Any:
                 return datetime.fromisoformat(today).replace(tzinfo=tz)
 
+        class Calendar(date):
             @classmethod
             def today(cls) -> Any:
-                return cls.now()
+                return date.fromisoformat(today)
 
         monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", Clock)
-        monkeypatch.setattr("distillknob.runs.date", Clock)
+        monkeypatch.setattr("distillknob.runs.date", Calendar)
 
     return becomes
 
