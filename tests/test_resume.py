@@ -17,7 +17,8 @@ from trl.trainer.utils import RepeatSampler
 
 from distillknob.calibrate import CalibrationConfig, calibrate
 from distillknob.distill import DistillConfig, distill
-from distillknob.training import EpochSampler
+from distillknob.runs import Run
+from distillknob.training import EpochSampler, start_from
 
 
 class Stopped(Exception):
@@ -144,3 +145,19 @@ def test_a_killed_command_goes_on(tiny_pair: Any, tmp_path: Path) -> None:
         assert process.wait() == -signal.SIGKILL
     subprocess.run([*command, str(tmp_path / "run"), "--resume"], check=True, env=environment, capture_output=True)
     assert same(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_resume_without_a_checkpoint_says_that_it_starts_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Run.open(tmp_path / "run", "distill", {}).log(step=3)
+    run = Run.open(tmp_path / "run", "distill", {}, resume=True)
+    assert start_from(run, tmp_path / "run" / "checkpoints", resume=True) is None
+    assert f"{tmp_path}/run goes on at step 0: no checkpoint was written before it stopped" in capsys.readouterr().err
+    assert run.metrics() == []
+    (tmp_path / "run" / "checkpoints" / "checkpoint-2").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoints" / "checkpoint-2" / "trainer_state.json").write_text("{}")
+    assert str(start_from(run, tmp_path / "run" / "checkpoints", resume=True)).endswith("checkpoint-2")
+    assert capsys.readouterr().err == f"{tmp_path}/run goes on at step 2\n"
+    start_from(Run.open(tmp_path / "new", "distill", {}, resume=True), tmp_path / "none", resume=True)
+    assert capsys.readouterr().err == ""
