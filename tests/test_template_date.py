@@ -15,7 +15,7 @@ from distillknob.errors import BadInputError
 from distillknob.evaluate import EvaluateConfig, evaluate
 from distillknob.models import load_tokenizer, prompt_ids, set_in_templates
 from distillknob.runs import Run, load_run
-from distillknob.template_date import fix_dates, undated
+from distillknob.template_date import by_name, fix_dates, undated
 
 # How the models that are known to do so ask for it.
 LLAMA = (
@@ -159,3 +159,9 @@ def test_prompts_are_rendered_with_the_date(dated: Callable[[str], str]) -> None
     first = prompt_ids(tokenizer, asked)
     fix_dates({"m": tokenizer}, "2026-01-06")
     assert prompt_ids(tokenizer, asked) != first
+
+
+def test_a_model_that_is_its_own_target_reads_one_date_on_both_sides(dated: Callable[[str], str]) -> None:
+    first, second = load_tokenizer(dated(GRANITE)), load_tokenizer(dated(GRANITE))
+    fix_dates(by_name(("m", first), ("m", second)), "2026-01-05")
+    assert rendered(first) == rendered(second) and rendered(first).startswith("Today's Date: January 05, 2026.")

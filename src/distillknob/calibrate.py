@@ -26,7 +26,7 @@ from distillknob.runs import Run, runs_behind
 from distillknob.served import connect, load_or_connect
 from distillknob.stats import paired_difference
 from distillknob.tasks import Task, graded_tasks
-from distillknob.template_date import fix_dates
+from distillknob.template_date import by_name, fix_dates
 from distillknob.training import (
     FiniteLoss,
     RunLogger,
@@ -115,12 +115,13 @@ def calibrate(
         else connect(config.target_url, config.target_name or config.target, config.target)
     )
     values: Any = config.chat_template_kwargs  # a dict once the config has parsed it
-    set_in_templates({config.teacher: teacher.tokenizer, config.target: target.tokenizer}, values)
+    sides = by_name((config.teacher, teacher.tokenizer), (config.target, target.tokenizer))
+    set_in_templates(sides, values)
     check_meant("target", config.target, target.tokenizer, config.teacher, teacher.tokenizer)
     run = Run.open(output, "calibrate", held, **opened)
     if run.complete:
         return run
-    fix_dates({config.teacher: teacher.tokenizer, config.target: target.tokenizer}, run.template_date)
+    fix_dates(sides, run.template_date)
     if config.max_completion_length is None:
         config.max_completion_length = max(task.max_new_tokens for task in tasks)
     checkpoints = run.path / "checkpoints"

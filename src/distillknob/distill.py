@@ -33,7 +33,7 @@ from distillknob.served_chat import ServedChat
 from distillknob.tasks import get_tasks, graded_tasks
 from distillknob.teacher_cache import TeacherCache
 from distillknob.teacher_context import CONTEXTS
-from distillknob.template_date import fix_dates
+from distillknob.template_date import by_name, fix_dates
 from distillknob.traces import RIGHT_ONES, Source, TraceOptions, make_traces
 from distillknob.training import (
     FiniteLoss,
@@ -105,9 +105,9 @@ def distill(
             f"{config.method} compares next-token distributions, but {config.teacher!r} and {config.student!r} have "
             "different tokenizers: use divergence spans or uld, an sft method, or a student with its tokenizer"
         )
-    sides: dict[str, Any] = {config.student: student.tokenizer}
+    sides = by_name((config.student, student.tokenizer))
     if tokenizer is not None:
-        sides[config.teacher] = tokenizer
+        sides = by_name((config.student, student.tokenizer), (config.teacher, tokenizer))
     elif teacher is not None and config.chat_template_kwargs and process_index() == 0:
         print(f"chat_template_kwargs don't reach {config.teacher}: its template is the server's", file=sys.stderr)
     values: Any = config.chat_template_kwargs  # a dict once the config has parsed it
@@ -135,7 +135,7 @@ def distill(
     if not traces:
         target = load_or_connect(config.target) if config.needs_target else None
         if target is not None:
-            set_in_templates({**sides, config.target: target.tokenizer}, values)
+            set_in_templates(by_name(*sides.items(), (config.target, target.tokenizer)), values)
             fix_dates({config.target: target.tokenizer}, run.template_date)
         source: Source = method.traces if config.share_on_policy < 1.0 else "none"
         context = CONTEXTS[method.context]

@@ -58,6 +58,15 @@ def templates_of(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
     return given if isinstance(given, dict) else {"": given}
 
 
+def by_name(*sides: tuple[str, PreTrainedTokenizerBase]) -> dict[str, PreTrainedTokenizerBase]:
+    """The tokenizers of a stage's models by name. A model may be its own target or teacher, with two tokenizers of one
+    name, and each of them has to read the same."""
+    named: dict[str, PreTrainedTokenizerBase] = {}
+    for name, tokenizer in sides:
+        named[name if name not in named else f"{name} ({len(named) + 1})"] = tokenizer
+    return named
+
+
 def fix_dates(tokenizers: Mapping[str, PreTrainedTokenizerBase], day: str, *, tell: bool = True) -> None:
     """Write `day` (ISO, a run's `template_date`) into those chat templates of these models that ask for the date of the
     day, in place, and `tell` the user. The prompts of a run are then the same on all its days."""

@@ -15,7 +15,7 @@ from distillknob.model_record import warn_of_teacher
 from distillknob.models import check_meant, load_model, resolve, set_in_templates
 from distillknob.runs import Run, runs_behind
 from distillknob.tasks import graded_tasks
-from distillknob.template_date import fix_dates
+from distillknob.template_date import by_name, fix_dates
 from distillknob.traps.compare import BY_PROMPT, values_by_prompt
 from distillknob.traps.finding import Finding, not_applicable
 from distillknob.traps.forecast import forecast_rows
@@ -96,14 +96,13 @@ def diagnose(config: DiagnoseConfig, output: str | Path, *, resume: bool = False
                 f"{config.teacher!r} and {config.student!r} have different tokenizers, and that of {name!r} is a slow "
                 "one, which can't say where its tokens lie in a text: save it as a fast one (tokenizer.json)"
             )
-    set_in_templates(
-        {config.teacher: teacher.tokenizer, config.student: student.tokenizer}, config.chat_template_kwargs
-    )
+    sides = by_name((config.teacher, teacher.tokenizer), (config.student, student.tokenizer))
+    set_in_templates(sides, config.chat_template_kwargs)
     check_meant("student", config.student, student.tokenizer, config.teacher, teacher.tokenizer)
     run = Run.open(output, "diagnose", asdict(config), **opened)
     if run.complete:
         return run
-    fix_dates({config.teacher: teacher.tokenizer, config.student: student.tokenizer}, run.template_date)
+    fix_dates(sides, run.template_date)
     warn_of_teacher(config.teacher)
     settings = Gathering(
         problems=config.problems,
