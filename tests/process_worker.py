@@ -18,11 +18,12 @@ from datasets import Dataset
 from transformers import TrainerCallback
 
 from distillknob.calibrate import training_rows
-from distillknob.calibration_trainer import CalibrationConfig, CalibrationTrainer
+from distillknob.calibration_config import CalibrationConfig
+from distillknob.calibration_trainer import CalibrationTrainer
 from distillknob.distill import DistillConfig, DistillTrainer
 from distillknob.models import load_model
 from distillknob.processes import disconnect
-from distillknob.scoring import sequence_logprob
+from distillknob.scoring import token_logprobs
 from distillknob.tasks import get_task
 
 GROUP, STEPS = 4, 10
@@ -68,11 +69,13 @@ class SampledCalibration(CalibrationTrainer):
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
         rollout = self._rollout
-        target = sequence_logprob(self.target, rollout["prompts"], rollout["texts"], rollout["finished"])
+        scored = token_logprobs(self.target, rollout["prompts"], rollout["ids"])
+        target = torch.stack([row.sum() for row in scored])
+        texts = self._tokenizer.batch_decode(rollout["ids"], skip_special_tokens=True)
         policy = (rollout["policy"] * batch["completion_mask"]).sum(1)
         told = {
             "advantages": batch["advantages"],
-            "task": reward([[{"content": text}] for text in rollout["texts"]]),
+            "task": reward([[{"content": text}] for text in texts]),
             "log_ratio": policy - target,
             "prompts": [str(prompt) for prompt in rollout["prompts"]],
             "items": int(batch["num_items_in_batch"]),

@@ -27,6 +27,7 @@ from distillknob.held_out import HeldOut, log_ratio_turned, task_scores
 from distillknob.model_record import RECORD, read_record, teacher_warning
 from distillknob.models import LanguageModel, load_model
 from distillknob.runs import Run, load_run, verify_manifest
+from distillknob.same_text import spelled
 from distillknob.scoring import answer_ids, sequence_logprob, token_logprobs
 from distillknob.tasks import get_task
 from distillknob.training import plain_config
@@ -80,7 +81,8 @@ class Recorder(CalibrationTrainer):
             row[mask.bool()].tolist()
             for row, mask in zip(batch["completion_ids"], batch["completion_mask"], strict=True)
         ]
-        texts, finished, prompts = rollout["texts"], rollout["finished"], rollout["prompts"]
+        texts = self._tokenizer.batch_decode(ids, skip_special_tokens=True)
+        finished, prompts = rollout["finished"], rollout["prompts"]
         canonical = answer_ids(policy, texts, finished)
         self.kept.append(
             {
@@ -92,7 +94,7 @@ class Recorder(CalibrationTrainer):
                 "canonical": [a == b for a, b in zip(ids, canonical, strict=True)],
                 "drawn": torch.stack([t.sum() for t in token_logprobs(policy, prompts, ids)]),
                 "policy": sequence_logprob(policy, prompts, texts, finished),
-                "target": sequence_logprob(self.target, prompts, texts, finished),
+                "target": torch.stack([t.sum() for t in token_logprobs(self.target, prompts, ids)]),
                 "tokens": torch.tensor([len(row) for row in ids]),
             }
         )
@@ -144,7 +146,7 @@ def test_a_step_trains_on_the_task_and_eta_times_the_log_ratio(
         wanted = calibrated_advantages(rewards, batch["log_ratio"], eta, 4, right_B=right if gate else None)
         assert torch.allclose(batch["advantages"], wanted, atol=1e-6)
         moved += float((wanted - calibrated_advantages(rewards, batch["log_ratio"], 0.0, 4)).abs().sum())
-        # The policy is scored on the tokens that it drew, the target on the text, each with its own eos.
+        # Both are scored on the tokens that were drawn, of which a text would have the usual spelling.
         torch.testing.assert_close(batch["log_ratio"], batch["drawn"] - batch["target"], atol=2e-3, rtol=1e-4)
         usual = torch.tensor([c and f for c, f in zip(batch["canonical"], batch["finished"], strict=True)])
         assert usual.any()
@@ -174,7 +176,8 @@ def test_the_target_may_have_another_tokenizer_and_the_ratio_may_be_a_mean(
         policy = self.target._replace(model=self.model, tokenizer=self.processing_class)
         ids = [r[m.bool()].tolist() for r, m in zip(batch["completion_ids"], batch["completion_mask"], strict=True)]
         drawn = torch.stack([t.mean() for t in token_logprobs(policy, rollout["prompts"], ids)])
-        of_target = [rollout["prompts"], rollout["texts"], rollout["finished"]]
+        texts = spelled(self.processing_class, rollout["ids"], rollout["finished"])
+        of_target = [rollout["prompts"], texts, rollout["finished"]]
         assert self.target.tokenizer.get_vocab() != self.processing_class.get_vocab()
         kept.append((ids, rollout, found, drawn - sequence_logprob(self.target, *of_target, reduction="mean")))
         return found
@@ -382,7 +385,7 @@ def test_what_is_not_there_is_told_before_anything_is_written(
 def test_a_knob_without_a_target_is_told(tiny_pair: Any, tmp_path: Path) -> None:
     model, tokenizer = load_model(tiny_pair.teacher)
     values = config(tiny_pair, output_dir=str(tmp_path), max_completion_length=8)
-    rows = stage.training_rows([stage.get_task("qa")], 8, 0)
+    rows = stage.training_rows([get_task("qa")], 8, 0)
     arguments: dict[str, Any] = {"args": values, "train_dataset": rows, "processing_class": tokenizer}
     with pytest.raises(BadInputError, match="needs a calibration target"):
         CalibrationTrainer(model=model, reward_funcs=[even_length], **arguments)
@@ -600,6 +603,29 @@ def test_an_unchanged_teacher_is_called_the_original(
     words = ["calibrate", "--config", str(run.path / "config.yaml"), "--output", str(run.path)]
     assert (main(words), main([*words, "--require-turned"])) == (0, 1)
     assert "The knob did not turn: model/ gives the same answers" in capsys.readouterr().out
+
+
+def test_a_sample_without_a_reward_counts_in_nothing(
+    tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a reward function says None of what it can't score."""
+    seen: list[list[float]] = []
+    monkeypatch.setattr(
+        UtilityGuard,
+        "observe",
+        lambda self, scores, log_ratio: seen.append([v for one in scores.values() for v in one]),
+    )
+    values = config(tiny_pair, max_steps=1, gate=False)
+    calibrate(
+        values,
+        tmp_path / "run",
+        reward_funcs=lambda completions, **kwargs: [None, 1.0, 0.0, 1.0, None, None, None, None],
+    )
+    (batch,) = recorded
+    assert batch["advantages"][[0, 4, 5, 6, 7]].tolist() == [0.0] * 5
+    among = calibrated_advantages(torch.tensor([1.0, 0.0, 1.0]), batch["log_ratio"][1:4], -0.5, 3)
+    torch.testing.assert_close(batch["advantages"][1:4], among, atol=1e-5, rtol=1e-5)
+    assert seen == [[pytest.approx(2 / 3)]]
 
 
 def test_without_a_guard_nothing_is_judged(tiny_pair: Any, tmp_path: Path) -> None:

@@ -20,6 +20,26 @@ from distillknob.calibration_reward import (
 )
 
 T, F = True, False
+
+
+def test_a_centred_group_keeps_its_unit_and_its_baseline_is_the_mean_of_the_others() -> None:
+    assert group_centred(tensor([1.0, 3.0, 10.0, 50.0]), 2).tolist() == [-2.0, 2.0, -40.0, 40.0]
+    assert group_centred(tensor([1.0, 2.0, 6.0, 5.0, 5.0, 5.0]), 3).tolist() == [-3.0, -1.5, 4.5, 0.0, 0.0, 0.0]
+
+
+def test_samples_without_a_reward_count_in_no_mean() -> None:
+    task, cal = tensor([9.0, 1.0, 0.0, 1.0]), tensor([50.0, 1.0, 2.0, 3.0])
+    scored = tensor([False, True, True, True])
+    for right in (None, tensor([False, True, False, True])):
+        among = None if right is None else right[1:]
+        wanted = [0.0, *calibrated_advantages(task[1:], cal[1:], -0.5, 3, right_B=among).tolist()]
+        assert near(calibrated_advantages(task, cal, -0.5, 4, right_B=right, scored_B=scored), wanted)
+        tokens, mask = cal[:, None].expand(4, 2).clone(), torch.ones(4, 2, dtype=torch.bool)
+        found = token_advantages(task, tokens, mask, -0.5, 4, right_B=right, scored_B=scored)
+        assert near(found[1:], token_advantages(task[1:], tokens[1:], mask[1:], -0.5, 3, right_B=among).tolist())
+        assert found[0].abs().sum() == 0
+
+
 ROOT_HALF = math.sqrt(0.5)
 
 
@@ -155,10 +175,6 @@ def test_token_advantages_do_not_see_the_padding() -> None:
     assert torch.allclose(padded[:, :3][mask], found[mask])
     assert float(found[mask].mean()) == pytest.approx(0.0, abs=1e-6)
     assert float(found[mask].std()) == pytest.approx(0.7, abs=1e-3)
-
-
-def test_a_centred_group_keeps_its_unit() -> None:
-    assert group_centred(tensor([1.0, 3.0, 10.0, 50.0]), 2).tolist() == [-1.0, 1.0, -20.0, 20.0]
 
 
 def test_shuffled_rewards_keep_their_values_and_the_wrong_samples_theirs() -> None:

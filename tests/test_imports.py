@@ -35,6 +35,7 @@ PARTS = frozenset(
         "generation",
         "measure",
         "scoring",
+        "same_text",
         "verdicts",
         "model_record",
         "identity",
@@ -109,6 +110,8 @@ RULES = {
     "architectures": rule("errors models", "torch transformers huggingface_hub"),
     "hardware": rule("errors", "torch accelerate yaml"),
     "shipped": rule("errors"),
+    "spans": rule("errors journal models scoring", "torch"),
+    "same_text": rule("journal models scoring served", "torch transformers"),
     "generation": rule(
         "architectures models tasks errors journal processes progress served served_chat", "torch transformers vllm"
     ),
@@ -116,18 +119,23 @@ RULES = {
         "models tasks divergences errors heads journal processes progress served shared_prefix", "torch transformers"
     ),
     "measure": rule("errors generation journal models processes served served_chat tasks", "numpy transformers"),
-    "gradients": rule("divergences errors journal models processes progress scoring traps", "torch"),
+    "gradients": rule("divergences errors heads journal models processes progress same_text scoring traps", "torch"),
     "traps": rule("traps divergences estimators stats errors", "torch numpy"),
     "traps.compare": rule("traps runs files stats errors", "torch numpy"),
-    "traps.gather": rule("gradients generation journal measure models scoring tasks traps.scored", "torch"),
+    "traps.gather": rule(
+        "gradients generation journal measure models same_text scoring spans tasks traps.scored", "torch"
+    ),
     "traps.stage": stage("traps.stage"),
     "training": rule(
-        "checkpoint_files config errors files model_record models processes progress runs template_date",
+        "checkpoint_files config errors files forward model_record models processes progress runs template_date",
         " ".join(TRAINERS),
     ),
-    "calibrate": stage("calibrate", "served", "adapters", "calibration_trainer", "guard", "held_out"),
-    "held_out": stage("held_out", "calibration_trainer"),
-    "calibration_trainer": stage("calibration_trainer", "served", "adapters", "calibration_reward", "guard"),
+    "calibrate": stage("calibrate", "calibration_config", "calibration_trainer", "guard", "held_out"),
+    "held_out": stage("held_out", "calibration_config"),
+    "calibration_config": stage("calibration_config", "adapters", "rollouts"),
+    "calibration_trainer": stage(
+        "calibration_trainer", "calibration_config", "calibration_reward", "guard", "rollouts"
+    ),
     "calibration_reward": rule("errors", "torch"),
     "guard": rule("errors stats"),
     "post": rule("errors"),
@@ -136,16 +144,27 @@ RULES = {
     "served_chat": rule("errors post served_answers"),
     "adapters": rule("errors models", "torch peft"),
     "heads": rule("errors", "torch"),
+    "forward": rule("adapters errors", "torch"),
+    "rollouts": rule("adapters errors forward generation training", "transformers"),
     "shared_prefix": rule("models", "torch transformers"),
-    "traces": rule("errors generation journal measure models scoring served served_chat tasks teacher_context"),
+    "traces": rule(
+        "errors generation journal measure models same_text scoring served served_chat tasks teacher_context"
+    ),
     "failure_modes": rule("tasks"),
     "teacher_context": rule("errors tasks"),
     "token_choice": rule("", "torch"),
     "methods": rule("traces"),
-    "cross_tokenizer": rule("heads models scoring", "torch"),
+    "cross_tokenizer": rule("heads models scoring spans", "torch"),
     "teacher_cache": stage("teacher_cache", "heads", "traces"),
     "distill_config": stage(
-        "distill_config", "adapters", "cross_tokenizer", "methods", "teacher_context", "token_choice", "traces"
+        "distill_config",
+        "adapters",
+        "cross_tokenizer",
+        "methods",
+        "rollouts",
+        "teacher_context",
+        "token_choice",
+        "traces",
     ),
     "distill_trainer": stage(
         "distill_trainer",
@@ -154,6 +173,7 @@ RULES = {
         "cross_tokenizer",
         "heads",
         "methods",
+        "rollouts",
         "teacher_cache",
         "teacher_context",
         "token_choice",

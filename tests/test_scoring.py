@@ -10,7 +10,8 @@ import torch
 from distillknob.divergences import divergence
 from distillknob.errors import BadInputError
 from distillknob.models import LanguageModel, load_model, prompt_ids
-from distillknob.scoring import answer_ids, batches, score_pair, score_spans, sequence_logprob, token_logprobs
+from distillknob.scoring import answer_ids, batches, score_pair, sequence_logprob, token_logprobs
+from distillknob.spans import score_spans
 from distillknob.tasks import get_task
 
 Prompt = list[dict[str, str]]

@@ -13,7 +13,8 @@ from typing import Any
 
 from datasets import Dataset
 
-from distillknob.calibration_trainer import CalibrationConfig, CalibrationTrainer, GuardCallback, task_reward
+from distillknob.calibration_config import CalibrationConfig
+from distillknob.calibration_trainer import CalibrationTrainer, GuardCallback, task_reward
 from distillknob.errors import BadInputError, check_fills_a_step
 from distillknob.guard import UtilityGuard
 from distillknob.held_out import HeldOut, log_ratio_turned, task_scores, train_and_guard

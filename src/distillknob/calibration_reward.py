@@ -39,6 +39,7 @@ def calibrated_advantages(
     group_size: int,
     *,
     right_B: torch.Tensor | None = None,
+    scored_B: torch.Tensor | None = None,
     clip: float = 3.0,
 ) -> torch.Tensor:
     """Advantages [B]: z_G(task) + η · clip(z_G(cal)), unscaled.
@@ -46,10 +47,15 @@ def calibrated_advantages(
     `right_B` (bool [B]) gates the calibration reward: it is z-scored among the right samples of a group and given to
     them alone, so that a wrong answer never gains by being close to, or far from, the target. Without the gate, a
     group that is wrong throughout trains on calibration alone, and η > 0 soon drives the policy into gibberish.
+    Samples outside of `scored_B` (bool [B]) have no task reward: their advantage is 0, and they count in no mean.
     `clip` bounds |z_G(cal)|: a group of 8 can reach 2.5, a larger one has no bound of its own.
     """
-    calibration = group_z_score(calibration_B, group_size, right_B).clamp(-clip, clip)
-    return group_z_score(task_B, group_size) + eta * calibration
+    calibration = group_z_score(calibration_B, group_size, _both(right_B, scored_B)).clamp(-clip, clip)
+    return group_z_score(task_B, group_size, scored_B) + eta * calibration
+
+
+def _both(a_B: torch.Tensor | None, b_B: torch.Tensor | None) -> torch.Tensor | None:
+    return b_B if a_B is None else a_B if b_B is None else a_B & b_B
 
 
 def token_advantages(
@@ -60,23 +66,26 @@ def token_advantages(
     group_size: int,
     *,
     right_B: torch.Tensor | None = None,
+    scored_B: torch.Tensor | None = None,
     clip: float = 3.0,
 ) -> torch.Tensor:
     """Advantages [B, T]: z_G(task) + η · clip(z(cal)), with the log-ratio of each token as its own calibration reward.
 
     The z-score is over all tokens of a group's samples (those in `right_B` and in `mask_BT`, bool). Tokens outside of
-    the mask get z_G(task) alone, which no loss reads.
+    the mask get z_G(task) alone, which no loss reads. `scored_B`: as in `calibrated_advantages`.
     """
-    counted_BT = mask_BT if right_B is None else mask_BT & right_B[:, None]
+    chosen_B = _both(right_B, scored_B)
+    counted_BT = mask_BT if chosen_B is None else mask_BT & chosen_B[:, None]
     width = calibration_BT.size(1)
     scored = group_z_score(calibration_BT.reshape(-1), group_size * width, counted_BT.reshape(-1))
-    return group_z_score(task_B, group_size)[:, None] + eta * scored.view(-1, width).clamp(-clip, clip)
+    return group_z_score(task_B, group_size, scored_B)[:, None] + eta * scored.view(-1, width).clamp(-clip, clip)
 
 
 def group_centred(values_B: torch.Tensor, group_size: int) -> torch.Tensor:
-    """Values [B] less their group's mean: a reward's baseline, with its unit kept."""
+    """Values [B] less the mean of the others of their group: a reward's baseline, with its unit kept. With the sample
+    itself in the mean, the gradient would be 1 − 1/G of what the unit says."""
     values_PG = values_B.view(-1, group_size)
-    return (values_PG - values_PG.mean(1, keepdim=True)).view(-1)
+    return (values_PG - values_PG.mean(1, keepdim=True)).view(-1) * group_size / (group_size - 1)
 
 
 def shuffled_in_groups(

@@ -1,167 +1,38 @@
 """TRL's GRPOTrainer with one more reward that TRL's reward functions can't compute, since they don't see the policy:
 the sequence log-ratio log π_θ(y|x) − log π_C(y|x), each model scoring the text with its own tokenizer.
 
-Left out on purpose: a training loop, and sampling at temperatures other than 1 (TRL divides log-probabilities by the
-temperature, so the log-ratio would be that of another distribution).
+Left out on purpose: a training loop.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate.utils import gather, gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState
-from trl import GRPOConfig, GRPOTrainer  # type: ignore[attr-defined]
+from trl import GRPOTrainer  # type: ignore[attr-defined]
 
-from distillknob.adapters import AdapterOptions
+from distillknob.calibration_config import CalibrationConfig
 from distillknob.calibration_reward import (
     calibrated_advantages,
     group_centred,
     shuffled_in_groups,
     token_advantages,
 )
-from distillknob.errors import BadInputError, check_at_least_one
+from distillknob.errors import BadInputError
 from distillknob.guard import UtilityGuard
 from distillknob.measure import AnswerReader, scores_of
-from distillknob.models import LanguageModel, check_device, load_model, set_in_templates
-from distillknob.scoring import sequence_logprob, token_logprobs
+from distillknob.models import LanguageModel, load_model, set_in_templates
+from distillknob.rollouts import PolicyTrainer
+from distillknob.same_text import answers_logprob, as_read, one_vocabulary
+from distillknob.scoring import token_logprobs
 from distillknob.served import ServedModel
 from distillknob.tasks import get_task
-from distillknob.training import EpochSampler, check_inherited, check_installed, on_this_machine
-
-
-@dataclass
-class CalibrationConfig(AdapterOptions, GRPOConfig):
-    """Config of `calibrate`: GRPOConfig and what the knob adds. Raises BadInputError for values that can't work."""
-
-    teacher: str = field(default="zoo:teacher", metadata={"help": "Model to calibrate: folder, hub id or zoo:NAME."})
-    target: str = field(
-        default="zoo:student", metadata={"help": "Calibration target π_C: the student, or a proxy for students."}
-    )
-    target_url: str | None = field(
-        default=None,
-        metadata={
-            "help": "API root of a server that scores for the target (vLLM, or OpenAI-compatible with prompt "
-            "log-probabilities); `target` then names its tokenizer."
-        },
-    )
-    target_name: str | None = field(default=None, metadata={"help": "The target's name there. Default: `target`."})
-    tasks: list[str] = field(default_factory=lambda: ["math"], metadata={"help": "Tasks whose problems are sampled."})
-    problems: int = field(default=2000, metadata={"help": "Problems a task, from its train split."})
-    eta: float = field(
-        default=-0.5,
-        metadata={"help": "The knob η: below 0 towards the target (to be easier to learn from), above 0 away."},
-    )
-    gate: bool = field(
-        default=True,
-        metadata={
-            "help": "Give the calibration reward to right samples alone, which ended by themselves. Off, η > 0 can "
-            "destroy the teacher."
-        },
-    )
-    right_at: float = field(
-        default=1.0, metadata={"help": "Task reward from which a sample that ended counts as right."}
-    )
-    calibration_clip: float = field(default=3.0, metadata={"help": "Bound on the group z-score of the log-ratio."})
-    log_ratio: Literal["sum", "mean", "token"] = field(
-        default="sum",
-        metadata={
-            "help": "The calibration reward: a sample's log-ratio summed over its tokens (the paper's sequence ratio), "
-            "their mean, or each token's own, which needs a target with the teacher's tokenizer."
-        },
-    )
-    anchor: Literal["loss", "reward"] = field(
-        default="loss",
-        metadata={"help": "Hold the KL to the original in the loss (TRL's k3), or take it off the reward (k1)."},
-    )
-    shuffle_calibration: bool = field(
-        default=False,
-        metadata={
-            "help": "Control: deal the calibration rewards out anew among a group's right samples, which leaves their "
-            "size and takes their meaning away."
-        },
-    )
-    target_device: str | None = field(
-        default=None, metadata={"help": "Device of the target, such as cpu or cuda:1. Default: the teacher's."}
-    )
-    advantage: Literal["unscaled", "trl"] = field(
-        default="unscaled",
-        metadata={"help": "Leave the advantage as it is, or whiten it over the batch as TRL does (which cancels |η|)."},
-    )
-    guard: bool = field(default=True, metadata={"help": "Hold the teacher's task score, and stop when that fails."})
-    utility_tolerance: float = field(default=0.01, metadata={"help": "Drop of a task's score that the guard allows."})
-    guard_steps: int = field(default=5, metadata={"help": "Steps between two looks of the guard."})
-    guard_problems: int = field(default=300, metadata={"help": "Problems a task to compare before with after on."})
-    guard_samples: int = field(default=4, metadata={"help": "Samples for each of them."})
-    beta: float = field(default=0.1, metadata={"help": "Weight of the KL anchor to the original teacher at the start."})
-    temperature: float = field(default=1.0, metadata={"help": "Must be 1: the teacher as students see it."})
-    disable_dropout: bool = field(default=True, metadata={"help": "Dropout would blur both log-probabilities."})
-    max_completion_length: int | None = field(default=None, metadata={"help": "Default: the tasks' own longest."})
-
-    def __post_init__(self) -> None:
-        if not math.isfinite(self.eta):
-            raise BadInputError(f"eta={self.eta}: must be a finite number, e.g. -0.5 or 0.5")
-        if self.temperature != 1.0:
-            raise BadInputError(f"temperature={self.temperature}: calibration is defined at 1, the teacher as it is")
-        if self.num_generations is not None and self.num_generations < 2:
-            raise BadInputError(
-                f"num_generations={self.num_generations}: a group of one has no z-score, use at least 2 (8 is usual)"
-            )
-        for name, known in (
-            ("log_ratio", ("sum", "mean", "token")),
-            ("advantage", ("unscaled", "trl")),
-            ("anchor", ("loss", "reward")),
-        ):
-            if getattr(self, name) not in known:
-                raise BadInputError(f"{name}={getattr(self, name)!r}: known are {', '.join(known)}")
-        if not self.tasks:
-            raise BadInputError("tasks is empty: name at least one, e.g. math")
-        if self.guard and self.beta <= 0:
-            raise BadInputError(
-                f"beta={self.beta}: the guard works by the anchor, so beta must be above 0 (or --no-guard)"
-            )
-        if self.anchor == "reward" and self.beta <= 0:
-            raise BadInputError(f"anchor='reward' with beta={self.beta}: there is no anchor to put there, leave it out")
-        if self.mask_truncated_completions:
-            raise BadInputError(
-                "mask_truncated_completions would hide answers that were cut from one side of the log-ratio: leave it "
-                "out, and give answers the room they need (max_completion_length)"
-            )
-        if self.log_ratio == "token" and self.shuffle_calibration:
-            raise BadInputError("shuffle_calibration deals out rewards of whole samples: use log_ratio sum or mean")
-        if self.target_device is not None:
-            check_device("target_device", self.target_device)
-        check_at_least_one(self, "problems", "guard_steps", "guard_problems", "guard_samples")
-        if not 0 < self.utility_tolerance < 1:
-            raise BadInputError(f"utility_tolerance={self.utility_tolerance}: a share of the score, between 0 and 1")
-        on_this_machine(self)
-        super().__post_init__()
-        check_inherited(self)
-        if self.scale_rewards != "group" or self.multi_objective_aggregation != "sum_then_normalize":
-            raise BadInputError(
-                f"scale_rewards={self.scale_rewards!r}, multi_objective_aggregation="
-                f"{self.multi_objective_aggregation!r}: the advantage is z_G(task) + η · z_G(log-ratio), on the sum of "
-                "the rewards: leave both out"
-            )
-        check_installed(self)
-
-    @property
-    def models_read(self) -> list[str]:
-        """The models that the stage reads; those that are runs' models are its inputs."""
-        return [self.teacher, self.target]
-
-    @property
-    def revisions_read(self) -> list[tuple[str, str | None]]:
-        """The models that the stage reads, each with its revision on the hub; None stands for `main`."""
-        given: Any = self.model_init_kwargs or {}  # a dict once the config has parsed it
-        return [(self.teacher, given.get("revision")), (self.target, None)]
 
 
 def task_reward(
@@ -186,7 +57,7 @@ def task_reward(
     return scores
 
 
-class CalibrationTrainer(GRPOTrainer):
+class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
     """GRPOTrainer whose advantage is z_G(task) + η · z_G(log-ratio to `target`).
 
     Takes what GRPOTrainer takes, and `target` (a LanguageModel, a ServedModel, a folder, a hub id or zoo:NAME), and a
@@ -208,28 +79,27 @@ class CalibrationTrainer(GRPOTrainer):
         if self.args.eta and target is None:
             raise BadInputError(f"eta={self.args.eta} needs a calibration target: pass target=")
         self.target = load_model(target, device=self.args.target_device) if isinstance(target, str) else target
-        other = self.target is not None and self.target.tokenizer.get_vocab() != self._tokenizer.get_vocab()
+        other = self.target is not None and not one_vocabulary(self.target.tokenizer, self._tokenizer)
         if self.args.log_ratio == "token" and other:
             raise BadInputError(
                 "log_ratio='token' compares token by token, but the target has another tokenizer than the teacher: "
                 "use log_ratio sum or mean, which compare whole answers"
             )
+        frozen = [] if self.ref_model is None else [self.ref_model]
         if isinstance(self.target, LanguageModel):
             self.target.model.requires_grad_(False)
+            frozen.append(self.target.model)
+        self._make_ready(*frozen)
         if self.target is not None:  # TRL gives the values to the teacher's template alone
             values: Any = self.chat_template_kwargs  # a dict once the config has parsed it
             set_in_templates({"the target": self.target.tokenizer}, values, needed=False)
         self.guard = guard
 
-    def _get_train_sampler(self, dataset: Any = None) -> EpochSampler:
-        return EpochSampler.of(super()._get_train_sampler(dataset))
-
     def _calculate_rewards(
         self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: list[list[int]]
     ) -> torch.Tensor:
         """Rewards of all processes [B, F], kept together with this process's texts for the advantage."""
-        ends = {*self.eos_token_ids, self._tokenizer.pad_token_id}
-        ended = [ids[-1] in ends for ids in completion_ids_list]
+        ended = [ids[-1] in self.eos_token_ids for ids in completion_ids_list]
         # All tasks are sampled to one length, but each answer has its own task's tokens to end in, as elsewhere.
         in_time = [
             done and len(ids) <= (row.get("longest") or len(ids))
@@ -245,8 +115,6 @@ class CalibrationTrainer(GRPOTrainer):
             "rewards": rewards_BF,
             "in_time": in_time,
             "prompts": prompts,
-            # All that was sampled: a tokenizer with a response template has the thoughts taken out of the content.
-            "texts": self._tokenizer.batch_decode(completion_ids_list, skip_special_tokens=True),
             "ids": [list(ids) for ids in completion_ids_list],
             "finished": ended,
             "tasks": [row.get("task", "task") for row in inputs],
@@ -279,18 +147,23 @@ class CalibrationTrainer(GRPOTrainer):
         log_ratio_B = gather(log_ratio.sum(1) if by_token else log_ratio)
         task_B = (rollout["rewards"] * self.reward_weights.to(log_ratio_B.device)).nansum(dim=1)
         in_time_B = gather(torch.tensor(rollout["in_time"], device=task_B.device))
-        right_B = (task_B >= self.args.right_at) & in_time_B
+        scored_B = ~rollout["rewards"].isnan().all(dim=1)  # a reward function may give none, as TRL knows
+        right_B = scored_B & (task_B >= self.args.right_at) & in_time_B
         gate_B = right_B if self.args.gate else None
         eta, group, clip = self.args.eta, self.num_generations, self.args.calibration_clip
         if by_token:
             values_BT, mask_BT = self._everywhere(log_ratio), self._everywhere(mask_bT).bool()
-            advantages = token_advantages(task_B, values_BT, mask_BT, eta, group, right_B=gate_B, clip=clip)
+            advantages = token_advantages(
+                task_B, values_BT, mask_BT, eta, group, right_B=gate_B, scored_B=scored_B, clip=clip
+            )
         else:
             dealt_B = log_ratio_B
             if self.args.shuffle_calibration:
                 seed = f"{self.args.seed}/{self.state.global_step}"
                 dealt_B = shuffled_in_groups(log_ratio_B, group, gate_B, seed)
-            advantages = calibrated_advantages(task_B, dealt_B, eta, group, right_B=gate_B, clip=clip)
+            advantages = calibrated_advantages(
+                task_B, dealt_B, eta, group, right_B=gate_B, scored_B=scored_B, clip=clip
+            )
         metrics = self._metrics["train"]
         if self.args.anchor == "reward":
             apart_bT = (self._policy_logprobs(batch) - batch.pop("ref_per_token_logps")) * mask_bT
@@ -313,9 +186,13 @@ class CalibrationTrainer(GRPOTrainer):
         metrics["calibration/beta"].append(self.beta)
         scores: dict[str, list[float]] = defaultdict(list)
         task_of_prompt = gather_object(rollout["tasks"])[:: self.num_generations]
-        score_of_prompt = task_B.view(-1, self.num_generations).mean(1)
-        for name, score in zip(task_of_prompt, score_of_prompt.tolist(), strict=True):
-            scores[name].append(score)
+        scored_PG = scored_B.view(-1, self.num_generations)
+        score_of_prompt = (task_B * scored_B).view(-1, self.num_generations).sum(1) / scored_PG.sum(1)
+        for name, score, counts in zip(
+            task_of_prompt, score_of_prompt.tolist(), scored_PG.any(1).tolist(), strict=True
+        ):
+            if counts:
+                scores[name].append(score)
         for name, values in scores.items():
             metrics[f"task_score/{name}"].append(sum(values) / len(values))
         if self.guard is not None:
@@ -357,15 +234,23 @@ class CalibrationTrainer(GRPOTrainer):
             policy_b = policy_b / mask_bT.sum(1).clamp(min=1)
         if self.target is None:
             return torch.zeros_like(policy_b)
-        target_b = sequence_logprob(
-            self.target, rollout["prompts"], rollout["texts"], rollout["finished"], reduction=self.args.log_ratio
+        target_b = answers_logprob(
+            self.target,
+            rollout["prompts"],
+            rollout["ids"],
+            rollout["finished"],
+            self._tokenizer,
+            reduction=self.args.log_ratio,
         )
         return policy_b - target_b.to(policy_b.device)
 
     def _target_logprobs(self, like_bT: torch.Tensor) -> torch.Tensor:
-        """log π_C of the very tokens that were sampled, [b, T]; 0 beyond each answer's end."""
+        """log π_C of the very tokens that were sampled (and of its own end for the policy's), [b, T]; 0 beyond each
+        answer's end."""
         assert self.target is not None
-        rows = token_logprobs(self.target, self._rollout["prompts"], self._rollout["ids"])
+        rollout = self._rollout
+        ids = as_read(rollout["ids"], rollout["finished"], self._tokenizer, self.target)
+        rows = token_logprobs(self.target, rollout["prompts"], ids)
         found = torch.zeros_like(like_bT)
         for place, row in enumerate(rows):
             found[place, : len(row)] = row.to(found)

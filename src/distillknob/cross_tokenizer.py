@@ -21,7 +21,8 @@ from torch.utils.checkpoint import checkpoint
 
 from distillknob.heads import Head
 from distillknob.models import LanguageModel
-from distillknob.scoring import answer_ids, token_ends
+from distillknob.scoring import answer_ids
+from distillknob.spans import token_ends
 
 CROSS = ("spans", "uld")
 

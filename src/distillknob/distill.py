@@ -84,7 +84,7 @@ def distill(
     config = copy.copy(config)  # the caller's stays as it is, to be used again
     student = load_trained(config.student, config)
     if cache is not None:
-        cache.check_student(student)
+        cache.read_as(student)
     teacher: LanguageModel | ServedModel | ServedChat | None = None
     needs_weights = method.needs_teacher_distribution
     if config.needs_teacher and needs_weights:

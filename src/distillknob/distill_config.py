@@ -16,6 +16,7 @@ from distillknob.cross_tokenizer import CROSS
 from distillknob.divergences import KINDS
 from distillknob.errors import BadInputError, check_at_least_one, nearest
 from distillknob.methods import METHODS, Method, MethodName
+from distillknob.rollouts import check_unbent
 from distillknob.teacher_context import CONTEXTS
 from distillknob.token_choice import CHOICES
 from distillknob.traces import Source
@@ -75,6 +76,9 @@ class DistillConfig(AdapterOptions, DistillationConfig):
         default=0, metadata={"help": "Evaluate every so many steps for a learning curve; 0: never."}
     )
     max_completion_length: int | None = field(default=None, metadata={"help": "Default: the tasks' own longest."})
+    disable_dropout: bool = field(
+        default=True, metadata={"help": "Train without the student's dropout, as it is sampled from and evaluated."}
+    )
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -129,12 +133,23 @@ class DistillConfig(AdapterOptions, DistillationConfig):
                 f"temperature={self.temperature}: a cache holds the teacher's distributions at 1, so the student's are "
                 "compared at 1 too: leave temperature out, or cache"
             )
+        if self.temperature != 1 and objective.loss in ("hard_label", *CROSS):
+            raise BadInputError(
+                f"temperature={self.temperature}: {self.method} compares no distributions at a temperature, and traces "
+                "are sampled at 1: leave it out"
+            )
+        if self.lora_dropout and self.disable_dropout:
+            raise BadInputError(
+                f"lora_dropout={self.lora_dropout}: disable_dropout switches it off: set disable_dropout to false "
+                "(--no-disable-dropout), or leave it out"
+            )
         if not self.tasks and self.cache is None:
             raise BadInputError("tasks is empty: name at least one, e.g. math")
         check_at_least_one(self, "problems", "candidates", "tokens_per_step")
         on_this_machine(self)
         super().__post_init__()
         check_inherited(self)
+        check_unbent(self)
         if self.teacher_model_name_or_path is not None:
             raise BadInputError(f"teacher_model_name_or_path={self.teacher_model_name_or_path!r}: use teacher")
         check_installed(self)

@@ -6,6 +6,7 @@ the divergence, where the traces come from, which of their tokens count, and wha
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from typing import Any
 
@@ -32,12 +33,13 @@ from distillknob.errors import BadInputError
 from distillknob.fused import fused_divergence
 from distillknob.heads import Head, head_of
 from distillknob.models import LanguageModel, load_model, prompt_ids, set_in_templates
+from distillknob.rollouts import PolicyTrainer
+from distillknob.same_text import exchanged_ends, spelled
 from distillknob.teacher_cache import TeacherCache
 from distillknob.token_choice import CHOICES
-from distillknob.training import EpochSampler
 
 
-class DistillTrainer(DistillationTrainer):
+class DistillTrainer(PolicyTrainer, DistillationTrainer):
     """DistillationTrainer with the loss of `args.method` and stored traces.
 
     Takes what DistillationTrainer takes; `teacher_model` may be None for hard-label methods and with a `cache`. The
@@ -72,11 +74,16 @@ class DistillTrainer(DistillationTrainer):
             self.teacher_model = prepare_deepspeed(teacher_model, self.accelerator)
         elif teacher_model is not None:
             self.teacher_model = self.accelerator.prepare_model(teacher_model, evaluation_mode=True)
+        self._make_ready(*([self.teacher_model] if teacher_model is not None else []))
         self.method, self.cache = self.args.objective, cache
         self.teacher_processing_class = teacher_processing_class or self._tokenizer
         values: Any = self.args.chat_template_kwargs  # a dict once the config has parsed it
         sides = {"the student": self._tokenizer, "the teacher": self.teacher_processing_class}
         set_in_templates(sides, values, needed=False)
+        # With two vocabularies each side has its own end; a cache has it translated when it is read.
+        self._exchange = (
+            exchanged_ends(self.teacher_processing_class, self._tokenizer) if self.method.loss not in CROSS else None
+        )
         self._aligned: list[Aligned] = []
         if self.method.needs_teacher_distribution and self.teacher_model is None and cache is None:
             raise BadInputError(f"method {self.args.method!r} needs teacher_model, or a cache of it")
@@ -86,9 +93,6 @@ class DistillTrainer(DistillationTrainer):
         super()._set_signature_columns_if_needed()
         columns: Any = self._signature_columns
         columns += [name for name in ("completion_ids", "teacher_prompt", "trace") if name not in columns]
-
-    def _get_train_sampler(self, dataset: Any = None) -> EpochSampler:
-        return EpochSampler.of(super()._get_train_sampler(dataset))
 
     def on_policy(self, step: int) -> bool:
         """Does this step train on the student's own samples? Drawn from seed and step: the same on every process, and
@@ -103,8 +107,9 @@ class DistillTrainer(DistillationTrainer):
         batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
         batch["loss_mask"] = batch["completion_mask"]
         seen = "prompt" if self.method.context == "plain" else "teacher_prompt"
-        if self.method.loss in CROSS or seen == "teacher_prompt":
-            batch |= self._teacher_prompts([row[seen] for row in inputs])
+        prompts = [row[seen] for row in inputs]
+        if self.method.loss in CROSS or seen == "teacher_prompt" or self._reads_otherwise(prompts):
+            batch |= self._teacher_prompts(prompts)
         if self.method.loss in CROSS:
             batch |= self._teacher_completions()
         if self.cache is not None:
@@ -125,14 +130,20 @@ class DistillTrainer(DistillationTrainer):
         if self.method.loss not in CROSS:
             return found
         # The student's own spelling of the text, in which its spans are known; a sample may have had another.
-        ends = {*self.eos_token_ids}
+        finished = [bool(ids) and ids[-1] in self.eos_token_ids for ids in found]
         self._aligned = aligned(
             LanguageModel(self.accelerator.unwrap_model(self.model), self._tokenizer),
             LanguageModel(self.accelerator.unwrap_model(self.teacher_model), self.teacher_processing_class),
-            [str(self._tokenizer.decode(ids, skip_special_tokens=True)) for ids in found],
-            [bool(ids) and ids[-1] in ends for ids in found],
+            spelled(self._tokenizer, found, finished),
+            finished,
         )
         return [row.student_ids for row in self._aligned]
+
+    def _reads_otherwise(self, prompts: list[Any]) -> bool:
+        """Does the teacher's own chat template make other tokens of these prompts than the student's?"""
+        student, teacher = self._tokenizer, self.teacher_processing_class
+        reads = self.method.needs_teacher_distribution and self.cache is None and teacher is not student
+        return reads and prompt_ids(teacher, prompts) != prompt_ids(student, prompts)
 
     def _teacher_prompts(self, prompts: list[Any]) -> dict[str, torch.Tensor]:
         """`teacher_prompt_ids` and `teacher_prompt_mask` [B, P'], by the teacher's tokenizer, padded on the left."""
@@ -234,6 +245,7 @@ class DistillTrainer(DistillationTrainer):
             teacher_softcap=teacher.softcap,
             student_logit_scale=student.scale,
             teacher_logit_scale=teacher.scale,
+            teacher_exchange=teacher.exchange,
             **kinds,
             **options,
         )
@@ -247,7 +259,7 @@ class DistillTrainer(DistillationTrainer):
             hidden_BCH: torch.Tensor = self._forward_redirection(
                 self.teacher_model, unwrapped, self._get_last_hidden_state, unwrapped, ids_BT, mask_BT, width
             )
-        teacher = head_of(unwrapped)
+        teacher = dataclasses.replace(head_of(unwrapped), exchange=self._exchange)
         return teacher, hidden_BCH.to(teacher.weight_VH.dtype)
 
     def _cross_loss(self, unwrapped_student: Any, inputs: dict[str, Any]) -> torch.Tensor:

@@ -50,6 +50,7 @@ def fused_divergence(
     teacher_softcap: float | None = None,
     student_logit_scale: float = 1.0,
     teacher_logit_scale: float = 1.0,
+    teacher_exchange: tuple[int, int] | None = None,
     num_items: int | Tensor | None = None,
     weights: Tensor | None = None,
     reduction: str = "sum",
@@ -66,6 +67,8 @@ def fused_divergence(
         biases [Vs], [Vt]. Widths Vs ≠ Vt are compared on the shared part, as in `divergence`.
       mask: [...] which rows count (bool, or 0/1); weights: [...] factor of each row; both cost nothing where zero.
       *_logit_scale, *_softcap: logits = softcap·tanh(scale·(hidden·headᵀ + bias) / softcap), as Cohere and Gemma.
+      teacher_exchange: two tokens that stand for one another in the two models, such as the ends of their turns: the
+        teacher's logits of these change places.
       num_items: what the sum is divided by; None is the number of masked-in rows (at least 1). Give the count of the
         whole batch when a batch is spread over micro-batches or processes, and add up the gradients (a DDP that
         averages over W processes needs the loss times W).
@@ -103,7 +106,8 @@ def fused_divergence(
         factors = factors / num_items
     if t2:
         factors = factors * temperature**2
-    job = _Job(student, teacher.detached(), spec, top_k, rows, factors, dtype)
+    teacher = replace(teacher.detached(), exchange=teacher_exchange)
+    job = _Job(student, teacher, spec, top_k, rows, factors, dtype)
     wanted = torch.is_grad_enabled()  # which is off inside of an autograd function
     result = _Fused.apply(student.hidden, student.head, student.bias, job, reduction == "sum", wanted)
     return result if reduction == "sum" else result.view(lead)
@@ -118,6 +122,7 @@ class _Side:
     bias: Tensor | None  # [V]
     scale: float
     softcap: float | None
+    exchange: tuple[int, int] | None = None
 
     @classmethod
     def of(
@@ -135,7 +140,7 @@ class _Side:
 
     def detached(self) -> _Side:
         bias = None if self.bias is None else self.bias.detach()
-        return _Side(self.hidden.detach(), self.head.detach(), bias, self.scale, self.softcap)
+        return replace(self, hidden=self.hidden.detach(), head=self.head.detach(), bias=bias)
 
     def project(self, hidden_nH: Tensor, out_nV: Tensor) -> None:
         """Plain hidden·headᵀ of the first V tokens; `finish` does the rest, block by block."""
@@ -150,6 +155,8 @@ class _Side:
             logits_nV.mul_(self.scale)
         if self.softcap is not None:
             logits_nV.div_(self.softcap).tanh_().mul_(self.softcap)
+        if self.exchange is not None:
+            logits_nV[:, list(self.exchange)] = logits_nV[:, list(reversed(self.exchange))]
 
     def chain(self, grad_nV: Tensor, logits_nV: Tensor) -> None:
         """Turn a gradient in the finished logits into one in hidden·headᵀ + bias, in place."""

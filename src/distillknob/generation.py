@@ -128,9 +128,9 @@ def rows_at_once(batch_size: int, config: Any, tokens: int, itemsize: int, *, on
 
 
 @contextmanager
-def _own_settings(model: PreTrainedModel, config: GenerationConfig) -> Iterator[None]:
-    """`generate` fills what `config` leaves open from the checkpoint's own settings: a repetition penalty, as Qwen2.5
-    has it, would bend the distribution. So the checkpoint's settings are laid aside."""
+def own_settings(model: PreTrainedModel, config: GenerationConfig) -> Iterator[None]:
+    """Sample from `model` by `config` alone: transformers fills what it leaves open from the checkpoint's own settings,
+    and a repetition penalty, as Qwen2.5 has it, would bend the distribution. So these are laid aside."""
     settings, model.generation_config = model.generation_config, config
     try:
         yield
@@ -293,7 +293,7 @@ def _sampled(language_model: LanguageModel, asked: _Request) -> dict[tuple[int, 
                 continue
             padded = tokenizer.pad({"input_ids": [ids[i] for i, _ in batch]}, return_tensors="pt", padding_side="left")
             padded = padded.to(model.device)
-            with _own_settings(model, config):
+            with own_settings(model, config):
                 output = model.generate(
                     input_ids=padded["input_ids"],
                     attention_mask=padded["attention_mask"],

@@ -21,11 +21,13 @@ import torch
 
 from distillknob.divergences import divergence
 from distillknob.errors import BadInputError
+from distillknob.heads import exchanged
 from distillknob.journal import Journal
 from distillknob.models import LanguageModel, prompt_ids
 from distillknob.processes import merged, my_share
 from distillknob.progress import progress
-from distillknob.scoring import Batch, Prompt, answer_logits, batches
+from distillknob.same_text import exchanged_ends
+from distillknob.scoring import Batch, Prompt, answer_logits, batch_of, batches
 from distillknob.traps.scored import GradientSample
 
 SKETCH = 1 << 16
@@ -53,14 +55,16 @@ def compare_gradients(
     journal = journal or Journal()
     journal = journal.of_process()
     found_by_prompt: dict[int, list[torch.Tensor]] = {}
-    ids = prompt_ids(teacher.tokenizer, prompts)
+    sides = [prompt_ids(side.tokenizer, prompts) for side in (teacher, student)]
     with progress(f"gradients: {task}", len(prompts), unit="prompt") as bar:
         for i in my_share(range(len(answers_ids))):
             answers = [answer for answer in answers_ids[i] if answer]
             if answers:
                 found = journal.take([i])
                 if found is None:
-                    gradients = _gradients(teacher, student, parameters, ids[i], answers, batch_tokens)
+                    gradients = _gradients(
+                        teacher, student, parameters, [ids[i] for ids in sides], answers, batch_tokens
+                    )
                     found = [_products(gradients), _sketched(gradients)]
                     journal.keep([i], found)
                 found_by_prompt[i] = found
@@ -81,14 +85,17 @@ def _gradients(
     teacher: LanguageModel,
     student: LanguageModel,
     parameters: Sequence[torch.nn.Parameter],
-    prompt: Sequence[int],
+    prompts: Sequence[Sequence[int]],
     answers: Sequence[Sequence[int]],
     batch_tokens: int,
 ) -> list[torch.Tensor]:
-    """The three gradients [P] of one prompt's answers, over the number of their tokens."""
+    """The three gradients [P] of one prompt's answers, over the number of their tokens; the prompt as the teacher reads
+    it and as the student does."""
     gradients = [torch.zeros(sum(p.numel() for p in parameters), device=student.model.device) for _ in range(3)]
-    for batch in batches([prompt] * len(answers), answers, student.model.device, batch_tokens):
-        losses = _losses(teacher, student, batch)
+    taught, studied = ([prompt] * len(answers) for prompt in prompts)
+    for batch in batches(taught, answers, student.model.device, batch_tokens):
+        own = batch if taught == studied else batch_of(batch.rows, studied, answers, student.model.device)
+        losses = _losses(teacher, student, batch, own)
         for k, loss in enumerate(losses):
             found = torch.autograd.grad(loss, parameters, retain_graph=k < 2, materialize_grads=True)
             at = 0
@@ -118,11 +125,14 @@ def _sketched(vectors: Sequence[torch.Tensor]) -> torch.Tensor:
     return folded.cpu()
 
 
-def _losses(teacher: LanguageModel, student: LanguageModel, batch: Batch) -> tuple[torch.Tensor, ...]:
+def _losses(teacher: LanguageModel, student: LanguageModel, batch: Batch, studied: Batch) -> tuple[torch.Tensor, ...]:
     """Token-level, sampled-token and sequence loss, each summed over the batch's tokens."""
     with torch.no_grad():
         teacher_BAV = answer_logits(teacher, batch).float()
-    student_BAV = answer_logits(student, batch).float()
+        ends = exchanged_ends(teacher.tokenizer, student.tokenizer)
+        if ends is not None:
+            exchanged(teacher_BAV, ends)
+    student_BAV = answer_logits(student, studied).float()
     width = min(teacher_BAV.size(-1), student_BAV.size(-1))
     mask_BA = batch.answer_mask_BA
     chosen = batch.answer_ids_BA[..., None]

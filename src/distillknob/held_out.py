@@ -11,11 +11,12 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from distillknob.calibration_trainer import CalibrationConfig
+from distillknob.calibration_config import CalibrationConfig
 from distillknob.generation import Sample
 from distillknob.measure import sample_and_grade
 from distillknob.models import LanguageModel
-from distillknob.scoring import Prompt, sequence_logprob, token_logprobs
+from distillknob.same_text import answers_logprob
+from distillknob.scoring import Prompt
 from distillknob.served import ServedModel
 from distillknob.tasks import Example, Task
 from distillknob.tasks.held_back import hold_back
@@ -80,15 +81,11 @@ def _logprobs(
     samples: Sequence[Sample],
     log_ratio: str,
 ) -> list[float]:
-    """Each sample's log-probability under `model` in nats: its sum, or the mean a token. The tokens that were drawn
-    with `tokenizer` are scored where the model has the same one, and elsewhere the text."""
+    """Each sample's log-probability under `model` in nats, drawn with `tokenizer`: its sum, or the mean a token."""
+    ids, finished = [sample.token_ids for sample in samples], [sample.finished for sample in samples]
     reduction: Any = "sum" if log_ratio == "sum" else "mean"
-    if model.tokenizer.get_vocab() != tokenizer.get_vocab():
-        texts, finished = [sample.text for sample in samples], [sample.finished for sample in samples]
-        scored = sequence_logprob(model, prompts, texts, finished, reduction=reduction, shared=True)
-        return [float(value) for value in scored]
-    rows = token_logprobs(model, prompts, [sample.token_ids for sample in samples], shared=True)
-    return [float(row.sum()) / (1 if reduction == "sum" else max(1, len(row))) for row in rows]
+    scored = answers_logprob(model, prompts, ids, finished, tokenizer, reduction=reduction, shared=True)
+    return [float(value) for value in scored]
 
 
 def log_ratio_turned(

@@ -6,9 +6,8 @@ own tokenizer. Memory is bounded: a batch holds `batch_tokens` padded tokens, of
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -56,18 +55,28 @@ def batches(
             if end > start and wider * (end - start + 1) > batch_tokens:
                 break
             widest, end = wider, end + 1
-        rows = order[start:end]
-        answer_width = max(len(answers_ids[i]) for i in rows)
-        input_ids = torch.zeros(len(rows), widest, dtype=torch.long)
-        mask = torch.zeros(len(rows), widest, dtype=torch.long)
-        for r, i in enumerate(rows):
-            input_ids[r, widest - lengths[i] :] = torch.tensor([*prompts_ids[i], *answers_ids[i]], dtype=torch.long)
-            mask[r, widest - lengths[i] :] = 1
-        answer_lengths = torch.tensor([len(answers_ids[i]) for i in rows])
-        answer_mask = torch.arange(answer_width)[None, :] >= answer_width - answer_lengths[:, None]
-        answer_ids = input_ids[:, widest - answer_width :] * answer_mask
-        yield Batch(rows, *(t.to(device) for t in (input_ids, mask, answer_ids, answer_mask)))
+        yield batch_of(order[start:end], prompts_ids, answers_ids, device)
         start = end
+
+
+def batch_of(
+    rows: list[int],
+    prompts_ids: Sequence[Sequence[int]],
+    answers_ids: Sequence[Sequence[int]],
+    device: torch.device,
+) -> Batch:
+    """These rows as one batch."""
+    lengths = {i: len(prompts_ids[i]) + len(answers_ids[i]) for i in rows}
+    widest, answer_width = max(lengths.values()), max(len(answers_ids[i]) for i in rows)
+    input_ids = torch.zeros(len(rows), widest, dtype=torch.long)
+    mask = torch.zeros(len(rows), widest, dtype=torch.long)
+    for r, i in enumerate(rows):
+        input_ids[r, widest - lengths[i] :] = torch.tensor([*prompts_ids[i], *answers_ids[i]], dtype=torch.long)
+        mask[r, widest - lengths[i] :] = 1
+    answer_lengths = torch.tensor([len(answers_ids[i]) for i in rows])
+    answer_mask = torch.arange(answer_width)[None, :] >= answer_width - answer_lengths[:, None]
+    answer_ids = input_ids[:, widest - answer_width :] * answer_mask
+    return Batch(rows, *(t.to(device) for t in (input_ids, mask, answer_ids, answer_mask)))
 
 
 def _position_ids(batch: Batch) -> torch.Tensor:
@@ -193,12 +202,27 @@ def _chosen(
 def answer_ids(
     language_model: LanguageModel | ServedModel, texts: Sequence[str], finished: Sequence[bool]
 ) -> list[list[int]]:
-    """Answers as token ids of this model's tokenizer, closed by the end of its own turns where they finished."""
+    """Answers as token ids of this model's tokenizer, closed by the end of its own turns where they finished. What
+    spells a special token in a text is letters."""
     if not texts:
         return []
     tokenizer = language_model.tokenizer
-    encoded, end = tokenizer(list(texts), add_special_tokens=False)["input_ids"], turn_end(tokenizer)
+    encoded, end = encoded_texts(tokenizer, texts)["input_ids"], turn_end(tokenizer)
     return [[*ids, *([end] if done else [])] for ids, done in zip(encoded, finished, strict=True)]
+
+
+def encoded_texts(tokenizer: Any, texts: Sequence[str], **options: Any) -> Any:
+    """Texts as token ids without special tokens, also where they spell some. Raises BadInputError for a tokenizer that
+    can't tell the spelling of its eos from the token."""
+    encoded = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, **options)
+    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    broken = next((t for t, ids in zip(texts, encoded["input_ids"], strict=True) if not special.isdisjoint(ids)), None)
+    if broken is not None:
+        raise BadInputError(
+            f"{tokenizer.name_or_path!r} has a tokenizer that takes the spelling of a special token for the token "
+            f"itself, so that {broken[:80]!r} has no score of its own: use two models with one tokenizer"
+        )
+    return encoded
 
 
 def sequence_logprob(
@@ -267,8 +291,10 @@ def score_pair(
     shared: bool = False,
     description: str = "score pair",
 ) -> ScoredPair:
-    """Divergences between a teacher and a student that share a tokenizer, at every token of the answers.
+    """Divergences between a teacher and a student that share a vocabulary, at every token of the answers.
 
+    Each reads the prompt by its own chat template. Answers are token ids that end as the student's turns do; where the
+    teacher's end otherwise, its two ends change places, so that the same event is compared.
     Streams over batches; what is kept is a few numbers a token. `shared` says that every process makes this same call:
     each scores some of the batches, and all get the whole. Raises BadInputError where the tokenizers differ.
     """
@@ -278,11 +304,13 @@ def score_pair(
             "divergences need one vocabulary. Sequence-level figures don't: use sequence_logprob or score_spans"
         )
     ks, journal = sorted(set(ks)), journal or Journal()
-    heads = [checked_head(side.model) for side in (teacher, student)]
+    ends = turn_end(teacher.tokenizer), turn_end(student.tokenizer)
+    exchange = None if ends[0] == ends[1] else ends
+    heads = [replace(checked_head(teacher.model), exchange=exchange), checked_head(student.model)]
     pieces: dict[int, list[torch.Tensor]] = {}
     with progress(description, len(prompts), unit="text") as bar:
-        # One chat template for both sides: the teacher's. They share the vocabulary, so the tokens mean the same.
-        rows = batches(prompt_ids(teacher.tokenizer, prompts), answers_ids, teacher.model.device, batch_tokens)
+        read, studied = (prompt_ids(side.tokenizer, prompts) for side in (teacher, student))
+        rows = batches(read, answers_ids, teacher.model.device, batch_tokens)
         if shared:
             journal = journal.of_process()
         for number, batch in enumerate(rows):
@@ -290,7 +318,8 @@ def score_pair(
                 continue
             columns = journal.take(batch.rows)
             if columns is None:
-                columns = _scored_batch(teacher, student, heads, batch, ks)
+                own = batch if read == studied else batch_of(batch.rows, studied, answers_ids, student.model.device)
+                columns = _scored_batch(teacher, student, heads, batch, own, ks)
                 journal.keep(batch.rows, columns)
             pieces[number] = columns
             bar.update(len(batch.rows))
@@ -302,12 +331,18 @@ def score_pair(
 
 
 def _scored_batch(
-    teacher: LanguageModel, student: LanguageModel, heads: Sequence[Head], batch: Batch, ks: Sequence[int]
+    teacher: LanguageModel,
+    student: LanguageModel,
+    heads: Sequence[Head],
+    batch: Batch,
+    studied: Batch,
+    ks: Sequence[int],
 ) -> list[torch.Tensor]:
-    """The columns of `ScoredPair` for the tokens of one batch, on the CPU."""
+    """The columns of `ScoredPair` for the tokens of one batch, on the CPU; `studied` are its rows as the student reads
+    them."""
     mask = batch.answer_mask_BA
     token_N = batch.answer_ids_BA[mask]
-    hidden = [answer_hidden(side, batch) for side in (teacher, student)]
+    hidden = [answer_hidden(teacher, batch), answer_hidden(student, studied)]
     width = min(len(head.weight_VH) for head in heads)
     found: list[list[torch.Tensor]] = []
     for block in heads[0].blocks(len(token_N)):
@@ -331,74 +366,3 @@ def _scored_batch(
         found.append([column.cpu() for column in columns])
     answer_N = torch.tensor(batch.rows)[:, None].expand_as(mask)[mask.cpu()]
     return [answer_N, *(torch.cat(column) for column in zip(*found, strict=True))]
-
-
-@dataclass(frozen=True)
-class ScoredSpans:
-    """A teacher and a student on the same texts, cut where a token ends in both tokenizers: one row a span. The spans'
-    log-probabilities (nats) are sums over each tokenizer's own tokens; a finished answer's last span is its end."""
-
-    answer_N: torch.Tensor
-    teacher_logprob_N: torch.Tensor
-    student_logprob_N: torch.Tensor
-
-
-def score_spans(
-    teacher: LanguageModel,
-    student: LanguageModel,
-    prompts: Sequence[Prompt],
-    texts: Sequence[str],
-    finished: Sequence[bool],
-    *,
-    journal: Journal | None = None,
-    shared: bool = False,
-    description: str = "score spans",
-) -> ScoredSpans:
-    """Log-probabilities of the spans of each answer under two models whose tokenizers may differ. `shared`: as for
-    `token_logprobs`.
-
-    Raises BadInputError for a tokenizer that can't say where its tokens lie in the text (a slow one).
-    """
-    journal = journal or Journal()
-    sides = []
-    for side, name in ((teacher, "teacher"), (student, "student")):
-        ids = answer_ids(side, texts, finished)
-        part = journal.part(name)
-        logprobs = token_logprobs(side, prompts, ids, journal=part, shared=shared, description=f"{description} {name}")
-        ends = token_ends(side, texts, finished)
-        sides.append([_at_ends(e, row) for e, row in zip(ends, logprobs, strict=True)])
-    answer, pieces = [], []
-    for i, (taught, studied) in enumerate(zip(*sides, strict=True)):
-        both = sorted(taught.keys() & studied.keys())
-        for before, end in zip([None, *both], both, strict=False):
-            answer.append(i)
-            pieces.append([side[end] - (0.0 if before is None else side[before]) for side in (taught, studied)])
-    found = torch.tensor(pieces, dtype=torch.float64).reshape(-1, 2)
-    return ScoredSpans(torch.tensor(answer, dtype=torch.long), found[:, 0], found[:, 1])
-
-
-def token_ends(language_model: LanguageModel, texts: Sequence[str], finished: Sequence[bool]) -> list[list[int | None]]:
-    """Where each token of an answer ends in its text, in characters; None inside of a character that takes several
-    tokens. The last token always ends with the text, the eos one place after it."""
-    tokenizer = language_model.tokenizer
-    if not tokenizer.is_fast:
-        raise BadInputError(
-            f"{language_model.model.name_or_path!r} has a slow tokenizer, which can't say where its tokens lie in a "
-            "text: save it as a fast one (tokenizer.json), or use two models with one tokenizer"
-        )
-    if not texts:
-        return []
-    offsets = tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-    found = []
-    for text, spans, done in zip(texts, offsets, finished, strict=True):
-        ends: list[int | None] = [
-            end if following >= end else None for (_, end), (following, _) in itertools.pairwise(spans)
-        ]
-        found.append([*ends, *([len(text)] if spans else []), *([len(text) + 1] if done else [])])
-    return found
-
-
-def _at_ends(ends: Sequence[int | None], logprobs: torch.Tensor) -> dict[int, float]:
-    """The text's log-probability up to each place where a token ends."""
-    summed = logprobs.double().cumsum(0).tolist()
-    return {end: value for end, value in zip(ends, summed, strict=True) if end is not None}

@@ -11,7 +11,8 @@ from distillknob.generation import Sample
 from distillknob.journal import Journal
 from distillknob.measure import Measured, sample_and_grade
 from distillknob.models import LanguageModel
-from distillknob.scoring import answer_ids, sequence_logprob
+from distillknob.same_text import answers_logprob, as_read, one_vocabulary
+from distillknob.scoring import Prompt, answer_ids, sequence_logprob
 from distillknob.served import ServedModel
 from distillknob.served_chat import ServedChat
 from distillknob.tasks import Task
@@ -72,17 +73,12 @@ def make_traces(
                 f"the teacher has no right sample on any of {len(examples)} problems of {task.name!r}: raise "
                 f"candidates (now {options.candidates}), or use method sft, which needs none"
             )
-        shared = (
-            teacher is not None
-            and not isinstance(teacher, ServedChat)
-            and teacher.tokenizer.get_vocab() == student.tokenizer.get_vocab()
-        )
-        # The very tokens that the teacher drew where the tokenizers agree: the text may have other, rarer spellings.
-        ids = (
-            [sample.token_ids for _, sample in chosen]
-            if shared and source not in ("gold", "none")
-            else answer_ids(student, [s.text for _, s in chosen], [s.finished for _, s in chosen])
-        )
+        texts, finished = [s.text for _, s in chosen], [s.finished for _, s in chosen]
+        author = None if teacher is None or isinstance(teacher, ServedChat) else teacher.tokenizer
+        if author is not None and source not in ("gold", "none") and one_vocabulary(author, student.tokenizer):
+            ids = as_read([s.token_ids for _, s in chosen], finished, author, student)
+        else:
+            ids = answer_ids(student, texts, finished)
         rows += [
             {
                 "prompt": task.messages(e),
@@ -134,15 +130,8 @@ def _from_teacher(
     if target is None:
         raise BadInputError("traces from 'teacher_best_of_n' need a target: its likelihood chooses the best")
     flat = [(i, sample) for i, row in enumerate(right) for sample in row]
-    likelihood = sequence_logprob(
-        target,
-        [task.messages(examples[i]) for i, _ in flat],
-        [s.text for _, s in flat],
-        [True] * len(flat),
-        journal=journal.part("likelihood"),
-        shared=True,
-        description="best of n",
-    ).tolist()
+    prompts = [task.messages(examples[i]) for i, _ in flat]
+    likelihood = _likelihood(teacher, target, prompts, [sample for _, sample in flat], journal.part("likelihood"))
     best: dict[int, tuple[float, Sample]] = {}
     for (i, sample), value in zip(flat, likelihood, strict=True):
         if i not in best or value > best[i][0]:
@@ -156,3 +145,21 @@ def _right_ones(drawn: Measured) -> list[list[Sample]]:
         [sample for sample, right in zip(samples, row, strict=True) if right]
         for samples, row in zip(drawn.samples, drawn.right, strict=True)
     ]
+
+
+def _likelihood(
+    teacher: LanguageModel | ServedModel | ServedChat,
+    target: LanguageModel | ServedModel,
+    prompts: Sequence[Prompt],
+    samples: Sequence[Sample],
+    journal: Journal,
+) -> list[float]:
+    """How likely the target finds the teacher's samples in nats: their tokens, or the texts of a chat interface."""
+    finished = [sample.finished for sample in samples]
+    named: dict[str, Any] = {"journal": journal, "shared": True, "description": "best of n"}
+    if isinstance(teacher, ServedChat):
+        scored = sequence_logprob(target, prompts, [sample.text for sample in samples], finished, **named)
+    else:
+        ids = [sample.token_ids for sample in samples]
+        scored = answers_logprob(target, prompts, ids, finished, teacher.tokenizer, **named)
+    return [float(value) for value in scored]

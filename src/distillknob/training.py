@@ -26,6 +26,7 @@ from distillknob.checkpoint_files import is_adapter
 from distillknob.config import resolved
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.files import atomic_directory, atomic_write, disk_errors, json_bytes
+from distillknob.forward import silence
 from distillknob.model_record import RECORD
 from distillknob.models import LanguageModel, load_model, name_zoo_base, resolve
 from distillknob.processes import connect, notice, process_index, wait
@@ -71,7 +72,8 @@ def load_trained(name: str, config: Any, *, anchored: bool = False) -> LanguageM
     stays as it is, so it keeps its checkpoint's type.
 
     Raises BadInputError for a LoRA adapter that would get another one, or be `anchored` to itself: PEFT and TRL know
-    its base alone, and the first adapter would be lost without a word.
+    its base alone, and the first adapter would be lost without a word, and for a model that stays random in training
+    without its dropout.
     """
     if is_adapter(resolve(name)) and (config.use_peft or anchored):
         what = "a second adapter on it" if config.use_peft else "the anchor"
@@ -80,7 +82,10 @@ def load_trained(name: str, config: Any, *, anchored: bool = False) -> LanguageM
             "(the run that made it with --merge-adapter), or train another"
         )
     precise = {} if config.use_peft else {"dtype": "float32"}
-    return load_model(name, options={**precise, **(config.model_init_kwargs or {})}, whole=True)
+    loaded = load_model(name, options={**precise, **(config.model_init_kwargs or {})}, whole=True)
+    if config.disable_dropout:
+        silence(loaded.model).restore()  # the trainer does it again: what can't be silenced is told before any work
+    return loaded
 
 
 def check_inherited(config: Any) -> None:

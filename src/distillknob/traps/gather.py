@@ -17,7 +17,9 @@ from distillknob.gradients import compare_gradients
 from distillknob.journal import Journal
 from distillknob.measure import Measured, sample_and_grade
 from distillknob.models import LanguageModel
-from distillknob.scoring import answer_ids, score_pair, score_spans, token_logprobs
+from distillknob.same_text import as_read, one_vocabulary, spelled
+from distillknob.scoring import answer_ids, score_pair, token_logprobs
+from distillknob.spans import score_spans
 from distillknob.tasks import Example, Task
 from distillknob.traps.scored import (
     Candidates,
@@ -92,7 +94,7 @@ class _Work:
 
     @property
     def one_tokenizer(self) -> bool:
-        return bool(self.teacher.tokenizer.get_vocab() == self.student.tokenizer.get_vocab())
+        return one_vocabulary(self.teacher.tokenizer, self.student.tokenizer)
 
     def draw(
         self,
@@ -127,7 +129,7 @@ class _Work:
                 self.teacher,
                 self.student,
                 prompts,
-                [answer.text for _, answer in rows],
+                self.texts(policy, [answer for _, answer in rows]),
                 [answer.finished for _, answer in rows],
                 journal=journal,
                 shared=True,
@@ -146,7 +148,12 @@ class _Work:
             self.teacher,
             self.student,
             prompts,
-            [answer.token_ids for _, answer in rows],
+            as_read(
+                [answer.token_ids for _, answer in rows],
+                [answer.finished for _, answer in rows],
+                self.author(policy).tokenizer,
+                self.student,
+            ),
             sorted({min(k, vocabulary) for k in self.settings.ks} | {vocabulary}),
             journal=journal,
             shared=True,
@@ -169,6 +176,21 @@ class _Work:
             ks=pair.ks,
         )
 
+    def author(self, policy: str) -> LanguageModel:
+        return self.student if policy == "on_policy" else self.teacher
+
+    def texts(self, policy: str, answers: Sequence[Sample]) -> list[str]:
+        """What was drawn, special tokens spelled out, for a reader with another tokenizer."""
+        ids, finished = [answer.token_ids for answer in answers], [answer.finished for answer in answers]
+        return spelled(self.author(policy).tokenizer, ids, finished)
+
+    def as_taught(self, answers: Sequence[Sample]) -> list[list[int]]:
+        """The student's answers as token ids of the teacher's tokenizer."""
+        finished = [answer.finished for answer in answers]
+        if self.one_tokenizer:
+            return as_read([answer.token_ids for answer in answers], finished, self.student.tokenizer, self.teacher)
+        return answer_ids(self.teacher, self.texts("on_policy", answers), finished)
+
     def judged(self, drawn: Measured) -> Candidates:
         """The student's finished answers, right or wrong, judged by the teacher."""
         judged = [row for row in _rows(drawn) if row[1].finished]
@@ -176,7 +198,7 @@ class _Work:
         logprobs = token_logprobs(
             self.teacher,
             [self.task.messages(self.examples[i]) for i, _ in rows],
-            answer_ids(self.teacher, [answer.text for _, answer in rows], [True] * len(rows)),
+            self.as_taught([answer for _, answer in rows]),
             journal=self.journal.part("candidates"),
             shared=True,
             description=f"score: {self.task.name} candidates",
@@ -226,7 +248,7 @@ class _Work:
             for i, (answer, *_) in enumerate(own)
         ]
         if not self.one_tokenizer:
-            texts = [str(self.student.tokenizer.decode(ids, skip_special_tokens=True)) for _, _, ids in cut]
+            texts = spelled(self.student.tokenizer, [ids for _, _, ids in cut], [False] * len(cut))
             ids_of = answer_ids(self.teacher, texts, [False] * len(texts))
             cut = [(i, share, ids) for (i, share, _), ids in zip(cut, ids_of, strict=True)]
         cut = [(i, share, ids) for i, share, ids in cut if ids]

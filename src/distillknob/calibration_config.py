@@ -1,0 +1,161 @@
+"""The config of `calibrate`: GRPOConfig and what the knob adds, checked before any work starts.
+
+Left out on purpose: sampling at temperatures other than 1 (TRL divides log-probabilities by the temperature, so the
+log-ratio would be that of another distribution), and whatever else bends rollouts or blurs a score.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from trl import GRPOConfig  # type: ignore[attr-defined]
+
+from distillknob.adapters import AdapterOptions
+from distillknob.errors import BadInputError, check_at_least_one
+from distillknob.models import check_device
+from distillknob.rollouts import check_unbent
+from distillknob.training import check_inherited, check_installed, on_this_machine
+
+
+@dataclass
+class CalibrationConfig(AdapterOptions, GRPOConfig):
+    """Config of `calibrate`: GRPOConfig and what the knob adds. Raises BadInputError for values that can't work."""
+
+    teacher: str = field(default="zoo:teacher", metadata={"help": "Model to calibrate: folder, hub id or zoo:NAME."})
+    target: str = field(
+        default="zoo:student", metadata={"help": "Calibration target π_C: the student, or a proxy for students."}
+    )
+    target_url: str | None = field(
+        default=None,
+        metadata={
+            "help": "API root of a server that scores for the target (vLLM, or OpenAI-compatible with prompt "
+            "log-probabilities); `target` then names its tokenizer."
+        },
+    )
+    target_name: str | None = field(default=None, metadata={"help": "The target's name there. Default: `target`."})
+    tasks: list[str] = field(default_factory=lambda: ["math"], metadata={"help": "Tasks whose problems are sampled."})
+    problems: int = field(default=2000, metadata={"help": "Problems a task, from its train split."})
+    eta: float = field(
+        default=-0.5,
+        metadata={"help": "The knob η: below 0 towards the target (to be easier to learn from), above 0 away."},
+    )
+    gate: bool = field(
+        default=True,
+        metadata={
+            "help": "Give the calibration reward to right samples alone, which ended by themselves. Off, η > 0 can "
+            "destroy the teacher."
+        },
+    )
+    right_at: float = field(
+        default=1.0, metadata={"help": "Task reward from which a sample that ended counts as right."}
+    )
+    calibration_clip: float = field(default=3.0, metadata={"help": "Bound on the group z-score of the log-ratio."})
+    log_ratio: Literal["sum", "mean", "token"] = field(
+        default="sum",
+        metadata={
+            "help": "The calibration reward: a sample's log-ratio summed over its tokens (the paper's sequence ratio), "
+            "their mean, or each token's own, which needs a target with the teacher's tokenizer."
+        },
+    )
+    anchor: Literal["loss", "reward"] = field(
+        default="loss",
+        metadata={"help": "Hold the KL to the original in the loss (TRL's k3), or take it off the reward (k1)."},
+    )
+    shuffle_calibration: bool = field(
+        default=False,
+        metadata={
+            "help": "Control: deal the calibration rewards out anew among a group's right samples, which leaves their "
+            "size and takes their meaning away."
+        },
+    )
+    target_device: str | None = field(
+        default=None, metadata={"help": "Device of the target, such as cpu or cuda:1. Default: the teacher's."}
+    )
+    advantage: Literal["unscaled", "trl"] = field(
+        default="unscaled",
+        metadata={"help": "Leave the advantage as it is, or whiten it over the batch as TRL does (which cancels |η|)."},
+    )
+    guard: bool = field(default=True, metadata={"help": "Hold the teacher's task score, and stop when that fails."})
+    utility_tolerance: float = field(default=0.01, metadata={"help": "Drop of a task's score that the guard allows."})
+    guard_steps: int = field(default=5, metadata={"help": "Steps between two looks of the guard."})
+    guard_problems: int = field(default=300, metadata={"help": "Problems a task to compare before with after on."})
+    guard_samples: int = field(default=4, metadata={"help": "Samples for each of them."})
+    beta: float = field(default=0.1, metadata={"help": "Weight of the KL anchor to the original teacher at the start."})
+    temperature: float = field(default=1.0, metadata={"help": "Must be 1: the teacher as students see it."})
+    disable_dropout: bool = field(default=True, metadata={"help": "Dropout would blur both log-probabilities."})
+    max_completion_length: int | None = field(default=None, metadata={"help": "Default: the tasks' own longest."})
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.eta):
+            raise BadInputError(f"eta={self.eta}: must be a finite number, e.g. -0.5 or 0.5")
+        if self.temperature != 1.0:
+            raise BadInputError(f"temperature={self.temperature}: calibration is defined at 1, the teacher as it is")
+        if self.num_generations is not None and self.num_generations < 2:
+            raise BadInputError(
+                f"num_generations={self.num_generations}: a group of one has no z-score, use at least 2 (8 is usual)"
+            )
+        for name, known in (
+            ("log_ratio", ("sum", "mean", "token")),
+            ("advantage", ("unscaled", "trl")),
+            ("anchor", ("loss", "reward")),
+        ):
+            if getattr(self, name) not in known:
+                raise BadInputError(f"{name}={getattr(self, name)!r}: known are {', '.join(known)}")
+        if not self.tasks:
+            raise BadInputError("tasks is empty: name at least one, e.g. math")
+        if self.guard and self.beta <= 0:
+            raise BadInputError(
+                f"beta={self.beta}: the guard works by the anchor, so beta must be above 0 (or --no-guard)"
+            )
+        if self.anchor == "reward" and self.beta <= 0:
+            raise BadInputError(f"anchor='reward' with beta={self.beta}: there is no anchor to put there, leave it out")
+        if self.mask_truncated_completions:
+            raise BadInputError(
+                "mask_truncated_completions would hide answers that were cut from one side of the log-ratio: leave it "
+                "out, and give answers the room they need (max_completion_length)"
+            )
+        for name, value, off in (
+            ("disable_dropout", self.disable_dropout, True),
+            ("lora_dropout", self.lora_dropout, 0.0),
+        ):
+            if value != off:
+                raise BadInputError(
+                    f"{name}={value}: with dropout one text has another log-probability each time, and the log-ratio "
+                    "would be that noise: leave it out"
+                )
+        if not self.use_bias_correction_kl:
+            raise BadInputError(
+                "use_bias_correction_kl=False: the anchor's gradient would be that of KL(original ‖ policy), and not "
+                "of the KL(policy ‖ original) that is told and held: leave it out"
+            )
+        if self.log_ratio == "token" and self.shuffle_calibration:
+            raise BadInputError("shuffle_calibration deals out rewards of whole samples: use log_ratio sum or mean")
+        if self.target_device is not None:
+            check_device("target_device", self.target_device)
+        check_at_least_one(self, "problems", "guard_steps", "guard_problems", "guard_samples")
+        if not 0 < self.utility_tolerance < 1:
+            raise BadInputError(f"utility_tolerance={self.utility_tolerance}: a share of the score, between 0 and 1")
+        on_this_machine(self)
+        super().__post_init__()
+        check_inherited(self)
+        check_unbent(self)
+        if self.scale_rewards != "group" or self.multi_objective_aggregation != "sum_then_normalize":
+            raise BadInputError(
+                f"scale_rewards={self.scale_rewards!r}, multi_objective_aggregation="
+                f"{self.multi_objective_aggregation!r}: the advantage is z_G(task) + η · z_G(log-ratio), on the sum of "
+                "the rewards: leave both out"
+            )
+        check_installed(self)
+
+    @property
+    def models_read(self) -> list[str]:
+        """The models that the stage reads; those that are runs' models are its inputs."""
+        return [self.teacher, self.target]
+
+    @property
+    def revisions_read(self) -> list[tuple[str, str | None]]:
+        """The models that the stage reads, each with its revision on the hub; None stands for `main`."""
+        given: Any = self.model_init_kwargs or {}  # a dict once the config has parsed it
+        return [(self.teacher, given.get("revision")), (self.target, None)]

@@ -1,0 +1,84 @@
+"""What both trainers change about TRL's: their rollouts are drawn from the very distribution that is scored, their
+models read a text alike everywhere (`forward`), and epochs are ordered by the seed.
+
+Left out on purpose: sampling of our own. Rollouts are TRL's, by transformers or vLLM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+from transformers import Trainer
+
+from distillknob.adapters import bare
+from distillknob.errors import BadInputError
+from distillknob.forward import Silenced, number_positions, silence
+from distillknob.generation import own_settings
+from distillknob.training import EpochSampler
+
+# What bends the distribution that rollouts are drawn from, and the values at which it doesn't.
+_BENDING: dict[str, tuple[Any, ...]] = {
+    "top_p": (1.0,),
+    "top_k": (0, -1, None),
+    "min_p": (None, 0.0),
+    "repetition_penalty": (1.0,),
+    "generation_kwargs": (None, {}),
+}
+
+
+def check_unbent(config: Any) -> None:
+    """Raise BadInputError for sampling options under which rollouts come from another distribution than the one whose
+    log-probabilities are taken."""
+    for name, harmless in _BENDING.items():
+        value = getattr(config, name)
+        if value not in harmless:
+            raise BadInputError(
+                f"{name}={value!r}: rollouts are drawn from the model's own distribution, which is the one that is "
+                "scored, and this would bend it: leave it out"
+            )
+
+
+class PolicyTrainer(Trainer):
+    """A mixin for TRL's trainers, before them in the order of bases."""
+
+    _silenced: Silenced | None = None
+
+    def _make_ready(self, *frozen: Any) -> None:
+        """Make the trained model and the frozen ones read alike everywhere. The trained one keeps its dropout where
+        `disable_dropout` is off."""
+        for model in map(self.accelerator.unwrap_model, frozen):
+            number_positions(model.eval())
+        this: Any = self
+        number_positions(this.model)
+        if this.args.disable_dropout:
+            self._silenced = silence(this.model)
+        if this.use_vllm:
+            # vLLM reads the ends from the checkpoint's files, which don't know a template's own.
+            this.vllm_generation.generation_kwargs["stop_token_ids"] = list(this.eos_token_ids)
+
+    def _get_train_sampler(self, dataset: Any = None) -> EpochSampler:
+        return EpochSampler.of(super()._get_train_sampler(dataset))
+
+    @contextmanager
+    def _as_it_is(self) -> Iterator[None]:
+        """The trained model as it is sampled from: without dropout, and without its checkpoint's sampling settings."""
+        this: Any = self
+        trained = this.model.training
+        this.model.eval()
+        try:
+            with nullcontext() if this.use_vllm else own_settings(bare(this.model), this.generation_config):
+                yield
+        finally:
+            this.model.train(trained)
+
+    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+        with self._as_it_is():
+            return super()._generate_single_turn(*args, **kwargs)  # type: ignore[misc]
+
+    def _save(self, *args: Any, **kwargs: Any) -> None:
+        if self._silenced is None:
+            return super()._save(*args, **kwargs)
+        with self._silenced.as_configured():  # whoever trains what is saved finds the original's dropout
+            return super()._save(*args, **kwargs)

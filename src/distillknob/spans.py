@@ -1,0 +1,85 @@
+"""Log-probabilities of texts under two models whose tokenizers differ, cut where a token ends in both."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from distillknob.errors import BadInputError
+from distillknob.journal import Journal
+from distillknob.models import LanguageModel
+from distillknob.scoring import Prompt, answer_ids, encoded_texts, token_logprobs
+
+
+@dataclass(frozen=True)
+class ScoredSpans:
+    """A teacher and a student on the same texts, cut where a token ends in both tokenizers: one row a span. The spans'
+    log-probabilities (nats) are sums over each tokenizer's own tokens; a finished answer's last span is its end."""
+
+    answer_N: torch.Tensor
+    teacher_logprob_N: torch.Tensor
+    student_logprob_N: torch.Tensor
+
+
+def score_spans(
+    teacher: LanguageModel,
+    student: LanguageModel,
+    prompts: Sequence[Prompt],
+    texts: Sequence[str],
+    finished: Sequence[bool],
+    *,
+    journal: Journal | None = None,
+    shared: bool = False,
+    description: str = "score spans",
+) -> ScoredSpans:
+    """Log-probabilities of the spans of each answer under two models whose tokenizers may differ. `shared`: as for
+    `token_logprobs`.
+
+    Raises BadInputError for a tokenizer that can't say where its tokens lie in the text (a slow one).
+    """
+    journal = journal or Journal()
+    sides = []
+    for side, name in ((teacher, "teacher"), (student, "student")):
+        ids = answer_ids(side, texts, finished)
+        part = journal.part(name)
+        logprobs = token_logprobs(side, prompts, ids, journal=part, shared=shared, description=f"{description} {name}")
+        ends = token_ends(side, texts, finished)
+        sides.append([_at_ends(e, row) for e, row in zip(ends, logprobs, strict=True)])
+    answer, pieces = [], []
+    for i, (taught, studied) in enumerate(zip(*sides, strict=True)):
+        both = sorted(taught.keys() & studied.keys())
+        for before, end in zip([None, *both], both, strict=False):
+            answer.append(i)
+            pieces.append([side[end] - (0.0 if before is None else side[before]) for side in (taught, studied)])
+    found = torch.tensor(pieces, dtype=torch.float64).reshape(-1, 2)
+    return ScoredSpans(torch.tensor(answer, dtype=torch.long), found[:, 0], found[:, 1])
+
+
+def token_ends(language_model: LanguageModel, texts: Sequence[str], finished: Sequence[bool]) -> list[list[int | None]]:
+    """Where each token of an answer ends in its text, in characters; None inside of a character that takes several
+    tokens. The last token always ends with the text, the eos one place after it."""
+    tokenizer = language_model.tokenizer
+    if not tokenizer.is_fast:
+        raise BadInputError(
+            f"{language_model.model.name_or_path!r} has a slow tokenizer, which can't say where its tokens lie in a "
+            "text: save it as a fast one (tokenizer.json), or use two models with one tokenizer"
+        )
+    if not texts:
+        return []
+    offsets = encoded_texts(tokenizer, texts, return_offsets_mapping=True)["offset_mapping"]
+    found = []
+    for text, spans, done in zip(texts, offsets, finished, strict=True):
+        ends: list[int | None] = [
+            end if following >= end else None for (_, end), (following, _) in itertools.pairwise(spans)
+        ]
+        found.append([*ends, *([len(text)] if spans else []), *([len(text) + 1] if done else [])])
+    return found
+
+
+def _at_ends(ends: Sequence[int | None], logprobs: torch.Tensor) -> dict[int, float]:
+    """The text's log-probability up to each place where a token ends."""
+    summed = logprobs.double().cumsum(0).tolist()
+    return {end: value for end, value in zip(ends, summed, strict=True) if end is not None}
