@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -139,10 +140,12 @@ def test_an_adapter_that_does_not_hold_gives_the_original_back(
 
     real = stage.task_scores
 
-    def lost(model: Any, tasks: Any, config: Any, what: str) -> Any:
-        scores = real(model, tasks, config, what)
+    def lost(model: Any, tasks: Any, config: Any, what: str, *rest: Any) -> Any:
         value = 1.0 if what == "before" else 0.0
-        return {name: [[value for _ in row] for row in rows] for name, rows in scores.items()}
+        return {
+            name: replace(one, scores=[[value for _ in row] for row in one.scores])
+            for name, one in real(model, tasks, config, what, *rest).items()
+        }
 
     monkeypatch.setattr(stage, "task_scores", lost)
     run = calibrate(calibration(tiny_pair, merge_adapter=merge, guard=True, guard_steps=1), tmp_path / "run")

@@ -24,6 +24,7 @@ from distillknob.errors import BadInputError
 from distillknob.generation import Sample
 from distillknob.guard import UtilityGuard
 from distillknob.held_out import HeldOut, log_ratio_turned, task_scores
+from distillknob.journal import Journal
 from distillknob.model_record import RECORD, read_record, teacher_warning
 from distillknob.models import LanguageModel, load_model
 from distillknob.runs import Run, load_run, verify_manifest
@@ -425,6 +426,33 @@ def test_a_run_killed_before_its_first_checkpoint_starts_over(
     assert [row["step"] for row in run.metrics()] == [1, 2]
 
 
+def test_a_run_killed_behind_its_training_measures_on_and_trains_no_step_again(
+    tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = calibrate(config(tiny_pair), tmp_path / "whole", reward_funcs=even_length)
+
+    def killed(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "_scores_of", killed)
+        with pytest.raises(Killed):
+            calibrate(config(tiny_pair), tmp_path / "run", reward_funcs=even_length)
+    # Neither the trainer is needed again nor what the original wrote.
+    monkeypatch.setattr(stage, "CalibrationTrainer", killed)
+    drawn: list[Path] = []
+    keep = Journal.keep
+
+    def watched(self: Journal, *batch: Any) -> None:
+        drawn.append(Path(str(self._folder)))
+        keep(self, *batch)
+
+    monkeypatch.setattr(Journal, "keep", watched)
+    run = calibrate(config(tiny_pair), tmp_path / "run", resume=True, reward_funcs=even_length)
+    assert run.result == whole.result
+    assert drawn and not any("unfinished/before" in folder.as_posix() for folder in drawn)
+
+
 # The guard
 
 
@@ -504,7 +532,7 @@ def test_what_does_not_hold_on_unseen_problems_is_not_kept(
     """The training samples look good throughout, the unseen problems only up to step 1."""
     calls: list[str] = []
 
-    def scores(language_model: Any, tasks: Any, config: Any, what: str) -> dict[str, HeldOut]:
+    def scores(language_model: Any, tasks: Any, config: Any, what: str, *_: Any) -> dict[str, HeldOut]:
         calls.append(what)
         return scored(tasks, 0.0 if len(calls) == 2 else 1.0)  # before, after step 2, after step 1
 

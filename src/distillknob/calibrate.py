@@ -16,9 +16,11 @@ from datasets import Dataset
 from distillknob.calibration_config import CalibrationConfig
 from distillknob.calibration_trainer import CalibrationTrainer, GuardCallback, task_reward
 from distillknob.errors import BadInputError, check_fills_a_step
+from distillknob.files import atomic_write
 from distillknob.guard import UtilityGuard
 from distillknob.held_out import HeldOut, log_ratio_turned, task_scores, train_and_guard
 from distillknob.identity import read_by
+from distillknob.journal import Journal
 from distillknob.measure import longest_answer
 from distillknob.model_record import record_of
 from distillknob.models import check_meant, load_model, resolve, set_in_templates
@@ -46,6 +48,7 @@ from distillknob.verdicts import Turning, turned_text
 __all__ = ["CalibrationConfig", "CalibrationTrainer", "calibrate", "task_reward"]
 
 FINAL, START = "final", "start"  # what lies beside the Trainer's checkpoints
+TRAINED = "trained.json"  # of an unfinished run: the training is over
 
 LOGGED = {
     "rewards/task_reward/mean": "task_score",
@@ -123,8 +126,6 @@ def calibrate(
     if run.complete:
         return run
     fix_dates(sides, run.template_date)
-    if config.max_completion_length is None:
-        config.max_completion_length = max(task.max_new_tokens for task in tasks)
     checkpoints = run.path / "checkpoints"
     config.output_dir = str(checkpoints)
     config.logging_steps = 1
@@ -132,7 +133,8 @@ def calibrate(
         config.save_strategy, config.save_total_limit = "no", config.save_total_limit or 3
     config.logging_nan_inf_filter = False  # the guard has to see a NaN loss
 
-    before = task_scores(teacher, tasks, config, "before")
+    journal = Journal(run.unfinished)
+    before = task_scores(teacher, tasks, config, "before", journal.part("before"))
     guard = UtilityGuard(
         baseline={name: _mean(held_out.scores) for name, held_out in before.items()},
         tolerance=config.utility_tolerance,
@@ -140,24 +142,39 @@ def calibrate(
         steps=config.guard_steps,
     )
     tokenizer = teacher.tokenizer
-    with refused_by_the_trainer():
-        trainer = CalibrationTrainer(
-            model=teacher.model,
-            reward_funcs=reward_funcs or [task_reward],
-            args=config,
-            train_dataset=rows,
-            processing_class=tokenizer,
-            target=target,
-            guard=guard if config.guard else None,
-            peft_config=config.peft_config,
-        )
-    check_saves_whole(trainer.accelerator)
-    steps = _train(trainer, config, guard, run, resume=resume)
-    # What was trained is on the disk now, whole, however it was spread over devices: from here on models are loaded.
-    trainer.accelerator.free_memory()
-    del teacher, trainer
-    kept_step, kept, after, comparison = _best_that_holds(steps, before, tasks, config, guard, run.template_date)
-    turned = log_ratio_turned(before, after, target, tokenizer, config, kept_step)
+    trained = run.unfinished / TRAINED
+    if trained.exists():  # stopped behind the training
+        state = json.loads(trained.read_text())
+        guard.load_state_dict(state["guard"])
+        steps = int(state["steps"])
+    else:
+        # TRL samples all tasks to one length. What each task may take of it stands in the rows.
+        longest = config.max_completion_length or max(task.max_new_tokens for task in tasks)
+        with refused_by_the_trainer():
+            trainer = CalibrationTrainer(
+                model=teacher.model,
+                reward_funcs=reward_funcs or [task_reward],
+                args=_sampled_to(longest, config),
+                train_dataset=rows,
+                processing_class=tokenizer,
+                target=target,
+                guard=guard if config.guard else None,
+                peft_config=config.peft_config,
+            )
+        check_saves_whole(trainer.accelerator)
+        steps = _train(trainer, config, guard, run, resume=resume)
+        # What was trained is on the disk, whole, however it was spread over devices: from here on models are loaded.
+        trainer.accelerator.free_memory()
+        del trainer
+        if process_index() == 0:
+            trained.parent.mkdir(exist_ok=True)
+            atomic_write(trained, json.dumps({"steps": steps, "guard": guard.state_dict()}).encode())
+        wait()
+    del teacher
+    kept_step, kept, after, comparison = _best_that_holds(
+        steps, before, tasks, config, guard, run.template_date, journal
+    )
+    turned = log_ratio_turned(before, after, target, tokenizer, config, kept_step, journal.part("target"))
     del target
     if turned.same:  # of which nothing is uncertain
         comparison = [{**row, "difference": 0.0, "interval": [0.0, 0.0]} for row in comparison]
@@ -228,6 +245,7 @@ def _best_that_holds(
     config: CalibrationConfig,
     guard: UtilityGuard,
     day: str,
+    journal: Journal,
 ) -> tuple[int, str, dict[str, HeldOut], list[dict[str, Any]]]:
     """Walk back from the final weights over the kept checkpoints to the first whose scores hold on unseen problems.
 
@@ -243,7 +261,9 @@ def _best_that_holds(
         else:
             final = candidate == steps and guard.reason is None
             path = str(folder / (FINAL if final else f"checkpoint-{candidate}"))
-        after = _scores_of(path, tasks, config, day) if candidate else before
+        after = before
+        if candidate:
+            after = _scores_of(path, tasks, config, day, journal.part(f"after-{candidate}"))
         comparison: list[dict[str, Any]] = []
         for name in before:
             first, second = before[name].scores, after[name].scores
@@ -269,12 +289,21 @@ def _best_that_holds(
     raise AssertionError("the original teacher always holds against itself")
 
 
-def _scores_of(path: str, tasks: Sequence[Task], config: CalibrationConfig, day: str) -> dict[str, HeldOut]:
+def _sampled_to(longest: int, config: CalibrationConfig) -> CalibrationConfig:
+    """The config with answers of up to `longest` tokens."""
+    config = copy.copy(config)
+    config.max_completion_length = longest
+    return config
+
+
+def _scores_of(
+    path: str, tasks: Sequence[Task], config: CalibrationConfig, day: str, journal: Journal
+) -> dict[str, HeldOut]:
     """What a checkpoint writes, which is gone again when that is there: two at a time may not fit."""
     model, values = load_model(path), config.chat_template_kwargs
     set_in_templates({path: model.tokenizer}, values, needed=False)  # type: ignore[arg-type]  # a dict once parsed
     fix_dates({path: model.tokenizer}, day, tell=False)
-    return task_scores(model, tasks, config, "after")
+    return task_scores(model, tasks, config, "after", journal)
 
 
 def _card(

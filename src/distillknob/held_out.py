@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from distillknob.calibration_config import CalibrationConfig
 from distillknob.generation import Sample
+from distillknob.journal import Journal
 from distillknob.measure import sample_and_grade
 from distillknob.models import LanguageModel
 from distillknob.same_text import answers_logprob
@@ -42,11 +43,17 @@ class HeldOut:
 
 
 def task_scores(
-    language_model: LanguageModel, tasks: Sequence[Task], config: CalibrationConfig, what: str
+    language_model: LanguageModel,
+    tasks: Sequence[Task],
+    config: CalibrationConfig,
+    what: str,
+    journal: Journal | None = None,
 ) -> dict[str, HeldOut]:
-    """Samples and their scores by task, on train-split problems that the fine-tuning does not see."""
+    """Samples and their scores by task, on train-split problems that the fine-tuning does not see. What `journal` holds
+    is neither sampled nor scored again."""
     held_out = {}
-    for task in tasks:
+    for place, task in enumerate(tasks):
+        part = (journal or Journal()).part(f"task-{place}")
         _, examples = train_and_guard(task, config.problems, config.guard_problems, config.seed)
         drawn = sample_and_grade(
             language_model,
@@ -55,6 +62,7 @@ def task_scores(
             config.guard_samples,
             max_new_tokens=config.max_completion_length,
             seed=config.seed,
+            journal=part,
             shared=True,
             description=f"guard: {task.name} {what}",
         )
@@ -69,7 +77,9 @@ def task_scores(
             prompts=prompts,
             samples=flat,
             rewarded=[not config.gate or (sample.finished and score >= config.right_at) for _, sample, score in rows],
-            logprobs=_logprobs(language_model, language_model.tokenizer, prompts, flat, config.log_ratio),
+            logprobs=_logprobs(
+                language_model, language_model.tokenizer, prompts, flat, config.log_ratio, part.part("logprobs")
+            ),
         )
     return held_out
 
@@ -80,11 +90,14 @@ def _logprobs(
     prompts: Sequence[Prompt],
     samples: Sequence[Sample],
     log_ratio: str,
+    journal: Journal,
 ) -> list[float]:
     """Each sample's log-probability under `model` in nats, drawn with `tokenizer`: its sum, or the mean a token."""
     ids, finished = [sample.token_ids for sample in samples], [sample.finished for sample in samples]
     reduction: Any = "sum" if log_ratio == "sum" else "mean"
-    scored = answers_logprob(model, prompts, ids, finished, tokenizer, reduction=reduction, shared=True)
+    scored = answers_logprob(
+        model, prompts, ids, finished, tokenizer, reduction=reduction, journal=journal, shared=True
+    )
     return [float(value) for value in scored]
 
 
@@ -95,6 +108,7 @@ def log_ratio_turned(
     tokenizer: PreTrainedTokenizerBase,
     config: CalibrationConfig,
     kept_step: int,
+    journal: Journal | None = None,
 ) -> Turning:
     """Whether the calibration moved the log-ratio to the target on the guard's problems: the original teacher and the
     kept one, each on its own samples, drawn with the teacher's `tokenizer`."""
@@ -108,12 +122,13 @@ def log_ratio_turned(
     ):
         same = "model/ gives the same answers as the original, with the same probabilities"
 
-    def by_problem(held_out: Mapping[str, HeldOut]) -> list[float | None]:
+    def by_problem(held_out: Mapping[str, HeldOut], what: str) -> list[float | None]:
         means: list[float | None] = []
-        for one in held_out.values():
+        for place, one in enumerate(held_out.values()):
+            part = (journal or Journal()).part(f"{what}/task-{place}")
             chosen = [i for i, counts in enumerate(one.rewarded) if counts]
             prompts, samples = [one.prompts[i] for i in chosen], [one.samples[i] for i in chosen]
-            scored = _logprobs(target, tokenizer, prompts, samples, config.log_ratio) if chosen else []
+            scored = _logprobs(target, tokenizer, prompts, samples, config.log_ratio, part) if chosen else []
             ratio = {i: one.logprobs[i] - value for i, value in zip(chosen, scored, strict=True)}
             n = config.guard_samples
             for problem in range(len(one.scores)):
@@ -121,10 +136,10 @@ def log_ratio_turned(
                 means.append(sum(own) / len(own) if own else None)
         return means
 
-    first = by_problem(before)
+    first = by_problem(before, "before")
     return turning(
         first,
-        first if same is not None else by_problem(after),
+        first if same is not None else by_problem(after, "after"),
         eta=config.eta,
         log_ratio=config.log_ratio,
         gated=config.gate,
