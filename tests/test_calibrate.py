@@ -457,8 +457,9 @@ def test_a_run_killed_behind_its_training_measures_on_and_trains_no_step_again(
 
 
 def scored(tasks: Any, right: float) -> dict[str, HeldOut]:
-    """Four problems with two scores each, and nothing kept of what was written."""
-    return {task.name: HeldOut([[right, right]] * 4, [], [], [], []) for task in tasks}
+    """Four problems with two scores each, of an answer that nobody scores."""
+    samples = [Sample("", [1], finished=True)] * 8
+    return {task.name: HeldOut([[right, right]] * 4, [], samples, [], []) for task in tasks}
 
 
 def perfect(language_model: Any, tasks: Any, *_: Any) -> dict[str, HeldOut]:
@@ -470,7 +471,7 @@ def after_step(last: int, then: Callable[[int], float]) -> Callable[..., list[fl
     """Right up to step `last`, and what `then` says from there on."""
 
     def reward(completions: list[Any], trainer_state: Any, **kwargs: Any) -> list[float]:
-        step = trainer_state.global_step + 1
+        step = trainer_state.global_step + 1 if trainer_state.max_steps else 0  # 0: what the original wrote
         return [1.0 if step <= last else then(step)] * len(completions)
 
     return reward
@@ -654,6 +655,41 @@ def test_a_sample_without_a_reward_counts_in_nothing(
     among = calibrated_advantages(torch.tensor([1.0, 0.0, 1.0]), batch["log_ratio"][1:4], -0.5, 3)
     torch.testing.assert_close(batch["advantages"][1:4], among, atol=1e-5, rtol=1e-5)
     assert seen == [[pytest.approx(2 / 3)]]
+
+
+def test_the_guard_compares_rewards_with_rewards(
+    tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the scale of the reward functions, which needn't be that of the task's scores; None is no reward."""
+    guards: list[UtilityGuard] = []
+    made = UtilityGuard.__post_init__
+
+    def watched(self: UtilityGuard) -> None:
+        guards.append(self)
+        made(self)
+
+    def hundreds(completions: list[Any], **kwargs: Any) -> list[float | None]:
+        return [None if i % 4 == 0 else 300.0 + 100.0 * (i % 2) for i in range(len(completions))]
+
+    def extra(
+        completions: list[Any], finished: list[bool], answer_text: list[str], **kwargs: Any
+    ) -> list[float | None]:
+        assert len(finished) == len(answer_text) == len(completions)
+        return [None if i % 4 == 0 else 50.0 for i in range(len(completions))]
+
+    monkeypatch.setattr(UtilityGuard, "__post_init__", watched)
+    values = config(tiny_pair, max_steps=1, utility_tolerance=0.9)
+    calibrate(values, tmp_path / "run", reward_funcs=[hundreds, extra])
+    (guard,) = guards
+    # Of four answers one has no reward, two have 450, one 350.
+    assert guard.baseline["qa"] == pytest.approx((450 + 350 + 450) / 3)
+    assert guard.variance is not None and guard.variance["qa"] == pytest.approx(20000 / 9)
+
+    def nothing(completions: list[Any], **kwargs: Any) -> list[None]:
+        return [None] * len(completions)
+
+    with pytest.raises(BadInputError, match="give none of 8 answers to 'qa' a reward"):
+        calibrate(config(tiny_pair), tmp_path / "none", reward_funcs=nothing)
 
 
 def test_without_a_guard_nothing_is_judged(tiny_pair: Any, tmp_path: Path) -> None:

@@ -130,12 +130,15 @@ RULES = {
         "checkpoint_files config errors files forward model_record models processes progress runs template_date",
         " ".join(TRAINERS),
     ),
-    "calibrate": stage("calibrate", "calibration_config", "calibration_trainer", "guard", "held_out"),
+    "calibrate": stage(
+        "calibrate", "calibration_config", "calibration_trainer", "guard", "held_out", "rollout_rewards"
+    ),
     "held_out": stage("held_out", "calibration_config"),
     "calibration_config": stage("calibration_config", "adapters", "rollouts"),
     "calibration_trainer": stage(
-        "calibration_trainer", "calibration_config", "calibration_reward", "guard", "rollouts"
+        "calibration_trainer", "calibration_config", "calibration_reward", "guard", "rollout_rewards", "rollouts"
     ),
+    "rollout_rewards": rule("errors measure models tasks", "transformers trl"),
     "calibration_reward": rule("errors", "torch"),
     "guard": rule("errors stats"),
     "post": rule("errors"),

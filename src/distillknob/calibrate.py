@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from datasets import Dataset
 
 from distillknob.calibration_config import CalibrationConfig
-from distillknob.calibration_trainer import CalibrationTrainer, GuardCallback, task_reward
+from distillknob.calibration_trainer import CalibrationTrainer, GuardCallback
 from distillknob.errors import BadInputError, check_fills_a_step
 from distillknob.files import atomic_write
 from distillknob.guard import UtilityGuard
@@ -25,10 +26,11 @@ from distillknob.measure import longest_answer
 from distillknob.model_record import record_of
 from distillknob.models import check_meant, load_model, resolve, set_in_templates
 from distillknob.processes import process_index, wait
+from distillknob.rollout_rewards import task_reward
 from distillknob.runs import Run, runs_behind
 from distillknob.served import connect, load_or_connect
 from distillknob.stats import paired_difference
-from distillknob.tasks import Task, graded_tasks
+from distillknob.tasks import Example, Task, graded_tasks
 from distillknob.template_date import by_name, fix_dates
 from distillknob.training import (
     FiniteLoss,
@@ -66,16 +68,45 @@ def training_rows(
     """Prompts, task names, references (as JSON: their form differs by task) and the tokens that an answer may take,
     from the tasks' train split, shuffled, without the guard's."""
     rows = [
-        {
-            "prompt": task.messages(example),
-            "task": task.name,
-            "reference": json.dumps(example.reference),
-            "longest": longest_answer(task, max_new_tokens),
-        }
+        _row(task, example, max_new_tokens)
         for task in tasks
         for example in train_and_guard(task, problems, guard_problems, seed)[0]
     ]
     return Dataset.from_list(rows).shuffle(seed=seed)
+
+
+def _row(task: Task, example: Example, max_new_tokens: int | None) -> dict[str, Any]:
+    return {
+        "prompt": task.messages(example),
+        "task": task.name,
+        "reference": json.dumps(example.reference),
+        "longest": longest_answer(task, max_new_tokens),
+    }
+
+
+def _rewarded_as_in_training(
+    trainer: CalibrationTrainer, before: dict[str, HeldOut], tasks: Sequence[Task], config: CalibrationConfig
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Mean and variance, by task, of the rewards of what the original wrote: reward functions of one's own have a scale
+    of their own, and the guard's windows are on it. Raises BadInputError where they give a task's answers nothing."""
+    means, variances = {}, {}
+    for task in tasks:
+        _, examples = train_and_guard(task, config.problems, config.guard_problems, config.seed)
+        rows = [
+            _row(task, example, config.max_completion_length)
+            for example in examples
+            for _ in range(config.guard_samples)
+        ]
+        rewards = trainer.rewards_of(rows, [sample.token_ids for sample in before[task.name].samples])
+        known = [reward for reward in rewards if not math.isnan(reward)]
+        if not known:
+            raise BadInputError(
+                f"the reward functions give none of {len(rewards)} answers to {task.name!r} a reward, so that the "
+                "guard has nothing to hold: mend them, leave the task out, or set guard to false"
+            )
+        means[task.name] = sum(known) / len(known)
+        variances[task.name] = sum((reward - means[task.name]) ** 2 for reward in known) / len(known)
+    return means, variances
 
 
 def _mean(scores: list[list[float]]) -> float:
@@ -162,6 +193,8 @@ def calibrate(
                 peft_config=config.peft_config,
             )
         check_saves_whole(trainer.accelerator)
+        if reward_funcs and config.guard:
+            guard.baseline, guard.variance = _rewarded_as_in_training(trainer, before, tasks, config)
         steps = _train(trainer, config, guard, run, resume=resume)
         # What was trained is on the disk, whole, however it was spread over devices: from here on models are loaded.
         trainer.accelerator.free_memory()

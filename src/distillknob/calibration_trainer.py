@@ -7,8 +7,9 @@ Left out on purpose: a training loop.
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,35 +27,12 @@ from distillknob.calibration_reward import (
 )
 from distillknob.errors import BadInputError
 from distillknob.guard import UtilityGuard
-from distillknob.measure import AnswerReader, scores_of
 from distillknob.models import LanguageModel, load_model, set_in_templates
+from distillknob.rollout_rewards import answers_of, completions_of, ended_in_time
 from distillknob.rollouts import PolicyTrainer
 from distillknob.same_text import answers_logprob, as_read, one_vocabulary
 from distillknob.scoring import token_logprobs
 from distillknob.served import ServedModel
-from distillknob.tasks import get_task
-
-
-def task_reward(
-    completions: list[Any],
-    task: list[str],
-    reference: list[str],
-    finished: list[bool],
-    answer_text: list[str],
-    **kwargs: Any,
-) -> list[float]:
-    """GRPO reward function: each answer's score by its own task's grader, in [0, 1], as every stage measures it
-    (`measure`). `finished` and `answer_text` are what `CalibrationTrainer` gives every reward function beside TRL's
-    arguments: whether the answer ended in time, and what it says outside of its thoughts."""
-    scores = [0.0] * len(completions)
-    for name in sorted(set(task)):
-        rows = [i for i, own in enumerate(task) if own == name]
-        texts, wanted = [answer_text[i] for i in rows], [json.loads(reference[i]) for i in rows]
-        ended = [finished[i] for i in rows]
-        graded = scores_of(get_task(name), texts, wanted, ended)
-        for i, score in zip(rows, graded, strict=True):
-            scores[i] = score
-    return scores
 
 
 class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
@@ -100,12 +78,8 @@ class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
     ) -> torch.Tensor:
         """Rewards of all processes [B, F], kept together with this process's texts for the advantage."""
         ended = [ids[-1] in self.eos_token_ids for ids in completion_ids_list]
-        # All tasks are sampled to one length, but each answer has its own task's tokens to end in, as elsewhere.
-        in_time = [
-            done and len(ids) <= (row.get("longest") or len(ids))
-            for row, ids, done in zip(inputs, completion_ids_list, ended, strict=True)
-        ]
-        answers = self._answers(prompts, completion_ids_list)
+        in_time = ended_in_time(inputs, completion_ids_list, ended)
+        answers = answers_of(self._tokenizer, prompts, completion_ids_list)
         inputs = [
             {**row, "finished": done, "answer_text": answer}
             for row, done, answer in zip(inputs, in_time, answers, strict=True)
@@ -121,18 +95,22 @@ class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
         }
         return rewards_BF
 
-    def _answers(self, prompts: Any, completion_ids: list[list[int]]) -> list[str]:
-        """What each completion says outside of its thoughts."""
-        reader = AnswerReader(self._tokenizer)
-        texts = self._tokenizer.batch_decode(completion_ids, skip_special_tokens=True)
-        opened: dict[str, str] = {}  # by prompt, which a group shares
-        answers = []
-        for prompt, text, ids in zip(prompts, texts, completion_ids, strict=True):
-            key = json.dumps(prompt, default=str)
-            if key not in opened:
-                opened[key] = reader.opened(prompt)
-            answers.append(reader.answer(text, ids, opened[key]))
-        return answers
+    def rewards_of(self, rows: Sequence[Mapping[str, Any]], completion_ids: Sequence[Sequence[int]]) -> list[float]:
+        """What the reward functions together give to answers to rows of the dataset, as in training: NaN where none of
+        them gives anything. Every process makes this same call, and grades all of them."""
+        rewards: list[float] = []
+        size = self.args.per_device_train_batch_size
+        for start in range(0, len(rows), size):
+            part = [dict(row) for row in rows[start : start + size]]
+            ids = [list(row) for row in completion_ids[start : start + size]]
+            prompts = [row["prompt"] for row in part]
+            completions = completions_of(self._tokenizer, prompts, ids)
+            rewards_BF = self._calculate_rewards(part, prompts, completions, ids)[: len(part)]
+            summed_B = (rewards_BF * self.reward_weights.to(rewards_BF.device)).nansum(dim=1)
+            rewards += summed_B.masked_fill(rewards_BF.isnan().all(dim=1), math.nan).tolist()
+        for pending in (self._pending_extra_logs, self._pending_metrics):  # which are those of training steps
+            pending.clear()
+        return rewards
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         if self.guard is not None:

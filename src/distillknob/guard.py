@@ -29,7 +29,8 @@ Verdict = Literal["good", "strained", "stop", "unseen"]
 
 @dataclass
 class UtilityGuard:
-    """State and rules of the guard. `baseline` holds the original teacher's mean score by task, in [0, 1].
+    """State and rules of the guard. `baseline` holds the original teacher's mean score by task. Scores lie in [0, 1];
+    those of other reward functions in whatever unit `tolerance` has too, with the original's `variance` by task.
 
     `observe` takes one step's samples, `judge` closes a window. `state_dict`/`load_state_dict` survive a resume.
     """
@@ -42,6 +43,7 @@ class UtilityGuard:
     collapse: float = 10.0
     patience: int = 4
     log_ratio_factor: float = 10.0
+    variance: Mapping[str, float] | None = None
 
     beta_start: float = field(init=False)
     strikes: int = field(default=0, init=False)
@@ -94,7 +96,7 @@ class UtilityGuard:
         scores = {task: sum(values) / len(values) for task, values in seen.items()}
         drops = {task: self.baseline[task] - score for task, score in scores.items()}
         # A window's mean is noisy: a drop counts only as far as it goes beyond that.
-        sure = {task: drops[task] - NOISE * _standard_error(seen[task], self.baseline[task]) for task in seen}
+        sure = {task: drops[task] - NOISE * _standard_error(seen[task], self._variance(task)) for task in seen}
         worst = max(sure, key=lambda task: sure[task])
         if sure[worst] > self.collapse * self.tolerance:
             return self._stop(
@@ -118,6 +120,12 @@ class UtilityGuard:
         if max(drops.values()) < self.tolerance / 2 and self.beta > self.beta_start:
             self._set_beta(step, max(self.beta / 1.5, self.beta_start), worst, scores[worst])
         return "good"
+
+    def _variance(self, task: str) -> float:
+        """The variance of one answer's score under the original; of right and wrong answers by their rate."""
+        if self.variance is not None:
+            return self.variance[task]
+        return self.baseline[task] * (1 - self.baseline[task])
 
     def _set_beta(self, step: int, beta: float, task: str, score: float) -> None:
         if beta != self.beta:
@@ -144,10 +152,10 @@ class UtilityGuard:
         self._log_ratios = list(state["_log_ratios"])
 
 
-def _standard_error(values: list[float], baseline: float) -> float:
-    """Of the mean of prompts, with `PSEUDO` more in the variance that are as scattered as right and wrong prompts at
-    the baseline would be: one prompt, or two that happen to agree, are no proof (`benchmarks/guard.py`). Floored
+def _standard_error(values: list[float], variance: float) -> float:
+    """Of the mean of prompts, with `PSEUDO` more in the variance that are as scattered as the
+    original's answers: one prompt, or two that happen to agree, are no proof (`benchmarks/guard.py`). Floored
     besides: a window of nothing but right answers is no proof of more."""
     mean = sum(values) / len(values)
-    scatter = sum((value - mean) ** 2 for value in values) + PSEUDO * baseline * (1 - baseline)
+    scatter = sum((value - mean) ** 2 for value in values) + PSEUDO * variance
     return math.sqrt(max(scatter / (len(values) - 1 + PSEUDO), 1e-4) / len(values))
