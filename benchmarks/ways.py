@@ -22,11 +22,11 @@ import torch
 from distillknob.calibration_reward import group_z_score
 from distillknob.environment import keep_freed_memory
 from distillknob.evaluate import evaluate_task
-from distillknob.generation import Sampling, generate
+from distillknob.measure import sample_and_grade
 from distillknob.models import LanguageModel, load_model
 from distillknob.scoring import sequence_logprob
 from distillknob.stats import Interval, interval
-from distillknob.tasks import get_task, grade_all
+from distillknob.tasks import get_task
 
 EASY = "every_step"
 TASK = get_task("math")
@@ -44,13 +44,11 @@ class Answers:
         self.samples = samples
         examples = TASK.examples("train", problems, seed=seed)
         self.lengths = [len(example.solutions[EASY].splitlines()) - 1 for example in examples]  # without the answer's
-        drawn = generate(
-            teacher, [TASK.messages(e) for e in examples], samples, Sampling(TASK.max_new_tokens, seed=seed)
-        )
-        self.prompts, flat, problem_of = drawn.flat()
+        drawn = sample_and_grade(teacher, TASK, examples, samples, seed=seed)
+        self.prompts = [TASK.messages(example) for example in examples for _ in range(samples)]
+        flat = [sample for row in drawn.samples for sample in row]
         self.texts, self.finished = [sample.text for sample in flat], [sample.finished for sample in flat]
-        scores = grade_all(TASK, self.texts, [examples[i].reference for i in problem_of])
-        self.right_A = np.array([TASK.is_right(score) for score in scores])
+        self.right_A = np.array(drawn.right).ravel()
         self.easy_A = np.array([TASK.style(text) == EASY for text in self.texts])
         self.logprob_A = self.scored(teacher)
 
