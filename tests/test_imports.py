@@ -107,13 +107,14 @@ RULES = {
         "checkpoint_files errors hub processes template_date",
         "torch transformers peft safetensors huggingface_hub jinja2",
     ),
-    "architectures": rule("errors models", "torch transformers huggingface_hub"),
+    "caches": rule("", "torch transformers"),
+    "architectures": rule("caches errors models", "torch transformers huggingface_hub"),
     "hardware": rule("errors", "torch accelerate yaml"),
     "shipped": rule("errors"),
     "spans": rule("errors journal models scoring", "torch"),
     "same_text": rule("journal models scoring served", "torch transformers"),
     "generation": rule(
-        "architectures models tasks errors journal processes progress served served_chat", "torch transformers vllm"
+        "caches models tasks errors journal processes progress served served_chat", "torch transformers vllm"
     ),
     "scoring": rule(
         "models tasks divergences errors heads journal processes progress served shared_prefix", "torch transformers"

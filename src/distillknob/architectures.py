@@ -1,4 +1,4 @@
-"""What a model is made of, from its config alone: parameters, widths, the key–value cache. No weight is read.
+"""What a model is made of, from its config alone: parameters and widths. No weight is read.
 
 A folder's or the local cache's config always wins. For the models that the recipes name there is a table of shapes, so
 that a dry run of theirs needs neither network nor licence; any other name is looked up on the hub.
@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from distillknob.caches import cache_numbers, largest
 from distillknob.errors import BadInputError, nearest
 from distillknob.models import first_line, resolve
 
@@ -106,28 +107,25 @@ class Architecture:
     @property
     def context(self) -> int | None:
         """The most tokens of a prompt with its answer; None where the config names no limit."""
-        limit: int | None = getattr(self.config.get_text_config(), "max_position_embeddings", None)
-        return limit
+        return context_of(self.config)
 
     def cached(self, tokens: int) -> int:
         return cache_numbers(self.config, tokens)
 
 
-def cache_numbers(config: Any, tokens: int) -> int:
-    """Numbers that the key–value cache of one row of `tokens` tokens holds; a sliding layer keeps its window."""
+def context_of(config: Any) -> int | None:
+    """The most tokens that the model of this transformers config takes; None where it names no limit."""
     text = config.get_text_config()
-    kinds = getattr(text, "layer_types", None) or ["full_attention"] * text.num_hidden_layers
-    window = getattr(text, "sliding_window", None) or tokens
-    positions = sum(min(tokens, window) if kind == "sliding_attention" else tokens for kind in kinds)
-    return 2 * _kv_heads(text) * _head_dim(text) * positions
+    limits = (getattr(text, name, None) for name in ("max_position_embeddings", "max_seq_len"))  # MPT's is the second
+    return next((int(limit) for limit in limits if limit), None)
 
 
-def _kv_heads(text: Any) -> int:
-    return int(getattr(text, "num_key_value_heads", None) or text.num_attention_heads)
-
-
-def _head_dim(text: Any) -> int:
-    return int(getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
+def _heads(text: Any) -> tuple[int, int, int]:
+    """Query heads, heads of keys and values, and the size of one: the largest where layers differ, 0 in a model without
+    attention."""
+    heads = largest(text, "num_attention_heads") or 0
+    head_dim = largest(text, "head_dim") or (text.hidden_size // heads if heads else 0)
+    return heads, largest(text, "num_key_value_heads") or heads, head_dim
 
 
 def _cached_config(name: str) -> str | None:
@@ -183,6 +181,7 @@ def architecture(name: str) -> Architecture:
     vision = sum(p.numel() for n, p in model.named_parameters() if "vision_tower" in n or "multi_modal" in n)
     dtype = getattr(config, "dtype", None) or getattr(text, "dtype", None)
     parameters = int(model.num_parameters())
+    heads, kv_heads, head_dim = _heads(text)
     return Architecture(
         name=name,
         source=source,
@@ -190,10 +189,10 @@ def architecture(name: str) -> Architecture:
         read=parameters - vision - (0 if tied else embeddings),
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
-        intermediate=int(getattr(text, "intermediate_size", None) or 4 * text.hidden_size),
-        heads=text.num_attention_heads,
-        kv_heads=_kv_heads(text),
-        head_dim=_head_dim(text),
+        intermediate=largest(text, "intermediate_size") or 4 * text.hidden_size,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
         vocabulary=text.vocab_size,
         bytes_each=dtype.itemsize if isinstance(dtype, torch.dtype) else PUBLISHED_BYTES,
         config=config,

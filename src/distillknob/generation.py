@@ -24,7 +24,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from distillknob.architectures import cache_numbers
+from distillknob.caches import cache_numbers
 from distillknob.errors import BadInputError
 from distillknob.journal import Journal
 from distillknob.models import LanguageModel, eos_ids, prompt_ids
