@@ -104,20 +104,22 @@ RULES = {
         others_lazily=frozenset({"torch", "transformers", "safetensors"}),
     ),
     "models": rule(
-        "checkpoint_files errors hub processes template_date",
+        "checkpoint_files errors families hub processes template_date",
         "torch transformers peft safetensors huggingface_hub jinja2",
     ),
     "caches": rule("", "torch transformers"),
-    "architectures": rule("caches errors models", "torch transformers huggingface_hub"),
+    "families": rule("caches errors heads", "torch transformers"),
+    "architectures": rule("caches errors families models", "torch transformers huggingface_hub"),
     "hardware": rule("errors", "torch accelerate yaml"),
     "shipped": rule("errors"),
     "spans": rule("errors journal models scoring", "torch"),
     "same_text": rule("journal models scoring served", "torch transformers"),
     "generation": rule(
-        "caches models tasks errors journal processes progress served served_chat", "torch transformers vllm"
+        "caches families models tasks errors journal processes progress served served_chat", "torch transformers vllm"
     ),
     "scoring": rule(
-        "models tasks divergences errors heads journal processes progress served shared_prefix", "torch transformers"
+        "families models tasks divergences errors heads journal processes progress served shared_prefix",
+        "torch transformers",
     ),
     "measure": rule("errors generation journal models processes served served_chat tasks", "numpy transformers"),
     "gradients": rule("divergences errors heads journal models processes progress same_text scoring traps", "torch"),
@@ -150,7 +152,7 @@ RULES = {
     "heads": rule("errors", "torch"),
     "forward": rule("adapters errors", "torch"),
     "rollouts": rule("adapters errors forward generation training", "transformers"),
-    "shared_prefix": rule("models", "torch transformers"),
+    "shared_prefix": rule("heads models", "torch transformers"),
     "traces": rule(
         "errors generation journal measure models same_text scoring served served_chat tasks teacher_context"
     ),

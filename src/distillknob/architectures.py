@@ -19,6 +19,7 @@ import torch
 
 from distillknob.caches import cache_numbers, largest
 from distillknob.errors import BadInputError, nearest
+from distillknob.families import check_config, rope_switch
 from distillknob.models import first_line, resolve
 
 
@@ -114,10 +115,12 @@ class Architecture:
 
 
 def context_of(config: Any) -> int | None:
-    """The most tokens that the model of this transformers config takes; None where it names no limit."""
+    """The most tokens that the model of this transformers config takes, or takes without changing the positions of the
+    rows beside them; None where it names no limit."""
     text = config.get_text_config()
     limits = (getattr(text, name, None) for name in ("max_position_embeddings", "max_seq_len"))  # MPT's is the second
-    return next((int(limit) for limit in limits if limit), None)
+    context, switch = next((int(limit) for limit in limits if limit), None), rope_switch(config)
+    return min((limit for limit in (context, switch) if limit is not None), default=None)
 
 
 def _heads(text: Any) -> tuple[int, int, int]:
@@ -166,6 +169,7 @@ def _built(name: str) -> tuple[Any, Any, str]:
     from transformers import AutoModelForCausalLM
 
     config, source = _config(name)
+    check_config(config, name)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     return model, config, source

@@ -57,10 +57,10 @@ def config_key(config: Any) -> str:
 def largest(config: Any, name: str) -> int | None:
     """A number of a config; the largest where it differs between the layers; None where the config has none."""
     try:
-        layers = list(config.per_layer_config)
+        layers = list(config.per_layer_config) or [config]
     except _UNREADABLE:  # a config that doesn't name its number of layers
         layers = [config]
-    values = []
+    values: list[Any] = []
     for layer in {id(layer): layer for layer in layers}.values():
         value = getattr(layer, name, None)
         values += value if isinstance(value, list | tuple) else [value]

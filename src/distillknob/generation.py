@@ -26,6 +26,7 @@ from transformers import (
 
 from distillknob.caches import cache_numbers
 from distillknob.errors import BadInputError
+from distillknob.families import check_length
 from distillknob.journal import Journal
 from distillknob.models import LanguageModel, eos_ids, prompt_ids
 from distillknob.processes import merged, my_share, seed_of_process
@@ -250,6 +251,7 @@ def _sampled(language_model: LanguageModel, asked: _Request) -> dict[tuple[int, 
     tokenizer = language_model.tokenizer
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     longest = max(map(len, ids))
+    check_length(model.config, longest + sampling.max_new_tokens)
     if context is not None and longest + sampling.max_new_tokens > context:
         raise BadInputError(
             f"a prompt of {longest} tokens and answers of up to {sampling.max_new_tokens} don't fit the model's "

@@ -15,6 +15,7 @@ from distillknob.errors import BadInputError
 # spend 3 % of their time.
 _CPU_BYTES, _DEVICE_BYTES = 1 << 28, 1 << 30
 _CONVERTED_TOKENS = 8192  # of a head in a shorter type, whose float32 copy is held at a time
+_LARGE = 100.0  # the largest logit beside which a cap shows; models cap at 15 to 50
 # The scale and soft-cap of the head of each model that was set beside its own logits.
 _CHECKED: WeakKeyDictionary[Any, tuple[float, float | None]] = WeakKeyDictionary()
 
@@ -76,6 +77,12 @@ def block_rows(vocabulary: int, *, on_cpu: bool) -> int:
     return max(1, (_CPU_BYTES if on_cpu else _DEVICE_BYTES) // (4 * vocabulary))
 
 
+def body_of(model: Any) -> Any:
+    """What a causal language model (unwrapped) makes its last hidden states with, the norm included: its base model, as
+    in TRL. transformers' `get_decoder` is the whole model for Llama 4."""
+    return model.base_model
+
+
 def head_of(model: Any) -> Head:
     """The head of a causal language model (unwrapped, not a PEFT wrapper's own attribute)."""
     linear = model.get_output_embeddings()
@@ -88,24 +95,44 @@ def checked_head(model: Any) -> Head:
     """`head_of`, set beside the model's own logits on two tokens. Raises BadInputError where they differ: then the
     architecture makes its logits in a way that isn't known here."""
     head = head_of(model)
-    # Once a model: the two forward passes read all of its weights.
+    # Once a model: the forward passes read all of its weights.
     if _CHECKED.get(model) == (head.scale, head.softcap):
         return head
-    ids = torch.tensor([[0, 1]], device=model.device)
-    own = model(input_ids=ids, use_cache=False).logits[0].float()
+    own = _own_logits(model)
     if not bool(own.max(-1).values.isfinite().all()):
         raise BadInputError(
             f"{model.name_or_path!r} gives logits that are NaN or infinite: it is broken, or overflows in its dtype "
             "(load it in bfloat16 or float32)"
         )
-    made = head.logits(model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state[0]).float()
-    if not bool((own - made).abs().max() <= 0.02 * own.abs().max() + 1e-3):
+    hidden = getattr(body_of(model)(input_ids=_two_tokens(model), use_cache=False), "last_hidden_state", None)
+    # Small logits say nothing about a cap, so the same is asked of the hidden states a few times as long.
+    longer = float(_LARGE / own.abs().max().clamp(min=0.1))
+    pairs = [] if hidden is None else [(own, hidden), (_own_logits(model, longer), hidden * longer)]
+    if not pairs or any(_differ(theirs, head.logits(states[0]).float()) for theirs, states in pairs):
         raise BadInputError(
             f"the logits of {model.config.model_type!r} models are not their output embedding times their last hidden "
             "state (with a scale and a soft-cap that the config names): this architecture isn't supported"
         )
     _CHECKED[model] = (head.scale, head.softcap)
     return head
+
+
+def _two_tokens(model: Any) -> torch.Tensor:
+    return torch.tensor([[0, 1]], device=model.device)
+
+
+def _own_logits(model: Any, longer: float = 1.0) -> torch.Tensor:
+    """The model's own logits of two tokens, [2, V], from `longer` times what its body gives to the head."""
+    hook = model.get_output_embeddings().register_forward_pre_hook(lambda _, given: (given[0] * longer, *given[1:]))
+    try:
+        logits: torch.Tensor = model(input_ids=_two_tokens(model), use_cache=False).logits[0].float()
+    finally:
+        hook.remove()
+    return logits
+
+
+def _differ(own: torch.Tensor, made: torch.Tensor) -> bool:
+    return not bool((own - made).abs().max() <= 0.02 * own.abs().max() + 1e-3)
 
 
 def _scale(config: Any) -> float:

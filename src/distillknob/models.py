@@ -249,6 +249,8 @@ def load_model(
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    from distillknob.families import check_config, check_family
+
     where = resolve(name)
     if device is not None:
         check_device("device", device)
@@ -260,8 +262,9 @@ def load_model(
     tokenizer = load_tokenizer(name, revision=given.get("revision"))
     try:
         if not is_adapter(where):
-            config = AutoConfig.from_pretrained(where, revision=given.get("revision")).get_text_config()
-            check_tokenizer(tokenizer, name, config.vocab_size)
+            config = AutoConfig.from_pretrained(where, revision=given.get("revision"))
+            check_config(config, name)
+            check_tokenizer(tokenizer, name, config.get_text_config().vocab_size)
         if device is None:
             device = own_device()
         given = {"dtype": dtype or ("float32" if device == "cpu" else "auto"), **given}
@@ -271,7 +274,8 @@ def load_model(
                 if is_adapter(where)
                 else AutoModelForCausalLM.from_pretrained(where, **given)
             )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, ImportError, SafetensorError) as error:
+        # Of a family's own code too: a config that it can't read, a package that it needs.
         raise BadInputError(f"can't load a causal language model from {name!r}: {first_line(error)}") from error
     check_tokenizer(tokenizer, name, model.get_input_embeddings().num_embeddings)
     check_finite(model, name)
@@ -280,6 +284,7 @@ def load_model(
     except (AssertionError, RuntimeError) as error:  # a torch without CUDA, a number that isn't there, no memory left
         raise BadInputError(f"can't put {name!r} on the device {device!r}: {first_line(error)}") from error
     found = LanguageModel(model.eval(), tokenizer)
+    check_family(model, name)
     end, known = turn_end(tokenizer), eos_ids(found)
     if model.generation_config is not None and end not in known:
         # A base checkpoint ends texts, and its chat template turns. A student that learns to end its turns goes on

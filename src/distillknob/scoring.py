@@ -14,7 +14,8 @@ import torch
 
 from distillknob.divergences import token_stats
 from distillknob.errors import BadInputError
-from distillknob.heads import Head, checked_head
+from distillknob.families import check_length
+from distillknob.heads import Head, body_of, checked_head
 from distillknob.journal import Journal
 from distillknob.models import LanguageModel, prompt_ids, turn_end
 from distillknob.processes import merged, my_share, process_count, process_index
@@ -85,7 +86,7 @@ def _position_ids(batch: Batch) -> torch.Tensor:
 
 def answer_hidden(language_model: LanguageModel, batch: Batch) -> torch.Tensor:
     """The last hidden states from which the answers' tokens are predicted, [N, H], a row a token (no padding)."""
-    body = language_model.model.get_decoder()
+    body = body_of(language_model.model)
     hidden_BTH = body(
         input_ids=batch.input_ids_BT,
         attention_mask=batch.attention_mask_BT,
@@ -148,6 +149,7 @@ def token_logprobs(
     head = checked_head(model) if any(answers_ids) else None
     if head is None:
         return found
+    check_length(model.config, max(len(p) + len(a) for p, a in zip(prompts_ids, answers_ids, strict=True)))
     grouped = worthwhile(prompts_ids, answers_ids) and keeps_a_cache(language_model)
     batched: Any = grouped_batches if grouped else batches
     with progress(description, len(prompts), unit="text") as bar:
@@ -308,8 +310,11 @@ def score_pair(
     exchange = None if ends[0] == ends[1] else ends
     heads = [replace(checked_head(teacher.model), exchange=exchange), checked_head(student.model)]
     pieces: dict[int, list[torch.Tensor]] = {}
+    read, studied = (prompt_ids(side.tokenizer, prompts) for side in (teacher, student))
+    for side, rows_ids in ((teacher, read), (student, studied)):
+        longest = max((len(p) + len(a) for p, a in zip(rows_ids, answers_ids, strict=True)), default=0)
+        check_length(side.model.config, longest)
     with progress(description, len(prompts), unit="text") as bar:
-        read, studied = (prompt_ids(side.tokenizer, prompts) for side in (teacher, student))
         rows = batches(read, answers_ids, teacher.model.device, batch_tokens)
         if shared:
             journal = journal.of_process()

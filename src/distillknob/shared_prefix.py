@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
+from distillknob.heads import body_of
 from distillknob.models import LanguageModel
 
 
@@ -91,22 +91,21 @@ def _batch(
 @torch.no_grad()
 def keeps_a_cache(language_model: LanguageModel) -> bool:
     """Does the model remember a prompt in a cache that can be repeated?"""
-    from transformers.cache_utils import DynamicCache, DynamicLayer, LinearAttentionCacheLayerMixin
+    from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-    body: Any = language_model.model.get_decoder()
+    body = body_of(language_model.model)
     read = body(input_ids=torch.zeros(1, 1, dtype=torch.long, device=language_model.model.device), use_cache=True)
     cache = getattr(read, "past_key_values", None)
-    # The states of linear attention aren't dealt out to the rows of a group.
+    # What other kinds of layers keep (states, compressed keys) isn't dealt out to the rows of a group.
     return isinstance(cache, DynamicCache) and all(
-        isinstance(layer, DynamicLayer) and not isinstance(layer, LinearAttentionCacheLayerMixin)
-        for layer in cache.layers
+        type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers
     )
 
 
 def grouped_hidden(language_model: LanguageModel, batch: GroupedBatch) -> torch.Tensor:
     """The last hidden states from which the answers' tokens are predicted, [N, H], row by row in the order of the
     answers."""
-    body: Any = language_model.model.get_decoder()
+    body = body_of(language_model.model)
     mask_PT, prompt_R = batch.prompt_mask_PT, batch.prompt_R
     read = body(
         input_ids=batch.prompt_ids_PT,

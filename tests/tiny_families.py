@@ -1,0 +1,236 @@
+"""Tiny random models of all families of causal language models that transformers has, and what comes of each here.
+
+python tests/tiny_families.py [FAMILY ...]      the lists of docs/families.md
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from distillknob import generation
+from distillknob.errors import BadInputError
+from distillknob.families import check_config, check_family
+from distillknob.generation import Sampling, SeededSampler, generate
+from distillknob.models import LanguageModel, prompt_ids, zoo_path
+from distillknob.scoring import token_logprobs
+
+LIMIT = 5e-3  # nats between two ways to the log-probability of a token
+LARGEST = 3_000_000  # parameters; what can't be made smaller isn't tried
+FAMILIES = tuple(sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES))
+PROMPTS = [
+    [{"role": "user", "content": text}]
+    for text in ("Hi", "Start with 12. Add 30, then 5, and take 7 away. What is it?", "Who is Ada?")
+]
+EVERY: dict[str, Any] = {
+    "vocab_size": 2080,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 256,
+    "initializer_range": 0.2,
+}
+# Set where a family's config has a setting of that name.
+WHERE_NAMED: dict[str, Any] = {
+    **dict.fromkeys(("head_dim", "qk_head_dim", "index_head_dim", "swa_head_dim", "swa_v_head_dim"), 16),
+    **dict.fromkeys(("sliding_window", "attention_window_size", "attention_chunk_size", "query_pre_attn_scalar"), 16),
+    **dict.fromkeys(("num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts"), 4),
+    **dict.fromkeys(("num_experts_per_tok", "moe_topk", "moe_k", "index_n_heads", "n_groups", "num_heads"), 2),
+    **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size", "embedding_size"), 16),
+    **dict.fromkeys(("moe_shared_expert_intermediate_size", "expert_ffn_hidden_size", "num_buckets"), 16),
+    **dict.fromkeys(("input_embedding_size", "output_embedding_size"), 16),
+    **dict.fromkeys(("n_group", "topk_group", "swa_num_key_value_heads"), 1),
+    **dict.fromkeys(("kv_lora_rank", "q_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim"), 8),
+    **dict.fromkeys(("o_lora_rank", "index_topk", "linear_key_head_dim", "linear_value_head_dim"), 8),
+    **dict.fromkeys(("mamba_n_heads", "mamba_d_head", "mamba_d_state", "state_size", "ssm_state_size"), 8),
+    **dict.fromkeys(("mamba_num_heads", "mamba_head_dim", "hidden_size_per_layer_input"), 8),
+    **dict.fromkeys(("linear_num_key_heads", "swa_num_attention_heads", "num_layers", "mamba_expand"), 2),
+    **dict.fromkeys(("decoder_layers", "encoder_layers", "decoder_attention_heads", "encoder_attention_heads"), 2),
+    **dict.fromkeys(("ffn_dim", "encoder_ffn_dim", "decoder_ffn_dim", "ffn_hidden_size", "dim_ff"), 64),
+    **dict.fromkeys(("d_model", "dim_model", "lru_width", "word_embed_proj_dim"), 32),
+    "linear_num_value_heads": 4,
+    "intermediate_size_mlp": 64,
+    "vocab_size_per_layer_input": 2080,
+    "zero_expert_num": 0,
+    **dict.fromkeys(("use_mamba_kernels", "enable_pronunciation", "enable_shape", "use_conv_bias"), False),
+}
+_MLA = {"head_dim": 8, "num_key_value_heads": 2}
+_HYBRID: dict[str, Any] = {"layer_types": ["linear_attention", "full_attention"]}
+_SEES = {
+    "vision_config": {
+        **dict.fromkeys(("hidden_size", "intermediate_size", "out_hidden_size"), 32),
+        **dict.fromkeys(("num_hidden_layers", "depth", "num_attention_heads", "num_heads"), 2),
+        **{"image_size": 28, "patch_size": 14, "num_position_embeddings": 16},
+    }
+}
+# What one family needs beside these, or in place of them.
+OWN: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("axk1", "axk2", "deepseek_v3", "longcat_flash", "youtu"), _MLA),
+    **dict.fromkeys(("deepseek_v32", "glm4_moe_lite", "glm_moe_dsa", "minicpm3", "dots1"), _MLA),
+    "diffllama": {"num_key_value_heads": 2},
+    "dots3_note_text": {"num_key_value_heads": 2},
+    **dict.fromkeys(("qwen3_5_text", "qwen3_5_moe_text", "qwen3_next", "qwen4_exp_text"), _HYBRID),
+    "bailing_hybrid": {**_HYBRID, **_MLA},
+    "deepseek_v2": {**_MLA, "num_experts_per_tok": 2},
+    "kimi_linear": {**_HYBRID, **_MLA},
+    "lfm3": {"layer_types": ["conv", "full_attention"]},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
+    "bamba": {"attn_layer_indices": [1]},
+    "granitemoehybrid": {"layer_types": ["mamba", "attention"], "num_local_experts": 0},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
+    "recurrent_gemma": {"num_hidden_layers": 3},
+    "falcon_h1": {"mamba_d_ssm": 64},
+    "mamba2": {"num_heads": 8, "head_dim": 8},
+    "zamba": {"num_hidden_layers": 3, "layer_types": ["mamba", "mamba", "hybrid"]},
+    "zamba2": {"layer_types": ["mamba", "hybrid"], "layers_block_type": ["mamba", "hybrid"], "num_mem_blocks": 1},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+    "gptj": {"rotary_dim": 8},
+    "codegen": {"rotary_dim": 8, "num_attention_heads": 4, "n_head": 4},
+    "gemma3n_text": {"num_kv_shared_layers": 0, "layer_types": ["sliding_attention", "full_attention"]},
+    "gemma4_text": {
+        "num_kv_shared_layers": 0,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "global_head_dim": 32,
+    },
+    "zaya": {"num_experts_per_tok": 1},
+    "roc_bert": {"pronunciation_vocab_size": 8, "shape_vocab_size": 8},
+}
+# What a family's own code raises where a small config isn't one.
+UNBUILDABLE = (
+    *(ValueError, TypeError, AttributeError, LookupError, ImportError, RuntimeError, AssertionError),
+    StrictDataclassError,
+)
+BENT = GenerationConfig(min_p=0.3, repetition_penalty=2.0, no_repeat_ngram_size=2, suppress_tokens=[5, 6], top_k=3)
+
+
+@cache
+def tokenizer() -> Any:
+    """The embedded tokenizer, which all of them share."""
+    return AutoTokenizer.from_pretrained(zoo_path("teacher"), padding_side="left")
+
+
+def tiny_config(family: str) -> Any:
+    """A config of that family with settings as small as it takes."""
+    plain = AutoConfig.for_model(family)
+    named = {**dict.fromkeys(plain.attribute_map, 0), **vars(plain)}
+    shape = {name: value for name, value in WHERE_NAMED.items() if name in named}
+    if named.get("sliding_window") is None:
+        shape.pop("sliding_window", None)
+    ends = {name: getattr(tokenizer(), name) for name in ("eos_token_id", "pad_token_id")}
+    return AutoConfig.for_model(family, **{**ends, **EVERY, **shape, **OWN.get(family, {})})
+
+
+def outcome(family: str) -> str:
+    """What comes of a family: works, refused or not tried, and why. Raises AssertionError where two ways to one score
+    disagree."""
+    try:
+        config = tiny_config(family)
+        check_config(config, family)
+        with torch.device("meta"):
+            parameters = AutoModelForCausalLM.from_config(config).num_parameters()
+        if parameters > LARGEST:
+            return f"not tried: {parameters / 1e6:.0f} M parameters at its smallest"
+        torch.manual_seed(1)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    except BadInputError as error:
+        return f"refused: {error}"
+    except UNBUILDABLE as error:
+        return f"not tried: no small one can be made ({type(error).__name__})"
+    language_model = LanguageModel(model, tokenizer())
+    try:
+        check_family(model, family)
+    except BadInputError as error:
+        return f"refused: {error}"
+    agreement(language_model)
+    return "works"
+
+
+def agreement(language_model: LanguageModel) -> None:
+    """Assert that generation under settings that would bend it, rows alone, rows in a batch and rows that share their
+    prompts give each token one log-probability."""
+    model: Any = language_model.model
+    model.generation_config = BENT
+    with drawn() as scores:
+        samples = generate(language_model, PROMPTS, 1, Sampling(max_new_tokens=4, seed=0))
+    ids = [row[0].token_ids for row in samples.completions]
+    lengths = [len(row) for row in prompt_ids(language_model.tokenizer, PROMPTS)]
+    written = torch.stack(scores, 1)[torch.tensor(sorted(range(len(lengths)), key=lengths.__getitem__)).argsort()]
+    alone = [token_logprobs(language_model, [p], [a])[0] for p, a in zip(PROMPTS, ids, strict=True)]
+    ways = {
+        "generated": [row[: len(a)] for row, a in zip(written, ids, strict=True)],
+        "batch": token_logprobs(language_model, PROMPTS, ids),
+        "shared prompt": token_logprobs(
+            language_model, *([x for x in rows for _ in range(4)] for rows in (PROMPTS, ids))
+        )[::4],
+    }
+    for way, rows in ways.items():
+        apart = max(float((row - own).abs().max()) for row, own in zip(rows, alone, strict=True))
+        assert apart <= LIMIT, f"{way}: {apart:.4f} nats from the row alone"
+
+
+@contextmanager
+def drawn() -> Iterator[list[torch.Tensor]]:
+    """The log-probabilities of the tokens that `generate` draws, a step an entry."""
+    scores: list[torch.Tensor] = []
+
+    class Recorded(SeededSampler):
+        def __call__(self, input_ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+            chosen = super().__call__(input_ids, logits)
+            scores.append(logits.log_softmax(-1).gather(1, chosen.argmax(-1)[:, None])[:, 0])
+            return chosen
+
+    generation.SeededSampler = Recorded  # type: ignore[misc]
+    try:
+        yield scores
+    finally:
+        generation.SeededSampler = SeededSampler  # type: ignore[misc]
+
+
+SECTIONS = {"works": "## Work", "refused": "## Refused", "not tried": "## Not tried"}
+
+
+def documented(page: str) -> dict[str, str]:
+    """What docs/families.md says of each family: a key of SECTIONS."""
+    verdicts = {}
+    for verdict, heading in SECTIONS.items():
+        section = page.partition(f"{heading}\n")[2].partition("\n## ")[0]
+        verdicts |= dict.fromkeys(re.findall(r"`([\w-]+)`", section), verdict)
+    return verdicts
+
+
+def main() -> None:
+    """Prints the lists of docs/families.md."""
+    warnings.filterwarnings("ignore")
+    outcomes = {}
+    for family in sys.argv[1:] or FAMILIES:
+        try:
+            outcomes[family] = outcome(family)
+        except Exception as error:
+            outcomes[family] = f"FAILS: {type(error).__name__}: {error}"
+        print(f"{family}: {outcomes[family]}", file=sys.stderr, flush=True)
+    for verdict, heading in SECTIONS.items():
+        print(f"{heading}\n")
+        by_reason: dict[str, list[str]] = {}
+        for family, came in outcomes.items():
+            if came.startswith(verdict):
+                reason = came.partition("here: ")[2].partition(". docs/")[0] or came.partition(": ")[2]
+                by_reason.setdefault(reason, []).append(f"`{family}`")
+        for reason, names in by_reason.items():
+            print(", ".join(names) if not reason else f"- {', '.join(names)}: {reason}")
+        print()
+
+
+if __name__ == "__main__":
+    main()
