@@ -63,6 +63,23 @@ def test_a_third_end_stays_where_the_reader_knows_it(tiny_pair: Any, teacher: La
     assert as_read([[7, 9]], [True], teacher.tokenizer, reader) == [[7, 9]]
 
 
+def test_a_student_knows_its_teacher_s_end_too(tiny_pair: Any, tmp_path: Path, otherwise: LanguageModel) -> None:
+    ours = turn_end(load_model(tiny_pair.teacher).tokenizer)
+    config = DistillConfig(
+        teacher=tiny_pair.teacher,
+        student=otherwise.model.name_or_path,
+        method="opd_rkl",
+        tasks=["qa"],
+        problems=4,
+        max_steps=1,
+        per_device_train_batch_size=4,
+        max_completion_length=8,
+        gradient_checkpointing=False,
+    )
+    run = distill(config, tmp_path / "run")
+    assert set(eos_ids(load_model(str(run.path / "model")))) == {ours, turn_end(otherwise.tokenizer)}
+
+
 def test_what_was_drawn_is_scored_and_not_its_text(teacher: LanguageModel, student: LanguageModel) -> None:
     """Special tokens in the middle, a spelling that nobody would use, and letters that spell an end."""
     tokenizer = teacher.tokenizer
@@ -110,12 +127,14 @@ def test_a_tokenizer_that_takes_letters_for_a_special_token_is_refused(other: La
         answer_ids(broken, ["a</s>"], [False])
 
 
-@pytest.mark.parametrize("source", ["teacher", "gold"])
-def test_traces_end_as_the_student_s_turns_do(teacher: LanguageModel, otherwise: LanguageModel, source: Any) -> None:
-    rows = make_traces(source, [get_task("qa")], 8, otherwise, teacher, None, TraceOptions(max_new_tokens=60))
+def test_traces_end_as_they_were_drawn_and_gold_as_the_student_s_turns(
+    teacher: LanguageModel, otherwise: LanguageModel
+) -> None:
     ours, theirs = turn_end(teacher.tokenizer), turn_end(otherwise.tokenizer)
-    ends = [row["completion_ids"][-1] for row in rows]
-    assert theirs in ends and ours not in ends
+    for source, end, other in (("teacher", ours, theirs), ("gold", theirs, ours)):
+        rows = make_traces(source, [get_task("qa")], 8, otherwise, teacher, None, TraceOptions(max_new_tokens=60))  # type: ignore[arg-type]
+        ends = [row["completion_ids"][-1] for row in rows]
+        assert end in ends and other not in ends
 
 
 def test_each_side_reads_the_prompt_by_its_own_template(teacher: LanguageModel, otherwise: LanguageModel) -> None:

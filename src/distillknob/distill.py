@@ -25,9 +25,20 @@ from distillknob.journal import Journal
 from distillknob.learning_curve import LearningCurve, curve_problems, student_scores
 from distillknob.methods import METHODS
 from distillknob.model_record import read_record, warn_of_teacher
-from distillknob.models import SERVED, LanguageModel, check_meant, load_model, load_tokenizer, resolve, set_in_templates
+from distillknob.models import (
+    SERVED,
+    LanguageModel,
+    check_meant,
+    eos_ids,
+    load_model,
+    load_tokenizer,
+    resolve,
+    set_in_templates,
+    turn_end,
+)
 from distillknob.processes import process_count, process_index, wait
 from distillknob.runs import Run, runs_behind
+from distillknob.same_text import know_ends, one_vocabulary
 from distillknob.served import ServedModel, load_or_connect
 from distillknob.served_chat import ServedChat
 from distillknob.tasks import get_tasks, graded_tasks
@@ -84,7 +95,7 @@ def distill(
     config = copy.copy(config)  # the caller's stays as it is, to be used again
     student = load_trained(config.student, config)
     if cache is not None:
-        cache.read_as(student)
+        cache.check_student(student)
     teacher: LanguageModel | ServedModel | ServedChat | None = None
     needs_weights = method.needs_teacher_distribution
     if config.needs_teacher and needs_weights:
@@ -117,6 +128,10 @@ def distill(
             check_meant("student", config.student, student.tokenizer, config.teacher, tokenizer)
         if config.needs_target and not config.target.startswith(SERVED):
             check_meant("target", config.target, load_tokenizer(config.target), config.student, student.tokenizer)
+    if cache is not None:
+        know_ends(student, cache.ends)
+    elif tokenizer is not None and one_vocabulary(tokenizer, student.tokenizer):
+        know_ends(student, eos_ids(teacher) if isinstance(teacher, LanguageModel) else [turn_end(tokenizer)])
     # What a cache holds was read on its day.
     run = Run.open(output, "distill", held, **opened, template_date=None if cache is None else cache.template_date)
     if run.complete:

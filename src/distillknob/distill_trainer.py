@@ -6,7 +6,6 @@ the divergence, where the traces come from, which of their tokens count, and wha
 
 from __future__ import annotations
 
-import dataclasses
 import random
 from typing import Any
 
@@ -34,7 +33,7 @@ from distillknob.fused import fused_divergence
 from distillknob.heads import Head, head_of
 from distillknob.models import LanguageModel, load_model, prompt_ids, set_in_templates
 from distillknob.rollouts import PolicyTrainer
-from distillknob.same_text import exchanged_ends, spelled
+from distillknob.same_text import spelled
 from distillknob.teacher_cache import TeacherCache
 from distillknob.token_choice import CHOICES
 
@@ -80,10 +79,6 @@ class DistillTrainer(PolicyTrainer, DistillationTrainer):
         values: Any = self.args.chat_template_kwargs  # a dict once the config has parsed it
         sides = {"the student": self._tokenizer, "the teacher": self.teacher_processing_class}
         set_in_templates(sides, values, needed=False)
-        # With two vocabularies each side has its own end; a cache has it translated when it is read.
-        self._exchange = (
-            exchanged_ends(self.teacher_processing_class, self._tokenizer) if self.method.loss not in CROSS else None
-        )
         self._aligned: list[Aligned] = []
         if self.method.needs_teacher_distribution and self.teacher_model is None and cache is None:
             raise BadInputError(f"method {self.args.method!r} needs teacher_model, or a cache of it")
@@ -245,7 +240,6 @@ class DistillTrainer(PolicyTrainer, DistillationTrainer):
             teacher_softcap=teacher.softcap,
             student_logit_scale=student.scale,
             teacher_logit_scale=teacher.scale,
-            teacher_exchange=teacher.exchange,
             **kinds,
             **options,
         )
@@ -259,7 +253,7 @@ class DistillTrainer(PolicyTrainer, DistillationTrainer):
             hidden_BCH: torch.Tensor = self._forward_redirection(
                 self.teacher_model, unwrapped, self._get_last_hidden_state, unwrapped, ids_BT, mask_BT, width
             )
-        teacher = dataclasses.replace(head_of(unwrapped), exchange=self._exchange)
+        teacher = head_of(unwrapped)
         return teacher, hidden_BCH.to(teacher.weight_VH.dtype)
 
     def _cross_loss(self, unwrapped_student: Any, inputs: dict[str, Any]) -> torch.Tensor:

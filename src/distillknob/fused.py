@@ -50,7 +50,6 @@ def fused_divergence(
     teacher_softcap: float | None = None,
     student_logit_scale: float = 1.0,
     teacher_logit_scale: float = 1.0,
-    teacher_exchange: tuple[int, int] | None = None,
     num_items: int | Tensor | None = None,
     weights: Tensor | None = None,
     reduction: str = "sum",
@@ -67,8 +66,6 @@ def fused_divergence(
         biases [Vs], [Vt]. Widths Vs ≠ Vt are compared on the shared part, as in `divergence`.
       mask: [...] which rows count (bool, or 0/1); weights: [...] factor of each row; both cost nothing where zero.
       *_logit_scale, *_softcap: logits = softcap·tanh(scale·(hidden·headᵀ + bias) / softcap), as Cohere and Gemma.
-      teacher_exchange: two tokens that stand for one another in the two models, such as the ends of their turns: the
-        teacher's logits of these change places.
       num_items: what the sum is divided by; None is the number of masked-in rows (at least 1). Give the count of the
         whole batch when a batch is spread over micro-batches or processes, and add up the gradients (a DDP that
         averages over W processes needs the loss times W).
@@ -106,7 +103,7 @@ def fused_divergence(
         factors = factors / num_items
     if t2:
         factors = factors * temperature**2
-    teacher = replace(teacher.detached(), exchange=teacher_exchange)
+    teacher = teacher.detached()
     job = _Job(student, teacher, spec, top_k, rows, factors, dtype)
     wanted = torch.is_grad_enabled()  # which is off inside of an autograd function
     result = _Fused.apply(student.hidden, student.head, student.bias, job, reduction == "sum", wanted)
@@ -122,7 +119,6 @@ class _Side:
     bias: Tensor | None  # [V]
     scale: float
     softcap: float | None
-    exchange: tuple[int, int] | None = None
 
     @classmethod
     def of(
@@ -155,8 +151,6 @@ class _Side:
             logits_nV.mul_(self.scale)
         if self.softcap is not None:
             logits_nV.div_(self.softcap).tanh_().mul_(self.softcap)
-        if self.exchange is not None:
-            logits_nV[:, list(self.exchange)] = logits_nV[:, list(reversed(self.exchange))]
 
     def chain(self, grad_nV: Tensor, logits_nV: Tensor) -> None:
         """Turn a gradient in the finished logits into one in hidden·headᵀ + bias, in place."""

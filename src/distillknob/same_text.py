@@ -3,12 +3,13 @@
 one vocabulary    the tokens that were drawn, never a text that is encoded anew: a text has other, rarer spellings, and
                   hides the special tokens in it
 two vocabularies  the text, in which the spelling of a special token is a few letters and no command
-the end           the author's own end of a turn becomes the reader's, where their chat templates have two
+the end           where an answer is scored, the author's own end of a turn becomes the reader's, where their chat
+                  templates have two; where it is learnt from, it stays the author's, and ends the reader's answers too
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -54,6 +55,17 @@ def as_read(
         if done and ids and (ids[-1] == ours or ids[-1] not in known):
             ids[-1] = theirs
     return rows
+
+
+def know_ends(language_model: LanguageModel, ends: Iterable[int]) -> None:
+    """Let these tokens end this model's answers too, here and where it is saved.
+
+    A student takes over its teacher's end of a turn, from its texts as from its distributions, and would go on behind
+    it otherwise. Its own end stays one: it may have learnt that before."""
+    model, known = language_model.model, eos_ids(language_model)
+    more = sorted({int(end) for end in ends} - set(known))
+    if model.generation_config is not None and more:
+        model.generation_config.eos_token_id = [*known, *more]
 
 
 def spelled(

@@ -27,7 +27,7 @@ from distillknob.heads import checked_head
 from distillknob.identity import read_by
 from distillknob.journal import Journal
 from distillknob.model_record import warn_of_teacher
-from distillknob.models import LanguageModel, load_model, prompt_ids, resolve, set_in_templates, turn_end
+from distillknob.models import LanguageModel, eos_ids, load_model, prompt_ids, resolve, set_in_templates
 from distillknob.processes import process_count, process_index, wait
 from distillknob.progress import progress
 from distillknob.runs import Run, load_run, runs_behind
@@ -122,7 +122,7 @@ def cache(config: CacheConfig, output: str | Path, *, resume: bool = False) -> R
             "top_k": config.top_k,
             "vocabulary": vocabulary_digest(teacher),
             "width": vocabulary,
-            "turn_end": turn_end(teacher.tokenizer),
+            "ends": eos_ids(teacher),
             "traces": len(traces),
             "tokens": tokens,
             "bytes_per_token": sum((run.path / _file(i)).stat().st_size for i in range(len(starts))) / max(1, tokens),
@@ -197,33 +197,18 @@ class TeacherCache:
         self.width: int = self.result["width"]
         self.tasks: list[str] = run.config["tasks"]
         self.problems: int = run.config["problems"]
+        self.ends: list[int] = self.result.get("ends", [])  # what ends its teacher's answers; older caches don't say
         self.seed: int = run.config["seed"]
         self.template_date = run.template_date
         self._files: dict[int, Any] = {}
-        self._exchange: tuple[int, int] | None = None
 
-    def read_as(self, student: LanguageModel) -> None:
-        """Give the traces and distributions from here on to this student: where its turns end by another token than the
-        teacher's, the two change places. Raises BadInputError unless the student has the teacher's tokens under the
-        teacher's ids."""
+    def check_student(self, student: LanguageModel) -> None:
+        """Raise BadInputError unless the student has the teacher's tokens under the teacher's ids."""
         if vocabulary_digest(student) != self.result["vocabulary"]:
             raise BadInputError(
                 f"{self._path} was written by a teacher with another tokenizer than that of "
                 f"{student.model.name_or_path!r}: use an sft method, or a student with the teacher's tokenizer"
             )
-        ours, theirs = turn_end(student.tokenizer), self.result.get("turn_end")
-        ends = {row["completion_ids"][-1] for row in self.traces if row["completion_ids"]}
-        if theirs is None and ours not in ends:  # written before ends were kept
-            raise BadInputError(
-                f"{self._path} doesn't say how its teacher ends a turn, and it isn't as "
-                f"{student.model.name_or_path!r} does: write it anew with this version"
-            )
-        if theirs in (None, ours):
-            return
-        self._exchange = (int(theirs), ours)
-        for row in self.traces:
-            if row["completion_ids"] and row["completion_ids"][-1] == theirs:
-                row["completion_ids"] = [*row["completion_ids"][:-1], ours]
 
     def rows(self, traces: Sequence[int]) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         """For each trace: ids [T, K] (int64), logprobs [T, K] and tail [T] (float32)."""
@@ -234,9 +219,6 @@ class TeacherCache:
             opened = self._files[file]
             start, end = opened.get_slice("offsets")[place : place + 2].tolist()
             ids = opened.get_slice("ids")[start:end].long()
-            if self._exchange is not None:
-                theirs, ours = self._exchange
-                ids = torch.where(ids == theirs, ours, torch.where(ids == ours, theirs, ids))
             yield (
                 ids,
                 opened.get_slice("logprobs")[start:end].float(),

@@ -11,7 +11,7 @@ from distillknob.generation import Sample
 from distillknob.journal import Journal
 from distillknob.measure import Measured, sample_and_grade
 from distillknob.models import LanguageModel
-from distillknob.same_text import answers_logprob, as_read, one_vocabulary
+from distillknob.same_text import answers_logprob, one_vocabulary
 from distillknob.scoring import Prompt, answer_ids, sequence_logprob
 from distillknob.served import ServedModel
 from distillknob.served_chat import ServedChat
@@ -76,7 +76,8 @@ def make_traces(
         texts, finished = [s.text for _, s in chosen], [s.finished for _, s in chosen]
         author = None if teacher is None or isinstance(teacher, ServedChat) else teacher.tokenizer
         if author is not None and source not in ("gold", "none") and one_vocabulary(author, student.tokenizer):
-            ids = as_read([s.token_ids for _, s in chosen], finished, author, student)
+            # The very tokens that the teacher drew, its end included: the text may have other, rarer spellings.
+            ids = [s.token_ids for _, s in chosen]
         else:
             ids = answer_ids(student, texts, finished)
         rows += [
