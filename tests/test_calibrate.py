@@ -631,6 +631,7 @@ def test_an_unchanged_teacher_is_called_the_original(
     assert "is the original: model/ gives the same answers" in str(teacher_warning(str(run.path / "model")))
     words = ["calibrate", "--config", str(run.path / "config.yaml"), "--output", str(run.path)]
     assert (main(words), main([*words, "--require-turned"])) == (0, 1)
+    assert main([*words, "--require-turned", "--eta", "0"]) == 2
     assert "The knob did not turn: model/ gives the same answers" in capsys.readouterr().out
 
 

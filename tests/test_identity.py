@@ -184,6 +184,16 @@ def test_a_served_model_is_known_by_its_name_and_the_record_says_so(model: Path)
     assert "tokenizer.json" in read[f"tokenizer {model}"] and "model.safetensors" not in read[f"tokenizer {model}"]
 
 
+def test_a_finished_run_of_a_served_model_says_that_it_may_be_another_now(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = Reads(f"http://localhost:1/v1#served#{model}")
+    opened(tmp_path / "run", config)
+    assert opened(tmp_path / "run", config).complete
+    told = capsys.readouterr().err
+    assert "nothing was run. What a server has under a name can't be seen, and may have changed (model http" in told
+
+
 def test_a_file_is_hashed_once_a_process_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, times = tmp_path / "weights", []
     file.write_bytes(b"one")

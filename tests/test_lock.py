@@ -19,15 +19,16 @@ import pytest
 
 from distillknob.errors import BadInputError
 from distillknob.lock import LOCK, hold
-from distillknob.runs import Run, load_run, verify_manifest
+from distillknob.runs import Run, discard_unstarted, load_run, verify_manifest
 
 # Opens a run, says so, and works until it is told to end, or is killed.
 WORKER = """
 import sys
 from distillknob.runs import Run
 path, how = sys.argv[1:]
-run = Run.open(path, "calibrate", {"eta": 0.5}, resume=True, shared=how == "shared")
-run.log(step=1)
+run = Run.open(path, "calibrate", {"eta": 0.5}, resume=True, shared="shared" in how)
+if "opened" not in how:
+    run.log(step=1)
 print("at work", flush=True)
 sys.stdin.readline()
 if how == "alone":
@@ -92,6 +93,23 @@ def test_processes_share_a_directory_on_purpose_and_keep_out_who_wants_it_alone(
         with pytest.raises(BadInputError, match="another process is at work"):
             Run.open(tmp_path / "run", "calibrate", {"eta": 0.5}, resume=True)
         Run.open(tmp_path / "run", "calibrate", {"eta": 0.5}, resume=True, shared=True)
+
+
+@pytest.mark.parametrize("how", ["opened", "shared opened"])
+def test_of_two_processes_that_start_together_the_refused_one_leaves_the_other_s_run_alone(
+    tmp_path: Path, how: str
+) -> None:
+    """Both have seen that there is no such directory, so the refused one would clear away what it takes for its own."""
+    with at_work(tmp_path / "run", how):
+        before = {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()}
+        discard_unstarted(tmp_path / "run")
+        assert {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()} == before
+
+
+def test_a_refused_process_clears_away_what_it_began_itself(tmp_path: Path) -> None:
+    run = Run.open(tmp_path / "run", "calibrate", {})
+    discard_unstarted(run.path)
+    assert not run.path.exists()
 
 
 def test_one_process_opens_its_run_again_and_runs_within_it(tmp_path: Path) -> None:

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from distillknob.verdicts import is_original, student_claim, teacher_label, turned_text, turning
+from distillknob.files import json_bytes
+from distillknob.model_record import RECORD, record_of, teacher_warning
+from distillknob.verdicts import (
+    is_original,
+    student_claim,
+    teacher_label,
+    turned_text,
+    turning,
+    turning_of_tasks,
+    unturned,
+)
 
 BEFORE = [3.0, 2.0, 4.0, 3.5, 2.5]
 
@@ -54,6 +66,31 @@ def test_problems_without_such_samples_on_both_sides_are_left_out() -> None:
     assert "no held-out problem has right and finished samples on both sides" in nothing.reason
     one = turning([3.0], [1.0], eta=-0.5, log_ratio="mean", gated=False)
     assert (one.verdict, one.interval, one.unit, one.over) == ("can't tell", None, "nats a token", "all samples")
+
+
+def test_a_knob_that_turns_two_tasks_opposite_ways_is_told_by_task() -> None:
+    before, after = {"math": BEFORE, "qa": BEFORE}, {"math": moved(3.0), "qa": moved(-0.3)}
+    found = turning_of_tasks(before, after, eta=0.5)
+    assert (found.verdict, found.problems, found.difference) == ("turned", 10, pytest.approx(1.35))
+    assert {name: one.verdict for name, one in found.tasks.items()} == {"math": "turned", "qa": "the wrong way"}
+    plain = json.loads(json_bytes(found.as_dict()))
+    assert [(row["task"], row["difference"]) for row in plain["tasks"]] == [
+        ("math", pytest.approx(3.0)),
+        ("qa", pytest.approx(-0.3)),
+    ]
+    assert "By task: math turned (+3.00, 95 % interval" in turned_text(plain)
+    assert "qa the wrong way (-0.30, 95 % interval" in turned_text(plain)
+    made = {"kept_step": 9, "turned": plain}
+    (line,) = unturned([{"label": teacher_label(0.5, made), "calibration": made}])
+    assert line == "η = +0.5 (turned): the log-ratio rose, as it should, but on qa it turned the wrong way."
+    assert turning_of_tasks({"math": BEFORE}, {"math": moved(1.0)}, eta=0.5).tasks == {}
+
+
+@pytest.mark.parametrize("value", [float("-inf"), float("nan")])
+def test_a_log_ratio_that_is_not_finite_is_no_verdict(value: float) -> None:
+    found = turning(BEFORE, [value, *moved(1.0)[1:]], eta=0.5)
+    assert (found.verdict, found.difference, found.interval) == ("can't tell", None, None)
+    assert "isn't finite on 1 of 5 held-out problems" in turned_text(json.loads(json_bytes(found.as_dict())))
 
 
 def calibration(verdict: str | None, step: int = 9, *, same: bool = False) -> dict[str, Any]:
@@ -111,3 +148,19 @@ def test_neither_word_is_said_of_the_original_or_without_students() -> None:
     assert "is the original" in claim((0.3, -0.2), (0.2, -0.3), HELD, step=0, same=True).why
     alone = student_claim("math", {"calibration": calibration("turned"), "difference_interval": HELD}, [], [])
     assert alone.word is None and "no student stands beside" in alone.why
+
+
+def test_a_calibration_of_a_calibrated_teacher_that_changed_nothing_names_that_one(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder, result, teacher in (
+        (first, {"eta": -0.5, "kept_step": 9, "turned": {"verdict": "turned", "reason": "it fell"}}, "./plain"),
+        (second, {"eta": 0.25, "kept_step": 0, "turned": {"verdict": "not at all", "same": True}}, str(first)),
+    ):
+        folder.mkdir()
+        (folder / RECORD).write_text(json.dumps(record_of(result, teacher, "./target")))
+    assert teacher_warning(str(first)) is None
+    warning = str(teacher_warning(str(second)))
+    assert f"{str(first)!r}, unchanged: its calibration kept step 0 (η = +0.25)" in warning
+    assert "That one was calibrated with η = −0.5 (turned)" in warning and "original" not in warning
+    # A cache's teacher may be gone, and its record lies in the cache.
+    assert teacher_warning("./gone", record_of({"eta": 0.5, "kept_step": 0}, "./plain", "./target")) is not None

@@ -23,7 +23,7 @@ from distillknob.held_out import HeldOut, log_ratio_turned, task_scores, train_a
 from distillknob.identity import read_by
 from distillknob.journal import Journal
 from distillknob.measure import longest_answer
-from distillknob.model_record import record_of
+from distillknob.model_record import calibrated_as, read_record, record_of
 from distillknob.models import check_meant, load_model, resolve, set_in_templates
 from distillknob.processes import process_index, wait
 from distillknob.rollout_rewards import task_reward
@@ -350,7 +350,11 @@ def _card(
     stopped = f"The utility guard stopped the run: {guard.reason}.\n\n" if guard.reason else ""
     made_by = "distillknob (a reconstruction of arXiv 2604.18963)"
     if turned.same:
-        title = f"{config.teacher}, not calibrated: it is the original (η = {config.eta:g})"
+        earlier = read_record(config.teacher)  # a teacher that had been calibrated before
+        was = f"not calibrated: it is the original (η = {config.eta:g})"
+        if earlier is not None:
+            was = f"unchanged by a calibration at η = {config.eta:g}; it is {calibrated_as(earlier)}"
+        title = f"{config.teacher}, {was}"
         text = (
             f"This is `{config.teacher}` itself. {made_by} tried to calibrate it against `{config.target}`: "
             f"{turned.reason}.\n\n{stopped}"

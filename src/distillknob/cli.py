@@ -181,6 +181,10 @@ def _run_stage(arguments: argparse.Namespace) -> int:
         stage_values(getattr(import_module(STAGES[chained][0]), STAGES[chained][1]), chained, recipe, {})
     config = build(cls, values)
     output = Path(arguments.output or f"runs/{stage}")
+    if stage == "calibrate" and arguments.require_turned and config.eta == 0:
+        raise BadInputError(
+            "--require-turned with eta=0, which turns nothing: set eta below or above 0, or leave it out"
+        )
     if arguments.dry_run:
         from distillknob.estimate import plan_text
         from distillknob.hardware import engine

@@ -139,7 +139,8 @@ def distill(
     fix_dates(sides, run.template_date)
     options = TraceOptions(config.candidates, config.max_completion_length, config.seed)
     taught_by, on = (config.teacher, config.tasks) if cache is None else (cache.teacher, cache.tasks)
-    warning = warn_of_teacher(taught_by)
+    record = read_record(taught_by) or (None if cache is None else cache.result.get("teacher_record"))
+    warning = warn_of_teacher(taught_by, record)
     longest = max((task.max_new_tokens for task in tasks), default=None)  # a cache has its own tasks
     config.max_completion_length = config.max_completion_length or longest
     config.output_dir = str(run.path / "checkpoints")
@@ -205,7 +206,7 @@ def distill(
         {
             "stage": "distill",
             "teacher": taught_by,
-            "teacher_record": read_record(taught_by),
+            "teacher_record": record,
             "warning": warning,
             "student": config.student,
             "method": config.method,

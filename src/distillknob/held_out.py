@@ -21,7 +21,7 @@ from distillknob.scoring import Prompt
 from distillknob.served import ServedModel
 from distillknob.tasks import Example, Task
 from distillknob.tasks.held_back import hold_back
-from distillknob.verdicts import Turning, turning
+from distillknob.verdicts import Turning, turning_of_tasks
 
 
 def train_and_guard(task: Task, problems: int, guard_problems: int, seed: int) -> tuple[list[Example], list[Example]]:
@@ -122,9 +122,9 @@ def log_ratio_turned(
     ):
         same = "model/ gives the same answers as the original, with the same probabilities"
 
-    def by_problem(held_out: Mapping[str, HeldOut], what: str) -> list[float | None]:
-        means: list[float | None] = []
-        for place, one in enumerate(held_out.values()):
+    def by_problem(held_out: Mapping[str, HeldOut], what: str) -> dict[str, list[float | None]]:
+        means: dict[str, list[float | None]] = {name: [] for name in held_out}
+        for place, (name, one) in enumerate(held_out.items()):
             part = (journal or Journal()).part(f"{what}/task-{place}")
             chosen = [i for i, counts in enumerate(one.rewarded) if counts]
             prompts, samples = [one.prompts[i] for i in chosen], [one.samples[i] for i in chosen]
@@ -133,11 +133,11 @@ def log_ratio_turned(
             n = config.guard_samples
             for problem in range(len(one.scores)):
                 own = [ratio[i] for i in range(problem * n, (problem + 1) * n) if i in ratio]
-                means.append(sum(own) / len(own) if own else None)
+                means[name].append(sum(own) / len(own) if own else None)
         return means
 
     first = by_problem(before, "before")
-    return turning(
+    return turning_of_tasks(
         first,
         first if same is not None else by_problem(after, "after"),
         eta=config.eta,

@@ -32,7 +32,7 @@ from distillknob.errors import BadInputError
 from distillknob.files import sha256
 from distillknob.hub import commit_of
 from distillknob.models import SERVED, resolve
-from distillknob.records import COMMIT
+from distillknob.records import COMMIT, UNKNOWN
 from distillknob.tasks import RowsTask, Task, get_task
 
 _READ_BY_LOADING = {".json", ".jinja", ".model", ".txt", ".tiktoken", ".safetensors", ".bin", ".pt", ".pth", ".gguf"}
@@ -43,7 +43,6 @@ _NOT_READ |= {"all_results.json", "train_results.json", "eval_results.json"}
 _DOCUMENTS = {"LICENSE", "NOTICE", "README", "USE_POLICY"}
 _OF_A_CACHE = ("config.yaml", "samples.jsonl", "result.json", "topk-*.safetensors")
 _JUST_WRITTEN = 1.0  # seconds within which a file could be written again and have the same times
-_UNKNOWN = "unknown: a server shows no weights"
 
 _hashed: dict[tuple[int, ...], str] = {}
 _examples: WeakKeyDictionary[RowsTask, str] = WeakKeyDictionary()
@@ -117,7 +116,7 @@ def _model(name: str, revision: str | None = None) -> dict[str, dict[str, str]]:
 
 
 def _served(name: str, tokenizer: str) -> dict[str, dict[str, str]]:
-    read = {f"model {name}": {"weights": _UNKNOWN}}
+    read = {f"model {name}": {"weights": UNKNOWN}}
     try:
         where = resolve(tokenizer)
         files = _folder(Path(where), weights=False) if Path(where).is_dir() else {COMMIT: commit_of(tokenizer)}
@@ -179,7 +178,7 @@ def _examples_of(task: Task) -> str:
 
 def _reward_model(name: str, url: str | None) -> dict[str, dict[str, str]]:
     if url is not None:
-        return {f"reward model {url}#{name}": {"weights": _UNKNOWN}}
+        return {f"reward model {url}#{name}": {"weights": UNKNOWN}}
     folder = Path(name).expanduser()
     if folder.is_dir():
         return {f"reward model {name}": _folder(folder)}

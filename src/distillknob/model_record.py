@@ -12,20 +12,22 @@ from typing import Any
 
 from distillknob.files import read_json
 from distillknob.processes import process_index
-from distillknob.verdicts import TURNED, UNCLEAR, WRONG, is_original, signed
+from distillknob.verdicts import TURNED, UNCLEAR, WRONG, is_original, signed, tasks_turned_wrong, verdict_of
 
 RECORD = "distillknob.json"
 _FIELDS = ("stage", "eta", "steps", "kept_step", "tolerance", "turned")
 
 
 def record_of(result: Mapping[str, Any], teacher: str, target: str) -> dict[str, Any]:
-    """The record of a calibrated model, from its run's result and the names of the models it was made from."""
-    return {"teacher": teacher, "target": target, **{name: result.get(name) for name in _FIELDS}}
+    """The record of a calibrated model, from its run's result and the names of the models it was made from. Where the
+    teacher was itself calibrated, its record lies within."""
+    made = {name: result.get(name) for name in _FIELDS}
+    return {"teacher": teacher, "target": target, **made, "teacher_record": read_record(teacher)}
 
 
 def read_record(model: str) -> dict[str, Any] | None:
-    """The record in a model's folder, or what the result of the run around it says; None for any other model."""
-    folder = Path(model)
+    """The record in a model's folder, or what the run around it says; None for any other model."""
+    folder = Path(model).expanduser()
     if (folder / RECORD).is_file():
         record: dict[str, Any] = read_json(folder / RECORD)
         return record
@@ -37,10 +39,16 @@ def read_record(model: str) -> dict[str, Any] | None:
     return None
 
 
-def teacher_warning(model: str) -> str | None:
+def calibrated_as(record: Mapping[str, Any]) -> str:
+    """`calibrated with η = −0.5 (turned)`, for the model of this record."""
+    return f"calibrated with η = {signed(float(record['eta']))} ({verdict_of(record)})"
+
+
+def teacher_warning(model: str, record: Mapping[str, Any] | None = None) -> str | None:
     """What to know of a calibrated teacher before students are trained on it: that it is the original, that nobody can
-    tell whether its knob turned, or that it turned the wrong way. None where there is nothing to warn of."""
-    record = read_record(model)
+    tell whether its knob turned, or that it turned the wrong way. None where there is nothing to warn of. `record` is
+    that of a teacher whose folder isn't there any more, as of a cache."""
+    record = read_record(model) or record
     if record is None:
         return None
     turned = record.get("turned") or {}
@@ -51,23 +59,31 @@ def teacher_warning(model: str) -> str | None:
             if record.get("kept_step") == 0
             else turned.get("reason", "no weight of it changed")
         )
+        if (earlier := record.get("teacher_record")) is not None:  # a calibration of what had been calibrated
+            return (
+                f"teacher {model!r} is {record.get('teacher')!r}, unchanged: {why} (η = {eta}). That one was "
+                f"{calibrated_as(earlier)}, and its students show what that did"
+            )
         return (
             f"teacher {model!r} is the original: {why} (η = {eta}), so its students show nothing of the knob. "
             "Calibrate again, or name the original itself"
         )
-    verdict = turned.get("verdict")
-    if verdict in (None, TURNED):
+    verdict: Any = turned.get("verdict")
+    wrong = tasks_turned_wrong(turned)
+    if verdict in (None, TURNED) and not wrong:
         return None
     what = {
         UNCLEAR: "whether the knob turned can't be told",
         WRONG: "the knob turned the wrong way",
+        TURNED: "the knob turned",
     }.get(verdict, "the knob did not turn")
-    return f"teacher {model!r}, calibrated with η = {eta}: {what} ({turned.get('reason')})"
+    apart = f", but on {', '.join(wrong)} it turned the wrong way" if wrong else ""
+    return f"teacher {model!r}, calibrated with η = {eta}: {what} ({turned.get('reason')}){apart}"
 
 
-def warn_of_teacher(model: str) -> str | None:
+def warn_of_teacher(model: str, record: Mapping[str, Any] | None = None) -> str | None:
     """Print `teacher_warning` on stderr, once for all processes, and return it."""
-    warning = teacher_warning(model)
+    warning = teacher_warning(model, record)
     if warning is not None and process_index() == 0:
         print(f"warning: {warning}", file=sys.stderr)
     return warning

@@ -9,8 +9,11 @@ from typing import Any
 import yaml
 
 from distillknob.errors import BadInputError
+from distillknob.files import read_json
 
-CONFIG, COMMIT = "config.yaml", "commit"
+CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
+COMMIT = "commit"
+UNKNOWN = "unknown: a server shows no weights"
 # What a run read: for each model, task, reward model or cache the parts of it (files, a commit) and their digests.
 Reads = Mapping[str, Mapping[str, str]]
 
@@ -85,3 +88,33 @@ def read_changes(then: Reads, now: Reads) -> list[str]:
         if parts:
             lines.append(f"{name}: {', '.join(parts)}")
     return lines
+
+
+def check_same(
+    path: Path, stage: str, config: Mapping[str, Any], digests: Mapping[str, str], read: Reads | None
+) -> None:
+    """Raise BadInputError unless the run in `path` is one of this stage, of this config, and of inputs (`digests` of
+    their manifests) and files, data and models (`read`) that haven't changed since."""
+    other, then_config = read_config(path)
+    if other != stage:
+        raise BadInputError(f"{path} holds a run of {other}, not of {stage}: choose another --output")
+    changes = config_changes(then_config, config)
+    if changes:
+        raise BadInputError(
+            f"{path} holds a run of {stage} with another config ({'; '.join(changes)}): "
+            "choose another --output, or go back to that run's config"
+        )
+    if not (path / ENVIRONMENT).exists():  # a run killed within its first instant has none
+        return
+    environment = read_json(path / ENVIRONMENT)
+    then = environment["inputs"]
+    if sorted(then.values()) != sorted(digests.values()):  # by content: the same inputs may have moved
+        changed = sorted(item for item in {*then, *digests} if then.get(item) != digests.get(item))
+        raise BadInputError(
+            f"what {path} was made from has changed since ({', '.join(changed)}): choose another --output"
+        )
+    if changed := read_changes(environment.get("read", {}), read or {}):
+        raise BadInputError(
+            f"what {path} was made from has changed since ({'; '.join(changed)}), so its figures aren't of what is "
+            "there now: choose another --output to measure anew, or put back what it read"
+        )

@@ -23,6 +23,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from io import FileIO
 from pathlib import Path
@@ -41,17 +42,15 @@ from distillknob.files import (
     read_jsonl,
     sha256,
 )
-from distillknob.lock import LOCK, Lock, check_free, held_around, hold
+from distillknob.lock import LOCK, Lock, check_free, held_around, hold, hold_alone
 from distillknob.manifest import MANIFEST, hashes, manifest_of, verify_manifest
 from distillknob.processes import notice, process_index, wait
-from distillknob.records import CONFIG, Reads, config_changes, config_text, read_changes, read_config
+from distillknob.records import CONFIG, ENVIRONMENT, UNKNOWN, Reads, check_same, config_text, read_config
 
 __all__ = ["CONFIG", "ENVIRONMENT", "MANIFEST", "METRICS", "RESULT", "SAMPLES", "UNFINISHED", "Run"]
 __all__ += ["discard_unstarted", "load_run", "runs_behind", "verify_manifest"]
 
-ENVIRONMENT, METRICS = "environment.json", "metrics.jsonl"
-SAMPLES, RESULT = "samples.jsonl", "result.json"
-UNFINISHED = "unfinished"
+METRICS, SAMPLES, RESULT, UNFINISHED = "metrics.jsonl", "samples.jsonl", "result.json", "unfinished"
 
 
 class Run:
@@ -107,7 +106,7 @@ class Run:
                 raise
         if run.complete:
             run._release()
-            run._tell_complete(recorded=read is None or "read" in read_json(path / ENVIRONMENT))
+            run._tell_complete(read)
         wait()  # a process that went ahead would keep its first batch in a folder that the first finds not empty
         return run
 
@@ -272,12 +271,17 @@ class Run:
             self._lock.release()
             self._lock = None
 
-    def _tell_complete(self, *, recorded: bool) -> None:
+    def _tell_complete(self, read: Reads | None) -> None:
         if held_around(self._path):  # of a demo or sweep that goes on, which tells what it does
             return
         written = datetime.fromtimestamp((self._path / MANIFEST).stat().st_mtime, UTC)
         since = read_json(self._path / MANIFEST).get("finished", f"{written:%Y-%m-%dT%H:%M:%S+00:00}")
-        doubt = "" if recorded else " What it read isn't recorded (by an older version), and may have changed."
+        unseen = [name for name, parts in (read or {}).items() if UNKNOWN in parts.values()]
+        doubt = ""
+        if read is not None and "read" not in read_json(self._path / ENVIRONMENT):
+            doubt = " What it read isn't recorded (by an older version), and may have changed."
+        elif unseen:
+            doubt = f" What a server has under a name can't be seen, and may have changed ({', '.join(unseen)})."
         notice(f"{self._path} is complete since {since}: nothing was run.{doubt} Another --output measures anew")
 
     def _check(self, inputs: Sequence[str | Path], read: Reads | None, *, resume: bool, shared: bool) -> dict[str, str]:
@@ -288,7 +292,7 @@ class Run:
             raise BadInputError(f"--output {self._path} is a file: give a directory")
         first = process_index() == 0
         if (self._path / CONFIG).exists():
-            self._check_same(digests, read)
+            check_same(self._path, self._stage, self._config, digests, read)
             if first and not self.complete:
                 self._check_may_go_on(resume=resume, shared=shared)
         elif first and self._path.is_dir():
@@ -303,30 +307,6 @@ class Run:
                 f"{self._path} holds an unfinished run of {self._stage} ({len(self.metrics())} rows of metrics): "
                 "pass --resume to go on, or choose another --output"
             )
-
-    def _check_same(self, digests: Mapping[str, str], read: Reads | None) -> None:
-        stage, config = read_config(self._path)
-        if stage != self._stage:
-            raise BadInputError(f"{self._path} holds a run of {stage}, not of {self._stage}: choose another --output")
-        changes = config_changes(config, self._config)
-        if changes:
-            raise BadInputError(
-                f"{self._path} holds a run of {stage} with another config ({'; '.join(changes)}): "
-                "choose another --output, or go back to that run's config"
-            )
-        if (self._path / ENVIRONMENT).exists():  # a run killed within its first instant has none
-            environment = read_json(self._path / ENVIRONMENT)
-            then = environment["inputs"]
-            if sorted(then.values()) != sorted(digests.values()):  # by content: the same inputs may have moved
-                changed = sorted(item for item in {*then, *digests} if then.get(item) != digests.get(item))
-                raise BadInputError(
-                    f"what {self._path} was made from has changed since ({', '.join(changed)}): choose another --output"
-                )
-            if changed := read_changes(environment.get("read", {}), read or {}):
-                raise BadInputError(
-                    f"what {self._path} was made from has changed since ({'; '.join(changed)}), so its figures aren't "
-                    "of what is there now: choose another --output to measure anew, or put back what it read"
-                )
 
     def _begin(self, digests: Mapping[str, str], read: Reads | None, template_date: str) -> None:
         atomic_write(self._path / CONFIG, config_text(self._stage, self._config).encode())
@@ -374,7 +354,11 @@ def discard_unstarted(path: str | Path) -> None:
     later (a prompt too long for the model) shall leave nothing that stands in the way of the mended command."""
     path = Path(path)
     if path.is_dir() and {entry.name for entry in path.iterdir()} <= {CONFIG, ENVIRONMENT, LOCK}:
-        shutil.rmtree(path)
+        with suppress(BadInputError):  # another process, started at the same time, is at work there
+            lock = hold_alone(path)
+            shutil.rmtree(path)
+            if lock is not None:
+                lock.release()
 
 
 def load_run(path: str | Path) -> Run:

@@ -304,7 +304,6 @@ def _distill_text(run: Run, result: Mapping[str, Any]) -> list[str]:
         f"{result['student']} from {result['teacher']} by {result['method']}: {result['steps']} steps of "
         f"{result['tokens'] / max(1, result['steps']):.0f} tokens, learning rate {result['learning_rate']:g}, "
         f"final loss {result['final_loss']:.4f}",
-        *([_wrapped(f"! {result['warning']}")] if result.get("warning") else []),
     ]
 
 
@@ -322,6 +321,7 @@ TEXTS: dict[str, Callable[[Run, Mapping[str, Any]], list[str]]] = {
 def result_text(run: Run) -> str:
     """What a stage prints when it is done."""
     parts = TEXTS[run.stage](run, run.result)
+    parts += [_wrapped(f"! {run.result['warning']}")] if run.result.get("warning") else []
     parts += [_wrapped(note, "note: ") for note in run.result.get("notes", [])]
     return "\n\n".join([*parts, *([] if run.stage in ("demo", "sweep") else [f"run: {run.path}"])])
 

@@ -26,7 +26,7 @@ from distillknob.files import atomic_write
 from distillknob.heads import checked_head
 from distillknob.identity import read_by
 from distillknob.journal import Journal
-from distillknob.model_record import warn_of_teacher
+from distillknob.model_record import read_record, warn_of_teacher
 from distillknob.models import LanguageModel, eos_ids, load_model, prompt_ids, resolve, set_in_templates
 from distillknob.processes import process_count, process_index, wait
 from distillknob.progress import progress
@@ -94,7 +94,7 @@ def cache(config: CacheConfig, output: str | Path, *, resume: bool = False) -> R
     if run.complete:
         return run
     fix_dates({config.teacher: teacher.tokenizer}, run.template_date)
-    warn_of_teacher(config.teacher)
+    warning = warn_of_teacher(config.teacher)
     traces = run.samples()
     if not traces:
         options = TraceOptions(config.candidates, config.max_completion_length, config.seed)
@@ -119,6 +119,8 @@ def cache(config: CacheConfig, output: str | Path, *, resume: bool = False) -> R
         {
             "stage": "cache",
             "teacher": config.teacher,
+            "teacher_record": read_record(config.teacher),
+            "warning": warning,
             "top_k": config.top_k,
             "vocabulary": vocabulary_digest(teacher),
             "width": vocabulary,

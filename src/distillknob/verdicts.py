@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from distillknob.stats import paired_difference
@@ -36,7 +36,9 @@ NON_INFERIORITY_MARGIN = 0.015
 class Turning:
     """Whether the knob turned. `before` and `after` are mean log-ratios in `unit` over the `problems` on which both
     teachers have samples that the calibration reward is given to (`over`); `difference` is after − before with its 95 %
-    `interval`. What could not be measured is None; `same` says that the calibrated teacher is the original itself."""
+    `interval`. What could not be measured is None; `same` says that the calibrated teacher is the original itself. Of
+    several tasks, `tasks` holds the same by task: a knob that turned over all of them may have turned the wrong way on
+    one."""
 
     verdict: Verdict
     reason: str
@@ -48,10 +50,24 @@ class Turning:
     unit: str
     over: str
     same: bool = False
+    tasks: Mapping[str, Turning] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """The verdict and its figures as `result.json` holds them."""
-        return {**vars(self), "interval": None if self.interval is None else list(self.interval)}
+        own = {**vars(self), "interval": None if self.interval is None else list(self.interval)}
+        by_task = [{"task": name, **one.as_dict()} for name, one in self.tasks.items()]
+        return {**own, "tasks": [{key: row[key] for key in row if key != "tasks"} for row in by_task]}
+
+
+def turning_of_tasks(
+    before: Mapping[str, Sequence[float | None]], after: Mapping[str, Sequence[float | None]], **of_all: Any
+) -> Turning:
+    """`turning` over the problems of all tasks together, and by task where there are several."""
+    first, second = ([value for name in before for value in side[name]] for side in (before, after))
+    pooled = turning(first, second, **of_all)
+    if len(before) < 2:
+        return pooled
+    return replace(pooled, tasks={name: turning(before[name], after[name], **of_all) for name in before})
 
 
 def turning(
@@ -97,6 +113,20 @@ def turning(
             difference=None,
             interval=None,
             problems=0,
+            unit=unit,
+            over=over,
+        )
+    unmeasured = sum(not (math.isfinite(a) and math.isfinite(b)) for a, b in pairs)
+    if unmeasured:
+        reason = f"the log-ratio isn't finite on {unmeasured} of {len(pairs)} held-out problems"
+        return Turning(
+            verdict=NOT if eta == 0 else UNCLEAR,
+            reason=reason,
+            before=None,
+            after=None,
+            difference=None,
+            interval=None,
+            problems=len(pairs),
             unit=unit,
             over=over,
         )
@@ -180,13 +210,21 @@ def label_of(row: Mapping[str, Any]) -> str:
     return teacher_label(eta, row.get("calibration") or {"kept_step": None})
 
 
+def tasks_turned_wrong(turned: Mapping[str, Any]) -> list[str]:
+    """The tasks on which the knob turned the wrong way, where the verdict over all tasks is another."""
+    if turned.get("verdict") == WRONG:
+        return []
+    return [str(row["task"]) for row in turned.get("tasks") or [] if row["verdict"] == WRONG]
+
+
 def unturned(teachers: Iterable[Mapping[str, Any]]) -> list[str]:
     """What a reader has to know before any figure: a line for each calibrated teacher that is the original, whose knob
     turned the wrong way, or of which nobody can tell. `teachers` are rows with `calibration`."""
     lines = []
     for row in teachers:
         made = row.get("calibration")
-        if not made or (made.get("turned") or {}).get("verdict") == TURNED:
+        wrong = tasks_turned_wrong((made or {}).get("turned") or {})
+        if not made or ((made.get("turned") or {}).get("verdict") == TURNED and not wrong):
             continue
         where = ", ".join(f"{name} {row[name]}" for name in ("variant", "seed") if row.get(name) not in (None, ""))
         who = f"{label_of(row)}, {where}" if where else label_of(row)
@@ -194,7 +232,8 @@ def unturned(teachers: Iterable[Mapping[str, Any]]) -> list[str]:
         if is_original(made):
             lines.append(f"{who}: its calibration changed nothing, so its students show nothing of the knob.")
         elif turned:
-            lines.append(f"{who}: {turned['reason']}.")
+            apart = f", but on {', '.join(wrong)} it turned the wrong way" if wrong else ""
+            lines.append(f"{who}: {turned['reason']}{apart}.")
     return list(dict.fromkeys(lines))
 
 
@@ -209,13 +248,21 @@ def turned_text(turned: Mapping[str, Any]) -> str:
     told = f"{head}: {reason}."
     if turned.get("same") or turned["difference"] is None:
         return told
-    bounds = turned["interval"]
-    shown = "" if bounds is None else f", 95 % interval {bounds[0]:+.2f} to {bounds[1]:+.2f}"
+    by_task = [
+        f"{row['task']} {row['verdict']} ({row['difference']:+.2f}{_interval_text(row['interval'])})"
+        if row["difference"] is not None
+        else f"{row['task']} {row['verdict']} ({row['reason']})"
+        for row in turned.get("tasks") or []
+    ]
     return (
         f"{told} Log-ratio to the target {turned['before']:.2f} before, {turned['after']:.2f} after "
-        f"({turned['difference']:+.2f} {turned['unit']}{shown}; {turned['over']} of {turned['problems']} held-out "
-        "problems)."
+        f"({turned['difference']:+.2f} {turned['unit']}{_interval_text(turned['interval'])}; {turned['over']} of "
+        f"{turned['problems']} held-out problems)." + (f" By task: {', '.join(by_task)}." if by_task else "")
     )
+
+
+def _interval_text(bounds: Sequence[float] | None) -> str:
+    return "" if bounds is None else f", 95 % interval {bounds[0]:+.2f} to {bounds[1]:+.2f}"
 
 
 @dataclass(frozen=True, kw_only=True)

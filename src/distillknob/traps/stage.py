@@ -103,7 +103,7 @@ def diagnose(config: DiagnoseConfig, output: str | Path, *, resume: bool = False
     if run.complete:
         return run
     fix_dates(sides, run.template_date)
-    warn_of_teacher(config.teacher)
+    warning = warn_of_teacher(config.teacher)
     settings = Gathering(
         problems=config.problems,
         samples=config.samples,
@@ -126,7 +126,8 @@ def diagnose(config: DiagnoseConfig, output: str | Path, *, resume: bool = False
         )
         run.log(step=number, task=task.name, findings=len(tables["findings"]))
     run.write_json(BY_PROMPT, by_prompt)
-    run.finish({"stage": "diagnose", "teacher": config.teacher, "student": config.student, **tables})
+    pair = {"teacher": config.teacher, "student": config.student, "warning": warning}
+    run.finish({"stage": "diagnose", **pair, **tables})
     return run
 
 
