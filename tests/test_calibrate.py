@@ -577,7 +577,7 @@ def test_the_log_ratio_is_measured_on_held_out_problems_before_and_after(tiny_pa
     # Scored anew from the model that came out, it is the same figure.
     target = load_model(tiny_pair.student)
     tasks = [get_task(name) for name in ("qa", "instruct")]
-    settings = config(tiny_pair, **values, max_completion_length=max(task.max_new_tokens for task in tasks))
+    settings = config(tiny_pair, **values)
     means = []
     for name in (tiny_pair.teacher, str(run.path / "model")):
         model = load_model(name)

@@ -350,10 +350,11 @@ def runs_behind(models: Iterable[str]) -> list[Path]:
 
 
 def discard_unstarted(path: str | Path) -> None:
-    """Remove the run directory `path` if it holds nothing but what `Run.open` wrote: bad input that a stage meets only
-    later (a prompt too long for the model) shall leave nothing that stands in the way of the mended command."""
+    """Remove the run directory `path` if it holds nothing but what `Run.open` wrote and samples of an unfinished stage:
+    bad input that a stage meets only later (too few right traces for a step) shall leave nothing that stands in the way
+    of the mended command, which has another config."""
     path = Path(path)
-    if path.is_dir() and {entry.name for entry in path.iterdir()} <= {CONFIG, ENVIRONMENT, LOCK}:
+    if path.is_dir() and {entry.name for entry in path.iterdir()} <= {CONFIG, ENVIRONMENT, LOCK, UNFINISHED}:
         with suppress(BadInputError):  # another process, started at the same time, is at work there
             lock = hold_alone(path)
             shutil.rmtree(path)

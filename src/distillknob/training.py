@@ -177,7 +177,9 @@ class StageProgress(TrainerCallback):
         self, args: Any, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
         if self.bar is not None and logs:
-            self.bar.set_postfix({label: f"{float(logs[k]):.3g}" for k, label in self.shown.items() if k in logs})
+            # TRL logs None for what isn't finite.
+            known = {label: logs[name] for name, label in self.shown.items() if logs.get(name) is not None}
+            self.bar.set_postfix({label: f"{float(value):.3g}" for label, value in known.items()})
 
     def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.bar is not None:
