@@ -195,6 +195,20 @@ def test_products_by_hand() -> None:
     assert found == pytest.approx(20 * 1000 * 2 * (weights + 36 * 1000 * 4096) / (989e12 * 0.45))
 
 
+def test_what_is_measured_beside_the_training_is_counted() -> None:
+    """The verdict on the knob scores the guard's samples under both models, and a student has its own curve."""
+    config = CalibrationConfig(**QWEN, guard_problems=10, guard_samples=4)
+    found = dict(estimates("calibrate", config, {}, Engine(H100)))["calibrate"].seconds
+    config.guard_samples = 8
+    more = dict(estimates("calibrate", config, {}, Engine(H100)))["calibrate"].seconds
+    for what in ("verdict, teacher", "verdict, target"):
+        assert more[what] == pytest.approx(2 * found[what]) and found[what] > 0
+    assert more["training"] == found["training"]
+    plain, curve = (DistillConfig(**PAIR, max_steps=8, **given) for given in ({}, {"curve_steps": 4}))
+    assert "curve" not in dict(estimates("distill", plain, {}, Engine(H100)))["distill"].seconds
+    assert dict(estimates("distill", curve, {}, Engine(H100)))["distill"].seconds["curve"] > 0
+
+
 def test_devices_share_the_work_and_not_the_curve() -> None:
     def found(devices: int) -> dict[str, float]:
         config = DistillConfig(**PAIR, max_steps=64 // devices, per_device_train_batch_size=4, curve_steps=4)

@@ -85,7 +85,7 @@ RULES = {
     "environment": rule(),
     "lock": rule("errors files processes"),
     "manifest": rule("errors files lock"),
-    "records": rule("errors", "yaml"),
+    "records": rule("errors files", "yaml"),
     "runs": rule("environment errors files lock manifest processes records"),
     "hub": rule("errors processes", "huggingface_hub"),
     "checkpoint_files": rule("errors", "safetensors"),

@@ -339,6 +339,12 @@ def _scores_of(
     return task_scores(model, tasks, config, "after", journal)
 
 
+def _interval(bounds: Sequence[float]) -> str:
+    if any(map(math.isnan, bounds)):
+        return "no interval of the difference, from one problem"
+    return f"95 % interval of the difference {bounds[0]:+.3f} to {bounds[1]:+.3f}"
+
+
 def _card(
     config: CalibrationConfig,
     guard: UtilityGuard,
@@ -362,8 +368,7 @@ def _card(
     else:
         title = f"{config.teacher}, calibrated with η = {config.eta:g} ({turned.verdict})"
         held = "\n".join(
-            f"- {row['task']}: {row['before']:.3f} before, {row['after']:.3f} after "
-            f"(95 % interval of the difference {row['interval'][0]:+.3f} to {row['interval'][1]:+.3f})"
+            f"- {row['task']}: {row['before']:.3f} before, {row['after']:.3f} after ({_interval(row['interval'])})"
             for row in comparison
         )
         text = (

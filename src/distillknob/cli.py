@@ -227,6 +227,8 @@ def _reads(config: Any) -> str:
     """What a stage is about to work on, in a few words."""
     models = getattr(config, "models", None) or [getattr(config, name, None) for name in ("teacher", "student")]
     tasks = getattr(config, "tasks", None) or []
+    if getattr(config, "cache", None) is not None:  # which has a teacher and tasks of its own
+        models, tasks = [f"the cache {config.cache}", config.student], []
     steps = getattr(config, "max_steps", 0)
     named = [*(str(model) for model in models if model), *([f"on {', '.join(tasks)}"] if tasks else [])]
     return " ".join([*named, *([f"for {steps} steps"] if steps and steps > 0 else [])]) or "the recipe's cells"

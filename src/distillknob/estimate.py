@@ -100,10 +100,11 @@ def _decoding(phase: Phase, rows: float, work: Workload, engine: Engine) -> floa
 
 def estimates(stage: str, config: Any, recipe: Mapping[str, Any], engine: Engine) -> list[tuple[str, Estimate]]:
     """Every stage that a command would run, named: one for a stage, those of all cells for an experiment."""
-    if stage not in EXPERIMENTS:
-        return [(stage, estimate(stage, config, engine))]
-    from distillknob.experiment import planned_stages, stage_config
     from distillknob.learning_curve import CURVE_PROBLEMS
+
+    if stage not in EXPERIMENTS:
+        return [(stage, estimate(stage, config, engine, curve_problems=CURVE_PROBLEMS))]
+    from distillknob.experiment import planned_stages, stage_config
 
     planned: dict[str, Any] = {}
     if stage == "demo":

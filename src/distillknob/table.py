@@ -157,6 +157,8 @@ def turning_text(result: Mapping[str, Any]) -> str:
             "\nTo mend: where the guard's interval below is wide, more guard_problems or a larger utility_tolerance; "
             "else a lower learning_rate, a higher beta or more prompts a step."
         )
+    elif turned and turned["same"]:
+        told += "\nTo mend: more steps or a higher learning_rate."
     elif turned and turned["verdict"] == UNCLEAR:
         told += (
             "\nTo mend: more guard_problems or guard_samples for a narrower interval; more steps for a larger change."

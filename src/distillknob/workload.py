@@ -180,6 +180,7 @@ def _calibrate(config: Any, engine: Engine) -> Workload:
 
     phases = [
         phase("guard", "decode", teacher, 2 * guard, SAMPLED_AT_ONCE),
+        phase("verdict, teacher", "score", teacher, 2 * guard, max(1, SCORED_AT_ONCE // (prompt + answer))),
         phase("samples", "decode", teacher, rows, here, own=False),
         phase("log-ratio, policy", "score", teacher, rows, micro),
         phase("training", "train", teacher, rows, micro),
@@ -192,6 +193,7 @@ def _calibrate(config: Any, engine: Engine) -> Workload:
         held.append(("target", target))
         at_once = max(1, SCORED_AT_ONCE // (prompt + answer))
         phases.append(phase("log-ratio, target", "score", target, rows, min(here, at_once)))
+        phases.append(phase("verdict, target", "score", target, 2 * guard, at_once))  # at most: where all are right
     adapter = _adapter(config, config.teacher)
     trained = Trained(teacher, adapter, config.gradient_checkpointing, "grpo", bool(config.beta) and not adapter)
     return Workload("calibrate", phases, held, trained, single=False, **_vllm(config))
