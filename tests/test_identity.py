@@ -15,7 +15,7 @@ import pytest
 from distillknob import identity
 from distillknob.errors import BadInputError
 from distillknob.evaluate import EvaluateConfig, evaluate
-from distillknob.identity import read_by
+from distillknob.identity import changed_meanwhile, read_by
 from distillknob.runs import Run, load_run
 
 
@@ -224,6 +224,20 @@ def test_a_finished_run_says_so_and_a_changed_model_is_refused(
     one_number_of_a_tensor(model / "model.safetensors")
     with pytest.raises(BadInputError, match=r"model\.safetensors has changed"):
         evaluate(small(str(model)), tmp_path / "run")
+
+
+def test_what_changes_while_a_run_is_at_work_is_told_and_noted(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second model is loaded after the first has been measured, by when it may be another than was recorded."""
+    run = Run.open(tmp_path / "run", "evaluate", {}, read=read_by(small(str(model))))
+    assert changed_meanwhile(run, small(str(model))) == []
+    one_number_of_a_tensor(model / "model.safetensors")
+    (note,) = changed_meanwhile(run, small(str(model)))
+    assert f"changed while it was at work (model {model}: model.safetensors has changed)" in note
+    assert f"warning: {note}" in capsys.readouterr().err
+    shutil.rmtree(model)
+    assert "there is no checkpoint folder" in changed_meanwhile(run, small(str(model)))[0]
 
 
 def test_a_run_from_before_the_record_is_taken_as_it_is_and_that_is_said(

@@ -90,7 +90,7 @@ RULES = {
     "hub": rule("errors processes", "huggingface_hub"),
     "checkpoint_files": rule("errors", "safetensors"),
     "template_date": rule("errors processes", "transformers"),
-    "identity": rule("checkpoint_files errors files hub models records tasks"),
+    "identity": rule("checkpoint_files errors files hub models processes records runs tasks"),
     "fields": rule("errors"),
     "flags": rule("fields"),
     "config": rule("errors fields", "yaml"),

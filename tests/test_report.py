@@ -959,3 +959,23 @@ def test_what_estimates_are_worth_is_told(pages: dict[str, Path]) -> None:
     assert "nearest to the on-policy reverse KL come self normalised k1 on" in told and "off by 0.25 of 2 nats" in told
     assert "cosine with its token-level gradient of 0.31 on" in told
     assert "high student entropy, high divergence" in told and "86.0" in told
+
+
+def test_a_student_s_page_begins_with_what_is_to_be_known_of_its_teacher(tmp_path: Path) -> None:
+    record = {"eta": 0.25, "target": "./the-target"}
+    warning = "teacher 'x/model' is the original: its calibration kept step 0"
+    result = {
+        "stage": "distill",
+        "method": "sft",
+        "warning": warning,
+        "teacher_record": record,
+        "notes": ["A <b> moved."],
+    }
+    path = write_run(tmp_path / "distill", "distill", result)
+    told = Page(build_report(path)).text
+    assert told.index("Teacher 'x/model' is the original: its calibration kept step 0. A <b> moved.") < told.index(
+        "Learn"
+    )
+    assert "Calibration target./the-target" in " ".join(told.split())
+    plain = " ".join(Page(build_report(distill_run(tmp_path / "plain", "gkd", 0.7))).text.split())
+    assert "the original" not in plain and "Calibration target–" in plain

@@ -20,7 +20,7 @@ from distillknob.errors import BadInputError, check_fills_a_step
 from distillknob.files import atomic_write
 from distillknob.guard import UtilityGuard
 from distillknob.held_out import HeldOut, log_ratio_turned, task_scores, train_and_guard
-from distillknob.identity import read_by
+from distillknob.identity import changed_meanwhile, read_by
 from distillknob.journal import Journal
 from distillknob.measure import longest_answer
 from distillknob.model_record import calibrated_as, read_record, record_of
@@ -227,6 +227,7 @@ def calibrate(
         "tolerance": config.utility_tolerance,
         "guard": comparison,
         "events": guard.events,
+        "notes": changed_meanwhile(run, config),
     }
     given: Any = config.model_init_kwargs or {}
     revision = {"revision": given["revision"]} if kept == config.teacher and "revision" in given else None

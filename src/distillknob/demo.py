@@ -10,7 +10,7 @@ from typing import Any
 
 from distillknob.errors import BadInputError
 from distillknob.experiment import Cell, ExperimentConfig, check_recipe, planned_stages, run_cell, stage_config
-from distillknob.identity import read_by
+from distillknob.identity import changed_meanwhile, read_by
 from distillknob.knob_tables import tables
 from distillknob.report import build_report
 from distillknob.runs import Run, load_run
@@ -51,7 +51,8 @@ def demo(config: DemoConfig, recipe: Mapping[str, Any], output: str | Path, *, r
     cells = config.cells()
     check_recipe(recipe, cells)
     lens = stage_config(DiagnoseConfig, "diagnose", recipe, seed=config.seed)
-    read = read_by(lens, *(stage for cell in cells for stage in planned_stages(cell, recipe).values()))
+    planned = [lens, *(stage for cell in cells for stage in planned_stages(cell, recipe).values())]
+    read = read_by(*planned)
     run = Run.open(output, "demo", {**vars(config), "recipe": dict(recipe)}, read=read, resume=resume)
     if run.complete:
         return run
@@ -72,6 +73,7 @@ def demo(config: DemoConfig, recipe: Mapping[str, Any], output: str | Path, *, r
     run.finish(
         {
             "stage": "demo",
+            "notes": changed_meanwhile(run, *planned),
             "pair": {"teacher": lens.teacher, "student": lens.student, "target": _target(recipe)},
             "seed": config.seed,
             "eta": {cell.teacher: cell.eta for cell in cells if cell.eta},

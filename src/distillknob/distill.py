@@ -20,7 +20,7 @@ from distillknob.cross_tokenizer import CROSS
 from distillknob.distill_config import DistillConfig
 from distillknob.distill_trainer import DistillTrainer
 from distillknob.errors import BadInputError, check_fills_a_step
-from distillknob.identity import read_by
+from distillknob.identity import changed_meanwhile, read_by
 from distillknob.journal import Journal
 from distillknob.learning_curve import LearningCurve, curve_problems, student_scores
 from distillknob.methods import METHODS
@@ -208,6 +208,7 @@ def distill(
             "teacher": taught_by,
             "teacher_record": record,
             "warning": warning,
+            "notes": changed_meanwhile(run, config),
             "student": config.student,
             "method": config.method,
             "steps": steps,

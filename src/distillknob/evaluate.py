@@ -18,7 +18,7 @@ import numpy as np
 
 from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.failure_modes import MODES, failure_mode
-from distillknob.identity import read_by
+from distillknob.identity import changed_meanwhile, read_by
 from distillknob.journal import Journal
 from distillknob.measure import Measured, longest_answer, sample_and_grade
 from distillknob.models import SERVED, LanguageModel, load_tokenizer, resolve, set_in_templates
@@ -252,7 +252,7 @@ def evaluate(config: EvaluateConfig, output: str | Path, *, resume: bool = False
             for place, task in enumerate(tasks)
         }
     run.write_samples({"model": n, **row} for n, found in results.items() for r in found.values() for row in r.rows)
-    run.finish({"stage": "evaluate", **tables(results), "notes": notes(results)})
+    run.finish({"stage": "evaluate", **tables(results), "notes": [*notes(results), *changed_meanwhile(run, config)]})
     return run
 
 

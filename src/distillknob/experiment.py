@@ -20,7 +20,7 @@ from distillknob.distill import DistillConfig, distill
 from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.evaluate import EvaluateConfig, evaluate
 from distillknob.files import read_json
-from distillknob.identity import read_by
+from distillknob.identity import changed_meanwhile, read_by
 from distillknob.methods import METHODS
 from distillknob.models import SERVED, load_tokenizer, resolve, values_read
 from distillknob.runs import Run
@@ -184,7 +184,8 @@ def run_cell(cell: Cell, recipe: Mapping[str, Any], folder: Path, *, resume: boo
         paths[f"distill/{method}"] = f"distill-{method}"
         made = {name: student.result[name] for name in ("tokens", "steps", "learning_rate")}
         students[method] = {**measured.student(str(student.path / "model"), method), "training": made}
-    run.finish({**result, "students": students, "runs": paths})
+    notes = changed_meanwhile(run, *planned_stages(cell, recipe).values())
+    run.finish({**result, "students": students, "runs": paths, "notes": notes})
     return run
 
 

@@ -32,7 +32,9 @@ from distillknob.errors import BadInputError
 from distillknob.files import sha256
 from distillknob.hub import commit_of
 from distillknob.models import SERVED, resolve
-from distillknob.records import COMMIT, UNKNOWN
+from distillknob.processes import notice, process_index
+from distillknob.records import COMMIT, UNKNOWN, read_changes
+from distillknob.runs import Run
 from distillknob.tasks import RowsTask, Task, get_task
 
 _READ_BY_LOADING = {".json", ".jinja", ".model", ".txt", ".tiktoken", ".safetensors", ".bin", ".pt", ".pth", ".gguf"}
@@ -71,6 +73,28 @@ def read_by(*configs: Any) -> dict[str, dict[str, str]]:
         for name in config.tasks:
             read |= _task(name)
     return read
+
+
+def changed_meanwhile(run: Run, *configs: Any) -> list[str]:
+    """What `run`, of these configs, read and what isn't any more as it was when the run began: at most one sentence,
+    for its result's `notes`, which is told at once too. A model is loaded minutes or hours after it was hashed.
+
+    It is no error: what had been loaded before has been used as it was, and the work is done.
+    """
+    if process_index() > 0:
+        return []
+    try:
+        changes = read_changes(run.read, read_by(*configs))
+    except BadInputError as error:  # it is gone
+        changes = [str(error)]
+    if not changes:
+        return []
+    note = (
+        f"what this run read changed while it was at work ({'; '.join(changes)}): whether its figures are of what was "
+        "there before or after isn't known. Measure anew, into another --output"
+    )
+    notice(f"warning: {note}")
+    return [note]
 
 
 def digest(path: Path) -> str:

@@ -176,6 +176,12 @@ class Run:
         return str(environment.get("template_date") or environment["started"][: len("2026-01-31")])
 
     @property
+    def read(self) -> dict[str, dict[str, str]]:
+        """The digests of what was read (`identity.read_by`), as the run began; none of an older version's run."""
+        read: dict[str, dict[str, str]] = read_json(self._path / ENVIRONMENT).get("read", {})
+        return read
+
+    @property
     def result(self) -> dict[str, Any]:
         """What `result.json` holds. Raises BadInputError before the stage has written it."""
         if not (self._path / RESULT).exists():

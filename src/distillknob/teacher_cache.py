@@ -24,7 +24,7 @@ from distillknob.divergences import topk_of
 from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.files import atomic_write
 from distillknob.heads import checked_head
-from distillknob.identity import read_by
+from distillknob.identity import changed_meanwhile, read_by
 from distillknob.journal import Journal
 from distillknob.model_record import read_record, warn_of_teacher
 from distillknob.models import LanguageModel, eos_ids, load_model, prompt_ids, resolve, set_in_templates
@@ -121,6 +121,7 @@ def cache(config: CacheConfig, output: str | Path, *, resume: bool = False) -> R
             "teacher": config.teacher,
             "teacher_record": read_record(config.teacher),
             "warning": warning,
+            "notes": changed_meanwhile(run, config),
             "top_k": config.top_k,
             "vocabulary": vocabulary_digest(teacher),
             "width": vocabulary,

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from distillknob.errors import BadInputError
 from distillknob.files import atomic_write
@@ -99,6 +100,9 @@ def _header(source: Source, title: str) -> Html:
     pair = mapping(result.get("pair"))
     names = [text(Path(str(pair[key])).name) for key in ("teacher", "student") if pair.get(key)]
     told, tiles = headline(result) if source.main.stage == "demo" else (unturned(rows(result.get("teachers"))), None)
+    # What to know before any figure: of a teacher that is the original, of files that changed during the run.
+    notes: list[Any] = [result.get("warning"), *(result.get("notes") or [])]
+    told = [*(f"{note[:1].upper()}{note[1:].rstrip('.')}." for note in notes if isinstance(note, str)), *told]
     return tag(
         "header",
         tag("p", "distillknob ", tag("span", source.main.stage), class_="brand"),

@@ -74,14 +74,16 @@ def _facts(source: Source) -> Html:
     seeds = result.get("seeds", result.get("seed", config.get("seed")))
     gpus = environment.get("gpus")
     turned = ", ".join(signed_eta(value) for value in etas.values())
-    # A student's run knows its teacher's η by the record in the teacher's folder.
-    own = result.get("eta", mapping(result.get("teacher_record")).get("eta"))
+    # A student's run knows its teacher's η and target by the record in the teacher's folder.
+    record = mapping(result.get("teacher_record"))
+    own = result.get("eta", record.get("eta"))
+    target = record.get("target") if source.main.stage == "distill" else pair.get("target") or config.get("target")
     versions = ", ".join(f"{name} {text(value)}" for name, value in mapping(environment.get("versions")).items())
     facts: list[tuple[str, Child]] = [
         ("Command", tag("code", text(command))),
         ("Teacher", text(pair.get("teacher") or result.get("teacher") or config.get("teacher"))),
         ("Student", text(pair.get("student") or result.get("student") or config.get("student"))),
-        ("Calibration target", text(pair.get("target") or config.get("target"))),
+        ("Calibration target", text(target)),
         ("η", turned or signed_eta(own)),
         ("Seeds", ", ".join(map(str, seeds)) if isinstance(seeds, list) else text(seeds)),
         ("Started", text(environment.get("started"))),

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from distillknob.errors import BadInputError, check_at_least_one
-from distillknob.identity import read_by
+from distillknob.identity import changed_meanwhile, read_by
 from distillknob.journal import Journal
 from distillknob.model_record import warn_of_teacher
 from distillknob.models import check_meant, load_model, resolve, set_in_templates
@@ -127,7 +127,7 @@ def diagnose(config: DiagnoseConfig, output: str | Path, *, resume: bool = False
         run.log(step=number, task=task.name, findings=len(tables["findings"]))
     run.write_json(BY_PROMPT, by_prompt)
     pair = {"teacher": config.teacher, "student": config.student, "warning": warning}
-    run.finish({"stage": "diagnose", **pair, **tables})
+    run.finish({"stage": "diagnose", **pair, **tables, "notes": changed_meanwhile(run, config)})
     return run
 
 
