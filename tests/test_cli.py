@@ -299,14 +299,6 @@ def test_a_dry_run_checks_what_a_run_would(tiny_pair: Any, tmp_path: Path, capsy
     assert "'maths'" in refused(capsys, "distill", *models("distill", tiny_pair), "--tasks", "maths", *flags)
 
 
-def test_a_dry_run_tells_that_an_answer_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command("distill", "--method", "sft", "--max-completion-length", "5000", "--dry-run") == 0
-    told = capsys.readouterr().out
-    assert "context: DOES NOT FIT" in told and "answers of 5000 tokens in the 256 of zoo:teacher" in told
-    assert command("distill", "--method", "sft", "--dry-run") == 0
-    assert "DOES NOT FIT" not in capsys.readouterr().out
-
-
 def test_a_dry_run_looks_at_the_output_directory(
     tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -19,7 +19,7 @@ from distillknob.architectures import SHAPES, adapter_parameters, architecture
 from distillknob.calibrate import CalibrationConfig
 from distillknob.config import build, read_recipe, stage_values
 from distillknob.demo import DemoConfig
-from distillknob.distill import DistillConfig
+from distillknob.distill import DistillConfig, check
 from distillknob.errors import BadInputError
 from distillknob.estimate import estimate, estimates
 from distillknob.evaluate import EvaluateConfig
@@ -27,6 +27,7 @@ from distillknob.footprint import footprint
 from distillknob.generation import Sampling, rows_at_once
 from distillknob.hardware import GIB, GPUS, Engine, engine
 from distillknob.models import zoo_path
+from distillknob.preflight import Preflight
 from distillknob.workload import PAIRED_AT_ONCE, SAMPLED_AT_ONCE, SCORED_AT_ONCE, workload
 
 ROOT = Path(__file__).parent.parent
@@ -68,7 +69,7 @@ def test_a_folder_s_own_config_wins() -> None:
 
 
 def test_the_local_cache_goes_before_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from distillknob.architectures import _config
+    from distillknob.architectures import model_config
 
     snapshot = tmp_path / "models--Qwen--Qwen3-4B" / "snapshots" / "abc"
     snapshot.mkdir(parents=True)
@@ -76,7 +77,7 @@ def test_the_local_cache_goes_before_the_table(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "models--Qwen--Qwen3-4B" / "refs" / "main").write_text("abc")
     (snapshot / "config.json").write_text((zoo_path("teacher") / "config.json").read_text())
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    config, source = _config("Qwen/Qwen3-4B")
+    config, source = model_config("Qwen/Qwen3-4B")
     assert source == "the local cache" and config.hidden_size == 64
 
 
@@ -132,13 +133,13 @@ def test_a_teacher_is_held_by_the_methods_that_ask_it() -> None:
 
 
 def test_data_that_do_not_fill_a_step_of_the_named_devices_are_told(tmp_path: Path) -> None:
-    rows = ({"prompt": f"Where is the lamp {i}?", "reference": "here"} for i in range(60))
+    rows = ({"prompt": f"Where is the lamp {i}?", "reference": "here", "solution": "Answer: here"} for i in range(60))
     (tmp_path / "task.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     own = {**PAIR, "tasks": [f"jsonl:{tmp_path / 'task.jsonl'}"], "per_device_train_batch_size": 8}
     config = DistillConfig(**own, method="sft_gold")
-    workload("distill", config, ONE)
+    check(config, Preflight(fetch=False))
     with pytest.raises(BadInputError, match="problems to train on, but a step takes 64"):
-        workload("distill", config, Engine(H100, 8, "ddp"))
+        check(config, Preflight(8, fetch=False))
 
 
 def test_the_prompts_of_one_s_own_file_are_measured(tmp_path: Path) -> None:
@@ -147,8 +148,6 @@ def test_the_prompts_of_one_s_own_file_are_measured(tmp_path: Path) -> None:
     task = f"jsonl:{tmp_path / 'task.jsonl'}"
     found = workload("evaluate", EvaluateConfig(models=["zoo:student"], tasks=[task], max_new_tokens=24), ONE)
     assert 8 < found.phases[0].prompt < 60
-    with pytest.raises(BadInputError, match="no split 'tset'"):
-        workload("evaluate", EvaluateConfig(models=["zoo:student"], tasks=[task], split="tset"), ONE)
 
 
 def test_what_saves_memory_saves_memory() -> None:

@@ -40,6 +40,7 @@ PARTS = frozenset(
         "model_record",
         "identity",
         "template_date",
+        "preflight",
     }
 )
 LOSSES = frozenset({"divergence_kernel", "divergences", "fused", "estimators"})
@@ -111,6 +112,7 @@ RULES = {
     "families": rule("caches errors heads", "torch transformers"),
     "architectures": rule("caches errors families models", "torch transformers huggingface_hub"),
     "hardware": rule("errors", "torch accelerate yaml"),
+    "preflight": rule("architectures errors models processes tasks teacher_context", "transformers"),
     "shipped": rule("errors"),
     "spans": rule("errors journal models scoring", "torch"),
     "same_text": rule("journal models scoring served", "torch transformers"),
@@ -189,6 +191,7 @@ RULES = {
     "distill": stage(
         "distill",
         "adapters",
+        "architectures",
         "cross_tokenizer",
         "distill_config",
         "distill_trainer",
@@ -207,12 +210,12 @@ RULES = {
     "demo": Rule(PARTS | STAGES | {"demo", "experiment", "knob_tables", "traps", "report"}, TRAINERS),
     "sweep": Rule(PARTS | STAGES | {"sweep", "experiment", "knob_tables", "report"}, TRAINERS),
     "table": rule("runs verdicts"),
-    "workload": rule("architectures errors generation hardware models tasks"),
+    "workload": rule("architectures generation hardware models tasks"),
     "footprint": rule("architectures fused generation hardware heads workload", "torch"),
     "estimate": rule(
-        "footprint generation hardware identity models runs training workload",
+        "footprint generation hardware identity preflight runs training workload",
         "yaml",
-        "experiment learning_curve teacher_cache traps",
+        "experiment learning_curve traps",
     ),
     "cli": Rule(frozenset({"errors", "processes"}), lazily=ANY, others_lazily=ANY),
     "__init__": Rule(frozenset({"errors"}), lazily=ANY),

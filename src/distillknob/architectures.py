@@ -131,26 +131,31 @@ def _heads(text: Any) -> tuple[int, int, int]:
     return heads, largest(text, "num_key_value_heads") or heads, head_dim
 
 
-def _cached_config(name: str) -> str | None:
+def folder_of(name: str) -> Path | None:
+    """The folder that holds the model, the hub's local cache included; None where it would have to be fetched."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(name, "config.json")
-    return str(found) if isinstance(found, str) else None
+    where = resolve(name)
+    if Path(where).is_dir():
+        return Path(where)
+    cached = try_to_load_from_cache(where, "config.json")
+    return Path(cached).parent if isinstance(cached, str) else None
 
 
-def _config(name: str) -> tuple[Any, str]:
-    """The transformers config of a model, and where it was read. Raises BadInputError where there is none."""
+def model_config(name: str) -> tuple[Any, str]:
+    """The transformers config of a model (of an adapter, its base), and where it was read. Raises BadInputError where
+    there is none."""
     from transformers import AutoConfig
 
     where = resolve(name)
     if Path(where).is_dir():
         adapter = Path(where) / "adapter_config.json"
         if adapter.exists():
-            return _config(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"])
+            return model_config(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"])
         return AutoConfig.from_pretrained(where), "its folder"
-    cached = _cached_config(where)
+    cached = folder_of(where)
     if cached is not None:
-        return AutoConfig.from_pretrained(Path(cached).parent), "the local cache"
+        return AutoConfig.from_pretrained(cached), "the local cache"
     if where in SHAPES:
         return AutoConfig.for_model(**SHAPES[where]), "distillknob's table of shapes"
     try:
@@ -168,7 +173,7 @@ def _built(name: str) -> tuple[Any, Any, str]:
     """A model on the meta device, its config and where that was read."""
     from transformers import AutoModelForCausalLM
 
-    config, source = _config(name)
+    config, source = model_config(name)
     check_config(config, name)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)

@@ -24,8 +24,9 @@ from distillknob.identity import changed_meanwhile, read_by
 from distillknob.journal import Journal
 from distillknob.measure import longest_answer
 from distillknob.model_record import calibrated_as, read_record, record_of
-from distillknob.models import check_meant, load_model, resolve, set_in_templates
-from distillknob.processes import process_index, wait
+from distillknob.models import check_meant, load_model, set_in_templates
+from distillknob.preflight import Preflight, check_learning_rate, same_weights
+from distillknob.processes import process_count, process_index, wait
 from distillknob.rollout_rewards import task_reward
 from distillknob.runs import Run, runs_behind
 from distillknob.served import connect, load_or_connect
@@ -38,6 +39,7 @@ from distillknob.training import (
     StageProgress,
     add_callbacks,
     check_saves_whole,
+    check_trainable,
     checkpoint_errors,
     load_trained,
     plain_config,
@@ -113,6 +115,65 @@ def _mean(scores: list[list[float]]) -> float:
     return sum(map(sum, scores)) / sum(map(len, scores))
 
 
+def check(config: CalibrationConfig, preflight: Preflight) -> None:
+    """Raise BadInputError for what `calibrate` couldn't use, before any weight is loaded."""
+    values: Any = config.chat_template_kwargs  # a dict once the config has parsed it
+    given: Any = config.model_init_kwargs or {}
+    named = config.target
+    if config.target_url is not None:
+        named = f"{config.target_url}#{config.target_name or config.target}#{config.target}"
+    revisions = {config.teacher: given.get("revision")}
+    teacher, target = preflight.sides([config.teacher, named], values, weights=[config.teacher], revisions=revisions)
+    if teacher.tokenizer is not None and target.tokenizer is not None:
+        check_meant("target", config.target, target.tokenizer, config.teacher, teacher.tokenizer)
+    if config.log_ratio == "token" and teacher.same_tokens(target) is False:
+        raise BadInputError(
+            "log_ratio='token' compares token by token, but the target has another tokenizer than the teacher: use "
+            "log_ratio sum or mean, which compare whole answers"
+        )
+    check_trainable(config.teacher, config, anchored=config.beta > 0)
+    check_learning_rate(config.teacher, config)
+    if config.eta and same_weights(config.teacher, config.target):
+        preflight.remark(
+            f"teacher and target are the same model ({config.target}): their log-ratio is 0 at the start, so η has "
+            "nothing to turn towards or away from"
+        )
+    if abs(config.eta) > 1:
+        preflight.remark(f"eta={config.eta:g}: all that was measured here is for |η| up to 1")
+    answer, rows, seen = preflight.longest_answer(config.tasks, config.max_completion_length), 0, True
+    for task in map(preflight.task, config.tasks):
+        if task is None:
+            seen = False
+            continue
+        if config.gate and config.right_at == 1 and task.is_right(0.99):  # graded by a probability, which is below 1
+            raise BadInputError(
+                f"right_at={config.right_at:g}: no answer of task {task.name!r} scores 1, so none would be given the "
+                "calibration reward: set right_at to 0.5, from where its answers count as right"
+            )
+        trained, held_out = train_and_guard(task, config.problems, config.guard_problems, config.seed)
+        for side in (teacher, target):
+            preflight.check_fit(side, task, [*trained, *held_out], answer, "max_completion_length")
+        rows += len(trained)
+        if config.guard and not preflight.fetch:
+            _remark_on_the_guard(config, task.name, len(held_out), preflight)
+    step = config.per_device_train_batch_size * int(config.steps_per_generation or config.gradient_accumulation_steps)
+    if seen:
+        groups = step * preflight.processes // int(config.num_generations or 1)
+        check_fills_a_step(rows, groups, "problems to train on")
+
+
+def _remark_on_the_guard(config: CalibrationConfig, task: str, problems: int, preflight: Preflight) -> None:
+    """What the guard can't tell from noise: the two standard errors of a difference of two means of right and wrong
+    answers, for a teacher that is right three times in four."""
+    noise = 2 * (2 * 0.75 * 0.25 / (problems * config.guard_samples)) ** 0.5
+    if noise > config.utility_tolerance:
+        preflight.remark(
+            f"the guard compares {problems} problems × {config.guard_samples} samples of {task!r}, which differ by up "
+            f"to {100 * noise:.1f} points by chance (two standard errors, for a teacher that is right 3 times in 4); "
+            f"the tolerance is {100 * config.utility_tolerance:g}: more guard_problems or guard_samples tell more"
+        )
+
+
 def calibrate(
     config: CalibrationConfig,
     output: str | Path,
@@ -126,22 +187,15 @@ def calibrate(
     training, not the stage: the last good checkpoint becomes the model, and the result says so.
     """
     tasks = graded_tasks(config.tasks)
-    for task in tasks:
-        if config.gate and config.right_at == 1 and task.is_right(0.99):  # graded by a probability, which is below 1
-            raise BadInputError(
-                f"right_at={config.right_at:g}: no answer of task {task.name!r} scores 1, so none would be given the "
-                "calibration reward: set right_at to 0.5, from where its answers count as right"
-            )
     rows = training_rows(tasks, config.problems, config.seed, config.guard_problems, config.max_completion_length)
-    step = int(config.generation_batch_size or 0) // int(config.num_generations or 1)
-    check_fills_a_step(len(rows), step, "problems to train on")
     inputs = runs_behind(config.models_read)
-    for name in config.models_read:
-        resolve(name)
     held = plain_config(config)
     opened: dict[str, Any] = {"inputs": inputs, "read": read_by(config), "resume": resume}
     if (done := Run.finished(output, "calibrate", held, **opened)) is not None:
         return done
+    preflight = Preflight(process_count())
+    check(config, preflight)
+    preflight.tell()
     config = copy.copy(config)  # the caller's stays as it is, to be used again
     teacher = load_trained(config.teacher, config, anchored=config.beta > 0)
     target = (
@@ -152,7 +206,6 @@ def calibrate(
     values: Any = config.chat_template_kwargs  # a dict once the config has parsed it
     sides = by_name((config.teacher, teacher.tokenizer), (config.target, target.tokenizer))
     set_in_templates(sides, values)
-    check_meant("target", config.target, target.tokenizer, config.teacher, teacher.tokenizer)
     run = Run.open(output, "calibrate", held, **opened)
     if run.complete:
         return run

@@ -156,11 +156,11 @@ def _pair_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _run_stage(arguments: argparse.Namespace) -> int:
-    from distillknob.config import build, read_recipe, resolved, stage_values
+    from distillknob.config import build, read_recipe, stage_values
     from distillknob.environment import keep_freed_memory
     from distillknob.flags import given_flags
     from distillknob.runs import discard_unstarted
-    from distillknob.shipped import find_accelerate, find_recipe
+    from distillknob.shipped import find_recipe
     from distillknob.table import result_text
     from distillknob.training import quiet_libraries
 
@@ -179,21 +179,14 @@ def _run_stage(arguments: argparse.Namespace) -> int:
     values = stage_values(cls, stage, recipe, flags, _KnownFields())
     for chained in CHAINED if stage in EXPERIMENTS else ():  # here a typo's line in the file is still known
         stage_values(getattr(import_module(STAGES[chained][0]), STAGES[chained][1]), chained, recipe, {})
-    config = build(cls, values)
     output = Path(arguments.output or f"runs/{stage}")
     if stage == "calibrate" and arguments.require_turned and config.eta == 0:
         raise BadInputError(
             "--require-turned with eta=0, which turns nothing: set eta below or above 0, or leave it out"
         )
     if arguments.dry_run:
-        from distillknob.estimate import plan_text
-        from distillknob.hardware import engine
-
-        if stage == "sweep":
-            config.check_cell(arguments.cell)
-        where = engine(arguments.gpu, find_accelerate(arguments.accelerate) if arguments.accelerate else None)
-        print(plan_text(stage, resolved(cls, values), config, recipe, output, resume=arguments.resume, engine=where))
-        return 0
+        return _plan(arguments, cls, values, recipe, output)
+    config = build(cls, values)
     if arguments.gpu or arguments.accelerate:
         raise BadInputError("--gpu and --accelerate say what a dry run estimates for: add --dry-run, or leave them out")
     call = getattr(import_module(module), function)
@@ -239,6 +232,33 @@ def _turned_status(result: Mapping[str, Any]) -> int:
     from distillknob.verdicts import TURNED
 
     return 0 if (result.get("turned") or {}).get("verdict") == TURNED else 1
+
+
+def _plan(
+    arguments: argparse.Namespace, cls: type, values: Mapping[str, Any], recipe: Mapping[str, Any], output: Path
+) -> int:
+    """A stage's dry run: its checks, and the estimate."""
+    from distillknob.config import build, resolved
+    from distillknob.estimate import plan
+    from distillknob.hardware import engine
+    from distillknob.preflight import Preflight
+    from distillknob.shipped import find_accelerate
+    from distillknob.training import for_another_machine
+
+    stage: str = arguments.command
+    where = engine(arguments.gpu, find_accelerate(arguments.accelerate) if arguments.accelerate else None)
+    preflight = Preflight(where.devices, fetch=False)
+    with for_another_machine(arguments.gpu is not None):
+        config: Any = build(cls, values)
+        if stage == "sweep":
+            config.check_cell(arguments.cell)
+        check = import_module(STAGES[stage][0]).check
+        check(*([config, recipe] if stage in EXPERIMENTS else [config]), preflight)
+        text, fits = plan(
+            stage, resolved(cls, values), config, recipe, output, resume=arguments.resume, engine=where, seen=preflight
+        )
+    print(text)
+    return 0 if fits else 2
 
 
 def _compare(arguments: argparse.Namespace) -> int:

@@ -12,10 +12,13 @@ from distillknob.errors import BadInputError
 from distillknob.experiment import Cell, ExperimentConfig, check_recipe, planned_stages, run_cell, stage_config
 from distillknob.identity import changed_meanwhile, read_by
 from distillknob.knob_tables import tables
+from distillknob.preflight import Preflight
+from distillknob.processes import process_count
 from distillknob.report import build_report
 from distillknob.runs import Run, load_run
 from distillknob.tasks import get_task
 from distillknob.traps import DiagnoseConfig, diagnose
+from distillknob.traps.stage import check as check_diagnosis
 
 
 @dataclass
@@ -46,10 +49,18 @@ class DemoConfig(ExperimentConfig):
         return [Cell(eta, self.seed, tuple(self.methods), self.sizes, self.learning_rates) for eta in etas]
 
 
+def check(config: DemoConfig, recipe: Mapping[str, Any], preflight: Preflight) -> None:
+    """Raise BadInputError for what any stage of the demo couldn't use, before any weight is loaded."""
+    check_diagnosis(stage_config(DiagnoseConfig, "diagnose", recipe, seed=config.seed), preflight)
+    check_recipe(recipe, config.cells(), preflight)
+
+
 def demo(config: DemoConfig, recipe: Mapping[str, Any], output: str | Path, *, resume: bool = False) -> Run:
     """Run the demo of a recipe and return the run; `report.html` lies in its directory."""
+    preflight = Preflight(process_count())
+    check(config, recipe, preflight)
+    preflight.tell()
     cells = config.cells()
-    check_recipe(recipe, cells)
     lens = stage_config(DiagnoseConfig, "diagnose", recipe, seed=config.seed)
     planned = [lens, *(stage for cell in cells for stage in planned_stages(cell, recipe).values())]
     read = read_by(*planned)

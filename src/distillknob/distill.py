@@ -16,6 +16,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import TrainerCallback
 
+from distillknob.architectures import context_of
 from distillknob.cross_tokenizer import CROSS
 from distillknob.distill_config import DistillConfig
 from distillknob.distill_trainer import DistillTrainer
@@ -25,23 +26,14 @@ from distillknob.journal import Journal
 from distillknob.learning_curve import LearningCurve, curve_problems, student_scores
 from distillknob.methods import METHODS
 from distillknob.model_record import read_record, warn_of_teacher
-from distillknob.models import (
-    SERVED,
-    LanguageModel,
-    check_meant,
-    eos_ids,
-    load_model,
-    load_tokenizer,
-    resolve,
-    set_in_templates,
-    turn_end,
-)
+from distillknob.models import LanguageModel, check_meant, eos_ids, load_model, set_in_templates, turn_end
+from distillknob.preflight import Preflight, Side, check_learning_rate, check_traces, same_weights
 from distillknob.processes import process_count, process_index, wait
 from distillknob.runs import Run, runs_behind
 from distillknob.same_text import know_ends, one_vocabulary
 from distillknob.served import ServedModel, load_or_connect
 from distillknob.served_chat import ServedChat
-from distillknob.tasks import get_tasks, graded_tasks
+from distillknob.tasks import Example, Task, get_tasks, graded_tasks
 from distillknob.teacher_cache import TeacherCache
 from distillknob.teacher_context import CONTEXTS
 from distillknob.template_date import by_name, fix_dates
@@ -52,6 +44,7 @@ from distillknob.training import (
     StageProgress,
     add_callbacks,
     check_saves_whole,
+    check_trainable,
     checkpoint_errors,
     load_trained,
     plain_config,
@@ -63,6 +56,91 @@ from distillknob.traps.finding import Finding
 from distillknob.traps.teacher_hacking import teacher_hacking
 
 __all__ = ["METHODS", "DistillConfig", "DistillTrainer", "distill"]
+
+
+def check(config: DistillConfig, preflight: Preflight) -> None:
+    """Raise BadInputError for what `distill` couldn't use, before any weight is loaded."""
+    method, values = config.objective, config.chat_template_kwargs
+    cache = None if config.cache is None else TeacherCache(config.cache)
+    needs_weights = config.needs_teacher and method.needs_teacher_distribution
+    given: Any = config.model_init_kwargs or {}  # a dict once the config has parsed it
+    sides = preflight.sides(
+        config.models_read,
+        values,  # type: ignore[arg-type]  # likewise
+        weights=[config.student, *([config.teacher] if needs_weights else [])],
+        revisions={config.student: given.get("revision"), config.teacher: config.teacher_model_revision},
+    )
+    named = {side.name: side for side in sides}
+    student = named[config.student]
+    teacher = named[config.teacher] if config.needs_teacher else None
+    target = named[config.target] if config.needs_target else None
+    if teacher is not None and needs_weights and method.loss not in CROSS and teacher.same_tokens(student) is False:
+        raise BadInputError(
+            f"{config.method} compares next-token distributions, but {config.teacher!r} and {config.student!r} have "
+            "different tokenizers: use divergence spans or uld, an sft method, or a student with its tokenizer"
+        )
+    if student.tokenizer is not None:
+        if teacher is not None and teacher.tokenizer is not None:
+            check_meant("student", config.student, student.tokenizer, config.teacher, teacher.tokenizer)
+        if target is not None and target.tokenizer is not None:
+            check_meant("target", config.target, target.tokenizer, config.student, student.tokenizer)
+        if cache is not None:
+            cache.check_student(config.student, student.tokenizer)
+    check_trainable(config.student, config)
+    check_learning_rate(config.student, config)
+    if teacher is not None and same_weights(config.teacher, config.student) and method.context == "plain":
+        preflight.remark(
+            f"teacher and student are the same model ({config.student}): there is nothing to learn, and a divergence "
+            "will be about 0"
+        )
+    step = config.per_device_train_batch_size * config.gradient_accumulation_steps * preflight.processes
+    if cache is not None:
+        check_traces(student, cache.traces, f"the cache {config.cache}")
+        check_fills_a_step(len(cache.traces), step, "problems to train on")
+        return
+    answer = preflight.longest_answer(config.tasks, config.max_completion_length)
+    tasks = [preflight.task(name) for name in config.tasks]
+    rows = 0
+    for task in tasks:
+        if task is None:
+            continue
+        examples = task.examples("train", config.problems, seed=config.seed)
+        rows += len(examples)
+        _check_lengths(config, preflight, task, examples, answer, student, teacher, target)
+    if None not in tasks:
+        check_fills_a_step(rows, step, "problems to train on")
+
+
+def _check_lengths(
+    config: DistillConfig,
+    preflight: Preflight,
+    task: Task,
+    examples: Sequence[Example],
+    answer: int,
+    student: Side,
+    teacher: Side | None,
+    target: Side | None,
+) -> None:
+    """Does what each model reads fit its context? The student its own samples and stored traces, the teacher what it
+    samples and judges, with more in its prompt where the method says so."""
+    method, field = config.objective, "max_completion_length"
+    judge = teacher if method.needs_teacher_distribution else None
+    stored = config.share_on_policy < 1
+    if not stored or method.traces != "gold" or config.share_on_policy > 0:
+        for side in (student, teacher, target):
+            if side is not None:
+                preflight.check_fit(side, task, examples, answer, field)
+        if judge is not None and CONTEXTS[method.context] is not None:
+            preflight.check_fit(judge, task, examples, answer, field, CONTEXTS[method.context])
+    if stored and method.traces == "gold":
+        longest = preflight.check_gold(student, task, examples)
+        if judge is not None:
+            preflight.check_gold(judge, task, examples, CONTEXTS[method.context])
+        if config.max_completion_length is not None and longest > config.max_completion_length:
+            preflight.remark(
+                f"solutions of {task.name!r} have up to {longest} tokens: max_completion_length="
+                f"{config.max_completion_length} bounds samples, and solutions are trained on whole"
+            )
 
 
 def distill(
@@ -86,16 +164,15 @@ def distill(
     problems = sum(divided.trained.values()) if cache is None else len(cache.traces)
     check_fills_a_step(problems, step, "problems to train on")
     inputs = [*runs_behind(config.models_read), *([Path(config.cache)] if config.cache else [])]
-    for name in config.models_read:
-        resolve(name)
     held = plain_config(config)
     opened: dict[str, Any] = {"inputs": inputs, "read": read_by(config), "resume": resume}
     if (done := Run.finished(output, "distill", held, **opened)) is not None:
         return done
+    preflight = Preflight(process_count())
+    check(config, preflight)
+    preflight.tell()
     config = copy.copy(config)  # the caller's stays as it is, to be used again
     student = load_trained(config.student, config)
-    if cache is not None:
-        cache.check_student(student)
     teacher: LanguageModel | ServedModel | ServedChat | None = None
     needs_weights = method.needs_teacher_distribution
     if config.needs_teacher and needs_weights:
@@ -106,16 +183,6 @@ def distill(
         teacher = load_or_connect(config.teacher, scores=False)
     # What a chat interface serves has a tokenizer and a template that aren't known here.
     tokenizer = None if teacher is None or isinstance(teacher, ServedChat) else teacher.tokenizer
-    if (
-        tokenizer is not None
-        and needs_weights
-        and method.loss not in CROSS
-        and tokenizer.get_vocab() != student.tokenizer.get_vocab()
-    ):
-        raise BadInputError(
-            f"{config.method} compares next-token distributions, but {config.teacher!r} and {config.student!r} have "
-            "different tokenizers: use divergence spans or uld, an sft method, or a student with its tokenizer"
-        )
     sides = by_name((config.student, student.tokenizer))
     if tokenizer is not None:
         sides = by_name((config.student, student.tokenizer), (config.teacher, tokenizer))
@@ -123,11 +190,8 @@ def distill(
         print(f"chat_template_kwargs don't reach {config.teacher}: its template is the server's", file=sys.stderr)
     values: Any = config.chat_template_kwargs  # a dict once the config has parsed it
     set_in_templates(sides, values)
-    if teacher is not None:
-        if tokenizer is not None:
-            check_meant("student", config.student, student.tokenizer, config.teacher, tokenizer)
-        if config.needs_target and not config.target.startswith(SERVED):
-            check_meant("target", config.target, load_tokenizer(config.target), config.student, student.tokenizer)
+    if tokenizer is not None:  # a server's turns out when it is asked
+        check_meant("student", config.student, student.tokenizer, config.teacher, tokenizer)
     if cache is not None:
         know_ends(student, cache.ends)
     elif tokenizer is not None and one_vocabulary(tokenizer, student.tokenizer):
@@ -162,6 +226,8 @@ def distill(
             traces += make_traces(source, [task], count, student, teacher, target, options, context, journal)
         check_fills_a_step(len(traces), step, f"of {problems} problems have a trace to train on")
         run.write_samples(traces)
+        reader = Side(config.student, student.tokenizer, context_of(student.model.config))
+        check_traces(reader, traces, "the student's spelling of the traces")
     columns = ["prompt", "completion_ids", *(["teacher_prompt"] if method.context != "plain" else [])]
     rows = [{name: row[name] for name in columns} for row in traces]
     if cache is not None:

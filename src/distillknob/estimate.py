@@ -18,7 +18,7 @@ from distillknob.footprint import MARGIN, Footprint, footprint
 from distillknob.generation import rows_at_once
 from distillknob.hardware import DECODING, GIB, LAYER_SECONDS, SCORING, TRAINING, Engine
 from distillknob.identity import read_by
-from distillknob.models import resolve
+from distillknob.preflight import Preflight
 from distillknob.runs import CONFIG, Run, runs_behind
 from distillknob.training import plain_config
 from distillknob.workload import PROMPT_TOKENS, Phase, Workload, workload
@@ -45,7 +45,13 @@ class Estimate:
 
     @property
     def fits(self) -> bool:
-        return self.footprint.total <= (1 - MARGIN) * self.engine.device.memory
+        return self.footprint.total <= (1 - MARGIN) * self.engine.device.memory and not self.too_long
+
+    @property
+    def too_long(self) -> list[Phase]:
+        """The phases whose prompts and answers are longer than their model's context."""
+        limited = [phase for phase in self.work.phases if phase.model.context is not None]
+        return [phase for phase in limited if phase.kind == "decode" and phase.tokens > (phase.model.context or 0)]
 
 
 def estimate(stage: str, config: Any, engine: Engine, *, curve_problems: int = 0) -> Estimate:
@@ -119,7 +125,7 @@ def estimates(stage: str, config: Any, recipe: Mapping[str, Any], engine: Engine
     ]
 
 
-def plan_text(
+def plan(
     stage: str,
     values: Mapping[str, Any],
     config: Any,
@@ -128,16 +134,12 @@ def plan_text(
     *,
     resume: bool,
     engine: Engine,
-) -> str:
-    """The resolved config and the estimate, as `--dry-run` prints them. Raises BadInputError where the run would."""
+    seen: Preflight,
+) -> tuple[str, bool]:
+    """The resolved config, what the stage's checks remarked and the estimate, as `--dry-run` prints them, and whether
+    it fits. Raises BadInputError where the output directory can't be used."""
     chain = stage in EXPERIMENTS
     held = {**vars(config), "recipe": dict(recipe)} if chain else plain_config(config)
-    for name in () if chain else config.models_read:
-        resolve(name)
-    if stage == "distill" and config.cache is not None:
-        from distillknob.teacher_cache import TeacherCache
-
-        TeacherCache(config.cache)
     read = read_by(config) if not chain and (output / CONFIG).exists() else None
     inputs = [] if chain else runs_behind(config.models_read)
     if getattr(config, "cache", None) is not None:
@@ -145,15 +147,15 @@ def plan_text(
     Run.check(output, stage, held, inputs=inputs, read=read, resume=resume)
     lines = [yaml.safe_dump({stage: dict(values)}, sort_keys=False, allow_unicode=True).rstrip()]
     if chain:
-        from distillknob.experiment import check_recipe
-
         cells = config.cells()
-        check_recipe(recipe, cells)
         lines.append(f"# {len(cells)} cells: {', '.join(cell.name for cell in cells)}")
     found = estimates(stage, config, recipe, engine)
     lines += [f"# {line}" for line in estimate_lines(found, engine)]
+    lines += [f"# note: {text}" for text in seen.remarks]
+    if seen.unseen:
+        lines.append(f"# not looked at here: {'; '.join(seen.unseen)}")
     lines.append(f"# nothing was started; the run would go to {output}")
-    return "\n".join(lines)
+    return "\n".join(lines), all(one.fits for _, one in found)
 
 
 def estimate_lines(found: Sequence[tuple[str, Estimate]], engine: Engine) -> list[str]:
@@ -195,14 +197,13 @@ def _too_long(found: Sequence[tuple[str, Estimate]]) -> list[str]:
     """A line for each model whose context is too short for a prompt and its answer, which the run would refuse."""
     told = {}
     for _, one in found:
-        for phase in one.work.phases:
-            context = phase.model.context
-            if phase.kind == "decode" and context is not None and phase.tokens > context:
-                told[phase.model.name] = (
-                    f"  context: DOES NOT FIT: prompts of {phase.prompt} and answers of {phase.answer} tokens in the "
-                    f"{context} of {phase.model.name}: set max_new_tokens and max_completion_length to at most "
-                    f"{context - phase.prompt}, or take shorter prompts"
-                )
+        for phase in one.too_long:
+            context = phase.model.context or 0
+            told[phase.model.name] = (
+                f"  context: DOES NOT FIT: prompts of {phase.prompt} and answers of {phase.answer} tokens in the "
+                f"{context} of {phase.model.name}: set max_new_tokens and max_completion_length to at most "
+                f"{context - phase.prompt}, or take shorter prompts"
+            )
     return list(told.values())
 
 

@@ -21,8 +21,9 @@ from distillknob.failure_modes import MODES, failure_mode
 from distillknob.identity import changed_meanwhile, read_by
 from distillknob.journal import Journal
 from distillknob.measure import Measured, longest_answer, sample_and_grade
-from distillknob.models import SERVED, LanguageModel, load_tokenizer, resolve, set_in_templates
-from distillknob.processes import process_index
+from distillknob.models import LanguageModel, set_in_templates
+from distillknob.preflight import Preflight
+from distillknob.processes import process_count, process_index
 from distillknob.runs import Run, runs_behind
 from distillknob.scoring import token_logprobs
 from distillknob.served import ServedModel, load_or_connect
@@ -214,14 +215,29 @@ def difference(a: TaskResult, b: TaskResult) -> Interval:
     return paired_difference(a.per_problem, b.per_problem)
 
 
+def check(config: EvaluateConfig, preflight: Preflight, *, needed: bool = True) -> None:
+    """Raise BadInputError for what `evaluate` couldn't use, before any weight is loaded. `needed`: some chat template
+    must read each of `chat_template_kwargs`."""
+    sides = preflight.sides(config.models, config.chat_template_kwargs, needed=needed)
+    for name in sorted({name for name in config.models if config.models.count(name) > 1}):
+        preflight.remark(f"{name} is named twice in models, and measured once")
+    if config.k > config.samples:
+        preflight.remark(f"pass@{config.k} needs as many samples: with samples={config.samples} it is left out")
+    for task in map(preflight.task, config.tasks):
+        if task is None:
+            continue
+        examples = task.examples(config.split, config.problems, seed=config.seed)
+        for side in sides:
+            answer = config.max_new_tokens or task.max_new_tokens
+            preflight.check_fit(side, task, examples, answer, "max_new_tokens")
+
+
 def evaluate(config: EvaluateConfig, output: str | Path, *, resume: bool = False) -> Run:
     """Evaluate models on tasks and return the run: figures in `result.json`, every sample in `samples.jsonl`."""
+    preflight = Preflight(process_count())
+    check(config, preflight)
+    preflight.tell()
     tasks = graded_tasks(config.tasks)
-    for name in config.models_read:
-        resolve(name)
-    local = [name for name in config.models if not name.startswith(SERVED)]
-    if config.chat_template_kwargs and local:
-        set_in_templates({name: load_tokenizer(name) for name in local}, config.chat_template_kwargs)
     inputs = runs_behind(config.models_read)
     run = Run.open(output, "evaluate", asdict(config), inputs=inputs, read=read_by(config), resume=resume)
     if run.complete:

@@ -15,19 +15,24 @@ from typing import Any
 import numpy as np
 
 from distillknob.calibrate import CalibrationConfig, calibrate
+from distillknob.calibrate import check as check_calibration
 from distillknob.config import build, stage_values
 from distillknob.distill import DistillConfig, distill
+from distillknob.distill import check as check_distillation
 from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.evaluate import EvaluateConfig, evaluate
+from distillknob.evaluate import check as check_evaluation
 from distillknob.files import read_json
 from distillknob.identity import changed_meanwhile, read_by
 from distillknob.methods import METHODS
-from distillknob.models import SERVED, load_tokenizer, resolve, values_read
+from distillknob.models import SERVED, load_tokenizer, values_read
+from distillknob.preflight import Preflight
 from distillknob.runs import Run
 from distillknob.stats import pass_at_k
 from distillknob.tasks import get_task
 from distillknob.traps import DiagnoseConfig, diagnose
 from distillknob.traps.compare import BY_PROMPT
+from distillknob.traps.stage import check as check_diagnosis
 from distillknob.verdicts import teacher_key, teacher_label
 
 # What is kept of a calibration; one made before the verdict was measured has none.
@@ -122,21 +127,21 @@ def stage_config(cls: type[Any], stage: str, recipe: Mapping[str, Any], **overri
     return build(cls, stage_values(cls, stage, recipe, overrides))
 
 
-def check_recipe(recipe: Mapping[str, Any], cells: Sequence[Cell]) -> None:
-    """Build every config that the cells will need and look for their models, so that what is wrong is told before any
-    work starts."""
+def check_recipe(recipe: Mapping[str, Any], cells: Sequence[Cell], preflight: Preflight) -> None:
+    """Look at every stage that the cells will run, as each does itself, so that what is wrong is told before any work
+    starts."""
     for cell in cells:
-        used = cell.recipe(recipe)
-        wanted = stage_config(DistillConfig, "distill", used)
-        for name in (wanted.teacher, wanted.student):
-            resolve(name)
-        if cell.eta:
-            resolve(stage_config(CalibrationConfig, "calibrate", used, eta=cell.eta, seed=cell.seed).target)
-        for method in cell.methods:
-            cell.distillation(used, method)
-        if cell.lens:
-            stage_config(DiagnoseConfig, "diagnose", used)
-        stage_config(EvaluateConfig, "evaluate", used)
+        for name, config in planned_stages(cell, recipe).items():
+            stage = name.partition("/")[0]
+            if stage == "evaluate":
+                # Each model apart: those whose template reads none of the values go without.
+                check_evaluation(config, preflight, needed=False)
+            elif stage == "calibrate":
+                check_calibration(config, preflight)
+            elif stage == "distill":
+                check_distillation(config, preflight)
+            else:
+                check_diagnosis(config, preflight)
 
 
 def cell_config(cell: Cell, recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from distillknob.errors import BadInputError, nearest
 from distillknob.experiment import Cell, ExperimentConfig, cell_config, check_recipe, read_by_cell, run_cell
 from distillknob.files import atomic_directory, atomic_write, json_bytes, read_json
 from distillknob.knob_tables import causal, knob, tables
-from distillknob.processes import notice, process_index, wait
+from distillknob.preflight import Preflight
+from distillknob.processes import notice, process_count, process_index, wait
 from distillknob.report import build_report
 from distillknob.runs import CONFIG, ENVIRONMENT, MANIFEST, RESULT, Run, load_run
 
@@ -118,6 +119,11 @@ def _check_keys(what: str, values: Mapping[str, Any], known: Sequence[str]) -> N
             raise BadInputError(f"{what} sets {key} to {values[key]!r}: give {told}")
 
 
+def check(config: SweepConfig, recipe: Mapping[str, Any], preflight: Preflight) -> None:
+    """Raise BadInputError for what any stage of any cell couldn't use, before any weight is loaded."""
+    check_recipe(recipe, config.cells(), preflight)
+
+
 def sweep(
     config: SweepConfig,
     recipe: Mapping[str, Any],
@@ -133,9 +139,11 @@ def sweep(
     read there, and what is run is kept there too: config, environment, result and manifest of each, without models and
     samples. Raises BadInputError before any work for input that can't be used.
     """
-    cells = config.cells()
-    check_recipe(recipe, cells)
     config.check_cell(only)
+    preflight = Preflight(process_count())
+    check(config, recipe, preflight)
+    preflight.tell()
+    cells = config.cells()
     read = {cell.name: read_by_cell(cell, recipe) for cell in cells}
     unrecorded = 0
     for cell in cells if config.kept is not None else []:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
+from transformers import PreTrainedTokenizerBase
 
 from distillknob.divergences import topk_of
 from distillknob.errors import BadInputError, check_at_least_one
@@ -27,7 +28,8 @@ from distillknob.heads import checked_head
 from distillknob.identity import changed_meanwhile, read_by
 from distillknob.journal import Journal
 from distillknob.model_record import read_record, warn_of_teacher
-from distillknob.models import LanguageModel, eos_ids, load_model, prompt_ids, resolve, set_in_templates
+from distillknob.models import LanguageModel, eos_ids, load_model, prompt_ids, set_in_templates
+from distillknob.preflight import Preflight
 from distillknob.processes import process_count, process_index, wait
 from distillknob.progress import progress
 from distillknob.runs import Run, load_run, runs_behind
@@ -69,10 +71,28 @@ class CacheConfig:
         return [self.teacher]
 
 
-def vocabulary_digest(language_model: LanguageModel) -> str:
+def vocabulary_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     """What two tokenizers share exactly when they have the same tokens under the same ids."""
-    vocabulary = sorted(language_model.tokenizer.get_vocab().items(), key=lambda item: item[1])
+    vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
     return hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest()
+
+
+def check(config: CacheConfig, preflight: Preflight) -> None:
+    """Raise BadInputError for what `cache` couldn't use, before any weight is loaded."""
+    (teacher,) = preflight.sides([config.teacher], config.chat_template_kwargs, weights=[config.teacher])
+    if teacher.tokenizer is not None and teacher.vocabulary is not None:
+        vocabulary = min(teacher.vocabulary, 1 + max(teacher.tokenizer.get_vocab().values()))
+        if config.top_k > vocabulary:
+            raise BadInputError(f"top_k={config.top_k}: the teacher has {vocabulary} tokens")
+    answer = preflight.longest_answer(config.tasks, config.max_completion_length)
+    for task in map(preflight.task, config.tasks):
+        if task is None:
+            continue
+        examples = task.examples("train", config.problems, seed=config.seed)
+        if config.traces == "gold":
+            preflight.check_gold(teacher, task, examples)
+        else:
+            preflight.check_fit(teacher, task, examples, answer, "max_completion_length")
 
 
 def cache(config: CacheConfig, output: str | Path, *, resume: bool = False) -> Run:
@@ -81,15 +101,15 @@ def cache(config: CacheConfig, output: str | Path, *, resume: bool = False) -> R
     Raises BadInputError before any work for input that can't be used.
     """
     tasks = (graded_tasks if config.traces in RIGHT_ONES else get_tasks)(config.tasks)
-    resolve(config.teacher)
     opened: dict[str, Any] = {"inputs": runs_behind(config.models_read), "read": read_by(config), "resume": resume}
     if (done := Run.finished(output, "cache", asdict(config), **opened)) is not None:
         return done
+    preflight = Preflight(process_count())
+    check(config, preflight)
+    preflight.tell()
     teacher = load_model(config.teacher)
     set_in_templates({config.teacher: teacher.tokenizer}, config.chat_template_kwargs)
     vocabulary = _width(teacher)
-    if config.top_k > vocabulary:
-        raise BadInputError(f"top_k={config.top_k}: the teacher has {vocabulary} tokens")
     run = Run.open(output, "cache", asdict(config), **opened)
     if run.complete:
         return run
@@ -123,7 +143,7 @@ def cache(config: CacheConfig, output: str | Path, *, resume: bool = False) -> R
             "warning": warning,
             "notes": changed_meanwhile(run, config),
             "top_k": config.top_k,
-            "vocabulary": vocabulary_digest(teacher),
+            "vocabulary": vocabulary_digest(teacher.tokenizer),
             "width": vocabulary,
             "ends": eos_ids(teacher),
             "traces": len(traces),
@@ -205,12 +225,12 @@ class TeacherCache:
         self.template_date = run.template_date
         self._files: dict[int, Any] = {}
 
-    def check_student(self, student: LanguageModel) -> None:
+    def check_student(self, name: str, tokenizer: PreTrainedTokenizerBase) -> None:
         """Raise BadInputError unless the student has the teacher's tokens under the teacher's ids."""
-        if vocabulary_digest(student) != self.result["vocabulary"]:
+        if vocabulary_digest(tokenizer) != self.result["vocabulary"]:
             raise BadInputError(
                 f"{self._path} was written by a teacher with another tokenizer than that of "
-                f"{student.model.name_or_path!r}: use an sft method, or a student with the teacher's tokenizer"
+                f"{name!r}: use an sft method, or a student with the teacher's tokenizer"
             )
 
     def rows(self, traces: Sequence[int]) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:

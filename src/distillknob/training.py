@@ -13,6 +13,7 @@ import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,28 @@ def plain_config(config: Any) -> dict[str, Any]:
     return {name: value for name, value in kept.items() if name not in _PLACES}
 
 
+# Are configs made for another machine, whose accelerator and packages this one hasn't?
+_ELSEWHERE: ContextVar[bool] = ContextVar("elsewhere", default=False)
+
+
+@contextmanager
+def for_another_machine(elsewhere: bool = True) -> Iterator[None]:
+    """Make configs that are only looked at here, as a dry run for a named GPU does: what this machine lacks is no
+    reason to refuse them."""
+    token = _ELSEWHERE.set(elsewhere)
+    try:
+        yield
+    finally:
+        _ELSEWHERE.reset(token)
+
+
 def on_this_machine(config: TrainingArguments) -> None:
     """Fill in what depends on the machine before TRL does: bf16 and pinned memory need an accelerator, and several
-    processes without one have to be told to Accelerate."""
+    processes without one have to be told to Accelerate. Raises BadInputError for a precision that isn't here."""
     connect()
+    if _ELSEWHERE.get():
+        config.bf16 = config.fp16 = config.bf16_full_eval = config.fp16_full_eval = False
+        config.tf32 = None
     if not torch.cuda.is_available():
         for name in ("bf16", "fp16"):
             if getattr(config, name) and not config.use_cpu:
@@ -71,21 +90,25 @@ def load_trained(name: str, config: Any, *, anchored: bool = False) -> LanguageM
     otherwise. Steps at the usual learning rates are lost in the rounding of bfloat16 weights. Under LoRA the model
     stays as it is, so it keeps its checkpoint's type.
 
-    Raises BadInputError for a LoRA adapter that would get another one, or be `anchored` to itself: PEFT and TRL know
-    its base alone, and the first adapter would be lost without a word, and for a model that stays random in training
-    without its dropout.
+    Raises as `check_trainable`, and BadInputError for a model that stays random in training without its dropout.
     """
+    check_trainable(name, config, anchored=anchored)
+    precise = {} if config.use_peft else {"dtype": "float32"}
+    loaded = load_model(name, options={**precise, **(config.model_init_kwargs or {})}, whole=True)
+    if config.disable_dropout:
+        silence(loaded.model).restore()  # the trainer does it again: what can't be silenced is told before any work
+    return loaded
+
+
+def check_trainable(name: str, config: Any, *, anchored: bool = False) -> None:
+    """Raise BadInputError for a LoRA adapter that would get another one, or be `anchored` to itself: PEFT and TRL know
+    its base alone, and the first adapter would be lost without a word."""
     if is_adapter(resolve(name)) and (config.use_peft or anchored):
         what = "a second adapter on it" if config.use_peft else "the anchor"
         raise BadInputError(
             f"{name!r} is a LoRA adapter, and {what} would know its base model alone: make it a whole model first "
             "(the run that made it with --merge-adapter), or train another"
         )
-    precise = {} if config.use_peft else {"dtype": "float32"}
-    loaded = load_model(name, options={**precise, **(config.model_init_kwargs or {})}, whole=True)
-    if config.disable_dropout:
-        silence(loaded.model).restore()  # the trainer does it again: what can't be silenced is told before any work
-    return loaded
 
 
 def check_inherited(config: Any) -> None:
@@ -105,6 +128,8 @@ def check_inherited(config: Any) -> None:
 def check_installed(config: Any) -> None:
     """Raise BadInputError for a tracker or an engine that the config asks for and that isn't installed: the Trainer
     would say so only once the models are loaded and the first samples drawn."""
+    if _ELSEWHERE.get():
+        return
     from transformers.integrations.integration_utils import get_available_reporting_integrations
     from trl.import_utils import is_vllm_available
 

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distillknob.architectures import Architecture, adapter_parameters, architecture
-from distillknob.errors import check_fills_a_step
 from distillknob.generation import Sampling
 from distillknob.hardware import Engine
 from distillknob.models import SERVED, load_tokenizer, prompt_ids, resolve
-from distillknob.tasks import GeneratedTask, RowsTask, Task, get_task, task_on_the_hub
+from distillknob.tasks import RowsTask, Task, get_task, task_on_the_hub
 from distillknob.tasks.reward_model import DEFAULT
 from distillknob.tasks.reward_task import RewardTask
 
@@ -149,17 +148,6 @@ def workload(stage: str, config: Any, engine: Engine, *, curve_problems: int = 0
     return found
 
 
-def _check_fills_a_step(config: Any, batch: int) -> None:
-    """As the run does, of tasks whose problems are at hand: those of a generator have no end, the hub isn't asked."""
-    rows = 0
-    for name in config.tasks:
-        task = _task(name)
-        if isinstance(task, type | GeneratedTask):
-            return
-        rows += len(task.examples("train", config.problems, seed=config.seed))
-    check_fills_a_step(rows, batch, "problems to train on")
-
-
 def _steps(config: Any, rows: float, batch: int) -> float:
     return float(config.max_steps) if config.max_steps > 0 else rows * config.num_train_epochs / batch
 
@@ -170,7 +158,6 @@ def _calibrate(config: Any, engine: Engine) -> Workload:
     micro = config.per_device_train_batch_size
     here = micro * (config.steps_per_generation or config.gradient_accumulation_steps)
     batch = micro * config.gradient_accumulation_steps * engine.devices
-    _check_fills_a_step(config, here * engine.devices // config.num_generations)
     problems = config.problems * len(config.tasks)
     rows = _steps(config, problems * config.num_generations, batch) * batch
     guard = config.guard_problems * len(config.tasks) * config.guard_samples
@@ -209,8 +196,6 @@ def _distill(config: Any, engine: Engine) -> Workload:
     prompt, answer = _prompt(config.student, config.tasks), _answer(config)
     here = config.per_device_train_batch_size * config.gradient_accumulation_steps
     batch, micro = here * engine.devices, config.per_device_train_batch_size
-    if config.cache is None:
-        _check_fills_a_step(config, batch)
     problems = config.problems * len(config.tasks)
     rows = _steps(config, problems, batch) * batch
     share = config.share_on_policy
@@ -253,9 +238,6 @@ def _cache(config: Any, engine: Engine) -> Workload:
 
 
 def _evaluate(config: Any, engine: Engine) -> Workload:
-    for task in map(_task, config.tasks):
-        if not isinstance(task, type):
-            task.examples(config.split, 1)  # is there such a split?
     rows = config.problems * len(config.tasks) * config.samples
     here = [name for name in config.models if not name.startswith(SERVED)]  # what a server holds is its own
     models, phases = [architecture(name) for name in here], []

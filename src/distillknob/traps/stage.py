@@ -12,14 +12,16 @@ from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.identity import changed_meanwhile, read_by
 from distillknob.journal import Journal
 from distillknob.model_record import warn_of_teacher
-from distillknob.models import check_meant, load_model, resolve, set_in_templates
+from distillknob.models import check_meant, load_model, set_in_templates
+from distillknob.preflight import Preflight, same_weights
+from distillknob.processes import process_count
 from distillknob.runs import Run, runs_behind
 from distillknob.tasks import graded_tasks
 from distillknob.template_date import by_name, fix_dates
 from distillknob.traps.compare import BY_PROMPT, values_by_prompt
 from distillknob.traps.finding import Finding, not_applicable
 from distillknob.traps.forecast import forecast_rows
-from distillknob.traps.gather import Gathered, Gathering, gather
+from distillknob.traps.gather import PREFIXES, Gathered, Gathering, gather
 from distillknob.traps.off_policy import off_policy_instability, off_policy_rows
 from distillknob.traps.pilot import pilot_rows
 from distillknob.traps.scored import PolicySample
@@ -77,6 +79,29 @@ class DiagnoseConfig:
         return [self.teacher, self.student]
 
 
+def check(config: DiagnoseConfig, preflight: Preflight) -> None:
+    """Raise BadInputError for what `diagnose` couldn't use, before any weight is loaded."""
+    teacher, student = preflight.sides(config.models_read, config.chat_template_kwargs, weights=config.models_read)
+    for side in (teacher, student):
+        if side.tokenizer is not None and not side.tokenizer.is_fast and teacher.same_tokens(student) is False:
+            raise BadInputError(
+                f"{config.teacher!r} and {config.student!r} have different tokenizers, and that of {side.name!r} is a "
+                "slow one, which can't say where its tokens lie in a text: save it as a fast one (tokenizer.json)"
+            )
+    if teacher.tokenizer is not None and student.tokenizer is not None:
+        check_meant("student", config.student, student.tokenizer, config.teacher, teacher.tokenizer)
+    if same_weights(config.teacher, config.student):
+        preflight.remark(f"teacher and student are the same model ({config.student}): no trap lies between them")
+    for task in map(preflight.task, config.tasks):
+        if task is None:
+            continue
+        examples = task.examples("train", config.problems, seed=config.seed)
+        answer = config.max_new_tokens or task.max_new_tokens
+        preflight.check_fit(student, task, examples, answer, "max_new_tokens")
+        # The teacher also goes on from the beginnings of the student's answers.
+        preflight.check_fit(teacher, task, examples, answer, "max_new_tokens", begun=max(PREFIXES))
+
+
 def diagnose(config: DiagnoseConfig, output: str | Path, *, resume: bool = False) -> Run:
     """Measure the traps of a pair and return the run. Raises BadInputError before any work.
 
@@ -84,21 +109,15 @@ def diagnose(config: DiagnoseConfig, output: str | Path, *, resume: bool = False
     both; what needs one vocabulary is told as not applicable. A run that stopped goes on at the batch where it did.
     """
     tasks = graded_tasks(config.tasks)
-    for name in config.models_read:
-        resolve(name)
     opened: dict[str, Any] = {"inputs": runs_behind(config.models_read), "read": read_by(config), "resume": resume}
     if (done := Run.finished(output, "diagnose", asdict(config), **opened)) is not None:
         return done
+    preflight = Preflight(process_count())
+    check(config, preflight)
+    preflight.tell()
     teacher, student = (load_model(name) for name in config.models_read)
-    for side, name in ((teacher, config.teacher), (student, config.student)):
-        if not side.tokenizer.is_fast and teacher.tokenizer.get_vocab() != student.tokenizer.get_vocab():
-            raise BadInputError(
-                f"{config.teacher!r} and {config.student!r} have different tokenizers, and that of {name!r} is a slow "
-                "one, which can't say where its tokens lie in a text: save it as a fast one (tokenizer.json)"
-            )
     sides = by_name((config.teacher, teacher.tokenizer), (config.student, student.tokenizer))
     set_in_templates(sides, config.chat_template_kwargs)
-    check_meant("student", config.student, student.tokenizer, config.teacher, teacher.tokenizer)
     run = Run.open(output, "diagnose", asdict(config), **opened)
     if run.complete:
         return run

@@ -1,0 +1,182 @@
+"""What a run would refuse is refused by its dry run, in the same words, and before anything is written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distillknob import calibrate as calibration
+from distillknob import distill as distillation
+from distillknob.calibrate import CalibrationConfig
+from distillknob.cli import main
+from distillknob.distill import DistillConfig
+from distillknob.errors import BadInputError
+from distillknob.preflight import Preflight, check_learning_rate, same_weights
+
+QUICK = {"max_steps": 1, "per_device_train_batch_size": 8, "gradient_checkpointing": False, "report_to": "none"}
+
+
+def rows(path: Path, prompt: Callable[[int], str], solution: str = "so 4") -> str:
+    """A task of 60 problems in a file."""
+    lines = ({"prompt": prompt(i), "reference": i, "solution": solution} for i in range(60))
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return f"jsonl:{path}"
+
+
+def copied(model: str, folder: Path, **config: Any) -> str:
+    """The checkpoint in another folder, with other values in its config."""
+    shutil.copytree(model, folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **config}))
+    return str(folder)
+
+
+@pytest.fixture
+def short(tiny_pair: Any, tmp_path: Path) -> Any:
+    """The pair with contexts of 64 tokens."""
+    made = [copied(model, tmp_path / Path(model).name, max_position_embeddings=64) for model in tiny_pair]
+    return type(tiny_pair)(*made)
+
+
+def told_alike(capsys: pytest.CaptureFixture[str], tmp_path: Path, *words: str) -> str:
+    """Run a command that is refused, and its dry run: the one message of both, and nothing written."""
+    found = []
+    for extra in ((), ("--dry-run",)):
+        assert main([*words, "--output", str(tmp_path / "run"), *extra]) == 2
+        out, err = capsys.readouterr()
+        assert out == "" and err.startswith("error: ") and "Traceback" not in err
+        found.append(err)
+        assert not (tmp_path / "run").exists()
+    assert found[0] == found[1]
+    return found[0]
+
+
+def test_a_pair_of_two_tokenizers(
+    tiny_pair: Any, tiny_other: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = ["--teacher", tiny_pair.teacher, "--student", tiny_other]
+    assert "compares next-token distributions" in told_alike(capsys, tmp_path, "distill", *pair, "--method", "gkd")
+    pair = ["--teacher", tiny_pair.teacher, "--target", tiny_other]
+    assert "compares token by token" in told_alike(capsys, tmp_path, "calibrate", *pair, "--log-ratio", "token")
+
+
+@pytest.mark.parametrize("stage", ["calibrate", "distill", "diagnose", "evaluate", "cache", "demo", "sweep"])
+def test_a_tokenizer_without_a_chat_template(
+    tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], stage: str
+) -> None:
+    bare = Path(copied(tiny_pair.teacher, tmp_path / "bare"))
+    (bare / "chat_template.jinja").unlink()
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"teacher: {bare}\nstudent: {tiny_pair.student}\ntarget: {tiny_pair.student}\n")
+    assert "has no chat template" in told_alike(capsys, tmp_path, stage, "--config", str(recipe))
+
+
+def test_a_folder_without_weights_or_tokenizer(
+    tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = Path(copied(tiny_pair.teacher, tmp_path / "bare"))
+    (bare / "model.safetensors").unlink()
+    assert "holds no weights" in told_alike(capsys, tmp_path, "evaluate", "--models", str(bare))
+    for file in bare.glob("token*"):
+        file.unlink()
+    (bare / "model.safetensors").write_bytes((Path(tiny_pair.teacher) / "model.safetensors").read_bytes())
+    assert "holds no tokenizer" in told_alike(capsys, tmp_path, "evaluate", "--models", str(bare))
+
+
+@pytest.mark.parametrize("stage", ["calibrate", "distill", "diagnose", "evaluate", "cache"])
+def test_a_prompt_beyond_the_context_is_named(
+    short: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], stage: str
+) -> None:
+    task = rows(tmp_path / "long.jsonl", lambda i: f"What is {'1+' * (40 if i == 7 else 1)}{i}?")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"teacher: {short.teacher}\nstudent: {short.student}\ntarget: {short.student}\ntasks: ['{task}']\n"
+        "max_completion_length: 8\nmax_new_tokens: 8\nsplit: train\nevaluate: {split: test}\n"
+    )
+    if stage == "evaluate":  # whose split the long one isn't in, perhaps
+        recipe.write_text(recipe.read_text().replace("evaluate: {split: test}\n", ""))
+    told = told_alike(capsys, tmp_path, stage, "--config", str(recipe))
+    assert "don't fit the model's context of 64" in told and "1 of " in told and "What is 1+1+1+" in told
+
+
+@pytest.mark.parametrize(
+    ("method", "length", "what"),
+    [
+        ("opd_rkl", 400, "answers of up to 400 don't fit the model's context of 64"),
+        ("tip", 400, "answers of up to 400"),
+        ("opsd", 60, "answers of up to 60"),
+        ("sft_best_of_n", 400, "answers of up to 400"),
+        ("sft_gold", 8, "its stored answer of"),
+        ("gkd", 400, "Set max_completion_length to at most"),
+    ],
+)
+def test_lengths_beyond_the_context_are_refused_by_every_method(
+    short: Any, tmp_path: Path, method: Any, length: int, what: str
+) -> None:
+    task = rows(tmp_path / "task.jsonl", lambda i: f"What is {i} + {i}?", solution="we add and add again " * 20)
+    given = {"teacher": short.teacher, "student": short.student, "target": short.student, "tasks": [task]}
+    config = DistillConfig(**given, method=method, max_completion_length=length, **QUICK)
+    for fetch in (True, False):
+        with pytest.raises(BadInputError, match=what):
+            distillation.check(config, Preflight(fetch=fetch))
+    with pytest.raises(BadInputError, match=what):
+        distillation.distill(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_target_s_own_context_counts(tiny_pair: Any, short: Any) -> None:
+    config = CalibrationConfig(teacher=tiny_pair.teacher, target=short.student, max_completion_length=100, **QUICK)
+    with pytest.raises(BadInputError, match=r"context of 64 \(.*student\)"):
+        calibration.check(config, Preflight())
+
+
+def test_settings_that_may_not_be_meant_are_remarked(tiny_pair: Any, tmp_path: Path) -> None:
+    same = copied(tiny_pair.student, tmp_path / "same")
+    look = Preflight(fetch=False)
+    calibration.check(CalibrationConfig(teacher=same, target=tiny_pair.student, eta=25, **QUICK), look)
+    distillation.check(DistillConfig(teacher=same, student=tiny_pair.student, **QUICK), look)
+    told = "\n".join(look.remarks)
+    assert "teacher and target are the same model" in told and "eta=25: all that was measured" in told
+    assert "teacher and student are the same model" in told
+    assert "the guard compares 300 problems × 4 samples of 'math', which differ by up to 3.5 points" in told
+    look = Preflight(fetch=False)
+    calibration.check(CalibrationConfig(**{"teacher": tiny_pair.teacher, "target": same}, utility_tolerance=0.2), look)
+    assert look.remarks == []
+
+
+def test_the_same_weights_are_known_by_place_or_content(tiny_pair: Any, tmp_path: Path) -> None:
+    same = copied(tiny_pair.student, tmp_path / "same")
+    assert same_weights(tiny_pair.student, same) and same_weights("zoo:student", "zoo:student")
+    assert not same_weights(tiny_pair.student, tiny_pair.teacher)
+    assert not same_weights("Qwen/Qwen3-8B", "Qwen/Qwen3-4B")
+
+
+def test_a_toy_s_learning_rate_is_not_for_models_of_real_size() -> None:
+    toy = CalibrationConfig(learning_rate=3e-3, adam_epsilon=1e-2, **QUICK)
+    check_learning_rate("zoo:teacher", toy)
+    with pytest.raises(BadInputError, match=r"learning_rate=0\.003 would ruin Qwen/Qwen3-0\.6B, which has 596 M"):
+        check_learning_rate("Qwen/Qwen3-0.6B", toy)
+    toy = CalibrationConfig(learning_rate=1e-5, adam_epsilon=1e-2, **QUICK)
+    with pytest.raises(BadInputError, match=r"adam_epsilon=0\.01 would ruin .*recipe new"):
+        check_learning_rate("Qwen/Qwen3-0.6B", toy)
+    check_learning_rate("Qwen/Qwen3-0.6B", CalibrationConfig(learning_rate=1e-5, **QUICK))
+
+
+def test_a_dry_run_for_a_gpu_is_not_bound_to_this_machine(tiny_pair: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    pair = ["--teacher", tiny_pair.teacher, "--target", tiny_pair.student]
+    assert main(["calibrate", *pair, "--bf16", "--dry-run"]) == 2
+    assert "bf16: this machine has no GPU" in capsys.readouterr().err
+    assert main(["calibrate", *pair, "--bf16", "--report-to", "wandb", "--gpu", "h100", "--dry-run"]) == 0
+    assert "bf16: true" in capsys.readouterr().out
+
+
+def test_a_dry_run_says_what_it_could_not_look_at(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["evaluate", "--models", "Qwen/Qwen3-4B", "--tasks", "gsm8k", "--gpu", "h100", "--dry-run"]
+    assert main(words) == 0
+    told = capsys.readouterr().out
+    assert "# not looked at here: the tokenizer of Qwen/Qwen3-4B, which isn't in the local cache; the data of" in told
