@@ -212,8 +212,19 @@ RULES = {
     "table": rule("runs verdicts"),
     "workload": rule("architectures generation hardware models tasks"),
     "footprint": rule("architectures fused generation hardware heads workload", "torch"),
+    "fitting": rule("footprint hardware workload"),
+    "new_recipe": Rule(
+        PARTS | STAGES | {"architectures", "config", "fitting", "hardware", "held_out", "workload", "traps"},
+        frozenset({"yaml"}),
+    ),
     "estimate": rule(
-        "footprint generation hardware identity preflight runs training workload",
+    "fitting": rule("footprint hardware workload"),
+    "new_recipe": Rule(
+        PARTS | STAGES | {"architectures", "config", "fitting", "hardware", "held_out", "workload", "traps"},
+        frozenset({"yaml"}),
+    ),
+    "estimate": rule(
+        "fitting footprint generation hardware identity preflight runs training workload",
         "yaml",
         "experiment learning_curve traps",
     ),

@@ -119,9 +119,17 @@ def _parser(command: str | None, *, inherited: bool = False) -> _Parser:
     report.add_argument("run", nargs="+", help="run directory")
     report.add_argument("--output", metavar="FILE", help="page to write (default: report.html in the run directory)")
     recipe = commands.add_parser("recipe", help="the recipes that come with distillknob", allow_abbrev=False)
-    recipe.add_argument("action", choices=("list", "show", "copy"))
-    recipe.add_argument("name", nargs="?", help="show, copy: the recipe, e.g. qwen3-math")
+    recipe.add_argument("action", choices=("list", "show", "copy", "new"))
+    recipe.add_argument("name", nargs="?", help="show, copy: the recipe, e.g. qwen3-math; new: the file to write")
     recipe.add_argument("destination", nargs="?", help="copy: file or folder (default: here, under its own name)")
+    new = recipe.add_argument_group("new: a recipe for your own pair, every stage of which fits on a device")
+    new.add_argument("--teacher", metavar="MODEL", help="folder or hub id")
+    new.add_argument("--student", metavar="MODEL", help="folder or hub id")
+    new.add_argument("--target", metavar="MODEL", help="calibration target (default: the student)")
+    new.add_argument("--tasks", nargs="+", metavar="TASK", help="tasks, e.g. jsonl:problems.jsonl (default: math)")
+    new.add_argument("--gpu", metavar="NAME", help="for this GPU, e.g. h100 (default: this machine)")
+    new.add_argument("--accelerate", metavar="CONFIG.yaml", help="for this configuration of accelerate launch")
+    new.add_argument("--full", action="store_true", help="train all weights, not LoRA adapters")
     zoo = commands.add_parser("zoo", help="the embedded checkpoints", allow_abbrev=False)
     zoo.add_argument("action", choices=("list", "build", "verify"))
     zoo.add_argument("--output", metavar="DIR", help="build: where to put the checkpoints (default: runs/zoo)")
@@ -293,11 +301,42 @@ def _recipe(arguments: argparse.Namespace) -> int:
         print(recipe_table())
         return 0
     if arguments.name is None:
-        raise BadInputError(f"recipe {arguments.action} needs a name: see distillknob recipe list")
+        what = "file to write" if arguments.action == "new" else "name"
+        raise BadInputError(f"recipe {arguments.action} needs a {what}: see distillknob recipe --help")
+    if arguments.action == "new":
+        return _new_recipe(arguments)
     if arguments.action == "show":
         print(recipe_path(arguments.name).read_text(encoding="utf-8"), end="")
     else:
         print(copy_recipe(arguments.name, Path(arguments.destination or ".")))
+    return 0
+
+
+def _new_recipe(arguments: argparse.Namespace) -> int:
+    from distillknob.files import atomic_write
+    from distillknob.hardware import engine
+    from distillknob.new_recipe import new_recipe
+    from distillknob.shipped import find_accelerate
+    from distillknob.training import for_another_machine, quiet_libraries
+
+    quiet_libraries()
+    path = Path(arguments.name)
+    if path.exists():
+        raise BadInputError(f"{path} is there already: give another name, or remove it")
+    if arguments.teacher is None or arguments.student is None:
+        raise BadInputError("recipe new needs --teacher and --student: folders or hub ids")
+    where = engine(arguments.gpu, find_accelerate(arguments.accelerate) if arguments.accelerate else None)
+    with for_another_machine(arguments.gpu is not None):
+        text = new_recipe(
+            arguments.teacher,
+            arguments.student,
+            arguments.target,
+            arguments.tasks or ["math"],
+            where,
+            lora=not arguments.full,
+        )
+    atomic_write(path, text.encode())
+    print(path)
     return 0
 
 

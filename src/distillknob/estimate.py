@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from distillknob.fitting import TRAINING_STAGES, fitting, room, roomier
 from distillknob.footprint import MARGIN, Footprint, footprint
 from distillknob.generation import rows_at_once
 from distillknob.hardware import DECODING, GIB, LAYER_SECONDS, SCORING, TRAINING, Engine
@@ -31,6 +32,7 @@ class Estimate:
     """One stage on one engine: `seconds` of the whole stage by phase, `footprint` of each of the `devices` it uses."""
 
     work: Workload
+    config: Any
     engine: Engine
     footprint: Footprint
     seconds: dict[str, float]
@@ -45,7 +47,7 @@ class Estimate:
 
     @property
     def fits(self) -> bool:
-        return self.footprint.total <= (1 - MARGIN) * self.engine.device.memory and not self.too_long
+        return self.footprint.total <= room(self.engine) and not self.too_long
 
     @property
     def too_long(self) -> list[Phase]:
@@ -60,7 +62,7 @@ def estimate(stage: str, config: Any, engine: Engine, *, curve_problems: int = 0
     seconds: dict[str, float] = {}
     for phase in work.phases:
         seconds[phase.what] = seconds.get(phase.what, 0.0) + _seconds(phase, work, engine)
-    return Estimate(work, engine, footprint(work, engine), seconds)
+    return Estimate(work, config, engine, footprint(work, engine), seconds)
 
 
 def _seconds(phase: Phase, work: Workload, engine: Engine) -> float:
@@ -180,7 +182,7 @@ def estimate_lines(found: Sequence[tuple[str, Estimate]], engine: Engine) -> lis
         f"    held: {parts}",
         f"    at most ({worst.footprint.largest}): {phase}",
     ]
-    lines += _too_long(found)
+    lines += _remedies(found, engine) + _too_long(found)
     if len(found) == 1:
         shares = ", ".join(f"{what} {_duration(seconds)}" for what, seconds in found[0][1].seconds.items())
         lines.append(f"  time: {shares}")
@@ -191,6 +193,37 @@ def estimate_lines(found: Sequence[tuple[str, Estimate]], engine: Engine) -> lis
     lines.append(f"  in all: {total}" + (f", {hours:.3g} GPU hours" if engine.device.utilised else ""))
     lines.append(f"  assumed: {_assumed(engine)}")
     return lines
+
+
+def _remedies(found: Sequence[tuple[str, Estimate]], engine: Engine) -> list[str]:
+    """For each kind of stage that takes too much: what would make the largest of them fit, or where it would."""
+    worst: dict[str, Estimate] = {}
+    for _, one in sorted(found, key=lambda pair: pair[1].footprint.total):
+        if one.footprint.total > room(engine):
+            worst[one.work.stage] = one
+    lines = []
+    for stage, one in worst.items():
+        fit = fitting(stage, one.config, engine)
+        if fit is not None:
+            lines.append(f"    {stage} would fit with {as_flags(fit.settings)}: {_gib(fit.total)}")
+            continue
+        lines.append(
+            f"    {stage} doesn't fit with LoRA, gradient checkpointing, the smallest batches and short answers either"
+            if stage in TRAINING_STAGES
+            else f"    {stage} doesn't fit with shorter answers either"
+        )
+        for name, settings in roomier(stage, one.config, engine):
+            how = f" with {as_flags(settings)}" if settings else " as it is"
+            lines.append(f"    {stage} would fit on {name}{how}")
+        if stage in TRAINING_STAGES and engine.sharding == "none":
+            lines.append("    several GPUs share what is trained: --accelerate fsdp2-8gpu tells what 8 would take")
+    return lines
+
+
+def as_flags(settings: Mapping[str, Any]) -> str:
+    """Settings as they are written on the command line."""
+    flags = {name.replace("_", "-"): value for name, value in settings.items()}
+    return " ".join(f"--{name}" if value is True else f"--{name} {value}" for name, value in flags.items())
 
 
 def _too_long(found: Sequence[tuple[str, Estimate]]) -> list[str]:

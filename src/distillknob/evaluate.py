@@ -215,13 +215,13 @@ def difference(a: TaskResult, b: TaskResult) -> Interval:
     return paired_difference(a.per_problem, b.per_problem)
 
 
-def check(config: EvaluateConfig, preflight: Preflight, *, needed: bool = True) -> None:
-    """Raise BadInputError for what `evaluate` couldn't use, before any weight is loaded. `needed`: some chat template
-    must read each of `chat_template_kwargs`."""
-    sides = preflight.sides(config.models, config.chat_template_kwargs, needed=needed)
+def check(config: EvaluateConfig, preflight: Preflight, *, chained: bool = False) -> None:
+    """Raise BadInputError for what `evaluate` couldn't use, before any weight is loaded. `chained` by an experiment, a
+    model may read none of `chat_template_kwargs`, and pass@k is measured apart."""
+    sides = preflight.sides(config.models, config.chat_template_kwargs, needed=not chained)
     for name in sorted({name for name in config.models if config.models.count(name) > 1}):
         preflight.remark(f"{name} is named twice in models, and measured once")
-    if config.k > config.samples:
+    if config.k > config.samples and not chained:
         preflight.remark(f"pass@{config.k} needs as many samples: with samples={config.samples} it is left out")
     for task in map(preflight.task, config.tasks):
         if task is None:

@@ -134,8 +134,7 @@ def check_recipe(recipe: Mapping[str, Any], cells: Sequence[Cell], preflight: Pr
         for name, config in planned_stages(cell, recipe).items():
             stage = name.partition("/")[0]
             if stage == "evaluate":
-                # Each model apart: those whose template reads none of the values go without.
-                check_evaluation(config, preflight, needed=False)
+                check_evaluation(config, preflight, chained=True)
             elif stage == "calibrate":
                 check_calibration(config, preflight)
             elif stage == "distill":

@@ -46,12 +46,26 @@ def _gpu(name: str, teraflops: float, gib: float, bandwidth: float, link: float)
     return Device(name, teraflops * 1e12, gib * GIB, bandwidth * 1e12, link * 1e9, utilised=True, itemsize=2)
 
 
-# Memory as the driver offers it.
+# Dense bfloat16 products with float32 sums (the vendors print twice that, "with sparsity"), memory as the driver offers
+# it, and NVLink or PCIe one way. Sources: NVIDIA's data sheets of each card; for GeForce and RTX cards, whose sheets
+# leave the products out, the white papers of their generations (GA102, Ada, Blackwell).
 GPUS: dict[str, Device] = {
-    "h100": _gpu("H100 SXM 80 GB", 989, 79.1, 3.35, 450),
-    "h200": _gpu("H200 SXM 141 GB", 989, 139.8, 4.8, 450),
-    "a100": _gpu("A100 SXM 80 GB", 312, 79.1, 2.04, 300),
+    "t4": _gpu("T4 16 GB (no bfloat16: set fp16)", 65, 14.6, 0.32, 16),
+    "rtx3090": _gpu("RTX 3090 24 GB", 71, 23.6, 0.936, 32),
+    "rtx4090": _gpu("RTX 4090 24 GB", 165, 23.5, 1.008, 32),
+    "l4": _gpu("L4 24 GB", 121, 22.5, 0.3, 32),
+    "a10": _gpu("A10 24 GB", 125, 22.5, 0.6, 32),
+    "rtx5090": _gpu("RTX 5090 32 GB", 210, 31.4, 1.792, 64),
+    "a100-40": _gpu("A100 SXM 40 GB", 312, 39.4, 1.555, 300),
+    "a40": _gpu("A40 48 GB", 150, 44.9, 0.696, 32),
     "l40s": _gpu("L40S 48 GB", 362, 44.4, 0.864, 32),
+    "a6000": _gpu("RTX A6000 48 GB", 155, 47.5, 0.768, 32),
+    "rtx6000ada": _gpu("RTX 6000 Ada 48 GB", 364, 47.4, 0.96, 32),
+    "a100": _gpu("A100 SXM 80 GB", 312, 79.1, 2.04, 300),
+    "h100": _gpu("H100 SXM 80 GB", 989, 79.1, 3.35, 450),
+    "h20": _gpu("H20 96 GB", 148, 95.5, 4.0, 450),
+    "h200": _gpu("H200 SXM 141 GB", 989, 139.8, 4.8, 450),
+    "b200": _gpu("B200 SXM 180 GB", 2250, 178.4, 7.7, 900),
 }
 
 # How Accelerate's configurations name what spreads a model.

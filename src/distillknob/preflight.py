@@ -67,6 +67,22 @@ class Reading:
     shown: list[str]
 
 
+class _Remembering:
+    """A task whose problems are drawn once, whatever number of cells and stages ask for the same."""
+
+    def __init__(self, task: Task):
+        self._task = task
+        self._drawn: dict[tuple[str, int | None, int], list[Example]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
+
+    def examples(self, split: str, n: int | None = None, *, seed: int = 0) -> list[Example]:
+        if (split, n, seed) not in self._drawn:
+            self._drawn[split, n, seed] = self._task.examples(split, n, seed=seed)
+        return self._drawn[split, n, seed]
+
+
 class Preflight:
     """One look before a run (`fetch`) or a dry run. `remarks` are things that may not be meant, `unseen` what a dry run
     couldn't look at. Models, prompts and lengths are looked at once, whatever number of stages ask."""
@@ -75,6 +91,7 @@ class Preflight:
         self.processes, self.fetch = processes, fetch
         self.remarks: list[str] = []
         self.unseen: list[str] = []
+        self._tasks: dict[str, Task] = {}
         self._sides: dict[tuple[Any, ...], Side] = {}
         self._readings: dict[tuple[Any, ...], Reading] = {}
 
@@ -157,7 +174,10 @@ class Preflight:
         if not self.fetch and task_on_the_hub(name) is not None:
             self._not_seen(f"the data of {name}, which are on the hub")
             return None
-        return get_task(name)
+        if name not in self._tasks:
+            remembering: Any = _Remembering(get_task(name))
+            self._tasks[name] = remembering
+        return self._tasks[name]
 
     def longest_answer(self, tasks: Sequence[str], limit: int | None) -> int:
         """Tokens that an answer may have: `limit`, or the tasks' own longest."""

@@ -117,13 +117,17 @@ def reward_models(tasks: Sequence[str]) -> list[tuple[str, Architecture]]:
     return [("reward model", model) for model in found.values()]
 
 
-def _answer(config: Any) -> int:
+def longest_answer(config: Any) -> int:
+    """Tokens that an answer of the stage may have."""
     longest = max((_task(name).max_new_tokens for name in config.tasks), default=0)
     return int(getattr(config, "max_completion_length", None) or getattr(config, "max_new_tokens", None) or longest)
 
 
 def _adapter(config: Any, name: str) -> int:
-    return adapter_parameters(name, config.lora_r, config.lora_target_modules) if config.use_peft else 0
+    return _adapter_parameters(name, config.lora_r, tuple(config.lora_target_modules)) if config.use_peft else 0
+
+
+_adapter_parameters = cache(adapter_parameters)  # a search for settings that fit asks many times
 
 
 def workload(stage: str, config: Any, engine: Engine, *, curve_problems: int = 0) -> Workload:
@@ -154,7 +158,7 @@ def _steps(config: Any, rows: float, batch: int) -> float:
 
 def _calibrate(config: Any, engine: Engine) -> Workload:
     teacher = architecture(config.teacher)
-    prompt, answer = _prompt(config.teacher, config.tasks), _answer(config)
+    prompt, answer = _prompt(config.teacher, config.tasks), longest_answer(config)
     micro = config.per_device_train_batch_size
     here = micro * (config.steps_per_generation or config.gradient_accumulation_steps)
     batch = micro * config.gradient_accumulation_steps * engine.devices
@@ -175,7 +179,7 @@ def _calibrate(config: Any, engine: Engine) -> Workload:
     if config.beta:
         phases.append(phase("anchor", "score", teacher, rows, micro))
     held = []
-    if config.target_url is None and not config.target.startswith(SERVED):
+    if config.target_url is None and not config.target.startswith(SERVED) and config.target_device is None:
         target = architecture(config.target)
         held.append(("target", target))
         at_once = max(1, SCORED_AT_ONCE // (prompt + answer))
@@ -193,7 +197,7 @@ def _vllm(config: Any) -> dict[str, Any]:
 
 def _distill(config: Any, engine: Engine) -> Workload:
     student, method = architecture(config.student), config.objective
-    prompt, answer = _prompt(config.student, config.tasks), _answer(config)
+    prompt, answer = _prompt(config.student, config.tasks), longest_answer(config)
     here = config.per_device_train_batch_size * config.gradient_accumulation_steps
     batch, micro = here * engine.devices, config.per_device_train_batch_size
     problems = config.problems * len(config.tasks)
@@ -227,7 +231,7 @@ def _scored_rows(tokens: int, at_once: int = SCORED_AT_ONCE) -> int:
 
 def _cache(config: Any, engine: Engine) -> Workload:
     teacher = architecture(config.teacher)
-    prompt, answer = _prompt(config.teacher, config.tasks), _answer(config)
+    prompt, answer = _prompt(config.teacher, config.tasks), longest_answer(config)
     problems = config.problems * len(config.tasks)
     each = {"teacher": 1, "teacher_verified": config.candidates, "gold": 0}[config.traces]
     phases = [
@@ -242,7 +246,7 @@ def _evaluate(config: Any, engine: Engine) -> Workload:
     here = [name for name in config.models if not name.startswith(SERVED)]  # what a server holds is its own
     models, phases = [architecture(name) for name in here], []
     for name, model in zip(here, models, strict=True):
-        prompt, answer = _prompt(name, config.tasks), _answer(config)
+        prompt, answer = _prompt(name, config.tasks), longest_answer(config)
         phases += [
             Phase("answers", "decode", model, rows, prompt, answer, SAMPLED_AT_ONCE),
             Phase("failure modes", "score", model, rows, prompt, answer, _scored_rows(prompt + answer)),
@@ -254,7 +258,7 @@ def _evaluate(config: Any, engine: Engine) -> Workload:
 
 def _diagnose(config: Any, engine: Engine) -> Workload:
     teacher, student = architecture(config.teacher), architecture(config.student)
-    prompt, answer = _prompt(config.teacher, config.tasks), _answer(config)
+    prompt, answer = _prompt(config.teacher, config.tasks), longest_answer(config)
     problems = config.problems * len(config.tasks)
     drawn, kept = problems * max(config.candidates, config.samples), problems * config.samples
     paired = _scored_rows(prompt + answer, PAIRED_AT_ONCE)

@@ -1,0 +1,210 @@
+"""A recipe for a pair of real size on a named device: usual settings, and where they take too much, the mildest changes
+with which every stage fits by the dry run's own account.
+
+The settings are those of the shipped recipes for the paper's pairs and of TRL's documentation; each stands in the file
+with its reason. Left out on purpose: choosing η or the number of steps by the pair, which no account foretells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from distillknob.architectures import architecture
+from distillknob.calibrate import CalibrationConfig
+from distillknob.config import build, stage_values
+from distillknob.distill import DistillConfig
+from distillknob.errors import BadInputError
+from distillknob.evaluate import EvaluateConfig
+from distillknob.fitting import SHORTEST, fitting, memory, roomier
+from distillknob.hardware import GIB, Engine
+from distillknob.held_out import train_and_guard
+from distillknob.models import values_read
+from distillknob.preflight import Preflight, Side
+from distillknob.traps import DiagnoseConfig
+from distillknob.traps.gather import PREFIXES
+from distillknob.workload import PROMPT_TOKENS
+
+CLASSES: dict[str, type[Any]] = {
+    "diagnose": DiagnoseConfig,
+    "calibrate": CalibrationConfig,
+    "distill": DistillConfig,
+    "evaluate": EvaluateConfig,
+}
+PROBLEMS, GUARD_PROBLEMS, TEST_PROBLEMS = 2000, 100, 200
+GROUP = 8  # samples a prompt in calibrate
+LORA_RATE = "usual for LoRA: ten times that of full fine-tuning, or more"
+THINKING_OFF = {"enable_thinking": False}
+
+
+@dataclass
+class Draft:
+    """A recipe in the making: `shared` keys and `sections` by stage, and why a value is what it is, by stage and key
+    (shared ones under the empty stage)."""
+
+    shared: dict[str, Any]
+    sections: dict[str, dict[str, Any]]
+    why: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        return {**self.shared, **self.sections}
+
+    def config(self, stage: str) -> Any:
+        return build(CLASSES[stage], stage_values(CLASSES[stage], stage, self.recipe, {}))
+
+    def text(self, head: Sequence[str]) -> str:
+        """The recipe as YAML with its reasons."""
+        lines = [f"# {line}" for line in head]
+        lines += [self._line("", name, value) for name, value in self.shared.items()]
+        for stage, section in self.sections.items():
+            lines += ["", f"{stage}:"]
+            lines += [f"  {self._line(stage, name, value)}" for name, value in section.items()]
+        return "\n".join(lines) + "\n"
+
+    def _line(self, stage: str, name: str, value: Any) -> str:
+        dumped = yaml.safe_dump({name: value}, default_flow_style=None, width=10_000, allow_unicode=True).strip()
+        reason = self.why.get((stage, name), "")
+        return f"{dumped}  # {reason}" if reason else dumped
+
+
+def new_recipe(
+    teacher: str,
+    student: str,
+    target: str | None,
+    tasks: Sequence[str],
+    engine: Engine,
+    *,
+    lora: bool = True,
+) -> str:
+    """The text of a recipe for this pair on `engine`, every stage of which fits there. `lora`: train adapters.
+
+    Raises BadInputError for models and tasks that a run couldn't use, and where nothing makes a stage fit.
+    """
+    preflight = Preflight(engine.devices, fetch=False)
+    target = target or student
+    sides = preflight.sides([teacher, student, target], weights=[teacher, student])
+    draft = _usual(preflight, sides, tasks, lora)
+    told = []
+    for stage in CLASSES:
+        config = draft.config(stage)
+        fit = fitting(stage, config, engine)
+        if fit is None or ("use_peft" in fit.settings and not lora):
+            raise BadInputError(_too_large(stage, config, engine, lora))
+        draft.sections[stage] |= fit.settings
+        draft.why |= {(stage, name): "so that it fits" for name in fit.settings}
+        told.append(f"{stage} {memory(stage, draft.config(stage), engine) / GIB:.1f}")
+    head = [
+        f"{teacher} → {student}, π_C {target}: written by `distillknob recipe new` for {engine}.",
+        f"By the dry run's account, in GiB of {engine.device.memory / GIB:.1f}: {', '.join(told)}.",
+        "A start and no finding: look at the guard's events and the log-ratio before long runs. Diagnose first.",
+        "`distillknob demo --config THIS --dry-run` checks it, without --dry-run it runs every stage.",
+    ]
+    return draft.text(head)
+
+
+def _usual(preflight: Preflight, sides: Sequence[Side], tasks: Sequence[str], lora: bool) -> Draft:
+    """The usual settings for a pair, cut to what the tasks and contexts have room for."""
+    teacher, student, target = sides
+    seen = [preflight.task(name) for name in tasks]
+    problems, guard, prompts = PROBLEMS, GUARD_PROBLEMS, [PROMPT_TOKENS]
+    rows = 0
+    for task in seen:
+        if task is not None:
+            trained, held_out = train_and_guard(task, PROBLEMS, GUARD_PROBLEMS, 0)
+            problems, guard, rows = min(problems, len(trained)), min(guard, len(held_out)), rows + len(trained)
+            readings = [preflight.reading(side, task, [*trained, *held_out]) for side in sides]
+            prompts += [max(reading.prompts) for reading in readings if reading is not None]
+    if None in seen:
+        problems, guard, rows = PROBLEMS, GUARD_PROBLEMS, PROBLEMS
+    contexts = [side.context for side in sides if side.context is not None]
+    answer = preflight.longest_answer(tasks, None)
+    fits_in = int((min(contexts) - max(prompts)) / (1 + max(PREFIXES))) if contexts else answer
+    if fits_in < SHORTEST:
+        raise BadInputError(
+            f"the shortest context of these models has {min(contexts)} tokens, and prompts up to {max(prompts)}: there "
+            "is no room for answers: take shorter prompts, or models with longer contexts"
+        )
+    length = min(answer, fits_in)
+    groups = max(1, min(16, rows // preflight.processes))
+    batches = max(1, min(8, rows // (4 * preflight.processes)))
+    method = "spans" if teacher.same_tokens(student) is False else "gkd"
+    adapter: dict[str, Any] = {"use_peft": True, "lora_r": 32, "lora_alpha": 64} if lora else {"use_peft": False}
+    draft = Draft(
+        {"teacher": teacher.name, "student": student.name, "target": target.name, "tasks": list(tasks)},
+        {
+            "diagnose": {"problems": min(100, problems), "samples": 2, "candidates": 8, "max_new_tokens": length},
+            "calibrate": {
+                **adapter,
+                "max_steps": 60,
+                "per_device_train_batch_size": GROUP,
+                "gradient_accumulation_steps": groups,
+                "num_generations": GROUP,
+                "learning_rate": 2e-5 if lora else 1e-6,
+                "lr_scheduler_type": "constant_with_warmup",
+                "warmup_steps": 5,
+                "gradient_checkpointing": True,
+                "beta": 0.1,
+                "utility_tolerance": 0.02,
+                "problems": problems,
+                "guard_problems": guard,
+                "guard_samples": 4,
+            },
+            "distill": {
+                **adapter,
+                "method": method,
+                "max_steps": 200,
+                "per_device_train_batch_size": 4,
+                "gradient_accumulation_steps": batches,
+                "learning_rate": 1e-4 if lora else 1e-5,
+                "lr_scheduler_type": "cosine",
+                "warmup_steps": 10,
+                "gradient_checkpointing": True,
+                "problems": problems,
+            },
+            "evaluate": {"problems": TEST_PROBLEMS, "samples": 16, "max_new_tokens": length},
+            "demo": {"eta_distillable": -0.5, "eta_undistillable": 0.5, "methods": ["sft", method]},
+        },
+    )
+    draft.shared["max_completion_length"] = length
+    if any(_thinks(side) for side in (teacher, student)):
+        draft.shared["chat_template_kwargs"] = dict(THINKING_OFF)
+        draft.why["", "chat_template_kwargs"] = "thoughts would need far longer answers"
+    cut = "what the shortest context has room for" if length < answer else "the tasks' own longest"
+    draft.why |= {
+        ("", "target"): "π_C: what η < 0 pulls the teacher towards, and η > 0 pushes it away from",
+        ("", "max_completion_length"): cut,
+        ("calibrate", "num_generations"): "samples of a prompt, which are compared with each other",
+        ("calibrate", "gradient_accumulation_steps"): f"{GROUP * groups} samples a step on each device",
+        ("calibrate", "learning_rate"): LORA_RATE if lora else "TRL's own for GRPO",
+        ("calibrate", "beta"): "the anchor to the original, which the guard adapts",
+        ("calibrate", "guard_problems"): "more of them tell smaller drops from noise",
+        ("distill", "learning_rate"): LORA_RATE if lora else "usual for full fine-tuning of such models",
+        ("distill", "method"): "between two tokenizers" if method == "spans" else "needs one tokenizer (spans doesn't)",
+        ("evaluate", "samples"): "pass@16 needs as many",
+    }
+    return draft
+
+
+def _thinks(side: Side) -> bool:
+    """Does the chat template read the switch of Qwen3's thoughts? By the name where the tokenizer isn't here."""
+    if side.tokenizer is None:
+        return "qwen3-" in side.name.lower()
+    return values_read(side.tokenizer, THINKING_OFF) is not None
+
+
+def _too_large(stage: str, config: Any, engine: Engine, lora: bool) -> str:
+    elsewhere = [
+        f"{name} with {', '.join(f'{key}: {value}' for key, value in settings.items())}" if settings else name
+        for name, settings in roomier(stage, config, engine)
+    ]
+    remedy = f"--gpu {' or '.join(elsewhere)}" if elsewhere else "several GPUs (--accelerate fsdp2-8gpu)"
+    less = "LoRA (leave out --full), " if not lora else ""
+    models = ", ".join(f"{name} {architecture(name).parameters / 1e9:.2f} B" for name in config.models_read)
+    return (
+        f"{stage} takes {memory(stage, config, engine) / GIB:.0f} GiB and nothing makes it fit on {engine} ({models}): "
+        f"take {less}smaller models, or {remedy}"
+    )
