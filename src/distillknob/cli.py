@@ -127,6 +127,7 @@ def _parser(command: str | None, *, inherited: bool = False) -> _Parser:
     new.add_argument("--student", metavar="MODEL", help="folder or hub id")
     new.add_argument("--target", metavar="MODEL", help="calibration target (default: the student)")
     new.add_argument("--tasks", nargs="+", metavar="TASK", help="tasks, e.g. jsonl:problems.jsonl (default: math)")
+    new.add_argument("--max-new-tokens", type=int, metavar="N", help="an answer's longest (default: the tasks' own)")
     new.add_argument("--gpu", metavar="NAME", help="for this GPU, e.g. h100 (default: this machine)")
     new.add_argument("--accelerate", metavar="CONFIG.yaml", help="for this configuration of accelerate launch")
     new.add_argument("--full", action="store_true", help="train all weights, not LoRA adapters")
@@ -334,6 +335,7 @@ def _new_recipe(arguments: argparse.Namespace) -> int:
             arguments.tasks or ["math"],
             where,
             lora=not arguments.full,
+            longest=arguments.max_new_tokens,
         )
     atomic_write(path, text.encode())
     print(path)

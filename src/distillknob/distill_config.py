@@ -114,13 +114,15 @@ class DistillConfig(AdapterOptions, DistillationConfig):
             )
         if objective.tokens != "all" and self.tokens_per_step is not None:
             raise BadInputError("tokens_per_step cuts batches to a number of tokens, which `tokens` would cut again")
-        if objective.loss in CROSS and (
-            objective.tokens != "all" or self.tokens_per_step is not None or self.cache is not None
-        ):
-            raise BadInputError(
-                f"{objective.loss} compares spans of text: leave out tokens, tokens_per_step and cache, which choose "
-                "or hold tokens"
-            )
+        if objective.loss in CROSS:
+            named = {"tokens": objective.tokens, "tokens_per_step": self.tokens_per_step, "cache": self.cache}
+            for name, value in named.items():
+                if value not in (None, "all"):
+                    none = "all" if name == "tokens" else "null"
+                    raise BadInputError(
+                        f"{name}={value}: {objective.loss} compares spans of text, and {name} chooses or holds tokens: "
+                        f"leave it out, or where the recipe sets it, --{name.replace('_', '-')} {none}"
+                    )
         if self.cache is not None and (
             not objective.needs_teacher_distribution or self.share_on_policy > 0 or objective.context != "plain"
         ):

@@ -79,15 +79,17 @@ def new_recipe(
     engine: Engine,
     *,
     lora: bool = True,
+    longest: int | None = None,
 ) -> str:
-    """The text of a recipe for this pair on `engine`, every stage of which fits there. `lora`: train adapters.
+    """The text of a recipe for this pair on `engine`, every stage of which fits there. `lora`: train adapters,
+    `longest`: tokens of an answer (None: the tasks' own).
 
     Raises BadInputError for models and tasks that a run couldn't use, and where nothing makes a stage fit.
     """
     preflight = Preflight(engine.devices, fetch=False)
     target = target or student
     sides = preflight.sides([teacher, student, target], weights=[teacher, student])
-    draft = _usual(preflight, sides, tasks, lora)
+    draft = _usual(preflight, sides, tasks, lora, longest)
     told = []
     for stage in CLASSES:
         config = draft.config(stage)
@@ -106,7 +108,7 @@ def new_recipe(
     return draft.text(head)
 
 
-def _usual(preflight: Preflight, sides: Sequence[Side], tasks: Sequence[str], lora: bool) -> Draft:
+def _usual(preflight: Preflight, sides: Sequence[Side], tasks: Sequence[str], lora: bool, longest: int | None) -> Draft:
     """The usual settings for a pair, cut to what the tasks and contexts have room for."""
     teacher, student, target = sides
     seen = [preflight.task(name) for name in tasks]
@@ -121,7 +123,7 @@ def _usual(preflight: Preflight, sides: Sequence[Side], tasks: Sequence[str], lo
     if None in seen:
         problems, guard, rows = PROBLEMS, GUARD_PROBLEMS, PROBLEMS
     contexts = [side.context for side in sides if side.context is not None]
-    answer = preflight.longest_answer(tasks, None)
+    answer = preflight.longest_answer(tasks, longest)
     fits_in = int((min(contexts) - max(prompts)) / (1 + max(PREFIXES))) if contexts else answer
     if fits_in < SHORTEST:
         raise BadInputError(
@@ -173,7 +175,7 @@ def _usual(preflight: Preflight, sides: Sequence[Side], tasks: Sequence[str], lo
     if any(_thinks(side) for side in (teacher, student)):
         draft.shared["chat_template_kwargs"] = dict(THINKING_OFF)
         draft.why["", "chat_template_kwargs"] = "thoughts would need far longer answers"
-    cut = "what the shortest context has room for" if length < answer else "the tasks' own longest"
+    cut = "what the shortest context has room for" if length < answer else "an answer's longest"
     draft.why |= {
         ("", "target"): "π_C: what η < 0 pulls the teacher towards, and η > 0 pushes it away from",
         ("", "max_completion_length"): cut,
