@@ -99,7 +99,7 @@ def check(config: DistillConfig, preflight: Preflight) -> None:
         check_fills_a_step(len(cache.traces), step, "problems to train on")
         return
     answer = preflight.longest_answer(config.tasks, config.max_completion_length)
-    tasks = [preflight.task(name) for name in config.tasks]
+    tasks = [preflight.task(name, graded=method.traces in RIGHT_ONES) for name in config.tasks]
     rows = 0
     for task in tasks:
         if task is None:

@@ -174,8 +174,9 @@ class Preflight:
         if not self.fetch and task_on_the_hub(name) is not None:
             self._not_seen(f"the data of {name}, which are on the hub")
             return None
+        (task,) = (graded_tasks if graded else get_tasks)([name])
         if name not in self._tasks:
-            remembering: Any = _Remembering(get_task(name))
+            remembering: Any = _Remembering(task)
             self._tasks[name] = remembering
         return self._tasks[name]
 

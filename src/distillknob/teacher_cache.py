@@ -85,7 +85,8 @@ def check(config: CacheConfig, preflight: Preflight) -> None:
         if config.top_k > vocabulary:
             raise BadInputError(f"top_k={config.top_k}: the teacher has {vocabulary} tokens")
     answer = preflight.longest_answer(config.tasks, config.max_completion_length)
-    for task in map(preflight.task, config.tasks):
+    for name in config.tasks:
+        task = preflight.task(name, graded=config.traces in RIGHT_ONES)
         if task is None:
             continue
         examples = task.examples("train", config.problems, seed=config.seed)
