@@ -218,12 +218,6 @@ RULES = {
         frozenset({"yaml"}),
     ),
     "estimate": rule(
-    "fitting": rule("footprint hardware workload"),
-    "new_recipe": Rule(
-        PARTS | STAGES | {"architectures", "config", "fitting", "hardware", "held_out", "workload", "traps"},
-        frozenset({"yaml"}),
-    ),
-    "estimate": rule(
         "fitting footprint generation hardware identity preflight runs training workload",
         "yaml",
         "experiment learning_curve traps",
