@@ -66,7 +66,7 @@ class Draft:
         return "\n".join(lines) + "\n"
 
     def _line(self, stage: str, name: str, value: Any) -> str:
-        dumped = yaml.safe_dump({name: value}, default_flow_style=None, width=10_000, allow_unicode=True).strip()
+        dumped = yaml.safe_dump({name: value}, default_flow_style=True, width=10_000, allow_unicode=True).strip()[1:-1]
         reason = self.why.get((stage, name), "")
         return f"{dumped}  # {reason}" if reason else dumped
 
@@ -112,16 +112,17 @@ def _usual(preflight: Preflight, sides: Sequence[Side], tasks: Sequence[str], lo
     """The usual settings for a pair, cut to what the tasks and contexts have room for."""
     teacher, student, target = sides
     seen = [preflight.task(name) for name in tasks]
-    problems, guard, prompts = PROBLEMS, GUARD_PROBLEMS, [PROMPT_TOKENS]
+    problems, guard, prompts = PROBLEMS, GUARD_PROBLEMS, [0]
     rows = 0
     for task in seen:
         if task is not None:
             trained, held_out = train_and_guard(task, PROBLEMS, GUARD_PROBLEMS, 0)
             problems, guard, rows = min(problems, len(trained)), min(guard, len(held_out)), rows + len(trained)
             readings = [preflight.reading(side, task, [*trained, *held_out]) for side in sides]
-            prompts += [max(reading.prompts) for reading in readings if reading is not None]
+            prompts += [PROMPT_TOKENS if reading is None else max(reading.prompts) for reading in readings]
     if None in seen:
         problems, guard, rows = PROBLEMS, GUARD_PROBLEMS, PROBLEMS
+        prompts.append(PROMPT_TOKENS)
     contexts = [side.context for side in sides if side.context is not None]
     answer = preflight.longest_answer(tasks, longest)
     fits_in = int((min(contexts) - max(prompts)) / (1 + max(PREFIXES))) if contexts else answer
