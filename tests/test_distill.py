@@ -619,7 +619,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_over(tiny_pair: Any, tm
         ("gkd", {"tokens_per_step": 0}, "tokens_per_step=0: must be at least 1"),
         ("gkd", {"cache": "c", "lmbda": 0.0, "temperature": 2.0}, r"temperature=2\.0: a cache holds"),
         ("gkd", {"eval_strategy": "steps"}, "eval_strategy='steps': there is no evaluation set here"),
-        ("gkd", {"trust_remote_code": True}, "trust_remote_code: models that bring code of their own"),
+        ("gkd", {"trust_remote_code": True}, "trust_remote_code=True: models that bring code of their own"),
         ("gkd", {"teacher_model_name_or_path": "x"}, "teacher_model_name_or_path='x': use teacher"),
     ],
 )

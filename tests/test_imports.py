@@ -94,6 +94,7 @@ RULES = {
     "identity": rule("checkpoint_files errors files hub models processes records runs tasks"),
     "fields": rule("errors"),
     "flags": rule("fields"),
+    "inherited": rule("errors fields"),
     "config": rule("errors fields", "yaml"),
     "tasks": Rule(
         frozenset({"tasks", "errors", "hub"}),
@@ -139,7 +140,7 @@ RULES = {
         "calibrate", "calibration_config", "calibration_trainer", "guard", "held_out", "rollout_rewards"
     ),
     "held_out": stage("held_out", "calibration_config"),
-    "calibration_config": stage("calibration_config", "adapters", "rollouts"),
+    "calibration_config": stage("calibration_config", "adapters", "inherited", "rollouts"),
     "calibration_trainer": stage(
         "calibration_trainer", "calibration_config", "calibration_reward", "guard", "rollout_rewards", "rollouts"
     ),
@@ -168,6 +169,7 @@ RULES = {
         "distill_config",
         "adapters",
         "cross_tokenizer",
+        "inherited",
         "methods",
         "rollouts",
         "teacher_context",

@@ -130,6 +130,12 @@ def test_lengths_beyond_the_context_are_refused_by_every_method(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_split_that_a_task_has_not(tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    task = rows(tmp_path / "task.jsonl", lambda i: f"What is {i} + {i}?")
+    words = ["evaluate", "--models", tiny_pair.teacher, "--tasks", task, "--split", "tset"]
+    assert "no split 'tset'" in told_alike(capsys, tmp_path, *words)
+
+
 def test_a_target_s_own_context_counts(tiny_pair: Any, short: Any) -> None:
     config = CalibrationConfig(teacher=tiny_pair.teacher, target=short.student, max_completion_length=100, **QUICK)
     with pytest.raises(BadInputError, match=r"context of 64 \(.*student\)"):

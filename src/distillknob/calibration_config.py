@@ -14,9 +14,10 @@ from trl import GRPOConfig  # type: ignore[attr-defined]
 
 from distillknob.adapters import AdapterOptions
 from distillknob.errors import BadInputError, check_at_least_one
+from distillknob.inherited import check_inherited
 from distillknob.models import check_device
 from distillknob.rollouts import check_unbent
-from distillknob.training import check_inherited, check_installed, on_this_machine
+from distillknob.training import check_installed, on_this_machine
 
 
 @dataclass
@@ -119,11 +120,12 @@ class CalibrationConfig(AdapterOptions, GRPOConfig):
         for name, value, off in (
             ("disable_dropout", self.disable_dropout, True),
             ("lora_dropout", self.lora_dropout, 0.0),
+            ("neftune_noise_alpha", self.neftune_noise_alpha, None),
         ):
             if value != off:
                 raise BadInputError(
-                    f"{name}={value}: with dropout one text has another log-probability each time, and the log-ratio "
-                    "would be that noise: leave it out"
+                    f"{name}={value}: with dropout or noise one text has another log-probability each time, and the "
+                    "log-ratio would be that noise: leave it out"
                 )
         if not self.use_bias_correction_kl:
             raise BadInputError(
@@ -137,9 +139,9 @@ class CalibrationConfig(AdapterOptions, GRPOConfig):
         check_at_least_one(self, "problems", "guard_steps", "guard_problems", "guard_samples")
         if not 0 < self.utility_tolerance < 1:
             raise BadInputError(f"utility_tolerance={self.utility_tolerance}: a share of the score, between 0 and 1")
+        check_inherited(self)
         on_this_machine(self)
         super().__post_init__()
-        check_inherited(self)
         check_unbent(self)
         if self.scale_rewards != "group" or self.multi_objective_aggregation != "sum_then_normalize":
             raise BadInputError(

@@ -15,12 +15,13 @@ from distillknob.adapters import AdapterOptions
 from distillknob.cross_tokenizer import CROSS
 from distillknob.divergences import KINDS
 from distillknob.errors import BadInputError, check_at_least_one, nearest
+from distillknob.inherited import check_inherited
 from distillknob.methods import METHODS, Method, MethodName
 from distillknob.rollouts import check_unbent
 from distillknob.teacher_context import CONTEXTS
 from distillknob.token_choice import CHOICES
 from distillknob.traces import Source
-from distillknob.training import check_inherited, check_installed, on_this_machine
+from distillknob.training import check_installed, on_this_machine
 
 
 @dataclass
@@ -148,12 +149,10 @@ class DistillConfig(AdapterOptions, DistillationConfig):
         if not self.tasks and self.cache is None:
             raise BadInputError("tasks is empty: name at least one, e.g. math")
         check_at_least_one(self, "problems", "candidates", "tokens_per_step")
+        check_inherited(self)
         on_this_machine(self)
         super().__post_init__()
-        check_inherited(self)
         check_unbent(self)
-        if self.teacher_model_name_or_path is not None:
-            raise BadInputError(f"teacher_model_name_or_path={self.teacher_model_name_or_path!r}: use teacher")
         check_installed(self)
 
     @property

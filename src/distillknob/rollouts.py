@@ -19,7 +19,7 @@ from distillknob.generation import own_settings
 from distillknob.training import EpochSampler
 
 # What bends the distribution that rollouts are drawn from, and the values at which it doesn't.
-_BENDING: dict[str, tuple[Any, ...]] = {
+BENDING: dict[str, tuple[Any, ...]] = {
     "top_p": (1.0,),
     "top_k": (0, -1, None),
     "min_p": (None, 0.0),
@@ -31,7 +31,7 @@ _BENDING: dict[str, tuple[Any, ...]] = {
 def check_unbent(config: Any) -> None:
     """Raise BadInputError for sampling options under which rollouts come from another distribution than the one whose
     log-probabilities are taken."""
-    for name, harmless in _BENDING.items():
+    for name, harmless in BENDING.items():
         value = getattr(config, name)
         if value not in harmless:
             raise BadInputError(

@@ -72,7 +72,7 @@ def on_this_machine(config: TrainingArguments) -> None:
     processes without one have to be told to Accelerate. Raises BadInputError for a precision that isn't here."""
     connect()
     if _ELSEWHERE.get():
-        config.bf16 = config.fp16 = config.bf16_full_eval = config.fp16_full_eval = False
+        config.bf16 = config.fp16 = False
         config.tf32 = None
     if not torch.cuda.is_available():
         for name in ("bf16", "fp16"):
@@ -108,20 +108,6 @@ def check_trainable(name: str, config: Any, *, anchored: bool = False) -> None:
         raise BadInputError(
             f"{name!r} is a LoRA adapter, and {what} would know its base model alone: make it a whole model first "
             "(the run that made it with --merge-adapter), or train another"
-        )
-
-
-def check_inherited(config: Any) -> None:
-    """Raise BadInputError for inherited settings that would do nothing here, or do it late."""
-    if str(getattr(config.eval_strategy, "value", config.eval_strategy)) != "no":
-        raise BadInputError(
-            f"eval_strategy={getattr(config.eval_strategy, 'value', config.eval_strategy)!r}: there is no evaluation "
-            "set here; leave it out (distill has curve_steps, calibrate its guard)"
-        )
-    if config.trust_remote_code:
-        raise BadInputError(
-            "trust_remote_code: models that bring code of their own aren't supported, since their heads and caches "
-            "aren't known here: leave it out, and take an architecture of transformers"
         )
 
 
