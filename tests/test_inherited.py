@@ -43,7 +43,8 @@ ACTS = set(
     # GRPO's losses
     "router_aux_loss_coef cast_lm_head_to_fp32 num_generations generation_batch_size steps_per_generation "
     "num_iterations epsilon delta epsilon_high sapo_temperature_neg sapo_temperature_pos vespo_k_pos "
-    "vespo_lambda_pos vespo_k_neg vespo_lambda_neg importance_sampling_level reward_weights loss_type top_entropy_quantile entropy_coef "
+    "vespo_lambda_pos vespo_k_neg vespo_lambda_neg importance_sampling_level reward_weights loss_type "
+    "top_entropy_quantile entropy_coef "
     "use_adaptive_entropy entropy_coef_min entropy_coef_max entropy_coef_delta entropy_target "
     "off_policy_mask_threshold use_transformers_continuous_batching transformers_continuous_batching_config "
     "use_transformers_paged".split()
