@@ -171,7 +171,7 @@ def _run_stage(arguments: argparse.Namespace) -> int:
     from distillknob.runs import discard_unstarted
     from distillknob.shipped import find_recipe
     from distillknob.table import result_text
-    from distillknob.training import quiet_libraries
+    from distillknob.training import for_another_machine, quiet_libraries
 
     quiet_libraries()
     keep_freed_memory()
@@ -188,14 +188,15 @@ def _run_stage(arguments: argparse.Namespace) -> int:
     values = stage_values(cls, stage, recipe, flags, _KnownFields())
     for chained in CHAINED if stage in EXPERIMENTS else ():  # here a typo's line in the file is still known
         stage_values(getattr(import_module(STAGES[chained][0]), STAGES[chained][1]), chained, recipe, {})
+    with for_another_machine(arguments.dry_run and arguments.gpu is not None):
+        config: Any = build(cls, values)
     output = Path(arguments.output or f"runs/{stage}")
     if stage == "calibrate" and arguments.require_turned and config.eta == 0:
         raise BadInputError(
             "--require-turned with eta=0, which turns nothing: set eta below or above 0, or leave it out"
         )
     if arguments.dry_run:
-        return _plan(arguments, cls, values, recipe, output)
-    config = build(cls, values)
+        return _plan(arguments, cls, values, config, recipe, output)
     if arguments.gpu or arguments.accelerate:
         raise BadInputError("--gpu and --accelerate say what a dry run estimates for: add --dry-run, or leave them out")
     call = getattr(import_module(module), function)
@@ -244,10 +245,15 @@ def _turned_status(result: Mapping[str, Any]) -> int:
 
 
 def _plan(
-    arguments: argparse.Namespace, cls: type, values: Mapping[str, Any], recipe: Mapping[str, Any], output: Path
+    arguments: argparse.Namespace,
+    cls: type,
+    values: Mapping[str, Any],
+    config: Any,
+    recipe: Mapping[str, Any],
+    output: Path,
 ) -> int:
     """A stage's dry run: its checks, and the estimate."""
-    from distillknob.config import build, resolved
+    from distillknob.config import resolved
     from distillknob.estimate import plan
     from distillknob.hardware import engine
     from distillknob.preflight import Preflight
@@ -258,7 +264,6 @@ def _plan(
     where = engine(arguments.gpu, find_accelerate(arguments.accelerate) if arguments.accelerate else None)
     preflight = Preflight(where.devices, fetch=False)
     with for_another_machine(arguments.gpu is not None):
-        config: Any = build(cls, values)
         if stage == "sweep":
             config.check_cell(arguments.cell)
         check = import_module(STAGES[stage][0]).check
