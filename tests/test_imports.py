@@ -137,8 +137,15 @@ RULES = {
         " ".join(TRAINERS),
     ),
     "calibrate": stage(
-        "calibrate", "calibration_config", "calibration_trainer", "guard", "held_out", "rollout_rewards"
+        "calibrate",
+        "calibration_check",
+        "calibration_config",
+        "calibration_trainer",
+        "guard",
+        "held_out",
+        "rollout_rewards",
     ),
+    "calibration_check": stage("calibration_check", "calibration_config", "held_out"),
     "held_out": stage("held_out", "calibration_config"),
     "calibration_config": stage("calibration_config", "adapters", "inherited", "rollouts"),
     "calibration_trainer": stage(

@@ -193,10 +193,10 @@ def _run_stage(arguments: argparse.Namespace) -> int:
     output = Path(arguments.output or f"runs/{stage}")
     if stage == "calibrate" and arguments.require_turned and config.eta == 0:
         raise BadInputError(
-            "--require-turned with eta=0, which turns nothing: set eta below or above 0, or leave it out"
+            "--require-turned with eta=0, which turns nothing: set eta to other than 0, or leave it out"
         )
     if arguments.dry_run:
-        return _plan(arguments, cls, values, config, recipe, output)
+        return _plan(arguments, values, config, recipe, output)
     if arguments.gpu or arguments.accelerate:
         raise BadInputError("--gpu and --accelerate say what a dry run estimates for: add --dry-run, or leave them out")
     call = getattr(import_module(module), function)
@@ -245,12 +245,7 @@ def _turned_status(result: Mapping[str, Any]) -> int:
 
 
 def _plan(
-    arguments: argparse.Namespace,
-    cls: type,
-    values: Mapping[str, Any],
-    config: Any,
-    recipe: Mapping[str, Any],
-    output: Path,
+    arguments: argparse.Namespace, values: Mapping[str, Any], config: Any, recipe: Mapping[str, Any], output: Path
 ) -> int:
     """A stage's dry run: its checks, and the estimate."""
     from distillknob.config import resolved
@@ -268,9 +263,8 @@ def _plan(
             config.check_cell(arguments.cell)
         check = import_module(STAGES[stage][0]).check
         check(*([config, recipe] if stage in EXPERIMENTS else [config]), preflight)
-        text, fits = plan(
-            stage, resolved(cls, values), config, recipe, output, resume=arguments.resume, engine=where, seen=preflight
-        )
+        how: dict[str, Any] = {"resume": arguments.resume, "engine": where, "seen": preflight}
+        text, fits = plan(stage, resolved(type(config), values), config, recipe, output, **how)
     print(text)
     return 0 if fits else 2
 
@@ -307,8 +301,7 @@ def _recipe(arguments: argparse.Namespace) -> int:
         print(recipe_table())
         return 0
     if arguments.name is None:
-        what = "file to write" if arguments.action == "new" else "name"
-        raise BadInputError(f"recipe {arguments.action} needs a {what}: see distillknob recipe --help")
+        raise BadInputError(f"recipe {arguments.action} needs a name, or for new a file: see distillknob recipe --help")
     if arguments.action == "new":
         return _new_recipe(arguments)
     if arguments.action == "show":
@@ -319,31 +312,18 @@ def _recipe(arguments: argparse.Namespace) -> int:
 
 
 def _new_recipe(arguments: argparse.Namespace) -> int:
-    from distillknob.files import atomic_write
     from distillknob.hardware import engine
-    from distillknob.new_recipe import new_recipe
+    from distillknob.new_recipe import write_recipe
     from distillknob.shipped import find_accelerate
     from distillknob.training import for_another_machine, quiet_libraries
 
     quiet_libraries()
-    path = Path(arguments.name)
-    if path.exists():
-        raise BadInputError(f"{path} is there already: give another name, or remove it")
     if arguments.teacher is None or arguments.student is None:
         raise BadInputError("recipe new needs --teacher and --student: folders or hub ids")
     where = engine(arguments.gpu, find_accelerate(arguments.accelerate) if arguments.accelerate else None)
+    pair = (arguments.teacher, arguments.student, arguments.target, arguments.tasks or ["math"], where)
     with for_another_machine(arguments.gpu is not None):
-        text = new_recipe(
-            arguments.teacher,
-            arguments.student,
-            arguments.target,
-            arguments.tasks or ["math"],
-            where,
-            lora=not arguments.full,
-            longest=arguments.max_new_tokens,
-        )
-    atomic_write(path, text.encode())
-    print(path)
+        print(write_recipe(arguments.name, *pair, lora=not arguments.full, longest=arguments.max_new_tokens))
     return 0
 
 

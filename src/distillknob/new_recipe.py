@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -19,6 +20,7 @@ from distillknob.config import build, stage_values
 from distillknob.distill import DistillConfig
 from distillknob.errors import BadInputError
 from distillknob.evaluate import EvaluateConfig
+from distillknob.files import atomic_write
 from distillknob.fitting import SHORTEST, fitting, memory, roomier
 from distillknob.hardware import GIB, Engine
 from distillknob.held_out import train_and_guard
@@ -106,6 +108,18 @@ def new_recipe(
         "`distillknob demo --config THIS --dry-run` checks it, without --dry-run it runs every stage.",
     ]
     return draft.text(head)
+
+
+def write_recipe(file: str, *pair: Any, **how: Any) -> Path:
+    """Write what `new_recipe` returns for its arguments into a file, and return its path. Raises BadInputError where
+    there is one already, or it can't be written."""
+    path = Path(file)
+    if path.exists():
+        raise BadInputError(f"{path} is there already: give another name, or remove it")
+    if not path.parent.is_dir():
+        raise BadInputError(f"can't write {path}: there is no folder {path.parent}")
+    atomic_write(path, new_recipe(*pair, **how).encode())
+    return path
 
 
 def _usual(preflight: Preflight, sides: Sequence[Side], tasks: Sequence[str], lora: bool, longest: int | None) -> Draft:
