@@ -29,11 +29,10 @@ for line in sys.stdin:
 """
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A worker of the test's own, and no answers of other tests'."""
     monkeypatch.setattr(math_equality, "_current", None)
-    monkeypatch.setattr(math_equality, "_crashes", 0)
     equal.cache_clear()
     yield
     if math_equality._current is not None and math_equality._current.process.poll() is None:
@@ -47,6 +46,7 @@ def put(source: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(math_equality, "WORKER", path)
 
 
+@pytest.mark.usefixtures("fresh")
 @pytest.mark.parametrize("through", ["the current folder", "PYTHONPATH", "PYTHONSTARTUP"])
 def test_files_named_like_modules_are_not_imported(
     through: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -63,6 +63,7 @@ def test_files_named_like_modules_are_not_imported(
     assert not (tmp_path / "executed").exists()
 
 
+@pytest.mark.usefixtures("fresh")
 def test_a_checker_without_its_modules_is_an_error_that_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,18 +73,21 @@ def test_a_checker_without_its_modules_is_an_error_that_says_so(
         is_correct(r"\boxed{x+1}", "1+x")
 
 
+@pytest.mark.usefixtures("fresh")
 def test_a_package_that_is_not_installed_is_an_error_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(math_equality, "NEEDED", ("math-verify", "no-such-package"))
     with pytest.raises(RunFailedError, match="without no-such-package: install"):
         is_correct(r"\boxed{x+1}", "1+x")
 
 
+@pytest.mark.usefixtures("fresh")
 def test_a_checker_without_memory_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(math_equality, "MEMORY", 2**20)
     with pytest.raises(RunFailedError, match="memory"):
         is_correct(r"\boxed{x+1}", "1+x")
 
 
+@pytest.mark.usefixtures("fresh")
 def test_a_process_that_cannot_be_started_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOMEM, "Cannot allocate memory")
@@ -93,6 +97,7 @@ def test_a_process_that_cannot_be_started_is_an_error(monkeypatch: pytest.Monkey
         is_correct(r"\boxed{x+1}", "1+x")
 
 
+@pytest.mark.usefixtures("fresh")
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
@@ -114,6 +119,7 @@ def test_a_checker_that_dies_or_says_nonsense_is_an_error_each_time(
             is_correct(f"\\boxed{{{answer}}}", "x+1")
 
 
+@pytest.mark.usefixtures("fresh")
 def test_a_question_at_which_the_checker_died_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mark = tmp_path / "died"
     once = f"os.path.exists({str(mark)!r}) or (open({str(mark)!r}, 'w'), os._exit(1)); print(1, flush=True)"
@@ -121,15 +127,21 @@ def test_a_question_at_which_the_checker_died_is_asked_again(tmp_path: Path, mon
     assert equal("x+1", "1+x") and mark.exists()
 
 
-def test_a_crash_may_be_owed_to_the_question_but_not_three_in_a_row(
+@pytest.mark.usefixtures("fresh")
+def test_a_crash_is_owed_to_the_question_only_where_the_checker_proves_to_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put(FAKE.format(otherwise="os.kill(os.getpid(), signal.SIGSEGV)"), tmp_path, monkeypatch)
-    assert not equal("x", "y") and not equal("x", "z")
+    crash = "os.kill(os.getpid(), signal.SIGSEGV)"
+    put(FAKE.format(otherwise=crash), tmp_path, monkeypatch)
     with pytest.raises(RunFailedError, match="signal 11"):
-        equal("x", "w")
+        equal("x", "y")
+    right = f"{[question for question, answer in math_equality.HEALTHY if answer == '1']!r}"
+    only_hard = f"{crash} if question['reference'] == 'hard' else print(int(question in {right}), flush=True)"
+    put(FAKE.format(otherwise=only_hard), tmp_path, monkeypatch)
+    assert not equal("hard", "y") and not equal("hard", "z") and not equal("hard", "w")
 
 
+@pytest.mark.usefixtures("fresh")
 def test_what_takes_too_long_is_no_equality_and_the_next_question_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(math_equality, "SECONDS", 0.5)
     assert not equal("x^2", "9^{9^{9^{9}}}")

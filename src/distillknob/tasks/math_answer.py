@@ -14,6 +14,8 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 from fractions import Fraction
+from itertools import pairwise
+from math import gcd
 
 from distillknob.tasks.math_equality import equal, is_rounding
 from distillknob.tasks.math_numbers import FRACTION, fraction_of, number_of, powers_of_ten
@@ -43,8 +45,15 @@ MEMBERSHIP = re.compile(rf"\s*{NAME.pattern}\s*(?:=|:=|\\in)\s*")
 NAMES = rf"(?:{NAME.pattern}|\(\s*{NAME.pattern}\s*(?:,\s*{NAME.pattern}\s*)+\))"
 NAMED = re.compile(rf"\s*{NAMES}\s*=\s*(?=\(|\[|\\\{{|\\langle)")
 CAPITALS = re.compile(r"\\(Gamma|Delta|Theta|Lambda|Xi|Pi|Sigma|Phi|Psi|Omega)(?![A-Za-z])")
+# Scores, ranges and dates: no difference and no quotient.
+HYPHENED = re.compile(r"\d+(?:\s*-\s*\d+)+|\d+(?:\s*/\s*\d+){2,}")
+NO_VALUE = re.compile(r"(?:the )?empty set|no (?:real )?solution|(?:there (?:is|are) )no (?:real )?solution")
+# What makes the side of an equation more than a name; indices and arguments apart.
+TERM = re.compile(r"[-+*/^]|\\(?:frac|cdot|times|sqrt)(?![A-Za-z])|\d\s*[A-Za-z\\]")
+WITHIN = re.compile(r"_\{[^{}]*\}|\([^()]*\)|\^\s*(?:\{\s*(?:-1|\*)\s*\}|\*)")
 IN = re.compile(r"\\in(?![a-z])")
 REALS = re.compile(r"^\(\s*-\s*\\infty\s*,\s*\+?\s*\\infty\s*\)$")
+PUNCTURED = re.compile(r"\\mathbb\{R\}\s*(?:\\(?:setminus|backslash)(?![A-Za-z])|-)\s*\\?\{([^{}]*?)\\?\}")
 BASE = re.compile(
     r"\(?\s*(?:\\text\s*\{\s*)?(?P<digits>[0-9A-Za-z]*\d[0-9A-Za-z]*)\s*\}?\s*\)?\s*"
     r"(?:_\s*\{?\s*(?:\\text\s*\{\s*)?(?P<index>\d+|[a-z]+)[\s}]*"
@@ -85,7 +94,12 @@ def _same(answer: str, reference: str) -> bool:
     based, base = BASE.fullmatch(answer), BASE.fullmatch(reference)
     if based is not None or base is not None:
         return base is not None and _same_base(based, base, answer)
+    if HYPHENED.fullmatch(reference):
+        return False  # as it stands, or not at all
     words = [_words(side) for side in (answer, reference)]
+    for side, other in zip((answer, reference), reversed(words), strict=True):
+        if side == "\\emptyset" and other is not None:
+            return NO_VALUE.fullmatch(other) is not None
     if None not in words:
         return words[0] == words[1]
     if IN_TWO_UNITS.search(answer) and not IN_TWO_UNITS.search(reference) and group_of(reference) is None:
@@ -153,10 +167,13 @@ def _same_value(answer: str, reference: str) -> bool:
     fractions = fraction_of(answer), fraction_of(reference)
     if None not in fractions:
         return fractions[0] == fractions[1]
-    if fractions[1] is not None and _exact(answer) == fractions[1]:
-        return True
+    if fractions[1] is not None:
+        number = number_of(answer, decimal_comma=True)
+        if (_exact(answer) if number is None else _exact(f"{number:f}")) == fractions[1]:
+            return True
     answer = NAMED.sub("", answer) if group_of(reference) is not None else answer
     answer, reference = (REALS.sub(r"\\mathbb{R}", side) for side in (answer, reference))
+    answer, reference = _punctured(answer), _punctured(reference)
     if not IN.search(reference) and (member := MEMBERSHIP.match(answer)) is not None and IN.search(member[0]):
         held = group_of(reference) is not None or interval_of(reference) is not None
         return held and _same_value(answer[member.end() :], reference)
@@ -176,6 +193,18 @@ def _same_value(answer: str, reference: str) -> bool:
     ]:
         return False
     return _same_expression(answer, reference)
+
+
+def _punctured(text: str) -> str:
+    r"""ℝ∖{0} as the union of intervals that it is; any other text as it stands."""
+    match = PUNCTURED.fullmatch(text.strip())
+    if match is None:
+        return text
+    points = [(value, item.strip()) for item in match[1].split(",") if (value := _exact(item)) is not None]
+    if len(points) != match[1].count(",") + 1:
+        return text
+    ends = ["-\\infty", *(item for _, item in sorted(points)), "\\infty"]
+    return " \\cup ".join(f"({low},{high})" for low, high in pairwise(ends))
 
 
 def _as_intervals(answer: str, reference: str) -> tuple[str, str] | None:
@@ -241,6 +270,13 @@ def _same_expression(answer: str, reference: str) -> bool:
             return _same(value, reference)
     elif (member := MEMBERSHIP.match(reference)) is not None and "=" not in answer:
         return _same(answer, reference[member.end() :])
+    elif "=" not in answer:
+        side, _, value_of_it = reference.partition("=")
+        side = WITHIN.sub("", side)
+        if TERM.search(side):
+            return False  # an equation, where the answer is one side's value
+        if "=" not in value_of_it and NAME.fullmatch(side.strip()):
+            return _same(answer, value_of_it)
     named = [MEMBERSHIP.match(side) for side in (value, reference)]
     if named[0] and named[1] and "=" in named[0][0] and "".join(named[0][0].split()) == "".join(named[1][0].split()):
         return _same(value[named[0].end() :], reference[named[1].end() :])
@@ -249,7 +285,9 @@ def _same_expression(answer: str, reference: str) -> bool:
         return False
     colons = [split_top(side, ":") for side in (value, reference)]
     if len(colons[0]) != len(colons[1]):
-        return len(colons[1]) == 2 and len(colons[0]) == 1 and equal("/".join(f"({c})" for c in colons[1]), value)
+        if len(colons[1]) != 2 or len(colons[0]) != 1 or _is_clock(*colons[1]):
+            return False
+        return equal("/".join(f"({c})" for c in colons[1]), value)
     if len(colons[0]) > 1:
         return all(_same(a, b) for a, b in zip(*colons, strict=True))
     if (HEDGES.search(value) and not HEDGES.search(reference)) or SPLIT_DIGITS.search(value):
@@ -267,6 +305,11 @@ def _same_expression(answer: str, reference: str) -> bool:
         if rounded is not None and "." in (value if exact is reference else reference):
             return equal(reference, value) or (_digits(rounded) >= SIGNIFICANT and is_rounding(rounded, exact))
     return equal(reference, value)
+
+
+def _is_clock(first: str, second: str) -> bool:
+    """10:30 is a time: a ratio would be given in its lowest terms."""
+    return first.isdecimal() and second.isdecimal() and len(second) == 2 and gcd(int(first), int(second)) != 1
 
 
 def _digits(number: Decimal) -> int:

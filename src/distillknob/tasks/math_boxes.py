@@ -18,6 +18,23 @@ LONGEST = 600  # characters of an answer
 MOST = 200  # boxes of a text, the last ones
 REACH = 200  # characters around a box that are looked at
 BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+# \boxed 18, \boxed18, \boxed\frac{1}{2}; and plain TeX's and LaTeX's other names for a frame.
+UNBRACED = re.compile(
+    r"\\(?:boxed|fbox)(?![A-Za-z{])[ \t]{0,9}([-+]?(?:\d[\d.,/]{0,99}"
+    r"|\\[dt]?frac\{[^{}]{1,99}\}\{[^{}]{1,99}\}|[A-Za-z](?![A-Za-z])))"
+)
+FRAMED = re.compile(r"\\(?:framebox|bbox(?:\[[^\]]{0,40}\])?)(?=\s{0,9}\{)")
+# Words that touch a box and make another number, or a bound, of what it holds; "minus" and "negative" are a sign.
+CHANGED_BEFORE = re.compile(
+    r"\b(?:(?:half|square|cube|(?:square|cube|\w+th) root|root|opposite|negative|reciprocal|inverse|factorial|multiple"
+    r"|power|logarithm|third|quarter|fifth|tenth)\s+of|twice|double|triple|thrice|times|plus|divided\s+by"
+    r"|above|below|over|under|exceeds"
+    r"|between\s+\S{1,30}\s+and|from\s+\S{1,30}\s+to)\s+\$?$|(?:\S\s+|(?<![A-Za-z</])[\w)}])[<>]\s*\$?$",
+    re.IGNORECASE,
+)
+SIGN_BEFORE = re.compile(r"\b(?:minus|negative)\s+\$?$", re.IGNORECASE)
+BELOW_ZERO = re.compile(r"\W*(?:[A-Za-z°]+\s+){0,3}(?:below|under)\s+(?:zero|0)\b")
+PERCENT_OF = re.compile(r"\W{0,6}(?:%|percent|per cent)\W{1,6}of\W{1,6}\d")
 NEGATION = r"not|never|cannot|nor|isn['’]t|aren['’]t|wasn['’]t|can['’]t|don['’]t|doesn['’]t|n['’]t|no longer|hardly"
 WRONG = r"wrong|incorrect|false|invalid|mistaken|nonsense|impossible|absurd|a mistake|an error"
 WRONG += r"|too (?:large|small|big|high|low)"
@@ -52,16 +69,16 @@ DENIED_BEHIND = re.compile(
     rf"|(?:^|[.!?\n—–]|\b(?:but|wait|no|hmm|oh|actually|however|sorry|oops)\b)[\s$)\],;:*—-]*"
     rf"(?:(?:but|wait|no|hmm|oh|actually|however|sorry|oops|and)\b[\s,.;:!…—-]*){{0,3}}{SUBJECT}\s*(?:{DENIAL}|{REJECTED})"
     r"|^[\s$)\]]*[.!?,;—–-]*\s*(?:wait|no|oops|scratch that|nope)\b[\s,.;:!—–-]*(?:that|it|this|no|not|the|scratch|$)"
-    r"|^\s*(?:~~|</(?:s|del|strike)>)",
+    r"|^\s*(?:~~|</(?:del|strike)>)",
     re.IGNORECASE,
 )
 # Ends what belongs to a box, on its left and on its right.
 LEFT_END = re.compile(
-    r"(?:=|<|>|:|,|;|&|\\\\|\\(?:approx|le|ge|leq|geq|leqslant|geqslant|implies|Rightarrow|Longrightarrow|therefore|iff|to|rightarrow"
+    r"(?:=|<|>|(?<!\\)[:,;]|&|\\\\|\\(?:approx|le|ge|leq|geq|leqslant|geqslant|implies|Rightarrow|Longrightarrow|therefore|iff|to|rightarrow"
     r"|quad|qquad|in|sim|equiv|cong|colon|because|text\s*\{[^{}]*\}|boxed\s*\{[^{}]*\})(?![A-Za-z]))"
 )
 RIGHT_END = re.compile(
-    r"=|<|>|,|;|&|\\\\|\.(?!\d)|\\(?:approx|le|ge|leq|geq|leqslant|geqslant|implies|Rightarrow|Longrightarrow|iff|to"
+    r"=|<|>|(?<![\\{]),(?!\d)|(?<!\\);|&|\\\\|\.(?!\d)|\\(?:approx|le|ge|leq|geq|leqslant|geqslant|implies|Rightarrow|Longrightarrow|iff|to"
     r"|rightarrow|quad|qquad|in|sim|equiv|cong|boxed|fbox|end|tag|qed|square|blacksquare|checkmark)(?![A-Za-z])"
 )
 DECORATION = re.compile(
@@ -71,7 +88,9 @@ DECORATION = re.compile(
 GLUED_BEFORE = re.compile(r"(?:[-+*/^\d.{}()|√]|\\(?:frac|dfrac|sqrt|times|cdot|pi|pm|mp|div)|×|·|±)+$")
 LIST_NUMBER = re.compile(r"(?:^|\s)\(?\d+[.)]$|\*\*$|^\(+$|^[.)}|]+$")
 OPERATION_BEFORE = re.compile(r"(?:[\d)}A-Za-z]\s+[-+*/×·±]|(?:=|\bis)\s*[-+±])\s*$")
-GLUED_BEHIND = re.compile(r"[!^_%°\d\w²³:/]|\.\d|-\d|[-+*×·±/]\s*[\d\\$(]")
+GLUED_BEHIND = re.compile(
+    r"[!^_%°\d\w²³:/]|(?:[.,]|\{,\})\d|-\d|\\(?:times|cdot|div|pm|mp|pi|sqrt)(?![A-Za-z])|[-+*×·±/]\s*[\d\\$(]"
+)
 OPERATION_BEHIND = re.compile(r"\s+(?:[-+*/×·÷±:–]|\\(?:pm|times|cdot|div))\s*[\d\\$(√]|\s*(?:to|through)\s+\$?[\d\\]")
 WORDS_BEHIND = re.compile(r"[-\s]*((?:[A-Za-z°%$€£¥]+(?:\^\d|[²³])?[\s/-]*){1,4})")
 
@@ -82,6 +101,11 @@ class Boxed(NamedTuple):
     end: int
     says: str
     denied: bool
+
+
+def with_braces(text: str) -> str:
+    r"""The text with each box written as `\boxed{…}`."""
+    return UNBRACED.sub(r"\\boxed{\1}", FRAMED.sub(r"\\boxed", text)) if "box" in text else text
 
 
 def boxes(text: str) -> list[Boxed]:
@@ -118,10 +142,16 @@ def _boxed(text: str, start: int, end: int, inside: str) -> Boxed:
     denied = bool(DENIED_BEFORE.search(re.sub(r"[\s$([{*]+$|\\[([]$", "", before.rpartition("\n")[2]))) or bool(
         DENIED_BEFORE.search(left)
     )
-    denied = denied or bool(DENIED_BEHIND.search(_prose(after)))
-    if re.match(r"\s*(?:\\ne(?![a-z])|\\neq|\\not\s*=|≠)", right):
+    denied = denied or bool(DENIED_BEHIND.search(_prose(after)) or PERCENT_OF.match(after))
+    line = before.rpartition("\n")[2]
+    denied = denied or bool(CHANGED_BEFORE.search(line))
+    if not inside.startswith("-") and SIGN_BEFORE.search(line):
+        inside = f"-{inside}" if re.fullmatch(r"[\w.,{}\\]+", inside) else f"-({inside})"
+    if re.match(r"\s*(?:\\ne(?![a-z])|\\neq|\\not\s*=|≠|[<>]\s*[\d\\A-Za-z(])", right):
         denied = True
-    if in_formula:
+    if BELOW_ZERO.match(_prose(after).replace("$", "")):
+        said = f"{inside} \\text{{ below zero }}"
+    elif in_formula:
         said = _in_formula(left, inside, right)
         if not right.strip(" \n.,\\!;") or TEXT.fullmatch(right.strip()):
             said = _with_words(said, re.sub(r"^(?:\$\$?|\\[)\]])", "", outside))
@@ -224,7 +254,9 @@ def _in_prose(before: str, inside: str, after: str) -> str:
     right = ""
     if (touching := GLUED_BEHIND.match(after)) is not None and not re.match(r"[:/]\s|[:/]$|_+\s|!+(?:\s|$)|_+$", after):
         right = re.split(r"[\s$]|[.,;](?:\s|$)", after, maxsplit=1)[0].rstrip(".,;!?*")
-        if touching[0].isalpha() and right not in ("M", "k", "K", "B", "T") and not re.fullmatch(r"[xyzneπi]", right):
+        if re.match(r"[eE][-+]?\d", right):
+            right = f"\\cdot 10^{{{right[1:]}}}"
+        elif touching[0].isalpha() and right not in ("M", "k", "K", "B", "T") and not re.fullmatch(r"[xyzneπi]", right):
             right = (
                 "" if right.casefold() not in UNITS and not re.match(r"[a-z]\W|\d", right) else f"\\text{{ {right} }}"
             )

@@ -7,8 +7,8 @@ math-verify's LaTeX grammar alone: its other parser, for plain expressions, eval
 
 A question that takes too long, or too much memory, is no equality. A checker that doesn't work is no verdict: each new
 worker has to tell 1/2 from 1/3 before it is asked, a question at which it dies is put to a second one, and where that
-dies too RunFailedError says what of. Only a crash of the interpreter may be owed to the question, and not three times
-in a row.
+dies too RunFailedError says what of. Only a crash of the interpreter may be owed to the question: where a third worker
+answers the questions of `HEALTHY` rightly, it is.
 """
 
 from __future__ import annotations
@@ -35,13 +35,19 @@ SECONDS = 5.0
 START_SECONDS = 120.0  # to import sympy on a busy machine
 MEMORY = 4 * 2**30
 CRASHES = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE)  # the process's own
-IN_A_ROW = 3  # questions at which it may crash, before that is no longer the questions' fault
 WORKER = Path(__file__).with_name("math_worker.py")
 NEEDED = ("math-verify", "latex2sympy2-extended", "sympy", "mpmath", "antlr4-python3-runtime")
 # Tells a checker that works from one that doesn't, and builds what is built at the first use (the grammar's tables).
 SELF_TEST = (
     ({"reference": "\\frac{1}{2}", "answer": "\\frac{2}{4}"}, "1"),
     ({"reference": "\\frac{1}{2}", "answer": "\\frac{1}{3}"}, "0"),
+)
+# What shows, after a crash, that the checker works where the question isn't at fault.
+HEALTHY = (
+    ({"reference": "x^2+2x+1", "answer": "(x+1)^2"}, "1"),
+    ({"reference": "x^2+2x+1", "answer": "(x-1)^2"}, "0"),
+    ({"reference": "\\sqrt{8}", "answer": "2\\sqrt{2}"}, "1"),
+    ({"reference": "\\sqrt{2}", "rounded": [141421, 5]}, "1"),
 )
 DECIMAL = re.compile(r"(?<![\d.])(\d*)\.(\d+)(?:\\overline\{(\d+)\})?(?![\d.])|(?<![\d.])(\d+)\.\\overline\{(\d+)\}")
 
@@ -86,22 +92,21 @@ def _exact(text: str) -> str:
 
 
 def _ask(question: dict[str, Any]) -> bool:
-    global _crashes
     with _LOCK:
         for _ in range(2):
             worker = _worker()
             answer = worker.ask(question)
             if answer in ("0", "1"):
-                _crashes = 0
                 return answer == "1"
             worker.stop()
             if answer in (None, "memory"):  # too much for it
                 return False
         # gmpy2, where sympy has it, ends the process where Python would raise MemoryError.
-        _crashes += 1
-        if -worker.process.returncode in CRASHES and _crashes < IN_A_ROW:
-            return False
-        _crashes = 0
+        if -worker.process.returncode in CRASHES:
+            healthy = _worker()
+            if all(healthy.ask(probe, START_SECONDS) == right for probe, right in HEALTHY):
+                return False
+            healthy.stop()
         raise RunFailedError(
             f"the process that compares mathematical answers died twice at one question ({answer or worker.end()}):"
             f" free memory and disk space, and see whether {_command()} says ready"
@@ -201,7 +206,6 @@ def _command() -> str:
 
 _LOCK = threading.Lock()
 _current: _Worker | None = None
-_crashes = 0
 
 
 def _worker() -> _Worker:

@@ -20,6 +20,10 @@ TEN = (
 )
 NUMBER = re.compile(rf"{SIGN}{CURRENCY}(?P<after>[-+]?)(?P<number>{GROUPED}|{PLAIN}){TEN}\s*[$€£¥]?", re.ASCII)
 EUROPEAN = re.compile(rf"{SIGN}{CURRENCY}(?P<after>[-+]?)(?P<number>{COMMA}){TEN}\s*[$€£¥]?", re.ASCII)
+INVERSE = re.compile(
+    r"(?P<sign>[-+]?)\s*(?:\\frac\s*\{\s*1\s*\}\s*\{\s*10\s*\^|\(?1\s*/\s*\(?10\s*\^)\s*\{?\(?\s*(\d{1,6})\s*\)?\}?\s*[)}]*",
+    re.ASCII,
+)
 POWER = re.compile(r"(?P<sign>[-+]?)\s*10\s*\^\s*(?:\{\s*([-+]?\d{1,6})\s*\}|\(?([-+]\d{1,6}|\d{1,6})\)?)", re.ASCII)
 FRACTION = re.compile(
     r"(?P<sign>[-+]?)\s*(?:(?P<whole>\d+)\s*)?(?:\\frac\s*(?:\{\s*(?P<over>-?\d+)\s*\}|(?P<o>\d))\s*(?:\{\s*(?P<under>-?\d+)\s*\}|(?P<u>\d))"
@@ -34,7 +38,12 @@ def number_of(text: str, decimal_comma: bool = False) -> Decimal | None:
     list, where nothing says otherwise)."""
     text = text.strip()
     match = NUMBER.fullmatch(text) or (EUROPEAN.fullmatch(text) if decimal_comma else None)
+    if match is not None and match["sign"] and match["after"]:
+        return None  # --3
     if match is None:
+        inverse = INVERSE.fullmatch(text)
+        if inverse is not None and int(inverse[2]) >= 3:
+            return Decimal(f"{inverse['sign']}1E-{inverse[2]}")
         power = POWER.fullmatch(text)
         exponent = int(power[2] or power[3]) if power is not None else 0
         # 10^{-3} is how a small number is written; 10^2 is a power to be worked out.

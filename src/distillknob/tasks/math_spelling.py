@@ -14,6 +14,10 @@ MONEY = re.compile(rf"([-+]?)(?:([{''.join(CURRENCIES)}])\s*([\d.,' ]+)|([\d.,' 
 MICRO = re.compile(r"(\d)\s*[μµ]([A-Za-z]+)\s*$")
 
 OHM = re.compile(r"(\d)(?:\s+|(?=[kMm]))([kMm]?)Ω\s*$")
+# A function by its name alone, before what it is applied to.
+FUNCTION = (
+    r"(sinh|cosh|tanh|sin|cos|tan|cot|csc|arcsin|arccos|arctan|ln|log|exp)(?=\s*\(|\s+(?:\d|\\|[a-z](?![A-Za-z])))"
+)
 SCALED = re.compile(
     r"(?<![\w.,])(\d[\d,]*(?:\.\d+)?)\s*(?:\\text\s*\{\s*)?(thousand|million|billion|trillion)s?(?![A-Za-z])([^{}]*)\}?\s*$"
 )
@@ -23,13 +27,23 @@ CLEAN: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] 
         re.compile(r"\\(?:left|right|big|Big|bigg|Bigg|bigl|bigr|Bigl|Bigr|displaystyle|textstyle|limits)(?![A-Za-z])"),
         "",
     ),
+    (re.compile(r"\\(?:tiny|small|normalsize|large|Large|LARGE|huge|Huge)(?![A-Za-z])"), ""),
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
+    (re.compile(r"(?<=\d)(?:\\text\s*)?\{\s*([.:,])\s*\}(?=\d)"), r"\1"),
+    (re.compile(r"^\{?\s*(\d+)\s*\\over\s*(\d+)\s*\}?$"), r"\\frac{\1}{\2}"),
+    (re.compile(r"^(?:\\text\s*\{\s*)?(?:[Mm]inus|[Nn]egative)(?:\s*\}\s*|\s+)(?=[\d\\])([^{}]*)\}?$"), r"-\1"),
+    (re.compile(r"^([-+]?)(?:US|R|A|AU|C|CA|NZ|HK|S)\s?\\?\$\s?(?=\d)"), r"\1$"),
+    (re.compile(r"^(USD|EUR|GBP|JPY|CHF|CAD|AUD|INR|CNY|RMB|Rs\.?)\s?([-+]?\d[\d.,' ]*)$"), r"\2 \\text{ \1 }"),
+    (re.compile(rf"(?<![A-Za-z\\]){FUNCTION}"), r"\\\1 "),
+    (re.compile(r"(?<![A-Za-z\\])sqrt\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
+    (re.compile(r"(?<![A-Za-z\\])cbrt\s*\(([^()]*)\)"), r"\\sqrt[3]{\1}"),
+    (re.compile(r"(?<![A-Za-z\\])(pi|infty)(?![A-Za-z])"), r"\\\1 "),
     (re.compile(r"\\(?:mathrm|text|rm|textrm)\s*\{\s*([eid])\s*\}|\{\\rm\s+([eid])\s*\}"), r" \1\2 "),
     (re.compile(r"\\mathbb\s+([A-Z])(?![A-Za-z])"), r"\\mathbb{\1}"),
     (re.compile(r"[\[(]\s*(\\begin\s*\{(?:matrix|array)\}.*\\end\s*\{(?:matrix|array)\})\s*[\])]"), r"\1"),
     (re.compile(r"\\(?:mathbf|mathbb|Bbb)\s*\{\s*([RZNQC])\s*\}"), r"\\mathbb{\1}"),
     (re.compile(r"^\{([^{}\\]*,[^{}\\]*)\}$"), r"\\{\1\\}"),
-    (re.compile(r"(?<=\d)\s*([ap])\.?m\.?$"), r" \1m"),
+    (re.compile(r"(?<=\d)\s*(?:\\text\s*\{\s*)?([apAP])\.?[mM]\.?\s*\}?$"), lambda match: f" {match[1].lower()}m"),
     (re.compile(r"\\(?:textrm|textbf|textit|textnormal|mathrm|mathsf|mbox|hbox|operatorname)\s*\{"), r"\\text{"),
     (re.compile(r"\\(?:mathbf|boldsymbol|bm|mathit|mathnormal|emph)\s*\{([^{}]*)\}"), r"{\1}"),
     (re.compile(r"\\(?:color|textcolor)\s*\{[^{}]*\}"), ""),

@@ -152,7 +152,7 @@ def unit_of(words: str, glued: bool = False) -> str | None:
         return None
     out: list[str] = []
     power = ""
-    for match in TOKEN.finditer(re.sub(r"\bper\b", "/", words)):
+    for match in TOKEN.finditer(re.sub(r"\bper\b", "/", re.sub(r"\bper\s+cent\b", "percent", words))):
         token = match[0].replace(" ", "")
         lower = token.casefold()
         if lower in ("square", "sq", "cubic", "cu"):

@@ -70,6 +70,8 @@ def serve(memory: int) -> None:
     """Answers until its standard input ends."""
     import math_verify.grader
     from math_verify import LatexExtractionConfig, parse, verify
+    from sympy import S
+    from sympy.logic.boolalg import Boolean
 
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     limit = memory if hard == resource.RLIM_INFINITY else min(memory, hard)
@@ -93,7 +95,12 @@ def serve(memory: int) -> None:
             if "rounded" in question:
                 equal = rounded(reference, *question["rounded"])
             else:
-                equal = verify(reference, read(question["answer"]), timeout_seconds=None)
+                answer = read(question["answer"])
+                # Two relations that hold nowhere, or everywhere, are true and false to sympy, and so the same.
+                settled = any(
+                    isinstance(side, Boolean) and side.doit() in (S.true, S.false) for side in (*reference, *answer)
+                )
+                equal = not settled and verify(reference, answer, timeout_seconds=None)
         except (MemoryError, RecursionError):
             print("memory", flush=True)
         except (TypeError, ValueError, ArithmeticError, AttributeError, NotImplementedError):

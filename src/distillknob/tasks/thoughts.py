@@ -35,6 +35,8 @@ _ON_CHANNELS = frozenset({"<|start|>", "<|channel|>", "<|message|>", "<|constrai
 
 def _marks(text: str) -> Iterator[tuple[re.Match[str], int, bool]]:
     """Each mark in the text, which pair it belongs to, and whether it opens."""
+    if not any(first in text for first in "<[◁"):  # the pattern would try each of its marks at each character
+        return
     for match in _MARK.finditer(text):
         name = str(match.lastgroup)
         yield match, int(name[1:]), name[0] == "o"

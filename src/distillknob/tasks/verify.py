@@ -18,7 +18,8 @@ from distillknob.tasks.thoughts import after_thinking
 
 ANSWER = "Answer:"
 LABEL = re.compile(
-    r"\banswer[*_]{0,3}\s{0,3}(?:[:=][*_]{0,3}|\bis\b:?)|^\W{0,9}(?:final )?answer[*_]{0,3} {1,3}[-—][*_]{0,3} ",
+    r"<answer>|\banswer[*_]{0,3}\s{0,3}(?:[:=][*_]{0,3}|\bis\b:?)"
+    r"|^\W{0,9}(?:final )?answer[*_]{0,3} {1,3}[-—][*_]{0,3} ",
     re.IGNORECASE | re.MULTILINE,
 )
 WRAPPED = re.compile(r"\\(?:boxed|fbox|text(?:bf|it|rm|tt)?|math(?:bf|rm|it|sf|tt)|mbox|emph)\s{0,3}\{")
@@ -53,7 +54,7 @@ def answer_or_last_line(completion: str) -> str | None:
     characters of a keyboard. None where there is nothing."""
     text = FENCE.sub("", DISPLAYED.sub(r"\1\2\3", plain_characters(after_thinking(completion)))).strip()
     labels = list(LABEL.finditer(text))
-    rest = text[labels[-1].end() :].strip().split("\n", 1)[0] if labels else ""
+    rest = text[labels[-1].end() :].strip().split("\n", 1)[0].partition("</answer>")[0] if labels else ""
     return _bare(_boxed(rest)) or (_bare(_boxed(text.splitlines()[-1])) if text else "") or None
 
 

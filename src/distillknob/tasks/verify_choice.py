@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from string import ascii_uppercase
 
 from distillknob.tasks.characters import plain_characters
-from distillknob.tasks.math_boxes import BOX
+from distillknob.tasks.math_boxes import BOX, DENIED_BEHIND, boxes, with_braces
 from distillknob.tasks.thoughts import after_thinking
 from distillknob.tasks.verify import braced, same_answer
 from distillknob.tasks.verify_math import LABEL, TAIL, last_label, last_match
@@ -23,12 +23,18 @@ from distillknob.tasks.verify_math import LABEL, TAIL, last_label, last_match
 LONGEST = 2_000  # characters of a choice: a letter and the option's text
 WRAPPED = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mathbb|mbox|boxed|fbox)\s*\{([^{}]*)\}")
 LETTER = re.compile(
-    r"(?:the\s+)?(?:correct\s+)?(?:option|choice|letter)?\s*"
+    r"(?:the\s+)?(?:correct\s+)?(?:(?:option|choice|letter|answer)(?:\s+is:?(?=\s))?)?\s*"
     r"(?:\(\s*(?P<bracketed>[A-Za-z])\s*\)|\[\s*(?P<square>[A-Za-z])\s*\]|(?P<bare>[A-Za-z])(?=[\s.,:;)\]/&]|-\s|$))",
+    re.IGNORECASE,
+)
+# London (B); London, option B
+BEHIND = re.compile(
+    r"(?P<text>.+?)[\s,;:-]*(?:\(\s*(?:(?:option|choice)\s+)?(?P<bracketed>[A-Za-z])\s*\)|\b(?:option|choice)\s+\(?(?P<named>[A-Za-z])\)?)",
     re.IGNORECASE,
 )
 OTHER = re.compile(r"(?<![A-Za-z'’])(?:\(\s*([A-Za-z])\s*\)|([A-Z])(?![A-Za-z'’]))")
 STATES = re.compile(r"(?<![A-Za-z'’])[A-Z](?![A-Za-z'’])|\(\s*[a-zA-Z]\s*\)")  # a letter that may be a choice
+LEAD = re.compile(r"^[\s.,:;)\]=(→]*(?:[-–—]+\s+)?[\s(]*")  # between a letter and its text, in which -1 keeps its sign
 WHOLE = 200  # characters of a completion that may be nothing but a choice
 
 
@@ -37,31 +43,37 @@ def chosen_letter(completion: str, choices: Sequence[str]) -> str | None:
 
     Never raises on a completion, and looks at its last `TAIL` characters alone.
     """
-    found = {_letter(text, choices) for text in _commitments(completion)}
+    tail = _tail(completion)
+    boxed = boxes(tail)
+    if boxed and boxed[-1].denied:
+        return None
+    found = {_letter(text, choices) for text in _commitments(tail)}
     return found.pop() if len(found) == 1 else None
 
 
 def committed_choice(completion: str) -> str | None:
     """What the completion commits to, as it stands there; None where it commits to none."""
-    found = _commitments(completion)
+    found = _commitments(_tail(completion))
     return found[-1] if found else None
 
 
-def _commitments(completion: str) -> list[str]:
+def _tail(completion: str) -> str:
+    return with_braces(plain_characters(after_thinking(completion)[-TAIL:]))
+
+
+def _commitments(tail: str) -> list[str]:
     """The text in the last box, and that behind the last "Answer:"; of a completion without either, all of it if it is
     short."""
-    completion = plain_characters(after_thinking(completion)[-TAIL:])
-    tail = completion
     found = []
     for kind in (BOX, LABEL):
         last = last_match(BOX, tail) if kind is BOX else last_label(tail, STATES)
         if last is None:
             continue
         rest = tail[last.end() :].lstrip(" \t\r\n*_:")
-        text = braced(tail, last.end(), LONGEST) if kind is BOX else rest.split("\n", 1)[0]
+        text = braced(tail, last.end(), LONGEST) if kind is BOX else rest.split("\n", 1)[0].partition("</answer>")[0]
         if text is not None and text.strip():
             found.append(text.strip())
-    whole = completion.strip()
+    whole = tail.strip()
     if not found and whole and len(whole) <= WHOLE and "\n" not in whole:
         found.append(whole)
     return found
@@ -85,20 +97,28 @@ def _letter(text: str, choices: Sequence[str]) -> str | None:
     same = [i for i, choice in enumerate(choices) if same_answer(text, _bare(choice)) and _folded(choice)]
     if same:
         return known[same[0]] if len(same) == 1 else None
+    behind = BEHIND.fullmatch(text.rstrip(" ."))
+    named = "" if behind is None else str(behind["bracketed"] or behind["named"]).upper()
+    if behind is not None and named in known and same_answer(behind["text"], _bare(choices[known.index(named)])):
+        return named
     article = match is not None and match["bare"] and letter.islower() and rest[:1] not in (")", ".", ":")
     if match is None or letter.upper() not in known or article:
         return None
-    said = _folded(rest.lstrip(" .,:;)]-–—=(→"))
+    said = _folded(LEAD.sub("", rest))
     options = [_folded(_bare(choice)) for choice in choices]
     begun = max((option for option in options if option and _begins(said, option)), key=len, default=None)
     if begun is not None:
         # The letter of one option with the text of another is no choice.
+        if DENIED_BEHIND.search(said[len(begun) :]):
+            return None
         return letter.upper() if begun == options[known.index(letter.upper())] else None
     equal = {i for i, choice in enumerate(choices) if said and same_answer(said, _bare(choice))}
     if equal:
         return letter.upper() if known.index(letter.upper()) in equal else None
-    if match["bare"] and rest[:1].isspace() and said and not re.match(r"\s*[-–—(]", rest):
+    if match["bare"] and rest[:1].isspace() and said and not re.match(r"\s*[-–—(]|\s+(?:because|since)\b", rest):
         return None  # a word follows the letter as in prose
+    if DENIED_BEHIND.search(rest):
+        return None
     if any(
         (a or b).upper() in known and not (b and _is_word(rest, m))
         for m in OTHER.finditer(rest)
@@ -122,7 +142,8 @@ def _bare(text: str) -> str:
     """Without markup: Markdown's stars, LaTeX's delimiters and font commands."""
     for _ in range(3):
         text = WRAPPED.sub(r"\1", text)
-    return re.sub(r"[*`$]|\\[()\[\]]|__", "", text).strip().strip("\"'").rstrip("!")
+    text = re.sub(r"[*`$]|\\[()\[\]]|__", "", text).strip().strip("\"'").rstrip("!?\\")
+    return re.sub(r"^[{<]([A-Za-z])[}>]$", r"\1", text)
 
 
 def _folded(text: str) -> str:

@@ -15,14 +15,14 @@ from collections import deque
 
 from distillknob.tasks.characters import plain_characters
 from distillknob.tasks.math_answer import same
-from distillknob.tasks.math_boxes import BOX, DENIED_BEHIND, LONGEST, Boxed, boxes
+from distillknob.tasks.math_boxes import BOX, DENIED_BEHIND, LONGEST, Boxed, boxes, with_braces
 from distillknob.tasks.math_units import CHANGES
 from distillknob.tasks.thoughts import after_thinking
 from distillknob.tasks.verify import braced
 
 TAIL = 20_000  # characters from the end in which the commitment must stand
 
-LABEL = re.compile(r"####|\banswers?\b[*_\s]*(?::|\bis\b(?:\s*:)?|\bare\b(?:\s*:)?|=)", re.IGNORECASE)
+LABEL = re.compile(r"####|<answer>|\banswers?\b[*_\s]*(?::|\bis\b(?:\s*:)?|\bare\b(?:\s*:)?|=)", re.IGNORECASE)
 STATES = re.compile(r"[\d$\\]")  # a number or a formula
 OPENINGS = {"$$": "$$", "\\[": "\\]", "\\(": "\\)", "$": "$"}
 # Words that may stand before a formula without changing what is said.
@@ -48,11 +48,18 @@ CLAUSE = re.compile(
     r"|than|or|might|could|may|wrong|incorrect|instead|approximately|about|least|most)\b",
     re.IGNORECASE,
 )
-ADVERB = re.compile(r"^(?:(?:therefore|thus|hence|then|simply|just|exactly|clearly|indeed|so)\b,?\s+)+", re.IGNORECASE)
+ADVERB = re.compile(
+    r"^(?:(?:therefore|thus|hence|then|simply|just|exactly|clearly|indeed|so|yes|it's|that's)\b,?\s+)+", re.IGNORECASE
+)
 STARTS = re.compile(r"[\d$€£¥\\(\[{+-]|[A-Za-z]\s*[-+*/^(=]")
-BECAUSE = re.compile(r"[,;]?\s+(?:because|since)\b")
+BECAUSE = re.compile(r"[,;]?\s+(?:because|since)\b|,\s+as\b")
 ASIDE = re.compile(r"\s\(([A-Za-z][A-Za-z' -]*)\)[\s.*]*$")
 WORDS = re.compile(r"[A-Za-z]+")
+STARRED = re.compile(r"(?<=[A-Za-z0-9)])\*\*(?:(\d+)|\((-?\d+)\))(?!\*)(?![\d.]*\*\*)")  # Python's x**2
+# "34 students are in the class": what is counted, and nothing said of another number.
+COUNTED = re.compile(
+    r"(\$?\d[\d,.]*\$?(?:\s+[A-Za-z]+){1,3})\s+(?:are|were|remain|remained|have|had|will|can)\s+[^\d]*"
+)
 
 
 def final_answer(completion: str) -> str | None:
@@ -95,7 +102,8 @@ def is_correct(completion: str, reference: str) -> bool:
 
 def _tail(completion: str) -> str:
     """What is read, with no more than two spaces in a row: patterns need time for each."""
-    return re.sub(r"[ \t]{3,}", "  ", plain_characters(after_thinking(completion)[-TAIL:], braces=True))
+    tail = re.sub(r"[ \t]{3,}", "  ", plain_characters(after_thinking(completion)[-TAIL:], braces=True))
+    return with_braces(STARRED.sub(r"^{\1\2}", tail))
 
 
 def last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
@@ -111,7 +119,7 @@ def last_label(text: str, states: re.Pattern[str]) -> re.Match[str] | None:
         if OF_THE_ANSWER.search(text[max(0, match.start() - 40) : match.start()]):
             continue
         line = text[match.end() : match.end() + LONGEST].lstrip(" \t*_").split("\n", 1)[0]
-        if match[0].endswith((":", "#")) or states.search(line):
+        if match[0].endswith((":", "#", ">")) or states.search(line):
             last = match
         else:
             prose = match
@@ -154,8 +162,13 @@ def _readings(text: str) -> list[str]:
     aside = ASIDE.search(text)
     if aside is not None and not any(word.casefold() in CHANGES for word in WORDS.findall(aside[1])):
         text = text[: aside.start()]  # 34 (thirty-four)
+    if re.match(r"[*_\s]*~\s*[\d$]", text):
+        return []  # about
     readings = [formula] if (formula := _formula(text)) is not None else []
     sentence = _sentence(text.replace("**", "").strip())
+    counted = COUNTED.fullmatch(sentence)
+    if counted is not None and not CLAUSE.search(sentence) and not DENIED_BEHIND.search(sentence[counted.end(1) :]):
+        readings.append(counted[1])
     for verb in SAYS.finditer(sentence):
         before, after = sentence[: verb.start()], ADVERB.sub("", sentence[verb.end() :].strip())
         if verb[0] == "=" and not re.search(r"[A-Za-z]{3,}", re.sub(r"\\[A-Za-z]+", "", before)):
