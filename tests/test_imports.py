@@ -113,7 +113,7 @@ RULES = {
     "families": rule("caches errors heads", "torch transformers"),
     "architectures": rule("caches errors families models", "torch transformers huggingface_hub"),
     "hardware": rule("errors", "torch accelerate yaml"),
-    "preflight": rule("architectures errors models processes tasks teacher_context", "transformers"),
+    "preflight": rule("architectures errors families models processes tasks teacher_context", "transformers"),
     "shipped": rule("errors"),
     "spans": rule("errors journal models scoring", "torch"),
     "same_text": rule("journal models scoring served", "torch transformers"),

@@ -130,6 +130,31 @@ def test_lengths_beyond_the_context_are_refused_by_every_method(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"model_type": "rwkv"}, "is a 'rwkv' model, which can't be used here"),
+        ({"model_type": "vit"}, "can't load a causal language model from"),
+        ({"model_type": "no_such_family"}, "can't load a causal language model from"),
+    ],
+)
+def test_a_family_that_can_not_be_used(
+    tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], config: dict[str, Any], reason: str
+) -> None:
+    folder = Path(copied(tiny_pair.teacher, tmp_path / "other"))
+    (folder / "config.json").write_text(json.dumps({**config, "vocab_size": 4096}))
+    assert reason in told_alike(capsys, tmp_path, "evaluate", "--models", str(folder))
+
+
+def test_a_checkpoint_with_a_missing_file(tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path(copied(tiny_pair.teacher, tmp_path / "other"))
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    names = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(names))
+    words = ["calibrate", "--teacher", str(folder), "--target", tiny_pair.student]
+    assert "model-00002-of-00002.safetensors" in told_alike(capsys, tmp_path, *words)
+
+
 def test_a_split_that_a_task_has_not(tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     task = rows(tmp_path / "task.jsonl", lambda i: f"What is {i} + {i}?")
     words = ["evaluate", "--models", tiny_pair.teacher, "--tasks", task, "--split", "tset"]

@@ -78,6 +78,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     # A reward model; its head of one number is counted as tied, so as nothing.
     "Skywork/Skywork-Reward-V2-Qwen3-1.7B": _qwen3(2048, 6144, 28, 16, tied=True),
 }
+# What transformers and a family's own code raise for a config that they can't use.
+_UNUSABLE = (OSError, ValueError, KeyError, AttributeError, TypeError, ImportError)
 PUBLISHED_BYTES = 2  # bfloat16, which all of them are published in
 
 
@@ -148,14 +150,15 @@ def model_config(name: str) -> tuple[Any, str]:
     from transformers import AutoConfig
 
     where = resolve(name)
-    if Path(where).is_dir():
-        adapter = Path(where) / "adapter_config.json"
-        if adapter.exists():
-            return model_config(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"])
-        return AutoConfig.from_pretrained(where), "its folder"
-    cached = folder_of(where)
-    if cached is not None:
-        return AutoConfig.from_pretrained(cached), "the local cache"
+    adapter = Path(where) / "adapter_config.json"
+    if adapter.exists():
+        return model_config(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"])
+    here = folder_of(where)
+    if here is not None:
+        try:
+            return AutoConfig.from_pretrained(here), "its folder" if Path(where).is_dir() else "the local cache"
+        except _UNUSABLE as error:
+            raise _unusable(name, error) from error
     if where in SHAPES:
         return AutoConfig.for_model(**SHAPES[where]), "distillknob's table of shapes"
     try:
@@ -175,9 +178,17 @@ def _built(name: str) -> tuple[Any, Any, str]:
 
     config, source = model_config(name)
     check_config(config, name)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+    except _UNUSABLE as error:
+        raise _unusable(name, error) from error
     return model, config, source
+
+
+def _unusable(name: str, error: Exception) -> BadInputError:
+    """In the words of the run, which meets the same error when it loads the model."""
+    return BadInputError(f"can't load a causal language model from {name!r}: {first_line(error)}")
 
 
 def architecture(name: str) -> Architecture:

@@ -47,8 +47,9 @@ def _gpu(name: str, teraflops: float, gib: float, bandwidth: float, link: float)
 
 
 # Dense bfloat16 products with float32 sums (the vendors print twice that, "with sparsity"), memory as the driver offers
-# it, and NVLink or PCIe one way. Sources: NVIDIA's data sheets of each card; for GeForce and RTX cards, whose sheets
-# leave the products out, the white papers of their generations (GA102, Ada, Blackwell).
+# it, and NVLink or PCIe one way. To be compared with NVIDIA's data sheet of each card, and for GeForce cards and RTX
+# 6000 Ada, whose sheets leave the products out, with the white papers of their generations (GA102, Ada, Blackwell).
+# Left out: cards that NVIDIA publishes no sheet of.
 GPUS: dict[str, Device] = {
     "t4": _gpu("T4 16 GB (no bfloat16: set fp16)", 65, 14.6, 0.32, 16),
     "rtx3090": _gpu("RTX 3090 24 GB", 71, 23.6, 0.936, 32),
@@ -63,7 +64,6 @@ GPUS: dict[str, Device] = {
     "rtx6000ada": _gpu("RTX 6000 Ada 48 GB", 364, 47.4, 0.96, 32),
     "a100": _gpu("A100 SXM 80 GB", 312, 79.1, 2.04, 300),
     "h100": _gpu("H100 SXM 80 GB", 989, 79.1, 3.35, 450),
-    "h20": _gpu("H20 96 GB", 148, 95.5, 4.0, 450),
     "h200": _gpu("H200 SXM 141 GB", 989, 139.8, 4.8, 450),
     "b200": _gpu("B200 SXM 180 GB", 2250, 178.4, 7.7, 900),
 }

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from distillknob.architectures import architecture, context_of, folder_of, model_config
 from distillknob.errors import BadInputError
+from distillknob.families import check_config
 from distillknob.models import (
     SERVED,
     TOKENIZER_FILES,
@@ -152,6 +153,7 @@ class Preflight:
         if Path(where).is_dir() and not any(next(Path(where).glob(kind), None) for kind in WEIGHTS):
             raise BadInputError(f"the folder {name!r} holds no weights (none of {', '.join(WEIGHTS)}): save them there")
         config, _ = model_config(name)
+        check_config(config, name)
         tokenizer = self._tokenizer(name, revision)
         if tokenizer is not None:
             check_tokenizer(tokenizer, name, config.get_text_config().vocab_size)
