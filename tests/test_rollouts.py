@@ -14,7 +14,7 @@ from transformers import AutoConfig
 import one_score
 from distillknob.calibrate import CalibrationConfig
 from distillknob.distill import DistillConfig
-from distillknob.errors import BadInputError
+from distillknob.errors import BadInputError, RunFailedError
 from distillknob.forward import number_positions, silence
 from distillknob.models import load_model
 from distillknob.scoring import token_logprobs
@@ -82,6 +82,27 @@ def test_a_student_has_nothing_to_learn_from_itself(tiny_pair: Any, tmp_path: Pa
     trainer.train()
     told = next(row["train_loss"] for row in trainer.state.log_history if "train_loss" in row)
     assert abs(told) < 1e-6
+
+
+@pytest.mark.parametrize("broken", [-torch.inf, torch.nan])
+def test_a_target_that_gives_no_number_ends_the_training_by_name(
+    tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: float
+) -> None:
+    monkeypatch.setattr(
+        "distillknob.calibration_trainer.answers_logprob",
+        lambda *args, **named: torch.tensor([-1.0, broken, -2.0, -3.0]),
+    )
+    model = load_model(tiny_pair.student)
+    trainer = one_score.calibration_trainer(model, load_model(tiny_pair.teacher), tmp_path)
+    with pytest.raises(RunFailedError, match=r"step 0: the log-ratio to the target .* for 1 of 4 samples"):
+        trainer.train()
+
+
+def test_a_model_given_to_a_trainer_itself_is_refused_as_when_it_is_loaded(tiny_pair: Any, tmp_path: Path) -> None:
+    model = load_model(tiny_pair.student)
+    model.model.config.index_topk = 8
+    with pytest.raises(BadInputError, match="sparse attention"):
+        one_score.calibration_trainer(model, load_model(tiny_pair.teacher), tmp_path)
 
 
 @pytest.mark.parametrize("stage", ["calibrate", "distill"])
@@ -167,6 +188,8 @@ def test_positions_count_on_behind_a_cache_and_are_left_as_they_are_passed(tiny_
         ({"repetition_penalty": 1.1}, "repetition_penalty=1.1"),
         ({"generation_kwargs": {"temperature": 0.5}}, "generation_kwargs=.*temperature"),
         ({"generation_kwargs": json.dumps({"num_beams": 2})}, "generation_kwargs=.*num_beams"),
+        ({"vllm_structured_outputs_regex": "[0-9]+"}, "vllm_structured_outputs_regex="),
+        ({"cache_implementation": "quantized"}, "cache_implementation='quantized'"),
     ],
 )
 def test_sampling_options_that_bend_rollouts_are_refused(values: dict[str, Any], told: str) -> None:
@@ -182,6 +205,7 @@ def test_sampling_options_that_bend_rollouts_are_refused(values: dict[str, Any],
         (CalibrationConfig, {"disable_dropout": False}, "disable_dropout=False: with dropout"),
         (CalibrationConfig, {"use_peft": True, "lora_dropout": 0.3}, "lora_dropout=0.3: with dropout"),
         (CalibrationConfig, {"use_bias_correction_kl": False}, "KL"),
+        (CalibrationConfig, {"use_transformers_continuous_batching": True}, "no run could be repeated"),
         (DistillConfig, {"use_peft": True, "lora_dropout": 0.3}, "disable_dropout to false"),
         (DistillConfig, {"method": "sft", "temperature": 0.7}, "temperature=0.7"),
         (DistillConfig, {"method": "spans", "temperature": 0.7}, "temperature=0.7"),

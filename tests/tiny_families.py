@@ -5,24 +5,31 @@ python tests/tiny_families.py [FAMILY ...]      the lists of docs/families.md
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from trl import DistillationTrainer, GRPOTrainer  # type: ignore[attr-defined]
+from trl.trainer.utils import add_fused_lm_head
 
 from distillknob import generation
 from distillknob.errors import BadInputError
 from distillknob.families import check_config, check_family
+from distillknob.forward import number_positions, silence
 from distillknob.generation import Sampling, SeededSampler, generate
+from distillknob.heads import head_of
 from distillknob.models import LanguageModel, prompt_ids, zoo_path
+from distillknob.rollouts import PolicyTrainer
 from distillknob.scoring import token_logprobs
 
 LIMIT = 5e-3  # nats between two ways to the log-probability of a token
@@ -79,12 +86,12 @@ _SEES = {
 OWN: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("axk1", "axk2", "deepseek_v3", "longcat_flash", "youtu"), _MLA),
     **dict.fromkeys(("deepseek_v32", "glm4_moe_lite", "glm_moe_dsa", "minicpm3", "dots1"), _MLA),
-    "diffllama": {"num_key_value_heads": 2},
+    "diffllama": {"num_key_value_heads": 2, "attention_dropout": 0.0},  # which its own code refuses
     "dots3_note_text": {"num_key_value_heads": 2},
     **dict.fromkeys(("qwen3_5_text", "qwen3_5_moe_text", "qwen3_next", "qwen4_exp_text"), _HYBRID),
     "bailing_hybrid": {**_HYBRID, **_MLA},
     "deepseek_v2": {**_MLA, "num_experts_per_tok": 2},
-    "kimi_linear": {**_HYBRID, **_MLA},
+    "kimi_linear": {**_HYBRID, **_MLA, "linear_num_heads": 2, "linear_head_dim": 8},
     "lfm3": {"layer_types": ["conv", "full_attention"]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
     "bamba": {"attn_layer_indices": [1]},
@@ -129,7 +136,12 @@ def tiny_config(family: str) -> Any:
     if named.get("sliding_window") is None:
         shape.pop("sliding_window", None)
     ends = {name: getattr(tokenizer(), name) for name in ("eos_token_id", "pad_token_id")}
-    return AutoConfig.for_model(family, **{**ends, **EVERY, **shape, **OWN.get(family, {})})
+    noise = {
+        name: 0.1
+        for name, value in vars(plain).items()
+        if re.search("drop|jitter", name) and isinstance(value, int | float) and not isinstance(value, bool)
+    }
+    return AutoConfig.for_model(family, **{**ends, **EVERY, **noise, **shape, **OWN.get(family, {})})
 
 
 def outcome(family: str) -> str:
@@ -154,6 +166,7 @@ def outcome(family: str) -> str:
     except BadInputError as error:
         return f"refused: {error}"
     agreement(language_model)
+    training_agrees(language_model)
     return "works"
 
 
@@ -175,9 +188,65 @@ def agreement(language_model: LanguageModel) -> None:
             language_model, *([x for x in rows for _ in range(4)] for rows in (PROMPTS, ids))
         )[::4],
     }
+    compare(ways, alone)
+
+
+def compare(ways: dict[str, Any], alone: list[torch.Tensor]) -> None:
+    """Assert that each way gives the log-probabilities of the rows alone."""
     for way, rows in ways.items():
         apart = max(float((row - own).abs().max()) for row, own in zip(rows, alone, strict=True))
         assert apart <= LIMIT, f"{way}: {apart:.4f} nats from the row alone"
+
+
+def training_agrees(language_model: LanguageModel) -> None:
+    """Assert that what both trainers draw from a model, and how each reads it in training, under a config with dropout
+    and settings that would bend the draw, gives each token the log-probability of the row alone: without noise, and
+    behind TRL's padding."""
+    model: Any = language_model.model
+    alone_ids = prompt_ids(language_model.tokenizer, PROMPTS[:2])
+    padded = language_model.tokenizer.pad({"input_ids": alone_ids}, return_tensors="pt", padding_side="left")
+    width, new = padded["input_ids"].size(1), 3
+    model.train()
+    number_positions(model)
+    silence(model)
+    # A trainer each would take minutes over all families: these are the parts of TRL's that read and write.
+    trainer: Any = SimpleNamespace(
+        model=model,
+        use_vllm=False,
+        generation_config=GenerationConfig(
+            do_sample=True,
+            top_k=0,
+            max_new_tokens=new,
+            pad_token_id=0,
+            output_scores=True,
+            return_dict_in_generate=True,
+        ),
+        accelerator=SimpleNamespace(autocast=nullcontext, is_main_process=False),
+        model_kwarg_keys=inspect.signature(model.forward).parameters,
+        _is_vlm=False,
+    )
+    model.generation_config = BENT
+    with torch.no_grad(), PolicyTrainer._as_it_is(trainer):
+        output = model.generate(**padded, generation_config=trainer.generation_config)
+    answers_BN = output.sequences[:, width:]
+    drawn_BNV = torch.stack(output.scores, 1).log_softmax(-1)
+    mask_BT = torch.cat([padded["attention_mask"], torch.ones_like(answers_BN)], dim=1)
+    assert model.training
+    add_fused_lm_head(model)
+    with torch.no_grad():
+        calibrated, _, _ = GRPOTrainer._get_per_token_logps_and_entropies(
+            trainer, model, output.sequences, mask_BT, new
+        )
+        hidden_BNH = DistillationTrainer._get_last_hidden_state(trainer, model, output.sequences, mask_BT, new)
+    studied_BNV = torch.stack([head_of(model).logits(rows).log_softmax(-1) for rows in hidden_BNH])
+    ways = {
+        "rolled out": drawn_BNV.gather(-1, answers_BN[..., None])[..., 0],
+        "calibrated": calibrated,
+        "distilled": studied_BNV.gather(-1, answers_BN[..., None])[..., 0],
+    }
+    pairs = zip(PROMPTS[:2], answers_BN.tolist(), strict=True)
+    model.eval()
+    compare(ways, [token_logprobs(language_model, [prompt], [ids])[0] for prompt, ids in pairs])
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from distillknob.calibration_reward import (
     shuffled_in_groups,
     token_advantages,
 )
-from distillknob.errors import BadInputError
+from distillknob.errors import BadInputError, RunFailedError
 from distillknob.guard import UtilityGuard
 from distillknob.models import LanguageModel, load_model, set_in_templates
 from distillknob.rollout_rewards import answers_of, completions_of, ended_in_time
@@ -123,6 +123,7 @@ class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
         log_ratio = self._log_ratio(batch, rollout)
         by_token = log_ratio.ndim == 2
         log_ratio_B = gather(log_ratio.sum(1) if by_token else log_ratio)
+        self._check_finite(log_ratio_B)
         task_B = (rollout["rewards"] * self.reward_weights.to(log_ratio_B.device)).nansum(dim=1)
         in_time_B = gather(torch.tensor(rollout["in_time"], device=task_B.device))
         scored_B = ~rollout["rewards"].isnan().all(dim=1)  # a reward function may give none, as TRL knows
@@ -176,6 +177,20 @@ class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
         if self.guard is not None:
             self.guard.observe(scores, log_ratio_B.mean().item())
         return batch
+
+    def _check_finite(self, log_ratio_B: torch.Tensor) -> None:
+        """Raise RunFailedError where a log-ratio is NaN or infinite, on every process alike: the advantages of its
+        group would be NaN, and the weights after them."""
+        broken = int((~log_ratio_B.isfinite()).sum())
+        if broken:
+            target = self.target.model.name_or_path if isinstance(self.target, LanguageModel) else self.args.target
+            raise RunFailedError(
+                f"step {self.state.global_step}: the log-ratio to the target {target!r} is NaN or infinite for "
+                f"{broken} of {len(log_ratio_B)} samples, and no advantage follows from it: one of the two gives a "
+                "token that was drawn the probability 0, or no number. Take a target that gives every token a "
+                "probability (where one is served, without top-k, top-p or masked tokens); the checkpoints before this "
+                "step are kept"
+            )
 
     def _everywhere(self, values_bT: torch.Tensor) -> torch.Tensor:
         """The rows of all processes [B, T], padded with zeros to the longest."""

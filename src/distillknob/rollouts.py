@@ -14,6 +14,7 @@ from transformers import Trainer
 
 from distillknob.adapters import bare
 from distillknob.errors import BadInputError
+from distillknob.families import check_config
 from distillknob.forward import Silenced, number_positions, silence
 from distillknob.generation import own_settings
 from distillknob.training import EpochSampler
@@ -25,6 +26,8 @@ BENDING: dict[str, tuple[Any, ...]] = {
     "min_p": (None, 0.0),
     "repetition_penalty": (1.0,),
     "generation_kwargs": (None, {}),
+    "vllm_structured_outputs_regex": (None,),
+    "cache_implementation": (None, "dynamic", "static", "offloaded", "offloaded_static"),  # quantized rounds
 }
 
 
@@ -38,6 +41,12 @@ def check_unbent(config: Any) -> None:
                 f"{name}={value!r}: rollouts are drawn from the model's own distribution, which is the one that is "
                 "scored, and this would bend it: leave it out"
             )
+    if getattr(config, "use_transformers_continuous_batching", False):
+        raise BadInputError(
+            "use_transformers_continuous_batching=True: its samples come from a seed that is another in each process "
+            "and run, or the same at every step, so that no run could be repeated: leave it out, or sample with "
+            "use_vllm"
+        )
 
 
 class PolicyTrainer(Trainer):
@@ -48,9 +57,12 @@ class PolicyTrainer(Trainer):
     def _make_ready(self, *frozen: Any) -> None:
         """Make the trained model and the frozen ones read alike everywhere. The trained one keeps its dropout where
         `disable_dropout` is off."""
+        this: Any = self
+        for model in map(self.accelerator.unwrap_model, (this.model, *frozen)):
+            config = bare(model).config  # of a model that may never have gone through `load_model`
+            check_config(config, config._name_or_path or type(model).__name__)
         for model in map(self.accelerator.unwrap_model, frozen):
             number_positions(model.eval())
-        this: Any = self
         number_positions(this.model)
         if this.args.disable_dropout:
             self._silenced = silence(this.model)
