@@ -161,7 +161,7 @@ RULES = {
     "adapters": rule("errors models", "torch peft"),
     "heads": rule("errors", "torch"),
     "forward": rule("adapters errors", "torch"),
-    "rollouts": rule("adapters errors forward generation training", "transformers"),
+    "rollouts": rule("adapters errors families forward generation training", "transformers"),
     "shared_prefix": rule("heads models", "torch transformers"),
     "traces": rule(
         "errors generation journal measure models same_text scoring served served_chat tasks teacher_context"
