@@ -90,7 +90,7 @@ def longrope(long_factor: float) -> Any:
     rope = {"rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 64}
     rope |= {"short_factor": [1.0] * 8, "long_factor": [long_factor] * 8}
     config = tiny_config("phi3")
-    return type(config).from_dict({**config.to_dict(), "rope_parameters": rope})
+    return type(config).from_dict({**config.to_dict(), "original_max_position_embeddings": 64, "rope_parameters": rope})
 
 
 def test_rows_beyond_longrope_s_first_length_are_refused() -> None:
