@@ -77,6 +77,7 @@ class SampledCalibration(CalibrationTrainer):
             "advantages": batch["advantages"],
             "task": reward([[{"content": text}] for text in texts]),
             "log_ratio": policy - target,
+            "finished": rollout["in_time"],
             "prompts": [str(prompt) for prompt in rollout["prompts"]],
             "items": int(batch["num_items_in_batch"]),
             "tokens": int(batch["completion_mask"].sum()),

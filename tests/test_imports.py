@@ -98,7 +98,7 @@ RULES = {
     "config": rule("errors fields", "yaml"),
     "tasks": Rule(
         frozenset({"tasks", "errors", "hub"}),
-        frozenset({"datasets", "huggingface_hub", "math_verify", "yaml"}),
+        frozenset({"datasets", "huggingface_hub", "math_verify", "sympy", "yaml"}),
         others_lazily=frozenset({"numpy"}),
     ),
     "tasks.reward_model": Rule(

@@ -61,10 +61,11 @@ def test_the_advantages_of_sampled_groups_are_global(tiny_pair: Any, tmp_path: P
     prompts = [prompt for process in told for prompt in process["prompts"]]
     assert [len(set(prompts[start : start + 4])) for start in (0, 4, 8)] == [1, 1, 1]
     assert told[0]["prompts"][-1] == told[1]["prompts"][0]
-    task, log_ratio, found = (
-        torch.cat([torch.as_tensor(process[name]) for process in told]) for name in ("task", "log_ratio", "advantages")
+    task, log_ratio, finished, found = (
+        torch.cat([torch.as_tensor(process[name]) for process in told])
+        for name in ("task", "log_ratio", "finished", "advantages")
     )
-    wanted = calibrated_advantages(task, log_ratio, 0.5, 4, right_B=task >= 1)
+    wanted = calibrated_advantages(task, log_ratio, 0.5, 4, right_B=(task >= 1) & finished)
     torch.testing.assert_close(found, wanted, atol=1e-3, rtol=1e-3)
     assert wanted.abs().max() > 0.5
     assert told[0]["items"] == told[1]["items"] == told[0]["tokens"] + told[1]["tokens"]

@@ -71,7 +71,7 @@ def test_a_recipe_whose_models_can_t_be_reached_gets_one_message(
     words = ["distill", "--config", "qwen3-math", "--tasks", "math", "--output", str(tmp_path / "run")]
     assert main(words) == 2
     err = capsys.readouterr().err
-    assert err.count("error: ") == 1 and "'Qwen/Qwen3-1.7B'" in err and "hf download" in err
+    assert err.count("error: ") == 1 and "'Qwen/Qwen3-8B'" in err and "hf download" in err
     assert not (tmp_path / "run").exists()
 
 

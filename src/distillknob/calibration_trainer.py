@@ -123,7 +123,7 @@ class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
         log_ratio = self._log_ratio(batch, rollout)
         by_token = log_ratio.ndim == 2
         log_ratio_B = gather(log_ratio.sum(1) if by_token else log_ratio)
-        self._check_finite(log_ratio_B)
+        self._check_target(gather(rollout["no_number"]))
         task_B = (rollout["rewards"] * self.reward_weights.to(log_ratio_B.device)).nansum(dim=1)
         in_time_B = gather(torch.tensor(rollout["in_time"], device=task_B.device))
         scored_B = ~rollout["rewards"].isnan().all(dim=1)  # a reward function may give none, as TRL knows
@@ -178,15 +178,15 @@ class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
             self.guard.observe(scores, log_ratio_B.mean().item())
         return batch
 
-    def _check_finite(self, log_ratio_B: torch.Tensor) -> None:
-        """Raise RunFailedError where a log-ratio is NaN or infinite, on every process alike: the advantages of its
-        group would be NaN, and the weights after them."""
-        broken = int((~log_ratio_B.isfinite()).sum())
+    def _check_target(self, no_number_B: torch.Tensor) -> None:
+        """Raise RunFailedError where the target gave NaN or an infinite log-probability, on every process alike: the
+        advantages of its group would be NaN, and the weights after them. A policy without numbers is the guard's."""
+        broken = int(no_number_B.sum())
         if broken:
             target = self.target.model.name_or_path if isinstance(self.target, LanguageModel) else self.args.target
             raise RunFailedError(
                 f"step {self.state.global_step}: the log-ratio to the target {target!r} is NaN or infinite for "
-                f"{broken} of {len(log_ratio_B)} samples, and no advantage follows from it: one of the two gives a "
+                f"{broken} of {len(no_number_B)} samples, and no advantage follows from it: the target gives a "
                 "token that was drawn the probability 0, or no number. Take a target that gives every token a "
                 "probability (where one is served, without top-k, top-p or masked tokens); the checkpoints before this "
                 "step are kept"
@@ -214,13 +214,16 @@ class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
         return found
 
     @torch.no_grad()
-    def _log_ratio(self, batch: dict[str, Any], rollout: Mapping[str, Any]) -> torch.Tensor:
+    def _log_ratio(self, batch: dict[str, Any], rollout: dict[str, Any]) -> torch.Tensor:
         """log π_θ(y|x) − log π_C(y|x) in nats for this process's samples, detached: [b], summed over each model's own
-        tokens or their mean; for `log_ratio` token of each token, [b, T], 0 beyond an answer's end."""
+        tokens or their mean; for `log_ratio` token of each token, [b, T], 0 beyond an answer's end. Beside it, which
+        samples the target has no number for: `rollout["no_number"]`, bool [b]."""
         mask_bT = batch["completion_mask"]
+        rollout["no_number"] = torch.zeros(len(mask_bT), dtype=torch.bool, device=mask_bT.device)
         policy_bT = self._policy_logprobs(batch) * mask_bT
         if self.args.log_ratio == "token":
             target_bT = torch.zeros_like(policy_bT) if self.target is None else self._target_logprobs(policy_bT)
+            rollout["no_number"] = ~target_bT.isfinite().all(1)
             return policy_bT - target_bT
         policy_b = policy_bT.sum(1)
         if self.args.log_ratio == "mean":
@@ -235,7 +238,9 @@ class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
             self._tokenizer,
             reduction=self.args.log_ratio,
         )
-        return policy_b - target_b.to(policy_b.device)
+        target_b = target_b.to(policy_b.device)
+        rollout["no_number"] = ~target_b.isfinite()
+        return policy_b - target_b
 
     def _target_logprobs(self, like_bT: torch.Tensor) -> torch.Tensor:
         """log π_C of the very tokens that were sampled (and of its own end for the policy's), [b, T]; 0 beyond each

@@ -217,7 +217,7 @@ def encoded_texts(tokenizer: Any, texts: Sequence[str], **options: Any) -> Any:
     """Texts as token ids without special tokens, also where they spell some. Raises BadInputError for a tokenizer that
     can't tell the spelling of its eos from the token."""
     encoded = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, **options)
-    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    special = {tokenizer.eos_token_id, turn_end(tokenizer)}
     broken = next((t for t, ids in zip(texts, encoded["input_ids"], strict=True) if not special.isdisjoint(ids)), None)
     if broken is not None:
         raise BadInputError(

@@ -85,7 +85,7 @@ def _letter(text: str, choices: Sequence[str]) -> str | None:
     A lone letter is the letter that the prompt asks for, though an option may read like one. A letter with a text names
     its own option only if no other option's text stands there: `B) 100` is none where B is 10 and C is 100.
     """
-    text = _bare(text)
+    asks, text = text.rstrip().endswith("?"), _bare(text)
     if len(text) > LONGEST:
         return None
     known = ascii_uppercase[: len(choices)]
@@ -93,7 +93,7 @@ def _letter(text: str, choices: Sequence[str]) -> str | None:
     letter = "" if match is None else str(match["bracketed"] or match["square"] or match["bare"])
     rest = "" if match is None else text[match.end() :]
     if letter and letter.upper() in known and not rest.strip(" .,:;)]"):
-        return letter.upper()
+        return None if asks else letter.upper()
     same = [i for i, choice in enumerate(choices) if same_answer(text, _bare(choice)) and _folded(choice)]
     if same:
         return known[same[0]] if len(same) == 1 else None
