@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -147,11 +149,22 @@ def other(tiny_other: str) -> LanguageModel:
     return load_model(tiny_other)
 
 
+_modules_frozen = 0
+
+
+def pytest_runtest_setup() -> None:
+    """Lay what was imported aside for good: each training collects garbage, among millions of objects of libraries."""
+    global _modules_frozen
+    if len(sys.modules) > _modules_frozen + 100:
+        gc.collect()
+        gc.freeze()
+        _modules_frozen = len(sys.modules)
+
+
 @pytest.fixture(autouse=True)
 def _random_state_stays() -> Iterator[None]:
     """Trainers seed every global generator: put them back, so that no test depends on which ran before it."""
     import random
-    import sys
 
     state = random.getstate()
     torch = sys.modules.get("torch")

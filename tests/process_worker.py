@@ -1,7 +1,5 @@
 """One process of test_processes.py: trains a stage on recorded completions and writes gradients and weights.
 
-torchrun --nproc-per-node N tests/process_worker.py STAGE TEACHER STUDENT OUTPUT BATCH ACCUMULATION
-
 With "sampled-" before the stage the completions are the models' own, and each process writes what it trained on.
 """
 
@@ -9,7 +7,6 @@ from __future__ import annotations
 
 import os
 import random
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -104,15 +101,14 @@ def reward(completions: list[Any], **kwargs: Any) -> list[float]:
     return [float(random.Random(text[0]["content"]).random() < 0.5) for text in completions]
 
 
-def main() -> None:
-    stage, teacher_name, student_name, output, batch, accumulation = sys.argv[1:]
+def train(stage: str, teacher_name: str, student_name: str, output: str, batch: int, accumulation: int) -> None:
     sampled, stage = stage.startswith("sampled-"), stage.removeprefix("sampled-")
     Path(output).mkdir(parents=True, exist_ok=True)
     SampledCalibration.folder = SampledDistillation.folder = Path(output)
     common: dict[str, Any] = {
         "output_dir": f"{output}/trainer",
-        "per_device_train_batch_size": int(batch),
-        "gradient_accumulation_steps": int(accumulation),
+        "per_device_train_batch_size": batch,
+        "gradient_accumulation_steps": accumulation,
         "max_steps": 1 if sampled else STEPS,
         "learning_rate": 0.05,
         "lr_scheduler_type": "constant",
@@ -157,7 +153,3 @@ def main() -> None:
     trainer.train()
     assert trainer.accelerator.num_processes == int(os.environ.get("WORLD_SIZE", "1"))
     disconnect()
-
-
-if __name__ == "__main__":
-    main()

@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from distillknob import caches
 from distillknob.architectures import architecture, context_of
 from distillknob.caches import cache_numbers
 from distillknob.distill import DistillConfig, distill
@@ -35,13 +36,18 @@ def test_a_family_works_or_is_refused_as_the_page_says(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", ["mamba", "gemma4_text", "llama4_text", "deepseek_v3", "falcon_h1", "minimax"])
-def test_a_cache_is_as_large_as_the_one_that_the_model_keeps(family: str) -> None:
+def test_a_cache_is_as_large_as_the_one_that_the_model_keeps(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a dry run, which has the config alone, and once the model is loaded."""
+    monkeypatch.setattr(caches, "_MEASURED", {})
     config = tiny_config(family)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     ids = torch.zeros(1, 12, dtype=torch.long)
     output: Any = model(input_ids=ids, use_cache=True)
-    kept = output.get("past_key_values", output.get("cache_params"))
-    assert cache_numbers(config, 12) == pytest.approx(sum(numbers(kept)), rel=0.02)
+    memory = sum(numbers(output.get("past_key_values", output.get("cache_params"))))
+    assert cache_numbers(config, 12) == pytest.approx(memory, rel=0.02)
+    caches._MEASURED.clear()
+    caches.measure_cache(model)
+    assert len(caches._MEASURED) == 1 and cache_numbers(config, 12) == pytest.approx(memory, rel=0.02)
 
 
 def numbers(value: Any) -> list[int]:

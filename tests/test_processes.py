@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+import process_worker
 from distillknob.calibration_reward import calibrated_advantages
+from distillknob.cli import main
 from distillknob.models import load_model
-from distillknob.runs import load_run, verify_manifest
-
-WORKER = Path(__file__).with_name("process_worker.py")
+from distillknob.processes import disconnect, process_index, wait
+from distillknob.runs import Run, load_run, verify_manifest
+from launch import launch
 
 
 def trained(stage: str, pair: Any, output: Path, *, processes: int, batch: int, accumulation: int = 1) -> Path:
     """The folder with the gradients of the first step and the weights after ten."""
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--standalone"),
-        *(str(WORKER), stage, pair.teacher, pair.student, str(output), str(batch), str(accumulation)),
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    arguments = (stage, pair.teacher, pair.student, str(output), batch, accumulation)
+    environment = {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = launch(process_worker.train, arguments, output / "log", processes=processes, environment=environment)
+    assert not any(done.statuses), done.stderr[-3000:]
     return output
 
 
@@ -95,17 +94,8 @@ STAGES = {
 def by_command(stage: str, pair: Any, output: Path, processes: int) -> tuple[str, dict[str, Any]]:
     """What the command prints, and its result, from so many processes."""
     words = [stage, *STAGES[stage].format(pair.teacher, pair.student).split(), "--json", "--output", str(output)]
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--standalone"]
-    environment = {name: value for name, value in os.environ.items() if name != "ACCELERATE_USE_CPU"}
-    done = subprocess.run(
-        [*command, "-m", "distillknob", *words],
-        capture_output=True,
-        text=True,
-        env={**environment, "OMP_NUM_THREADS": "1"},
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = launch(main, (words,), output.with_name(f"log-{processes}"), processes=processes)
+    assert not any(done.statuses), done.stderr[-3000:]
     return done.stdout, load_run(output).result
 
 
@@ -133,26 +123,18 @@ def test_a_stage_runs_on_two_processes(tiny_pair: Any, tmp_path: Path, stage: st
             assert result["kept_step"] > 0
 
 
-LATE_FIRST = """
-import sys, time
-from pathlib import Path
-from distillknob.processes import process_index, wait
-from distillknob.runs import Run
-
-if process_index() == 0:
-    time.sleep(3)
-run = Run.open(sys.argv[1], "diagnose", {"eta": 0.5})
-(run.unfinished / str(process_index())).mkdir(parents=True)
-wait()
-"""
+def open_late(output: Path) -> None:
+    if process_index() == 0:
+        time.sleep(3)
+    run = Run.open(output, "diagnose", {"eta": 0.5})
+    (run.unfinished / str(process_index())).mkdir(parents=True)
+    wait()
+    disconnect()
 
 
 def test_no_process_works_in_a_run_before_the_first_has_opened_it(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(LATE_FIRST)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", str(script)]
-    done = subprocess.run([*command, str(tmp_path / "run")], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = launch(open_late, (tmp_path / "run",), tmp_path / "log", processes=2)
+    assert not any(done.statuses), done.stderr[-3000:]
     assert {item.name for item in (tmp_path / "run" / "unfinished").iterdir()} == {"0", "1"}
 
 

@@ -191,6 +191,7 @@ def _unusable(name: str, error: Exception) -> BadInputError:
     return BadInputError(f"can't load a causal language model from {name!r}: {first_line(error)}")
 
 
+@cache
 def architecture(name: str) -> Architecture:
     """What the model of that name is made of. Raises BadInputError for a name that leads to no config."""
     model, config, source = _built(name)

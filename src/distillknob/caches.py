@@ -1,8 +1,8 @@
 """What a model keeps of a row while it writes on: keys and values, states of a fixed size, or both.
 
-Measured rather than computed by formula: the model is built on the meta device, where it takes no memory, reads a short
-row and a longer one, and what it keeps of each is counted. So one head size a layer, layers that share their keys and
-values, latent attention and states all count as what they are.
+Measured rather than computed by formula: the model reads a short row and a longer one, and what it keeps of each is
+counted. So one head size a layer, layers that share their keys and values, latent attention and states all count as
+what they are. A dry run has no model: it is built on the meta device, where it takes no memory.
 
 Left out on purpose: a model whose own code can't run without numbers. What plain attention in every layer would keep is
 taken for it, which is more than any of them does.
@@ -24,6 +24,7 @@ _SHORT, _LONG = 2, 130  # tokens; the longer row is two of the largest blocks in
 # that differs between layers is a RuntimeError), or without a package that it needs.
 _UNREADABLE = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError, ImportError)
 _MEASURED: dict[str, list[_Kept]] = {}
+_SMALL = 20_000_000  # parameters up to which a CPU reads the longer row faster than a meta device is set up
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,17 @@ def cache_numbers(config: Any, tokens: int) -> int:
     if key not in _MEASURED:
         _MEASURED[key] = _measured(config)
     return sum(layer.of(tokens) for layer in _MEASURED[key])
+
+
+def measure_cache(model: Any) -> None:
+    """Count what a loaded model keeps of a row by letting it read two, for `cache_numbers` to know. Not done where that
+    takes longer than on the meta device, and for contexts that are too short."""
+    key, text = config_key(model.config), model.config.get_text_config(decoder=True)
+    slow = model.device.type == "cpu" and model.num_parameters() > _SMALL
+    if key not in _MEASURED and not slow and (getattr(text, "max_position_embeddings", None) or 0) >= _LONG:
+        layers = _compared(*(_layers(model, tokens, masked=True) for tokens in (_SHORT, _LONG)))
+        if layers is not None:
+            _MEASURED[key] = layers
 
 
 def config_key(config: Any) -> str:
@@ -78,18 +90,25 @@ def _measured(config: Any) -> list[_Kept]:
                 model = AutoModelForCausalLM.from_config(
                     copy.deepcopy(config), dtype=torch.bfloat16, attn_implementation="eager"
                 ).eval()
-                short, long = (_layers(model, tokens, masked=masked) for tokens in (_SHORT, _LONG))
+                layers = _compared(*(_layers(model, tokens, masked=masked) for tokens in (_SHORT, _LONG)))
         except _UNREADABLE:
             continue
-        if short and len(short) == len(long):
-            return [part for pair in zip(short, long, strict=True) for part in _of_a_layer(*pair)]
+        if layers is not None:
+            return layers
     return _as_plain_attention(config)
+
+
+def _compared(short: list[Any], long: list[Any]) -> list[_Kept] | None:
+    """What follows from the layers' memories of two rows; None where the model gives none of them out."""
+    if not short or len(short) != len(long):
+        return None
+    return [part for pair in zip(short, long, strict=True) for part in _of_a_layer(*pair)]
 
 
 @torch.no_grad()
 def _layers(model: Any, tokens: int, *, masked: bool) -> list[Any]:
     """What the model keeps of a row, layer by layer; all of it in one for a model with a memory of its own kind."""
-    ids = torch.zeros(1, tokens, dtype=torch.long)
+    ids = torch.zeros(1, tokens, dtype=torch.long, device=model.device)
     output = model(input_ids=ids, attention_mask=torch.ones_like(ids) if masked else None, use_cache=True)
     kept = [value for name, value in output.items() if name in ("past_key_values", "cache_params", "state", "mems")]
     if not kept or not hasattr(kept[0], "layers"):

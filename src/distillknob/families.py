@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from distillknob.caches import config_key
+from distillknob.caches import config_key, measure_cache
 from distillknob.errors import BadInputError
 from distillknob.heads import body_of, checked_head
 
@@ -61,6 +61,7 @@ def check_family(model: Any, name: str) -> None:
         return
     try:
         problem = _problem(model)
+        measure_cache(model)
     except torch.OutOfMemoryError:
         raise
     except _UNREADABLE as error:
