@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 from typing import Any
 
 import pytest
@@ -17,6 +15,7 @@ from distillknob import fused
 from distillknob.divergences import KINDS, divergence
 from distillknob.errors import BadInputError
 from distillknob.fused import chunk_rows, fused_divergence
+from launch import launch
 
 OPTIONS: tuple[dict[str, Any], ...] = (
     {},
@@ -192,10 +191,11 @@ def test_unequal_micro_batches_add_up(kind):
     close(case.grads(sum(parts)), case.grads(whole), 1e-12)
 
 
-def _data_parallel(rank: int, store: str) -> None:
+def _data_parallel(store: str) -> None:
     """One of two processes: its share of the batch, gradients averaged as DistributedDataParallel does."""
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{store}/store", rank=rank, world_size=2)
+    torch.distributed.init_process_group("gloo")
+    rank = torch.distributed.get_rank()
     case = Case(6, rows=20, dtype=torch.float32, capped=False)
     share = slice(0, 13) if rank == 0 else slice(13, 20)
     head = torch.nn.Linear(6, 40)
@@ -222,12 +222,12 @@ def _data_parallel(rank: int, store: str) -> None:
     torch.distributed.destroy_process_group()
 
 
-def test_two_processes_give_the_gradient_of_one():
+def test_two_processes_give_the_gradient_of_one(tmp_path):
     case = Case(6, rows=20, dtype=torch.float32, capped=False)
     whole = case.grads(case.fused("jsd", mask=case.mask))[1:]
-    with tempfile.TemporaryDirectory() as store:
-        torch.multiprocessing.spawn(_data_parallel, args=(store,), nprocs=2)
-        close(torch.load(os.path.join(store, "grads.pt")), whole, 1e-6)
+    done = launch(_data_parallel, (str(tmp_path),), tmp_path / "log", processes=2)
+    assert not any(done.statuses), done.stderr[-3000:]
+    close(torch.load(tmp_path / "grads.pt"), whole, 1e-6)
 
 
 def test_an_empty_mask_is_zero_with_gradients_of_zero():

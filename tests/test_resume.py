@@ -16,9 +16,11 @@ from safetensors.torch import load_file
 from trl.trainer.utils import RepeatSampler
 
 from distillknob.calibrate import CalibrationConfig, calibrate
+from distillknob.cli import main
 from distillknob.distill import DistillConfig, distill
 from distillknob.runs import Run
 from distillknob.training import EpochSampler, start_from
+from launch import launch
 
 
 class Stopped(Exception):
@@ -129,21 +131,23 @@ def test_calibration_goes_on_in_a_later_epoch(tiny_pair: Any, tmp_path: Path, st
 def test_a_killed_command_goes_on(tiny_pair: Any, tmp_path: Path) -> None:
     """SIGKILL in the middle of the training, then the same command with --resume. `benchmarks/kill.py` does it at
     random moments, ten times for each stage."""
-    command = [sys.executable, "-m", "distillknob", "distill", "--teacher", tiny_pair.teacher]
-    command += ["--student", tiny_pair.student, "--method", "gkd", "--max-steps", "30", "--save-steps", "2"]
-    command += ["--problems", "20", "--per-device-train-batch-size", "4", "--max-completion-length", "8"]
-    command += ["--no-gradient-checkpointing", "--learning-rate", "1e-2", "--output"]
-    environment = {**os.environ, "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
-    subprocess.run([*command, str(tmp_path / "whole")], check=True, env=environment, capture_output=True)
+    words = ["distill", "--teacher", tiny_pair.teacher, "--student", tiny_pair.student, "--method", "gkd"]
+    words += ["--max-steps", "30", "--save-steps", "2", "--problems", "20", "--per-device-train-batch-size", "4"]
+    words += ["--max-completion-length", "8", "--no-gradient-checkpointing", "--learning-rate", "1e-2", "--output"]
+    settings = {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
+    whole = launch(main, ([*words, str(tmp_path / "whole")],), tmp_path / "log-whole", environment=settings)
     log = tmp_path / "run" / "metrics.jsonl"
     with (tmp_path / "log").open("wb") as out:
-        process = subprocess.Popen([*command, str(tmp_path / "run")], env=environment, stdout=out, stderr=out)
+        command = [sys.executable, "-m", "distillknob", *words, str(tmp_path / "run")]
+        process = subprocess.Popen(command, env={**os.environ, **settings}, stdout=out, stderr=out)
         until = time.monotonic() + 120
         while not (log.exists() and log.read_bytes().count(b"\n") >= 9) and time.monotonic() < until:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    subprocess.run([*command, str(tmp_path / "run"), "--resume"], check=True, env=environment, capture_output=True)
+    again = [*words, str(tmp_path / "run"), "--resume"]
+    resumed = launch(main, (again,), tmp_path / "log-resumed", environment=settings)
+    assert whole.statuses == resumed.statuses == [0], resumed.stderr[-3000:]
     assert same(tmp_path / "whole", tmp_path / "run")
 
 

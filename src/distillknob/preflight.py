@@ -95,6 +95,7 @@ class Preflight:
         self._tasks: dict[str, Task] = {}
         self._sides: dict[tuple[Any, ...], Side] = {}
         self._readings: dict[tuple[Any, ...], Reading] = {}
+        self._lengths: dict[int, dict[str, int]] = {}  # by side and what it reads
 
     def remark(self, text: str) -> None:
         if text not in self.remarks:
@@ -201,8 +202,11 @@ class Preflight:
             asked = [task.messages(example) for example in examples]
             if context is not None:
                 asked = [context(messages, example) for messages, example in zip(asked, examples, strict=True)]
-            lengths = [len(ids) for ids in prompt_ids(side.tokenizer, asked)]
-            self._readings[key] = Reading(task.name, lengths, [example.prompt for example in examples])
+            lengths, texts = self._lengths.setdefault(id(side), {}), [repr(messages) for messages in asked]
+            new = {text: messages for text, messages in zip(texts, asked, strict=True) if text not in lengths}
+            ids = prompt_ids(side.tokenizer, list(new.values()))
+            lengths.update({text: len(row) for text, row in zip(new, ids, strict=True)})
+            self._readings[key] = Reading(task.name, [lengths[t] for t in texts], [e.prompt for e in examples])
         return self._readings[key]
 
     def check_fit(
