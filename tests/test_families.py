@@ -35,6 +35,12 @@ def test_a_family_works_or_is_refused_as_the_page_says(family: str) -> None:
     assert outcome(family).partition(":")[0] == TOLD[family]
 
 
+@pytest.mark.parametrize("family", ["mamba", "mamba2", "falcon_mamba", "phimoe"])
+def test_a_family_that_mixes_types_works_in_bfloat16(family: str) -> None:
+    """Mamba's body ends in float32 beside shorter weights, and routers of experts read float32."""
+    assert outcome(family, dtype=torch.bfloat16, limit=0.4) == "works"
+
+
 @pytest.mark.parametrize("family", ["mamba", "gemma4_text", "llama4_text", "deepseek_v3", "falcon_h1", "minimax"])
 def test_a_cache_is_as_large_as_the_one_that_the_model_keeps(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a dry run, which has the config alone, and once the model is loaded."""

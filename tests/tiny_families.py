@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -32,7 +33,7 @@ from distillknob.models import LanguageModel, prompt_ids, zoo_path
 from distillknob.rollouts import PolicyTrainer
 from distillknob.scoring import token_logprobs
 
-LIMIT = 5e-3  # nats between two ways to the log-probability of a token
+LIMIT = 5e-3  # nats between two ways to the log-probability of a token, in float32
 LARGEST = 3_000_000  # parameters; what can't be made smaller isn't tried
 FAMILIES = tuple(sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES))
 PROMPTS = [
@@ -144,9 +145,9 @@ def tiny_config(family: str) -> Any:
     return AutoConfig.for_model(family, **{**ends, **EVERY, **noise, **shape, **OWN.get(family, {})})
 
 
-def outcome(family: str) -> str:
+def outcome(family: str, device: str = "cpu", dtype: torch.dtype = torch.float32, limit: float = LIMIT) -> str:
     """What comes of a family: works, refused or not tried, and why. Raises AssertionError where two ways to one score
-    disagree."""
+    lie further than `limit` nats a token apart."""
     try:
         config = tiny_config(family)
         check_config(config, family)
@@ -155,22 +156,31 @@ def outcome(family: str) -> str:
         if parameters > LARGEST:
             return f"not tried: {parameters / 1e6:.0f} M parameters at its smallest"
         torch.manual_seed(1)
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+        model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+        if dtype != torch.float32:
+            model = as_loaded(model, dtype)
     except BadInputError as error:
         return f"refused: {error}"
     except UNBUILDABLE as error:
         return f"not tried: no small one can be made ({type(error).__name__})"
-    language_model = LanguageModel(model, tokenizer())
+    language_model = LanguageModel(model.to(device), tokenizer())
     try:
         check_family(model, family)
     except BadInputError as error:
         return f"refused: {error}"
-    agreement(language_model)
-    training_agrees(language_model)
+    agreement(language_model, limit)
+    training_agrees(language_model, limit)
     return "works"
 
 
-def agreement(language_model: LanguageModel) -> None:
+def as_loaded(model: Any, dtype: torch.dtype) -> Any:
+    """The model as its checkpoint is loaded in this type: some families keep a part of it in float32."""
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        return type(model).from_pretrained(folder, dtype=dtype).eval()
+
+
+def agreement(language_model: LanguageModel, limit: float = LIMIT) -> None:
     """Assert that generation under settings that would bend it, rows alone, rows in a batch and rows that share their
     prompts give each token one log-probability."""
     model: Any = language_model.model
@@ -179,7 +189,7 @@ def agreement(language_model: LanguageModel) -> None:
         samples = generate(language_model, PROMPTS, 1, Sampling(max_new_tokens=4, seed=0))
     ids = [row[0].token_ids for row in samples.completions]
     lengths = [len(row) for row in prompt_ids(language_model.tokenizer, PROMPTS)]
-    written = torch.stack(scores, 1)[torch.tensor(sorted(range(len(lengths)), key=lengths.__getitem__)).argsort()]
+    written = torch.stack(scores, 1).cpu()[torch.tensor(sorted(range(len(lengths)), key=lengths.__getitem__)).argsort()]
     alone = [token_logprobs(language_model, [p], [a])[0] for p, a in zip(PROMPTS, ids, strict=True)]
     ways = {
         "generated": [row[: len(a)] for row, a in zip(written, ids, strict=True)],
@@ -188,23 +198,24 @@ def agreement(language_model: LanguageModel) -> None:
             language_model, *([x for x in rows for _ in range(4)] for rows in (PROMPTS, ids))
         )[::4],
     }
-    compare(ways, alone)
+    compare(ways, alone, limit)
 
 
-def compare(ways: dict[str, Any], alone: list[torch.Tensor]) -> None:
+def compare(ways: dict[str, Any], alone: list[torch.Tensor], limit: float) -> None:
     """Assert that each way gives the log-probabilities of the rows alone."""
     for way, rows in ways.items():
-        apart = max(float((row - own).abs().max()) for row, own in zip(rows, alone, strict=True))
-        assert apart <= LIMIT, f"{way}: {apart:.4f} nats from the row alone"
+        apart = max(float((row.float().cpu() - own).abs().max()) for row, own in zip(rows, alone, strict=True))
+        assert apart <= limit, f"{way}: {apart:.4f} nats from the row alone"
 
 
-def training_agrees(language_model: LanguageModel) -> None:
+def training_agrees(language_model: LanguageModel, limit: float = LIMIT) -> None:
     """Assert that what both trainers draw from a model, and how each reads it in training, under a config with dropout
     and settings that would bend the draw, gives each token the log-probability of the row alone: without noise, and
     behind TRL's padding."""
     model: Any = language_model.model
     alone_ids = prompt_ids(language_model.tokenizer, PROMPTS[:2])
     padded = language_model.tokenizer.pad({"input_ids": alone_ids}, return_tensors="pt", padding_side="left")
+    padded = padded.to(model.device)
     width, new = padded["input_ids"].size(1), 3
     model.train()
     number_positions(model)
@@ -246,7 +257,7 @@ def training_agrees(language_model: LanguageModel) -> None:
     }
     pairs = zip(PROMPTS[:2], answers_BN.tolist(), strict=True)
     model.eval()
-    compare(ways, [token_logprobs(language_model, [prompt], [ids])[0] for prompt, ids in pairs])
+    compare(ways, [token_logprobs(language_model, [prompt], [ids])[0] for prompt, ids in pairs], limit)
 
 
 @contextmanager

@@ -45,7 +45,8 @@ class Head:
         """weight @ hidden + bias in float32 at least. Without a gradient the products of a shorter type are summed and
         kept in float32: rounded logits make a KL of 0.0007 nats a token twice as large."""
         weight_VH = self.weight_VH
-        half = weight_VH.dtype in (torch.float16, torch.bfloat16) and hidden_NH.dtype == weight_VH.dtype
+        hidden_NH = hidden_NH.to(weight_VH.dtype)  # Mamba's body ends in float32 whatever the type of its weights
+        half = weight_VH.dtype in (torch.float16, torch.bfloat16)
         if not half or (torch.is_grad_enabled() and (hidden_NH.requires_grad or weight_VH.requires_grad)):
             logits_NV = torch.nn.functional.linear(hidden_NH, weight_VH, self.bias_V)
             return logits_NV if logits_NV.dtype == torch.float64 else logits_NV.float()
