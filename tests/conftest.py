@@ -22,8 +22,13 @@ os.environ.update(
     HF_UPDATE_DOWNLOAD_COUNTS="0",
     TOKENIZERS_PARALLELISM="false",
     TRL_EXPERIMENTAL_SILENCE="1",
-    CUDA_VISIBLE_DEVICES="",
 )
+# Whose tests are meant: none of a GPU's (""), those of tests/test_gpu_*.py on a GPU ("1"), or these on a CPU ("cpu").
+GPU = os.environ.get("DISTILLKNOB_TEST_GPU", "")
+if GPU == "1":
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # without it cuBLAS may sum in another order at every call
+else:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 ROOT = Path(__file__).parent.parent
 
@@ -159,6 +164,19 @@ def pytest_runtest_setup() -> None:
         gc.collect()
         gc.freeze()
         _modules_frozen = len(sys.modules)
+
+
+@pytest.fixture(scope="session")
+def gpu() -> str:
+    """The device of the tests that ask what a GPU does: "cuda", or "cpu" where they are only tried. Skips them where
+    neither is meant."""
+    if GPU not in ("1", "cpu"):
+        pytest.skip("a GPU's: DISTILLKNOB_TEST_GPU=1 runs it on one (CONTRIBUTING.md)")
+    import torch
+
+    if GPU == "1" and not torch.cuda.is_available():
+        pytest.fail("DISTILLKNOB_TEST_GPU=1, but torch sees no GPU: leave it out, or set it to cpu to try the tests")
+    return "cuda" if GPU == "1" else "cpu"
 
 
 @pytest.fixture(autouse=True)

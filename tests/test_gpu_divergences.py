@@ -1,0 +1,113 @@
+"""The divergences on a GPU: inputs in bfloat16, sums in float32, as a CPU has them in float64; and the memory of the
+fused one, which is the GPU's allocator's and nobody else's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from distillknob.divergences import KINDS, divergence
+from distillknob.fused import chunk_rows, fused_divergence
+
+ROWS, HIDDEN, VOCABULARY = 300, 64, 20_000
+# Of float32's sums over a vocabulary; a TF32 or bfloat16 product is off by a hundred times that.
+VALUE, GRADIENT = 2e-5, 2e-5
+ROUNDED = 2.0**-8  # half a unit in bfloat16's last place, of the number
+
+
+def exact(tensors: list[Tensor]) -> list[Tensor]:
+    """The same numbers in float64 on the CPU, to be differentiated."""
+    return [tensor.detach().cpu().double().requires_grad_() for tensor in tensors]
+
+
+def drawn(*shape: int, device: str, seed: int, dtype: torch.dtype, scale: float = 1.0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return (scale * torch.randn(*shape, generator=generator)).to(device, dtype)
+
+
+def check(value: Tensor, grads: Any, truth: Tensor, true_grads: Any, roundings: int) -> None:
+    """Values within float32's sums; gradients within that and so many roundings to their own type."""
+    assert value.dtype == torch.float32
+    assert (value.detach().cpu().double() - truth).abs().max() <= VALUE * truth.abs().max()
+    for grad, true_grad in zip(grads, true_grads, strict=True):
+        rounding = roundings * ROUNDED if grad.dtype == torch.bfloat16 else 0.0
+        allowed = rounding * true_grad.abs() + GRADIENT * true_grad.abs().max()
+        assert ((grad.cpu().double() - true_grad).abs() <= allowed).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("top_k", [None, 50], ids=["whole", "top 50"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_dense_divergence_is_the_exact_one(gpu: str, kind: str, top_k: int | None, dtype: torch.dtype) -> None:
+    student = drawn(ROWS, VOCABULARY, device=gpu, seed=1, dtype=dtype, scale=2.0).requires_grad_()
+    teacher = drawn(ROWS, VOCABULARY, device=gpu, seed=2, dtype=dtype, scale=2.0)
+    factors = torch.linspace(-1, 2, ROWS, device=gpu)
+    value = divergence(student, teacher, kind, top_k=top_k)
+    grads = torch.autograd.grad((value * factors).sum(), [student])
+    true_student, true_teacher = exact([student, teacher])
+    truth = divergence(true_student, true_teacher, kind, top_k=top_k)
+    true_grads = torch.autograd.grad((truth * factors.cpu()).sum(), [true_student])
+    check(value, grads, truth, true_grads, roundings=2)  # as it is kept, and scaled by what comes from behind
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("top_k", [None, 50], ids=["whole", "top 50"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_fused_divergence_is_the_exact_one(gpu: str, kind: str, top_k: int | None, dtype: torch.dtype) -> None:
+    """The dense float64 divergence of the logits that float64 makes of the same hidden states and heads."""
+    inputs = [
+        drawn(ROWS, HIDDEN, device=gpu, seed=1, dtype=dtype),
+        drawn(VOCABULARY, HIDDEN, device=gpu, seed=2, dtype=dtype, scale=2.0 / HIDDEN**0.5),
+    ]
+    taught = [
+        drawn(ROWS, HIDDEN, device=gpu, seed=3, dtype=dtype),
+        drawn(VOCABULARY, HIDDEN, device=gpu, seed=4, dtype=dtype, scale=2.0 / HIDDEN**0.5),
+    ]
+    hidden, head = (tensor.requires_grad_() for tensor in inputs)
+    mask = torch.arange(ROWS, device=gpu) % 3 > 0
+    value = fused_divergence(hidden, head, *taught, kind, top_k=top_k, mask=mask)
+    grads = torch.autograd.grad(value, [hidden, head])
+    true_inputs, true_taught = exact(inputs), exact(taught)
+    rows = divergence(true_inputs[0] @ true_inputs[1].T, true_taught[0] @ true_taught[1].T, kind, top_k=top_k)
+    truth = rows[mask.cpu()].mean()
+    check(value, grads, truth, torch.autograd.grad(truth, true_inputs), roundings=1)
+
+
+def test_identical_models_are_at_zero_on_a_gpu(gpu: str) -> None:
+    hidden = drawn(ROWS, HIDDEN, device=gpu, seed=1, dtype=torch.bfloat16).requires_grad_()
+    head = drawn(VOCABULARY, HIDDEN, device=gpu, seed=2, dtype=torch.bfloat16)
+    for kind in KINDS:
+        value = fused_divergence(hidden, head, hidden.detach().clone(), head.clone(), kind)
+        (grad,) = torch.autograd.grad(value, hidden)
+        assert value.item() == 0, kind
+        assert (grad == 0).all(), kind
+
+
+def extra_bytes(rows: int, vocabulary: int) -> int:
+    """Peak memory of forward and backward beyond the inputs and the gradients."""
+    hidden = drawn(rows, HIDDEN, device="cuda", seed=1, dtype=torch.bfloat16).requires_grad_()
+    head = drawn(vocabulary, HIDDEN, device="cuda", seed=2, dtype=torch.bfloat16).requires_grad_()
+    taught = hidden.detach().flip(0), head.detach().flip(0)
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    fused_divergence(hidden, head, *taught, "jsd").backward()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before - hidden.nbytes - head.nbytes
+
+
+def test_the_fused_divergence_takes_no_more_memory_for_more_rows(gpu: str) -> None:
+    if gpu == "cpu":
+        pytest.skip("a CPU's memory is measured by benchmarks/divergence.py")
+    vocabulary = 151_936
+    few = chunk_rows(1 << 20, vocabulary, torch.device(gpu))
+    many = 16 * few
+    assert chunk_rows(few, vocabulary, torch.device(gpu)) == chunk_rows(many, vocabulary, torch.device(gpu)) == few
+    extra_bytes(8, vocabulary)  # cuBLAS takes a workspace for good
+    first, second = extra_bytes(few, vocabulary), extra_bytes(many, vocabulary)
+    logits = 4 * vocabulary
+    assert second - first <= 0.01 * (many - few) * logits
+    assert second <= 5 * few * logits  # two chunks of logits, and the blocks that are worked on
