@@ -2,6 +2,7 @@
 
     python benchmarks/diagnose.py --output diagnose.json             # some ten minutes on two cores, 12 GiB
     python benchmarks/diagnose.py --device cuda --answers 256 --output diagnose-gpu.json
+    python benchmarks/diagnose.py --small --answers 2 --length 8     # tries the script, on a pair of two layers
 
 `bare` runs both models over the batches and keeps their logits of the answers; `score` is what `diagnose` does with the
 same texts: every divergence at every token, and the traps that read them. Rounds alternate. Sampling and gradients are
@@ -110,8 +111,8 @@ def timed(work: Any) -> float:
     return time.perf_counter() - started
 
 
-def costs(answers: int, length: int, rounds: int, device: str) -> dict[str, Any]:
-    teacher, student = pair = random_model(LARGE, device, 0), random_model(LARGE, device, 1)
+def costs(shape: dict[str, int], answers: int, length: int, rounds: int, device: str) -> dict[str, Any]:
+    teacher, student = pair = random_model(shape, device, 0), random_model(shape, device, 1)
     prompts, ids = texts(answers, length)
     ks = [*DiagnoseConfig().ks, VOCABULARY]
 
@@ -167,13 +168,15 @@ def main() -> None:
     parser.add_argument("--answers", type=int, default=16)
     parser.add_argument("--length", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--small", action="store_true", help="a pair of two layers, and no growth")
     parser.add_argument("--growth-of", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.growth_of:
         growth_child(arguments.growth_of)
         return
-    found = costs(arguments.answers, arguments.length, arguments.rounds, arguments.device)
-    if arguments.device == "cpu":
+    shape = SMALL if arguments.small else LARGE
+    found = costs(shape, arguments.answers, arguments.length, arguments.rounds, arguments.device)
+    if arguments.device == "cpu" and not arguments.small:
         found["growth"] = []
         for answers in (16, 32, 64, 128):
             command = [sys.executable, __file__, "--growth-of", str(answers)]

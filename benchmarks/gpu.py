@@ -292,7 +292,7 @@ def command_of(part: str, folder: Path, shapes: str, device: str) -> list[str]:
     if part == "divergence":
         how = "--only jsd-n4096 --hidden 64 --rounds 1 --passes 1" if tiny else "--rounds 5 --passes 1 --timeout 45"
     else:
-        how = "--answers 2 --length 8 --rounds 1" if tiny else "--answers 256 --rounds 3"
+        how = "--small --answers 2 --length 8 --rounds 1" if tiny else "--answers 256 --rounds 3"
     flags = ["--device", device, *how.split(), "--output", str(folder / f"{part}.json")]
     return [sys.executable, str(benchmark), *flags]
 
