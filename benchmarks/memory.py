@@ -76,8 +76,8 @@ def status(field: str) -> int:
     return 1024 * int(text.split(f"{field}:")[1].split()[0])
 
 
-def run_case(name: str, checkpointing: bool) -> dict[str, Any]:
-    """Run one case in this process and set its peak beside its estimate."""
+def run_case(name: str, checkpointing: bool, steps: int | None = None) -> dict[str, Any]:
+    """Run one case in this process and set its peak beside its estimate; by fewer `steps` than the table's."""
     from distillknob.cli import STAGES
     from distillknob.estimate import estimate
     from distillknob.hardware import engine
@@ -85,6 +85,7 @@ def run_case(name: str, checkpointing: bool) -> dict[str, Any]:
 
     quiet_libraries()
     stage, values = names_of(checkpointing)[name]
+    values |= {"max_steps": steps} if steps else {}
     module, config_name, function, _ = STAGES[stage]
     imported = __import__(module, fromlist=[config_name])
     cls, call = getattr(imported, config_name), getattr(imported, function)
@@ -113,10 +114,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=tuple(CASES), help="one case, in this process")
     parser.add_argument("--checkpointing", action="store_true", help="with --only: with gradient checkpointing")
+    parser.add_argument("--steps", type=int, help="with --only: as many training steps, not the table's")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     if arguments.only:
-        rows = [run_case(arguments.only, arguments.checkpointing)]
+        rows = [run_case(arguments.only, arguments.checkpointing, arguments.steps)]
     else:
         cases = [(name, False) for name in CASES] + [("calibrate", True), ("distill-gkd", True)]
         rows = []
