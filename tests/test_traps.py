@@ -15,7 +15,7 @@ from distillknob.errors import BadInputError
 from distillknob.estimators import ESTIMATORS, enumerate_sequences
 from distillknob.files import read_json
 from distillknob.gradients import compare_gradients
-from distillknob.models import prompt_ids
+from distillknob.models import load_model, prompt_ids
 from distillknob.runs import verify_manifest
 from distillknob.scoring import RARE, answer_logits, batches
 from distillknob.stats import Interval
@@ -706,21 +706,25 @@ def test_without_a_gradient_there_is_no_direction() -> None:
     assert not finding.applicable and finding.severity == "none"
 
 
-def test_sampled_gradients_are_the_token_level_one_in_the_mean(teacher: Any, student: Any) -> None:
+def test_sampled_gradients_are_the_token_level_one_in_the_mean(teacher: Any, tiny_pair: Any) -> None:
     """Every answer of one token, weighted by its probability: the three gradients of `compare_gradients` agree."""
+    student = load_model(tiny_pair.student)
+    with torch.no_grad():
+        student.model.model.norm.weight.mul_(6)  # sure of its tokens, so that few of them are nearly all
     prompt = [{"role": "user", "content": "Calculate modulo 1000: start with 1, and after that add 2."}]
-    ids = torch.arange(2048)
-    found = compare_gradients(teacher, student, "math", [prompt] * 40, [[[int(token)]] for token in ids[:40]])
-    assert found.product_BEE.shape == (40, 3, 3)
+    (batch,) = batches(prompt_ids(teacher.tokenizer, [prompt]), [[0]], student.model.device, 100)
+    likely = answer_logits(student, batch)[0, 0].detach().log_softmax(-1).double().topk(200)
+    assert float(likely.values.exp().sum()) > 0.999
+    answers = [[[int(token)]] for token in likely.indices]
+    found = compare_gradients(teacher, student, "math", [prompt] * len(answers), answers)
+    assert found.product_BEE.shape == (len(answers), 3, 3)
     # one token: the sequence is the token, and the token-level gradient doesn't depend on which was drawn
     assert torch.allclose(found.product_BEE[:, 1], found.product_BEE[:, 2], rtol=1e-5)
-    assert torch.allclose(found.product_BEE[:, 0, 0], found.product_BEE[:1, 0, 0].expand(40), rtol=1e-5)
-    (batch,) = batches(prompt_ids(teacher.tokenizer, [prompt]), [[0]], student.model.device, 100)
-    logq = answer_logits(student, batch)[0, 0].detach().log_softmax(-1).double()
-    # E[g_token · g_sampled] = |g_token|², by all 2,048 tokens: one answer with each, q as its share
-    every = compare_gradients(teacher, student, "math", [prompt] * 2048, [[[int(token)]] for token in ids])
-    expected = (logq.exp() * every.product_BEE[:, 0, 1]).sum()
-    assert float(expected) == pytest.approx(float(every.product_BEE[0, 0, 0]), rel=1e-3)
+    whole = found.product_BEE[0, 0, 0]
+    assert torch.allclose(found.product_BEE[:, 0, 0], whole.expand(len(answers)), rtol=1e-5)
+    # E[g_token · g_sampled] = |g_token|²: one answer with each token, q as its share
+    expected = (likely.values.exp() * found.product_BEE[:, 0, 1]).sum()
+    assert float(expected) == pytest.approx(float(whole), rel=1e-3)
 
 
 def test_gradients_skip_prompts_without_answers(teacher: Any, student: Any) -> None:
