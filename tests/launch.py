@@ -1,7 +1,7 @@
 """Several processes of one training, as `torchrun` starts them, without the seconds that each takes to import TRL.
 
 A server process imports what they need once, and forks each of them: `multiprocessing`'s forkserver. What they print
-goes to files. One test of each kind still goes through `torch.distributed.run`, as users do.
+goes to files. test_processes.py has one test that goes through `torch.distributed.run`, as users do.
 """
 
 from __future__ import annotations
@@ -49,10 +49,12 @@ def launch(
         port = free.getsockname()[1]
     started = []
     for rank in range(processes):
-        own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
-        own |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, **(environment or {})}
-        texts = {name: str(value) for name, value in own.items()} if processes > 1 else dict(environment or {})
-        process = _FORKS.Process(target=_run, args=(target, arguments, texts, str(folder / f"rank-{rank}")))
+        own = dict(environment or {})
+        if processes > 1:
+            own |= dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank))
+            own |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(processes))
+            own |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        process = _FORKS.Process(target=_run, args=(target, arguments, own, str(folder / f"rank-{rank}")))
         process.start()
         started.append(process)
     for process in started:

@@ -139,6 +139,7 @@ def test_the_end_of_an_answer_is_learnt(pair: tuple[str, str], tmp_path: Path) -
     }
     config = DistillConfig(teacher=teacher, student=student, method="sft_gold", per_device_train_batch_size=8, **values)
     run = distill(config, tmp_path / "run")
+    assert run.result["steps"] == 12 and run.result["tokens"] > 0
     task = get_task("math")
     examples = task.examples("train", 8)
     prompts, texts = [task.messages(e) for e in examples], [e.gold_solution for e in examples]

@@ -21,13 +21,10 @@ from safetensors.torch import load_file
 
 from distillknob.calibrate import CalibrationConfig, calibrate
 from distillknob.distill import DistillConfig, distill
+from interrupted import Stopped, stopping, weights
 
 SLACK = 4.0  # times the distance of two unbroken runs
 LARGEST = 1e-2  # of the weights: further apart, two runs of one command would show no resumption
-
-
-class Stopped(Exception):
-    """As a kill would, but within this process."""
 
 
 @pytest.fixture(autouse=True)
@@ -36,10 +33,6 @@ def _in_one_order(gpu: str) -> Iterator[None]:
     torch.use_deterministic_algorithms(True, warn_only=True)
     yield
     torch.use_deterministic_algorithms(False)
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "model" / "model.safetensors")
 
 
 def apart(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
@@ -81,21 +74,12 @@ def test_calibration_ends_and_resumes_on_a_gpu(gpu: str, tiny_pair: Any, tmp_pat
             **mixed(gpu),
         )
 
-    calls = [0]
-
     def reward(completions: list[Any], **kwargs: Any) -> list[float]:
         return [float(len(text[0]["content"]) % 2) for text in completions]
 
-    def stops(completions: list[Any], **kwargs: Any) -> list[float]:
-        calls[0] += 1
-        if calls[0] > 4:
-            raise Stopped
-        return reward(completions)
-
-    stops.__name__ = reward.__name__
     whole, again = (calibrate(config(), tmp_path / name, reward_funcs=reward) for name in ("whole", "again"))
     with pytest.raises(Stopped):
-        calibrate(config(), tmp_path / "run", reward_funcs=stops)
+        calibrate(config(), tmp_path / "run", reward_funcs=stopping(reward, 4))
     resumed = calibrate(config(), tmp_path / "run", resume=True, reward_funcs=reward)
     assert whole.result["outcome"] == "finished"
     assert [row["step"] for row in resumed.metrics()] == list(range(1, 7))
@@ -119,21 +103,13 @@ def test_distillation_ends_and_resumes_on_a_gpu(gpu: str, tiny_pair: Any, tmp_pa
             **mixed(gpu),
         )
 
-    points = [0]
-
     def score(student: Any) -> dict[str, float]:
         return {"math": 0.0}
-
-    def stops(student: Any) -> dict[str, float]:
-        points[0] += 1
-        if points[0] == 5:  # the first point is before the training
-            raise Stopped
-        return score(student)
 
     made: Callable[..., Any] = lambda name, **more: distill(config(), tmp_path / name, **more)  # noqa: E731
     whole, again = made("whole", evaluate=score), made("again", evaluate=score)
     with pytest.raises(Stopped):
-        made("run", evaluate=stops)
+        made("run", evaluate=stopping(score, 4))  # the first point is before the training
     resumed = made("run", resume=True, evaluate=score)
     assert all(torch.isfinite(torch.tensor(row["loss"])) for row in resumed.metrics() if "loss" in row)
     check_resumed(tiny_pair.student, whole.path, again.path, resumed.path)

@@ -241,7 +241,8 @@ def test_a_recipe_passes_a_dry_run_of_each_stage(
             continue
         models = ["--models", given["teacher"], given["student"]] if stage == "evaluate" else []
         assert main([stage, "--config", path.stem, *models, "--dry-run", "--gpu", "h100"]) == 0, stage
-        out = capsys.readouterr().out
+        out, err = capsys.readouterr()
+        assert "nothing was started; the run would go to" in out and "Traceback" not in err, stage
         assert "GPU hours" in out and ": fits" in out, stage
         assert all(given[role] in out for role in ("teacher",)), stage
     assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from trl.trainer.utils import RepeatSampler
 
 from distillknob.calibrate import CalibrationConfig, calibrate
@@ -20,15 +19,8 @@ from distillknob.cli import main
 from distillknob.distill import DistillConfig, distill
 from distillknob.runs import Run
 from distillknob.training import EpochSampler, start_from
+from interrupted import Stopped, stopping, weights
 from launch import launch
-
-
-class Stopped(Exception):
-    """As a kill would, but within this process."""
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "model" / "model.safetensors")
 
 
 def same(one: Path, other: Path) -> bool:
@@ -70,14 +62,7 @@ def test_distillation_goes_on_in_a_later_epoch(tiny_pair: Any, tmp_path: Path, s
     def score(student: Any) -> dict[str, float]:
         return {"math": 0.0}
 
-    points = [0]
-
-    def stops(student: Any) -> dict[str, float]:
-        points[0] += 1
-        if points[0] == stop_after + 2:  # the first point is before the training
-            raise Stopped
-        return score(student)
-
+    stops = stopping(score, stop_after + 1)  # the first point is before the training
     whole = distill(config(), tmp_path / "whole", evaluate=score)
     with pytest.raises(Stopped):
         distill(config(), tmp_path / "run", evaluate=stops)
@@ -109,21 +94,12 @@ def test_calibration_goes_on_in_a_later_epoch(tiny_pair: Any, tmp_path: Path, st
             max_completion_length=8,
         )
 
-    calls = [0]
-
     def reward(completions: list[Any], **kwargs: Any) -> list[float]:
         return [float(len(text[0]["content"]) % 2) for text in completions]
 
-    def stops(completions: list[Any], **kwargs: Any) -> list[float]:
-        calls[0] += 1
-        if calls[0] > stop_after:
-            raise Stopped
-        return reward(completions)
-
-    stops.__name__ = reward.__name__
     whole = calibrate(config(), tmp_path / "whole", reward_funcs=reward)
     with pytest.raises(Stopped):
-        calibrate(config(), tmp_path / "run", reward_funcs=stops)
+        calibrate(config(), tmp_path / "run", reward_funcs=stopping(reward, stop_after))
     resumed = calibrate(config(), tmp_path / "run", resume=True, reward_funcs=reward)
     assert same(whole.path, resumed.path)
 

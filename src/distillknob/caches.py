@@ -20,9 +20,10 @@ from typing import Any
 import torch
 
 _SHORT, _LONG = 2, 130  # tokens; the longer row is two of the largest blocks in which compressed caches grow
-# What a model's own code raises on the meta device, where tensors have no values (transformers' error of an attribute
-# that differs between layers is a RuntimeError), or without a package that it needs.
-_UNREADABLE = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError, ImportError)
+# What a family's own code raises on a text that isn't for it, or without a package that it needs; on the meta device,
+# where tensors have no values, as well (transformers' error of an attribute that differs between layers is a
+# RuntimeError).
+UNREADABLE = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError, ImportError)
 _MEASURED: dict[str, list[_Kept]] = {}
 _SMALL = 20_000_000  # parameters up to which a CPU reads the longer row faster than a meta device is set up
 
@@ -50,14 +51,18 @@ def cache_numbers(config: Any, tokens: int) -> int:
 
 
 def measure_cache(model: Any) -> None:
-    """Count what a loaded model keeps of a row by letting it read two, for `cache_numbers` to know. Not done where that
-    takes longer than on the meta device, and for contexts that are too short."""
+    """Count what a loaded model keeps of a row by letting it read two, for `cache_numbers` to know. Left to the meta
+    device where that is faster, for contexts that are too short, and for a model that can't read these rows."""
     key, text = config_key(model.config), model.config.get_text_config(decoder=True)
     slow = model.device.type == "cpu" and model.num_parameters() > _SMALL
-    if key not in _MEASURED and not slow and (getattr(text, "max_position_embeddings", None) or 0) >= _LONG:
+    if key in _MEASURED or slow or (getattr(text, "max_position_embeddings", None) or 0) < _LONG:
+        return
+    try:
         layers = _compared(*(_layers(model, tokens, masked=True) for tokens in (_SHORT, _LONG)))
-        if layers is not None:
-            _MEASURED[key] = layers
+    except UNREADABLE:
+        return
+    if layers is not None:
+        _MEASURED[key] = layers
 
 
 def config_key(config: Any) -> str:
@@ -70,7 +75,7 @@ def largest(config: Any, name: str) -> int | None:
     """A number of a config; the largest where it differs between the layers; None where the config has none."""
     try:
         layers = list(config.per_layer_config) or [config]
-    except _UNREADABLE:  # a config that doesn't name its number of layers
+    except UNREADABLE:  # a config that doesn't name its number of layers
         layers = [config]
     values: list[Any] = []
     for layer in {id(layer): layer for layer in layers}.values():
@@ -91,7 +96,7 @@ def _measured(config: Any) -> list[_Kept]:
                     copy.deepcopy(config), dtype=torch.bfloat16, attn_implementation="eager"
                 ).eval()
                 layers = _compared(*(_layers(model, tokens, masked=masked) for tokens in (_SHORT, _LONG)))
-        except _UNREADABLE:
+        except UNREADABLE:
             continue
         if layers is not None:
             return layers

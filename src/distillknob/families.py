@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from distillknob.caches import config_key, measure_cache
+from distillknob.caches import UNREADABLE, config_key, measure_cache
 from distillknob.errors import BadInputError
 from distillknob.heads import body_of, checked_head
 
@@ -26,8 +26,6 @@ REFUSED: dict[str, str] = {
     "whisper": "it answers speech",
     "moshi": "it answers in speech",
 }
-# What the code of a family raises on a text that isn't for it.
-_UNREADABLE = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError, ImportError)
 _SHORT, _LONG, _WRITTEN = 6, 9, 2  # tokens
 # How far two ways to the same logits may lie apart, as a share of how far the logits of a row do from each other:
 # rounding in float32, and in shorter types a mixture of experts that sends a token elsewhere.
@@ -61,14 +59,14 @@ def check_family(model: Any, name: str) -> None:
         return
     try:
         problem = _problem(model)
-        measure_cache(model)
     except torch.OutOfMemoryError:
         raise
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise _refused(name, model.config.model_type, f"it can't read a text alone ({first})") from error
     if problem is not None:
         raise _refused(name, model.config.model_type, problem)
+    measure_cache(model)
     _TRIED.add(key)
 
 
