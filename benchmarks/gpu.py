@@ -160,11 +160,11 @@ def run_stage(stage: str, recipe: Path, output: Path) -> int:
     import torch
     import yaml
 
-    from distillknob import progress
     from distillknob.cli import STAGES as COMMANDS
     from distillknob.cli import main
     from distillknob.estimate import estimate, estimate_lines
     from distillknob.hardware import GPUS, engine
+    from distillknob.runtime import progress
     from distillknob.training import quiet_libraries
 
     quiet_libraries()

@@ -19,7 +19,7 @@ from distillknob.calibration_config import CalibrationConfig
 from distillknob.calibration_trainer import CalibrationTrainer
 from distillknob.distill import DistillConfig, DistillTrainer
 from distillknob.models import load_model
-from distillknob.processes import disconnect
+from distillknob.runtime.processes import disconnect
 from distillknob.scoring import token_logprobs
 from distillknob.tasks import get_task
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from distillknob import hub
 from distillknob.errors import BadInputError
 from distillknob.models import resolve
+from distillknob.runtime import hub
 
 
 @pytest.fixture

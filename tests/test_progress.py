@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from distillknob import progress as stage
-from distillknob.progress import LogLines, progress
+from distillknob.runtime import progress as stage
+from distillknob.runtime.progress import LogLines, progress
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import torch
 
-from distillknob import post
 from distillknob.errors import BadInputError, RunFailedError
+from distillknob.runtime import http as post
 from distillknob.tasks import get_task, grade_all
 from distillknob.tasks.reward_model import Exchange, LocalRewardModel, ServedRewardModel, connect, load, reward_model
 from distillknob.tasks.reward_task import sigmoid

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from distillknob import post, served
+from distillknob import served
 from distillknob.calibrate import CalibrationConfig, calibrate
 from distillknob.cli import main
 from distillknob.distill import DistillConfig, distill
@@ -22,6 +22,7 @@ from distillknob.evaluate import EvaluateConfig, evaluate
 from distillknob.generation import Sampling, generate
 from distillknob.models import LanguageModel, load_model, load_tokenizer, resolve
 from distillknob.runs import load_run
+from distillknob.runtime import http as post
 from distillknob.scoring import sequence_logprob, token_logprobs
 from distillknob.served import ServedModel, connect
 from distillknob.tasks import get_task

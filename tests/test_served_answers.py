@@ -15,13 +15,14 @@ from typing import Any
 
 import pytest
 
-from distillknob import post, served, served_chat
+from distillknob import served, served_chat
 from distillknob.distill import DistillConfig, distill
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.evaluate import EvaluateConfig, evaluate
 from distillknob.generation import Sampling, generate
 from distillknob.models import load_tokenizer
-from distillknob.post import RefusedError, post_json, retry_after
+from distillknob.runtime import http as post
+from distillknob.runtime.http import RefusedError, post_json, retry_after
 from distillknob.served import ServedModel, connect, load_or_connect
 from distillknob.served_answers import choices_of, ended, message_of, prompt_logprobs, text_of, token_ids_of
 from distillknob.served_chat import ServedChat

@@ -15,7 +15,7 @@ from distillknob.errors import BadInputError
 from distillknob.evaluate import EvaluateConfig, evaluate
 from distillknob.models import load_tokenizer, prompt_ids, set_in_templates
 from distillknob.runs import Run, load_run
-from distillknob.template_date import by_name, fix_dates, undated
+from distillknob.runtime.template_date import by_name, fix_dates, undated
 
 # How the models that are known to do so ask for it.
 LLAMA = (

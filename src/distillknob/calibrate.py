@@ -27,13 +27,13 @@ from distillknob.measure import longest_answer
 from distillknob.model_record import calibrated_as, read_record, record_of
 from distillknob.models import load_model, set_in_templates
 from distillknob.preflight import Preflight
-from distillknob.processes import process_count, process_index, wait
 from distillknob.rollout_rewards import task_reward
 from distillknob.runs import Run, runs_behind
+from distillknob.runtime.processes import process_count, process_index, wait
+from distillknob.runtime.template_date import by_name, fix_dates
 from distillknob.served import connect, load_or_connect
 from distillknob.stats import paired_difference
 from distillknob.tasks import Example, Task, graded_tasks
-from distillknob.template_date import by_name, fix_dates
 from distillknob.training import (
     FiniteLoss,
     RunLogger,

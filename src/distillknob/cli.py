@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from distillknob.errors import BadInputError, RunFailedError, nearest
-from distillknob.processes import disconnect, process_index
+from distillknob.runtime.processes import disconnect, process_index
 
 # stage -> (module, config class, function, what it does)
 STAGES: dict[str, tuple[str, str, str, str]] = {

@@ -28,15 +28,15 @@ from distillknob.methods import METHODS
 from distillknob.model_record import read_record, warn_of_teacher
 from distillknob.models import LanguageModel, check_meant, eos_ids, load_model, set_in_templates, turn_end
 from distillknob.preflight import Preflight, Side, check_learning_rate, check_traces, same_weights
-from distillknob.processes import process_count, process_index, wait
 from distillknob.runs import Run, runs_behind
+from distillknob.runtime.processes import process_count, process_index, wait
+from distillknob.runtime.template_date import by_name, fix_dates
 from distillknob.same_text import know_ends, one_vocabulary
 from distillknob.served import ServedModel, load_or_connect
 from distillknob.served_chat import ServedChat
 from distillknob.tasks import Example, Task, get_tasks, graded_tasks
 from distillknob.teacher_cache import TeacherCache
 from distillknob.teacher_context import CONTEXTS
-from distillknob.template_date import by_name, fix_dates
 from distillknob.traces import RIGHT_ONES, Source, TraceOptions, make_traces
 from distillknob.training import (
     FiniteLoss,

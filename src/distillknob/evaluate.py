@@ -23,14 +23,14 @@ from distillknob.journal import Journal
 from distillknob.measure import Measured, longest_answer, sample_and_grade
 from distillknob.models import LanguageModel, set_in_templates
 from distillknob.preflight import Preflight
-from distillknob.processes import process_count, process_index
 from distillknob.runs import Run, runs_behind
+from distillknob.runtime.processes import process_count, process_index
+from distillknob.runtime.template_date import fix_dates
 from distillknob.scoring import token_logprobs
 from distillknob.served import ServedModel, load_or_connect
 from distillknob.served_chat import ServedChat
 from distillknob.stats import Interval, interval, paired_difference, pass_at_k
 from distillknob.tasks import Task, graded_tasks
-from distillknob.template_date import fix_dates
 
 
 @dataclass

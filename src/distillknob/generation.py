@@ -29,8 +29,8 @@ from distillknob.errors import BadInputError
 from distillknob.families import check_length
 from distillknob.journal import Journal
 from distillknob.models import LanguageModel, eos_ids, prompt_ids
-from distillknob.processes import merged, my_share, seed_of_process
-from distillknob.progress import progress
+from distillknob.runtime.processes import merged, my_share, seed_of_process
+from distillknob.runtime.progress import progress
 from distillknob.served import ServedModel
 from distillknob.served_chat import ServedChat
 

@@ -24,8 +24,8 @@ from distillknob.errors import BadInputError
 from distillknob.heads import exchanged
 from distillknob.journal import Journal
 from distillknob.models import LanguageModel, prompt_ids
-from distillknob.processes import merged, my_share
-from distillknob.progress import progress
+from distillknob.runtime.processes import merged, my_share
+from distillknob.runtime.progress import progress
 from distillknob.same_text import exchanged_ends
 from distillknob.scoring import Batch, Prompt, answer_logits, batch_of, batches
 from distillknob.traps.scored import GradientSample

@@ -31,11 +31,11 @@ from distillknob import tasks
 from distillknob.checkpoint_files import adapter_base, is_adapter
 from distillknob.errors import BadInputError
 from distillknob.files import sha256
-from distillknob.hub import commit_of
 from distillknob.models import SERVED, resolve
-from distillknob.processes import notice, process_index
 from distillknob.records import COMMIT, UNKNOWN, read_changes
 from distillknob.runs import Run
+from distillknob.runtime.hub import commit_of
+from distillknob.runtime.processes import notice, process_index
 from distillknob.tasks import RowsTask, Task, get_task
 
 _READ_BY_LOADING = {".json", ".jinja", ".model", ".txt", ".tiktoken", ".safetensors", ".bin", ".pt", ".pth", ".gguf"}

@@ -12,7 +12,7 @@ import torch
 
 from distillknob.errors import BadInputError
 from distillknob.files import atomic_write
-from distillknob.processes import process_count, process_index
+from distillknob.runtime.processes import process_count, process_index
 
 
 class Journal:

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from distillknob.errors import BadInputError
 from distillknob.files import disk_errors
-from distillknob.processes import notice
+from distillknob.runtime.processes import notice
 
 LOCK = ".lock"
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from distillknob.generation import Sample, Sampling, generate
 from distillknob.journal import Journal
 from distillknob.models import LanguageModel
-from distillknob.processes import by_parts
+from distillknob.runtime.processes import by_parts
 from distillknob.served import ServedModel
 from distillknob.served_chat import ServedChat
 from distillknob.tasks import Example, Task, grade_all

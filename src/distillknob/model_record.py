@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from distillknob.files import read_json
-from distillknob.processes import process_index
+from distillknob.runtime.processes import process_index
 from distillknob.verdicts import TURNED, UNCLEAR, WRONG, is_original, signed, tasks_turned_wrong, verdict_of
 
 RECORD = "distillknob.json"

@@ -23,9 +23,9 @@ from distillknob.checkpoint_files import (
     read_whole_json,
 )
 from distillknob.errors import BadInputError, nearest
-from distillknob.hub import offline
-from distillknob.processes import device as own_device
-from distillknob.template_date import CLOCK, HEADER, pin_date, templates_of
+from distillknob.runtime.hub import offline
+from distillknob.runtime.processes import device as own_device
+from distillknob.runtime.template_date import CLOCK, HEADER, pin_date, templates_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

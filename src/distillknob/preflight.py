@@ -25,7 +25,7 @@ from distillknob.models import (
     resolve,
     set_in_templates,
 )
-from distillknob.processes import process_index
+from distillknob.runtime.processes import process_index
 from distillknob.tasks import Example, GeneratedTask, Task, get_task, get_tasks, graded_tasks, task_on_the_hub
 
 if TYPE_CHECKING:

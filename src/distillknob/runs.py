@@ -44,8 +44,8 @@ from distillknob.files import (
 )
 from distillknob.lock import LOCK, Lock, check_free, held_around, hold, hold_alone
 from distillknob.manifest import MANIFEST, hashes, manifest_of, verify_manifest
-from distillknob.processes import notice, process_index, wait
 from distillknob.records import CONFIG, ENVIRONMENT, UNKNOWN, Reads, check_same, config_text, read_config
+from distillknob.runtime.processes import notice, process_index, wait
 
 __all__ = ["CONFIG", "ENVIRONMENT", "MANIFEST", "METRICS", "RESULT", "SAMPLES", "UNFINISHED", "Run"]
 __all__ += ["discard_unstarted", "load_run", "runs_behind", "verify_manifest"]

@@ -18,8 +18,8 @@ from distillknob.families import check_length
 from distillknob.heads import Head, body_of, checked_head
 from distillknob.journal import Journal
 from distillknob.models import LanguageModel, prompt_ids, turn_end
-from distillknob.processes import merged, my_share, process_count, process_index
-from distillknob.progress import progress
+from distillknob.runtime.processes import merged, my_share, process_count, process_index
+from distillknob.runtime.progress import progress
 from distillknob.served import ServedModel, served_logprobs
 from distillknob.shared_prefix import grouped_batches, grouped_hidden, keeps_a_cache, worthwhile
 

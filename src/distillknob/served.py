@@ -18,8 +18,8 @@ import torch
 
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.models import SERVED, LanguageModel, load_model, load_tokenizer, resolve, turn_end
-from distillknob.post import CHECK_IT, GO_ON, PAUSE, PROBE_TRIES, TRIES, RefusedError, post_json
-from distillknob.processes import process_index
+from distillknob.runtime.http import CHECK_IT, GO_ON, PAUSE, PROBE_TRIES, TRIES, RefusedError, post_json
+from distillknob.runtime.processes import process_index
 from distillknob.served_answers import LEADING_TOKEN, choices_of, ended, prompt_logprobs, text_of, token_ids_of
 from distillknob.served_chat import CHAT, ServedChat
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distillknob.errors import BadInputError, RunFailedError
-from distillknob.post import CHECK_IT, GO_ON, PAUSE, PROBE_TRIES, TRIES, RefusedError, post_json
+from distillknob.runtime.http import CHECK_IT, GO_ON, PAUSE, PROBE_TRIES, TRIES, RefusedError, post_json
 from distillknob.served_answers import choices_of, ended, message_of
 
 CHAT = "/chat/completions"

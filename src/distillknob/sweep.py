@@ -17,9 +17,9 @@ from distillknob.experiment import Cell, ExperimentConfig, cell_config, check_re
 from distillknob.files import atomic_directory, atomic_write, json_bytes, read_json
 from distillknob.knob_tables import causal, knob, tables
 from distillknob.preflight import Preflight
-from distillknob.processes import notice, process_count, process_index, wait
 from distillknob.report import build_report
 from distillknob.runs import CONFIG, ENVIRONMENT, MANIFEST, RESULT, Run, load_run
+from distillknob.runtime.processes import notice, process_count, process_index, wait
 
 STAGES = ("calibrate", "distill", "evaluate", "diagnose")  # whose settings cells may change
 # Without `evaluate`: a variant is set beside the grid problem by problem.

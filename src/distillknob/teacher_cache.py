@@ -30,12 +30,12 @@ from distillknob.journal import Journal
 from distillknob.model_record import read_record, warn_of_teacher
 from distillknob.models import LanguageModel, eos_ids, load_model, prompt_ids, set_in_templates
 from distillknob.preflight import Preflight
-from distillknob.processes import process_count, process_index, wait
-from distillknob.progress import progress
 from distillknob.runs import Run, load_run, runs_behind
+from distillknob.runtime.processes import process_count, process_index, wait
+from distillknob.runtime.progress import progress
+from distillknob.runtime.template_date import fix_dates
 from distillknob.scoring import answer_hidden, batches
 from distillknob.tasks import get_tasks, graded_tasks
-from distillknob.template_date import fix_dates
 from distillknob.traces import RIGHT_ONES, Source, TraceOptions, make_traces
 
 TRACES_A_FILE = 256

@@ -30,10 +30,10 @@ from distillknob.files import atomic_directory, atomic_write, disk_errors, json_
 from distillknob.forward import silence
 from distillknob.model_record import RECORD
 from distillknob.models import LanguageModel, load_model, name_zoo_base, resolve
-from distillknob.processes import connect, notice, process_index, wait
-from distillknob.progress import progress
 from distillknob.runs import Run
-from distillknob.template_date import undated
+from distillknob.runtime.processes import connect, notice, process_index, wait
+from distillknob.runtime.progress import progress
+from distillknob.runtime.template_date import undated
 
 # Where a run is kept doesn't belong to what it is. `generation_batch_size` says what `steps_per_generation` says, for
 # one number of processes; TRL fills in both, and refuses both.

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from distillknob.errors import BadInputError, RunFailedError
-from distillknob.hub import offline
-from distillknob.post import CHECK_IT, GO_ON, PROBE_TRIES, RefusedError, post_json
-from distillknob.template_date import fix_dates
+from distillknob.runtime.http import CHECK_IT, GO_ON, PROBE_TRIES, RefusedError, post_json
+from distillknob.runtime.hub import offline
+from distillknob.runtime.template_date import fix_dates
 
 DEFAULT = "Skywork/Skywork-Reward-V2-Llama-3.1-8B"
 TOKENS_A_BATCH = 32_768  # with padding

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from distillknob.errors import BadInputError, nearest
-from distillknob.hub import offline
+from distillknob.runtime.hub import offline
 from distillknob.tasks.values import UnusableValueError, as_text
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ from distillknob.journal import Journal
 from distillknob.model_record import warn_of_teacher
 from distillknob.models import check_meant, load_model, set_in_templates
 from distillknob.preflight import Preflight, same_weights
-from distillknob.processes import process_count
 from distillknob.runs import Run, runs_behind
+from distillknob.runtime.processes import process_count
+from distillknob.runtime.template_date import by_name, fix_dates
 from distillknob.tasks import graded_tasks
-from distillknob.template_date import by_name, fix_dates
 from distillknob.traps.compare import BY_PROMPT, values_by_prompt
 from distillknob.traps.finding import Finding, not_applicable
 from distillknob.traps.forecast import forecast_rows

@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from distillknob.processes import process_index
+from distillknob.runtime.processes import process_index
 
 APART, AT_LEAST = 10.0, 60.0  # seconds between two lines: no fewer, and no more while there is progress
 

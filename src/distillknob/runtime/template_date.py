@@ -14,7 +14,7 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 from distillknob.errors import BadInputError
-from distillknob.processes import notice
+from distillknob.runtime.processes import notice
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

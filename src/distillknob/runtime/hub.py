@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from distillknob.errors import BadInputError
-from distillknob.processes import notice
+from distillknob.runtime.processes import notice
 
 CONFIGS = ("config.json", "adapter_config.json")  # of a model, of an adapter
 

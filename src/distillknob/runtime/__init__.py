@@ -1,0 +1,1 @@
+"""What every stage stands on: its processes, progress bars, requests to servers and to the hub, and the date."""
