@@ -26,7 +26,7 @@ from distillknob.report.markup import percent as percent_of
 from distillknob.report.names import method_name, series_style, signed_eta
 from distillknob.report.plots import Series, line_plot, whole_percent
 from distillknob.report.svg import Scale, mark
-from distillknob.runs import Run, load_run
+from distillknob.runs.run import Run, load_run
 from distillknob.stats import Interval, interval, paired_difference
 from distillknob.table import percent as text_percent
 

@@ -17,10 +17,10 @@ from typing import Any
 
 from distillknob.config import read_recipe
 from distillknob.distill import DistillConfig, distill
-from distillknob.environment import keep_freed_memory
 from distillknob.evaluate import evaluate_task
 from distillknob.experiment import stage_config
 from distillknob.models import LanguageModel, load_model
+from distillknob.runs.provenance import keep_freed_memory
 from distillknob.tasks import get_task
 from distillknob.tasks.base import Task
 from distillknob.training import quiet_libraries

@@ -28,8 +28,8 @@ from transformers import set_seed
 
 from distillknob.distill import DistillConfig, distill
 from distillknob.evaluate import EvaluateConfig, evaluate
-from distillknob.files import atomic_directory, atomic_write
 from distillknob.models import load_tokenizer
+from distillknob.runs.files import atomic_directory, atomic_write
 from distillknob.stats import interval, spearman
 from distillknob.traps import DiagnoseConfig, diagnose
 from distillknob.zoo.build import MATH, Phase, Recipe, train_phase, untrained

@@ -19,10 +19,10 @@ from typing import Any
 
 from distillknob.calibrate import CalibrationConfig, calibrate
 from distillknob.config import read_recipe
-from distillknob.environment import keep_freed_memory
 from distillknob.evaluate import TaskResult, evaluate_task
 from distillknob.experiment import stage_config
 from distillknob.models import load_model
+from distillknob.runs.provenance import keep_freed_memory
 from distillknob.table import percent
 from distillknob.tasks import get_task
 from distillknob.training import quiet_libraries

@@ -20,10 +20,10 @@ import numpy as np
 import torch
 
 from distillknob.calibration_reward import group_z_score
-from distillknob.environment import keep_freed_memory
 from distillknob.evaluate import evaluate_task
 from distillknob.measure import sample_and_grade
 from distillknob.models import LanguageModel, load_model
+from distillknob.runs.provenance import keep_freed_memory
 from distillknob.scoring import sequence_logprob
 from distillknob.stats import Interval, interval
 from distillknob.tasks import get_task

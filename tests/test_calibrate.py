@@ -24,10 +24,10 @@ from distillknob.errors import BadInputError
 from distillknob.generation import Sample
 from distillknob.guard import UtilityGuard
 from distillknob.held_out import HeldOut, log_ratio_turned, task_scores
-from distillknob.journal import Journal
-from distillknob.model_record import RECORD, read_record, teacher_warning
 from distillknob.models import LanguageModel, load_model
-from distillknob.runs import Run, load_run, verify_manifest
+from distillknob.runs.journal import Journal
+from distillknob.runs.model_record import RECORD, read_record, teacher_warning
+from distillknob.runs.run import Run, load_run, verify_manifest
 from distillknob.same_text import spelled
 from distillknob.scoring import answer_ids, sequence_logprob, token_logprobs
 from distillknob.tasks import get_task

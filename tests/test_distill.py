@@ -27,9 +27,9 @@ from distillknob.divergences import divergence
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.generation import generate
 from distillknob.learning_curve import curve_problems
-from distillknob.model_record import RECORD, teacher_warning
 from distillknob.models import LanguageModel, load_model
-from distillknob.runs import discard_unstarted, load_run, verify_manifest
+from distillknob.runs.model_record import RECORD, teacher_warning
+from distillknob.runs.run import discard_unstarted, load_run, verify_manifest
 from distillknob.scoring import answer_ids, sequence_logprob
 from distillknob.table import result_text
 from distillknob.tasks import get_task

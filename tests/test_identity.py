@@ -16,7 +16,7 @@ from distillknob import identity
 from distillknob.errors import BadInputError
 from distillknob.evaluate import EvaluateConfig, evaluate
 from distillknob.identity import changed_meanwhile, read_by
-from distillknob.runs import Run, load_run
+from distillknob.runs.run import Run, load_run
 
 
 class Reads:

@@ -18,13 +18,13 @@ from typing import Any
 import pytest
 
 from distillknob.errors import BadInputError
-from distillknob.lock import LOCK, hold
-from distillknob.runs import Run, discard_unstarted, load_run, verify_manifest
+from distillknob.runs.lock import LOCK, hold
+from distillknob.runs.run import Run, discard_unstarted, load_run, verify_manifest
 
 # Opens a run, says so, and works until it is told to end, or is killed.
 WORKER = """
 import sys
-from distillknob.runs import Run
+from distillknob.runs.run import Run
 path, how = sys.argv[1:]
 run = Run.open(path, "calibrate", {"eta": 0.5}, resume=True, shared="shared" in how)
 if "opened" not in how:
@@ -128,7 +128,7 @@ def test_only_the_first_process_of_a_launch_holds_the_run(tmp_path: Path, monkey
 
 
 def test_a_directory_that_can_not_be_written_keeps_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distillknob.runs.environment", lambda: 1 / 0)
+    monkeypatch.setattr("distillknob.runs.run.environment", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         Run.open(tmp_path / "run", "calibrate", {})
     assert LOCK not in {file.name for file in (tmp_path / "run").iterdir()}

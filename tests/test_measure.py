@@ -14,9 +14,9 @@ from distillknob.calibrate import task_reward
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.evaluate import EvaluateConfig, evaluate, evaluate_task
 from distillknob.generation import Sample, Sampling, generate
-from distillknob.journal import Journal
 from distillknob.measure import Measured, grade_samples, sample_and_grade, scores_of
 from distillknob.models import LanguageModel, load_tokenizer
+from distillknob.runs.journal import Journal
 from distillknob.served import ServedModel
 from distillknob.tasks.qa import QA
 from distillknob.traces import TraceOptions, make_traces

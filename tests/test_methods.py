@@ -18,7 +18,7 @@ from distillknob.fused import fused_divergence
 from distillknob.heads import Head, head_of
 from distillknob.learning_curve import CURVE_PROBLEMS, curve_problems
 from distillknob.models import LanguageModel, load_model
-from distillknob.runs import verify_manifest
+from distillknob.runs.run import verify_manifest
 from distillknob.tasks import get_task
 from distillknob.teacher_cache import CacheConfig, TeacherCache, cache
 from distillknob.teacher_context import reference

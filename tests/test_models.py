@@ -433,7 +433,7 @@ def test_the_embedded_checkpoints_are_what_they_are_said_to_be() -> None:
 
 
 def test_the_embedded_checkpoints_have_the_recorded_hashes() -> None:
-    from distillknob.files import sha256
+    from distillknob.runs.files import sha256
 
     folder = zoo_path("teacher").parent
     card = json.loads((folder / "zoo.json").read_text())

@@ -22,7 +22,7 @@ from distillknob.calibrate import CalibrationConfig
 from distillknob.distill import DistillConfig, distill
 from distillknob.errors import BadInputError
 from distillknob.fields import checked, fields_of
-from distillknob.runs import Run
+from distillknob.runs.run import Run
 from distillknob.tasks import register_task
 from distillknob.teacher_cache import CacheConfig
 from distillknob.traps import DiagnoseConfig, diagnose

@@ -17,7 +17,7 @@ from distillknob.config import read_recipe
 from distillknob.demo import DemoConfig, demo
 from distillknob.errors import BadInputError
 from distillknob.experiment import Cell, planned_stages, run_cell, stage_config
-from distillknob.runs import load_run, verify_manifest
+from distillknob.runs.run import load_run, verify_manifest
 from distillknob.traps import DiagnoseConfig, diagnose
 from distillknob.verdicts import teacher_label
 

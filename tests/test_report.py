@@ -22,7 +22,7 @@ from distillknob.errors import BadInputError
 from distillknob.report import build_report
 from distillknob.report.markup import bounds, decimal, escape, number, percent, points, tag
 from distillknob.report.svg import Panel, Scale
-from distillknob.runs import Run
+from distillknob.runs.run import Run
 from distillknob.verdicts import teacher_key, teacher_label, turning
 
 HOSTILE = '<script>alert(1)</script><img src="https://evil.example/x.png" onerror=alert(2)>'

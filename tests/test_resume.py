@@ -17,7 +17,7 @@ from trl.trainer.utils import RepeatSampler
 from distillknob.calibrate import CalibrationConfig, calibrate
 from distillknob.cli import main
 from distillknob.distill import DistillConfig, distill
-from distillknob.runs import Run
+from distillknob.runs.run import Run
 from distillknob.training import EpochSampler, start_from
 from interrupted import Stopped, stopping, weights
 from launch import launch

@@ -21,8 +21,8 @@ import pytest
 import yaml
 
 from distillknob.errors import BadInputError, RunFailedError
-from distillknob.files import atomic_directory, atomic_write, sha256
-from distillknob.runs import Run, load_run, verify_manifest
+from distillknob.runs.files import atomic_directory, atomic_write, sha256
+from distillknob.runs.run import Run, load_run, verify_manifest
 
 CONFIG: dict[str, Any] = {"eta": -0.5, "learning_rate": 1e-5, "tasks": ["math"], "generation": {"top_p": 1.0}}
 
@@ -394,7 +394,7 @@ def test_a_directory_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_a_killed_stage_leaves_a_run_that_resumes(tmp_path: Path) -> None:
     """A real kill in the middle of logging, not an exception that could clean up."""
     code = (
-        "import os, signal, sys; from distillknob.runs import Run\n"
+        "import os, signal, sys; from distillknob.runs.run import Run\n"
         "run = Run.open(sys.argv[1], 'calibrate', {'eta': 1.0})\n"
         "for step in range(50): run.log(step=step, text='x' * 1000)\n"
         'os.write(run._metrics_file.fileno(), b\'{"step": 50, "te\'); os.kill(os.getpid(), signal.SIGKILL)\n'

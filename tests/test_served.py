@@ -21,7 +21,7 @@ from distillknob.errors import BadInputError, RunFailedError
 from distillknob.evaluate import EvaluateConfig, evaluate
 from distillknob.generation import Sampling, generate
 from distillknob.models import LanguageModel, load_model, load_tokenizer, resolve
-from distillknob.runs import load_run
+from distillknob.runs.run import load_run
 from distillknob.runtime import http as post
 from distillknob.scoring import sequence_logprob, token_logprobs
 from distillknob.served import ServedModel, connect

@@ -86,15 +86,17 @@ def test_a_wheel_holds_every_recipe_once(tmp_path: Path) -> None:
     pytest.importorskip("setuptools")
     code = "from setuptools import build_meta; import sys; print(build_meta.build_wheel(sys.argv[1]))"
     copy = tmp_path / "source"
-    shutil.copytree(
-        ROOT,
-        copy,
-        symlinks=True,
-        ignore=shutil.ignore_patterns(".git", ".venv", "runs", "build", "*.egg-info", "tests"),
-    )
+    copy.mkdir()
+    shutil.copytree(ROOT / "src", copy / "src", symlinks=True, ignore=shutil.ignore_patterns("*.egg-info"))
+    shutil.copytree(ROOT / "recipes", copy / "recipes")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=copy, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        held = [name for name in archive.namelist() if name.endswith(".yaml")]
+        names = archive.namelist()
+    modules = [path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src").rglob("*.py")]
+    assert sorted(name for name in names if name.endswith(".py")) == sorted(modules)
+    held = [name for name in names if name.endswith(".yaml")]
     wanted = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "recipes").rglob("*.yaml"))]
     assert sorted(held) == sorted(f"distillknob/{name}" for name in wanted)

@@ -13,7 +13,7 @@ import pytest
 from distillknob import sweep as stage
 from distillknob.errors import BadInputError
 from distillknob.experiment import by_problem
-from distillknob.runs import load_run
+from distillknob.runs.run import load_run
 from distillknob.stats import paired_difference
 from distillknob.sweep import SweepConfig, sweep
 from distillknob.tasks import get_task

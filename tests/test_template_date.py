@@ -14,7 +14,7 @@ import pytest
 from distillknob.errors import BadInputError
 from distillknob.evaluate import EvaluateConfig, evaluate
 from distillknob.models import load_tokenizer, prompt_ids, set_in_templates
-from distillknob.runs import Run, load_run
+from distillknob.runs.run import Run, load_run
 from distillknob.runtime.template_date import by_name, fix_dates, undated
 
 # How the models that are known to do so ask for it.
@@ -59,7 +59,7 @@ def day(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
                 return date.fromisoformat(today)
 
         monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", Clock)
-        monkeypatch.setattr("distillknob.runs.date", Calendar)
+        monkeypatch.setattr("distillknob.runs.run.date", Calendar)
 
     return becomes
 

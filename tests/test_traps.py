@@ -13,10 +13,10 @@ import torch
 from distillknob.divergences import divergence, rare_token_kl, token_stats
 from distillknob.errors import BadInputError
 from distillknob.estimators import ESTIMATORS, enumerate_sequences
-from distillknob.files import read_json
 from distillknob.gradients import compare_gradients
 from distillknob.models import load_model, prompt_ids
-from distillknob.runs import verify_manifest
+from distillknob.runs.files import read_json
+from distillknob.runs.run import verify_manifest
 from distillknob.scoring import RARE, answer_logits, batches
 from distillknob.stats import Interval
 from distillknob.traps import DiagnoseConfig, Finding, diagnose
@@ -920,7 +920,7 @@ def test_a_stopped_diagnosis_goes_on_at_the_batch_where_it_was(
     tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches_done: int
 ) -> None:
     """Stopped while a batch is kept, gone on with, and equal to an unbroken run; no batch is done twice."""
-    from distillknob.journal import Journal
+    from distillknob.runs.journal import Journal
 
     values = config(tiny_pair, tasks=["math", "qa"], gradient_problems=2)
     whole = diagnose(values, tmp_path / "whole")
@@ -957,7 +957,7 @@ def test_a_stopped_diagnosis_goes_on_at_the_batch_where_it_was(
 
 
 def test_a_journal_of_another_version_is_refused(tmp_path: Path) -> None:
-    from distillknob.journal import Journal
+    from distillknob.runs.journal import Journal
 
     Journal(tmp_path).part("a").keep([1, 2], torch.ones(2))
     again = Journal(tmp_path).part("a")

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from distillknob.files import json_bytes
-from distillknob.model_record import RECORD, record_of, teacher_warning
+from distillknob.runs.files import json_bytes
+from distillknob.runs.model_record import RECORD, record_of, teacher_warning
 from distillknob.verdicts import (
     is_original,
     student_claim,

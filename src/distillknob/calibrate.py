@@ -18,17 +18,17 @@ from distillknob.calibration_check import check
 from distillknob.calibration_config import CalibrationConfig
 from distillknob.calibration_trainer import CalibrationTrainer, GuardCallback
 from distillknob.errors import BadInputError
-from distillknob.files import atomic_write
 from distillknob.guard import UtilityGuard
 from distillknob.held_out import HeldOut, log_ratio_turned, task_scores, train_and_guard
 from distillknob.identity import changed_meanwhile, read_by
-from distillknob.journal import Journal
 from distillknob.measure import longest_answer
-from distillknob.model_record import calibrated_as, read_record, record_of
 from distillknob.models import load_model, set_in_templates
 from distillknob.preflight import Preflight
 from distillknob.rollout_rewards import task_reward
-from distillknob.runs import Run, runs_behind
+from distillknob.runs.files import atomic_write
+from distillknob.runs.journal import Journal
+from distillknob.runs.model_record import calibrated_as, read_record, record_of
+from distillknob.runs.run import Run, runs_behind
 from distillknob.runtime.processes import process_count, process_index, wait
 from distillknob.runtime.template_date import by_name, fix_dates
 from distillknob.served import connect, load_or_connect

@@ -166,9 +166,9 @@ def _pair_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 def _run_stage(arguments: argparse.Namespace) -> int:
     from distillknob.config import build, read_recipe, stage_values
-    from distillknob.environment import keep_freed_memory
     from distillknob.flags import given_flags
-    from distillknob.runs import discard_unstarted
+    from distillknob.runs.provenance import keep_freed_memory
+    from distillknob.runs.run import discard_unstarted
     from distillknob.shipped import find_recipe
     from distillknob.table import result_text
     from distillknob.training import for_another_machine, quiet_libraries
@@ -270,7 +270,7 @@ def _plan(
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from distillknob.files import plain
+    from distillknob.runs.files import plain
     from distillknob.table import compare_text
     from distillknob.traps.compare import compare
 
@@ -328,7 +328,7 @@ def _new_recipe(arguments: argparse.Namespace) -> int:
 
 
 def _zoo(arguments: argparse.Namespace) -> int:
-    from distillknob.environment import keep_freed_memory
+    from distillknob.runs.provenance import keep_freed_memory
     from distillknob.table import zoo_text
     from distillknob.training import quiet_libraries
     from distillknob.zoo import build_zoo, list_zoo, verify_zoo

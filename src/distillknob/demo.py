@@ -14,7 +14,7 @@ from distillknob.identity import changed_meanwhile, read_by
 from distillknob.knob_tables import tables
 from distillknob.preflight import Preflight
 from distillknob.report import build_report
-from distillknob.runs import Run, load_run
+from distillknob.runs.run import Run, load_run
 from distillknob.runtime.processes import process_count
 from distillknob.tasks import get_task
 from distillknob.traps import DiagnoseConfig, diagnose

@@ -22,13 +22,13 @@ from distillknob.distill_config import DistillConfig
 from distillknob.distill_trainer import DistillTrainer
 from distillknob.errors import BadInputError, check_fills_a_step
 from distillknob.identity import changed_meanwhile, read_by
-from distillknob.journal import Journal
 from distillknob.learning_curve import LearningCurve, curve_problems, student_scores
 from distillknob.methods import METHODS
-from distillknob.model_record import read_record, warn_of_teacher
 from distillknob.models import LanguageModel, check_meant, eos_ids, load_model, set_in_templates, turn_end
 from distillknob.preflight import Preflight, Side, check_learning_rate, check_traces, same_weights
-from distillknob.runs import Run, runs_behind
+from distillknob.runs.journal import Journal
+from distillknob.runs.model_record import read_record, warn_of_teacher
+from distillknob.runs.run import Run, runs_behind
 from distillknob.runtime.processes import process_count, process_index, wait
 from distillknob.runtime.template_date import by_name, fix_dates
 from distillknob.same_text import know_ends, one_vocabulary

@@ -20,7 +20,7 @@ from distillknob.generation import rows_at_once
 from distillknob.hardware import DECODING, GIB, LAYER_SECONDS, SCORING, TRAINING, Engine
 from distillknob.identity import read_by
 from distillknob.preflight import Preflight
-from distillknob.runs import CONFIG, Run, runs_behind
+from distillknob.runs.run import CONFIG, Run, runs_behind
 from distillknob.training import plain_config
 from distillknob.workload import PROMPT_TOKENS, Phase, Workload, workload
 

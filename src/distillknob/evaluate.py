@@ -19,11 +19,11 @@ import numpy as np
 from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.failure_modes import MODES, failure_mode
 from distillknob.identity import changed_meanwhile, read_by
-from distillknob.journal import Journal
 from distillknob.measure import Measured, longest_answer, sample_and_grade
 from distillknob.models import LanguageModel, set_in_templates
 from distillknob.preflight import Preflight
-from distillknob.runs import Run, runs_behind
+from distillknob.runs.journal import Journal
+from distillknob.runs.run import Run, runs_behind
 from distillknob.runtime.processes import process_count, process_index
 from distillknob.runtime.template_date import fix_dates
 from distillknob.scoring import token_logprobs

@@ -27,8 +27,8 @@ from transformers import (
 from distillknob.caches import cache_numbers
 from distillknob.errors import BadInputError
 from distillknob.families import check_length
-from distillknob.journal import Journal
 from distillknob.models import LanguageModel, eos_ids, prompt_ids
+from distillknob.runs.journal import Journal
 from distillknob.runtime.processes import merged, my_share, seed_of_process
 from distillknob.runtime.progress import progress
 from distillknob.served import ServedModel

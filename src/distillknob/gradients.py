@@ -22,8 +22,8 @@ import torch
 from distillknob.divergences import divergence
 from distillknob.errors import BadInputError
 from distillknob.heads import exchanged
-from distillknob.journal import Journal
 from distillknob.models import LanguageModel, prompt_ids
+from distillknob.runs.journal import Journal
 from distillknob.runtime.processes import merged, my_share
 from distillknob.runtime.progress import progress
 from distillknob.same_text import exchanged_ends

@@ -13,9 +13,9 @@ from transformers import PreTrainedTokenizerBase
 
 from distillknob.calibration_config import CalibrationConfig
 from distillknob.generation import Sample
-from distillknob.journal import Journal
 from distillknob.measure import sample_and_grade
 from distillknob.models import LanguageModel
+from distillknob.runs.journal import Journal
 from distillknob.same_text import answers_logprob
 from distillknob.scoring import Prompt
 from distillknob.served import ServedModel

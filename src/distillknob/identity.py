@@ -30,10 +30,10 @@ from weakref import WeakKeyDictionary
 from distillknob import tasks
 from distillknob.checkpoint_files import adapter_base, is_adapter
 from distillknob.errors import BadInputError
-from distillknob.files import sha256
 from distillknob.models import SERVED, resolve
-from distillknob.records import COMMIT, UNKNOWN, read_changes
-from distillknob.runs import Run
+from distillknob.runs.files import sha256
+from distillknob.runs.records import COMMIT, UNKNOWN, read_changes
+from distillknob.runs.run import Run
 from distillknob.runtime.hub import commit_of
 from distillknob.runtime.processes import notice, process_index
 from distillknob.tasks import RowsTask, Task, get_task

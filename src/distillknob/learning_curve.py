@@ -16,7 +16,7 @@ from trl.models.utils import unwrap_model_for_generation
 from distillknob.adapters import bare
 from distillknob.measure import sample_and_grade
 from distillknob.models import LanguageModel
-from distillknob.runs import Run
+from distillknob.runs.run import Run
 from distillknob.tasks import Example, get_task, get_tasks, graded_tasks
 from distillknob.tasks.held_back import hold_back
 from distillknob.teacher_cache import TeacherCache

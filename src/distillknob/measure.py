@@ -17,8 +17,8 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from distillknob.generation import Sample, Sampling, generate
-from distillknob.journal import Journal
 from distillknob.models import LanguageModel
+from distillknob.runs.journal import Journal
 from distillknob.runtime.processes import by_parts
 from distillknob.served import ServedModel
 from distillknob.served_chat import ServedChat

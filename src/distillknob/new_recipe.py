@@ -20,12 +20,12 @@ from distillknob.config import build, stage_values
 from distillknob.distill import DistillConfig
 from distillknob.errors import BadInputError
 from distillknob.evaluate import EvaluateConfig
-from distillknob.files import atomic_write
 from distillknob.fitting import SHORTEST, fitting, memory, roomier
 from distillknob.hardware import GIB, Engine
 from distillknob.held_out import train_and_guard
 from distillknob.models import values_read
 from distillknob.preflight import Preflight, Side
+from distillknob.runs.files import atomic_write
 from distillknob.traps import DiagnoseConfig
 from distillknob.traps.gather import PREFIXES
 from distillknob.workload import PROMPT_TOKENS

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from distillknob.journal import Journal
 from distillknob.models import LanguageModel, eos_ids, turn_end
+from distillknob.runs.journal import Journal
 from distillknob.scoring import Prompt, sequence_logprob, token_logprobs
 from distillknob.served import ServedModel
 

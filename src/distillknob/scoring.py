@@ -16,8 +16,8 @@ from distillknob.divergences import token_stats
 from distillknob.errors import BadInputError
 from distillknob.families import check_length
 from distillknob.heads import Head, body_of, checked_head
-from distillknob.journal import Journal
 from distillknob.models import LanguageModel, prompt_ids, turn_end
+from distillknob.runs.journal import Journal
 from distillknob.runtime.processes import merged, my_share, process_count, process_index
 from distillknob.runtime.progress import progress
 from distillknob.served import ServedModel, served_logprobs

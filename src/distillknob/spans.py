@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from distillknob.errors import BadInputError
-from distillknob.journal import Journal
 from distillknob.models import LanguageModel
+from distillknob.runs.journal import Journal
 from distillknob.scoring import Prompt, answer_ids, encoded_texts, token_logprobs
 
 

@@ -14,11 +14,11 @@ from typing import Any
 
 from distillknob.errors import BadInputError, nearest
 from distillknob.experiment import Cell, ExperimentConfig, cell_config, check_recipe, read_by_cell, run_cell
-from distillknob.files import atomic_directory, atomic_write, json_bytes, read_json
 from distillknob.knob_tables import causal, knob, tables
 from distillknob.preflight import Preflight
 from distillknob.report import build_report
-from distillknob.runs import CONFIG, ENVIRONMENT, MANIFEST, RESULT, Run, load_run
+from distillknob.runs.files import atomic_directory, atomic_write, json_bytes, read_json
+from distillknob.runs.run import CONFIG, ENVIRONMENT, MANIFEST, RESULT, Run, load_run
 from distillknob.runtime.processes import notice, process_count, process_index, wait
 
 STAGES = ("calibrate", "distill", "evaluate", "diagnose")  # whose settings cells may change

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from distillknob.runs import Run
+from distillknob.runs.run import Run
 from distillknob.verdicts import UNCLEAR, WRONG, is_original, label_of, student_claims, turned_text, unturned
 
 Rows = Sequence[Sequence[str]]

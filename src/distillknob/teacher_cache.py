@@ -23,14 +23,14 @@ from transformers import PreTrainedTokenizerBase
 
 from distillknob.divergences import topk_of
 from distillknob.errors import BadInputError, check_at_least_one
-from distillknob.files import atomic_write
 from distillknob.heads import checked_head
 from distillknob.identity import changed_meanwhile, read_by
-from distillknob.journal import Journal
-from distillknob.model_record import read_record, warn_of_teacher
 from distillknob.models import LanguageModel, eos_ids, load_model, prompt_ids, set_in_templates
 from distillknob.preflight import Preflight
-from distillknob.runs import Run, load_run, runs_behind
+from distillknob.runs.files import atomic_write
+from distillknob.runs.journal import Journal
+from distillknob.runs.model_record import read_record, warn_of_teacher
+from distillknob.runs.run import Run, load_run, runs_behind
 from distillknob.runtime.processes import process_count, process_index, wait
 from distillknob.runtime.progress import progress
 from distillknob.runtime.template_date import fix_dates

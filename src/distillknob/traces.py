@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from distillknob.errors import BadInputError
 from distillknob.generation import Sample
-from distillknob.journal import Journal
 from distillknob.measure import Measured, sample_and_grade
 from distillknob.models import LanguageModel
+from distillknob.runs.journal import Journal
 from distillknob.same_text import answers_logprob, one_vocabulary
 from distillknob.scoring import Prompt, answer_ids, sequence_logprob
 from distillknob.served import ServedModel

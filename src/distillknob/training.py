@@ -26,11 +26,11 @@ from trl.trainer.utils import RepeatSampler
 from distillknob.checkpoint_files import is_adapter
 from distillknob.config import resolved
 from distillknob.errors import BadInputError, RunFailedError
-from distillknob.files import atomic_directory, atomic_write, disk_errors, json_bytes
 from distillknob.forward import silence
-from distillknob.model_record import RECORD
 from distillknob.models import LanguageModel, load_model, name_zoo_base, resolve
-from distillknob.runs import Run
+from distillknob.runs.files import atomic_directory, atomic_write, disk_errors, json_bytes
+from distillknob.runs.model_record import RECORD
+from distillknob.runs.run import Run
 from distillknob.runtime.processes import connect, notice, process_index, wait
 from distillknob.runtime.progress import progress
 from distillknob.runtime.template_date import undated

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from distillknob.errors import BadInputError
-from distillknob.files import atomic_write
 from distillknob.report.answers import failures_section, samples_section
 from distillknob.report.controls import causal_section, variants_section
 from distillknob.report.evaluation import evaluation_section
@@ -26,6 +25,7 @@ from distillknob.report.source import Source, read_source
 from distillknob.report.sweep import cells_section, knob_section
 from distillknob.report.training import calibration_section, learning_section
 from distillknob.report.traps import traps_section
+from distillknob.runs.files import atomic_write
 from distillknob.verdicts import unturned
 
 REPORT = "report.html"

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from distillknob.errors import BadInputError
-from distillknob.files import read_json, sha256
 from distillknob.report.markup import Html, Row, mapping, not_run, number, tag
 from distillknob.report.names import FORMER
 from distillknob.report.results import labelled
-from distillknob.runs import ENVIRONMENT, MANIFEST, RESULT, UNFINISHED, Run, load_run
+from distillknob.runs.files import read_json, sha256
+from distillknob.runs.run import ENVIRONMENT, MANIFEST, RESULT, UNFINISHED, Run, load_run
 from distillknob.verdicts import teacher_key
 
 # Where a demo's cells keep their stages: one folder a teacher.

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from distillknob.errors import BadInputError
-from distillknob.files import read_json
-from distillknob.runs import Run, load_run
+from distillknob.runs.files import read_json
+from distillknob.runs.run import Run, load_run
 from distillknob.stats import paired_difference
 from distillknob.traps.scored import Candidates, Continuations, PolicySample, ScoredText, StyledAnswers
 from distillknob.traps.tail_noise import HEAD

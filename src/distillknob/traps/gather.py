@@ -14,9 +14,9 @@ import torch
 
 from distillknob.generation import Sample
 from distillknob.gradients import compare_gradients
-from distillknob.journal import Journal
 from distillknob.measure import Measured, sample_and_grade
 from distillknob.models import LanguageModel
+from distillknob.runs.journal import Journal
 from distillknob.same_text import as_read, one_vocabulary, spelled
 from distillknob.scoring import answer_ids, score_pair, token_logprobs
 from distillknob.spans import score_spans

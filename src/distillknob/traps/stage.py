@@ -10,11 +10,11 @@ from urllib.parse import quote
 
 from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.identity import changed_meanwhile, read_by
-from distillknob.journal import Journal
-from distillknob.model_record import warn_of_teacher
 from distillknob.models import check_meant, load_model, set_in_templates
 from distillknob.preflight import Preflight, same_weights
-from distillknob.runs import Run, runs_behind
+from distillknob.runs.journal import Journal
+from distillknob.runs.model_record import warn_of_teacher
+from distillknob.runs.run import Run, runs_behind
 from distillknob.runtime.processes import process_count
 from distillknob.runtime.template_date import by_name, fix_dates
 from distillknob.tasks import graded_tasks

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from distillknob.errors import BadInputError, nearest
-from distillknob.files import atomic_write, sha256
 from distillknob.models import ZOO, load_model, zoo_path
+from distillknob.runs.files import atomic_write, sha256
 
 CARD = "zoo.json"  # hashes of the weights, and the scores measured when they were made
 SEED = "seed.json"  # which seed a folder of `zoo build` was begun with, for one that is interrupted and goes on

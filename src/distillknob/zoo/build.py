@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import set_seed
 
-from distillknob.files import atomic_directory
+from distillknob.runs.files import atomic_directory
 from distillknob.tasks import get_task
 from distillknob.tasks.base import Example
 from distillknob.zoo.tokenizers import TASKS, build_tokenizer

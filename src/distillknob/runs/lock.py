@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from distillknob.errors import BadInputError
-from distillknob.files import disk_errors
+from distillknob.runs.files import disk_errors
 from distillknob.runtime.processes import notice
 
 LOCK = ".lock"

@@ -1,8 +1,8 @@
 """A run directory: what a stage was told, where it ran, what it measured, and proof that nothing has changed since.
 
     config.yaml        the resolved config under the stage's name: a recipe that repeats the run
-    environment.json   versions, machine, commit, command line, the hashes of all that was read (`identity.py`), and of
-                       the inputs' manifests; the date that chat templates are told
+    environment.json   versions, machine, commit, command line, the hashes of all that was read (`inputs/identity.py`),
+                       and of the inputs' manifests; the date that chat templates are told
     metrics.jsonl      one object a step, flushed
     samples.jsonl      where the stage samples
     result.json        the stage's result
@@ -29,9 +29,8 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from distillknob.environment import environment
 from distillknob.errors import BadInputError
-from distillknob.files import (
+from distillknob.runs.files import (
     PARTIAL,
     atomic_write,
     clear_leftovers,
@@ -42,9 +41,10 @@ from distillknob.files import (
     read_jsonl,
     sha256,
 )
-from distillknob.lock import LOCK, Lock, check_free, held_around, hold, hold_alone
-from distillknob.manifest import MANIFEST, hashes, manifest_of, verify_manifest
-from distillknob.records import CONFIG, ENVIRONMENT, UNKNOWN, Reads, check_same, config_text, read_config
+from distillknob.runs.lock import LOCK, Lock, check_free, held_around, hold, hold_alone
+from distillknob.runs.manifest import MANIFEST, hashes, manifest_of, verify_manifest
+from distillknob.runs.provenance import environment
+from distillknob.runs.records import CONFIG, ENVIRONMENT, UNKNOWN, Reads, check_same, config_text, read_config
 from distillknob.runtime.processes import notice, process_index, wait
 
 __all__ = ["CONFIG", "ENVIRONMENT", "MANIFEST", "METRICS", "RESULT", "SAMPLES", "UNFINISHED", "Run"]

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from distillknob.files import read_json
+from distillknob.runs.files import read_json
 from distillknob.runtime.processes import process_index
 from distillknob.verdicts import TURNED, UNCLEAR, WRONG, is_original, signed, tasks_turned_wrong, verdict_of
 

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from distillknob.errors import BadInputError
-from distillknob.files import read_json
+from distillknob.runs.files import read_json
 
 CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
 COMMIT = "commit"

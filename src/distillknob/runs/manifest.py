@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from distillknob.errors import BadInputError
-from distillknob.files import PARTIAL, read_json, sha256
-from distillknob.lock import LOCK
+from distillknob.runs.files import PARTIAL, read_json, sha256
+from distillknob.runs.lock import LOCK
 
 MANIFEST = "manifest.json"
 

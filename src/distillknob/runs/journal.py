@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from distillknob.errors import BadInputError
-from distillknob.files import atomic_write
+from distillknob.runs.files import atomic_write
 from distillknob.runtime.processes import process_count, process_index
 
 
