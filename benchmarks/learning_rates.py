@@ -15,7 +15,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from distillknob.config import read_recipe
+from distillknob.config.recipe import read_recipe
 from distillknob.distill import DistillConfig, distill
 from distillknob.evaluate import evaluate_task
 from distillknob.experiment import stage_config

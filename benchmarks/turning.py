@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from distillknob.calibrate import CalibrationConfig, calibrate
-from distillknob.config import read_recipe
+from distillknob.config.recipe import read_recipe
 from distillknob.evaluate import TaskResult, evaluate_task
 from distillknob.experiment import stage_config
 from distillknob.models import load_model

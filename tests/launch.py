@@ -18,7 +18,7 @@ IMPORTED = [
     *("torch._dynamo", "torch.distributed", "trl", "peft", "datasets", "transformers.trainer"),
     *("transformers.models.qwen3.modeling_qwen3", "transformers.models.gpt_neox.modeling_gpt_neox"),
     *("distillknob.traps.stage", "distillknob.calibrate", "distillknob.distill", "distillknob.evaluate"),
-    *("distillknob.teacher_cache", "distillknob.table", "distillknob.flags", "distillknob.shipped"),
+    *("distillknob.teacher_cache", "distillknob.table", "distillknob.flags", "distillknob.config.shipped"),
 ]
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(IMPORTED)

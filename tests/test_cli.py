@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from distillknob.cli import EXPERIMENTS, STAGES, main
-from distillknob.shipped import find_recipe
+from distillknob.config.shipped import find_recipe
 from distillknob.table import result_text
 
 FOLDER = Path(__file__).parent.parent / "recipes"

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distillknob import config
-from distillknob.config import build, read_recipe, resolved, stage_values
+from distillknob.config import recipe as config
+from distillknob.config.recipe import build, read_recipe, resolved, stage_values
 from distillknob.errors import BadInputError
 from distillknob.flags import add_flags, given_flags
 
@@ -394,6 +394,6 @@ def test_trls_own_configs_become_flags() -> None:
 
 
 def test_reading_a_config_imports_nothing_heavy() -> None:
-    code = "import sys, distillknob.config; print({'torch', 'transformers', 'trl', 'numpy'} & set(sys.modules))"
+    code = "import sys, distillknob.config.recipe; print({'torch', 'transformers', 'trl', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -17,7 +17,7 @@ import pytest
 from distillknob import scoring
 from distillknob.architectures import SHAPES, adapter_parameters, architecture
 from distillknob.calibrate import CalibrationConfig
-from distillknob.config import build, read_recipe, stage_values
+from distillknob.config.recipe import build, read_recipe, stage_values
 from distillknob.demo import DemoConfig
 from distillknob.distill import DistillConfig, check
 from distillknob.errors import BadInputError

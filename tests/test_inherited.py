@@ -9,11 +9,11 @@ import pytest
 from trl import DistillationConfig, GRPOConfig  # type: ignore[attr-defined]
 
 from distillknob.calibrate import CalibrationConfig
+from distillknob.config.fields import REFUSED as NEVER_SET
+from distillknob.config.fields import default_of
+from distillknob.config.inherited import REFUSED, check_inherited
 from distillknob.distill import DistillConfig
 from distillknob.errors import BadInputError
-from distillknob.fields import REFUSED as NEVER_SET
-from distillknob.fields import default_of
-from distillknob.inherited import REFUSED, check_inherited
 from distillknob.rollouts import BENDING
 
 # What acts in a run as TRL and transformers say. A field of a new release belongs here only once its code was read:

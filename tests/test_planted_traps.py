@@ -19,9 +19,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distillknob import tasks
 from distillknob.calibrate import CalibrationConfig
+from distillknob.config.fields import checked, fields_of
 from distillknob.distill import DistillConfig, distill
 from distillknob.errors import BadInputError
-from distillknob.fields import checked, fields_of
 from distillknob.runs.run import Run
 from distillknob.tasks import register_task
 from distillknob.teacher_cache import CacheConfig

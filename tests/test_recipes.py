@@ -13,7 +13,7 @@ import pytest
 
 from distillknob.architectures import SHAPES
 from distillknob.cli import EXPERIMENTS, STAGES, main
-from distillknob.config import read_recipe
+from distillknob.config.recipe import read_recipe
 from distillknob.demo import DemoConfig, demo
 from distillknob.errors import BadInputError
 from distillknob.experiment import Cell, planned_stages, run_cell, stage_config

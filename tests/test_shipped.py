@@ -11,8 +11,15 @@ from pathlib import Path
 import pytest
 
 from distillknob.cli import main
+from distillknob.config.shipped import (
+    copy_recipe,
+    find_accelerate,
+    find_recipe,
+    first_comment,
+    recipe_names,
+    recipe_path,
+)
 from distillknob.errors import BadInputError
-from distillknob.shipped import copy_recipe, find_accelerate, find_recipe, first_comment, recipe_names, recipe_path
 
 ROOT = Path(__file__).parent.parent
 

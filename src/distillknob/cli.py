@@ -165,11 +165,11 @@ def _pair_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _run_stage(arguments: argparse.Namespace) -> int:
-    from distillknob.config import build, read_recipe, stage_values
+    from distillknob.config.recipe import build, read_recipe, stage_values
+    from distillknob.config.shipped import find_recipe
     from distillknob.flags import given_flags
     from distillknob.runs.provenance import keep_freed_memory
     from distillknob.runs.run import discard_unstarted
-    from distillknob.shipped import find_recipe
     from distillknob.table import result_text
     from distillknob.training import for_another_machine, quiet_libraries
 
@@ -248,11 +248,11 @@ def _plan(
     arguments: argparse.Namespace, values: Mapping[str, Any], config: Any, recipe: Mapping[str, Any], output: Path
 ) -> int:
     """A stage's dry run: its checks, and the estimate."""
-    from distillknob.config import resolved
+    from distillknob.config.recipe import resolved
+    from distillknob.config.shipped import find_accelerate
     from distillknob.estimate import plan
     from distillknob.hardware import engine
     from distillknob.preflight import Preflight
-    from distillknob.shipped import find_accelerate
     from distillknob.training import for_another_machine
 
     stage: str = arguments.command
@@ -295,7 +295,7 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _recipe(arguments: argparse.Namespace) -> int:
-    from distillknob.shipped import copy_recipe, recipe_path, recipe_table
+    from distillknob.config.shipped import copy_recipe, recipe_path, recipe_table
 
     if arguments.action == "list":
         print(recipe_table())
@@ -312,9 +312,9 @@ def _recipe(arguments: argparse.Namespace) -> int:
 
 
 def _new_recipe(arguments: argparse.Namespace) -> int:
+    from distillknob.config.shipped import find_accelerate
     from distillknob.hardware import engine
     from distillknob.new_recipe import write_recipe
-    from distillknob.shipped import find_accelerate
     from distillknob.training import for_another_machine, quiet_libraries
 
     quiet_libraries()

@@ -16,7 +16,7 @@ import numpy as np
 
 from distillknob.calibrate import CalibrationConfig, calibrate
 from distillknob.calibrate import check as check_calibration
-from distillknob.config import build, stage_values
+from distillknob.config.recipe import build, stage_values
 from distillknob.distill import DistillConfig, distill
 from distillknob.distill import check as check_distillation
 from distillknob.errors import BadInputError, check_at_least_one

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from types import NoneType
 from typing import Any, get_args, get_origin
 
-from distillknob.fields import (
+from distillknob.config.fields import (
     REFUSED,
     alternatives_of,
     choices_of,

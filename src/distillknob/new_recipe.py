@@ -16,7 +16,7 @@ import yaml
 
 from distillknob.architectures import architecture
 from distillknob.calibrate import CalibrationConfig
-from distillknob.config import build, stage_values
+from distillknob.config.recipe import build, stage_values
 from distillknob.distill import DistillConfig
 from distillknob.errors import BadInputError
 from distillknob.evaluate import EvaluateConfig

@@ -24,7 +24,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl.trainer.utils import RepeatSampler
 
 from distillknob.checkpoint_files import is_adapter
-from distillknob.config import resolved
+from distillknob.config.recipe import resolved
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.forward import silence
 from distillknob.models import LanguageModel, load_model, name_zoo_base, resolve

@@ -20,8 +20,8 @@ from typing import Any, TypeVar
 
 import yaml
 
+from distillknob.config.fields import checked, declarer_of, default_of, fields_of, is_library, plain_value, shown
 from distillknob.errors import BadInputError, nearest
-from distillknob.fields import checked, declarer_of, default_of, fields_of, is_library, plain_value, shown
 
 STAGES = ("diagnose", "calibrate", "cache", "distill", "evaluate", "demo", "sweep", "report")
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from distillknob.config.fields import default_of, plain_value
 from distillknob.errors import BadInputError
-from distillknob.fields import default_of, plain_value
 
 _NO_SET = "there is no evaluation set here (distill has curve_steps, calibrate its guard)"
 _NO_UPLOAD = "it would upload the Trainer's weights, and not the model that the run keeps: upload the run's own model/"
