@@ -1,7 +1,6 @@
 """The recipes and Accelerate configurations that come with distillknob, found wherever it is installed.
 
-In a checkout they are the folder `recipes/`, to which `src/distillknob/recipes` is a link, and in a wheel they lie
-inside the package: one copy either way.
+They lie inside the package, in a checkout and in a wheel; a checkout's `recipes/` is a link to them.
 """
 
 from __future__ import annotations
