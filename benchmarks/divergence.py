@@ -164,7 +164,7 @@ def _floor(case: Case, mask: Any) -> Callable[..., float]:
 
 
 def _distillknob(case: Case, mask: Any) -> Callable[..., float]:
-    from distillknob.fused import fused_divergence
+    from distillknob.divergences.fused import fused_divergence
 
     def step(hidden: Any, head: Any, teacher_hidden: Any, teacher_head: Any, mask: Any) -> float:
         loss = fused_divergence(hidden, head, teacher_hidden, teacher_head, "jsd", beta=case.beta, mask=mask)

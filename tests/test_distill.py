@@ -23,7 +23,7 @@ from distillknob.cli import main
 from distillknob.cross_tokenizer import CROSS
 from distillknob.distill import METHODS, DistillConfig, DistillTrainer, distill
 from distillknob.distill_trainer import first_tokens
-from distillknob.divergences import divergence
+from distillknob.divergences.dense import divergence
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.generation import generate
 from distillknob.learning_curve import curve_problems

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from distillknob.divergences import (
+from distillknob.divergences.dense import (
     KINDS,
     divergence,
     divergence_from_topk,
@@ -21,8 +21,8 @@ from distillknob.divergences import (
     topk_gap,
     topk_of,
 )
+from distillknob.divergences.sequence import ESTIMATORS, enumerate_sequences, moments, sequence_kl
 from distillknob.errors import BadInputError
-from distillknob.estimators import ESTIMATORS, enumerate_sequences, moments, sequence_kl
 from distillknob.models import load_model, prompt_ids
 from distillknob.scoring import answer_ids, answer_logits, batches
 from distillknob.tasks import get_task
@@ -172,7 +172,7 @@ def test_gradients_by_finite_differences(kind, options):
 def test_a_chain_of_blocks_is_one_computation(kind, monkeypatch):
     student, teacher = pair(1, 50, 1.0, rows=9)
     whole = divergence(student, teacher, kind)
-    monkeypatch.setattr("distillknob.divergence_kernel.CORE_CACHE_BYTES", 4 * 100)
+    monkeypatch.setattr("distillknob.divergences.kernel.CORE_CACHE_BYTES", 4 * 100)
     torch.testing.assert_close(divergence(student, teacher, kind), whole, rtol=1e-6, atol=0)
     torch.testing.assert_close(divergence(student.view(3, 3, 50), teacher.view(3, 3, 50), kind).flatten(), whole)
     assert divergence(student[0], teacher[0], kind).shape == ()

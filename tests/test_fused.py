@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from distillknob import fused
-from distillknob.divergences import KINDS, divergence
+from distillknob.divergences import fused
+from distillknob.divergences.dense import KINDS, divergence
+from distillknob.divergences.fused import chunk_rows, fused_divergence
 from distillknob.errors import BadInputError
-from distillknob.fused import chunk_rows, fused_divergence
 from launch import launch
 
 OPTIONS: tuple[dict[str, Any], ...] = (
@@ -374,7 +374,7 @@ def test_nothing_of_the_size_of_the_logits_is_held(monkeypatch):
         largest = max(largest, made.numel())
         return made
 
-    monkeypatch.setattr("distillknob.fused.torch.empty", watch)
+    monkeypatch.setattr("distillknob.divergences.fused.torch.empty", watch)
     student = torch.randn(4096, 4, requires_grad=True)
     fused_divergence(student, torch.randn(40_000, 4), torch.randn(4096, 4), torch.randn(40_000, 4), "forward_kl",
                      mask=torch.arange(4096) < 256)  # fmt: skip

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from distillknob.divergences import KINDS, divergence
-from distillknob.fused import chunk_rows, fused_divergence
+from distillknob.divergences.dense import KINDS, divergence
+from distillknob.divergences.fused import chunk_rows, fused_divergence
 
 ROWS, HIDDEN, VOCABULARY = 300, 64, 20_000
 # Of float32's sums over a vocabulary; a TF32 or bfloat16 product is off by a hundred times that.

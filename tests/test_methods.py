@@ -12,9 +12,9 @@ import torch
 
 from distillknob.distill import METHODS, DistillConfig, DistillTrainer, distill
 from distillknob.distill_trainer import padded_rows, stored_divergence
-from distillknob.divergences import divergence, topk_of
+from distillknob.divergences.dense import divergence, topk_of
+from distillknob.divergences.fused import fused_divergence
 from distillknob.errors import BadInputError
-from distillknob.fused import fused_divergence
 from distillknob.heads import Head, head_of
 from distillknob.learning_curve import CURVE_PROBLEMS, curve_problems
 from distillknob.models import LanguageModel, load_model

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from distillknob.distill import DistillConfig, distill
-from distillknob.divergences import divergence
+from distillknob.divergences.dense import divergence
+from distillknob.divergences.fused import fused_divergence
 from distillknob.errors import BadInputError
-from distillknob.fused import fused_divergence
 from distillknob.gradients import compare_gradients
 from distillknob.heads import Head
 from distillknob.models import LanguageModel, eos_ids, load_model, turn_end

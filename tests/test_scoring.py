@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from distillknob.divergences import divergence
+from distillknob.divergences.dense import divergence
 from distillknob.errors import BadInputError
 from distillknob.models import LanguageModel, load_model, prompt_ids
 from distillknob.scoring import answer_ids, batches, score_pair, sequence_logprob, token_logprobs

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from distillknob.divergences import divergence, rare_token_kl, token_stats
+from distillknob.divergences.dense import divergence, rare_token_kl, token_stats
+from distillknob.divergences.sequence import ESTIMATORS, enumerate_sequences
 from distillknob.errors import BadInputError
-from distillknob.estimators import ESTIMATORS, enumerate_sequences
 from distillknob.gradients import compare_gradients
 from distillknob.models import load_model, prompt_ids
 from distillknob.runs.files import read_json

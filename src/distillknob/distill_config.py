@@ -14,7 +14,7 @@ from trl import DistillationConfig  # type: ignore[attr-defined]
 from distillknob.adapters import AdapterOptions
 from distillknob.config.inherited import check_inherited
 from distillknob.cross_tokenizer import CROSS
-from distillknob.divergences import KINDS
+from distillknob.divergences.dense import KINDS
 from distillknob.errors import BadInputError, check_at_least_one, nearest
 from distillknob.methods import METHODS, Method, MethodName
 from distillknob.rollouts import check_unbent

@@ -27,9 +27,9 @@ from distillknob.cross_tokenizer import (
     uld_loss,
 )
 from distillknob.distill_config import DistillConfig
-from distillknob.divergences import divergence_from_topk
+from distillknob.divergences.dense import divergence_from_topk
+from distillknob.divergences.fused import fused_divergence
 from distillknob.errors import BadInputError
-from distillknob.fused import fused_divergence
 from distillknob.heads import Head, head_of
 from distillknob.models import LanguageModel, load_model, prompt_ids, set_in_templates
 from distillknob.rollouts import PolicyTrainer

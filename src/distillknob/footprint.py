@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 
 from distillknob.architectures import Architecture
-from distillknob.fused import chunk_rows
+from distillknob.divergences.fused import chunk_rows
 from distillknob.generation import rows_at_once
 from distillknob.hardware import Engine
 from distillknob.heads import block_rows

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 import torch
 
-from distillknob.divergences import divergence
+from distillknob.divergences.dense import divergence
 from distillknob.errors import BadInputError
 from distillknob.heads import exchanged
 from distillknob.models import LanguageModel, prompt_ids

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 
-from distillknob.divergences import token_stats
+from distillknob.divergences.dense import token_stats
 from distillknob.errors import BadInputError
 from distillknob.families import check_length
 from distillknob.heads import Head, body_of, checked_head

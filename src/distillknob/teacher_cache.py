@@ -21,7 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from transformers import PreTrainedTokenizerBase
 
-from distillknob.divergences import topk_of
+from distillknob.divergences.dense import topk_of
 from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.heads import checked_head
 from distillknob.identity import changed_meanwhile, read_by

@@ -2,7 +2,8 @@
 
 The reverse KL averages over the student's answers. Estimated on answers of the teacher (or of an older student), each
 has to be weighted by w = Π_t q(y_t) / p(y_t), a product over its tokens: after some tens of them a few answers carry
-all the weight. Five weightings are compared, each with k1, k2 and k3 of `estimators` (per decision, a token at a time):
+all the weight. Five weightings are compared, each with k1, k2 and k3 of `divergences.sequence` (per decision, a
+token at a time):
 
   plain            mean(w·f): unbiased, and its variance explodes with the length
   clipped          mean(min(w, CLIP)·f): less variance, bias towards the sampler
@@ -26,7 +27,7 @@ from typing import Any
 
 import torch
 
-from distillknob.estimators import ESTIMATORS, sequence_kl
+from distillknob.divergences.sequence import ESTIMATORS, sequence_kl
 from distillknob.stats import Interval, interval, share_interval
 from distillknob.traps.finding import Finding, graded_below, not_applicable, share_plot
 from distillknob.traps.scored import ScoredText

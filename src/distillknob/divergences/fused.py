@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from distillknob.divergence_kernel import Spec, check_top_k, compute_dtype, row_blocks, value_and_grad
+from distillknob.divergences.kernel import Spec, check_top_k, compute_dtype, row_blocks, value_and_grad
 from distillknob.errors import BadInputError
 
 # Rows per chunk, between which the vocabulary's width chooses. A chunk reads both heads and writes the head's gradient,

@@ -1,8 +1,8 @@
 """Divergences between the next-token distributions of a student and a teacher: the dense reference.
 
 Letters: p is the teacher's distribution, q the student's, V the vocabulary, K the k of a top-k; [...] any leading
-axes. Everything is in nats. The arithmetic, and why it can be trusted near p = q, is in `divergence_kernel`;
-`fused` gives the same values from hidden states without the logits, `token_stats` what the traps read.
+axes. Everything is in nats. The arithmetic, and why it can be trusted near p = q, is in `kernel`;
+`fused` gives the same values from hidden states without the logits, `per_token` what the traps read.
 
 Left out on purpose: gradients to the teacher, and second derivatives.
 """
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from distillknob.divergence_kernel import (
+from distillknob.divergences.kernel import (
     KINDS,
     Spec,
     check_top_k,
@@ -25,8 +25,8 @@ from distillknob.divergence_kernel import (
     terms_at,
     value_and_grad,
 )
+from distillknob.divergences.per_token import TokenStats, rare_token_kl, token_stats
 from distillknob.errors import BadInputError
-from distillknob.token_stats import TokenStats, rare_token_kl, token_stats
 
 __all__ = [
     "KINDS",

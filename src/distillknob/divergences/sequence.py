@@ -9,7 +9,7 @@ tokens' differences (J. Schulman, "Approximating KL divergence", 2020, joschu.ne
   k3 = r − 1 − log r      non-negative and unbiased as long as the sampler can write all that the other can; near 0 its
                           variance is small, but r has heavy tails, and over long sequences its variance explodes
 
-Each estimates KL(sampler‖other): sampled from the student that is the reverse KL of `divergences`. `moments` tells
+Each estimates KL(sampler‖other): sampled from the student that is the reverse KL of `dense`. `moments` tells
 bias and variance of each exactly wherever all outcomes can be listed.
 
 Left out on purpose: importance weights for samples of a third policy, which belong to the off-policy trap.
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from distillknob.divergence_kernel import excess
+from distillknob.divergences.kernel import excess
 from distillknob.errors import BadInputError, nearest
 
 ESTIMATORS = ("k1", "k2", "k3")

@@ -1,6 +1,6 @@
 """What the traps read off a pair of next-token distributions: both KLs, entropies, and where the KL lies.
 
-One pass over blocks of rows, without gradients and without sorting the vocabulary. Letters as in `divergences`.
+One pass over blocks of rows, without gradients and without sorting the vocabulary. Letters as in `dense`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from distillknob.divergence_kernel import (
+from distillknob.divergences.kernel import (
     FAR,
     Spec,
     check_top_k,

@@ -1,0 +1,1 @@
+"""Divergences between next-token distributions and between sequences: the only ones computed here."""
