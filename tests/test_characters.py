@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distillknob.tasks.characters import latex_characters, plain_characters
+from distillknob.tasks.graders.characters import latex_characters, plain_characters
 
 
 @pytest.mark.parametrize(

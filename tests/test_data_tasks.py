@@ -17,7 +17,7 @@ import distillknob.tasks as tasks
 from distillknob.errors import BadInputError
 from distillknob.tasks import ON_DATA_SETS, RowsTask, Task, get_task, grade_all, register_task, split_of
 from distillknob.tasks.math_task import MathTask
-from distillknob.tasks.rows import normalised
+from distillknob.tasks.rows.task import normalised
 
 DATA = Path(__file__).parent / "fixtures" / "data"
 DOCS = Path(__file__).parents[1] / "docs" / "tasks.md"

@@ -34,7 +34,7 @@ from distillknob.scoring import answer_ids, sequence_logprob
 from distillknob.table import result_text
 from distillknob.tasks import get_task
 from distillknob.tasks.base import GeneratedTask
-from distillknob.tasks.qa import QA
+from distillknob.tasks.generated.qa import QA
 from distillknob.traces import TraceOptions, make_traces
 
 

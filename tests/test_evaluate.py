@@ -18,7 +18,7 @@ from distillknob.runs.run import verify_manifest
 from distillknob.stats import pass_at_k
 from distillknob.table import percent, result_text
 from distillknob.tasks import get_task
-from distillknob.tasks.qa import QA
+from distillknob.tasks.generated.qa import QA
 
 PROBLEMS, SAMPLES = 12, 5
 

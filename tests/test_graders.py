@@ -19,10 +19,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distillknob.tasks import math_equality
-from distillknob.tasks.math_equality import equal
-from distillknob.tasks.verify_choice import chosen_letter, committed_choice
-from distillknob.tasks.verify_math import final_answer, is_correct
+from distillknob.tasks.graders import math_equality
+from distillknob.tasks.graders.choice import chosen_letter, committed_choice
+from distillknob.tasks.graders.math_equality import equal
+from distillknob.tasks.graders.mathematics import final_answer, is_correct
 
 CORPUS = [json.loads(line) for line in (Path(__file__).parent / "fixtures" / "graders.jsonl").read_text().splitlines()]
 CHOICES = ["Paris", "London", "A man", "none of these", "Rome"]

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from distillknob.tasks.verify_math import is_correct
+from distillknob.tasks.graders.mathematics import is_correct
 
 ROWS = [
     json.loads(line)

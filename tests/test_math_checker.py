@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from distillknob.errors import RunFailedError
-from distillknob.tasks import math_equality
-from distillknob.tasks.math_equality import equal, is_rounding
-from distillknob.tasks.verify_math import is_correct
+from distillknob.tasks.graders import math_equality
+from distillknob.tasks.graders.math_equality import equal, is_rounding
+from distillknob.tasks.graders.mathematics import is_correct
 
 # A checker that passes its own test and does the rest as `otherwise` says.
 FAKE = """

@@ -18,7 +18,7 @@ from distillknob.measure import Measured, grade_samples, sample_and_grade, score
 from distillknob.models import LanguageModel, load_tokenizer
 from distillknob.runs.journal import Journal
 from distillknob.served import ServedModel
-from distillknob.tasks.qa import QA
+from distillknob.tasks.generated.qa import QA
 from distillknob.traces import TraceOptions, make_traces
 from distillknob.traps.gather import Gathering, gather
 

@@ -23,9 +23,9 @@ import distillknob.tasks as tasks
 from distillknob.errors import BadInputError
 from distillknob.tasks import RowsTask, get_task, graded_tasks, split_of
 from distillknob.tasks.base import Example
-from distillknob.tasks.rows import normalised
-from distillknob.tasks.verify import answer_or_last_line, same_answer
-from distillknob.tasks.verify_choice import chosen_letter
+from distillknob.tasks.graders.choice import chosen_letter
+from distillknob.tasks.graders.committed import answer_or_last_line, same_answer
+from distillknob.tasks.rows.task import normalised
 
 WAYS = ("jsonl", "csv", "parquet", "hub")
 CODE = re.compile(r"<U\+([0-9A-F]{4})>")

@@ -18,7 +18,14 @@ import torch
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.runtime import http as post
 from distillknob.tasks import get_task, grade_all
-from distillknob.tasks.reward_model import Exchange, LocalRewardModel, ServedRewardModel, connect, load, reward_model
+from distillknob.tasks.graders.reward_model import (
+    Exchange,
+    LocalRewardModel,
+    ServedRewardModel,
+    connect,
+    load,
+    reward_model,
+)
 from distillknob.tasks.reward_task import sigmoid
 
 DATA = Path(__file__).parent / "fixtures" / "data"

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from distillknob.errors import BadInputError
 from distillknob.tasks import SPLITS, Example, Task, get_task, register_task, split_of, task_names
-from distillknob.tasks.qa import HOPS
-from distillknob.tasks.verify import answer_or_last_line, committed_answer, same_answer
+from distillknob.tasks.generated.qa import HOPS
+from distillknob.tasks.graders.committed import answer_or_last_line, committed_answer, same_answer
 
 EMBEDDED = ("math", "qa", "instruct")
 SEEDS = (0, 1, 7)

@@ -8,10 +8,10 @@ import pytest
 
 from distillknob.measure import AnswerReader
 from distillknob.models import load_tokenizer
-from distillknob.tasks.thoughts import after_thinking, unclosed_mark
-from distillknob.tasks.verify import answer_or_last_line
-from distillknob.tasks.verify_choice import chosen_letter
-from distillknob.tasks.verify_math import is_correct
+from distillknob.tasks.graders.choice import chosen_letter
+from distillknob.tasks.graders.committed import answer_or_last_line
+from distillknob.tasks.graders.mathematics import is_correct
+from distillknob.tasks.graders.thoughts import after_thinking, unclosed_mark
 
 HARMONY = "<|channel|>analysis<|message|>", "<|start|>assistant<|channel|>final<|message|>"
 PAIRS = [

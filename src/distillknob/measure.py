@@ -23,7 +23,7 @@ from distillknob.runtime.processes import by_parts
 from distillknob.served import ServedModel
 from distillknob.served_chat import ServedChat
 from distillknob.tasks import Example, Task, grade_all
-from distillknob.tasks.thoughts import after_thinking, mark_tokens, unclosed_mark
+from distillknob.tasks.graders.thoughts import after_thinking, mark_tokens, unclosed_mark
 
 GRADED_AT_ONCE = 128  # answers, by whatever takes long: a reward model, a server
 Prompt = Sequence[dict[str, str]]

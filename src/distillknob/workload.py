@@ -18,7 +18,7 @@ from distillknob.generation import Sampling
 from distillknob.hardware import Engine
 from distillknob.models import SERVED, load_tokenizer, prompt_ids, resolve
 from distillknob.tasks import RowsTask, Task, get_task, task_on_the_hub
-from distillknob.tasks.reward_model import DEFAULT
+from distillknob.tasks.graders.reward_model import DEFAULT
 from distillknob.tasks.reward_task import RewardTask
 
 # A task whose data may still have to be fetched isn't opened for its prompts' length.

@@ -16,21 +16,21 @@ from typing import Any
 
 from distillknob.errors import BadInputError, nearest
 from distillknob.tasks.base import SPLITS, Example, GeneratedTask, Task, split_of
-from distillknob.tasks.bigmath import BigMath4, BigMath5
-from distillknob.tasks.commonsense_qa import CommonsenseQA
-from distillknob.tasks.dolly import Dolly
-from distillknob.tasks.gsm8k import Gsm8k
-from distillknob.tasks.instruct import Instruct
-from distillknob.tasks.math import Math
-from distillknob.tasks.math500 import Math500
-from distillknob.tasks.mmlu_pro import MMLUPro
-from distillknob.tasks.own import OwnTask, from_file, from_hub
-from distillknob.tasks.qa import QA
-from distillknob.tasks.rows import RowsTask
-from distillknob.tasks.sources import fingerprint
-from distillknob.tasks.supergpqa import SuperGPQA
-from distillknob.tasks.task_file import data_behind, from_task_file
-from distillknob.tasks.vicuna import Vicuna
+from distillknob.tasks.datasets.bigmath import BigMath4, BigMath5
+from distillknob.tasks.datasets.commonsense_qa import CommonsenseQA
+from distillknob.tasks.datasets.dolly import Dolly
+from distillknob.tasks.datasets.gsm8k import Gsm8k
+from distillknob.tasks.datasets.math500 import Math500
+from distillknob.tasks.datasets.mmlu_pro import MMLUPro
+from distillknob.tasks.datasets.supergpqa import SuperGPQA
+from distillknob.tasks.datasets.vicuna import Vicuna
+from distillknob.tasks.generated.instruct import Instruct
+from distillknob.tasks.generated.math import Math
+from distillknob.tasks.generated.qa import QA
+from distillknob.tasks.rows.own_task import OwnTask, from_file, from_hub
+from distillknob.tasks.rows.sources import fingerprint
+from distillknob.tasks.rows.task import RowsTask
+from distillknob.tasks.rows.task_file import data_behind, from_task_file
 
 __all__ = [
     "SPLITS",

@@ -159,7 +159,7 @@ class GeneratedTask:
         return score >= 1.0
 
     def committed(self, completion: str) -> str | None:
-        from distillknob.tasks.verify import committed_answer
+        from distillknob.tasks.graders.committed import committed_answer
 
         return committed_answer(completion)
 

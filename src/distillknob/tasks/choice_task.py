@@ -7,9 +7,9 @@ from string import ascii_uppercase
 from typing import Any
 
 from distillknob.tasks.base import Example, Task
-from distillknob.tasks.rows import RowsTask
-from distillknob.tasks.values import MissingValueError
-from distillknob.tasks.verify_choice import chosen_letter, committed_choice
+from distillknob.tasks.graders.choice import chosen_letter, committed_choice
+from distillknob.tasks.rows.task import RowsTask
+from distillknob.tasks.rows.values import MissingValueError
 
 ASK = "{question}\n\n{choices}\n\nThink it over, and close with a line that says: Answer: (the letter of your choice)"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from distillknob.tasks.base import Example
-from distillknob.tasks.rows import RowsTask
-from distillknob.tasks.verify_math import final_answer, is_correct
+from distillknob.tasks.graders.mathematics import final_answer, is_correct
+from distillknob.tasks.rows.task import RowsTask
 
 ASK = "{problem}\n\nPlease reason step by step, and put your final answer within \\boxed{{}}."
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from distillknob.errors import BadInputError
 from distillknob.tasks.base import Example, Task
-from distillknob.tasks.reward_model import DEFAULT, Exchange, RewardModel, check_name, reward_model
-from distillknob.tasks.rows import RowsTask
+from distillknob.tasks.graders.reward_model import DEFAULT, Exchange, RewardModel, check_name, reward_model
+from distillknob.tasks.rows.task import RowsTask
 
 
 class RewardTask(RowsTask):

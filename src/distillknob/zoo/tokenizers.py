@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from transformers import PreTrainedTokenizerFast
 
 from distillknob.tasks import get_task
-from distillknob.tasks import words as lexicon
+from distillknob.tasks.generated import words as lexicon
 
 VOCAB_SIZE = 2048
 CORPUS_SEED = 11

@@ -8,7 +8,7 @@ from typing import Any
 from distillknob.tasks.base import Example
 from distillknob.tasks.card import Card
 from distillknob.tasks.reward_task import RewardTask
-from distillknob.tasks.sources import Source, text_of
+from distillknob.tasks.rows.sources import Source, text_of
 
 
 class Dolly(RewardTask):

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 from distillknob.tasks.base import Example, GeneratedTask
-from distillknob.tasks.words import ADJECTIVES, CATEGORIES, NUMBERS, PLACES, THINGS
+from distillknob.tasks.generated.words import ADJECTIVES, CATEGORIES, NUMBERS, PLACES, THINGS
 
 # The words are asked for as they stand in the answer, with their articles: copying is then counting back one distance
 # (see tasks/math.py).

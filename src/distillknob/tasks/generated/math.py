@@ -19,7 +19,7 @@ import random
 from typing import Any
 
 from distillknob.tasks.base import Example, GeneratedTask
-from distillknob.tasks.verify import committed_answer
+from distillknob.tasks.graders.committed import committed_answer
 
 MODULUS = 1000
 PLACES = (1, 10, 100)

@@ -13,12 +13,12 @@ from __future__ import annotations
 import re
 from collections import deque
 
-from distillknob.tasks.characters import plain_characters
-from distillknob.tasks.math_answer import same
-from distillknob.tasks.math_boxes import BOX, DENIED_BEHIND, LONGEST, Boxed, boxes, with_braces
-from distillknob.tasks.math_units import CHANGES
-from distillknob.tasks.thoughts import after_thinking
-from distillknob.tasks.verify import braced
+from distillknob.tasks.graders.characters import plain_characters
+from distillknob.tasks.graders.committed import braced
+from distillknob.tasks.graders.math_answer import same
+from distillknob.tasks.graders.math_boxes import BOX, DENIED_BEHIND, LONGEST, Boxed, boxes, with_braces
+from distillknob.tasks.graders.math_units import CHANGES
+from distillknob.tasks.graders.thoughts import after_thinking
 
 TAIL = 20_000  # characters from the end in which the commitment must stand
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
-from distillknob.tasks.characters import plain_characters
-from distillknob.tasks.thoughts import after_thinking
+from distillknob.tasks.graders.characters import plain_characters
+from distillknob.tasks.graders.thoughts import after_thinking
 
 ANSWER = "Answer:"
 LABEL = re.compile(

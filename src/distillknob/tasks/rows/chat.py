@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distillknob.tasks.values import MissingValueError, UnusableValueError, serialised
+from distillknob.tasks.rows.values import MissingValueError, UnusableValueError, serialised
 
 ROLES = {
     "system": "system",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from distillknob.tasks.characters import latex_characters
-from distillknob.tasks.math_numbers import number_of
+from distillknob.tasks.graders.characters import latex_characters
+from distillknob.tasks.graders.math_numbers import number_of
 
 # Currencies without a spelling in LaTeX, and micro- before a unit: not the letter μ.
 CURRENCIES = dict(zip("₹₽₩₪฿₫₴₺", "rupee rouble won shekel baht dong hryvnia lira".split(), strict=True))

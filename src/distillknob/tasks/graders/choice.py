@@ -14,11 +14,11 @@ import re
 from collections.abc import Sequence
 from string import ascii_uppercase
 
-from distillknob.tasks.characters import plain_characters
-from distillknob.tasks.math_boxes import BOX, DENIED_BEHIND, boxes, with_braces
-from distillknob.tasks.thoughts import after_thinking
-from distillknob.tasks.verify import braced, same_answer
-from distillknob.tasks.verify_math import LABEL, TAIL, last_label, last_match
+from distillknob.tasks.graders.characters import plain_characters
+from distillknob.tasks.graders.committed import braced, same_answer
+from distillknob.tasks.graders.math_boxes import BOX, DENIED_BEHIND, boxes, with_braces
+from distillknob.tasks.graders.mathematics import LABEL, TAIL, last_label, last_match
+from distillknob.tasks.graders.thoughts import after_thinking
 
 LONGEST = 2_000  # characters of a choice: a letter and the option's text
 WRAPPED = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mathbb|mbox|boxed|fbox)\s*\{([^{}]*)\}")

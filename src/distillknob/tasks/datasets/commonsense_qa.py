@@ -8,7 +8,7 @@ from typing import Any
 from distillknob.tasks.base import Example
 from distillknob.tasks.card import Card
 from distillknob.tasks.choice_task import ChoiceTask
-from distillknob.tasks.sources import Source, text_of
+from distillknob.tasks.rows.sources import Source, text_of
 
 
 class CommonsenseQA(ChoiceTask):

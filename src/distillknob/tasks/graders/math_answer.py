@@ -17,11 +17,11 @@ from fractions import Fraction
 from itertools import pairwise
 from math import gcd
 
-from distillknob.tasks.math_equality import equal, is_rounding
-from distillknob.tasks.math_numbers import FRACTION, fraction_of, number_of, powers_of_ten
-from distillknob.tasks.math_spelling import cleaned
-from distillknob.tasks.math_structure import OR, Group, group_of, interval_of, relation_parts, split_top
-from distillknob.tasks.math_units import TEXT, conflict, split_unit
+from distillknob.tasks.graders.math_equality import equal, is_rounding
+from distillknob.tasks.graders.math_numbers import FRACTION, fraction_of, number_of, powers_of_ten
+from distillknob.tasks.graders.math_spelling import cleaned
+from distillknob.tasks.graders.math_structure import OR, Group, group_of, interval_of, relation_parts, split_top
+from distillknob.tasks.graders.math_units import TEXT, conflict, split_unit
 
 LONGEST = 600  # characters of an answer
 SIGNIFICANT = 6  # digits to which a decimal stands for an exact number

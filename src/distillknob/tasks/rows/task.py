@@ -1,7 +1,7 @@
 """A task whose problems are the rows of a data set: its splits, and what keeps evaluation data out of training.
 
 Official splits are kept. A data set (or a file) that has one split only is divided by SHA-256 of the normalised problem
-text, as base.py has it, so that no seed, file or machine can move a test problem into training. In both cases a
+text, as tasks/base.py has it, so that no seed, file or machine can move a test problem into training. In both cases a
 training row is dropped if its problem occurs among the test rows, of this task or of one that it must be disjoint from.
 
 Left out on purpose: near duplicates. A problem counts as the same if the texts agree up to Unicode form, case and white
@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 from distillknob.errors import BadInputError, nearest
 from distillknob.tasks.base import Example, Task, split_of
 from distillknob.tasks.card import Card
-from distillknob.tasks.sources import READERS, Source, check_columns, load_files, load_hub, split_rows
-from distillknob.tasks.tables import Table, of_dataset
-from distillknob.tasks.values import MissingValueError, UnusableValueError
+from distillknob.tasks.rows.sources import READERS, Source, check_columns, load_files, load_hub, split_rows
+from distillknob.tasks.rows.tables import Table, of_dataset
+from distillknob.tasks.rows.values import MissingValueError, UnusableValueError
 
 if TYPE_CHECKING:
     from datasets import Dataset

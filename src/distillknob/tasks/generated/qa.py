@@ -12,8 +12,8 @@ import random
 from typing import Any
 
 from distillknob.tasks.base import Example, GeneratedTask
-from distillknob.tasks.verify import committed_answer
-from distillknob.tasks.words import COUNTRY_OF, PEOPLE, WORKPLACE_OF
+from distillknob.tasks.generated.words import COUNTRY_OF, PEOPLE, WORKPLACE_OF
+from distillknob.tasks.graders.committed import committed_answer
 
 WORLD_SEED = 2604  # the world's facts are drawn once, for all splits and seeds
 RECALLS = {1: 0.6, 2: 0.3}  # hops -> share of gold solutions that recall; harder questions are answered by elimination

@@ -11,8 +11,8 @@ import re
 from collections import deque
 from typing import NamedTuple
 
-from distillknob.tasks.math_units import SCALES, TEXT, UNITS
-from distillknob.tasks.verify import braced
+from distillknob.tasks.graders.committed import braced
+from distillknob.tasks.graders.math_units import SCALES, TEXT, UNITS
 
 LONGEST = 600  # characters of an answer
 MOST = 200  # boxes of a text, the last ones

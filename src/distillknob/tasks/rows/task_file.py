@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 
 from distillknob.errors import BadInputError, nearest
-from distillknob.tasks.own import GRADERS, Form, OwnTask, from_file, on_the_hub
+from distillknob.tasks.rows.own_task import GRADERS, Form, OwnTask, from_file, on_the_hub
 
 KEYS = ("data", "config", "split", "columns", "grader", "any_of", "styles", "max_new_tokens")
 COLUMNS = ("prompt", "reference", "solution")

@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from distillknob.errors import BadInputError, nearest
-from distillknob.tasks import verify_math
 from distillknob.tasks.base import Example, as_prompt
 from distillknob.tasks.card import Card
-from distillknob.tasks.chat import Turns, conversation, is_conversation, turns_of
-from distillknob.tasks.rows import RowsTask
-from distillknob.tasks.sources import Source
-from distillknob.tasks.tables import Table, read_csv, read_jsonl
-from distillknob.tasks.values import MissingValueError, UnusableValueError, any_of, as_text, serialised
-from distillknob.tasks.verify import answer_or_last_line, same_answer
+from distillknob.tasks.graders import mathematics
+from distillknob.tasks.graders.committed import answer_or_last_line, same_answer
+from distillknob.tasks.rows.chat import Turns, conversation, is_conversation, turns_of
+from distillknob.tasks.rows.sources import Source
+from distillknob.tasks.rows.tables import Table, read_csv, read_jsonl
+from distillknob.tasks.rows.task import RowsTask
+from distillknob.tasks.rows.values import MissingValueError, UnusableValueError, any_of, as_text, serialised
 
 PARAMETERS = ("config", "split", "prompt", "reference", "solution")
 HUB_FORM = "hub:ORG/NAME?config=…&split=…&prompt=FIELD&reference=FIELD&solution=FIELD (all but the prompt can go)"
@@ -195,13 +195,13 @@ class OwnTask(RowsTask):
             raise BadInputError(str(self.ungraded))
         right = reference if isinstance(reference, list) else [reference]
         if self.form.grader == "math":
-            return float(any(verify_math.is_correct(completion, str(one)) for one in right))
+            return float(any(mathematics.is_correct(completion, str(one)) for one in right))
         answer = self.committed(completion)
         return float(answer is not None and any(same_answer(answer, str(one)) for one in right))
 
     def committed(self, completion: str) -> str | None:
         if self.form.grader == "math":
-            return verify_math.final_answer(completion)
+            return mathematics.final_answer(completion)
         return answer_or_last_line(completion)
 
     def style(self, completion: str) -> str:

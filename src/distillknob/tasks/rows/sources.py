@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from distillknob.errors import BadInputError, nearest
 from distillknob.runtime.hub import offline
-from distillknob.tasks.values import UnusableValueError, as_text
+from distillknob.tasks.rows.values import UnusableValueError, as_text
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -1,0 +1,1 @@
+"""Tasks whose problems are made up by rule: mathematics, knowledge questions, open-ended instructions."""

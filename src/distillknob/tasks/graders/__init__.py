@@ -1,0 +1,1 @@
+"""Graders: what a completion answers, and whether that is the reference."""
