@@ -22,10 +22,10 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from distillknob.generation import Sampling, generate
 from distillknob.gradients import compare_gradients
-from distillknob.models import LanguageModel, load_tokenizer, prompt_ids
-from distillknob.scoring import ScoredPair, answer_logits, batches, score_pair, token_logprobs
+from distillknob.models.load import LanguageModel, load_tokenizer, prompt_ids
+from distillknob.models.sampling import Sampling, generate
+from distillknob.models.scoring import ScoredPair, answer_logits, batches, score_pair, token_logprobs
 from distillknob.tasks import get_task
 from distillknob.traps.off_policy import off_policy_instability, off_policy_rows
 from distillknob.traps.pilot import pilot_rows

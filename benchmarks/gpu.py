@@ -134,7 +134,7 @@ def make_pair(folder: Path, shapes: str, device: str) -> dict[str, Any]:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from distillknob.models import load_tokenizer
+    from distillknob.models.load import load_tokenizer
 
     tokenizer, made = load_tokenizer("zoo:teacher"), {}
     for seed, (name, shape) in enumerate(SHAPES[shapes].items()):

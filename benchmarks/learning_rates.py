@@ -19,7 +19,7 @@ from distillknob.config.recipe import read_recipe
 from distillknob.distill import DistillConfig, distill
 from distillknob.evaluate import evaluate_task
 from distillknob.experiment import stage_config
-from distillknob.models import LanguageModel, load_model
+from distillknob.models.load import LanguageModel, load_model
 from distillknob.runs.provenance import keep_freed_memory
 from distillknob.tasks import get_task
 from distillknob.tasks.base import Task

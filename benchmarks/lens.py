@@ -28,7 +28,7 @@ from transformers import set_seed
 
 from distillknob.distill import DistillConfig, distill
 from distillknob.evaluate import EvaluateConfig, evaluate
-from distillknob.models import load_tokenizer
+from distillknob.models.load import load_tokenizer
 from distillknob.runs.files import atomic_directory, atomic_write
 from distillknob.stats import interval, spearman
 from distillknob.traps import DiagnoseConfig, diagnose

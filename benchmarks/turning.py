@@ -21,7 +21,7 @@ from distillknob.calibrate import CalibrationConfig, calibrate
 from distillknob.config.recipe import read_recipe
 from distillknob.evaluate import TaskResult, evaluate_task
 from distillknob.experiment import stage_config
-from distillknob.models import load_model
+from distillknob.models.load import load_model
 from distillknob.runs.provenance import keep_freed_memory
 from distillknob.table import percent
 from distillknob.tasks import get_task

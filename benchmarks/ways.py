@@ -22,9 +22,9 @@ import torch
 from distillknob.calibration_reward import group_z_score
 from distillknob.evaluate import evaluate_task
 from distillknob.measure import sample_and_grade
-from distillknob.models import LanguageModel, load_model
+from distillknob.models.load import LanguageModel, load_model
+from distillknob.models.scoring import sequence_logprob
 from distillknob.runs.provenance import keep_freed_memory
-from distillknob.scoring import sequence_logprob
 from distillknob.stats import Interval, interval
 from distillknob.tasks import get_task
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 if TYPE_CHECKING:
-    from distillknob.models import LanguageModel
+    from distillknob.models.load import LanguageModel
 
 # Before any test file imports transformers, TRL or datasets, which read these once.
 os.environ.update(
@@ -135,21 +135,21 @@ def tiny_reward(checkpoints: Path) -> str:
 @pytest.fixture(scope="session")
 def teacher(tiny_pair: Pair) -> LanguageModel:
     """The loaded teacher. Shared: a test that changes a model loads its own."""
-    from distillknob.models import load_model
+    from distillknob.models.load import load_model
 
     return load_model(tiny_pair.teacher)
 
 
 @pytest.fixture(scope="session")
 def student(tiny_pair: Pair) -> LanguageModel:
-    from distillknob.models import load_model
+    from distillknob.models.load import load_model
 
     return load_model(tiny_pair.student)
 
 
 @pytest.fixture(scope="session")
 def other(tiny_other: str) -> LanguageModel:
-    from distillknob.models import load_model
+    from distillknob.models.load import load_model
 
     return load_model(tiny_other)
 

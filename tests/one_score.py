@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from distillknob.calibrate import CalibrationConfig, CalibrationTrainer
 from distillknob.distill import DistillConfig, DistillTrainer
-from distillknob.models import load_model, prompt_ids
+from distillknob.models.load import load_model, prompt_ids
 
 # Of two lengths, so that a batch of them is padded.
 PROMPTS = [

@@ -18,9 +18,9 @@ from distillknob.calibrate import training_rows
 from distillknob.calibration_config import CalibrationConfig
 from distillknob.calibration_trainer import CalibrationTrainer
 from distillknob.distill import DistillConfig, DistillTrainer
-from distillknob.models import load_model
+from distillknob.models.load import load_model
+from distillknob.models.scoring import token_logprobs
 from distillknob.runtime.processes import disconnect
-from distillknob.scoring import token_logprobs
 from distillknob.tasks import get_task
 
 GROUP, STEPS = 4, 10

@@ -12,8 +12,8 @@ import torch
 from distillknob.calibrate import CalibrationConfig, calibrate
 from distillknob.distill import DistillConfig, distill
 from distillknob.errors import BadInputError
-from distillknob.models import load_model
-from distillknob.scoring import sequence_logprob
+from distillknob.models.load import load_model
+from distillknob.models.scoring import sequence_logprob
 from distillknob.tasks import get_task
 
 LORA: dict[str, Any] = {"use_peft": True, "lora_r": 4, "lora_alpha": 8}

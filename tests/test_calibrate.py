@@ -21,15 +21,15 @@ from distillknob.calibrate import CalibrationConfig, CalibrationTrainer, calibra
 from distillknob.calibration_reward import calibrated_advantages, group_centred, group_z_score, token_advantages
 from distillknob.cli import main
 from distillknob.errors import BadInputError
-from distillknob.generation import Sample
 from distillknob.guard import UtilityGuard
 from distillknob.held_out import HeldOut, log_ratio_turned, task_scores
-from distillknob.models import LanguageModel, load_model
+from distillknob.models.load import LanguageModel, load_model
+from distillknob.models.same_text import spelled
+from distillknob.models.sampling import Sample
+from distillknob.models.scoring import answer_ids, sequence_logprob, token_logprobs
 from distillknob.runs.journal import Journal
 from distillknob.runs.model_record import RECORD, read_record, teacher_warning
 from distillknob.runs.run import Run, load_run, verify_manifest
-from distillknob.same_text import spelled
-from distillknob.scoring import answer_ids, sequence_logprob, token_logprobs
 from distillknob.tasks import get_task
 from distillknob.training import plain_config
 

@@ -14,7 +14,7 @@ from distillknob.calibrate import CalibrationConfig, calibrate
 from distillknob.distill import DistillConfig, distill
 from distillknob.errors import BadInputError
 from distillknob.evaluate import EvaluateConfig, evaluate
-from distillknob.models import load_tokenizer
+from distillknob.models.load import load_tokenizer
 from distillknob.teacher_cache import CacheConfig, cache
 from distillknob.traps import DiagnoseConfig, diagnose
 

@@ -23,9 +23,9 @@ from distillknob.cross_tokenizer import (
 )
 from distillknob.distill import DistillConfig, DistillTrainer, distill
 from distillknob.errors import BadInputError
-from distillknob.heads import Head
-from distillknob.models import LanguageModel, load_model
-from distillknob.scoring import sequence_logprob
+from distillknob.models.heads import Head
+from distillknob.models.load import LanguageModel, load_model
+from distillknob.models.scoring import sequence_logprob
 from distillknob.tasks import get_task
 
 
@@ -149,7 +149,7 @@ def test_token_logprobs_are_formed_in_blocks(monkeypatch: pytest.MonkeyPatch) ->
     plain = (hidden @ head.weight_VH.T).log_softmax(-1).gather(-1, ids[..., None])[..., 0]
     torch.testing.assert_close(whole, torch.where(spans >= 0, plain, 0.0))
     (gradient,) = torch.autograd.grad(whole.sum(), hidden)
-    monkeypatch.setattr("distillknob.heads._CPU_BYTES", 4 * 30 * 2)
+    monkeypatch.setattr("distillknob.models.heads._CPU_BYTES", 4 * 30 * 2)
     (again,) = torch.autograd.grad(token_logprob(head, hidden, ids, spans).sum(), hidden)
     torch.testing.assert_close(gradient, again)
 

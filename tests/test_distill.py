@@ -25,12 +25,12 @@ from distillknob.distill import METHODS, DistillConfig, DistillTrainer, distill
 from distillknob.distill_trainer import first_tokens
 from distillknob.divergences.dense import divergence
 from distillknob.errors import BadInputError, RunFailedError
-from distillknob.generation import generate
 from distillknob.learning_curve import curve_problems
-from distillknob.models import LanguageModel, load_model
+from distillknob.models.load import LanguageModel, load_model
+from distillknob.models.sampling import generate
+from distillknob.models.scoring import answer_ids, sequence_logprob
 from distillknob.runs.model_record import RECORD, teacher_warning
 from distillknob.runs.run import discard_unstarted, load_run, verify_manifest
-from distillknob.scoring import answer_ids, sequence_logprob
 from distillknob.table import result_text
 from distillknob.tasks import get_task
 from distillknob.tasks.base import GeneratedTask
@@ -351,7 +351,7 @@ def test_verified_traces_are_the_first_right_ones(teacher: LanguageModel, studen
 def test_the_best_of_n_is_the_right_one_that_the_target_finds_likeliest(
     teacher: LanguageModel, student: LanguageModel
 ) -> None:
-    from distillknob.generation import Sampling, generate
+    from distillknob.models.sampling import Sampling, generate
 
     task = Parity()
     found = {

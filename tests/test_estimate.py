@@ -14,8 +14,6 @@ from typing import Any
 
 import pytest
 
-from distillknob import scoring
-from distillknob.architectures import SHAPES, adapter_parameters, architecture
 from distillknob.calibrate import CalibrationConfig
 from distillknob.config.recipe import build, read_recipe, stage_values
 from distillknob.demo import DemoConfig
@@ -24,9 +22,11 @@ from distillknob.errors import BadInputError
 from distillknob.estimate import estimate, estimates
 from distillknob.evaluate import EvaluateConfig
 from distillknob.footprint import footprint
-from distillknob.generation import Sampling, rows_at_once
 from distillknob.hardware import GIB, GPUS, Engine, engine
-from distillknob.models import zoo_path
+from distillknob.models import scoring
+from distillknob.models.architecture import SHAPES, adapter_parameters, architecture
+from distillknob.models.load import zoo_path
+from distillknob.models.sampling import Sampling, rows_at_once
 from distillknob.preflight import Preflight
 from distillknob.workload import PAIRED_AT_ONCE, SAMPLED_AT_ONCE, SCORED_AT_ONCE, workload
 
@@ -69,7 +69,7 @@ def test_a_folder_s_own_config_wins() -> None:
 
 
 def test_the_local_cache_goes_before_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from distillknob.architectures import model_config
+    from distillknob.models.architecture import model_config
 
     snapshot = tmp_path / "models--Qwen--Qwen3-4B" / "snapshots" / "abc"
     snapshot.mkdir(parents=True)

@@ -13,7 +13,7 @@ import pytest
 from distillknob.errors import BadInputError
 from distillknob.evaluate import EvaluateConfig, TaskResult, difference, evaluate, evaluate_task
 from distillknob.failure_modes import MODES, failure_mode
-from distillknob.models import LanguageModel
+from distillknob.models.load import LanguageModel
 from distillknob.runs.run import verify_manifest
 from distillknob.stats import pass_at_k
 from distillknob.table import percent, result_text

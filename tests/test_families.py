@@ -9,16 +9,16 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from distillknob import caches
-from distillknob.architectures import architecture, context_of
-from distillknob.caches import cache_numbers
 from distillknob.distill import DistillConfig, distill
 from distillknob.errors import BadInputError
 from distillknob.evaluate import EvaluateConfig, evaluate
-from distillknob.families import REFUSED
-from distillknob.generation import Sampling, generate
-from distillknob.models import LanguageModel, load_model, zoo_path
-from distillknob.scoring import token_logprobs
+from distillknob.models import caches
+from distillknob.models.architecture import architecture, context_of
+from distillknob.models.caches import cache_numbers
+from distillknob.models.families import REFUSED
+from distillknob.models.load import LanguageModel, load_model, zoo_path
+from distillknob.models.sampling import Sampling, generate
+from distillknob.models.scoring import token_logprobs
 from tiny_families import FAMILIES, OWN, documented, outcome, tiny_config
 
 PAGE = (Path(__file__).parents[1] / "docs" / "families.md").read_text(encoding="utf-8")

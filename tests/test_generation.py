@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from distillknob.errors import BadInputError
-from distillknob.generation import Sampling, SeededSampler, _processors, generate
-from distillknob.models import LanguageModel, load_model, prompt_ids
+from distillknob.models.load import LanguageModel, load_model, prompt_ids
+from distillknob.models.sampling import Sampling, SeededSampler, _processors, generate
 from distillknob.tasks import get_task
 
 DRAWS = 20_000

@@ -13,11 +13,11 @@ import pytest
 from distillknob.calibrate import task_reward
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.evaluate import EvaluateConfig, evaluate, evaluate_task
-from distillknob.generation import Sample, Sampling, generate
 from distillknob.measure import Measured, grade_samples, sample_and_grade, scores_of
-from distillknob.models import LanguageModel, load_tokenizer
+from distillknob.models.load import LanguageModel, load_tokenizer
+from distillknob.models.sampling import Sample, Sampling, generate
+from distillknob.models.served.model import ServedModel
 from distillknob.runs.journal import Journal
-from distillknob.served import ServedModel
 from distillknob.tasks.generated.qa import QA
 from distillknob.traces import TraceOptions, make_traces
 from distillknob.traps.gather import Gathering, gather

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from distillknob.calibrate import CalibrationConfig, calibrate
 from distillknob.distill import DistillConfig, distill
 from distillknob.errors import BadInputError
-from distillknob.models import (
+from distillknob.models.load import (
     ZOO,
     LanguageModel,
     eos_ids,
@@ -29,7 +29,7 @@ from distillknob.models import (
     values_read,
     zoo_path,
 )
-from distillknob.scoring import answer_ids
+from distillknob.models.scoring import answer_ids
 from distillknob.traps import DiagnoseConfig, diagnose
 
 PROMPT = [{"role": "user", "content": "What is 11-22?"}]
@@ -189,7 +189,7 @@ def test_an_unknown_embedded_checkpoint_is_told_with_the_nearest() -> None:
 
 
 def test_an_embedded_checkpoint_that_was_not_built_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("distillknob.models.zoo_path", lambda name: tmp_path / name)
+    monkeypatch.setattr("distillknob.models.load.zoo_path", lambda name: tmp_path / name)
     with pytest.raises(BadInputError, match=r"'zoo:teacher' is not in .*: run `distillknob zoo build`"):
         load_model("zoo:teacher")
 

@@ -15,7 +15,7 @@ import torch
 import process_worker
 from distillknob.calibration_reward import calibrated_advantages
 from distillknob.cli import main
-from distillknob.models import load_model
+from distillknob.models.load import load_model
 from distillknob.runs.run import Run, load_run, verify_manifest
 from distillknob.runtime.processes import disconnect, process_index, wait
 from launch import launch

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from distillknob.architectures import SHAPES
 from distillknob.cli import EXPERIMENTS, STAGES, main
 from distillknob.config.recipe import read_recipe
 from distillknob.demo import DemoConfig, demo
 from distillknob.errors import BadInputError
 from distillknob.experiment import Cell, planned_stages, run_cell, stage_config
+from distillknob.models.architecture import SHAPES
 from distillknob.runs.run import load_run, verify_manifest
 from distillknob.traps import DiagnoseConfig, diagnose
 from distillknob.verdicts import teacher_label
@@ -65,7 +65,7 @@ def made(name: str, folder: Path, seed: int) -> str:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    from distillknob.models import zoo_path
+    from distillknob.models.load import zoo_path
 
     tokenizer = AutoTokenizer.from_pretrained(zoo_path("teacher"))
     known = SHAPES[name]

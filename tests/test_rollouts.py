@@ -15,9 +15,9 @@ import one_score
 from distillknob.calibrate import CalibrationConfig
 from distillknob.distill import DistillConfig
 from distillknob.errors import BadInputError, RunFailedError
-from distillknob.forward import number_positions, silence
-from distillknob.models import load_model
-from distillknob.scoring import token_logprobs
+from distillknob.models.forward import number_positions, silence
+from distillknob.models.load import load_model
+from distillknob.models.scoring import token_logprobs
 
 GPT2 = {"n_positions": 256, "n_embd": 32, "n_layer": 2, "n_head": 2}
 OPT = {"ffn_dim": 64, "word_embed_proj_dim": 32, "dropout": 0.3, "attention_dropout": 0.3, "layerdrop": 0.3}

@@ -13,11 +13,11 @@ from distillknob.divergences.dense import divergence
 from distillknob.divergences.fused import fused_divergence
 from distillknob.errors import BadInputError
 from distillknob.gradients import compare_gradients
-from distillknob.heads import Head
-from distillknob.models import LanguageModel, eos_ids, load_model, turn_end
-from distillknob.same_text import answers_logprob, as_read, spelled
-from distillknob.scoring import answer_ids, score_pair, sequence_logprob, token_logprobs
-from distillknob.spans import score_spans
+from distillknob.models.heads import Head
+from distillknob.models.load import LanguageModel, eos_ids, load_model, turn_end
+from distillknob.models.same_text import answers_logprob, as_read, spelled
+from distillknob.models.scoring import answer_ids, score_pair, sequence_logprob, token_logprobs
+from distillknob.models.spans import score_spans
 from distillknob.tasks import get_task
 from distillknob.teacher_cache import CacheConfig, cache
 from distillknob.traces import TraceOptions, make_traces

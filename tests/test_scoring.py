@@ -9,9 +9,9 @@ import torch
 
 from distillknob.divergences.dense import divergence
 from distillknob.errors import BadInputError
-from distillknob.models import LanguageModel, load_model, prompt_ids
-from distillknob.scoring import answer_ids, batches, score_pair, sequence_logprob, token_logprobs
-from distillknob.spans import score_spans
+from distillknob.models.load import LanguageModel, load_model, prompt_ids
+from distillknob.models.scoring import answer_ids, batches, score_pair, sequence_logprob, token_logprobs
+from distillknob.models.spans import score_spans
 from distillknob.tasks import get_task
 
 Prompt = list[dict[str, str]]
@@ -208,7 +208,7 @@ def test_logits_are_formed_in_blocks(
     prompts, texts = problems(2)
     ids = answer_ids(teacher, texts, [True] * 6)
     whole = score_pair(teacher, student, prompts, ids, [1, 50])
-    monkeypatch.setattr("distillknob.heads._CPU_BYTES", 4 * 2048 * 7)
+    monkeypatch.setattr("distillknob.models.heads._CPU_BYTES", 4 * 2048 * 7)
     blocks = score_pair(teacher, student, prompts, ids, [1, 50])
     for name in ("forward_kl_N", "forward_kl_by_k_NK", "gap_by_k_NK", "student_logprob_N"):
         torch.testing.assert_close(getattr(blocks, name), getattr(whole, name), atol=1e-5, rtol=1e-4)

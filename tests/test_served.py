@@ -13,18 +13,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from distillknob import served
 from distillknob.calibrate import CalibrationConfig, calibrate
 from distillknob.cli import main
 from distillknob.distill import DistillConfig, distill
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.evaluate import EvaluateConfig, evaluate
-from distillknob.generation import Sampling, generate
-from distillknob.models import LanguageModel, load_model, load_tokenizer, resolve
+from distillknob.models.load import LanguageModel, load_model, load_tokenizer, resolve
+from distillknob.models.sampling import Sampling, generate
+from distillknob.models.scoring import sequence_logprob, token_logprobs
+from distillknob.models.served import model as served
+from distillknob.models.served.model import ServedModel, connect
 from distillknob.runs.run import load_run
 from distillknob.runtime import http as post
-from distillknob.scoring import sequence_logprob, token_logprobs
-from distillknob.served import ServedModel, connect
 from distillknob.tasks import get_task
 from distillknob.traps import DiagnoseConfig, diagnose
 

@@ -15,17 +15,18 @@ from typing import Any
 
 import pytest
 
-from distillknob import served, served_chat
 from distillknob.distill import DistillConfig, distill
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.evaluate import EvaluateConfig, evaluate
-from distillknob.generation import Sampling, generate
-from distillknob.models import load_tokenizer
+from distillknob.models.load import load_tokenizer
+from distillknob.models.sampling import Sampling, generate
+from distillknob.models.served import chat as served_chat
+from distillknob.models.served import model as served
+from distillknob.models.served.answers import choices_of, ended, message_of, prompt_logprobs, text_of, token_ids_of
+from distillknob.models.served.chat import ServedChat
+from distillknob.models.served.model import ServedModel, connect, load_or_connect
 from distillknob.runtime import http as post
 from distillknob.runtime.http import RefusedError, post_json, retry_after
-from distillknob.served import ServedModel, connect, load_or_connect
-from distillknob.served_answers import choices_of, ended, message_of, prompt_logprobs, text_of, token_ids_of
-from distillknob.served_chat import ServedChat
 
 IDS = [5, 6, 7, 8]
 ROWS: list[Any] = [None, *({str(token): {"logprob": -0.5}} for token in IDS[1:])]

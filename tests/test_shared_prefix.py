@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from distillknob import scoring
-from distillknob.models import LanguageModel, load_model, prompt_ids
-from distillknob.scoring import token_logprobs
-from distillknob.shared_prefix import grouped_batches, worthwhile
+from distillknob.models import scoring
+from distillknob.models.load import LanguageModel, load_model, prompt_ids
+from distillknob.models.scoring import token_logprobs
+from distillknob.models.shared_prefix import grouped_batches, worthwhile
 from test_architectures import ARCHITECTURES, made
 
 PROMPTS = [

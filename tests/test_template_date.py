@@ -13,7 +13,7 @@ import pytest
 
 from distillknob.errors import BadInputError
 from distillknob.evaluate import EvaluateConfig, evaluate
-from distillknob.models import load_tokenizer, prompt_ids, set_in_templates
+from distillknob.models.load import load_tokenizer, prompt_ids, set_in_templates
 from distillknob.runs.run import Run, load_run
 from distillknob.runtime.template_date import by_name, fix_dates, undated
 

@@ -14,10 +14,10 @@ from distillknob.divergences.dense import divergence, rare_token_kl, token_stats
 from distillknob.divergences.sequence import ESTIMATORS, enumerate_sequences
 from distillknob.errors import BadInputError
 from distillknob.gradients import compare_gradients
-from distillknob.models import load_model, prompt_ids
+from distillknob.models.load import load_model, prompt_ids
+from distillknob.models.scoring import RARE, answer_logits, batches
 from distillknob.runs.files import read_json
 from distillknob.runs.run import verify_manifest
-from distillknob.scoring import RARE, answer_logits, batches
 from distillknob.stats import Interval
 from distillknob.traps import DiagnoseConfig, Finding, diagnose
 from distillknob.traps.compare import BY_PROMPT, compare

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from distillknob import zoo
 from distillknob.errors import BadInputError
-from distillknob.models import load_model
+from distillknob.models.load import load_model
 from distillknob.tasks import get_task
 from distillknob.zoo import build, build_zoo, verify_zoo
 from distillknob.zoo.build import Phase, Recipe, deepened, pretraining_examples, train, untrained

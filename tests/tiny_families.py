@@ -23,15 +23,15 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from trl import DistillationTrainer, GRPOTrainer  # type: ignore[attr-defined]
 from trl.trainer.utils import add_fused_lm_head
 
-from distillknob import generation
 from distillknob.errors import BadInputError
-from distillknob.families import check_config, check_family
-from distillknob.forward import number_positions, silence
-from distillknob.generation import Sampling, SeededSampler, generate
-from distillknob.heads import head_of
-from distillknob.models import LanguageModel, prompt_ids, zoo_path
+from distillknob.models import sampling as generation
+from distillknob.models.families import check_config, check_family
+from distillknob.models.forward import number_positions, silence
+from distillknob.models.heads import head_of
+from distillknob.models.load import LanguageModel, prompt_ids, zoo_path
+from distillknob.models.sampling import Sampling, SeededSampler, generate
+from distillknob.models.scoring import token_logprobs
 from distillknob.rollouts import PolicyTrainer
-from distillknob.scoring import token_logprobs
 
 LIMIT = 5e-3  # nats between two ways to the log-probability of a token, in float32
 LARGEST = 3_000_000  # parameters; what can't be made smaller isn't tried

@@ -22,7 +22,8 @@ from distillknob.guard import UtilityGuard
 from distillknob.held_out import HeldOut, log_ratio_turned, task_scores, train_and_guard
 from distillknob.identity import changed_meanwhile, read_by
 from distillknob.measure import longest_answer
-from distillknob.models import load_model, set_in_templates
+from distillknob.models.load import load_model, set_in_templates
+from distillknob.models.served.model import connect, load_or_connect
 from distillknob.preflight import Preflight
 from distillknob.rollout_rewards import task_reward
 from distillknob.runs.files import atomic_write
@@ -31,7 +32,6 @@ from distillknob.runs.model_record import calibrated_as, read_record, record_of
 from distillknob.runs.run import Run, runs_behind
 from distillknob.runtime.processes import process_count, process_index, wait
 from distillknob.runtime.template_date import by_name, fix_dates
-from distillknob.served import connect, load_or_connect
 from distillknob.stats import paired_difference
 from distillknob.tasks import Example, Task, graded_tasks
 from distillknob.training import (

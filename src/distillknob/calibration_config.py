@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 from trl import GRPOConfig  # type: ignore[attr-defined]
 
-from distillknob.adapters import AdapterOptions
 from distillknob.config.inherited import check_inherited
 from distillknob.errors import BadInputError, check_at_least_one
-from distillknob.models import check_device
+from distillknob.models.adapters import AdapterOptions
+from distillknob.models.load import check_device
 from distillknob.rollouts import check_unbent
 from distillknob.training import check_installed, on_this_machine
 

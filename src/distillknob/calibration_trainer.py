@@ -27,12 +27,12 @@ from distillknob.calibration_reward import (
 )
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.guard import UtilityGuard
-from distillknob.models import LanguageModel, load_model, set_in_templates
+from distillknob.models.load import LanguageModel, load_model, set_in_templates
+from distillknob.models.same_text import answers_logprob, as_read, one_vocabulary
+from distillknob.models.scoring import token_logprobs
+from distillknob.models.served.model import ServedModel
 from distillknob.rollout_rewards import answers_of, completions_of, ended_in_time
 from distillknob.rollouts import PolicyTrainer
-from distillknob.same_text import answers_logprob, as_read, one_vocabulary
-from distillknob.scoring import token_logprobs
-from distillknob.served import ServedModel
 
 
 class CalibrationTrainer(PolicyTrainer, GRPOTrainer):

@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from distillknob.heads import Head
-from distillknob.models import LanguageModel
-from distillknob.scoring import answer_ids
-from distillknob.spans import token_ends
+from distillknob.models.heads import Head
+from distillknob.models.load import LanguageModel
+from distillknob.models.scoring import answer_ids
+from distillknob.models.spans import token_ends
 
 CROSS = ("spans", "uld")
 

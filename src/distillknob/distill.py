@@ -16,7 +16,6 @@ from typing import Any
 from datasets import Dataset
 from transformers import TrainerCallback
 
-from distillknob.architectures import context_of
 from distillknob.cross_tokenizer import CROSS
 from distillknob.distill_config import DistillConfig
 from distillknob.distill_trainer import DistillTrainer
@@ -24,16 +23,17 @@ from distillknob.errors import BadInputError, check_fills_a_step
 from distillknob.identity import changed_meanwhile, read_by
 from distillknob.learning_curve import LearningCurve, curve_problems, student_scores
 from distillknob.methods import METHODS
-from distillknob.models import LanguageModel, check_meant, eos_ids, load_model, set_in_templates, turn_end
+from distillknob.models.architecture import context_of
+from distillknob.models.load import LanguageModel, check_meant, eos_ids, load_model, set_in_templates, turn_end
+from distillknob.models.same_text import know_ends, one_vocabulary
+from distillknob.models.served.chat import ServedChat
+from distillknob.models.served.model import ServedModel, load_or_connect
 from distillknob.preflight import Preflight, Side, check_learning_rate, check_traces, same_weights
 from distillknob.runs.journal import Journal
 from distillknob.runs.model_record import read_record, warn_of_teacher
 from distillknob.runs.run import Run, runs_behind
 from distillknob.runtime.processes import process_count, process_index, wait
 from distillknob.runtime.template_date import by_name, fix_dates
-from distillknob.same_text import know_ends, one_vocabulary
-from distillknob.served import ServedModel, load_or_connect
-from distillknob.served_chat import ServedChat
 from distillknob.tasks import Example, Task, get_tasks, graded_tasks
 from distillknob.teacher_cache import TeacherCache
 from distillknob.teacher_context import CONTEXTS

@@ -11,12 +11,12 @@ from typing import Any, get_args
 
 from trl import DistillationConfig  # type: ignore[attr-defined]
 
-from distillknob.adapters import AdapterOptions
 from distillknob.config.inherited import check_inherited
 from distillknob.cross_tokenizer import CROSS
 from distillknob.divergences.dense import KINDS
 from distillknob.errors import BadInputError, check_at_least_one, nearest
 from distillknob.methods import METHODS, Method, MethodName
+from distillknob.models.adapters import AdapterOptions
 from distillknob.rollouts import check_unbent
 from distillknob.teacher_context import CONTEXTS
 from distillknob.token_choice import CHOICES

@@ -30,10 +30,10 @@ from distillknob.distill_config import DistillConfig
 from distillknob.divergences.dense import divergence_from_topk
 from distillknob.divergences.fused import fused_divergence
 from distillknob.errors import BadInputError
-from distillknob.heads import Head, head_of
-from distillknob.models import LanguageModel, load_model, prompt_ids, set_in_templates
+from distillknob.models.heads import Head, head_of
+from distillknob.models.load import LanguageModel, load_model, prompt_ids, set_in_templates
+from distillknob.models.same_text import spelled
 from distillknob.rollouts import PolicyTrainer
-from distillknob.same_text import spelled
 from distillknob.teacher_cache import TeacherCache
 from distillknob.token_choice import CHOICES
 

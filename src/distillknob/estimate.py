@@ -1,6 +1,6 @@
 """What a run would need, before it starts: memory on each device and time, told as an estimate with its assumptions.
 
-Nothing is loaded: models are counted from their configs (`architectures`), work from the stage's config (`workload`),
+Nothing is loaded: models are counted from their configs (`architecture`), work from the stage's config (`workload`),
 memory by what the libraries keep (`footprint`), time by what a device does a second (`hardware`). An experiment is the
 sum of its cells' stages.
 """
@@ -16,9 +16,9 @@ import yaml
 
 from distillknob.fitting import TRAINING_STAGES, fitting, room, roomier
 from distillknob.footprint import MARGIN, Footprint, footprint
-from distillknob.generation import rows_at_once
 from distillknob.hardware import DECODING, GIB, LAYER_SECONDS, SCORING, TRAINING, Engine
 from distillknob.identity import read_by
+from distillknob.models.sampling import rows_at_once
 from distillknob.preflight import Preflight
 from distillknob.runs.run import CONFIG, Run, runs_behind
 from distillknob.training import plain_config

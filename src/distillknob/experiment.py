@@ -24,7 +24,7 @@ from distillknob.evaluate import EvaluateConfig, evaluate
 from distillknob.evaluate import check as check_evaluation
 from distillknob.identity import changed_meanwhile, read_by
 from distillknob.methods import METHODS
-from distillknob.models import SERVED, load_tokenizer, values_read
+from distillknob.models.load import SERVED, load_tokenizer, values_read
 from distillknob.preflight import Preflight
 from distillknob.runs.files import read_json
 from distillknob.runs.run import Run

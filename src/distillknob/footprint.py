@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 import torch
 
-from distillknob.architectures import Architecture
 from distillknob.divergences.fused import chunk_rows
-from distillknob.generation import rows_at_once
 from distillknob.hardware import Engine
-from distillknob.heads import block_rows
+from distillknob.models.architecture import Architecture
+from distillknob.models.heads import block_rows
+from distillknob.models.sampling import rows_at_once
 from distillknob.workload import Phase, Trained, Workload
 
 MARGIN = 0.08
@@ -114,7 +114,7 @@ def _phase(phase: Phase, work: Workload, engine: Engine, parts: int, width: int)
         if phase.own:
             rows = rows_at_once(rows, model.config, phase.tokens, width, on_cpu=on_cpu)
         caches = float(rows * width * model.cached(phase.tokens))
-        # `generation` draws in float64 from a float32 copy; transformers' own sampling keeps a few float32 copies.
+        # `sampling` draws in float64 from a float32 copy; transformers' own sampling keeps a few float32 copies.
         drawing = float(rows * model.vocabulary * (4 + 4 + 8 + 8 if phase.own else 4 * 4))
         found = {"key–value caches": caches, "next-token logits": drawing}
         if parts > 1 and not phase.own and engine.sharding == "zero3":

@@ -21,13 +21,13 @@ import torch
 
 from distillknob.divergences.dense import divergence
 from distillknob.errors import BadInputError
-from distillknob.heads import exchanged
-from distillknob.models import LanguageModel, prompt_ids
+from distillknob.models.heads import exchanged
+from distillknob.models.load import LanguageModel, prompt_ids
+from distillknob.models.same_text import exchanged_ends
+from distillknob.models.scoring import Batch, Prompt, answer_logits, batch_of, batches
 from distillknob.runs.journal import Journal
 from distillknob.runtime.processes import merged, my_share
 from distillknob.runtime.progress import progress
-from distillknob.same_text import exchanged_ends
-from distillknob.scoring import Batch, Prompt, answer_logits, batch_of, batches
 from distillknob.traps.scored import GradientSample
 
 SKETCH = 1 << 16

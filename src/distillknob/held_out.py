@@ -12,13 +12,13 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from distillknob.calibration_config import CalibrationConfig
-from distillknob.generation import Sample
 from distillknob.measure import sample_and_grade
-from distillknob.models import LanguageModel
+from distillknob.models.load import LanguageModel
+from distillknob.models.same_text import answers_logprob
+from distillknob.models.sampling import Sample
+from distillknob.models.scoring import Prompt
+from distillknob.models.served.model import ServedModel
 from distillknob.runs.journal import Journal
-from distillknob.same_text import answers_logprob
-from distillknob.scoring import Prompt
-from distillknob.served import ServedModel
 from distillknob.tasks import Example, Task
 from distillknob.tasks.held_back import hold_back
 from distillknob.verdicts import Turning, turning_of_tasks

@@ -13,9 +13,9 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState
 from trl.models.utils import unwrap_model_for_generation
 
-from distillknob.adapters import bare
 from distillknob.measure import sample_and_grade
-from distillknob.models import LanguageModel
+from distillknob.models.adapters import bare
+from distillknob.models.load import LanguageModel
 from distillknob.runs.run import Run
 from distillknob.tasks import Example, get_task, get_tasks, graded_tasks
 from distillknob.tasks.held_back import hold_back

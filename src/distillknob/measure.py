@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from distillknob.generation import Sample, Sampling, generate
-from distillknob.models import LanguageModel
+from distillknob.models.load import LanguageModel
+from distillknob.models.sampling import Sample, Sampling, generate
+from distillknob.models.served.chat import ServedChat
+from distillknob.models.served.model import ServedModel
 from distillknob.runs.journal import Journal
 from distillknob.runtime.processes import by_parts
-from distillknob.served import ServedModel
-from distillknob.served_chat import ServedChat
 from distillknob.tasks import Example, Task, grade_all
 from distillknob.tasks.graders.thoughts import after_thinking, mark_tokens, unclosed_mark
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import yaml
 
-from distillknob.architectures import architecture
 from distillknob.calibrate import CalibrationConfig
 from distillknob.config.recipe import build, stage_values
 from distillknob.distill import DistillConfig
@@ -23,7 +22,8 @@ from distillknob.evaluate import EvaluateConfig
 from distillknob.fitting import SHORTEST, fitting, memory, roomier
 from distillknob.hardware import GIB, Engine
 from distillknob.held_out import train_and_guard
-from distillknob.models import values_read
+from distillknob.models.architecture import architecture
+from distillknob.models.load import values_read
 from distillknob.preflight import Preflight, Side
 from distillknob.runs.files import atomic_write
 from distillknob.traps import DiagnoseConfig

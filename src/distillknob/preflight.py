@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distillknob.architectures import architecture, context_of, folder_of, model_config
 from distillknob.errors import BadInputError
-from distillknob.families import check_config
-from distillknob.models import (
+from distillknob.models.architecture import architecture, context_of, folder_of, model_config
+from distillknob.models.families import check_config
+from distillknob.models.load import (
     SERVED,
     TOKENIZER_FILES,
     check_tokenizer,

@@ -12,11 +12,11 @@ from typing import Any
 
 from transformers import Trainer
 
-from distillknob.adapters import bare
 from distillknob.errors import BadInputError
-from distillknob.families import check_config
-from distillknob.forward import Silenced, number_positions, silence
-from distillknob.generation import own_settings
+from distillknob.models.adapters import bare
+from distillknob.models.families import check_config
+from distillknob.models.forward import Silenced, number_positions, silence
+from distillknob.models.sampling import own_settings
 from distillknob.training import EpochSampler
 
 # What bends the distribution that rollouts are drawn from, and the values at which it doesn't.

@@ -23,9 +23,10 @@ from transformers import PreTrainedTokenizerBase
 
 from distillknob.divergences.dense import topk_of
 from distillknob.errors import BadInputError, check_at_least_one
-from distillknob.heads import checked_head
 from distillknob.identity import changed_meanwhile, read_by
-from distillknob.models import LanguageModel, eos_ids, load_model, prompt_ids, set_in_templates
+from distillknob.models.heads import checked_head
+from distillknob.models.load import LanguageModel, eos_ids, load_model, prompt_ids, set_in_templates
+from distillknob.models.scoring import answer_hidden, batches
 from distillknob.preflight import Preflight
 from distillknob.runs.files import atomic_write
 from distillknob.runs.journal import Journal
@@ -34,7 +35,6 @@ from distillknob.runs.run import Run, load_run, runs_behind
 from distillknob.runtime.processes import process_count, process_index, wait
 from distillknob.runtime.progress import progress
 from distillknob.runtime.template_date import fix_dates
-from distillknob.scoring import answer_hidden, batches
 from distillknob.tasks import get_tasks, graded_tasks
 from distillknob.traces import RIGHT_ONES, Source, TraceOptions, make_traces
 

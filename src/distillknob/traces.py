@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from distillknob.errors import BadInputError
-from distillknob.generation import Sample
 from distillknob.measure import Measured, sample_and_grade
-from distillknob.models import LanguageModel
+from distillknob.models.load import LanguageModel
+from distillknob.models.same_text import answers_logprob, one_vocabulary
+from distillknob.models.sampling import Sample
+from distillknob.models.scoring import Prompt, answer_ids, sequence_logprob
+from distillknob.models.served.chat import ServedChat
+from distillknob.models.served.model import ServedModel
 from distillknob.runs.journal import Journal
-from distillknob.same_text import answers_logprob, one_vocabulary
-from distillknob.scoring import Prompt, answer_ids, sequence_logprob
-from distillknob.served import ServedModel
-from distillknob.served_chat import ServedChat
 from distillknob.tasks import Task
 from distillknob.tasks.base import Example
 from distillknob.teacher_context import Context

@@ -13,10 +13,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from distillknob.architectures import Architecture, adapter_parameters, architecture
-from distillknob.generation import Sampling
 from distillknob.hardware import Engine
-from distillknob.models import SERVED, load_tokenizer, prompt_ids, resolve
+from distillknob.models.architecture import Architecture, adapter_parameters, architecture
+from distillknob.models.load import SERVED, load_tokenizer, prompt_ids, resolve
+from distillknob.models.sampling import Sampling
 from distillknob.tasks import RowsTask, Task, get_task, task_on_the_hub
 from distillknob.tasks.graders.reward_model import DEFAULT
 from distillknob.tasks.reward_task import RewardTask
@@ -32,7 +32,7 @@ SCORED_AT_ONCE, PAIRED_AT_ONCE = 32_768, 16_384  # `batch_tokens` of scoring.tok
 class Phase:
     """Work on one model: `rows` sequences of up to `prompt + answer` tokens. `decode` writes the answers, `score` reads
     them, `train` learns from them. `spread`: shared by the devices, or done by each of them whole. `at_once`: rows that
-    one device holds. `own` decoding is `generation.generate`, which keeps its caches within a bound; the trainers'
+    one device holds. `own` decoding is `sampling.generate`, which keeps its caches within a bound; the trainers'
     isn't, and may be vLLM's."""
 
     what: str

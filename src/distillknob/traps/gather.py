@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 import torch
 
-from distillknob.generation import Sample
 from distillknob.gradients import compare_gradients
 from distillknob.measure import Measured, sample_and_grade
-from distillknob.models import LanguageModel
+from distillknob.models.load import LanguageModel
+from distillknob.models.same_text import as_read, one_vocabulary, spelled
+from distillknob.models.sampling import Sample
+from distillknob.models.scoring import answer_ids, score_pair, token_logprobs
+from distillknob.models.spans import score_spans
 from distillknob.runs.journal import Journal
-from distillknob.same_text import as_read, one_vocabulary, spelled
-from distillknob.scoring import answer_ids, score_pair, token_logprobs
-from distillknob.spans import score_spans
 from distillknob.tasks import Example, Task
 from distillknob.traps.scored import (
     Candidates,

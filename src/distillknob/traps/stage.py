@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.identity import changed_meanwhile, read_by
-from distillknob.models import check_meant, load_model, set_in_templates
+from distillknob.models.load import check_meant, load_model, set_in_templates
 from distillknob.preflight import Preflight, same_weights
 from distillknob.runs.journal import Journal
 from distillknob.runs.model_record import warn_of_teacher

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import Trainer
 
-from distillknob.heads import head_of
+from distillknob.models.heads import head_of
 
 
 class CompletionTrainer(Trainer):

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from distillknob.caches import UNREADABLE, config_key, measure_cache
 from distillknob.errors import BadInputError
-from distillknob.heads import body_of, checked_head
+from distillknob.models.caches import UNREADABLE, config_key, measure_cache
+from distillknob.models.heads import body_of, checked_head
 
 _CAPPED = "it bends its logits behind the head in a way that neither TRL's losses nor ours know"
 _AHEAD = "its tokens see what comes after them, so that a text has no score to be learnt from"

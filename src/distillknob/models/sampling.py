@@ -24,15 +24,15 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from distillknob.caches import cache_numbers
 from distillknob.errors import BadInputError
-from distillknob.families import check_length
-from distillknob.models import LanguageModel, eos_ids, prompt_ids
+from distillknob.models.caches import cache_numbers
+from distillknob.models.families import check_length
+from distillknob.models.load import LanguageModel, eos_ids, prompt_ids
+from distillknob.models.served.chat import ServedChat
+from distillknob.models.served.model import ServedModel
 from distillknob.runs.journal import Journal
 from distillknob.runtime.processes import merged, my_share, seed_of_process
 from distillknob.runtime.progress import progress
-from distillknob.served import ServedModel
-from distillknob.served_chat import ServedChat
 
 # What the key–value caches of the rows that are sampled at once may take: fewer rows are, where a model has large ones.
 _CPU_BYTES, _DEVICE_BYTES = 1 << 32, 1 << 34

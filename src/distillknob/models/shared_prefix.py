@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import torch
 
-from distillknob.heads import body_of
-from distillknob.models import LanguageModel
+from distillknob.models.heads import body_of
+from distillknob.models.load import LanguageModel
 
 
 @dataclass(frozen=True)

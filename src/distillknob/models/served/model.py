@@ -2,7 +2,7 @@
 
 A stage that only samples and scores takes such a model by name, `URL#NAME` (or `URL#NAME#TOKENIZER`, where the server's
 name for the model is no tokenizer's). The tokenizer is loaded here, so that prompts go through the model's own chat
-template and what is sent are token ids. A server with the chat interface alone (`served_chat`) only samples.
+template and what is sent are token ids. A server with the chat interface alone (`chat`) only samples.
 
 Left out on purpose: serving, and sampling from a policy in training, which TRL's own vLLM integration does.
 """
@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import torch
 
 from distillknob.errors import BadInputError, RunFailedError
-from distillknob.models import SERVED, LanguageModel, load_model, load_tokenizer, resolve, turn_end
+from distillknob.models.load import SERVED, LanguageModel, load_model, load_tokenizer, resolve, turn_end
+from distillknob.models.served.answers import LEADING_TOKEN, choices_of, ended, prompt_logprobs, text_of, token_ids_of
+from distillknob.models.served.chat import CHAT, ServedChat
 from distillknob.runtime.http import CHECK_IT, GO_ON, PAUSE, PROBE_TRIES, TRIES, RefusedError, post_json
 from distillknob.runtime.processes import process_index
-from distillknob.served_answers import LEADING_TOKEN, choices_of, ended, prompt_logprobs, text_of, token_ids_of
-from distillknob.served_chat import CHAT, ServedChat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

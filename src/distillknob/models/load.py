@@ -14,7 +14,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from distillknob.checkpoint_files import (
+from distillknob.errors import BadInputError, nearest
+from distillknob.models.checkpoint_files import (
     ADAPTER,
     adapter_base,
     check_readable,
@@ -22,7 +23,6 @@ from distillknob.checkpoint_files import (
     is_adapter,
     read_whole_json,
 )
-from distillknob.errors import BadInputError, nearest
 from distillknob.runtime.hub import offline
 from distillknob.runtime.processes import device as own_device
 from distillknob.runtime.template_date import CLOCK, HEADER, pin_date, templates_of
@@ -249,7 +249,7 @@ def load_model(
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from distillknob.families import check_config, check_family
+    from distillknob.models.families import check_config, check_family
 
     where = resolve(name)
     if device is not None:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distillknob.errors import BadInputError, RunFailedError
+from distillknob.models.served.answers import choices_of, ended, message_of
 from distillknob.runtime.http import CHECK_IT, GO_ON, PAUSE, PROBE_TRIES, TRIES, RefusedError, post_json
-from distillknob.served_answers import choices_of, ended, message_of
 
 CHAT = "/chat/completions"
 # Fields that a server may not know, though it samples as they say: some refuse what stands at its default, too.

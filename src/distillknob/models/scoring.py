@@ -14,14 +14,14 @@ import torch
 
 from distillknob.divergences.dense import token_stats
 from distillknob.errors import BadInputError
-from distillknob.families import check_length
-from distillknob.heads import Head, body_of, checked_head
-from distillknob.models import LanguageModel, prompt_ids, turn_end
+from distillknob.models.families import check_length
+from distillknob.models.heads import Head, body_of, checked_head
+from distillknob.models.load import LanguageModel, prompt_ids, turn_end
+from distillknob.models.served.model import ServedModel, served_logprobs
+from distillknob.models.shared_prefix import grouped_batches, grouped_hidden, keeps_a_cache, worthwhile
 from distillknob.runs.journal import Journal
 from distillknob.runtime.processes import merged, my_share, process_count, process_index
 from distillknob.runtime.progress import progress
-from distillknob.served import ServedModel, served_logprobs
-from distillknob.shared_prefix import grouped_batches, grouped_hidden, keeps_a_cache, worthwhile
 
 Prompt = list[dict[str, str]]
 RARE = 0.01  # of the probability of the teacher's likeliest token: what it would hardly say

@@ -1,7 +1,7 @@
 """LoRA for both training stages: the options, named as TRL names them, and what changes when weights are an adapter.
 
 The anchor of a calibration is then the same model with its adapter off, so that no second copy is held. A run's
-`model/` is the adapter alone, or with `merge_adapter` the whole model; both load alike (`models.load_model`).
+`model/` is the adapter alone, or with `merge_adapter` the whole model; both load alike (`load.load_model`).
 
 Left out on purpose: quantised bases, whose options belong to the loading of a model and not to the knob.
 """

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from distillknob.models import LanguageModel, eos_ids, turn_end
+from distillknob.models.load import LanguageModel, eos_ids, turn_end
+from distillknob.models.scoring import Prompt, sequence_logprob, token_logprobs
+from distillknob.models.served.model import ServedModel
 from distillknob.runs.journal import Journal
-from distillknob.scoring import Prompt, sequence_logprob, token_logprobs
-from distillknob.served import ServedModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -22,8 +22,8 @@ from typing import Any
 
 import torch
 
-from distillknob.adapters import bare
 from distillknob.errors import BadInputError
+from distillknob.models.adapters import bare
 
 # What transformers' models call the chance of leaving something out, or the width of a router's noise.
 _NOISE = re.compile("drop|jitter")

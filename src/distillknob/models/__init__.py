@@ -1,0 +1,1 @@
+"""Language models: loading them, sampling from them, and the log-probabilities that they give to texts."""

@@ -1,0 +1,1 @@
+"""Models behind a server, which sample and score by HTTP as a loaded one does here."""
