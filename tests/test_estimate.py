@@ -23,11 +23,11 @@ from distillknob.estimate import estimate, estimates
 from distillknob.evaluate import EvaluateConfig
 from distillknob.footprint import footprint
 from distillknob.hardware import GIB, GPUS, Engine, engine
+from distillknob.inputs.preflight import Preflight
 from distillknob.models import scoring
 from distillknob.models.architecture import SHAPES, adapter_parameters, architecture
 from distillknob.models.load import zoo_path
 from distillknob.models.sampling import Sampling, rows_at_once
-from distillknob.preflight import Preflight
 from distillknob.workload import PAIRED_AT_ONCE, SAMPLED_AT_ONCE, SCORED_AT_ONCE, workload
 
 ROOT = Path(__file__).parent.parent

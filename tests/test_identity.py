@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from distillknob import identity
 from distillknob.errors import BadInputError
 from distillknob.evaluate import EvaluateConfig, evaluate
-from distillknob.identity import changed_meanwhile, read_by
+from distillknob.inputs import identity
+from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.runs.run import Run, load_run
 
 

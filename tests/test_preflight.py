@@ -16,7 +16,7 @@ from distillknob.calibrate import CalibrationConfig
 from distillknob.cli import main
 from distillknob.distill import DistillConfig
 from distillknob.errors import BadInputError
-from distillknob.preflight import Preflight, check_learning_rate, same_weights
+from distillknob.inputs.preflight import Preflight, check_learning_rate, same_weights
 
 QUICK = {"max_steps": 1, "per_device_train_batch_size": 8, "gradient_checkpointing": False, "report_to": "none"}
 

@@ -20,11 +20,11 @@ from distillknob.calibration_trainer import CalibrationTrainer, GuardCallback
 from distillknob.errors import BadInputError
 from distillknob.guard import UtilityGuard
 from distillknob.held_out import HeldOut, log_ratio_turned, task_scores, train_and_guard
-from distillknob.identity import changed_meanwhile, read_by
+from distillknob.inputs.identity import changed_meanwhile, read_by
+from distillknob.inputs.preflight import Preflight
 from distillknob.measure import longest_answer
 from distillknob.models.load import load_model, set_in_templates
 from distillknob.models.served.model import connect, load_or_connect
-from distillknob.preflight import Preflight
 from distillknob.rollout_rewards import task_reward
 from distillknob.runs.files import atomic_write
 from distillknob.runs.journal import Journal

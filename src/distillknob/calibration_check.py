@@ -7,8 +7,8 @@ from typing import Any
 from distillknob.calibration_config import CalibrationConfig
 from distillknob.errors import BadInputError, check_fills_a_step
 from distillknob.held_out import train_and_guard
+from distillknob.inputs.preflight import Preflight, check_learning_rate, same_weights
 from distillknob.models.load import check_meant
-from distillknob.preflight import Preflight, check_learning_rate, same_weights
 from distillknob.training import check_trainable
 
 

@@ -252,7 +252,7 @@ def _plan(
     from distillknob.config.shipped import find_accelerate
     from distillknob.estimate import plan
     from distillknob.hardware import engine
-    from distillknob.preflight import Preflight
+    from distillknob.inputs.preflight import Preflight
     from distillknob.training import for_another_machine
 
     stage: str = arguments.command

@@ -10,9 +10,9 @@ from typing import Any
 
 from distillknob.errors import BadInputError
 from distillknob.experiment import Cell, ExperimentConfig, check_recipe, planned_stages, run_cell, stage_config
-from distillknob.identity import changed_meanwhile, read_by
+from distillknob.inputs.identity import changed_meanwhile, read_by
+from distillknob.inputs.preflight import Preflight
 from distillknob.knob_tables import tables
-from distillknob.preflight import Preflight
 from distillknob.report import build_report
 from distillknob.runs.run import Run, load_run
 from distillknob.runtime.processes import process_count

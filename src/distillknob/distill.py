@@ -20,7 +20,8 @@ from distillknob.cross_tokenizer import CROSS
 from distillknob.distill_config import DistillConfig
 from distillknob.distill_trainer import DistillTrainer
 from distillknob.errors import BadInputError, check_fills_a_step
-from distillknob.identity import changed_meanwhile, read_by
+from distillknob.inputs.identity import changed_meanwhile, read_by
+from distillknob.inputs.preflight import Preflight, Side, check_learning_rate, check_traces, same_weights
 from distillknob.learning_curve import LearningCurve, curve_problems, student_scores
 from distillknob.methods import METHODS
 from distillknob.models.architecture import context_of
@@ -28,7 +29,6 @@ from distillknob.models.load import LanguageModel, check_meant, eos_ids, load_mo
 from distillknob.models.same_text import know_ends, one_vocabulary
 from distillknob.models.served.chat import ServedChat
 from distillknob.models.served.model import ServedModel, load_or_connect
-from distillknob.preflight import Preflight, Side, check_learning_rate, check_traces, same_weights
 from distillknob.runs.journal import Journal
 from distillknob.runs.model_record import read_record, warn_of_teacher
 from distillknob.runs.run import Run, runs_behind

@@ -17,9 +17,9 @@ import yaml
 from distillknob.fitting import TRAINING_STAGES, fitting, room, roomier
 from distillknob.footprint import MARGIN, Footprint, footprint
 from distillknob.hardware import DECODING, GIB, LAYER_SECONDS, SCORING, TRAINING, Engine
-from distillknob.identity import read_by
+from distillknob.inputs.identity import read_by
+from distillknob.inputs.preflight import Preflight
 from distillknob.models.sampling import rows_at_once
-from distillknob.preflight import Preflight
 from distillknob.runs.run import CONFIG, Run, runs_behind
 from distillknob.training import plain_config
 from distillknob.workload import PROMPT_TOKENS, Phase, Workload, workload

@@ -18,13 +18,13 @@ import numpy as np
 
 from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.failure_modes import MODES, failure_mode
-from distillknob.identity import changed_meanwhile, read_by
+from distillknob.inputs.identity import changed_meanwhile, read_by
+from distillknob.inputs.preflight import Preflight
 from distillknob.measure import Measured, longest_answer, sample_and_grade
 from distillknob.models.load import LanguageModel, set_in_templates
 from distillknob.models.scoring import token_logprobs
 from distillknob.models.served.chat import ServedChat
 from distillknob.models.served.model import ServedModel, load_or_connect
-from distillknob.preflight import Preflight
 from distillknob.runs.journal import Journal
 from distillknob.runs.run import Run, runs_behind
 from distillknob.runtime.processes import process_count, process_index

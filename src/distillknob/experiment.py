@@ -22,10 +22,10 @@ from distillknob.distill import check as check_distillation
 from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.evaluate import EvaluateConfig, evaluate
 from distillknob.evaluate import check as check_evaluation
-from distillknob.identity import changed_meanwhile, read_by
+from distillknob.inputs.identity import changed_meanwhile, read_by
+from distillknob.inputs.preflight import Preflight
 from distillknob.methods import METHODS
 from distillknob.models.load import SERVED, load_tokenizer, values_read
-from distillknob.preflight import Preflight
 from distillknob.runs.files import read_json
 from distillknob.runs.run import Run
 from distillknob.stats import pass_at_k

@@ -22,9 +22,9 @@ from distillknob.evaluate import EvaluateConfig
 from distillknob.fitting import SHORTEST, fitting, memory, roomier
 from distillknob.hardware import GIB, Engine
 from distillknob.held_out import train_and_guard
+from distillknob.inputs.preflight import Preflight, Side
 from distillknob.models.architecture import architecture
 from distillknob.models.load import values_read
-from distillknob.preflight import Preflight, Side
 from distillknob.runs.files import atomic_write
 from distillknob.traps import DiagnoseConfig
 from distillknob.traps.gather import PREFIXES

@@ -9,9 +9,9 @@ from typing import Any
 from urllib.parse import quote
 
 from distillknob.errors import BadInputError, check_at_least_one
-from distillknob.identity import changed_meanwhile, read_by
+from distillknob.inputs.identity import changed_meanwhile, read_by
+from distillknob.inputs.preflight import Preflight, same_weights
 from distillknob.models.load import check_meant, load_model, set_in_templates
-from distillknob.preflight import Preflight, same_weights
 from distillknob.runs.journal import Journal
 from distillknob.runs.model_record import warn_of_teacher
 from distillknob.runs.run import Run, runs_behind
