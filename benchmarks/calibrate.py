@@ -23,7 +23,7 @@ from distillknob.calibrate import CalibrationConfig, CalibrationTrainer, task_re
 from distillknob.models.load import load_model
 from distillknob.runs.provenance import keep_freed_memory
 from distillknob.tasks import get_task
-from distillknob.training import add_callbacks, quiet_libraries
+from distillknob.training.config import add_callbacks, quiet_libraries
 
 
 class Clock(TrainerCallback):

@@ -165,7 +165,7 @@ def run_stage(stage: str, recipe: Path, output: Path) -> int:
     from distillknob.estimate import estimate, estimate_lines
     from distillknob.hardware import GPUS, engine
     from distillknob.runtime import progress
-    from distillknob.training import quiet_libraries
+    from distillknob.training.config import quiet_libraries
 
     quiet_libraries()
     progress.APART = 0.0  # a line for every piece of work, which tells what the time goes to

@@ -23,7 +23,7 @@ from distillknob.models.load import LanguageModel, load_model
 from distillknob.runs.provenance import keep_freed_memory
 from distillknob.tasks import get_task
 from distillknob.tasks.base import Task
-from distillknob.training import quiet_libraries
+from distillknob.training.config import quiet_libraries
 
 
 class Unseen:

@@ -81,7 +81,7 @@ def run_case(name: str, checkpointing: bool, steps: int | None = None) -> dict[s
     from distillknob.cli import STAGES
     from distillknob.estimate import estimate
     from distillknob.hardware import engine
-    from distillknob.training import quiet_libraries
+    from distillknob.training.config import quiet_libraries
 
     quiet_libraries()
     stage, values = names_of(checkpointing)[name]

@@ -25,7 +25,7 @@ from distillknob.models.load import load_model
 from distillknob.runs.provenance import keep_freed_memory
 from distillknob.table import percent
 from distillknob.tasks import get_task
-from distillknob.training import quiet_libraries
+from distillknob.training.config import quiet_libraries
 from distillknob.zoo.build import RECIPES, train
 
 ETAS = (-0.5, 0.5)

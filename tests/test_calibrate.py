@@ -31,7 +31,7 @@ from distillknob.runs.journal import Journal
 from distillknob.runs.model_record import RECORD, read_record, teacher_warning
 from distillknob.runs.run import Run, load_run, verify_manifest
 from distillknob.tasks import get_task
-from distillknob.training import plain_config
+from distillknob.training.config import plain_config
 
 
 def even_length(completions: list[Any], **kwargs: Any) -> list[float]:

@@ -14,7 +14,7 @@ from distillknob.config.fields import default_of
 from distillknob.config.inherited import REFUSED, check_inherited
 from distillknob.distill import DistillConfig
 from distillknob.errors import BadInputError
-from distillknob.rollouts import BENDING
+from distillknob.training.rollouts import BENDING
 
 # What acts in a run as TRL and transformers say. A field of a new release belongs here only once its code was read:
 # does it reach our losses, our rollouts and what is scored, and does a resumed run go on as an unbroken one with it?

@@ -18,7 +18,7 @@ from distillknob.calibrate import CalibrationConfig, calibrate
 from distillknob.cli import main
 from distillknob.distill import DistillConfig, distill
 from distillknob.runs.run import Run
-from distillknob.training import EpochSampler, start_from
+from distillknob.training.config import EpochSampler, start_from
 from interrupted import Stopped, stopping, weights
 from launch import launch
 

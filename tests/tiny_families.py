@@ -31,7 +31,7 @@ from distillknob.models.heads import head_of
 from distillknob.models.load import LanguageModel, prompt_ids, zoo_path
 from distillknob.models.sampling import Sampling, SeededSampler, generate
 from distillknob.models.scoring import token_logprobs
-from distillknob.rollouts import PolicyTrainer
+from distillknob.training.rollouts import PolicyTrainer
 
 LIMIT = 5e-3  # nats between two ways to the log-probability of a token, in float32
 LARGEST = 3_000_000  # parameters; what can't be made smaller isn't tried

@@ -34,7 +34,7 @@ from distillknob.runtime.processes import process_count, process_index, wait
 from distillknob.runtime.template_date import by_name, fix_dates
 from distillknob.stats import paired_difference
 from distillknob.tasks import Example, Task, graded_tasks
-from distillknob.training import (
+from distillknob.training.config import (
     FiniteLoss,
     RunLogger,
     StageProgress,

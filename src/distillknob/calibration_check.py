@@ -9,7 +9,7 @@ from distillknob.errors import BadInputError, check_fills_a_step
 from distillknob.held_out import train_and_guard
 from distillknob.inputs.preflight import Preflight, check_learning_rate, same_weights
 from distillknob.models.load import check_meant
-from distillknob.training import check_trainable
+from distillknob.training.config import check_trainable
 
 
 def check(config: CalibrationConfig, preflight: Preflight) -> None:

@@ -16,8 +16,8 @@ from distillknob.config.inherited import check_inherited
 from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.models.adapters import AdapterOptions
 from distillknob.models.load import check_device
-from distillknob.rollouts import check_unbent
-from distillknob.training import check_installed, on_this_machine
+from distillknob.training.config import check_installed, on_this_machine
+from distillknob.training.rollouts import check_unbent
 
 
 @dataclass

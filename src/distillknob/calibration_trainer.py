@@ -32,7 +32,7 @@ from distillknob.models.same_text import answers_logprob, as_read, one_vocabular
 from distillknob.models.scoring import token_logprobs
 from distillknob.models.served.model import ServedModel
 from distillknob.rollout_rewards import answers_of, completions_of, ended_in_time
-from distillknob.rollouts import PolicyTrainer
+from distillknob.training.rollouts import PolicyTrainer
 
 
 class CalibrationTrainer(PolicyTrainer, GRPOTrainer):

@@ -171,7 +171,7 @@ def _run_stage(arguments: argparse.Namespace) -> int:
     from distillknob.runs.provenance import keep_freed_memory
     from distillknob.runs.run import discard_unstarted
     from distillknob.table import result_text
-    from distillknob.training import for_another_machine, quiet_libraries
+    from distillknob.training.config import for_another_machine, quiet_libraries
 
     quiet_libraries()
     keep_freed_memory()
@@ -253,7 +253,7 @@ def _plan(
     from distillknob.estimate import plan
     from distillknob.hardware import engine
     from distillknob.inputs.preflight import Preflight
-    from distillknob.training import for_another_machine
+    from distillknob.training.config import for_another_machine
 
     stage: str = arguments.command
     where = engine(arguments.gpu, find_accelerate(arguments.accelerate) if arguments.accelerate else None)
@@ -315,7 +315,7 @@ def _new_recipe(arguments: argparse.Namespace) -> int:
     from distillknob.config.shipped import find_accelerate
     from distillknob.hardware import engine
     from distillknob.new_recipe import write_recipe
-    from distillknob.training import for_another_machine, quiet_libraries
+    from distillknob.training.config import for_another_machine, quiet_libraries
 
     quiet_libraries()
     if arguments.teacher is None or arguments.student is None:
@@ -330,7 +330,7 @@ def _new_recipe(arguments: argparse.Namespace) -> int:
 def _zoo(arguments: argparse.Namespace) -> int:
     from distillknob.runs.provenance import keep_freed_memory
     from distillknob.table import zoo_text
-    from distillknob.training import quiet_libraries
+    from distillknob.training.config import quiet_libraries
     from distillknob.zoo import build_zoo, list_zoo, verify_zoo
 
     quiet_libraries()

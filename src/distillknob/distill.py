@@ -38,7 +38,7 @@ from distillknob.tasks import Example, Task, get_tasks, graded_tasks
 from distillknob.teacher_cache import TeacherCache
 from distillknob.teacher_context import CONTEXTS
 from distillknob.traces import RIGHT_ONES, Source, TraceOptions, make_traces
-from distillknob.training import (
+from distillknob.training.config import (
     FiniteLoss,
     RunLogger,
     StageProgress,

@@ -17,11 +17,11 @@ from distillknob.divergences.dense import KINDS
 from distillknob.errors import BadInputError, check_at_least_one, nearest
 from distillknob.methods import METHODS, Method, MethodName
 from distillknob.models.adapters import AdapterOptions
-from distillknob.rollouts import check_unbent
 from distillknob.teacher_context import CONTEXTS
 from distillknob.token_choice import CHOICES
 from distillknob.traces import Source
-from distillknob.training import check_installed, on_this_machine
+from distillknob.training.config import check_installed, on_this_machine
+from distillknob.training.rollouts import check_unbent
 
 
 @dataclass

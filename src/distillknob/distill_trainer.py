@@ -33,9 +33,9 @@ from distillknob.errors import BadInputError
 from distillknob.models.heads import Head, head_of
 from distillknob.models.load import LanguageModel, load_model, prompt_ids, set_in_templates
 from distillknob.models.same_text import spelled
-from distillknob.rollouts import PolicyTrainer
 from distillknob.teacher_cache import TeacherCache
 from distillknob.token_choice import CHOICES
+from distillknob.training.rollouts import PolicyTrainer
 
 
 class DistillTrainer(PolicyTrainer, DistillationTrainer):

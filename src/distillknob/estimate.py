@@ -21,7 +21,7 @@ from distillknob.inputs.identity import read_by
 from distillknob.inputs.preflight import Preflight
 from distillknob.models.sampling import rows_at_once
 from distillknob.runs.run import CONFIG, Run, runs_behind
-from distillknob.training import plain_config
+from distillknob.training.config import plain_config
 from distillknob.workload import PROMPT_TOKENS, Phase, Workload, workload
 
 EXPERIMENTS = ("demo", "sweep")

@@ -1,0 +1,1 @@
+"""What the training stages share beside TRL's Trainers: configs, callbacks, checkpoints and rollouts."""
