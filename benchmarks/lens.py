@@ -27,7 +27,7 @@ import numpy as np
 from transformers import set_seed
 
 from distillknob.distill import DistillConfig, distill
-from distillknob.evaluate import EvaluateConfig, evaluate
+from distillknob.evaluation.stage import EvaluateConfig, evaluate
 from distillknob.models.load import load_tokenizer
 from distillknob.runs.files import atomic_directory, atomic_write
 from distillknob.stats import interval, spearman

@@ -19,7 +19,7 @@ from typing import Any
 
 from distillknob.calibrate import CalibrationConfig, calibrate
 from distillknob.config.recipe import read_recipe
-from distillknob.evaluate import TaskResult, evaluate_task
+from distillknob.evaluation.stage import TaskResult, evaluate_task
 from distillknob.experiment import stage_config
 from distillknob.models.load import load_model
 from distillknob.runs.provenance import keep_freed_memory

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 
 from distillknob.calibration_reward import group_z_score
-from distillknob.evaluate import evaluate_task
-from distillknob.measure import sample_and_grade
+from distillknob.evaluation.measure import sample_and_grade
+from distillknob.evaluation.stage import evaluate_task
 from distillknob.models.load import LanguageModel, load_model
 from distillknob.models.scoring import sequence_logprob
 from distillknob.runs.provenance import keep_freed_memory

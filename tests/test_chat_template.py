@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from distillknob.calibrate import CalibrationConfig, calibrate
 from distillknob.distill import DistillConfig, distill
 from distillknob.errors import BadInputError
-from distillknob.evaluate import EvaluateConfig, evaluate
+from distillknob.evaluation.stage import EvaluateConfig, evaluate
 from distillknob.models.load import load_tokenizer
 from distillknob.teacher_cache import CacheConfig, cache
 from distillknob.traps import DiagnoseConfig, diagnose

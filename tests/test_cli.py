@@ -211,8 +211,8 @@ def test_a_cell_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_a_run_that_fails_after_a_good_start_exits_with_1(
     tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from distillknob import evaluate
     from distillknob.errors import RunFailedError
+    from distillknob.evaluation import stage as evaluate
 
     def fail(*args: Any, **kwargs: Any) -> Any:
         raise RunFailedError("the disk is full")

@@ -429,7 +429,7 @@ def test_the_command_s_learning_curve_is_on_problems_that_are_not_trained_on(
         seen.extend(prompt[-1]["content"] for prompt in prompts)
         return generate(model, prompts, *args, **kwargs)
 
-    monkeypatch.setattr("distillknob.measure.generate", recorded)
+    monkeypatch.setattr("distillknob.evaluation.measure.generate", recorded)
     assert main(words) == 0
     run = load_run(tmp_path / "run")
     assert [row["step"] for row in run.metrics() if "eval/math" in row] == [0, 2]

@@ -20,7 +20,7 @@ from distillknob.demo import DemoConfig
 from distillknob.distill import DistillConfig, check
 from distillknob.errors import BadInputError
 from distillknob.estimate import estimate, estimates
-from distillknob.evaluate import EvaluateConfig
+from distillknob.evaluation.stage import EvaluateConfig
 from distillknob.footprint import footprint
 from distillknob.hardware import GIB, GPUS, Engine, engine
 from distillknob.inputs.preflight import Preflight

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from distillknob.errors import BadInputError
-from distillknob.evaluate import EvaluateConfig, TaskResult, difference, evaluate, evaluate_task
-from distillknob.failure_modes import MODES, failure_mode
+from distillknob.evaluation.failure_modes import MODES, failure_mode
+from distillknob.evaluation.stage import EvaluateConfig, TaskResult, difference, evaluate, evaluate_task
 from distillknob.models.load import LanguageModel
 from distillknob.runs.run import verify_manifest
 from distillknob.stats import pass_at_k

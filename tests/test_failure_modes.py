@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distillknob.failure_modes import CONFIDENT, LONGEST_RUN, MODES, REPEATS, failure_mode, repeats_itself
+from distillknob.evaluation.failure_modes import CONFIDENT, LONGEST_RUN, MODES, REPEATS, failure_mode, repeats_itself
 from distillknob.tasks import get_task
 
 DEGRADED, COLLAPSED, HALLUCINATED = MODES

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from distillknob.distill import DistillConfig, distill
 from distillknob.errors import BadInputError
-from distillknob.evaluate import EvaluateConfig, evaluate
+from distillknob.evaluation.stage import EvaluateConfig, evaluate
 from distillknob.models import caches
 from distillknob.models.architecture import architecture, context_of
 from distillknob.models.caches import cache_numbers

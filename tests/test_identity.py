@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from distillknob.errors import BadInputError
-from distillknob.evaluate import EvaluateConfig, evaluate
+from distillknob.evaluation.stage import EvaluateConfig, evaluate
 from distillknob.inputs import identity
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.runs.run import Run, load_run

@@ -12,8 +12,8 @@ import pytest
 
 from distillknob.calibrate import task_reward
 from distillknob.errors import BadInputError, RunFailedError
-from distillknob.evaluate import EvaluateConfig, evaluate, evaluate_task
-from distillknob.measure import Measured, grade_samples, sample_and_grade, scores_of
+from distillknob.evaluation.measure import Measured, grade_samples, sample_and_grade, scores_of
+from distillknob.evaluation.stage import EvaluateConfig, evaluate, evaluate_task
 from distillknob.models.load import LanguageModel, load_tokenizer
 from distillknob.models.sampling import Sample, Sampling, generate
 from distillknob.models.served.model import ServedModel

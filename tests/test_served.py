@@ -17,7 +17,7 @@ from distillknob.calibrate import CalibrationConfig, calibrate
 from distillknob.cli import main
 from distillknob.distill import DistillConfig, distill
 from distillknob.errors import BadInputError, RunFailedError
-from distillknob.evaluate import EvaluateConfig, evaluate
+from distillknob.evaluation.stage import EvaluateConfig, evaluate
 from distillknob.models.load import LanguageModel, load_model, load_tokenizer, resolve
 from distillknob.models.sampling import Sampling, generate
 from distillknob.models.scoring import sequence_logprob, token_logprobs

@@ -17,7 +17,7 @@ import pytest
 
 from distillknob.distill import DistillConfig, distill
 from distillknob.errors import BadInputError, RunFailedError
-from distillknob.evaluate import EvaluateConfig, evaluate
+from distillknob.evaluation.stage import EvaluateConfig, evaluate
 from distillknob.models.load import load_tokenizer
 from distillknob.models.sampling import Sampling, generate
 from distillknob.models.served import chat as served_chat

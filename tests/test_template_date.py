@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from distillknob.errors import BadInputError
-from distillknob.evaluate import EvaluateConfig, evaluate
+from distillknob.evaluation.stage import EvaluateConfig, evaluate
 from distillknob.models.load import load_tokenizer, prompt_ids, set_in_templates
 from distillknob.runs.run import Run, load_run
 from distillknob.runtime.template_date import by_name, fix_dates, undated

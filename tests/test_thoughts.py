@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from distillknob.measure import AnswerReader
+from distillknob.evaluation.measure import AnswerReader
 from distillknob.models.load import load_tokenizer
 from distillknob.tasks.graders.choice import chosen_letter
 from distillknob.tasks.graders.committed import answer_or_last_line

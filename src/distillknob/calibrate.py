@@ -18,11 +18,11 @@ from distillknob.calibration_check import check
 from distillknob.calibration_config import CalibrationConfig
 from distillknob.calibration_trainer import CalibrationTrainer, GuardCallback
 from distillknob.errors import BadInputError
+from distillknob.evaluation.measure import longest_answer
 from distillknob.guard import UtilityGuard
 from distillknob.held_out import HeldOut, log_ratio_turned, task_scores, train_and_guard
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight
-from distillknob.measure import longest_answer
 from distillknob.models.load import load_model, set_in_templates
 from distillknob.models.served.model import connect, load_or_connect
 from distillknob.rollout_rewards import task_reward

@@ -26,7 +26,12 @@ STAGES: dict[str, tuple[str, str, str, str]] = {
     "calibrate": ("distillknob.calibrate", "CalibrationConfig", "calibrate", "turn the knob on a teacher"),
     "cache": ("distillknob.teacher_cache", "CacheConfig", "cache", "store a teacher's traces and log-probabilities"),
     "distill": ("distillknob.distill", "DistillConfig", "distill", "train a student on a teacher"),
-    "evaluate": ("distillknob.evaluate", "EvaluateConfig", "evaluate", "measure models on tasks, with intervals"),
+    "evaluate": (
+        "distillknob.evaluation.stage",
+        "EvaluateConfig",
+        "evaluate",
+        "measure models on tasks, with intervals",
+    ),
     "demo": ("distillknob.demo", "DemoConfig", "demo", "the whole main job on one pair"),
     "sweep": ("distillknob.sweep", "SweepConfig", "sweep", "a recipe × η values × seeds, into one knob curve"),
 }

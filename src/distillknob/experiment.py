@@ -20,8 +20,8 @@ from distillknob.config.recipe import build, stage_values
 from distillknob.distill import DistillConfig, distill
 from distillknob.distill import check as check_distillation
 from distillknob.errors import BadInputError, check_at_least_one
-from distillknob.evaluate import EvaluateConfig, evaluate
-from distillknob.evaluate import check as check_evaluation
+from distillknob.evaluation.stage import EvaluateConfig, evaluate
+from distillknob.evaluation.stage import check as check_evaluation
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight
 from distillknob.methods import METHODS

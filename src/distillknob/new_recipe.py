@@ -18,7 +18,7 @@ from distillknob.calibrate import CalibrationConfig
 from distillknob.config.recipe import build, stage_values
 from distillknob.distill import DistillConfig
 from distillknob.errors import BadInputError
-from distillknob.evaluate import EvaluateConfig
+from distillknob.evaluation.stage import EvaluateConfig
 from distillknob.fitting import SHORTEST, fitting, memory, roomier
 from distillknob.hardware import GIB, Engine
 from distillknob.held_out import train_and_guard

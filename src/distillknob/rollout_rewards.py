@@ -9,7 +9,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 from trl.chat_template_utils import parse_response
 
-from distillknob.measure import AnswerReader, scores_of
+from distillknob.evaluation.measure import AnswerReader, scores_of
 from distillknob.models.load import prompt_ids
 from distillknob.tasks import get_task
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from distillknob.errors import BadInputError
-from distillknob.measure import Measured, sample_and_grade
+from distillknob.evaluation.measure import Measured, sample_and_grade
 from distillknob.models.load import LanguageModel
 from distillknob.models.same_text import answers_logprob, one_vocabulary
 from distillknob.models.sampling import Sample

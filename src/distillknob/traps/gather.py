@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
+from distillknob.evaluation.measure import Measured, sample_and_grade
 from distillknob.gradients import compare_gradients
-from distillknob.measure import Measured, sample_and_grade
 from distillknob.models.load import LanguageModel
 from distillknob.models.same_text import as_read, one_vocabulary, spelled
 from distillknob.models.sampling import Sample

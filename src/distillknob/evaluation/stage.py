@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from distillknob.errors import BadInputError, check_at_least_one
-from distillknob.failure_modes import MODES, failure_mode
+from distillknob.evaluation.failure_modes import MODES, failure_mode
+from distillknob.evaluation.measure import Measured, longest_answer, sample_and_grade
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight
-from distillknob.measure import Measured, longest_answer, sample_and_grade
 from distillknob.models.load import LanguageModel, set_in_templates
 from distillknob.models.scoring import token_logprobs
 from distillknob.models.served.chat import ServedChat
