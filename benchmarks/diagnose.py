@@ -22,17 +22,17 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from distillknob.gradients import compare_gradients
+from distillknob.diagnosis.gradients import compare_gradients
+from distillknob.diagnosis.pilot import pilot_rows
+from distillknob.diagnosis.samples import PolicySample
+from distillknob.diagnosis.stage import DiagnoseConfig
+from distillknob.diagnosis.traps.off_policy import off_policy_instability, off_policy_rows
+from distillknob.diagnosis.traps.signal_sparsity import position_rows, quadrant_rows, signal_sparsity
+from distillknob.diagnosis.traps.tail_noise import scatter_rows, tail_noise, tail_rows
 from distillknob.models.load import LanguageModel, load_tokenizer, prompt_ids
 from distillknob.models.sampling import Sampling, generate
 from distillknob.models.scoring import ScoredPair, answer_logits, batches, score_pair, token_logprobs
 from distillknob.tasks import get_task
-from distillknob.traps.off_policy import off_policy_instability, off_policy_rows
-from distillknob.traps.pilot import pilot_rows
-from distillknob.traps.scored import PolicySample
-from distillknob.traps.signal_sparsity import position_rows, quadrant_rows, signal_sparsity
-from distillknob.traps.stage import DiagnoseConfig
-from distillknob.traps.tail_noise import scatter_rows, tail_noise, tail_rows
 
 VOCABULARY = 151_936
 LARGE = {"hidden_size": 1024, "num_hidden_layers": 28, "intermediate_size": 3072, "num_attention_heads": 16}

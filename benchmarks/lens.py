@@ -6,8 +6,9 @@
 
 `study` trains independent, uncalibrated pairs on the embedded mathematics. Sizes, numbers of steps and habits of
 writing are drawn from a seed before anything is trained, separately for teacher and student. Each pair is diagnosed,
-then the student is distilled (GKD) and evaluated before and after. The predictor is `distillknob.traps.forecast`, which
-stood as it is before the judged pairs were trained; the baselines are the student's accuracy and the mean token KL.
+then the student is distilled (GKD) and evaluated before and after. The predictor is `distillknob.diagnosis.forecast`,
+which stood as it is before the judged pairs were trained; the baselines are the student's accuracy and the mean
+token KL.
 
 `alarms` trains ten models alike but for their seeds, in a ring: each is the teacher of the next two. Both go on where
 they were stopped.
@@ -26,12 +27,12 @@ from typing import Any
 import numpy as np
 from transformers import set_seed
 
+from distillknob.diagnosis import DiagnoseConfig, diagnose
 from distillknob.distill import DistillConfig, distill
 from distillknob.evaluation.stage import EvaluateConfig, evaluate
 from distillknob.models.load import load_tokenizer
 from distillknob.runs.files import atomic_directory, atomic_write
 from distillknob.stats import interval, spearman
-from distillknob.traps import DiagnoseConfig, diagnose
 from distillknob.zoo.build import MATH, Phase, Recipe, train_phase, untrained
 
 HABITS = ((1, 4), (1, 2), (1, 1), (2, 1), (4, 1))  # every step : two at a time, in what a model reads

@@ -14,12 +14,12 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from distillknob.calibrate import CalibrationConfig, calibrate
+from distillknob.diagnosis import DiagnoseConfig, diagnose
 from distillknob.distill import DistillConfig, distill
 from distillknob.evaluation.stage import EvaluateConfig, evaluate
 from distillknob.models.load import load_model, load_tokenizer, zoo_path
 from distillknob.models.scoring import answer_ids, token_logprobs
 from distillknob.tasks import get_task
-from distillknob.traps import DiagnoseConfig, diagnose
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "qwen2": {},

@@ -11,12 +11,12 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from distillknob.calibrate import CalibrationConfig, calibrate
+from distillknob.diagnosis import DiagnoseConfig, diagnose
 from distillknob.distill import DistillConfig, distill
 from distillknob.errors import BadInputError
 from distillknob.evaluation.stage import EvaluateConfig, evaluate
 from distillknob.models.load import load_tokenizer
 from distillknob.teacher_cache import CacheConfig, cache
-from distillknob.traps import DiagnoseConfig, diagnose
 
 THINKS = "{% if enable_thinking is not defined or enable_thinking %}{{ '<|system|>' }}{% endif %}"
 SMALL: dict[str, Any] = {

@@ -261,9 +261,9 @@ def test_kept_cells_from_before_the_record_still_load() -> None:
 def stages(pair: Any) -> dict[str, tuple[Callable[..., Run], Any]]:
     """Every stage that loads models, with its smallest config."""
     from distillknob.calibrate import CalibrationConfig, calibrate
+    from distillknob.diagnosis import DiagnoseConfig, diagnose
     from distillknob.distill import DistillConfig, distill
     from distillknob.teacher_cache import CacheConfig, cache
-    from distillknob.traps import DiagnoseConfig, diagnose
 
     both = {"teacher": pair.teacher, "student": pair.student}
     trained: dict[str, Any] = {"max_steps": 1, "gradient_checkpointing": False, "report_to": "none"}

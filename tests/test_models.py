@@ -13,6 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from distillknob.calibrate import CalibrationConfig, calibrate
+from distillknob.diagnosis import DiagnoseConfig, diagnose
 from distillknob.distill import DistillConfig, distill
 from distillknob.errors import BadInputError
 from distillknob.models.load import (
@@ -30,7 +31,6 @@ from distillknob.models.load import (
     zoo_path,
 )
 from distillknob.models.scoring import answer_ids
-from distillknob.traps import DiagnoseConfig, diagnose
 
 PROMPT = [{"role": "user", "content": "What is 11-22?"}]
 

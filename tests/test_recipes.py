@@ -14,11 +14,11 @@ import pytest
 from distillknob.cli import EXPERIMENTS, STAGES, main
 from distillknob.config.recipe import read_recipe
 from distillknob.demo import DemoConfig, demo
+from distillknob.diagnosis import DiagnoseConfig, diagnose
 from distillknob.errors import BadInputError
 from distillknob.experiment import Cell, planned_stages, run_cell, stage_config
 from distillknob.models.architecture import SHAPES
 from distillknob.runs.run import load_run, verify_manifest
-from distillknob.traps import DiagnoseConfig, diagnose
 from distillknob.verdicts import teacher_label
 
 ROOT = Path(__file__).parent.parent

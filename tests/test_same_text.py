@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
+from distillknob.diagnosis.gradients import compare_gradients
 from distillknob.distill import DistillConfig, distill
 from distillknob.divergences.dense import divergence
 from distillknob.divergences.fused import fused_divergence
 from distillknob.errors import BadInputError
-from distillknob.gradients import compare_gradients
 from distillknob.models.heads import Head
 from distillknob.models.load import LanguageModel, eos_ids, load_model, turn_end
 from distillknob.models.same_text import answers_logprob, as_read, spelled

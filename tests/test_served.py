@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from distillknob.calibrate import CalibrationConfig, calibrate
 from distillknob.cli import main
+from distillknob.diagnosis import DiagnoseConfig, diagnose
 from distillknob.distill import DistillConfig, distill
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.evaluation.stage import EvaluateConfig, evaluate
@@ -26,7 +27,6 @@ from distillknob.models.served.model import ServedModel, connect
 from distillknob.runs.run import load_run
 from distillknob.runtime import http as post
 from distillknob.tasks import get_task
-from distillknob.traps import DiagnoseConfig, diagnose
 
 
 class Server:

@@ -10,29 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from distillknob.divergences.dense import divergence, rare_token_kl, token_stats
-from distillknob.divergences.sequence import ESTIMATORS, enumerate_sequences
-from distillknob.errors import BadInputError
-from distillknob.gradients import compare_gradients
-from distillknob.models.load import load_model, prompt_ids
-from distillknob.models.scoring import RARE, answer_logits, batches
-from distillknob.runs.files import read_json
-from distillknob.runs.run import verify_manifest
-from distillknob.stats import Interval
-from distillknob.traps import DiagnoseConfig, Finding, diagnose
-from distillknob.traps.compare import BY_PROMPT, compare
-from distillknob.traps.finding import graded
-from distillknob.traps.forecast import forecast_rows
-from distillknob.traps.off_policy import (
-    CLIP,
-    WEIGHTINGS,
-    horizon_rows,
-    off_policy_instability,
-    off_policy_rows,
-    weighted_terms,
-)
-from distillknob.traps.pilot import pilot_rows
-from distillknob.traps.scored import (
+from distillknob.diagnosis import DiagnoseConfig, Finding, diagnose
+from distillknob.diagnosis.compare import BY_PROMPT, compare
+from distillknob.diagnosis.finding import graded
+from distillknob.diagnosis.forecast import forecast_rows
+from distillknob.diagnosis.gradients import compare_gradients
+from distillknob.diagnosis.pilot import pilot_rows
+from distillknob.diagnosis.samples import (
     Candidates,
     Continuations,
     GradientSample,
@@ -40,10 +24,18 @@ from distillknob.traps.scored import (
     PolicySample,
     StyledAnswers,
 )
-from distillknob.traps.sequence_myopia import myopia_rows, sequence_myopia
-from distillknob.traps.signal_sparsity import position_rows, quadrant_rows, signal_sparsity
-from distillknob.traps.tail_noise import scatter_rows, tail_noise, tail_rows
-from distillknob.traps.teacher_gap import (
+from distillknob.diagnosis.traps.off_policy import (
+    CLIP,
+    WEIGHTINGS,
+    horizon_rows,
+    off_policy_instability,
+    off_policy_rows,
+    weighted_terms,
+)
+from distillknob.diagnosis.traps.sequence_myopia import myopia_rows, sequence_myopia
+from distillknob.diagnosis.traps.signal_sparsity import position_rows, quadrant_rows, signal_sparsity
+from distillknob.diagnosis.traps.tail_noise import scatter_rows, tail_noise, tail_rows
+from distillknob.diagnosis.traps.teacher_gap import (
     accuracy_on_student_prefixes,
     capacity_gap,
     in_one_way,
@@ -54,7 +46,15 @@ from distillknob.traps.teacher_gap import (
     style_rows,
     wrong_trace_preference,
 )
-from distillknob.traps.teacher_hacking import teacher_hacking
+from distillknob.diagnosis.traps.teacher_hacking import teacher_hacking
+from distillknob.divergences.dense import divergence, rare_token_kl, token_stats
+from distillknob.divergences.sequence import ESTIMATORS, enumerate_sequences
+from distillknob.errors import BadInputError
+from distillknob.models.load import load_model, prompt_ids
+from distillknob.models.scoring import RARE, answer_logits, batches
+from distillknob.runs.files import read_json
+from distillknob.runs.run import verify_manifest
+from distillknob.stats import Interval
 
 VOCABULARY, PROMPTS, TOKENS = 200, 80, 20
 
@@ -833,7 +833,7 @@ def test_missing_models_are_told_before_anything_is_written(tiny_pair: Any, tmp_
 
 
 def test_a_finding_that_cannot_be_made_says_why() -> None:
-    from distillknob.traps.finding import not_applicable
+    from distillknob.diagnosis.finding import not_applicable
 
     finding = not_applicable("tail_noise", None, "there is nothing")
     assert isinstance(finding, Finding)
@@ -968,7 +968,7 @@ def test_a_journal_of_another_version_is_refused(tmp_path: Path) -> None:
 
 
 def test_sketched_gradients_keep_their_inner_products() -> None:
-    from distillknob.gradients import SKETCH, _products, _sketched
+    from distillknob.diagnosis.gradients import SKETCH, _products, _sketched
 
     short = [noise(1000, seed=seed) for seed in range(3)]
     assert torch.equal(_sketched(short), torch.stack(short))

@@ -22,7 +22,12 @@ from distillknob.runtime.processes import disconnect, process_index
 
 # stage -> (module, config class, function, what it does)
 STAGES: dict[str, tuple[str, str, str, str]] = {
-    "diagnose": ("distillknob.traps.stage", "DiagnoseConfig", "diagnose", "show why a pair will fail, before training"),
+    "diagnose": (
+        "distillknob.diagnosis.stage",
+        "DiagnoseConfig",
+        "diagnose",
+        "show why a pair will fail, before training",
+    ),
     "calibrate": ("distillknob.calibrate", "CalibrationConfig", "calibrate", "turn the knob on a teacher"),
     "cache": ("distillknob.teacher_cache", "CacheConfig", "cache", "store a teacher's traces and log-probabilities"),
     "distill": ("distillknob.distill", "DistillConfig", "distill", "train a student on a teacher"),
@@ -275,9 +280,9 @@ def _plan(
 
 
 def _compare(arguments: argparse.Namespace) -> int:
+    from distillknob.diagnosis.compare import compare
     from distillknob.runs.files import plain
     from distillknob.table import compare_text
-    from distillknob.traps.compare import compare
 
     compared = compare(arguments.compare)
     print(json.dumps(plain(compared), indent=2) if arguments.json else compare_text(compared))

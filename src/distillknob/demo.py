@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from distillknob.diagnosis import DiagnoseConfig, diagnose
+from distillknob.diagnosis.stage import check as check_diagnosis
 from distillknob.errors import BadInputError
 from distillknob.experiment import Cell, ExperimentConfig, check_recipe, planned_stages, run_cell, stage_config
 from distillknob.inputs.identity import changed_meanwhile, read_by
@@ -17,8 +19,6 @@ from distillknob.report import build_report
 from distillknob.runs.run import Run, load_run
 from distillknob.runtime.processes import process_count
 from distillknob.tasks import get_task
-from distillknob.traps import DiagnoseConfig, diagnose
-from distillknob.traps.stage import check as check_diagnosis
 
 
 @dataclass

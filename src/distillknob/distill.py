@@ -17,6 +17,8 @@ from datasets import Dataset
 from transformers import TrainerCallback
 
 from distillknob.cross_tokenizer import CROSS
+from distillknob.diagnosis.finding import Finding
+from distillknob.diagnosis.traps.teacher_hacking import teacher_hacking
 from distillknob.distill_config import DistillConfig
 from distillknob.distill_trainer import DistillTrainer
 from distillknob.errors import BadInputError, check_fills_a_step
@@ -52,8 +54,6 @@ from distillknob.training.config import (
     save_model,
     start_from,
 )
-from distillknob.traps.finding import Finding
-from distillknob.traps.teacher_hacking import teacher_hacking
 
 __all__ = ["METHODS", "DistillConfig", "DistillTrainer", "distill"]
 

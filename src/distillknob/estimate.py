@@ -116,7 +116,7 @@ def estimates(stage: str, config: Any, recipe: Mapping[str, Any], engine: Engine
 
     planned: dict[str, Any] = {}
     if stage == "demo":
-        from distillknob.traps import DiagnoseConfig
+        from distillknob.diagnosis import DiagnoseConfig
 
         planned["diagnose"] = stage_config(DiagnoseConfig, "diagnose", recipe, seed=config.seed)
     for cell in config.cells():

@@ -17,6 +17,9 @@ import numpy as np
 from distillknob.calibrate import CalibrationConfig, calibrate
 from distillknob.calibrate import check as check_calibration
 from distillknob.config.recipe import build, stage_values
+from distillknob.diagnosis import DiagnoseConfig, diagnose
+from distillknob.diagnosis.compare import BY_PROMPT
+from distillknob.diagnosis.stage import check as check_diagnosis
 from distillknob.distill import DistillConfig, distill
 from distillknob.distill import check as check_distillation
 from distillknob.errors import BadInputError, check_at_least_one
@@ -30,9 +33,6 @@ from distillknob.runs.files import read_json
 from distillknob.runs.run import Run
 from distillknob.stats import pass_at_k
 from distillknob.tasks import get_task
-from distillknob.traps import DiagnoseConfig, diagnose
-from distillknob.traps.compare import BY_PROMPT
-from distillknob.traps.stage import check as check_diagnosis
 from distillknob.verdicts import teacher_key, teacher_label
 
 # What is kept of a calibration; one made before the verdict was measured has none.

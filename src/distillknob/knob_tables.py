@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from distillknob.diagnosis.compare import paired_rows
 from distillknob.runs.run import Run
 from distillknob.stats import paired_difference, spearman
-from distillknob.traps.compare import paired_rows
 from distillknob.verdicts import is_original, student_claims, teacher_key, teacher_label
 
 

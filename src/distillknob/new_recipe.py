@@ -16,6 +16,8 @@ import yaml
 
 from distillknob.calibrate import CalibrationConfig
 from distillknob.config.recipe import build, stage_values
+from distillknob.diagnosis import DiagnoseConfig
+from distillknob.diagnosis.gather import PREFIXES
 from distillknob.distill import DistillConfig
 from distillknob.errors import BadInputError
 from distillknob.evaluation.stage import EvaluateConfig
@@ -26,8 +28,6 @@ from distillknob.inputs.preflight import Preflight, Side
 from distillknob.models.architecture import architecture
 from distillknob.models.load import values_read
 from distillknob.runs.files import atomic_write
-from distillknob.traps import DiagnoseConfig
-from distillknob.traps.gather import PREFIXES
 from distillknob.workload import PROMPT_TOKENS
 
 CLASSES: dict[str, type[Any]] = {

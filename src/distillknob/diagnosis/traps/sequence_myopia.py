@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
+from distillknob.diagnosis.finding import Finding, graded_below, not_applicable
+from distillknob.diagnosis.samples import GRADIENTS, GradientSample
 from distillknob.stats import Interval, interval
-from distillknob.traps.finding import Finding, graded_below, not_applicable
-from distillknob.traps.scored import GRADIENTS, GradientSample
 
 
 def myopia_rows(sample: GradientSample) -> list[dict[str, Any]]:

@@ -24,9 +24,9 @@ from typing import Any
 
 import torch
 
+from distillknob.diagnosis.finding import INFINITE, Finding, graded, not_applicable, share_plot
+from distillknob.diagnosis.samples import PolicySample
 from distillknob.stats import Interval, interval, share_interval
-from distillknob.traps.finding import INFINITE, Finding, graded, not_applicable, share_plot
-from distillknob.traps.scored import PolicySample
 
 HEAD = 5  # the K whose complement is told beside the finding
 SCATTERED = (1, 5, 50, 500)  # the K at which token types are told apart

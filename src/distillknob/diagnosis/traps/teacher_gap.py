@@ -20,9 +20,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from distillknob.diagnosis.finding import Finding, graded, not_applicable
+from distillknob.diagnosis.samples import Candidates, Continuations, StyledAnswers
 from distillknob.stats import Interval, interval, paired_difference
-from distillknob.traps.finding import Finding, graded, not_applicable
-from distillknob.traps.scored import Candidates, Continuations, StyledAnswers
 
 KNOWN = 10  # problems from which a way of writing has a cost to be set beside others
 HALF = 0.5  # of the student's answer: where the finding reads the teacher's accuracy

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from distillknob.traps.finding import Finding
+from distillknob.diagnosis.finding import Finding
 
 if TYPE_CHECKING:
-    from distillknob.traps.stage import DiagnoseConfig, diagnose
+    from distillknob.diagnosis.stage import DiagnoseConfig, diagnose
 
 __all__ = ["DiagnoseConfig", "Finding", "diagnose"]
 
@@ -18,7 +18,7 @@ __all__ = ["DiagnoseConfig", "Finding", "diagnose"]
 def __getattr__(name: str) -> Any:
     # The stage loads models; whoever wants a Finding alone shouldn't pay for that.
     if name in ("DiagnoseConfig", "diagnose"):
-        from distillknob.traps import stage
+        from distillknob.diagnosis import stage
 
         return getattr(stage, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
+from distillknob.diagnosis.finding import INFINITE, Finding, graded_below, not_applicable
+from distillknob.diagnosis.samples import PolicySample
 from distillknob.stats import interval
-from distillknob.traps.finding import INFINITE, Finding, graded_below, not_applicable
-from distillknob.traps.scored import PolicySample
 
 CARRIED = 0.9
 SURE = 0.05  # nats of entropy below which the student is sure of the next token

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from distillknob.diagnosis.samples import PolicySample, ScoredText
 from distillknob.stats import interval
-from distillknob.traps.scored import PolicySample, ScoredText
 
 
 def pilot_rows(samples: Sequence[ScoredText]) -> list[dict[str, Any]]:

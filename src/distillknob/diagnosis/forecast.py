@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from distillknob.diagnosis.samples import OwnAnswers, StyledAnswers
 from distillknob.stats import interval
-from distillknob.traps.scored import OwnAnswers, StyledAnswers
 
 
 def forecast_rows(own: OwnAnswers, traces: StyledAnswers) -> list[dict[str, Any]]:

@@ -12,16 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
-from distillknob.evaluation.measure import Measured, sample_and_grade
-from distillknob.gradients import compare_gradients
-from distillknob.models.load import LanguageModel
-from distillknob.models.same_text import as_read, one_vocabulary, spelled
-from distillknob.models.sampling import Sample
-from distillknob.models.scoring import answer_ids, score_pair, token_logprobs
-from distillknob.models.spans import score_spans
-from distillknob.runs.journal import Journal
-from distillknob.tasks import Example, Task
-from distillknob.traps.scored import (
+from distillknob.diagnosis.gradients import compare_gradients
+from distillknob.diagnosis.samples import (
     Candidates,
     Continuations,
     GradientSample,
@@ -30,6 +22,14 @@ from distillknob.traps.scored import (
     ScoredText,
     StyledAnswers,
 )
+from distillknob.evaluation.measure import Measured, sample_and_grade
+from distillknob.models.load import LanguageModel
+from distillknob.models.same_text import as_read, one_vocabulary, spelled
+from distillknob.models.sampling import Sample
+from distillknob.models.scoring import answer_ids, score_pair, token_logprobs
+from distillknob.models.spans import score_spans
+from distillknob.runs.journal import Journal
+from distillknob.tasks import Example, Task
 
 PREFIXES = (0.25, 0.5, 0.75)  # shares of a student's answer that the teacher goes on from
 

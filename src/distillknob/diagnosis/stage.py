@@ -8,6 +8,24 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from distillknob.diagnosis.compare import BY_PROMPT, values_by_prompt
+from distillknob.diagnosis.finding import Finding, not_applicable
+from distillknob.diagnosis.forecast import forecast_rows
+from distillknob.diagnosis.gather import PREFIXES, Gathered, Gathering, gather
+from distillknob.diagnosis.pilot import pilot_rows
+from distillknob.diagnosis.samples import PolicySample
+from distillknob.diagnosis.traps.off_policy import off_policy_instability, off_policy_rows
+from distillknob.diagnosis.traps.sequence_myopia import myopia_rows, sequence_myopia
+from distillknob.diagnosis.traps.signal_sparsity import position_rows, quadrant_rows, signal_sparsity
+from distillknob.diagnosis.traps.tail_noise import scatter_rows, tail_noise, tail_rows
+from distillknob.diagnosis.traps.teacher_gap import (
+    accuracy_on_student_prefixes,
+    capacity_gap,
+    preference_rows,
+    prefix_rows,
+    style_rows,
+    wrong_trace_preference,
+)
 from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight, same_weights
@@ -18,24 +36,6 @@ from distillknob.runs.run import Run, runs_behind
 from distillknob.runtime.processes import process_count
 from distillknob.runtime.template_date import by_name, fix_dates
 from distillknob.tasks import graded_tasks
-from distillknob.traps.compare import BY_PROMPT, values_by_prompt
-from distillknob.traps.finding import Finding, not_applicable
-from distillknob.traps.forecast import forecast_rows
-from distillknob.traps.gather import PREFIXES, Gathered, Gathering, gather
-from distillknob.traps.off_policy import off_policy_instability, off_policy_rows
-from distillknob.traps.pilot import pilot_rows
-from distillknob.traps.scored import PolicySample
-from distillknob.traps.sequence_myopia import myopia_rows, sequence_myopia
-from distillknob.traps.signal_sparsity import position_rows, quadrant_rows, signal_sparsity
-from distillknob.traps.tail_noise import scatter_rows, tail_noise, tail_rows
-from distillknob.traps.teacher_gap import (
-    accuracy_on_student_prefixes,
-    capacity_gap,
-    preference_rows,
-    prefix_rows,
-    style_rows,
-    wrong_trace_preference,
-)
 
 TABLES = tuple("pilot scatter tail off_policy myopia position quadrant preference style prefix forecast".split())
 TWO_TOKENIZERS = "teacher and student have different tokenizers, and a token's divergence needs one vocabulary"

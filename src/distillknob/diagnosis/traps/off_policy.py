@@ -27,10 +27,10 @@ from typing import Any
 
 import torch
 
+from distillknob.diagnosis.finding import Finding, graded_below, not_applicable, share_plot
+from distillknob.diagnosis.samples import ScoredText
 from distillknob.divergences.sequence import ESTIMATORS, sequence_kl
 from distillknob.stats import Interval, interval, share_interval
-from distillknob.traps.finding import Finding, graded_below, not_applicable, share_plot
-from distillknob.traps.scored import ScoredText
 
 CLIP = 10.0
 WEIGHTINGS = ("plain", "clipped", "self_normalised", "per_decision", "control_variate")

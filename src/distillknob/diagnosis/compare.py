@@ -14,13 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from distillknob.errors import BadInputError
-from distillknob.runs.files import read_json
-from distillknob.runs.run import Run, load_run
-from distillknob.stats import paired_difference
-from distillknob.traps.scored import Candidates, Continuations, PolicySample, ScoredText, StyledAnswers
-from distillknob.traps.tail_noise import HEAD
-from distillknob.traps.teacher_gap import (
+from distillknob.diagnosis.samples import Candidates, Continuations, PolicySample, ScoredText, StyledAnswers
+from distillknob.diagnosis.traps.tail_noise import HEAD
+from distillknob.diagnosis.traps.teacher_gap import (
     HALF,
     in_one_way,
     in_two_ways,
@@ -28,6 +24,10 @@ from distillknob.traps.teacher_gap import (
     score_by_prompt,
     student_cost,
 )
+from distillknob.errors import BadInputError
+from distillknob.runs.files import read_json
+from distillknob.runs.run import Run, load_run
+from distillknob.stats import paired_difference
 
 BY_PROMPT = "by_prompt.json"
 SAME = ("student", "tasks", "problems", "samples", "candidates", "max_new_tokens", "seed")  # for a pairing by problem

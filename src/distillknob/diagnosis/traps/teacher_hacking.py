@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from distillknob.diagnosis.finding import Finding, graded, not_applicable
 from distillknob.stats import Interval, t_quantile
-from distillknob.traps.finding import Finding, graded, not_applicable
 
 NAME = "teacher_hacking"
 FEWEST = 20  # logged steps in each half

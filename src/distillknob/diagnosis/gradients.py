@@ -19,6 +19,7 @@ from collections.abc import Sequence
 
 import torch
 
+from distillknob.diagnosis.samples import GradientSample
 from distillknob.divergences.dense import divergence
 from distillknob.errors import BadInputError
 from distillknob.models.heads import exchanged
@@ -28,7 +29,6 @@ from distillknob.models.scoring import Batch, Prompt, answer_logits, batch_of, b
 from distillknob.runs.journal import Journal
 from distillknob.runtime.processes import merged, my_share
 from distillknob.runtime.progress import progress
-from distillknob.traps.scored import GradientSample
 
 SKETCH = 1 << 16
 
