@@ -11,7 +11,7 @@ import argparse
 
 import numpy as np
 
-from distillknob.guard import UtilityGuard
+from distillknob.calibration.guard import UtilityGuard
 
 BASELINE, TOLERANCE, SAMPLES = 0.75, 0.01, 8
 

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from distillknob.calibrate import CalibrationConfig, calibrate
+from distillknob.calibration.stage import CalibrationConfig, calibrate
 from distillknob.config.recipe import read_recipe
 from distillknob.evaluation.stage import TaskResult, evaluate_task
 from distillknob.experiment import stage_config

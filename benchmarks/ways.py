@@ -19,7 +19,7 @@ from collections import defaultdict
 import numpy as np
 import torch
 
-from distillknob.calibration_reward import group_z_score
+from distillknob.calibration.advantage import group_z_score
 from distillknob.evaluation.measure import sample_and_grade
 from distillknob.evaluation.stage import evaluate_task
 from distillknob.models.load import LanguageModel, load_model

@@ -17,7 +17,12 @@ from typing import Any, NamedTuple
 IMPORTED = [
     *("torch._dynamo", "torch.distributed", "trl", "peft", "datasets", "transformers.trainer"),
     *("transformers.models.qwen3.modeling_qwen3", "transformers.models.gpt_neox.modeling_gpt_neox"),
-    *("distillknob.diagnosis.stage", "distillknob.calibrate", "distillknob.distill", "distillknob.evaluation.stage"),
+    *(
+        "distillknob.diagnosis.stage",
+        "distillknob.calibration.stage",
+        "distillknob.distill",
+        "distillknob.evaluation.stage",
+    ),
     *("distillknob.teacher_cache", "distillknob.table", "distillknob.flags", "distillknob.config.shipped"),
 ]
 _FORKS = multiprocessing.get_context("forkserver")

@@ -12,7 +12,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from distillknob.calibrate import CalibrationConfig, CalibrationTrainer
+from distillknob.calibration.stage import CalibrationConfig, CalibrationTrainer
 from distillknob.distill import DistillConfig, DistillTrainer
 from distillknob.models.load import load_model, prompt_ids
 

@@ -14,9 +14,9 @@ import torch
 from datasets import Dataset
 from transformers import TrainerCallback
 
-from distillknob.calibrate import training_rows
-from distillknob.calibration_config import CalibrationConfig
-from distillknob.calibration_trainer import CalibrationTrainer
+from distillknob.calibration.config import CalibrationConfig
+from distillknob.calibration.stage import training_rows
+from distillknob.calibration.trainer import CalibrationTrainer
 from distillknob.distill import DistillConfig, DistillTrainer
 from distillknob.models.load import load_model
 from distillknob.models.scoring import token_logprobs

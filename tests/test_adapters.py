@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from distillknob.calibrate import CalibrationConfig, calibrate
+from distillknob.calibration.stage import CalibrationConfig, calibrate
 from distillknob.distill import DistillConfig, distill
 from distillknob.errors import BadInputError
 from distillknob.models.load import load_model
@@ -136,7 +136,7 @@ def test_the_anchor_is_the_model_with_its_adapter_off(tiny_pair: Any, tmp_path: 
 def test_an_adapter_that_does_not_hold_gives_the_original_back(
     tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, merge: bool
 ) -> None:
-    from distillknob import calibrate as stage
+    from distillknob.calibration import stage
 
     real = stage.task_scores
 

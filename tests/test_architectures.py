@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from distillknob.calibrate import CalibrationConfig, calibrate
+from distillknob.calibration.stage import CalibrationConfig, calibrate
 from distillknob.diagnosis import DiagnoseConfig, diagnose
 from distillknob.distill import DistillConfig, distill
 from distillknob.evaluation.stage import EvaluateConfig, evaluate

@@ -16,13 +16,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.integrations import integration_utils
 from trl import GRPOTrainer
 
-from distillknob import calibrate as stage
-from distillknob.calibrate import CalibrationConfig, CalibrationTrainer, calibrate, train_and_guard
-from distillknob.calibration_reward import calibrated_advantages, group_centred, group_z_score, token_advantages
+from distillknob.calibration import stage
+from distillknob.calibration.advantage import calibrated_advantages, group_centred, group_z_score, token_advantages
+from distillknob.calibration.guard import UtilityGuard
+from distillknob.calibration.held_out import HeldOut, log_ratio_turned, task_scores
+from distillknob.calibration.stage import CalibrationConfig, CalibrationTrainer, calibrate, train_and_guard
 from distillknob.cli import main
 from distillknob.errors import BadInputError
-from distillknob.guard import UtilityGuard
-from distillknob.held_out import HeldOut, log_ratio_turned, task_scores
 from distillknob.models.load import LanguageModel, load_model
 from distillknob.models.same_text import spelled
 from distillknob.models.sampling import Sample

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import tensor
 
-from distillknob.calibration_reward import (
+from distillknob.calibration.advantage import (
     EPSILON,
     calibrated_advantages,
     group_centred,

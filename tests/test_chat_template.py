@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from distillknob.calibrate import CalibrationConfig, calibrate
+from distillknob.calibration.stage import CalibrationConfig, calibrate
 from distillknob.diagnosis import DiagnoseConfig, diagnose
 from distillknob.distill import DistillConfig, distill
 from distillknob.errors import BadInputError

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from distillknob.calibrate import CalibrationConfig
+from distillknob.calibration.stage import CalibrationConfig
 from distillknob.config.recipe import build, read_recipe, stage_values
 from distillknob.demo import DemoConfig
 from distillknob.distill import DistillConfig, check

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from distillknob.calibrate import CalibrationConfig
+from distillknob.calibration.stage import CalibrationConfig
 from distillknob.cli import main
 from distillknob.diagnosis import DiagnoseConfig
 from distillknob.distill import DistillConfig

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from distillknob.calibrate import CalibrationConfig, calibrate
+from distillknob.calibration.stage import CalibrationConfig, calibrate
 from tiny_families import LIMIT, documented, outcome, tiny_config
 
 PAGE = (Path(__file__).parents[1] / "docs" / "families.md").read_text(encoding="utf-8")

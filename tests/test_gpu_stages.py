@@ -19,7 +19,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from distillknob.calibrate import CalibrationConfig, calibrate
+from distillknob.calibration.stage import CalibrationConfig, calibrate
 from distillknob.distill import DistillConfig, distill
 from interrupted import Stopped, stopping, weights
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from distillknob.guard import UtilityGuard, Verdict
+from distillknob.calibration.guard import UtilityGuard, Verdict
 
 
 def guard(**values: Any) -> UtilityGuard:

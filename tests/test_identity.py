@@ -260,7 +260,7 @@ def test_kept_cells_from_before_the_record_still_load() -> None:
 
 def stages(pair: Any) -> dict[str, tuple[Callable[..., Run], Any]]:
     """Every stage that loads models, with its smallest config."""
-    from distillknob.calibrate import CalibrationConfig, calibrate
+    from distillknob.calibration.stage import CalibrationConfig, calibrate
     from distillknob.diagnosis import DiagnoseConfig, diagnose
     from distillknob.distill import DistillConfig, distill
     from distillknob.teacher_cache import CacheConfig, cache

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from trl import DistillationConfig, GRPOConfig  # type: ignore[attr-defined]
 
-from distillknob.calibrate import CalibrationConfig
+from distillknob.calibration.stage import CalibrationConfig
 from distillknob.config.fields import REFUSED as NEVER_SET
 from distillknob.config.fields import default_of
 from distillknob.config.inherited import REFUSED, check_inherited

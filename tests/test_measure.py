@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from distillknob.calibrate import task_reward
+from distillknob.calibration.stage import task_reward
 from distillknob.diagnosis.gather import Gathering, gather
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.evaluation.measure import Measured, grade_samples, sample_and_grade, scores_of

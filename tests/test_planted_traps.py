@@ -18,7 +18,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distillknob import tasks
-from distillknob.calibrate import CalibrationConfig
+from distillknob.calibration.stage import CalibrationConfig
 from distillknob.config.fields import checked, fields_of
 from distillknob.diagnosis import DiagnoseConfig, diagnose
 from distillknob.diagnosis.traps.teacher_hacking import teacher_hacking

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from distillknob import calibrate as calibration
 from distillknob import distill as distillation
-from distillknob.calibrate import CalibrationConfig
+from distillknob.calibration import stage as calibration
+from distillknob.calibration.stage import CalibrationConfig
 from distillknob.cli import main
 from distillknob.distill import DistillConfig
 from distillknob.errors import BadInputError

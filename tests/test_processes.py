@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import process_worker
-from distillknob.calibration_reward import calibrated_advantages
+from distillknob.calibration.advantage import calibrated_advantages
 from distillknob.cli import main
 from distillknob.models.load import load_model
 from distillknob.runs.run import Run, load_run, verify_manifest

@@ -14,7 +14,7 @@ import pytest
 import torch
 from trl.trainer.utils import RepeatSampler
 
-from distillknob.calibrate import CalibrationConfig, calibrate
+from distillknob.calibration.stage import CalibrationConfig, calibrate
 from distillknob.cli import main
 from distillknob.distill import DistillConfig, distill
 from distillknob.runs.run import Run

@@ -120,7 +120,7 @@ def test_a_name_that_can_be_no_reward_model_is_told_before_anything_is_graded(tm
 
 
 def test_a_gate_that_no_answer_passes_is_told(tiny_reward: str, tiny_pair: Any, tmp_path: Path) -> None:
-    from distillknob.calibrate import CalibrationConfig, calibrate
+    from distillknob.calibration.stage import CalibrationConfig, calibrate
 
     name = f"dolly@{DATA / 'dolly'}?reward={tiny_reward}"
     config = CalibrationConfig(teacher=tiny_pair.teacher, target=tiny_pair.student, tasks=[name])
@@ -177,7 +177,7 @@ def test_responses_are_judged_once_and_a_batch_in_one_pass(tiny_reward: str, mon
 
 
 def test_the_stages_grade_with_it(tiny_reward: str, student: Any) -> None:
-    from distillknob.calibrate import task_reward
+    from distillknob.calibration.stage import task_reward
     from distillknob.evaluation.stage import evaluate_task
 
     task = get_task(f"dolly@{DATA / 'dolly'}?reward={tiny_reward}")

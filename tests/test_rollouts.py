@@ -12,7 +12,7 @@ import torch
 from transformers import AutoConfig
 
 import one_score
-from distillknob.calibrate import CalibrationConfig
+from distillknob.calibration.stage import CalibrationConfig
 from distillknob.distill import DistillConfig
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.models.forward import number_positions, silence
@@ -89,7 +89,7 @@ def test_a_target_that_gives_no_number_ends_the_training_by_name(
     tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: float
 ) -> None:
     monkeypatch.setattr(
-        "distillknob.calibration_trainer.answers_logprob",
+        "distillknob.calibration.trainer.answers_logprob",
         lambda *args, **named: torch.tensor([-1.0, broken, -2.0, -3.0]),
     )
     model = load_model(tiny_pair.student)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from distillknob.calibrate import CalibrationConfig, calibrate
+from distillknob.calibration.stage import CalibrationConfig, calibrate
 from distillknob.cli import main
 from distillknob.diagnosis import DiagnoseConfig, diagnose
 from distillknob.distill import DistillConfig, distill

@@ -1,6 +1,6 @@
 """distillknob: why distillation fails, and a knob on the teacher that makes it teach well or not at all.
 
-The public names live in their modules (`distillknob.calibrate`, `distillknob.distill`, …); importing this package
+The public names live in their rooms (`distillknob.calibration`, `distillknob.diagnosis`, …); importing this package
 loads nothing heavy.
 """
 

@@ -28,7 +28,7 @@ STAGES: dict[str, tuple[str, str, str, str]] = {
         "diagnose",
         "show why a pair will fail, before training",
     ),
-    "calibrate": ("distillknob.calibrate", "CalibrationConfig", "calibrate", "turn the knob on a teacher"),
+    "calibrate": ("distillknob.calibration.stage", "CalibrationConfig", "calibrate", "turn the knob on a teacher"),
     "cache": ("distillknob.teacher_cache", "CacheConfig", "cache", "store a teacher's traces and log-probabilities"),
     "distill": ("distillknob.distill", "DistillConfig", "distill", "train a student on a teacher"),
     "evaluate": (

@@ -103,7 +103,7 @@ def demo(config: DemoConfig, recipe: Mapping[str, Any], output: str | Path, *, r
 
 
 def _target(recipe: Mapping[str, Any]) -> str:
-    from distillknob.calibrate import CalibrationConfig
+    from distillknob.calibration.stage import CalibrationConfig
 
     target: str = stage_config(CalibrationConfig, "calibrate", recipe).target
     return target

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from distillknob.calibrate import CalibrationConfig, calibrate
-from distillknob.calibrate import check as check_calibration
+from distillknob.calibration.stage import CalibrationConfig, calibrate
+from distillknob.calibration.stage import check as check_calibration
 from distillknob.config.recipe import build, stage_values
 from distillknob.diagnosis import DiagnoseConfig, diagnose
 from distillknob.diagnosis.compare import BY_PROMPT

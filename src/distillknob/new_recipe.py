@@ -14,7 +14,8 @@ from typing import Any
 
 import yaml
 
-from distillknob.calibrate import CalibrationConfig
+from distillknob.calibration.held_out import train_and_guard
+from distillknob.calibration.stage import CalibrationConfig
 from distillknob.config.recipe import build, stage_values
 from distillknob.diagnosis import DiagnoseConfig
 from distillknob.diagnosis.gather import PREFIXES
@@ -23,7 +24,6 @@ from distillknob.errors import BadInputError
 from distillknob.evaluation.stage import EvaluateConfig
 from distillknob.fitting import SHORTEST, fitting, memory, roomier
 from distillknob.hardware import GIB, Engine
-from distillknob.held_out import train_and_guard
 from distillknob.inputs.preflight import Preflight, Side
 from distillknob.models.architecture import architecture
 from distillknob.models.load import values_read

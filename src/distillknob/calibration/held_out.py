@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from distillknob.calibration_config import CalibrationConfig
+from distillknob.calibration.config import CalibrationConfig
 from distillknob.evaluation.measure import sample_and_grade
 from distillknob.models.load import LanguageModel
 from distillknob.models.same_text import answers_logprob

@@ -14,18 +14,18 @@ from typing import Any
 
 from datasets import Dataset
 
-from distillknob.calibration_check import check
-from distillknob.calibration_config import CalibrationConfig
-from distillknob.calibration_trainer import CalibrationTrainer, GuardCallback
+from distillknob.calibration.check import check
+from distillknob.calibration.config import CalibrationConfig
+from distillknob.calibration.guard import UtilityGuard
+from distillknob.calibration.held_out import HeldOut, log_ratio_turned, task_scores, train_and_guard
+from distillknob.calibration.rewards import task_reward
+from distillknob.calibration.trainer import CalibrationTrainer, GuardCallback
 from distillknob.errors import BadInputError
 from distillknob.evaluation.measure import longest_answer
-from distillknob.guard import UtilityGuard
-from distillknob.held_out import HeldOut, log_ratio_turned, task_scores, train_and_guard
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight
 from distillknob.models.load import load_model, set_in_templates
 from distillknob.models.served.model import connect, load_or_connect
-from distillknob.rollout_rewards import task_reward
 from distillknob.runs.files import atomic_write
 from distillknob.runs.journal import Journal
 from distillknob.runs.model_record import calibrated_as, read_record, record_of

@@ -18,20 +18,20 @@ from accelerate.utils import gather, gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState
 from trl import GRPOTrainer  # type: ignore[attr-defined]
 
-from distillknob.calibration_config import CalibrationConfig
-from distillknob.calibration_reward import (
+from distillknob.calibration.advantage import (
     calibrated_advantages,
     group_centred,
     shuffled_in_groups,
     token_advantages,
 )
+from distillknob.calibration.config import CalibrationConfig
+from distillknob.calibration.guard import UtilityGuard
+from distillknob.calibration.rewards import answers_of, completions_of, ended_in_time
 from distillknob.errors import BadInputError, RunFailedError
-from distillknob.guard import UtilityGuard
 from distillknob.models.load import LanguageModel, load_model, set_in_templates
 from distillknob.models.same_text import answers_logprob, as_read, one_vocabulary
 from distillknob.models.scoring import token_logprobs
 from distillknob.models.served.model import ServedModel
-from distillknob.rollout_rewards import answers_of, completions_of, ended_in_time
 from distillknob.training.rollouts import PolicyTrainer
 
 
