@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from distillknob.config.recipe import read_recipe
-from distillknob.distill import DistillConfig, distill
+from distillknob.distillation.stage import DistillConfig, distill
 from distillknob.evaluation.stage import evaluate_task
 from distillknob.experiment import stage_config
 from distillknob.models.load import LanguageModel, load_model

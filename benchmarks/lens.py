@@ -28,7 +28,7 @@ import numpy as np
 from transformers import set_seed
 
 from distillknob.diagnosis import DiagnoseConfig, diagnose
-from distillknob.distill import DistillConfig, distill
+from distillknob.distillation.stage import DistillConfig, distill
 from distillknob.evaluation.stage import EvaluateConfig, evaluate
 from distillknob.models.load import load_tokenizer
 from distillknob.runs.files import atomic_directory, atomic_write

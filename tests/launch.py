@@ -20,10 +20,10 @@ IMPORTED = [
     *(
         "distillknob.diagnosis.stage",
         "distillknob.calibration.stage",
-        "distillknob.distill",
+        "distillknob.distillation.stage",
         "distillknob.evaluation.stage",
     ),
-    *("distillknob.teacher_cache", "distillknob.table", "distillknob.flags", "distillknob.config.shipped"),
+    *("distillknob.distillation.teacher_cache", "distillknob.table", "distillknob.flags", "distillknob.config.shipped"),
 ]
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(IMPORTED)

@@ -13,7 +13,7 @@ from datasets import Dataset
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from distillknob.calibration.stage import CalibrationConfig, CalibrationTrainer
-from distillknob.distill import DistillConfig, DistillTrainer
+from distillknob.distillation.stage import DistillConfig, DistillTrainer
 from distillknob.models.load import load_model, prompt_ids
 
 # Of two lengths, so that a batch of them is padded.

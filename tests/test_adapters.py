@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from distillknob.calibration.stage import CalibrationConfig, calibrate
-from distillknob.distill import DistillConfig, distill
+from distillknob.distillation.stage import DistillConfig, distill
 from distillknob.errors import BadInputError
 from distillknob.models.load import load_model
 from distillknob.models.scoring import sequence_logprob

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from distillknob.calibration.stage import CalibrationConfig, calibrate
 from distillknob.diagnosis import DiagnoseConfig, diagnose
-from distillknob.distill import DistillConfig, distill
+from distillknob.distillation.stage import DistillConfig, distill
 from distillknob.evaluation.stage import EvaluateConfig, evaluate
 from distillknob.models.load import load_model, load_tokenizer, zoo_path
 from distillknob.models.scoring import answer_ids, token_logprobs

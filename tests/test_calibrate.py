@@ -718,7 +718,7 @@ def test_a_task_that_is_hardly_larger_than_asked_leaves_the_guard_enough(spare: 
 
 
 def test_what_is_not_installed_is_told_before_any_work(tiny_pair: Any) -> None:
-    from distillknob.distill import DistillConfig
+    from distillknob.distillation.stage import DistillConfig
 
     known = {"neptune", "dvclive", "comet_ml"} - set(integration_utils.get_available_reporting_integrations())
     for make in (CalibrationConfig, DistillConfig):

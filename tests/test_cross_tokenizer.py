@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from distillknob.cross_tokenizer import (
+from distillknob.distillation.cross_tokenizer import (
     Aligned,
     aligned,
     by_span,
@@ -21,7 +21,7 @@ from distillknob.cross_tokenizer import (
     token_logprob,
     uld_loss,
 )
-from distillknob.distill import DistillConfig, DistillTrainer, distill
+from distillknob.distillation.stage import DistillConfig, DistillTrainer, distill
 from distillknob.errors import BadInputError
 from distillknob.models.heads import Head
 from distillknob.models.load import LanguageModel, load_model
@@ -167,7 +167,7 @@ def losses(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
             kept.append({**inputs, "loss": float(found[0].detach()), "items": int(num_items_in_batch)})
             return found
 
-    monkeypatch.setattr("distillknob.distill.DistillTrainer", Kept)
+    monkeypatch.setattr("distillknob.distillation.stage.DistillTrainer", Kept)
     return kept
 
 

@@ -18,14 +18,15 @@ from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
-from distillknob import distill as stage
 from distillknob.cli import main
-from distillknob.cross_tokenizer import CROSS
-from distillknob.distill import METHODS, DistillConfig, DistillTrainer, distill
-from distillknob.distill_trainer import first_tokens
+from distillknob.distillation import stage
+from distillknob.distillation.cross_tokenizer import CROSS
+from distillknob.distillation.learning_curve import curve_problems
+from distillknob.distillation.stage import METHODS, DistillConfig, DistillTrainer, distill
+from distillknob.distillation.traces import TraceOptions, make_traces
+from distillknob.distillation.trainer import first_tokens
 from distillknob.divergences.dense import divergence
 from distillknob.errors import BadInputError, RunFailedError
-from distillknob.learning_curve import curve_problems
 from distillknob.models.load import LanguageModel, load_model
 from distillknob.models.sampling import generate
 from distillknob.models.scoring import answer_ids, sequence_logprob
@@ -35,7 +36,6 @@ from distillknob.table import result_text
 from distillknob.tasks import get_task
 from distillknob.tasks.base import GeneratedTask
 from distillknob.tasks.generated.qa import QA
-from distillknob.traces import TraceOptions, make_traces
 
 
 def config(pair: Any, method: str, **values: Any) -> DistillConfig:
@@ -418,7 +418,7 @@ def test_the_command_s_learning_curve_is_on_problems_that_are_not_trained_on(
     tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
-    monkeypatch.setattr("distillknob.learning_curve.CURVE_PROBLEMS", 5)
+    monkeypatch.setattr("distillknob.distillation.learning_curve.CURVE_PROBLEMS", 5)
     words = (
         f"distill --teacher {tiny_pair.teacher} --student {tiny_pair.student} --method sft_gold --problems 12".split()
     )

@@ -17,7 +17,7 @@ import pytest
 from distillknob.calibration.stage import CalibrationConfig
 from distillknob.config.recipe import build, read_recipe, stage_values
 from distillknob.demo import DemoConfig
-from distillknob.distill import DistillConfig, check
+from distillknob.distillation.stage import DistillConfig, check
 from distillknob.errors import BadInputError
 from distillknob.estimate import estimate, estimates
 from distillknob.evaluation.stage import EvaluateConfig

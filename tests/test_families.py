@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from distillknob.distill import DistillConfig, distill
+from distillknob.distillation.stage import DistillConfig, distill
 from distillknob.errors import BadInputError
 from distillknob.evaluation.stage import EvaluateConfig, evaluate
 from distillknob.models import caches

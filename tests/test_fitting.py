@@ -11,7 +11,7 @@ import yaml
 from distillknob.calibration.stage import CalibrationConfig
 from distillknob.cli import main
 from distillknob.diagnosis import DiagnoseConfig
-from distillknob.distill import DistillConfig
+from distillknob.distillation.stage import DistillConfig
 from distillknob.errors import BadInputError
 from distillknob.fitting import changed, fitting, memory, room, roomier
 from distillknob.hardware import GPUS, Engine

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file
 
 from distillknob.calibration.stage import CalibrationConfig, calibrate
-from distillknob.distill import DistillConfig, distill
+from distillknob.distillation.stage import DistillConfig, distill
 from interrupted import Stopped, stopping, weights
 
 SLACK = 4.0  # times the distance of two unbroken runs

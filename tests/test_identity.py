@@ -262,8 +262,8 @@ def stages(pair: Any) -> dict[str, tuple[Callable[..., Run], Any]]:
     """Every stage that loads models, with its smallest config."""
     from distillknob.calibration.stage import CalibrationConfig, calibrate
     from distillknob.diagnosis import DiagnoseConfig, diagnose
-    from distillknob.distill import DistillConfig, distill
-    from distillknob.teacher_cache import CacheConfig, cache
+    from distillknob.distillation.stage import DistillConfig, distill
+    from distillknob.distillation.teacher_cache import CacheConfig, cache
 
     both = {"teacher": pair.teacher, "student": pair.student}
     trained: dict[str, Any] = {"max_steps": 1, "gradient_checkpointing": False, "report_to": "none"}

@@ -12,7 +12,7 @@ from distillknob.calibration.stage import CalibrationConfig
 from distillknob.config.fields import REFUSED as NEVER_SET
 from distillknob.config.fields import default_of
 from distillknob.config.inherited import REFUSED, check_inherited
-from distillknob.distill import DistillConfig
+from distillknob.distillation.stage import DistillConfig
 from distillknob.errors import BadInputError
 from distillknob.training.rollouts import BENDING
 

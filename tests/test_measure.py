@@ -12,6 +12,7 @@ import pytest
 
 from distillknob.calibration.stage import task_reward
 from distillknob.diagnosis.gather import Gathering, gather
+from distillknob.distillation.traces import TraceOptions, make_traces
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.evaluation.measure import Measured, grade_samples, sample_and_grade, scores_of
 from distillknob.evaluation.stage import EvaluateConfig, evaluate, evaluate_task
@@ -20,7 +21,6 @@ from distillknob.models.sampling import Sample, Sampling, generate
 from distillknob.models.served.model import ServedModel
 from distillknob.runs.journal import Journal
 from distillknob.tasks.generated.qa import QA
-from distillknob.traces import TraceOptions, make_traces
 
 
 class Parity(QA):

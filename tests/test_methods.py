@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 import torch
 
-from distillknob.distill import METHODS, DistillConfig, DistillTrainer, distill
-from distillknob.distill_trainer import padded_rows, stored_divergence
+from distillknob.distillation.learning_curve import CURVE_PROBLEMS, curve_problems
+from distillknob.distillation.stage import METHODS, DistillConfig, DistillTrainer, distill
+from distillknob.distillation.teacher_cache import CacheConfig, TeacherCache, cache
+from distillknob.distillation.teacher_context import reference
+from distillknob.distillation.token_choice import CHOICES, by_divergence, by_entropy, highest, tip
+from distillknob.distillation.trainer import padded_rows, stored_divergence
 from distillknob.divergences.dense import divergence, topk_of
 from distillknob.divergences.fused import fused_divergence
 from distillknob.errors import BadInputError
-from distillknob.learning_curve import CURVE_PROBLEMS, curve_problems
 from distillknob.models.heads import Head, head_of
 from distillknob.models.load import LanguageModel, load_model
 from distillknob.runs.run import verify_manifest
 from distillknob.tasks import get_task
-from distillknob.teacher_cache import CacheConfig, TeacherCache, cache
-from distillknob.teacher_context import reference
-from distillknob.token_choice import CHOICES, by_divergence, by_entropy, highest, tip
 
 
 def config(pair: Any, **values: Any) -> DistillConfig:
@@ -120,7 +120,7 @@ class Kept(DistillTrainer):
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     kept: list[dict[str, Any]] = []
     monkeypatch.setattr(Kept, "batches", kept, raising=False)
-    monkeypatch.setattr("distillknob.distill.DistillTrainer", Kept)
+    monkeypatch.setattr("distillknob.distillation.stage.DistillTrainer", Kept)
     return kept
 
 
@@ -196,7 +196,7 @@ def cached(pair: Any, folder: Path, **values: Any) -> Path:
 
 
 def test_a_cache_holds_the_teacher_s_top_k(tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distillknob.teacher_cache.TRACES_A_FILE", 5)
+    monkeypatch.setattr("distillknob.distillation.teacher_cache.TRACES_A_FILE", 5)
     folder = cached(tiny_pair, tmp_path / "cache")
     found, teacher = TeacherCache(folder), load_model(tiny_pair.teacher)
     assert len(list(folder.glob("topk-*.safetensors"))) == 3 and verify_manifest(folder) == []
@@ -224,7 +224,7 @@ def test_a_thousand_tokens_take_the_bytes_that_are_told(tiny_pair: Any, tmp_path
 def test_a_stopped_cache_goes_on_at_the_next_file(
     tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import distillknob.teacher_cache as stage
+    import distillknob.distillation.teacher_cache as stage
 
     monkeypatch.setattr(stage, "TRACES_A_FILE", 5)
     whole = cached(tiny_pair, tmp_path / "whole")

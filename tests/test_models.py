@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from distillknob.calibration.stage import CalibrationConfig, calibrate
 from distillknob.diagnosis import DiagnoseConfig, diagnose
-from distillknob.distill import DistillConfig, distill
+from distillknob.distillation.stage import DistillConfig, distill
 from distillknob.errors import BadInputError
 from distillknob.models.load import (
     ZOO,
@@ -452,7 +452,7 @@ def test_the_embedded_teacher_knows_its_tasks_and_the_student_can_gain() -> None
 
 
 def test_what_is_trained_is_loaded_as_trl_would(tiny_pair: Any, tmp_path: Path) -> None:
-    from distillknob.distill import DistillConfig
+    from distillknob.distillation.stage import DistillConfig
     from distillknob.training.config import load_trained
 
     half = load_model(tiny_pair.student, dtype="bfloat16")

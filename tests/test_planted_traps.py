@@ -22,11 +22,11 @@ from distillknob.calibration.stage import CalibrationConfig
 from distillknob.config.fields import checked, fields_of
 from distillknob.diagnosis import DiagnoseConfig, diagnose
 from distillknob.diagnosis.traps.teacher_hacking import teacher_hacking
-from distillknob.distill import DistillConfig, distill
+from distillknob.distillation.stage import DistillConfig, distill
+from distillknob.distillation.teacher_cache import CacheConfig
 from distillknob.errors import BadInputError
 from distillknob.runs.run import Run
 from distillknob.tasks import register_task
-from distillknob.teacher_cache import CacheConfig
 from planted import ASKED, EOS, TEMPLATE, PlantedTask, Table, chain, logits_of, save_bigram, tokenizer_of, words_of
 
 MILD = 0.15  # standard deviation of the logits of a student that differs without structure

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from distillknob import distill as distillation
 from distillknob.calibration import stage as calibration
 from distillknob.calibration.stage import CalibrationConfig
 from distillknob.cli import main
-from distillknob.distill import DistillConfig
+from distillknob.distillation import stage as distillation
+from distillknob.distillation.stage import DistillConfig
 from distillknob.errors import BadInputError
 from distillknob.inputs.preflight import Preflight, check_learning_rate, same_weights
 

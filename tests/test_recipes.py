@@ -148,7 +148,7 @@ PAPER = [path for path in RECIPES if path not in SHIPPED]
 def test_a_recipe_s_demo_runs_end_to_end(
     path: Path, tiny_models: Any, tiny_reward: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("distillknob.learning_curve.CURVE_PROBLEMS", 2)
+    monkeypatch.setattr("distillknob.distillation.learning_curve.CURVE_PROBLEMS", 2)
     given = read_recipe(path)
     recipe = cut(given, tiny_models(given), tiny_reward)
     config = DemoConfig(**{**(recipe.get("demo") or {}), "teacher_problems": 4, "teacher_samples": 1})
@@ -209,7 +209,7 @@ def test_a_recipe_of_the_paper_s_runs_stage_by_stage(
     path: Path, tiny_models: Any, tiny_reward: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its lens, and one cell whole: the calibrated teacher, a student by each of its methods, all evaluated."""
-    monkeypatch.setattr("distillknob.learning_curve.CURVE_PROBLEMS", 1)
+    monkeypatch.setattr("distillknob.distillation.learning_curve.CURVE_PROBLEMS", 1)
     given = read_recipe(path)
     recipe = cut(given, tiny_models(given), tiny_reward)
     lens = stage_config(DiagnoseConfig, "diagnose", recipe, problems=1, candidates=1, tasks=recipe["tasks"][:1])

@@ -16,7 +16,7 @@ from trl.trainer.utils import RepeatSampler
 
 from distillknob.calibration.stage import CalibrationConfig, calibrate
 from distillknob.cli import main
-from distillknob.distill import DistillConfig, distill
+from distillknob.distillation.stage import DistillConfig, distill
 from distillknob.runs.run import Run
 from distillknob.training.config import EpochSampler, start_from
 from interrupted import Stopped, stopping, weights

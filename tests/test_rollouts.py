@@ -13,7 +13,7 @@ from transformers import AutoConfig
 
 import one_score
 from distillknob.calibration.stage import CalibrationConfig
-from distillknob.distill import DistillConfig
+from distillknob.distillation.stage import DistillConfig
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.models.forward import number_positions, silence
 from distillknob.models.load import load_model

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from distillknob.diagnosis.gradients import compare_gradients
-from distillknob.distill import DistillConfig, distill
+from distillknob.distillation.stage import DistillConfig, distill
+from distillknob.distillation.teacher_cache import CacheConfig, cache
+from distillknob.distillation.traces import TraceOptions, make_traces
 from distillknob.divergences.dense import divergence
 from distillknob.divergences.fused import fused_divergence
 from distillknob.errors import BadInputError
@@ -19,8 +21,6 @@ from distillknob.models.same_text import answers_logprob, as_read, spelled
 from distillknob.models.scoring import answer_ids, score_pair, sequence_logprob, token_logprobs
 from distillknob.models.spans import score_spans
 from distillknob.tasks import get_task
-from distillknob.teacher_cache import CacheConfig, cache
-from distillknob.traces import TraceOptions, make_traces
 
 PROMPTS = [[{"role": "user", "content": text}] for text in ("Hi", "Who is Ada, and what does she do all day?")]
 SYSTEM = "{{ '<|system|>Be brief.<|end|>' }}"

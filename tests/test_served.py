@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from distillknob.calibration.stage import CalibrationConfig, calibrate
 from distillknob.cli import main
 from distillknob.diagnosis import DiagnoseConfig, diagnose
-from distillknob.distill import DistillConfig, distill
+from distillknob.distillation.stage import DistillConfig, distill
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.evaluation.stage import EvaluateConfig, evaluate
 from distillknob.models.load import LanguageModel, load_model, load_tokenizer, resolve

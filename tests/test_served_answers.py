@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from distillknob.distill import DistillConfig, distill
+from distillknob.distillation.stage import DistillConfig, distill
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.evaluation.stage import EvaluateConfig, evaluate
 from distillknob.models.load import load_tokenizer

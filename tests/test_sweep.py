@@ -66,7 +66,7 @@ def settings(**values: Any) -> SweepConfig:
 
 @pytest.mark.slow
 def test_cells_stand_by_themselves(tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distillknob.learning_curve.CURVE_PROBLEMS", 4)
+    monkeypatch.setattr("distillknob.distillation.learning_curve.CURVE_PROBLEMS", 4)
     shuffled = {"shuffled": {"etas": [0.5], "methods": ["sft"], "calibrate": {"shuffle_calibration": True}}}
     config = settings(kept=str(tmp_path / "kept"), variants=shuffled)
     first = sweep(config, recipe(tiny_pair), tmp_path / "first")

@@ -29,8 +29,13 @@ STAGES: dict[str, tuple[str, str, str, str]] = {
         "show why a pair will fail, before training",
     ),
     "calibrate": ("distillknob.calibration.stage", "CalibrationConfig", "calibrate", "turn the knob on a teacher"),
-    "cache": ("distillknob.teacher_cache", "CacheConfig", "cache", "store a teacher's traces and log-probabilities"),
-    "distill": ("distillknob.distill", "DistillConfig", "distill", "train a student on a teacher"),
+    "cache": (
+        "distillknob.distillation.teacher_cache",
+        "CacheConfig",
+        "cache",
+        "store a teacher's traces and log-probabilities",
+    ),
+    "distill": ("distillknob.distillation.stage", "DistillConfig", "distill", "train a student on a teacher"),
     "evaluate": (
         "distillknob.evaluation.stage",
         "EvaluateConfig",

@@ -108,7 +108,7 @@ def _decoding(phase: Phase, rows: float, work: Workload, engine: Engine) -> floa
 
 def estimates(stage: str, config: Any, recipe: Mapping[str, Any], engine: Engine) -> list[tuple[str, Estimate]]:
     """Every stage that a command would run, named: one for a stage, those of all cells for an experiment."""
-    from distillknob.learning_curve import CURVE_PROBLEMS
+    from distillknob.distillation.learning_curve import CURVE_PROBLEMS
 
     if stage not in EXPERIMENTS:
         return [(stage, estimate(stage, config, engine, curve_problems=CURVE_PROBLEMS))]

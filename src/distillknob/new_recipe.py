@@ -19,7 +19,7 @@ from distillknob.calibration.stage import CalibrationConfig
 from distillknob.config.recipe import build, stage_values
 from distillknob.diagnosis import DiagnoseConfig
 from distillknob.diagnosis.gather import PREFIXES
-from distillknob.distill import DistillConfig
+from distillknob.distillation.stage import DistillConfig
 from distillknob.errors import BadInputError
 from distillknob.evaluation.stage import EvaluateConfig
 from distillknob.fitting import SHORTEST, fitting, memory, roomier

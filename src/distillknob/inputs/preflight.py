@@ -31,7 +31,7 @@ from distillknob.tasks import Example, GeneratedTask, Task, get_task, get_tasks,
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from distillknob.teacher_context import Context
+    from distillknob.distillation.teacher_context import Context
 
 # Parameters from where a toy's settings ruin a model: the learning rate (by whether an adapter is trained), which for
 # such models is 1e-6 to 1e-5, and ten times that under LoRA, and Adam's epsilon, which is 1e-8.

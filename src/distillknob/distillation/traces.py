@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from distillknob.distillation.teacher_context import Context
 from distillknob.errors import BadInputError
 from distillknob.evaluation.measure import Measured, sample_and_grade
 from distillknob.models.load import LanguageModel
@@ -17,7 +18,6 @@ from distillknob.models.served.model import ServedModel
 from distillknob.runs.journal import Journal
 from distillknob.tasks import Task
 from distillknob.tasks.base import Example
-from distillknob.teacher_context import Context
 
 Source = Literal["teacher", "teacher_verified", "teacher_best_of_n", "gold", "none"]
 RIGHT_ONES = (

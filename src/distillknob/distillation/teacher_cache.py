@@ -21,6 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from transformers import PreTrainedTokenizerBase
 
+from distillknob.distillation.traces import RIGHT_ONES, Source, TraceOptions, make_traces
 from distillknob.divergences.dense import topk_of
 from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.inputs.identity import changed_meanwhile, read_by
@@ -36,7 +37,6 @@ from distillknob.runtime.processes import process_count, process_index, wait
 from distillknob.runtime.progress import progress
 from distillknob.runtime.template_date import fix_dates
 from distillknob.tasks import get_tasks, graded_tasks
-from distillknob.traces import RIGHT_ONES, Source, TraceOptions, make_traces
 
 TRACES_A_FILE = 256
 SOURCES = ("teacher", "teacher_verified", "gold")

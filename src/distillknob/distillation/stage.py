@@ -16,16 +16,19 @@ from typing import Any
 from datasets import Dataset
 from transformers import TrainerCallback
 
-from distillknob.cross_tokenizer import CROSS
 from distillknob.diagnosis.finding import Finding
 from distillknob.diagnosis.traps.teacher_hacking import teacher_hacking
-from distillknob.distill_config import DistillConfig
-from distillknob.distill_trainer import DistillTrainer
+from distillknob.distillation.config import DistillConfig
+from distillknob.distillation.cross_tokenizer import CROSS
+from distillknob.distillation.learning_curve import LearningCurve, curve_problems, student_scores
+from distillknob.distillation.methods import METHODS
+from distillknob.distillation.teacher_cache import TeacherCache
+from distillknob.distillation.teacher_context import CONTEXTS
+from distillknob.distillation.traces import RIGHT_ONES, Source, TraceOptions, make_traces
+from distillknob.distillation.trainer import DistillTrainer
 from distillknob.errors import BadInputError, check_fills_a_step
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight, Side, check_learning_rate, check_traces, same_weights
-from distillknob.learning_curve import LearningCurve, curve_problems, student_scores
-from distillknob.methods import METHODS
 from distillknob.models.architecture import context_of
 from distillknob.models.load import LanguageModel, check_meant, eos_ids, load_model, set_in_templates, turn_end
 from distillknob.models.same_text import know_ends, one_vocabulary
@@ -37,9 +40,6 @@ from distillknob.runs.run import Run, runs_behind
 from distillknob.runtime.processes import process_count, process_index, wait
 from distillknob.runtime.template_date import by_name, fix_dates
 from distillknob.tasks import Example, Task, get_tasks, graded_tasks
-from distillknob.teacher_cache import TeacherCache
-from distillknob.teacher_context import CONTEXTS
-from distillknob.traces import RIGHT_ONES, Source, TraceOptions, make_traces
 from distillknob.training.config import (
     FiniteLoss,
     RunLogger,

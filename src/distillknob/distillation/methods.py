@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from distillknob.traces import Source
+from distillknob.distillation.traces import Source
 
 MethodName = Literal[
     "sft", "sft_verified", "sft_gold", "sft_best_of_n", "gkd", "opd_rkl", "tip", "opsd", "uld", "spans"

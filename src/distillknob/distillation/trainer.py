@@ -15,7 +15,8 @@ from torch.utils.checkpoint import checkpoint
 from trl import DistillationTrainer  # type: ignore[attr-defined]
 from trl.models import prepare_deepspeed  # type: ignore[attr-defined]
 
-from distillknob.cross_tokenizer import (
+from distillknob.distillation.config import DistillConfig
+from distillknob.distillation.cross_tokenizer import (
     CROSS,
     Aligned,
     aligned,
@@ -26,15 +27,14 @@ from distillknob.cross_tokenizer import (
     token_logprob,
     uld_loss,
 )
-from distillknob.distill_config import DistillConfig
+from distillknob.distillation.teacher_cache import TeacherCache
+from distillknob.distillation.token_choice import CHOICES
 from distillknob.divergences.dense import divergence_from_topk
 from distillknob.divergences.fused import fused_divergence
 from distillknob.errors import BadInputError
 from distillknob.models.heads import Head, head_of
 from distillknob.models.load import LanguageModel, load_model, prompt_ids, set_in_templates
 from distillknob.models.same_text import spelled
-from distillknob.teacher_cache import TeacherCache
-from distillknob.token_choice import CHOICES
 from distillknob.training.rollouts import PolicyTrainer
 
 
