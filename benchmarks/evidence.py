@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 
 from distillknob.knob_tables import causal, knob, tables
-from distillknob.report.markup import Html, tag
-from distillknob.report.markup import percent as percent_of
+from distillknob.report.drawing.markup import Html, tag
+from distillknob.report.drawing.markup import percent as percent_of
+from distillknob.report.drawing.plots import Series, line_plot, whole_percent
+from distillknob.report.drawing.svg import Scale, mark
 from distillknob.report.names import method_name, series_style, signed_eta
-from distillknob.report.plots import Series, line_plot, whole_percent
-from distillknob.report.svg import Scale, mark
 from distillknob.runs.run import Run, load_run
 from distillknob.stats import Interval, interval, paired_difference
 from distillknob.table import percent as text_percent

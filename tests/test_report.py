@@ -20,8 +20,8 @@ import pytest
 
 from distillknob.errors import BadInputError
 from distillknob.report import build_report
-from distillknob.report.markup import bounds, decimal, escape, number, percent, points, tag
-from distillknob.report.svg import Panel, Scale
+from distillknob.report.drawing.markup import bounds, decimal, escape, number, percent, points, tag
+from distillknob.report.drawing.svg import Panel, Scale
 from distillknob.runs.run import Run
 from distillknob.verdicts import teacher_key, teacher_label, turning
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from distillknob.report.markup import MISSING, Row, number, text
+from distillknob.report.drawing.markup import MISSING, Row, number, text
 from distillknob.verdicts import label_of
 
 FORMER = ("distillable", "undistillable")  # what calibrated teachers were called in results by the sign of η alone

@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from distillknob.errors import BadInputError
-from distillknob.report.answers import failures_section, samples_section
-from distillknob.report.controls import causal_section, variants_section
-from distillknob.report.evaluation import evaluation_section
-from distillknob.report.headline import headline
-from distillknob.report.markup import Html, details, join, mapping, plural, rows, tag, text
-from distillknob.report.outcome import outcome_section
-from distillknob.report.provenance import provenance_section
-from distillknob.report.source import Source, read_source
-from distillknob.report.sweep import cells_section, knob_section
-from distillknob.report.training import calibration_section, learning_section
-from distillknob.report.traps import traps_section
+from distillknob.report.drawing.markup import Html, details, join, mapping, plural, rows, tag, text
+from distillknob.report.read import Source, read_source
+from distillknob.report.sections.answers import failures_section, samples_section
+from distillknob.report.sections.controls import causal_section, variants_section
+from distillknob.report.sections.curves import calibration_section, learning_section
+from distillknob.report.sections.evaluation import evaluation_section
+from distillknob.report.sections.headline import headline
+from distillknob.report.sections.outcome import outcome_section
+from distillknob.report.sections.provenance import provenance_section
+from distillknob.report.sections.sweep import cells_section, knob_section
+from distillknob.report.sections.traps import traps_section
 from distillknob.runs.files import atomic_write
 from distillknob.verdicts import unturned
 

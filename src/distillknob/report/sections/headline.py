@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from distillknob.report.markup import (
+from distillknob.report.drawing.markup import (
     Html,
     Row,
     bounds,
@@ -21,9 +21,9 @@ from distillknob.report.markup import (
     rows,
     tag,
 )
+from distillknob.report.drawing.svg import swatch
 from distillknob.report.names import method_name, teacher_style
-from distillknob.report.results import by_teacher, find, focus, main_value, where
-from distillknob.report.svg import swatch
+from distillknob.report.rows import by_teacher, find, focus, main_value, where
 from distillknob.verdicts import NON_INFERIORITY_MARGIN, label_of, student_claims, unturned
 
 

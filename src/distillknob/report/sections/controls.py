@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from distillknob.report.markup import (
+from distillknob.report.drawing.markup import (
     MISSING,
     Child,
     Html,
@@ -23,8 +23,8 @@ from distillknob.report.markup import (
     with_range,
 )
 from distillknob.report.names import method_name, signed_eta
-from distillknob.report.results import distinct, where, with_range_text
-from distillknob.report.source import Source
+from distillknob.report.read import Source
+from distillknob.report.rows import distinct, where, with_range_text
 from distillknob.verdicts import verdict_of
 
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from distillknob.report.findings import finding_card
-from distillknob.report.markup import (
+from distillknob.report.drawing.markup import (
     Child,
     Html,
     Row,
@@ -31,6 +30,8 @@ from distillknob.report.markup import (
     text,
     with_range,
 )
+from distillknob.report.drawing.plots import WIDE, Series, line_plot, whole_percent
+from distillknob.report.drawing.svg import Number, Scale, figure
 from distillknob.report.names import (
     METHODS,
     in_order,
@@ -41,9 +42,8 @@ from distillknob.report.names import (
     teacher_name,
     teacher_style,
 )
-from distillknob.report.plots import WIDE, Series, line_plot, whole_percent
-from distillknob.report.source import RunData, Source
-from distillknob.report.svg import Number, Scale, figure
+from distillknob.report.read import RunData, Source
+from distillknob.report.sections.findings import finding_card
 from distillknob.verdicts import is_original, teacher_key, turned_text
 
 _CURVES = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from distillknob.report.markup import (
+from distillknob.report.drawing.markup import (
     Child,
     Html,
     Row,
@@ -19,7 +19,7 @@ from distillknob.report.markup import (
     text,
     with_range,
 )
-from distillknob.report.results import distinct, find, where
+from distillknob.report.rows import distinct, find, where
 
 
 def off_policy_table(found: Sequence[Row]) -> Html | None:

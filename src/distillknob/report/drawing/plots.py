@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from distillknob.report.markup import Bounds, Html, count, decimal, percent
-from distillknob.report.svg import Number, Panel, Scale, Tick
+from distillknob.report.drawing.markup import Bounds, Html, count, decimal, percent
+from distillknob.report.drawing.svg import Number, Panel, Scale, Tick
 
 LABELS = 116.0  # pixels for the names of rows
 WIDE = 420.0  # a panel of a figure in two columns

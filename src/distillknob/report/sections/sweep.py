@@ -11,8 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from distillknob.report.controls import calibrations_table
-from distillknob.report.markup import (
+from distillknob.report.drawing.markup import (
     MISSING,
     Child,
     Html,
@@ -31,9 +30,11 @@ from distillknob.report.markup import (
     tag,
     text,
 )
+from distillknob.report.drawing.plots import Series, line_plot, whole_percent
+from distillknob.report.drawing.svg import Number, Scale, figure
 from distillknob.report.names import METHODS, method_name, series_style, signed_eta
-from distillknob.report.plots import Series, line_plot, whole_percent
-from distillknob.report.results import (
+from distillknob.report.read import Source
+from distillknob.report.rows import (
     best_of,
     chance_of,
     distinct,
@@ -46,8 +47,7 @@ from distillknob.report.results import (
     trained,
     where,
 )
-from distillknob.report.source import Source
-from distillknob.report.svg import Number, Scale, figure
+from distillknob.report.sections.controls import calibrations_table
 
 _LEVELS = (("dashed", "chance", "chance"), ("dashed", "kept", "student before distillation"))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from distillknob.report.markup import (
+from distillknob.report.drawing.markup import (
     Child,
     Row,
     Section,
@@ -19,11 +19,11 @@ from distillknob.report.markup import (
     text,
     with_range,
 )
+from distillknob.report.drawing.plots import Dot, dot_plot
+from distillknob.report.drawing.svg import Scale, figure
 from distillknob.report.names import failure_name, ordered, series_style
-from distillknob.report.plots import Dot, dot_plot
-from distillknob.report.results import best_of, main_value, sample_size, with_range_text
-from distillknob.report.source import Source
-from distillknob.report.svg import Scale, figure
+from distillknob.report.read import Source
+from distillknob.report.rows import best_of, main_value, sample_size, with_range_text
 
 
 def evaluation_section(source: Source) -> Section:

@@ -6,7 +6,7 @@ hash of each manifest, and `verify_manifest` checks what it holds).
 
 from __future__ import annotations
 
-from distillknob.report.markup import (
+from distillknob.report.drawing.markup import (
     MISSING,
     Child,
     Html,
@@ -21,7 +21,7 @@ from distillknob.report.markup import (
     text,
 )
 from distillknob.report.names import signed_eta
-from distillknob.report.source import RunData, Source
+from distillknob.report.read import RunData, Source
 
 _PAPER = "https://arxiv.org/abs/2604.18963"
 

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from distillknob.report.markup import Bounds, Html, decimal, tag
+from distillknob.report.drawing.markup import Bounds, Html, decimal, tag
 
 Number = float | None
 Tick = tuple[float, str]

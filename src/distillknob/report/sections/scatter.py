@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from distillknob.report.markup import Html, Row, count, decimal, number, text
+from distillknob.report.drawing.markup import Html, Row, count, decimal, number, text
+from distillknob.report.drawing.plots import Scatter, scatter_plot
+from distillknob.report.drawing.svg import Scale, figure
 from distillknob.report.names import series_style
-from distillknob.report.plots import Scatter, scatter_plot
-from distillknob.report.results import distinct, where
-from distillknob.report.svg import Scale, figure
+from distillknob.report.rows import distinct, where
 
 MOST_POINTS = 600  # in one panel; each costs a hundred bytes of the page
 _MOST_NAMED = 4

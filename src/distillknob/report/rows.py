@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from distillknob.report.markup import Row, count, mapping, number, percent, percent_range, rows
+from distillknob.report.drawing.markup import Row, count, mapping, number, percent, percent_range, rows
 from distillknob.report.names import FORMER, METHODS, in_order, ordered
 from distillknob.verdicts import label_of, teacher_key
 

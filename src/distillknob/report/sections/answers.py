@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from distillknob.report.markup import (
+from distillknob.report.drawing.markup import (
     MISSING,
     Child,
     Html,
@@ -29,6 +29,8 @@ from distillknob.report.markup import (
     text,
     with_range,
 )
+from distillknob.report.drawing.plots import Dot, dot_plot
+from distillknob.report.drawing.svg import Scale, figure, swatch
 from distillknob.report.names import (
     FAILURE_MODES,
     FORMER,
@@ -42,11 +44,9 @@ from distillknob.report.names import (
     teacher_name,
     teacher_style,
 )
-from distillknob.report.plots import Dot, dot_plot
-from distillknob.report.results import by_teacher, distinct, eta_of, find, focus, sample_size, where
-from distillknob.report.source import Source
-from distillknob.report.students import row_name, student_legend
-from distillknob.report.svg import Scale, figure, swatch
+from distillknob.report.read import Source
+from distillknob.report.rows import by_teacher, distinct, eta_of, find, focus, sample_size, where
+from distillknob.report.sections.students import row_name, student_legend
 from distillknob.verdicts import label_of
 
 MOST_CHARACTERS = 4000  # of one answer

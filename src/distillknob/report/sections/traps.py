@@ -4,23 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from distillknob.report.estimates import (
-    myopia_sentence,
-    myopia_table,
-    off_policy_sentence,
-    off_policy_table,
-    quadrant_table,
-)
-from distillknob.report.findings import findings_cards, findings_sentence
-from distillknob.report.gap import (
-    forecast_table,
-    preference_table,
-    prefix_sentence,
-    prefix_table,
-    style_sentence,
-    style_table,
-)
-from distillknob.report.markup import (
+from distillknob.report.drawing.markup import (
     MISSING,
     Child,
     Html,
@@ -44,12 +28,28 @@ from distillknob.report.markup import (
     text,
     with_range,
 )
+from distillknob.report.drawing.plots import WIDE, Series, line_plot, whole_percent
+from distillknob.report.drawing.svg import Scale, figure
 from distillknob.report.names import sentence, series_style
-from distillknob.report.plots import WIDE, Series, line_plot, whole_percent
-from distillknob.report.results import distinct, find, where
-from distillknob.report.scatter import scatter_figure, scatter_sentence
-from distillknob.report.source import Source
-from distillknob.report.svg import Scale, figure
+from distillknob.report.read import Source
+from distillknob.report.rows import distinct, find, where
+from distillknob.report.sections.estimates import (
+    myopia_sentence,
+    myopia_table,
+    off_policy_sentence,
+    off_policy_table,
+    quadrant_table,
+)
+from distillknob.report.sections.findings import findings_cards, findings_sentence
+from distillknob.report.sections.gap import (
+    forecast_table,
+    preference_table,
+    prefix_sentence,
+    prefix_table,
+    style_sentence,
+    style_table,
+)
+from distillknob.report.sections.scatter import scatter_figure, scatter_sentence
 
 _KL = {"forward_kl": "forward KL", "reverse_kl": "reverse KL"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from distillknob.report.markup import (
+from distillknob.report.drawing.markup import (
     Html,
     Row,
     bounds,
@@ -17,6 +17,8 @@ from distillknob.report.markup import (
     rows,
     tag,
 )
+from distillknob.report.drawing.plots import Bar, Dot, dot_plot, share_plot
+from distillknob.report.drawing.svg import Entry, Scale, figure
 from distillknob.report.names import (
     METHODS,
     method_name,
@@ -27,8 +29,7 @@ from distillknob.report.names import (
     teacher_name,
     teacher_style,
 )
-from distillknob.report.plots import Bar, Dot, dot_plot, share_plot
-from distillknob.report.results import (
+from distillknob.report.rows import (
     best_of,
     by_teacher,
     chance_of,
@@ -41,7 +42,6 @@ from distillknob.report.results import (
     where,
     with_range_text,
 )
-from distillknob.report.svg import Entry, Scale, figure
 from distillknob.verdicts import label_of
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from distillknob.report.markup import (
+from distillknob.report.drawing.markup import (
     MISSING,
     Child,
     Html,
@@ -31,8 +31,10 @@ from distillknob.report.markup import (
     text,
     with_range,
 )
+from distillknob.report.drawing.svg import swatch
 from distillknob.report.names import METHODS, method_name, signed_eta, teacher_style
-from distillknob.report.results import (
+from distillknob.report.read import Source
+from distillknob.report.rows import (
     best_of,
     by_teacher,
     chance_of,
@@ -47,9 +49,7 @@ from distillknob.report.results import (
     where,
     with_range_text,
 )
-from distillknob.report.source import Source
-from distillknob.report.students import row_name, students_figure, styles_part
-from distillknob.report.svg import swatch
+from distillknob.report.sections.students import row_name, students_figure, styles_part
 from distillknob.verdicts import label_of, student_claims
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from distillknob.errors import BadInputError
-from distillknob.report.markup import Html, Row, mapping, not_run, number, tag
+from distillknob.report.drawing.markup import Html, Row, mapping, not_run, number, tag
 from distillknob.report.names import FORMER
-from distillknob.report.results import labelled
+from distillknob.report.rows import labelled
 from distillknob.runs.files import read_json, sha256
 from distillknob.runs.run import ENVIRONMENT, MANIFEST, RESULT, UNFINISHED, Run, load_run
 from distillknob.verdicts import teacher_key

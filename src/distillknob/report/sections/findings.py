@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from distillknob.report.markup import (
+from distillknob.report.drawing.markup import (
     Html,
     Row,
     bounds,
@@ -27,9 +27,9 @@ from distillknob.report.markup import (
     text,
     with_range,
 )
+from distillknob.report.drawing.plots import Series, line_plot
+from distillknob.report.drawing.svg import Scale, figure
 from distillknob.report.names import ordered, sentence, series_style
-from distillknob.report.plots import Series, line_plot
-from distillknob.report.svg import Scale, figure
 
 _SEVERITIES = ("high", "medium", "low", "none")
 

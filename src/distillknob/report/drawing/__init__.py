@@ -1,0 +1,1 @@
+"""HTML, SVG and the plots that the report is drawn with."""
