@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from distillknob.knob_tables import causal, knob, tables
+from distillknob.experiments.tables import causal, knob, tables
 from distillknob.report.drawing.markup import Html, tag
 from distillknob.report.drawing.markup import percent as percent_of
 from distillknob.report.drawing.plots import Series, line_plot, whole_percent

@@ -20,7 +20,7 @@ from typing import Any
 from distillknob.calibration.stage import CalibrationConfig, calibrate
 from distillknob.config.recipe import read_recipe
 from distillknob.evaluation.stage import TaskResult, evaluate_task
-from distillknob.experiment import stage_config
+from distillknob.experiments.cell import stage_config
 from distillknob.models.load import load_model
 from distillknob.runs.provenance import keep_freed_memory
 from distillknob.table import percent

@@ -16,11 +16,11 @@ import pytest
 
 from distillknob.calibration.stage import CalibrationConfig
 from distillknob.config.recipe import build, read_recipe, stage_values
-from distillknob.demo import DemoConfig
 from distillknob.distillation.stage import DistillConfig, check
 from distillknob.errors import BadInputError
 from distillknob.estimate import estimate, estimates
 from distillknob.evaluation.stage import EvaluateConfig
+from distillknob.experiments.demo import DemoConfig
 from distillknob.footprint import footprint
 from distillknob.hardware import GIB, GPUS, Engine, engine
 from distillknob.inputs.preflight import Preflight

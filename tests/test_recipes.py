@@ -13,10 +13,10 @@ import pytest
 
 from distillknob.cli import EXPERIMENTS, STAGES, main
 from distillknob.config.recipe import read_recipe
-from distillknob.demo import DemoConfig, demo
 from distillknob.diagnosis import DiagnoseConfig, diagnose
 from distillknob.errors import BadInputError
-from distillknob.experiment import Cell, planned_stages, run_cell, stage_config
+from distillknob.experiments.cell import Cell, planned_stages, run_cell, stage_config
+from distillknob.experiments.demo import DemoConfig, demo
 from distillknob.models.architecture import SHAPES
 from distillknob.runs.run import load_run, verify_manifest
 from distillknob.verdicts import teacher_label

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distillknob import sweep as stage
 from distillknob.errors import BadInputError
-from distillknob.experiment import by_problem
+from distillknob.experiments import sweep as stage
+from distillknob.experiments.cell import by_problem
+from distillknob.experiments.sweep import SweepConfig, sweep
 from distillknob.runs.run import load_run
 from distillknob.stats import paired_difference
-from distillknob.sweep import SweepConfig, sweep
 from distillknob.tasks import get_task
 
 

@@ -42,8 +42,13 @@ STAGES: dict[str, tuple[str, str, str, str]] = {
         "evaluate",
         "measure models on tasks, with intervals",
     ),
-    "demo": ("distillknob.demo", "DemoConfig", "demo", "the whole main job on one pair"),
-    "sweep": ("distillknob.sweep", "SweepConfig", "sweep", "a recipe × η values × seeds, into one knob curve"),
+    "demo": ("distillknob.experiments.demo", "DemoConfig", "demo", "the whole main job on one pair"),
+    "sweep": (
+        "distillknob.experiments.sweep",
+        "SweepConfig",
+        "sweep",
+        "a recipe × η values × seeds, into one knob curve",
+    ),
 }
 EXPERIMENTS = ("demo", "sweep")  # they read the sections of the stages that they chain
 CHAINED = ("diagnose", "calibrate", "distill", "evaluate")

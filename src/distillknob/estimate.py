@@ -112,7 +112,7 @@ def estimates(stage: str, config: Any, recipe: Mapping[str, Any], engine: Engine
 
     if stage not in EXPERIMENTS:
         return [(stage, estimate(stage, config, engine, curve_problems=CURVE_PROBLEMS))]
-    from distillknob.experiment import planned_stages, stage_config
+    from distillknob.experiments.cell import planned_stages, stage_config
 
     planned: dict[str, Any] = {}
     if stage == "demo":

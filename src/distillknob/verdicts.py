@@ -365,7 +365,7 @@ def student_claims(
     differences: Sequence[Mapping[str, Any]],
 ) -> list[tuple[Mapping[str, Any], Claim]]:
     """The claim of every calibrated teacher on every task, with the teacher's row: from the rows of a `demo` or `sweep`
-    (`knob_tables.tables`)."""
+    (`experiments.tables`)."""
 
     def own(found: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         keys = ("task", "eta", "seed", "variant")

@@ -11,10 +11,10 @@ from typing import Any
 from distillknob.diagnosis import DiagnoseConfig, diagnose
 from distillknob.diagnosis.stage import check as check_diagnosis
 from distillknob.errors import BadInputError
-from distillknob.experiment import Cell, ExperimentConfig, check_recipe, planned_stages, run_cell, stage_config
+from distillknob.experiments.cell import Cell, ExperimentConfig, check_recipe, planned_stages, run_cell, stage_config
+from distillknob.experiments.tables import tables
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight
-from distillknob.knob_tables import tables
 from distillknob.report import build_report
 from distillknob.runs.run import Run, load_run
 from distillknob.runtime.processes import process_count

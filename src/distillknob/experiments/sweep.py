@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from distillknob.errors import BadInputError, nearest
-from distillknob.experiment import Cell, ExperimentConfig, cell_config, check_recipe, read_by_cell, run_cell
+from distillknob.experiments.cell import Cell, ExperimentConfig, cell_config, check_recipe, read_by_cell, run_cell
+from distillknob.experiments.tables import causal, knob, tables
 from distillknob.inputs.preflight import Preflight
-from distillknob.knob_tables import causal, knob, tables
 from distillknob.report import build_report
 from distillknob.runs.files import atomic_directory, atomic_write, json_bytes, read_json
 from distillknob.runs.run import CONFIG, ENVIRONMENT, MANIFEST, RESULT, Run, load_run

@@ -1,7 +1,7 @@
 """Cells of an experiment: one η and one seed, from calibration to evaluated students. `demo` and `sweep` chain them.
 
 A cell is a run directory that holds the stages' own run directories, so it is resumable at every stage. Its result is
-kept as soon as it is there, and stands by itself: tables are made from the results of cells alone (`knob_tables`). A
+kept as soon as it is there, and stands by itself: tables are made from the results of cells alone (`tables`). A
 seed redoes calibration, traces and distillation; evaluation problems stay the same.
 """
 
