@@ -162,8 +162,8 @@ def run_stage(stage: str, recipe: Path, output: Path) -> int:
 
     from distillknob.cli import STAGES as COMMANDS
     from distillknob.cli import main
-    from distillknob.estimate import estimate, estimate_lines
-    from distillknob.hardware import GPUS, engine
+    from distillknob.planning.estimate import estimate, estimate_lines
+    from distillknob.planning.hardware import GPUS, engine
     from distillknob.runtime import progress
     from distillknob.training.config import quiet_libraries
 

@@ -5,7 +5,8 @@
 
 Each case runs in a process of its own: first a tiny run of the same stage, which imports and compiles what any run
 needs, then the case itself. Measured is the resident set's high-water mark beyond what was resident between the two, so
-neither the interpreter nor the libraries are in it. The estimate is `distillknob.estimate`'s, for the same config.
+neither the interpreter nor the libraries are in it. The estimate is
+`distillknob.planning.estimate`'s, for the same config.
 """
 
 from __future__ import annotations
@@ -79,8 +80,8 @@ def status(field: str) -> int:
 def run_case(name: str, checkpointing: bool, steps: int | None = None) -> dict[str, Any]:
     """Run one case in this process and set its peak beside its estimate; by fewer `steps` than the table's."""
     from distillknob.cli import STAGES
-    from distillknob.estimate import estimate
-    from distillknob.hardware import engine
+    from distillknob.planning.estimate import estimate
+    from distillknob.planning.hardware import engine
     from distillknob.training.config import quiet_libraries
 
     quiet_libraries()

@@ -18,17 +18,17 @@ from distillknob.calibration.stage import CalibrationConfig
 from distillknob.config.recipe import build, read_recipe, stage_values
 from distillknob.distillation.stage import DistillConfig, check
 from distillknob.errors import BadInputError
-from distillknob.estimate import estimate, estimates
 from distillknob.evaluation.stage import EvaluateConfig
 from distillknob.experiments.demo import DemoConfig
-from distillknob.footprint import footprint
-from distillknob.hardware import GIB, GPUS, Engine, engine
 from distillknob.inputs.preflight import Preflight
 from distillknob.models import scoring
 from distillknob.models.architecture import SHAPES, adapter_parameters, architecture
 from distillknob.models.load import zoo_path
 from distillknob.models.sampling import Sampling, rows_at_once
-from distillknob.workload import PAIRED_AT_ONCE, SAMPLED_AT_ONCE, SCORED_AT_ONCE, workload
+from distillknob.planning.estimate import estimate, estimates
+from distillknob.planning.hardware import GIB, GPUS, Engine, engine
+from distillknob.planning.memory import footprint
+from distillknob.planning.workload import PAIRED_AT_ONCE, SAMPLED_AT_ONCE, SCORED_AT_ONCE, workload
 
 ROOT = Path(__file__).parent.parent
 H100 = GPUS["h100"]

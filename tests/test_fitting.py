@@ -13,9 +13,9 @@ from distillknob.cli import main
 from distillknob.diagnosis import DiagnoseConfig
 from distillknob.distillation.stage import DistillConfig
 from distillknob.errors import BadInputError
-from distillknob.fitting import changed, fitting, memory, room, roomier
-from distillknob.hardware import GPUS, Engine
-from distillknob.new_recipe import new_recipe
+from distillknob.planning.fitting import changed, fitting, memory, room, roomier
+from distillknob.planning.hardware import GPUS, Engine
+from distillknob.planning.new_recipe import new_recipe
 
 H100 = Engine(GPUS["h100"])
 LARGE = {"teacher": "Qwen/Qwen3-8B", "target": "Qwen/Qwen3-0.6B", "tasks": ["bigmath-4"], "max_completion_length": 1024}

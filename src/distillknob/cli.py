@@ -270,9 +270,9 @@ def _plan(
     """A stage's dry run: its checks, and the estimate."""
     from distillknob.config.recipe import resolved
     from distillknob.config.shipped import find_accelerate
-    from distillknob.estimate import plan
-    from distillknob.hardware import engine
     from distillknob.inputs.preflight import Preflight
+    from distillknob.planning.estimate import plan
+    from distillknob.planning.hardware import engine
     from distillknob.training.config import for_another_machine
 
     stage: str = arguments.command
@@ -333,8 +333,8 @@ def _recipe(arguments: argparse.Namespace) -> int:
 
 def _new_recipe(arguments: argparse.Namespace) -> int:
     from distillknob.config.shipped import find_accelerate
-    from distillknob.hardware import engine
-    from distillknob.new_recipe import write_recipe
+    from distillknob.planning.hardware import engine
+    from distillknob.planning.new_recipe import write_recipe
     from distillknob.training.config import for_another_machine, quiet_libraries
 
     quiet_libraries()

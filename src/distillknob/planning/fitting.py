@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from distillknob.footprint import MARGIN, footprint
-from distillknob.hardware import GPUS, Engine
-from distillknob.workload import longest_answer, workload
+from distillknob.planning.hardware import GPUS, Engine
+from distillknob.planning.memory import MARGIN, footprint
+from distillknob.planning.workload import longest_answer, workload
 
 TRAINING_STAGES = ("calibrate", "distill")
 SHORTEST = 64  # tokens that an answer keeps

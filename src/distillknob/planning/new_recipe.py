@@ -22,13 +22,13 @@ from distillknob.diagnosis.gather import PREFIXES
 from distillknob.distillation.stage import DistillConfig
 from distillknob.errors import BadInputError
 from distillknob.evaluation.stage import EvaluateConfig
-from distillknob.fitting import SHORTEST, fitting, memory, roomier
-from distillknob.hardware import GIB, Engine
 from distillknob.inputs.preflight import Preflight, Side
 from distillknob.models.architecture import architecture
 from distillknob.models.load import values_read
+from distillknob.planning.fitting import SHORTEST, fitting, memory, roomier
+from distillknob.planning.hardware import GIB, Engine
+from distillknob.planning.workload import PROMPT_TOKENS
 from distillknob.runs.files import atomic_write
-from distillknob.workload import PROMPT_TOKENS
 
 CLASSES: dict[str, type[Any]] = {
     "diagnose": DiagnoseConfig,

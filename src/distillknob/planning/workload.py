@@ -13,10 +13,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from distillknob.hardware import Engine
 from distillknob.models.architecture import Architecture, adapter_parameters, architecture
 from distillknob.models.load import SERVED, load_tokenizer, prompt_ids, resolve
 from distillknob.models.sampling import Sampling
+from distillknob.planning.hardware import Engine
 from distillknob.tasks import RowsTask, Task, get_task, task_on_the_hub
 from distillknob.tasks.graders.reward_model import DEFAULT
 from distillknob.tasks.reward_task import RewardTask

@@ -1,7 +1,7 @@
 """What a run would need, before it starts: memory on each device and time, told as an estimate with its assumptions.
 
 Nothing is loaded: models are counted from their configs (`architecture`), work from the stage's config (`workload`),
-memory by what the libraries keep (`footprint`), time by what a device does a second (`hardware`). An experiment is the
+memory by what the libraries keep (`memory`), time by what a device does a second (`hardware`). An experiment is the
 sum of its cells' stages.
 """
 
@@ -14,15 +14,15 @@ from typing import Any
 
 import yaml
 
-from distillknob.fitting import TRAINING_STAGES, fitting, room, roomier
-from distillknob.footprint import MARGIN, Footprint, footprint
-from distillknob.hardware import DECODING, GIB, LAYER_SECONDS, SCORING, TRAINING, Engine
 from distillknob.inputs.identity import read_by
 from distillknob.inputs.preflight import Preflight
 from distillknob.models.sampling import rows_at_once
+from distillknob.planning.fitting import TRAINING_STAGES, fitting, room, roomier
+from distillknob.planning.hardware import DECODING, GIB, LAYER_SECONDS, SCORING, TRAINING, Engine
+from distillknob.planning.memory import MARGIN, Footprint, footprint
+from distillknob.planning.workload import PROMPT_TOKENS, Phase, Workload, workload
 from distillknob.runs.run import CONFIG, Run, runs_behind
 from distillknob.training.config import plain_config
-from distillknob.workload import PROMPT_TOKENS, Phase, Workload, workload
 
 EXPERIMENTS = ("demo", "sweep")
 

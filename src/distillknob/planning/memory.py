@@ -16,11 +16,11 @@ from typing import NamedTuple
 import torch
 
 from distillknob.divergences.fused import chunk_rows
-from distillknob.hardware import Engine
 from distillknob.models.architecture import Architecture
 from distillknob.models.heads import block_rows
 from distillknob.models.sampling import rows_at_once
-from distillknob.workload import Phase, Trained, Workload
+from distillknob.planning.hardware import Engine
+from distillknob.planning.workload import Phase, Trained, Workload
 
 MARGIN = 0.08
 ADAM = 2  # moments of each trained parameter
