@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from distillknob.cli.text import percent as text_percent
 from distillknob.experiments.tables import causal, knob, tables
 from distillknob.report.drawing.markup import Html, tag
 from distillknob.report.drawing.markup import percent as percent_of
@@ -28,7 +29,6 @@ from distillknob.report.drawing.svg import Scale, mark
 from distillknob.report.names import method_name, series_style, signed_eta
 from distillknob.runs.run import Run, load_run
 from distillknob.stats import Interval, interval, paired_difference
-from distillknob.table import percent as text_percent
 
 Result = dict[str, Any]
 Demand = tuple[str, str, bool | None]  # what was asked, what was measured, whether that meets it

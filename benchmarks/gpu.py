@@ -160,8 +160,8 @@ def run_stage(stage: str, recipe: Path, output: Path) -> int:
     import torch
     import yaml
 
-    from distillknob.cli import STAGES as COMMANDS
-    from distillknob.cli import main
+    from distillknob.cli.main import STAGES as COMMANDS
+    from distillknob.cli.main import main
     from distillknob.planning.estimate import estimate, estimate_lines
     from distillknob.planning.hardware import GPUS, engine
     from distillknob.runtime import progress

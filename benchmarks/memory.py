@@ -79,7 +79,7 @@ def status(field: str) -> int:
 
 def run_case(name: str, checkpointing: bool, steps: int | None = None) -> dict[str, Any]:
     """Run one case in this process and set its peak beside its estimate; by fewer `steps` than the table's."""
-    from distillknob.cli import STAGES
+    from distillknob.cli.main import STAGES
     from distillknob.planning.estimate import estimate
     from distillknob.planning.hardware import engine
     from distillknob.training.config import quiet_libraries

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from distillknob.calibration.stage import CalibrationConfig, calibrate
+from distillknob.cli.text import percent
 from distillknob.config.recipe import read_recipe
 from distillknob.evaluation.stage import TaskResult, evaluate_task
 from distillknob.experiments.cell import stage_config
 from distillknob.models.load import load_model
 from distillknob.runs.provenance import keep_freed_memory
-from distillknob.table import percent
 from distillknob.tasks import get_task
 from distillknob.training.config import quiet_libraries
 from distillknob.zoo.build import RECIPES, train

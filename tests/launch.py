@@ -23,7 +23,12 @@ IMPORTED = [
         "distillknob.distillation.stage",
         "distillknob.evaluation.stage",
     ),
-    *("distillknob.distillation.teacher_cache", "distillknob.table", "distillknob.flags", "distillknob.config.shipped"),
+    *(
+        "distillknob.distillation.teacher_cache",
+        "distillknob.cli.text",
+        "distillknob.cli.flags",
+        "distillknob.config.shipped",
+    ),
 ]
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(IMPORTED)

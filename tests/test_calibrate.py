@@ -21,7 +21,7 @@ from distillknob.calibration.advantage import calibrated_advantages, group_centr
 from distillknob.calibration.guard import UtilityGuard
 from distillknob.calibration.held_out import HeldOut, log_ratio_turned, task_scores
 from distillknob.calibration.stage import CalibrationConfig, CalibrationTrainer, calibrate, train_and_guard
-from distillknob.cli import main
+from distillknob.cli.main import main
 from distillknob.errors import BadInputError
 from distillknob.models.load import LanguageModel, load_model
 from distillknob.models.same_text import spelled

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import yaml
 
-from distillknob.cli import EXPERIMENTS, STAGES, main
+from distillknob.cli.main import EXPERIMENTS, STAGES, main
+from distillknob.cli.text import result_text
 from distillknob.config.shipped import find_recipe
-from distillknob.table import result_text
 
 FOLDER = Path(__file__).parent.parent / "recipes"
 SMALL = ["--problems", "4", "--samples", "2"]
@@ -490,7 +490,7 @@ def test_the_interpreter_s_own_streams_get_others_too() -> None:
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:
-    code = "from distillknob.cli import main; import sys; sys.exit(main(['recipe', 'show', 'embedded']))"
+    code = "from distillknob.cli.main import main; import sys; sys.exit(main(['recipe', 'show', 'embedded']))"
     process = subprocess.Popen(
         [sys.executable, "-c", code],
         stdout=subprocess.PIPE,
@@ -520,7 +520,7 @@ def test_a_typo_is_told_with_its_line(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_a_key_of_another_stage_is_known_without_the_trainers() -> None:
     code = (
-        "import sys; from distillknob.cli import _KnownFields; fields = _KnownFields();"
+        "import sys; from distillknob.cli.main import _KnownFields; fields = _KnownFields();"
         "assert 'student' in fields; print('trl' in sys.modules); assert 'xyz' not in fields"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

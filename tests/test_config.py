@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distillknob.cli.flags import add_flags, given_flags
 from distillknob.config import recipe as config
 from distillknob.config.recipe import build, read_recipe, resolved, stage_values
 from distillknob.errors import BadInputError
-from distillknob.flags import add_flags, given_flags
 
 
 class Schedule(Enum):

@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
-from distillknob.cli import main
+from distillknob.cli.main import main
+from distillknob.cli.text import result_text
 from distillknob.distillation import stage
 from distillknob.distillation.cross_tokenizer import CROSS
 from distillknob.distillation.learning_curve import curve_problems
@@ -32,7 +33,6 @@ from distillknob.models.sampling import generate
 from distillknob.models.scoring import answer_ids, sequence_logprob
 from distillknob.runs.model_record import RECORD, teacher_warning
 from distillknob.runs.run import discard_unstarted, load_run, verify_manifest
-from distillknob.table import result_text
 from distillknob.tasks import get_task
 from distillknob.tasks.base import GeneratedTask
 from distillknob.tasks.generated.qa import QA

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from distillknob.calibration.stage import CalibrationConfig
-from distillknob.cli import main
+from distillknob.cli.main import main
 from distillknob.diagnosis import DiagnoseConfig
 from distillknob.distillation.stage import DistillConfig
 from distillknob.errors import BadInputError

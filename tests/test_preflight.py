@@ -12,7 +12,7 @@ import pytest
 
 from distillknob.calibration import stage as calibration
 from distillknob.calibration.stage import CalibrationConfig
-from distillknob.cli import main
+from distillknob.cli.main import main
 from distillknob.distillation import stage as distillation
 from distillknob.distillation.stage import DistillConfig
 from distillknob.errors import BadInputError

@@ -14,7 +14,7 @@ import torch
 
 import process_worker
 from distillknob.calibration.advantage import calibrated_advantages
-from distillknob.cli import main
+from distillknob.cli.main import main
 from distillknob.models.load import load_model
 from distillknob.runs.run import Run, load_run, verify_manifest
 from distillknob.runtime.processes import disconnect, process_index, wait

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from distillknob.cli import EXPERIMENTS, STAGES, main
+from distillknob.cli.main import EXPERIMENTS, STAGES, main
 from distillknob.config.recipe import read_recipe
 from distillknob.diagnosis import DiagnoseConfig, diagnose
 from distillknob.errors import BadInputError

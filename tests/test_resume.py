@@ -15,7 +15,7 @@ import torch
 from trl.trainer.utils import RepeatSampler
 
 from distillknob.calibration.stage import CalibrationConfig, calibrate
-from distillknob.cli import main
+from distillknob.cli.main import main
 from distillknob.distillation.stage import DistillConfig, distill
 from distillknob.runs.run import Run
 from distillknob.training.config import EpochSampler, start_from

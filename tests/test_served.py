@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from distillknob.calibration.stage import CalibrationConfig, calibrate
-from distillknob.cli import main
+from distillknob.cli.main import main
 from distillknob.diagnosis import DiagnoseConfig, diagnose
 from distillknob.distillation.stage import DistillConfig, distill
 from distillknob.errors import BadInputError, RunFailedError

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from distillknob.cli import main
+from distillknob.cli.main import main
 from distillknob.config.shipped import (
     copy_recipe,
     find_accelerate,

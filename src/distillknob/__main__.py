@@ -2,6 +2,6 @@
 
 import sys
 
-from distillknob.cli import main
+from distillknob.cli.main import main
 
 sys.exit(main())

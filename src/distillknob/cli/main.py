@@ -129,7 +129,7 @@ def _parser(command: str | None, *, inherited: bool = False) -> _Parser:
         if stage == "sweep":
             sub.add_argument("--cell", type=int, metavar="N", help="run only cell number N (from 0)")
         if stage == command:
-            from distillknob.flags import add_flags
+            from distillknob.cli.flags import add_flags
 
             hidden = add_flags(sub, getattr(import_module(module), config), skip=OWN_FLAGS, inherited=inherited)
             sub.add_argument("--help-all", action="help", help="this help, with all inherited fields")
@@ -185,12 +185,12 @@ def _pair_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _run_stage(arguments: argparse.Namespace) -> int:
+    from distillknob.cli.flags import given_flags
+    from distillknob.cli.text import result_text
     from distillknob.config.recipe import build, read_recipe, stage_values
     from distillknob.config.shipped import find_recipe
-    from distillknob.flags import given_flags
     from distillknob.runs.provenance import keep_freed_memory
     from distillknob.runs.run import discard_unstarted
-    from distillknob.table import result_text
     from distillknob.training.config import for_another_machine, quiet_libraries
 
     quiet_libraries()
@@ -290,9 +290,9 @@ def _plan(
 
 
 def _compare(arguments: argparse.Namespace) -> int:
+    from distillknob.cli.text import compare_text
     from distillknob.diagnosis.compare import compare
     from distillknob.runs.files import plain
-    from distillknob.table import compare_text
 
     compared = compare(arguments.compare)
     print(json.dumps(plain(compared), indent=2) if arguments.json else compare_text(compared))
@@ -348,8 +348,8 @@ def _new_recipe(arguments: argparse.Namespace) -> int:
 
 
 def _zoo(arguments: argparse.Namespace) -> int:
+    from distillknob.cli.text import zoo_text
     from distillknob.runs.provenance import keep_freed_memory
-    from distillknob.table import zoo_text
     from distillknob.training.config import quiet_libraries
     from distillknob.zoo import build_zoo, list_zoo, verify_zoo
 
