@@ -1,7 +1,7 @@
 """Fields of TRL's and transformers' configs that a recipe can't change here, each with the reason.
 
 They would do nothing, or break what a stage promises, and none says so by itself. What acts as its documentation says
-is left alone; tests/test_inherited.py holds that every inherited field is one or the other.
+is left alone; tests/config/test_inherited.py holds that every inherited field is one or the other.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from distillknob.models.heads import body_of, checked_head
 
 _CAPPED = "it bends its logits behind the head in a way that neither TRL's losses nor ours know"
 _AHEAD = "its tokens see what comes after them, so that a text has no score to be learnt from"
-# By transformers' `model_type`. tests/test_families.py holds that each of them does fail.
+# By transformers' `model_type`. tests/models/test_families.py holds that each of them does fail.
 REFUSED: dict[str, str] = {
     "rwkv": "it reads no attention mask, so that a row's score depends on the padding before it",
     "recurrent_gemma": f"{_CAPPED} (logits_soft_cap)",

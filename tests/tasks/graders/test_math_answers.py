@@ -1,6 +1,6 @@
 """What the mathematical grader accepts and what it doesn't: a table of labelled pairs, which docs/grading.md shows.
 
-`python tests/test_math_answers.py` writes the table there again.
+`python tests/tasks/graders/test_math_answers.py` writes the table there again.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from distillknob.tasks.graders.mathematics import is_correct
 
 ROWS = [
     json.loads(line)
-    for line in (Path(__file__).parent / "fixtures" / "math_answers.jsonl").read_text("utf-8").splitlines()
+    for line in (Path(__file__).parents[2] / "fixtures" / "math_answers.jsonl").read_text("utf-8").splitlines()
 ]
-DOCS = Path(__file__).parent.parent / "docs" / "grading.md"
+DOCS = Path(__file__).parents[3] / "docs" / "grading.md"
 BEGIN, END = "<!-- table -->\n", "<!-- end of table -->\n"
 
 
@@ -42,7 +42,7 @@ def test_the_reference_itself_is_right() -> None:
 
 
 def test_the_docs_show_the_table() -> None:
-    assert table() in DOCS.read_text("utf-8"), "run python tests/test_math_answers.py"
+    assert table() in DOCS.read_text("utf-8"), "run python tests/tasks/graders/test_math_answers.py"
 
 
 def table() -> str:

@@ -21,7 +21,7 @@ from distillknob.models.sampling import Sampling, generate
 from distillknob.models.scoring import token_logprobs
 from tiny_families import FAMILIES, OWN, documented, outcome, tiny_config
 
-PAGE = (Path(__file__).parents[1] / "docs" / "families.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "families.md").read_text(encoding="utf-8")
 TOLD = documented(PAGE)
 
 

@@ -30,7 +30,7 @@ from distillknob.planning.hardware import GIB, GPUS, Engine, engine
 from distillknob.planning.memory import footprint
 from distillknob.planning.workload import PAIRED_AT_ONCE, SAMPLED_AT_ONCE, SCORED_AT_ONCE, workload
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 H100 = GPUS["h100"]
 ONE = Engine(H100)
 QWEN = {"teacher": "Qwen/Qwen3-8B", "target": "Qwen/Qwen3-0.6B", "tasks": ["bigmath-4"], "max_completion_length": 1024}

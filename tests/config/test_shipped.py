@@ -21,7 +21,7 @@ from distillknob.config.shipped import (
 )
 from distillknob.errors import BadInputError
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_names_are_those_of_the_folder() -> None:

@@ -24,7 +24,8 @@ from distillknob.tasks.graders.choice import chosen_letter, committed_choice
 from distillknob.tasks.graders.math_equality import equal
 from distillknob.tasks.graders.mathematics import final_answer, is_correct
 
-CORPUS = [json.loads(line) for line in (Path(__file__).parent / "fixtures" / "graders.jsonl").read_text().splitlines()]
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+CORPUS = [json.loads(line) for line in (FIXTURES / "graders.jsonl").read_text("utf-8").splitlines()]
 CHOICES = ["Paris", "London", "A man", "none of these", "Rome"]
 
 

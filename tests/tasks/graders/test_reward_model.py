@@ -28,7 +28,7 @@ from distillknob.tasks.graders.reward_model import (
 )
 from distillknob.tasks.reward_task import sigmoid
 
-DATA = Path(__file__).parent / "fixtures" / "data"
+DATA = Path(__file__).parents[2] / "fixtures" / "data"
 EXCHANGES = [
     Exchange("Where is the lamp?", "The lamp is near the river."),
     Exchange("Where is the lamp?", "here"),

@@ -20,7 +20,7 @@ from distillknob.cli.main import EXPERIMENTS, STAGES, main
 from distillknob.cli.text import result_text
 from distillknob.config.shipped import find_recipe
 
-FOLDER = Path(__file__).parent.parent / "recipes"
+FOLDER = Path(__file__).parents[2] / "recipes"
 SMALL = ["--problems", "4", "--samples", "2"]
 
 

@@ -254,7 +254,7 @@ def test_a_run_from_before_the_record_is_taken_as_it_is_and_that_is_said(
 
 
 def test_kept_cells_from_before_the_record_still_load() -> None:
-    cells = sorted((Path(__file__).parents[1] / "docs" / "evidence" / "cells").iterdir())
+    cells = sorted((Path(__file__).parents[2] / "docs" / "evidence" / "cells").iterdir())
     assert cells and all(load_run(cell).complete and load_run(cell).template_date[:2] == "20" for cell in cells)
 
 

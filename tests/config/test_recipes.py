@@ -21,9 +21,9 @@ from distillknob.models.architecture import SHAPES
 from distillknob.runs.run import load_run, verify_manifest
 from distillknob.verdicts import teacher_label
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
-DATA = Path(__file__).parent / "fixtures" / "data"
+DATA = Path(__file__).parents[1] / "fixtures" / "data"
 CUT = {
     "diagnose": {"problems": 2, "samples": 1, "candidates": 2, "max_new_tokens": 6},
     "calibrate": {
@@ -280,7 +280,7 @@ def test_the_table_of_recipes_is_the_folder() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", sorted((Path(__file__).parent.parent / "recipes" / "accelerate").glob("*.yaml")), ids=lambda path: path.stem
+    "path", sorted((Path(__file__).parents[2] / "recipes" / "accelerate").glob("*.yaml")), ids=lambda path: path.stem
 )
 def test_accelerate_s_own_loader_reads_its_configurations(path: Path) -> None:
     """That they parse and know no field that Accelerate doesn't; none has been run on GPUs here."""
