@@ -23,7 +23,7 @@ os.environ.update(
     TOKENIZERS_PARALLELISM="false",
     TRL_EXPERIMENTAL_SILENCE="1",
 )
-# Whose tests are meant: none of a GPU's (""), those of tests/tests/*/test_gpu_*.py on a GPU ("1"), or these on a CPU ("cpu").
+# Whose tests are meant: none of a GPU's (""), those in test_gpu_*.py on a GPU ("1"), or these on a CPU ("cpu").
 GPU = os.environ.get("DISTILLKNOB_TEST_GPU", "")
 if GPU == "1":
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # without it cuBLAS may sum in another order at every call
