@@ -100,14 +100,14 @@ def _rewarded_as_in_training(
             for _ in range(config.guard_samples)
         ]
         rewards = trainer.rewards_of(rows, [sample.token_ids for sample in before[task.name].samples])
-        known = [reward for reward in rewards if not math.isnan(reward)]
-        if not known:
+        defined = [reward for reward in rewards if not math.isnan(reward)]
+        if not defined:
             raise BadInputError(
                 f"the reward functions give none of {len(rewards)} answers to {task.name!r} a reward, so that the "
                 "guard has nothing to hold: mend them, leave the task out, or set guard to false"
             )
-        means[task.name] = sum(known) / len(known)
-        variances[task.name] = sum((reward - means[task.name]) ** 2 for reward in known) / len(known)
+        means[task.name] = sum(defined) / len(defined)
+        variances[task.name] = sum((reward - means[task.name]) ** 2 for reward in defined) / len(defined)
     return means, variances
 
 
@@ -130,9 +130,9 @@ def calibrate(
     tasks = graded_tasks(config.tasks)
     rows = training_rows(tasks, config.problems, config.seed, config.guard_problems, config.max_completion_length)
     inputs = runs_behind(config.models_read)
-    held = plain_config(config)
+    recorded = plain_config(config)
     opened: dict[str, Any] = {"inputs": inputs, "read": read_by(config), "resume": resume}
-    if (done := Run.finished(output, "calibrate", held, **opened)) is not None:
+    if (done := Run.finished(output, "calibrate", recorded, **opened)) is not None:
         return done
     preflight = Preflight(process_count())
     check(config, preflight)
@@ -147,7 +147,7 @@ def calibrate(
     values: Any = config.chat_template_kwargs  # a dict once the config has parsed it
     sides = by_name((config.teacher, teacher.tokenizer), (config.target, target.tokenizer))
     set_in_templates(sides, values)
-    run = Run.open(output, "calibrate", held, **opened)
+    run = Run.open(output, "calibrate", recorded, **opened)
     if run.complete:
         return run
     fix_dates(sides, run.template_date)
@@ -362,14 +362,14 @@ def _card(
         )
     else:
         title = f"{config.teacher}, calibrated with η = {config.eta:g} ({turned.verdict})"
-        held = "\n".join(
+        scores = "\n".join(
             f"- {row['task']}: {row['before']:.3f} before, {row['after']:.3f} after ({_interval(row['interval'])})"
             for row in comparison
         )
         text = (
             f"Made by {made_by}: {kept_step} steps of reinforcement fine-tuning against `{config.target}`.\n\n"
             f"{stopped}{turned_text(turned.as_dict())}\n\n"
-            f"Task scores on training-split problems that were not trained on:\n\n{held}\n\n"
+            f"Task scores on training-split problems that were not trained on:\n\n{scores}\n\n"
             "Not measured here: whether students learn more or less from this model than from the original.\n"
         )
     tags = "distillknob" if turned.same else "distillknob, calibrated-teacher"
