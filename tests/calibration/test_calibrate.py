@@ -19,8 +19,9 @@ from trl import GRPOTrainer
 from distillknob.calibration import stage
 from distillknob.calibration.advantage import calibrated_advantages, group_centred, group_z_score, token_advantages
 from distillknob.calibration.guard import UtilityGuard
-from distillknob.calibration.held_out import HeldOut, log_ratio_turned, task_scores
-from distillknob.calibration.stage import CalibrationConfig, CalibrationTrainer, calibrate, train_and_guard
+from distillknob.calibration.held_out import HeldOut, log_ratio_turned, task_scores, train_and_guard
+from distillknob.calibration.rows import training_rows
+from distillknob.calibration.stage import CalibrationConfig, CalibrationTrainer, calibrate
 from distillknob.cli.main import main
 from distillknob.errors import BadInputError
 from distillknob.models.load import LanguageModel, load_model
@@ -272,7 +273,7 @@ def test_the_embedded_tasks_grade_the_samples(tiny_pair: Any, tmp_path: Path, re
     assert {"task_score/qa", "task_score/instruct"} & scores.keys()
     assert [row["task"] for row in run.result["guard"]] == ["qa", "instruct"]
     # Grading by hand: the dataset's references come back from JSON as they went in.
-    row = stage.training_rows([get_task("instruct")], 1, 0)[0]
+    row = training_rows([get_task("instruct")], 1, 0)[0]
     example = get_task("instruct").examples("train", 1, seed=0)[0]
     columns = [[{"role": "assistant", "content": "thoughts"}]], [row["task"]], [row["reference"]]
     assert stage.task_reward(*columns, finished=[True], answer_text=[example.gold_solution]) == [1.0]
@@ -386,7 +387,7 @@ def test_what_is_not_there_is_told_before_anything_is_written(
 def test_a_knob_without_a_target_is_told(tiny_pair: Any, tmp_path: Path) -> None:
     model, tokenizer = load_model(tiny_pair.teacher)
     values = config(tiny_pair, output_dir=str(tmp_path), max_completion_length=8)
-    rows = stage.training_rows([get_task("qa")], 8, 0)
+    rows = training_rows([get_task("qa")], 8, 0)
     arguments: dict[str, Any] = {"args": values, "train_dataset": rows, "processing_class": tokenizer}
     with pytest.raises(BadInputError, match="needs a calibration target"):
         CalibrationTrainer(model=model, reward_funcs=[even_length], **arguments)

@@ -7,33 +7,30 @@ from __future__ import annotations
 
 import copy
 import json
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
-
+from distillknob.calibration.card import model_card
 from distillknob.calibration.check import check
 from distillknob.calibration.config import CalibrationConfig
 from distillknob.calibration.guard import UtilityGuard
-from distillknob.calibration.held_out import HeldOut, log_ratio_turned, task_scores, train_and_guard
+from distillknob.calibration.held_out import log_ratio_turned, task_scores
+from distillknob.calibration.last_good import FINAL, START, last_that_holds, mean_score
 from distillknob.calibration.rewards import task_reward
+from distillknob.calibration.rows import rewarded_as_in_training, training_rows
 from distillknob.calibration.trainer import CalibrationTrainer, GuardCallback
-from distillknob.errors import BadInputError
-from distillknob.evaluation.measure import longest_answer
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight
-from distillknob.models.load import load_model, set_in_templates
+from distillknob.models.load import set_in_templates
 from distillknob.models.served.model import connect, load_or_connect
 from distillknob.runs.files import atomic_write
 from distillknob.runs.journal import Journal
-from distillknob.runs.model_record import calibrated_as, read_record, record_of
+from distillknob.runs.model_record import record_of
 from distillknob.runs.run import Run, runs_behind
 from distillknob.runtime.processes import process_count, process_index, wait
 from distillknob.runtime.template_date import by_name, fix_dates
-from distillknob.stats import paired_difference
-from distillknob.tasks import Example, Task, graded_tasks
+from distillknob.tasks import graded_tasks
 from distillknob.training.config import (
     FiniteLoss,
     RunLogger,
@@ -47,11 +44,9 @@ from distillknob.training.config import (
     save_model,
     start_from,
 )
-from distillknob.verdicts import Turning, turned_text
 
 __all__ = ["CalibrationConfig", "CalibrationTrainer", "calibrate", "check", "task_reward"]
 
-FINAL, START = "final", "start"  # what lies beside the Trainer's checkpoints
 TRAINED = "trained.json"  # of an unfinished run: the training is over
 
 LOGGED = {
@@ -62,57 +57,6 @@ LOGGED = {
 }
 
 SHOWN = {"rewards/task_reward/mean": "task", "kl": "kl", "calibration/log_ratio": "log-ratio"}  # beside the progress
-
-
-def training_rows(
-    tasks: Sequence[Task], problems: int, seed: int, guard_problems: int = 0, max_new_tokens: int | None = None
-) -> Dataset:
-    """Prompts, task names, references (as JSON: their form differs by task) and the tokens that an answer may take,
-    from the tasks' train split, shuffled, without the guard's."""
-    rows = [
-        _row(task, example, max_new_tokens)
-        for task in tasks
-        for example in train_and_guard(task, problems, guard_problems, seed)[0]
-    ]
-    return Dataset.from_list(rows).shuffle(seed=seed)
-
-
-def _row(task: Task, example: Example, max_new_tokens: int | None) -> dict[str, Any]:
-    return {
-        "prompt": task.messages(example),
-        "task": task.name,
-        "reference": json.dumps(example.reference),
-        "longest": longest_answer(task, max_new_tokens),
-    }
-
-
-def _rewarded_as_in_training(
-    trainer: CalibrationTrainer, before: dict[str, HeldOut], tasks: Sequence[Task], config: CalibrationConfig
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Mean and variance, by task, of the rewards of what the original wrote: reward functions of one's own have a scale
-    of their own, and the guard's windows are on it. Raises BadInputError where they give a task's answers nothing."""
-    means, variances = {}, {}
-    for task in tasks:
-        _, examples = train_and_guard(task, config.problems, config.guard_problems, config.seed)
-        rows = [
-            _row(task, example, config.max_completion_length)
-            for example in examples
-            for _ in range(config.guard_samples)
-        ]
-        rewards = trainer.rewards_of(rows, [sample.token_ids for sample in before[task.name].samples])
-        defined = [reward for reward in rewards if not math.isnan(reward)]
-        if not defined:
-            raise BadInputError(
-                f"the reward functions give none of {len(rewards)} answers to {task.name!r} a reward, so that the "
-                "guard has nothing to hold: mend them, leave the task out, or set guard to false"
-            )
-        means[task.name] = sum(defined) / len(defined)
-        variances[task.name] = sum((reward - means[task.name]) ** 2 for reward in defined) / len(defined)
-    return means, variances
-
-
-def _mean(scores: list[list[float]]) -> float:
-    return sum(map(sum, scores)) / sum(map(len, scores))
 
 
 def calibrate(
@@ -161,7 +105,7 @@ def calibrate(
     journal = Journal(run.unfinished)
     before = task_scores(teacher, tasks, config, "before", journal.part("before"))
     guard = UtilityGuard(
-        baseline={name: _mean(held_out.scores) for name, held_out in before.items()},
+        baseline={name: mean_score(held_out.scores) for name, held_out in before.items()},
         tolerance=config.utility_tolerance,
         beta=config.beta,
         steps=config.guard_steps,
@@ -188,7 +132,7 @@ def calibrate(
             )
         check_saves_whole(trainer.accelerator)
         if reward_funcs and config.guard:
-            guard.baseline, guard.variance = _rewarded_as_in_training(trainer, before, tasks, config)
+            guard.baseline, guard.variance = rewarded_as_in_training(trainer, before, tasks, config)
         steps = _train(trainer, config, guard, run, resume=resume)
         # What was trained is on the disk, whole, however it was spread over devices: from here on models are loaded.
         trainer.accelerator.free_memory()
@@ -198,14 +142,14 @@ def calibrate(
             atomic_write(trained, json.dumps({"steps": steps, "guard": guard.state_dict()}).encode())
         wait()
     del teacher
-    kept_step, kept, after, comparison = _best_that_holds(
+    kept_step, kept, after, comparison = last_that_holds(
         steps, before, tasks, config, guard, run.template_date, journal
     )
     turned = log_ratio_turned(before, after, target, tokenizer, config, kept_step, journal.part("target"))
     del target
     if turned.same:  # of which nothing is uncertain
         comparison = [{**row, "difference": 0.0, "interval": [0.0, 0.0]} for row in comparison]
-    card = _card(config, guard, kept_step, comparison, turned)
+    card = model_card(config, guard, kept_step, comparison, turned)
     last: dict[str, Any] = next((row for row in reversed(run.metrics()) if row["step"] <= kept_step), {})
     result = {
         "stage": "calibrate",
@@ -266,111 +210,8 @@ def _train(
     return int(trainer.state.global_step)
 
 
-def _best_that_holds(
-    steps: int,
-    before: dict[str, HeldOut],
-    tasks: Sequence[Task],
-    config: CalibrationConfig,
-    guard: UtilityGuard,
-    day: str,
-    journal: Journal,
-) -> tuple[int, str, dict[str, HeldOut], list[dict[str, Any]]]:
-    """Walk back from the final weights over the kept checkpoints to the first whose scores hold on unseen problems.
-
-    Returns its step, where it lies, what it wrote there, and how it compares with the original teacher, which is the
-    last resort (step 0). Without a guard, the final weights are kept as they are.
-    """
-    folder = Path(str(config.output_dir))
-    saved = sorted((int(path.name.split("-")[1]) for path in folder.glob("checkpoint-*")), reverse=True)
-    candidates = [steps, *saved, 0] if guard.reason is None else [*saved, 0]
-    for candidate in dict.fromkeys(candidates):
-        if candidate == 0:
-            path = str(folder / START) if config.use_peft else config.teacher
-        else:
-            final = candidate == steps and guard.reason is None
-            path = str(folder / (FINAL if final else f"checkpoint-{candidate}"))
-        after = before
-        if candidate:
-            after = _scores_of(path, tasks, config, day, journal.part(f"after-{candidate}"))
-        comparison: list[dict[str, Any]] = []
-        for name in before:
-            first, second = before[name].scores, after[name].scores
-            change = paired_difference([sum(s) / len(s) for s in first], [sum(s) / len(s) for s in second])
-            comparison.append(
-                {
-                    "task": name,
-                    "before": _mean(first),
-                    "after": _mean(second),
-                    "difference": change.mean,
-                    "interval": change.as_list(),
-                }
-            )
-        if not config.guard or all(row["difference"] >= -config.utility_tolerance for row in comparison):
-            return candidate, path, after, comparison
-        lost = min(comparison, key=lambda row: row["difference"])
-        guard.events.append(
-            {
-                "step": candidate,
-                "what": f"not kept: {lost['task']} changed by {lost['difference']:+.3f} on unseen problems",
-            }
-        )
-    raise AssertionError("the original teacher always holds against itself")
-
-
 def _sampled_to(longest: int, config: CalibrationConfig) -> CalibrationConfig:
     """The config with answers of up to `longest` tokens."""
     config = copy.copy(config)
     config.max_completion_length = longest
     return config
-
-
-def _scores_of(
-    path: str, tasks: Sequence[Task], config: CalibrationConfig, day: str, journal: Journal
-) -> dict[str, HeldOut]:
-    """What a checkpoint writes, which is gone again when that is there: two at a time may not fit."""
-    model, values = load_model(path), config.chat_template_kwargs
-    set_in_templates({path: model.tokenizer}, values, needed=False)  # type: ignore[arg-type]  # a dict once parsed
-    fix_dates({path: model.tokenizer}, day, tell=False)
-    return task_scores(model, tasks, config, "after", journal)
-
-
-def _interval(bounds: Sequence[float]) -> str:
-    if any(map(math.isnan, bounds)):
-        return "no interval of the difference, from one problem"
-    return f"95 % interval of the difference {bounds[0]:+.3f} to {bounds[1]:+.3f}"
-
-
-def _card(
-    config: CalibrationConfig,
-    guard: UtilityGuard,
-    kept_step: int,
-    comparison: list[dict[str, Any]],
-    turned: Turning,
-) -> str:
-    """The model card: what was done to this model, what was measured of it, and what was not."""
-    stopped = f"The utility guard stopped the run: {guard.reason}.\n\n" if guard.reason else ""
-    made_by = "distillknob (a reconstruction of arXiv 2604.18963)"
-    if turned.same:
-        earlier = read_record(config.teacher)  # a teacher that had been calibrated before
-        was = f"not calibrated: it is the original (η = {config.eta:g})"
-        if earlier is not None:
-            was = f"unchanged by a calibration at η = {config.eta:g}; it is {calibrated_as(earlier)}"
-        title = f"{config.teacher}, {was}"
-        text = (
-            f"This is `{config.teacher}` itself. {made_by} tried to calibrate it against `{config.target}`: "
-            f"{turned.reason}.\n\n{stopped}"
-        )
-    else:
-        title = f"{config.teacher}, calibrated with η = {config.eta:g} ({turned.verdict})"
-        scores = "\n".join(
-            f"- {row['task']}: {row['before']:.3f} before, {row['after']:.3f} after ({_interval(row['interval'])})"
-            for row in comparison
-        )
-        text = (
-            f"Made by {made_by}: {kept_step} steps of reinforcement fine-tuning against `{config.target}`.\n\n"
-            f"{stopped}{turned_text(turned.as_dict())}\n\n"
-            f"Task scores on training-split problems that were not trained on:\n\n{scores}\n\n"
-            "Not measured here: whether students learn more or less from this model than from the original.\n"
-        )
-    tags = "distillknob" if turned.same else "distillknob, calibrated-teacher"
-    return f"---\nbase_model: {config.teacher}\ntags: [{tags}]\n---\n# {title}\n\n{text}"

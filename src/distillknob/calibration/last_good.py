@@ -1,0 +1,83 @@
+"""The walk back from the final weights of a calibration to the last that hold on unseen problems."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from distillknob.calibration.config import CalibrationConfig
+from distillknob.calibration.guard import UtilityGuard
+from distillknob.calibration.held_out import HeldOut, task_scores
+from distillknob.models.load import load_model, set_in_templates
+from distillknob.runs.journal import Journal
+from distillknob.runtime.template_date import fix_dates
+from distillknob.stats import paired_difference
+from distillknob.tasks import Task
+
+FINAL, START = "final", "start"  # what lies beside the Trainer's checkpoints
+
+
+def last_that_holds(
+    steps: int,
+    before: dict[str, HeldOut],
+    tasks: Sequence[Task],
+    config: CalibrationConfig,
+    guard: UtilityGuard,
+    day: str,
+    journal: Journal,
+) -> tuple[int, str, dict[str, HeldOut], list[dict[str, Any]]]:
+    """Walk back from the final weights over the kept checkpoints to the first whose scores hold on unseen problems.
+
+    Returns its step, where it lies, what it wrote there, and how it compares with the original teacher, which is the
+    last resort (step 0). Without a guard, the final weights are kept as they are.
+    """
+    folder = Path(str(config.output_dir))
+    saved = sorted((int(path.name.split("-")[1]) for path in folder.glob("checkpoint-*")), reverse=True)
+    candidates = [steps, *saved, 0] if guard.reason is None else [*saved, 0]
+    for candidate in dict.fromkeys(candidates):
+        if candidate == 0:
+            path = str(folder / START) if config.use_peft else config.teacher
+        else:
+            final = candidate == steps and guard.reason is None
+            path = str(folder / (FINAL if final else f"checkpoint-{candidate}"))
+        after = before
+        if candidate:
+            after = _scores_of(path, tasks, config, day, journal.part(f"after-{candidate}"))
+        comparison: list[dict[str, Any]] = []
+        for name in before:
+            first, second = before[name].scores, after[name].scores
+            change = paired_difference([sum(s) / len(s) for s in first], [sum(s) / len(s) for s in second])
+            comparison.append(
+                {
+                    "task": name,
+                    "before": mean_score(first),
+                    "after": mean_score(second),
+                    "difference": change.mean,
+                    "interval": change.as_list(),
+                }
+            )
+        if not config.guard or all(row["difference"] >= -config.utility_tolerance for row in comparison):
+            return candidate, path, after, comparison
+        lost = min(comparison, key=lambda row: row["difference"])
+        guard.events.append(
+            {
+                "step": candidate,
+                "what": f"not kept: {lost['task']} changed by {lost['difference']:+.3f} on unseen problems",
+            }
+        )
+    raise AssertionError("the original teacher always holds against itself")
+
+
+def _scores_of(
+    path: str, tasks: Sequence[Task], config: CalibrationConfig, day: str, journal: Journal
+) -> dict[str, HeldOut]:
+    """What a checkpoint writes, which is gone again when that is there: two at a time may not fit."""
+    model, values = load_model(path), config.chat_template_kwargs
+    set_in_templates({path: model.tokenizer}, values, needed=False)  # type: ignore[arg-type]  # a dict once parsed
+    fix_dates({path: model.tokenizer}, day, tell=False)
+    return task_scores(model, tasks, config, "after", journal)
+
+
+def mean_score(scores: list[list[float]]) -> float:
+    return sum(map(sum, scores)) / sum(map(len, scores))
