@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from distillknob.calibration.config import CalibrationConfig
 from distillknob.calibration.guard import UtilityGuard
+from distillknob.calibration.last_good import LastThatHolds
 from distillknob.runs.model_record import calibrated_as, read_record
 from distillknob.verdicts import Turning, turned_text
 
 
-def model_card(
-    config: CalibrationConfig,
-    guard: UtilityGuard,
-    kept_step: int,
-    comparison: list[dict[str, Any]],
-    turned: Turning,
-) -> str:
+def model_card(config: CalibrationConfig, guard: UtilityGuard, last: LastThatHolds, turned: Turning) -> str:
     """The model card: what was done to this model, what was measured of it, and what was not."""
     stopped = f"The utility guard stopped the run: {guard.reason}.\n\n" if guard.reason else ""
     made_by = "distillknob (a reconstruction of arXiv 2604.18963)"
@@ -36,10 +30,10 @@ def model_card(
         title = f"{config.teacher}, calibrated with η = {config.eta:g} ({turned.verdict})"
         scores = "\n".join(
             f"- {row['task']}: {row['before']:.3f} before, {row['after']:.3f} after ({_interval(row['interval'])})"
-            for row in comparison
+            for row in last.guard
         )
         text = (
-            f"Made by {made_by}: {kept_step} steps of reinforcement fine-tuning against `{config.target}`.\n\n"
+            f"Made by {made_by}: {last.step} steps of reinforcement fine-tuning against `{config.target}`.\n\n"
             f"{stopped}{turned_text(turned.as_dict())}\n\n"
             f"Task scores on training-split problems that were not trained on:\n\n{scores}\n\n"
             "Not measured here: whether students learn more or less from this model than from the original.\n"

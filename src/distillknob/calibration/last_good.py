@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from distillknob.calibration.config import CalibrationConfig
 from distillknob.calibration.guard import UtilityGuard
@@ -18,6 +18,16 @@ from distillknob.tasks import Task
 FINAL, START = "final", "start"  # what lies beside the Trainer's checkpoints
 
 
+class LastThatHolds(NamedTuple):
+    """The last weights of a calibration that hold: their step, where they lie, what they wrote on the guard's problems,
+    and by task how that compares with the original teacher (`guard` in the stage's result)."""
+
+    step: int
+    path: str
+    held_out: dict[str, HeldOut]
+    guard: list[dict[str, Any]]
+
+
 def last_that_holds(
     steps: int,
     before: dict[str, HeldOut],
@@ -26,11 +36,10 @@ def last_that_holds(
     guard: UtilityGuard,
     day: str,
     journal: Journal,
-) -> tuple[int, str, dict[str, HeldOut], list[dict[str, Any]]]:
+) -> LastThatHolds:
     """Walk back from the final weights over the kept checkpoints to the first whose scores hold on unseen problems.
 
-    Returns its step, where it lies, what it wrote there, and how it compares with the original teacher, which is the
-    last resort (step 0). Without a guard, the final weights are kept as they are.
+    The original teacher is the last resort (step 0). Without a guard, the final weights are kept as they are.
     """
     folder = Path(str(config.output_dir))
     saved = sorted((int(path.name.split("-")[1]) for path in folder.glob("checkpoint-*")), reverse=True)
@@ -44,21 +53,9 @@ def last_that_holds(
         after = before
         if candidate:
             after = _scores_of(path, tasks, config, day, journal.part(f"after-{candidate}"))
-        comparison: list[dict[str, Any]] = []
-        for name in before:
-            first, second = before[name].scores, after[name].scores
-            change = paired_difference([sum(s) / len(s) for s in first], [sum(s) / len(s) for s in second])
-            comparison.append(
-                {
-                    "task": name,
-                    "before": mean_score(first),
-                    "after": mean_score(second),
-                    "difference": change.mean,
-                    "interval": change.as_list(),
-                }
-            )
+        comparison = _compared(before, after)
         if not config.guard or all(row["difference"] >= -config.utility_tolerance for row in comparison):
-            return candidate, path, after, comparison
+            return LastThatHolds(candidate, path, after, comparison)
         lost = min(comparison, key=lambda row: row["difference"])
         guard.events.append(
             {
@@ -67,6 +64,24 @@ def last_that_holds(
             }
         )
     raise AssertionError("the original teacher always holds against itself")
+
+
+def _compared(before: dict[str, HeldOut], after: dict[str, HeldOut]) -> list[dict[str, Any]]:
+    """By task the mean scores and their difference, paired by problem."""
+    comparison: list[dict[str, Any]] = []
+    for name in before:
+        first, second = before[name].scores, after[name].scores
+        change = paired_difference([sum(s) / len(s) for s in first], [sum(s) / len(s) for s in second])
+        comparison.append(
+            {
+                "task": name,
+                "before": mean_score(first),
+                "after": mean_score(second),
+                "difference": change.mean,
+                "interval": change.as_list(),
+            }
+        )
+    return comparison
 
 
 def _scores_of(
@@ -80,4 +95,5 @@ def _scores_of(
 
 
 def mean_score(scores: list[list[float]]) -> float:
+    """The mean of all samples' scores, by problem and sample."""
     return sum(map(sum, scores)) / sum(map(len, scores))

@@ -16,14 +16,14 @@ from distillknob.calibration.check import check
 from distillknob.calibration.config import CalibrationConfig
 from distillknob.calibration.guard import UtilityGuard
 from distillknob.calibration.held_out import log_ratio_turned, task_scores
-from distillknob.calibration.last_good import FINAL, START, last_that_holds, mean_score
+from distillknob.calibration.last_good import FINAL, START, LastThatHolds, last_that_holds, mean_score
 from distillknob.calibration.rewards import task_reward
 from distillknob.calibration.rows import rewarded_as_in_training, training_rows
 from distillknob.calibration.trainer import CalibrationTrainer, GuardCallback
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight
-from distillknob.models.load import set_in_templates
-from distillknob.models.served.model import connect, load_or_connect
+from distillknob.models.load import LanguageModel, set_in_templates
+from distillknob.models.served.model import ServedModel, connect, load_or_connect
 from distillknob.runs.files import atomic_write
 from distillknob.runs.journal import Journal
 from distillknob.runs.model_record import record_of
@@ -44,6 +44,7 @@ from distillknob.training.config import (
     save_model,
     start_from,
 )
+from distillknob.verdicts import Turning
 
 __all__ = ["CalibrationConfig", "CalibrationTrainer", "calibrate", "check", "task_reward"]
 
@@ -82,25 +83,16 @@ def calibrate(
     check(config, preflight)
     preflight.tell()
     config = copy.copy(config)  # the caller's stays as it is, to be used again
-    teacher = load_trained(config.teacher, config, anchored=config.beta > 0)
-    target = (
-        load_or_connect(config.target, device=config.target_device)
-        if config.target_url is None
-        else connect(config.target_url, config.target_name or config.target, config.target)
-    )
+    teacher, target = load_trained(config.teacher, config, anchored=config.beta > 0), _target(config)
+    tokenizer = teacher.tokenizer
     values: Any = config.chat_template_kwargs  # a dict once the config has parsed it
-    sides = by_name((config.teacher, teacher.tokenizer), (config.target, target.tokenizer))
+    sides = by_name((config.teacher, tokenizer), (config.target, target.tokenizer))
     set_in_templates(sides, values)
     run = Run.open(output, "calibrate", recorded, **opened)
     if run.complete:
         return run
     fix_dates(sides, run.template_date)
-    checkpoints = run.path / "checkpoints"
-    config.output_dir = str(checkpoints)
-    config.logging_steps = 1
-    if config.guard:  # which says itself when a checkpoint is worth keeping
-        config.save_strategy, config.save_total_limit = "no", config.save_total_limit or 3
-    config.logging_nan_inf_filter = False  # the guard has to see a NaN loss
+    _set_for_the_run(config, run)
 
     journal = Journal(run.unfinished)
     before = task_scores(teacher, tasks, config, "before", journal.part("before"))
@@ -110,13 +102,8 @@ def calibrate(
         beta=config.beta,
         steps=config.guard_steps,
     )
-    tokenizer = teacher.tokenizer
-    trained = run.unfinished / TRAINED
-    if trained.exists():  # stopped behind the training
-        state = json.loads(trained.read_text())
-        guard.load_state_dict(state["guard"])
-        steps = int(state["steps"])
-    else:
+    steps = _trained_before(run, guard)
+    if steps is None:
         # TRL samples all tasks to one length. What each task may take of it stands in the rows.
         longest = config.max_completion_length or max(task.max_new_tokens for task in tasks)
         with refused_by_the_trainer():
@@ -137,49 +124,75 @@ def calibrate(
         # What was trained is on the disk, whole, however it was spread over devices: from here on models are loaded.
         trainer.accelerator.free_memory()
         del trainer
-        if process_index() == 0:
-            trained.parent.mkdir(exist_ok=True)
-            atomic_write(trained, json.dumps({"steps": steps, "guard": guard.state_dict()}).encode())
-        wait()
     del teacher
-    kept_step, kept, after, comparison = last_that_holds(
-        steps, before, tasks, config, guard, run.template_date, journal
-    )
-    turned = log_ratio_turned(before, after, target, tokenizer, config, kept_step, journal.part("target"))
+    last = last_that_holds(steps, before, tasks, config, guard, run.template_date, journal)
+    turned = log_ratio_turned(before, last.held_out, target, tokenizer, config, last.step, journal.part("target"))
     del target
     if turned.same:  # of which nothing is uncertain
-        comparison = [{**row, "difference": 0.0, "interval": [0.0, 0.0]} for row in comparison]
-    card = model_card(config, guard, kept_step, comparison, turned)
-    last: dict[str, Any] = next((row for row in reversed(run.metrics()) if row["step"] <= kept_step), {})
-    result = {
-        "stage": "calibrate",
-        "eta": config.eta,
-        "outcome": "finished" if guard.reason is None else "stopped",
-        "reason": guard.reason,
-        "steps": steps,
-        "kept_step": kept_step,
-        "turned": turned.as_dict(),
-        "final_beta": guard.beta,
-        "anchor_kl": last.get("anchor_kl"),
-        "log_ratio": last.get("log_ratio"),
-        "tolerance": config.utility_tolerance,
-        "guard": comparison,
-        "events": guard.events,
-        "notes": changed_meanwhile(run, config),
-    }
-    given: Any = config.model_init_kwargs or {}
-    revision = {"revision": given["revision"]} if kept == config.teacher and "revision" in given else None
+        last = last._replace(guard=[{**row, "difference": 0.0, "interval": [0.0, 0.0]} for row in last.guard])
+    result = _result(config, run, guard, steps, last, turned)
+    in_place: Any = config.model_init_kwargs or {}  # likewise a dict
+    revision = {"revision": in_place["revision"]} if last.path == config.teacher and "revision" in in_place else None
     save_model(
-        kept,
+        last.path,
         tokenizer,
         run.path / "model",
-        card,
+        model_card(config, guard, last, turned),
         whole=config.merge_adapter,
         options=revision,
         record=record_of(result, config.teacher, config.target),
     )
     run.finish(result)
     return run
+
+
+def _target(config: CalibrationConfig) -> LanguageModel | ServedModel:
+    """The calibration target, loaded or behind its server."""
+    if config.target_url is None:
+        return load_or_connect(config.target, device=config.target_device)
+    return connect(config.target_url, config.target_name or config.target, config.target)
+
+
+def _set_for_the_run(config: CalibrationConfig, run: Run) -> None:
+    """Set what the Trainer has to know of the run."""
+    config.output_dir = str(run.path / "checkpoints")
+    config.logging_steps = 1
+    config.logging_nan_inf_filter = False  # the guard has to see a NaN loss
+    if config.guard:  # which says itself when a checkpoint is worth keeping
+        config.save_strategy, config.save_total_limit = "no", config.save_total_limit or 3
+
+
+def _trained_before(run: Run, guard: UtilityGuard) -> int | None:
+    """The steps of a run that was stopped behind its training, with the guard as it was then, or None."""
+    path = run.unfinished / TRAINED
+    if not path.exists():
+        return None
+    state = json.loads(path.read_text())
+    guard.load_state_dict(state["guard"])
+    return int(state["steps"])
+
+
+def _result(
+    config: CalibrationConfig, run: Run, guard: UtilityGuard, steps: int, last: LastThatHolds, turned: Turning
+) -> dict[str, Any]:
+    """The stage's result."""
+    logged: dict[str, Any] = next((row for row in reversed(run.metrics()) if row["step"] <= last.step), {})
+    return {
+        "stage": "calibrate",
+        "eta": config.eta,
+        "outcome": "finished" if guard.reason is None else "stopped",
+        "reason": guard.reason,
+        "steps": steps,
+        "kept_step": last.step,
+        "turned": turned.as_dict(),
+        "final_beta": guard.beta,
+        "anchor_kl": logged.get("anchor_kl"),
+        "log_ratio": logged.get("log_ratio"),
+        "tolerance": config.utility_tolerance,
+        "guard": last.guard,
+        "events": guard.events,
+        "notes": changed_meanwhile(run, config),
+    }
 
 
 def _train(
@@ -206,8 +219,12 @@ def _train(
             wait()
         trainer.train(resume_from_checkpoint=checkpoint)
         trainer.save_model(str(folder / FINAL))
+    steps = int(trainer.state.global_step)
+    if process_index() == 0:
+        (run.unfinished / TRAINED).parent.mkdir(exist_ok=True)
+        atomic_write(run.unfinished / TRAINED, json.dumps({"steps": steps, "guard": guard.state_dict()}).encode())
     wait()
-    return int(trainer.state.global_step)
+    return steps
 
 
 def _sampled_to(longest: int, config: CalibrationConfig) -> CalibrationConfig:
