@@ -19,7 +19,8 @@ from distillknob.config.recipe import read_recipe
 from distillknob.distillation.stage import DistillConfig, distill
 from distillknob.evaluation.stage import evaluate_task
 from distillknob.experiments.cell import stage_config
-from distillknob.models.load import LanguageModel, load_model
+from distillknob.models.base import LanguageModel
+from distillknob.models.load import load_model
 from distillknob.runs.provenance import keep_freed_memory
 from distillknob.tasks import get_task
 from distillknob.tasks.base import Task

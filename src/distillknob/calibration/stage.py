@@ -24,7 +24,8 @@ from distillknob.errors import BadInputError
 from distillknob.evaluation.measure import longest_answer
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight
-from distillknob.models.load import load_model, set_in_templates
+from distillknob.models.chat import set_in_templates
+from distillknob.models.load import load_model
 from distillknob.models.served.model import connect, load_or_connect
 from distillknob.runs.files import atomic_write
 from distillknob.runs.journal import Journal

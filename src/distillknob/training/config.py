@@ -25,9 +25,11 @@ from trl.trainer.utils import RepeatSampler
 
 from distillknob.config.recipe import resolved
 from distillknob.errors import BadInputError, RunFailedError
+from distillknob.models.base import LanguageModel
 from distillknob.models.checkpoint_files import is_adapter
 from distillknob.models.forward import silence
-from distillknob.models.load import LanguageModel, load_model, name_zoo_base, resolve
+from distillknob.models.load import load_model
+from distillknob.models.names import name_zoo_base, resolve
 from distillknob.runs.files import atomic_directory, atomic_write, disk_errors, json_bytes
 from distillknob.runs.model_record import RECORD
 from distillknob.runs.run import Run
