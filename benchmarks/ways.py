@@ -25,7 +25,7 @@ from distillknob.evaluation.stage import evaluate_task
 from distillknob.models.base import LanguageModel
 from distillknob.models.load import load_model
 from distillknob.models.scoring import sequence_logprob
-from distillknob.runs.provenance import keep_freed_memory
+from distillknob.runtime.machine import keep_freed_memory
 from distillknob.stats import Interval, interval
 from distillknob.tasks import get_task
 

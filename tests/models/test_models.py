@@ -443,7 +443,7 @@ def test_the_embedded_teacher_knows_its_tasks_and_the_student_can_gain() -> None
 
 def test_what_is_trained_is_loaded_as_trl_would(tiny_pair: Any, tmp_path: Path) -> None:
     from distillknob.distillation.stage import DistillConfig
-    from distillknob.training.config import load_trained
+    from distillknob.training.checkpoints import load_trained
 
     half = load_model(tiny_pair.student, dtype="bfloat16")
     half.model.save_pretrained(tmp_path)

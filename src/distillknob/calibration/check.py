@@ -9,7 +9,7 @@ from distillknob.calibration.held_out import train_and_guard
 from distillknob.errors import BadInputError, check_fills_a_step
 from distillknob.inputs.preflight import Preflight, check_learning_rate, same_weights
 from distillknob.models.names import check_meant
-from distillknob.training.config import check_trainable
+from distillknob.training.checkpoints import check_trainable
 
 
 def check(config: CalibrationConfig, preflight: Preflight) -> None:

@@ -35,19 +35,9 @@ from distillknob.runtime.processes import process_count, process_index, wait
 from distillknob.runtime.template_date import by_name, fix_dates
 from distillknob.stats import paired_difference
 from distillknob.tasks import Example, Task, graded_tasks
-from distillknob.training.config import (
-    FiniteLoss,
-    RunLogger,
-    StageProgress,
-    add_callbacks,
-    check_saves_whole,
-    checkpoint_errors,
-    load_trained,
-    plain_config,
-    refused_by_the_trainer,
-    save_model,
-    start_from,
-)
+from distillknob.training.callbacks import FiniteLoss, RunLogger, StageProgress, add_callbacks
+from distillknob.training.checkpoints import check_saves_whole, checkpoint_errors, load_trained, save_model, start_from
+from distillknob.training.config import plain_config, refused_by_the_trainer
 from distillknob.verdicts import Turning, turned_text
 
 __all__ = ["CalibrationConfig", "CalibrationTrainer", "calibrate", "check", "task_reward"]

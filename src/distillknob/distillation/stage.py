@@ -43,20 +43,16 @@ from distillknob.runs.run import Run, runs_behind
 from distillknob.runtime.processes import process_count, process_index, wait
 from distillknob.runtime.template_date import by_name, fix_dates
 from distillknob.tasks import Example, Task, get_tasks, graded_tasks
-from distillknob.training.config import (
-    FiniteLoss,
-    RunLogger,
-    StageProgress,
-    add_callbacks,
+from distillknob.training.callbacks import FiniteLoss, RunLogger, StageProgress, add_callbacks
+from distillknob.training.checkpoints import (
     check_saves_whole,
     check_trainable,
     checkpoint_errors,
     load_trained,
-    plain_config,
-    refused_by_the_trainer,
     save_model,
     start_from,
 )
+from distillknob.training.config import plain_config, refused_by_the_trainer
 
 __all__ = ["METHODS", "DistillConfig", "DistillTrainer", "distill"]
 
