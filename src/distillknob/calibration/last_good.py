@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from distillknob.calibration.config import CalibrationConfig
 from distillknob.calibration.guard import UtilityGuard
 from distillknob.calibration.held_out import HeldOut, task_scores
-from distillknob.models.load import load_model, set_in_templates
+from distillknob.models.chat import set_in_templates
+from distillknob.models.load import load_model
 from distillknob.runs.journal import Journal
 from distillknob.runtime.template_date import fix_dates
 from distillknob.stats import paired_difference

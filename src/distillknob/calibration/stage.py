@@ -22,7 +22,8 @@ from distillknob.calibration.rows import rewarded_as_in_training, training_rows
 from distillknob.calibration.trainer import CalibrationTrainer, GuardCallback
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight
-from distillknob.models.load import LanguageModel, set_in_templates
+from distillknob.models.base import LanguageModel
+from distillknob.models.chat import set_in_templates
 from distillknob.models.served.model import ServedModel, connect, load_or_connect
 from distillknob.runs.files import atomic_write
 from distillknob.runs.journal import Journal
@@ -31,19 +32,9 @@ from distillknob.runs.run import Run, runs_behind
 from distillknob.runtime.processes import process_count, process_index, wait
 from distillknob.runtime.template_date import by_name, fix_dates
 from distillknob.tasks import graded_tasks
-from distillknob.training.config import (
-    FiniteLoss,
-    RunLogger,
-    StageProgress,
-    add_callbacks,
-    check_saves_whole,
-    checkpoint_errors,
-    load_trained,
-    plain_config,
-    refused_by_the_trainer,
-    save_model,
-    start_from,
-)
+from distillknob.training.callbacks import FiniteLoss, RunLogger, StageProgress, add_callbacks
+from distillknob.training.checkpoints import check_saves_whole, checkpoint_errors, load_trained, save_model, start_from
+from distillknob.training.config import plain_config, refused_by_the_trainer
 from distillknob.verdicts import Turning
 
 __all__ = ["CalibrationConfig", "CalibrationTrainer", "calibrate", "check", "task_reward"]
