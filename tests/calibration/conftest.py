@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from distillknob.calibration import stage
 from small_calibrations import Recorder
 
 
 @pytest.fixture
-def recorded(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """The batches of every trainer that `calibrate` makes from now on."""
-    kept: list[dict[str, Any]] = []
-    monkeypatch.setattr(Recorder, "kept", kept, raising=False)
-    monkeypatch.setattr(stage, "CalibrationTrainer", Recorder)
-    return kept
+def recorder() -> type[Recorder]:
+    """A trainer that keeps its batches in a list of its own, `batches`."""
+
+    class Recording(Recorder):
+        batches: list[dict[str, Any]] = []  # noqa: RUF012  # of this test alone
+
+    return Recording

@@ -6,11 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from safetensors.torch import load_file
 
-from distillknob.calibration import stage
 from distillknob.calibration.held_out import HeldOut
 from distillknob.calibration.stage import CalibrationConfig, CalibrationTrainer
 from distillknob.models.sampling import Sample
@@ -57,10 +55,10 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 class Recorder(CalibrationTrainer):
     """Keeps each batch with what it was made of, and scores it anew while the policy is still the one that drew it."""
 
-    kept: list[dict[str, Any]]
+    batches: list[dict[str, Any]]
 
     def _log_ratio(self, batch: dict[str, Any], rollout: Any) -> torch.Tensor:
-        found = super()._log_ratio(batch, rollout)
+        ratio = super()._log_ratio(batch, rollout)
         policy = self.target._replace(model=self.model)  # the pair's tokenizer
         ids = [
             row[mask.bool()].tolist()
@@ -69,9 +67,9 @@ class Recorder(CalibrationTrainer):
         texts = self._tokenizer.batch_decode(ids, skip_special_tokens=True)
         finished, prompts = rollout["finished"], rollout["prompts"]
         canonical = answer_ids(policy, texts, finished)
-        self.kept.append(
+        self.batches.append(
             {
-                "log_ratio": found,
+                "log_ratio": ratio,
                 "ids": ids,
                 "prompts": prompts,
                 "texts": texts,
@@ -83,12 +81,12 @@ class Recorder(CalibrationTrainer):
                 "tokens": torch.tensor([len(row) for row in ids]),
             }
         )
-        return found
+        return ratio
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
-        self.kept[-1] |= {"advantages": batch["advantages"], "rewards": self._rollout["rewards"]}
-        self.kept[-1]["in_time"] = self._rollout["in_time"]
+        self.batches[-1] |= {"advantages": batch["advantages"], "rewards": self._rollout["rewards"]}
+        self.batches[-1]["in_time"] = self._rollout["in_time"]
         return batch
 
 
@@ -96,13 +94,15 @@ class Killed(Exception):
     """Stands for a kill: nothing in the stage catches it."""
 
 
-def kill_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Killer(stage.StageProgress):
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if state.global_step == step:
-                raise Killed
+def killed_behind_step(last: int) -> Callable[..., list[float]]:
+    """`even_length`, which is killed at the first samples behind step `last`."""
 
-    monkeypatch.setattr(stage, "StageProgress", Killer)
+    def reward(completions: list[Any], trainer_state: Any, **kwargs: Any) -> list[float]:
+        if trainer_state.max_steps and trainer_state.global_step == last:
+            raise Killed
+        return even_length(completions)
+
+    return reward
 
 
 def scored(tasks: Any, right: float) -> dict[str, HeldOut]:

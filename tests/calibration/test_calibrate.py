@@ -10,13 +10,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from distillknob.calibration import stage
-from distillknob.calibration.stage import CalibrationConfig, calibrate
+from distillknob.calibration.held_out import task_scores
+from distillknob.calibration.stage import CalibrationConfig, CalibrationTrainer, calibrate
 from distillknob.errors import BadInputError
 from distillknob.models.load import load_model
 from distillknob.runs.journal import Journal
 from distillknob.runs.run import load_run
-from small_calibrations import Killed, config, even_length, kill_at, same, weights
+from small_calibrations import Killed, config, even_length, killed_behind_step, same, weights
 
 
 def test_the_model_is_an_ordinary_one_and_has_moved(tiny_pair: Any, tmp_path: Path) -> None:
@@ -56,10 +56,8 @@ def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(tiny_pair: Any, 
         return config(tiny_pair, max_steps=4, guard_steps=2, eta=0.5)
 
     unbroken = calibrate(values(), tmp_path / "unbroken", reward_funcs=even_length)
-    with pytest.MonkeyPatch.context() as patch:
-        kill_at(3, patch)
-        with pytest.raises(Killed):
-            calibrate(values(), tmp_path / "killed", reward_funcs=even_length)
+    with pytest.raises(Killed):
+        calibrate(values(), tmp_path / "killed", reward_funcs=killed_behind_step(3))
     assert not load_run(tmp_path / "killed").complete
     with pytest.raises(BadInputError, match=r"unfinished run of calibrate.*pass --resume"):
         calibrate(values(), tmp_path / "killed", reward_funcs=even_length)
@@ -71,13 +69,9 @@ def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(tiny_pair: Any, 
     assert {k: v for k, v in resumed.result.items()} == unbroken.result
 
 
-def test_a_run_killed_before_its_first_checkpoint_starts_over(
-    tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        kill_at(2, patch)
-        with pytest.raises(Killed):
-            calibrate(config(tiny_pair, guard_steps=5), tmp_path / "run", reward_funcs=even_length)
+def test_a_run_killed_before_its_first_checkpoint_starts_over(tiny_pair: Any, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        calibrate(config(tiny_pair, guard_steps=5), tmp_path / "run", reward_funcs=killed_behind_step(1))
     run = calibrate(config(tiny_pair, guard_steps=5), tmp_path / "run", resume=True, reward_funcs=even_length)
     assert [row["step"] for row in run.metrics()] == [1, 2]
 
@@ -87,15 +81,18 @@ def test_a_run_killed_behind_its_training_measures_on_and_trains_no_step_again(
 ) -> None:
     whole = calibrate(config(tiny_pair), tmp_path / "whole", reward_funcs=even_length)
 
-    def killed(*_: Any) -> None:
-        raise Killed
+    def killed(model: Any, tasks: Any, config: Any, what: str, *more: Any) -> Any:
+        if what == "after":
+            raise Killed
+        return task_scores(model, tasks, config, what, *more)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(stage, "_scores_of", killed)
-        with pytest.raises(Killed):
-            calibrate(config(tiny_pair), tmp_path / "run", reward_funcs=even_length)
-    # Neither the trainer is needed again nor what the original wrote.
-    monkeypatch.setattr(stage, "CalibrationTrainer", killed)
+    with pytest.raises(Killed):
+        calibrate(config(tiny_pair), tmp_path / "run", reward_funcs=even_length, measure=killed)
+
+    class NoTrainer(CalibrationTrainer):
+        def __init__(self, *args: Any, **kwargs: Any):
+            raise AssertionError("the training is over")
+
     drawn: list[Path] = []
     keep = Journal.keep
 
@@ -104,6 +101,7 @@ def test_a_run_killed_behind_its_training_measures_on_and_trains_no_step_again(
         keep(self, *batch)
 
     monkeypatch.setattr(Journal, "keep", watched)
-    run = calibrate(config(tiny_pair), tmp_path / "run", resume=True, reward_funcs=even_length)
+    again: dict[str, Any] = {"resume": True, "reward_funcs": even_length, "trainer_class": NoTrainer}
+    run = calibrate(config(tiny_pair), tmp_path / "run", **again)
     assert run.result == whole.result
     assert drawn and not any("unfinished/before" in folder.as_posix() for folder in drawn)

@@ -23,17 +23,19 @@ from distillknob.models.same_text import spelled
 from distillknob.models.scoring import sequence_logprob, token_logprobs
 from distillknob.runs.run import verify_manifest
 from distillknob.tasks import get_task
-from small_calibrations import config, even_length, same
+from small_calibrations import Recorder, config, even_length, same
 
 
 @pytest.mark.parametrize(("eta", "gate"), [(-0.7, True), (0.7, False)])
 def test_a_step_trains_on_the_task_and_eta_times_the_log_ratio(
-    tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]], eta: float, gate: bool
+    tiny_pair: Any, tmp_path: Path, recorder: type[Recorder], eta: float, gate: bool
 ) -> None:
-    run = calibrate(config(tiny_pair, eta=eta, gate=gate), tmp_path / "run", reward_funcs=even_length)
-    assert len(recorded) == 2
+    run = calibrate(
+        config(tiny_pair, eta=eta, gate=gate), tmp_path / "run", reward_funcs=even_length, trainer_class=recorder
+    )
+    assert len(recorder.batches) == 2
     moved = 0.0
-    for batch in recorded:
+    for batch in recorder.batches:
         rewards = batch["rewards"][:, 0]
         assert rewards.tolist() == even_length([[{"content": text}] for text in batch["texts"]])
         right = (rewards >= 1) & torch.tensor(batch["in_time"])  # what was cut off isn't right, whatever its reward
@@ -52,7 +54,7 @@ def test_a_step_trains_on_the_task_and_eta_times_the_log_ratio(
     assert (result["eta"], result["outcome"], result["steps"], result["kept_step"]) == (eta, "finished", 2, 2)
     assert [row["task"] for row in result["guard"]] == ["qa"]
     assert [row["step"] for row in run.metrics()] == [1, 2]
-    for row, batch in zip(run.metrics(), recorded, strict=True):
+    for row, batch in zip(run.metrics(), recorder.batches, strict=True):
         assert row["log_ratio"] == pytest.approx(float(batch["log_ratio"].mean()), abs=1e-4)
         assert row["task_score/qa"] == pytest.approx(float(batch["rewards"].mean()))
         assert math.isfinite(row["anchor_kl"]) and row["anchor_beta"] == pytest.approx(0.1)
@@ -83,9 +85,14 @@ def test_the_target_may_have_another_tokenizer_and_the_ratio_may_be_a_mean(
     torch.testing.assert_close(found, wanted, atol=1e-3, rtol=1e-4)
 
 
-def test_each_token_may_have_its_own_log_ratio(tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]]) -> None:
-    run = calibrate(config(tiny_pair, eta=-0.7, log_ratio="token"), tmp_path / "run", reward_funcs=even_length)
-    for row, batch in zip(run.metrics(), recorded, strict=True):
+def test_each_token_may_have_its_own_log_ratio(tiny_pair: Any, tmp_path: Path, recorder: type[Recorder]) -> None:
+    run = calibrate(
+        config(tiny_pair, eta=-0.7, log_ratio="token"),
+        tmp_path / "run",
+        reward_funcs=even_length,
+        trainer_class=recorder,
+    )
+    for row, batch in zip(run.metrics(), recorder.batches, strict=True):
         target = load_model(tiny_pair.student)
         right = (batch["rewards"][:, 0] >= 1) & torch.tensor(batch["in_time"])
         theirs = token_logprobs(target, batch["prompts"], batch["ids"])
@@ -107,12 +114,17 @@ def test_a_log_ratio_a_token_needs_one_tokenizer(tiny_pair: Any, tiny_other: str
 
 @pytest.mark.parametrize("log_ratio", ["sum", "mean", "token"])
 def test_the_anchor_may_stand_in_the_reward(
-    tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]], log_ratio: str
+    tiny_pair: Any, tmp_path: Path, recorder: type[Recorder], log_ratio: str
 ) -> None:
     values = {"anchor": "reward", "log_ratio": log_ratio, "max_steps": 3, "learning_rate": 3e-3, "beta": 0.5}
-    run = calibrate(config(tiny_pair, eta=0.0, guard=False, **values), tmp_path / "run", reward_funcs=even_length)
+    run = calibrate(
+        config(tiny_pair, eta=0.0, guard=False, **values),
+        tmp_path / "run",
+        reward_funcs=even_length,
+        trainer_class=recorder,
+    )
     original, kls = load_model(tiny_pair.teacher), []
-    for row, batch in zip(run.metrics(), recorded, strict=True):
+    for row, batch in zip(run.metrics(), recorder.batches, strict=True):
         before = torch.stack([t.sum() for t in token_logprobs(original, batch["prompts"], batch["ids"])])
         apart = batch["drawn"] - before  # log π_θ − log π_0 of each sample
         assert row["anchor_kl"] == pytest.approx(float(apart.sum() / batch["tokens"].sum()), abs=1e-4)
@@ -138,10 +150,10 @@ def test_an_anchor_in_the_reward_leaves_none_in_the_loss(tiny_pair: Any, tmp_pat
     assert same(before, after)
 
 
-def test_the_embedded_tasks_grade_the_samples(tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]]) -> None:
+def test_the_embedded_tasks_grade_the_samples(tiny_pair: Any, tmp_path: Path, recorder: type[Recorder]) -> None:
 
-    run = calibrate(config(tiny_pair, tasks=["qa", "instruct"], max_steps=1), tmp_path / "run")
-    (batch,) = recorded
+    run = calibrate(config(tiny_pair, tasks=["qa", "instruct"], max_steps=1), tmp_path / "run", trainer_class=recorder)
+    (batch,) = recorder.batches
     assert batch["rewards"].shape == (8, 1)
     scores = run.metrics()[0]
     assert {"task_score/qa", "task_score/instruct"} & scores.keys()
@@ -155,7 +167,7 @@ def test_the_embedded_tasks_grade_the_samples(tiny_pair: Any, tmp_path: Path, re
 
 
 def test_a_sample_without_a_reward_counts_in_nothing(
-    tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    tiny_pair: Any, tmp_path: Path, recorder: type[Recorder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a reward function says None of what it can't score."""
     seen: list[list[float]] = []
@@ -169,8 +181,9 @@ def test_a_sample_without_a_reward_counts_in_nothing(
         values,
         tmp_path / "run",
         reward_funcs=lambda completions, **kwargs: [None, 1.0, 0.0, 1.0, None, None, None, None],
+        trainer_class=recorder,
     )
-    (batch,) = recorded
+    (batch,) = recorder.batches
     assert batch["advantages"][[0, 4, 5, 6, 7]].tolist() == [0.0] * 5
     among = calibrated_advantages(torch.tensor([1.0, 0.0, 1.0]), batch["log_ratio"][1:4], -0.5, 3)
     torch.testing.assert_close(batch["advantages"][1:4], among, atol=1e-5, rtol=1e-5)
@@ -178,7 +191,7 @@ def test_a_sample_without_a_reward_counts_in_nothing(
 
 
 def test_the_guard_sees_one_score_a_prompt(
-    tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    tiny_pair: Any, tmp_path: Path, recorder: type[Recorder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[float]] = []
     observe = UtilityGuard.observe
@@ -189,9 +202,9 @@ def test_the_guard_sees_one_score_a_prompt(
 
     monkeypatch.setattr(UtilityGuard, "observe", watched)
     values = config(tiny_pair, max_steps=2)
-    calibrate(values, tmp_path / "run", reward_funcs=even_length)
-    assert len(seen) == len(recorded) == 2
-    for scores, batch in zip(seen, recorded, strict=True):
+    calibrate(values, tmp_path / "run", reward_funcs=even_length, trainer_class=recorder)
+    assert len(seen) == len(recorder.batches) == 2
+    for scores, batch in zip(seen, recorder.batches, strict=True):
         by_prompt = batch["rewards"].sum(1).view(-1, values.num_generations).mean(1)
         assert scores == pytest.approx(sorted(by_prompt.tolist()))
 

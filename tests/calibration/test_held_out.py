@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 
-from distillknob.calibration import stage
 from distillknob.calibration.guard import UtilityGuard
 from distillknob.calibration.held_out import HeldOut, log_ratio_turned, task_scores, train_and_guard
 from distillknob.calibration.stage import CalibrationTrainer, calibrate
@@ -25,12 +24,9 @@ from distillknob.tasks import get_task
 from small_calibrations import after_step, config, even_length, perfect, same, scored, stopped, weights
 
 
-def test_a_collapse_stops_the_run_and_keeps_the_last_good_checkpoint(
-    tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(stage, "task_scores", perfect)
+def test_a_collapse_stops_the_run_and_keeps_the_last_good_checkpoint(tiny_pair: Any, tmp_path: Path) -> None:
     values = config(tiny_pair, max_steps=6, utility_tolerance=0.05, problems=12)
-    run = calibrate(values, tmp_path / "run", reward_funcs=after_step(2, lambda step: 0.0))
+    run = calibrate(values, tmp_path / "run", reward_funcs=after_step(2, lambda step: 0.0), measure=perfect)
     result = stopped(run)
     assert (result["steps"], result["kept_step"]) == (3, 2)
     assert "the score on qa collapsed: 0.000 at step 3" in result["reason"]
@@ -47,28 +43,22 @@ def test_values_that_are_not_finite_stop_the_run_with_finite_weights(
         found = inner(self, batch, rollout)
         return found * math.nan if self.state.global_step == 1 else found
 
-    monkeypatch.setattr(stage, "task_scores", perfect)
     monkeypatch.setattr(CalibrationTrainer, "_log_ratio", broken)
     values = config(tiny_pair, max_steps=4, utility_tolerance=0.05)
-    result = stopped(calibrate(values, tmp_path / "run", reward_funcs=after_step(9, lambda step: 1.0)))
+    result = stopped(calibrate(values, tmp_path / "run", reward_funcs=after_step(9, lambda step: 1.0), measure=perfect))
     assert result["kept_step"] == 1
     assert "not finite" in result["reason"] or "ran away" in result["reason"]
     assert all(torch.isfinite(value).all() for value in weights(tmp_path / "run" / "model").values())
 
 
-def test_a_run_lost_from_the_start_gives_the_original_back(
-    tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(stage, "task_scores", perfect)
+def test_a_run_lost_from_the_start_gives_the_original_back(tiny_pair: Any, tmp_path: Path) -> None:
     values = config(tiny_pair, utility_tolerance=0.05)
-    run = calibrate(values, tmp_path / "run", reward_funcs=after_step(0, lambda step: 0.0))
+    run = calibrate(values, tmp_path / "run", reward_funcs=after_step(0, lambda step: 0.0), measure=perfect)
     assert (run.result["outcome"], run.result["kept_step"]) == ("stopped", 0)
     assert same(weights(run.path / "model"), weights(Path(tiny_pair.teacher)))
 
 
-def test_what_does_not_hold_on_unseen_problems_is_not_kept(
-    tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_does_not_hold_on_unseen_problems_is_not_kept(tiny_pair: Any, tmp_path: Path) -> None:
     """The training samples look good throughout, the unseen problems only up to step 1."""
     calls: list[str] = []
 
@@ -76,9 +66,8 @@ def test_what_does_not_hold_on_unseen_problems_is_not_kept(
         calls.append(what)
         return scored(tasks, 0.0 if len(calls) == 2 else 1.0)  # before, after step 2, after step 1
 
-    monkeypatch.setattr(stage, "task_scores", scores)
     values = config(tiny_pair, utility_tolerance=0.05)
-    run = calibrate(values, tmp_path / "run", reward_funcs=after_step(9, lambda step: 1.0))
+    run = calibrate(values, tmp_path / "run", reward_funcs=after_step(9, lambda step: 1.0), measure=scores)
     result = run.result
     assert (result["outcome"], result["steps"], result["kept_step"]) == ("finished", 2, 1)
     assert "not kept: qa changed by -1.000" in result["events"][-1]["what"]

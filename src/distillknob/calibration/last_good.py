@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from distillknob.calibration.config import CalibrationConfig
 from distillknob.calibration.guard import UtilityGuard
-from distillknob.calibration.held_out import HeldOut, task_scores
-from distillknob.models.chat import set_in_templates
-from distillknob.models.load import load_model
-from distillknob.runs.journal import Journal
-from distillknob.runtime.template_date import fix_dates
+from distillknob.calibration.held_out import HeldOut
 from distillknob.stats import paired_difference
-from distillknob.tasks import Task
 
 FINAL, START = "final", "start"  # what lies beside the Trainer's checkpoints
 
@@ -32,14 +27,13 @@ class LastThatHolds(NamedTuple):
 def last_that_holds(
     steps: int,
     before: dict[str, HeldOut],
-    tasks: Sequence[Task],
     config: CalibrationConfig,
     guard: UtilityGuard,
-    day: str,
-    journal: Journal,
+    write: Callable[[str, str], dict[str, HeldOut]],
 ) -> LastThatHolds:
     """Walk back from the final weights over the kept checkpoints to the first whose scores hold on unseen problems.
 
+    `write(path, name)` has the weights at `path` answer these problems; `name` is that of this work in the journal.
     The original teacher is the last resort (step 0). Without a guard, the final weights are kept as they are.
     """
     folder = Path(str(config.output_dir))
@@ -53,7 +47,7 @@ def last_that_holds(
             path = str(folder / (FINAL if final else f"checkpoint-{candidate}"))
         after = before
         if candidate:
-            after = _scores_of(path, tasks, config, day, journal.part(f"after-{candidate}"))
+            after = write(path, f"after-{candidate}")
         comparison = _compared(before, after)
         if not config.guard or all(row["difference"] >= -config.utility_tolerance for row in comparison):
             return LastThatHolds(candidate, path, after, comparison)
@@ -83,16 +77,6 @@ def _compared(before: dict[str, HeldOut], after: dict[str, HeldOut]) -> list[dic
             }
         )
     return comparison
-
-
-def _scores_of(
-    path: str, tasks: Sequence[Task], config: CalibrationConfig, day: str, journal: Journal
-) -> dict[str, HeldOut]:
-    """What a checkpoint writes, which is gone again when that is there: two at a time may not fit."""
-    model, values = load_model(path), config.chat_template_kwargs
-    set_in_templates({path: model.tokenizer}, values, needed=False)  # type: ignore[arg-type]  # a dict once parsed
-    fix_dates({path: model.tokenizer}, day, tell=False)
-    return task_scores(model, tasks, config, "after", journal)
 
 
 def mean_score(scores: list[list[float]]) -> float:

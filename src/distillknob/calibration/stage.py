@@ -15,7 +15,7 @@ from distillknob.calibration.card import model_card
 from distillknob.calibration.check import check
 from distillknob.calibration.config import CalibrationConfig
 from distillknob.calibration.guard import UtilityGuard
-from distillknob.calibration.held_out import log_ratio_turned, task_scores
+from distillknob.calibration.held_out import HeldOut, Measure, log_ratio_turned, task_scores
 from distillknob.calibration.last_good import FINAL, START, LastThatHolds, last_that_holds, mean_score
 from distillknob.calibration.rewards import task_reward
 from distillknob.calibration.rows import rewarded_as_in_training, training_rows
@@ -24,6 +24,7 @@ from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight
 from distillknob.models.base import LanguageModel
 from distillknob.models.chat import set_in_templates
+from distillknob.models.load import load_model
 from distillknob.models.served.model import ServedModel, connect, load_or_connect
 from distillknob.runs.files import atomic_write
 from distillknob.runs.journal import Journal
@@ -57,8 +58,13 @@ def calibrate(
     *,
     resume: bool = False,
     reward_funcs: Callable[..., Any] | list[Any] | None = None,
+    trainer_class: type[CalibrationTrainer] = CalibrationTrainer,
+    measure: Measure = task_scores,
 ) -> Run:
     """Calibrate `config.teacher` and return the run; its `model/` is the calibrated teacher.
+
+    `reward_funcs` take the place of the tasks' graders in training, as in TRL. `measure` tells what a model writes on
+    the guard's held-out problems, and what that scores.
 
     Raises BadInputError before any work for input that can't be used. A guard that can't hold the teacher ends the
     training, not the stage: the last good checkpoint becomes the model, and the result says so.
@@ -86,7 +92,7 @@ def calibrate(
     _set_for_the_run(config, run)
 
     journal = Journal(run.unfinished)
-    before = task_scores(teacher, tasks, config, "before", journal.part("before"))
+    before = measure(teacher, tasks, config, "before", journal.part("before"))
     guard = UtilityGuard(
         baseline={name: mean_score(held_out.scores) for name, held_out in before.items()},
         tolerance=config.utility_tolerance,
@@ -98,7 +104,7 @@ def calibrate(
         # TRL samples all tasks to one length. What each task may take of it stands in the rows.
         longest = config.max_completion_length or max(task.max_new_tokens for task in tasks)
         with refused_by_the_trainer():
-            trainer = CalibrationTrainer(
+            trainer = trainer_class(
                 model=teacher.model,
                 reward_funcs=reward_funcs or [task_reward],
                 args=_sampled_to(longest, config),
@@ -116,7 +122,15 @@ def calibrate(
         trainer.accelerator.free_memory()
         del trainer
     del teacher
-    last = last_that_holds(steps, before, tasks, config, guard, run.template_date, journal)
+
+    def write(path: str, part: str) -> dict[str, HeldOut]:
+        """What a checkpoint writes, which is gone again when that is there: two at a time may not fit."""
+        model = load_model(path)
+        set_in_templates({path: model.tokenizer}, values, needed=False)
+        fix_dates({path: model.tokenizer}, run.template_date, tell=False)
+        return measure(model, tasks, config, "after", journal.part(part))
+
+    last = last_that_holds(steps, before, config, guard, write)
     turned = log_ratio_turned(before, last.held_out, target, tokenizer, config, last.step, journal.part("target"))
     del target
     if turned.same:  # of which nothing is uncertain
