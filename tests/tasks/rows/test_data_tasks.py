@@ -19,8 +19,8 @@ from distillknob.tasks import ON_DATA_SETS, RowsTask, Task, get_task, grade_all,
 from distillknob.tasks.math_task import MathTask
 from distillknob.tasks.rows.task import normalised
 
-DATA = Path(__file__).parents[1] / "fixtures" / "data"
-DOCS = Path(__file__).parents[2] / "docs" / "tasks.md"
+DATA = Path(__file__).parents[2] / "fixtures" / "data"
+DOCS = Path(__file__).parents[3] / "docs" / "tasks.md"
 NAMES = [task.name for task in ON_DATA_SETS]
 EVALUATION_ONLY = {"math-500", "vicuna"}
 

@@ -29,7 +29,7 @@ from distillknob.tasks.rows.task import normalised
 
 WAYS = ("jsonl", "csv", "parquet", "hub")
 CODE = re.compile(r"<U\+([0-9A-F]{4})>")
-DOCS = Path(__file__).parents[2] / "docs" / "tasks.md"
+DOCS = Path(__file__).parents[3] / "docs" / "tasks.md"
 
 
 @pytest.fixture(autouse=True)
