@@ -30,8 +30,9 @@ from distillknob.models.chat import prompt_ids
 from distillknob.models.families import check_config, check_family
 from distillknob.models.forward import number_positions, silence
 from distillknob.models.heads import head_of
+from distillknob.models.loaded.sampling import SeededSampler
 from distillknob.models.names import zoo_path
-from distillknob.models.sampling import Sampling, SeededSampler, generate
+from distillknob.models.sampling import Sampling, generate
 from distillknob.models.scoring import token_logprobs
 from distillknob.training.rollouts import PolicyTrainer
 

@@ -11,7 +11,8 @@ from distillknob.errors import BadInputError
 from distillknob.models.base import LanguageModel
 from distillknob.models.chat import prompt_ids
 from distillknob.models.load import load_model
-from distillknob.models.sampling import Sampling, SeededSampler, _processors, generate
+from distillknob.models.loaded.sampling import SeededSampler, _processors
+from distillknob.models.sampling import Sampling, generate
 from distillknob.tasks import get_task
 
 DRAWS = 20_000

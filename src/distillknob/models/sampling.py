@@ -7,36 +7,24 @@ decoding that isn't plain sampling: every figure of this project is about the mo
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from transformers import (
-    GenerationConfig,
-    LogitsProcessor,
-    LogitsProcessorList,
-    PreTrainedModel,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
+from transformers import GenerationConfig
 
 from distillknob.errors import BadInputError
 from distillknob.models.base import LanguageModel
-from distillknob.models.caches import cache_numbers
 from distillknob.models.chat import eos_ids, prompt_ids
 from distillknob.models.families import check_length
+from distillknob.models.loaded.sampling import SeededSampler, _processors, own_settings, rows_at_once
 from distillknob.models.served.chat import ServedChat
 from distillknob.models.served.model import ServedModel
 from distillknob.runs.journal import Journal
 from distillknob.runtime.processes import merged, my_share, seed_of_process
 from distillknob.runtime.progress import progress
-
-# What the key–value caches of the rows that are sampled at once may take: fewer rows are, where a model has large ones.
-_CPU_BYTES, _DEVICE_BYTES = 1 << 32, 1 << 34
 
 
 @dataclass(frozen=True)
@@ -85,59 +73,6 @@ class Samples:
         """Prompts, samples and prompt numbers, one row a sample."""
         rows = [(prompt, sample, i) for i, prompt in enumerate(self.prompts) for sample in self.completions[i]]
         return [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows]
-
-
-class SeededSampler(LogitsProcessor):
-    """Draws the next token by inverting the cumulative distribution, and leaves it as the only possible one.
-
-    `generate` then takes it greedily. Same distribution as torch.multinomial; on a CPU a tenth of its time (it draws
-    one random number a row instead of one a token of the vocabulary), and reproducible from a generator of its own.
-    """
-
-    def __init__(self, seed: int, device: torch.device):
-        self.generator = torch.Generator(device=device).manual_seed(seed)
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        # float64: in float32 the sum over a large vocabulary would lose the tail.
-        cdf_BV = scores.softmax(-1, dtype=torch.float64).cumsum(-1)
-        if bool(cdf_BV[:, -1].isnan().any()):
-            raise BadInputError(
-                "the model's logits are NaN or infinite, so no token can be drawn: it is broken, or overflows in its "
-                "dtype (load it in bfloat16 or float32)"
-            )
-        draw_B1 = torch.rand(len(scores), 1, generator=self.generator, device=scores.device, dtype=torch.float64)
-        token_B1 = torch.searchsorted(cdf_BV, draw_B1 * cdf_BV[:, -1:], right=True).clamp_(max=scores.size(-1) - 1)
-        return torch.full_like(scores, -torch.inf).scatter_(1, token_B1, 0.0)
-
-
-def _processors(sampling: Sampling, sampler: SeededSampler) -> LogitsProcessorList:
-    processors = LogitsProcessorList()
-    if sampling.temperature != 1.0:
-        processors.append(TemperatureLogitsWarper(sampling.temperature))
-    if sampling.top_k:
-        processors.append(TopKLogitsWarper(sampling.top_k))
-    if sampling.top_p < 1.0:
-        processors.append(TopPLogitsWarper(sampling.top_p))
-    processors.append(sampler)
-    return processors
-
-
-def rows_at_once(batch_size: int, config: Any, tokens: int, itemsize: int, *, on_cpu: bool) -> int:
-    """How many rows of up to `tokens` tokens to sample at once: `batch_size`, or as many as have caches that fit. It
-    follows from the model and the lengths, not from what is free, so that the same call draws the same samples."""
-    budget = _CPU_BYTES if on_cpu else _DEVICE_BYTES
-    return max(1, min(batch_size, budget // max(1, itemsize * cache_numbers(config, tokens))))
-
-
-@contextmanager
-def own_settings(model: PreTrainedModel, config: GenerationConfig) -> Iterator[None]:
-    """Sample from `model` by `config` alone: transformers fills what it leaves open from the checkpoint's own settings,
-    and a repetition penalty, as Qwen2.5 has it, would bend the distribution. So these are laid aside."""
-    settings, model.generation_config = model.generation_config, config
-    try:
-        yield
-    finally:
-        model.generation_config = settings
 
 
 @torch.no_grad()
