@@ -23,8 +23,9 @@ from distillknob.experiments.demo import DemoConfig
 from distillknob.inputs.preflight import Preflight
 from distillknob.models import scoring
 from distillknob.models.architecture import SHAPES, adapter_parameters, architecture
+from distillknob.models.loaded.sampling import rows_at_once
 from distillknob.models.names import zoo_path
-from distillknob.models.sampling import Sampling, rows_at_once
+from distillknob.models.sampling import Sampling
 from distillknob.planning.estimate import estimate, estimates
 from distillknob.planning.hardware import GIB, GPUS, Engine, engine
 from distillknob.planning.memory import footprint

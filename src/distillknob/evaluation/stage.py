@@ -21,11 +21,10 @@ from distillknob.evaluation.failure_modes import MODES, failure_mode
 from distillknob.evaluation.measure import Measured, longest_answer, sample_and_grade
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight
-from distillknob.models.base import LanguageModel
+from distillknob.models.base import Sampler
 from distillknob.models.chat import set_in_templates
 from distillknob.models.scoring import token_logprobs
-from distillknob.models.served.chat import ServedChat
-from distillknob.models.served.model import ServedModel, load_or_connect
+from distillknob.models.served.model import load_or_connect
 from distillknob.runs.journal import Journal
 from distillknob.runs.run import Run, runs_behind
 from distillknob.runtime.processes import process_count, process_index
@@ -120,7 +119,7 @@ class TaskResult:
 
 
 def evaluate_task(
-    language_model: LanguageModel | ServedModel | ServedChat,
+    language_model: Sampler,
     task: Task,
     *,
     split: str = "test",
@@ -155,9 +154,7 @@ def evaluate_task(
     modes_of: dict[str, Interval] = {}
     if modes:
         # A server may sample and not score: how sure its model was isn't known then.
-        scorer = None if isinstance(language_model, ServedChat) else language_model
-        if isinstance(scorer, ServedModel) and not scorer.scores:
-            scorer = None
+        scorer = language_model.scorer
         confidence: list[float | None] = [None] * len(rows)
         if scorer is not None:
             logprobs = token_logprobs(
@@ -247,7 +244,7 @@ def evaluate(config: EvaluateConfig, output: str | Path, *, resume: bool = False
     journal = Journal(run.unfinished)
     for number, name in enumerate(config.models):
         language_model = load_or_connect(name, scores=None)
-        if not isinstance(language_model, ServedChat):
+        if language_model.tokenizer is not None:
             set_in_templates({name: language_model.tokenizer}, config.chat_template_kwargs, needed=False)
             fix_dates({name: language_model.tokenizer}, run.template_date)
         elif config.chat_template_kwargs and process_index() == 0:
