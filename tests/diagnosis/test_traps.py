@@ -24,6 +24,7 @@ from distillknob.diagnosis.samples import (
     PolicySample,
     StyledAnswers,
 )
+from distillknob.diagnosis.traps.capacity_gap import capacity_gap, style_rows
 from distillknob.diagnosis.traps.off_policy import (
     CLIP,
     WEIGHTINGS,
@@ -34,19 +35,16 @@ from distillknob.diagnosis.traps.off_policy import (
 )
 from distillknob.diagnosis.traps.sequence_myopia import myopia_rows, sequence_myopia
 from distillknob.diagnosis.traps.signal_sparsity import position_rows, quadrant_rows, signal_sparsity
+from distillknob.diagnosis.traps.student_prefixes import accuracy_on_student_prefixes, prefix_rows
 from distillknob.diagnosis.traps.tail_noise import scatter_rows, tail_noise, tail_rows
-from distillknob.diagnosis.traps.teacher_gap import (
-    accuracy_on_student_prefixes,
-    capacity_gap,
+from distillknob.diagnosis.traps.teacher_hacking import teacher_hacking
+from distillknob.diagnosis.traps.wrong_trace_preference import (
     in_one_way,
     in_two_ways,
     preference_by_prompt,
     preference_rows,
-    prefix_rows,
-    style_rows,
     wrong_trace_preference,
 )
-from distillknob.diagnosis.traps.teacher_hacking import teacher_hacking
 from distillknob.divergences.dense import divergence, rare_token_kl, token_stats
 from distillknob.divergences.sequence import ESTIMATORS, enumerate_sequences
 from distillknob.errors import BadInputError

@@ -15,15 +15,10 @@ import numpy as np
 import torch
 
 from distillknob.diagnosis.samples import Candidates, Continuations, PolicySample, ScoredText, StyledAnswers
+from distillknob.diagnosis.traps.capacity_gap import student_cost
+from distillknob.diagnosis.traps.student_prefixes import HALF, score_by_prompt
 from distillknob.diagnosis.traps.tail_noise import HEAD
-from distillknob.diagnosis.traps.teacher_gap import (
-    HALF,
-    in_one_way,
-    in_two_ways,
-    preference_by_prompt,
-    score_by_prompt,
-    student_cost,
-)
+from distillknob.diagnosis.traps.wrong_trace_preference import in_one_way, in_two_ways, preference_by_prompt
 from distillknob.errors import BadInputError
 from distillknob.runs.files import read_json
 from distillknob.runs.run import Run, load_run

@@ -14,18 +14,13 @@ from distillknob.diagnosis.forecast import forecast_rows
 from distillknob.diagnosis.gather import PREFIXES, Gathered, Gathering, gather
 from distillknob.diagnosis.pilot import pilot_rows
 from distillknob.diagnosis.samples import PolicySample
+from distillknob.diagnosis.traps.capacity_gap import capacity_gap, style_rows
 from distillknob.diagnosis.traps.off_policy import off_policy_instability, off_policy_rows
 from distillknob.diagnosis.traps.sequence_myopia import myopia_rows, sequence_myopia
 from distillknob.diagnosis.traps.signal_sparsity import position_rows, quadrant_rows, signal_sparsity
+from distillknob.diagnosis.traps.student_prefixes import accuracy_on_student_prefixes, prefix_rows
 from distillknob.diagnosis.traps.tail_noise import scatter_rows, tail_noise, tail_rows
-from distillknob.diagnosis.traps.teacher_gap import (
-    accuracy_on_student_prefixes,
-    capacity_gap,
-    preference_rows,
-    prefix_rows,
-    style_rows,
-    wrong_trace_preference,
-)
+from distillknob.diagnosis.traps.wrong_trace_preference import preference_rows, wrong_trace_preference
 from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight, same_weights
