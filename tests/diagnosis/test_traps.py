@@ -45,7 +45,8 @@ from distillknob.diagnosis.traps.wrong_trace_preference import (
     preference_rows,
     wrong_trace_preference,
 )
-from distillknob.divergences.dense import divergence, rare_token_kl, token_stats
+from distillknob.divergences.dense import divergence
+from distillknob.divergences.per_token import rare_token_kl, token_stats
 from distillknob.divergences.sequence import ESTIMATORS, enumerate_sequences
 from distillknob.errors import BadInputError
 from distillknob.models.load import load_model, prompt_ids

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 
-from distillknob.divergences.dense import token_stats
+from distillknob.divergences.per_token import token_stats
 from distillknob.errors import BadInputError
 from distillknob.models.families import check_length
 from distillknob.models.heads import Head, body_of, checked_head
