@@ -22,10 +22,10 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from distillknob.diagnosis import DiagnoseConfig
 from distillknob.diagnosis.gradients import compare_gradients
 from distillknob.diagnosis.pilot import pilot_rows
 from distillknob.diagnosis.samples import PolicySample
-from distillknob.diagnosis.stage import DiagnoseConfig
 from distillknob.diagnosis.traps.off_policy import off_policy_instability, off_policy_rows
 from distillknob.diagnosis.traps.signal_sparsity import position_rows, quadrant_rows, signal_sparsity
 from distillknob.diagnosis.traps.tail_noise import scatter_rows, tail_noise, tail_rows

@@ -75,7 +75,7 @@ PURE = {
 }
 CHAINS = {"experiments", "planning", "cli"}
 # `diagnosis` passes its stage on.
-STAGES = {"diagnosis.diagnose", "diagnosis.DiagnoseConfig"}
+STAGES = {"diagnosis.diagnose"}
 AT_ONCE = {"errors", "stats", "verdicts", "runtime", "config", "runs", "tasks", "report", "cli"}
 LIGHT = {"numpy", "tqdm", "yaml"}
 # (module, what it imports): why a law doesn't hold there.
