@@ -24,6 +24,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from distillknob.diagnosis import DiagnoseConfig
 from distillknob.diagnosis.gradients import compare_gradients
+from distillknob.diagnosis.pair_scores import ScoredPair, score_pair
 from distillknob.diagnosis.pilot import pilot_rows
 from distillknob.diagnosis.samples import PolicySample
 from distillknob.diagnosis.traps.off_policy import off_policy_instability, off_policy_rows
@@ -31,7 +32,7 @@ from distillknob.diagnosis.traps.signal_sparsity import position_rows, quadrant_
 from distillknob.diagnosis.traps.tail_noise import scatter_rows, tail_noise, tail_rows
 from distillknob.models.load import LanguageModel, load_tokenizer, prompt_ids
 from distillknob.models.sampling import Sampling, generate
-from distillknob.models.scoring import ScoredPair, answer_logits, batches, score_pair, token_logprobs
+from distillknob.models.scoring import answer_logits, batches, token_logprobs
 from distillknob.tasks import get_task
 
 VOCABULARY = 151_936

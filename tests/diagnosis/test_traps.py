@@ -15,6 +15,7 @@ from distillknob.diagnosis.compare import BY_PROMPT, compare
 from distillknob.diagnosis.finding import graded
 from distillknob.diagnosis.forecast import forecast_rows
 from distillknob.diagnosis.gradients import compare_gradients
+from distillknob.diagnosis.pair_scores import RARE
 from distillknob.diagnosis.pilot import pilot_rows
 from distillknob.diagnosis.samples import (
     Candidates,
@@ -50,7 +51,7 @@ from distillknob.divergences.per_token import rare_token_kl, token_stats
 from distillknob.divergences.sequence import ESTIMATORS, enumerate_sequences
 from distillknob.errors import BadInputError
 from distillknob.models.load import load_model, prompt_ids
-from distillknob.models.scoring import RARE, answer_logits, batches
+from distillknob.models.scoring import answer_logits, batches
 from distillknob.runs.files import read_json
 from distillknob.runs.run import verify_manifest
 from distillknob.stats import Interval

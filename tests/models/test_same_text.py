@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from distillknob.diagnosis.gradients import compare_gradients
+from distillknob.diagnosis.pair_scores import score_pair
 from distillknob.distillation.stage import DistillConfig, distill
 from distillknob.distillation.teacher_cache import CacheConfig, cache
 from distillknob.distillation.traces import TraceOptions, make_traces
@@ -18,7 +19,7 @@ from distillknob.errors import BadInputError
 from distillknob.models.heads import Head
 from distillknob.models.load import LanguageModel, eos_ids, load_model, turn_end
 from distillknob.models.same_text import answers_logprob, as_read, spelled
-from distillknob.models.scoring import answer_ids, score_pair, sequence_logprob, token_logprobs
+from distillknob.models.scoring import answer_ids, sequence_logprob, token_logprobs
 from distillknob.models.spans import score_spans
 from distillknob.tasks import get_task
 

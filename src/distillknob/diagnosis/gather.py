@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from distillknob.diagnosis.gradients import compare_gradients
+from distillknob.diagnosis.pair_scores import score_pair
 from distillknob.diagnosis.samples import (
     Candidates,
     Continuations,
@@ -26,7 +27,7 @@ from distillknob.evaluation.measure import Measured, sample_and_grade
 from distillknob.models.load import LanguageModel
 from distillknob.models.same_text import as_read, one_vocabulary, spelled
 from distillknob.models.sampling import Sample
-from distillknob.models.scoring import answer_ids, score_pair, token_logprobs
+from distillknob.models.scoring import answer_ids, token_logprobs
 from distillknob.models.spans import score_spans
 from distillknob.runs.journal import Journal
 from distillknob.tasks import Example, Task
