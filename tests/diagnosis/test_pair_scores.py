@@ -8,7 +8,8 @@ import torch
 from distillknob.diagnosis.pair_scores import score_pair
 from distillknob.divergences.dense import divergence
 from distillknob.errors import BadInputError
-from distillknob.models.load import LanguageModel, prompt_ids
+from distillknob.models.base import LanguageModel
+from distillknob.models.chat import prompt_ids
 from distillknob.models.scoring import answer_ids
 from distillknob.tasks import get_task
 

@@ -20,8 +20,9 @@ from distillknob.divergences.dense import divergence
 from distillknob.divergences.fused import fused_divergence
 from distillknob.divergences.top_k import topk_of
 from distillknob.errors import BadInputError
+from distillknob.models.base import LanguageModel
 from distillknob.models.heads import Head, head_of
-from distillknob.models.load import LanguageModel, load_model
+from distillknob.models.load import load_model
 from distillknob.runs.run import verify_manifest
 from distillknob.tasks import get_task
 

@@ -16,7 +16,8 @@ from distillknob.divergences.per_token import rare_token_kl, token_stats
 from distillknob.divergences.sequence import ESTIMATORS, enumerate_sequences, moments, sequence_kl
 from distillknob.divergences.top_k import divergence_from_topk, topk_bound, topk_gap, topk_of
 from distillknob.errors import BadInputError
-from distillknob.models.load import load_model, prompt_ids
+from distillknob.models.chat import prompt_ids
+from distillknob.models.load import load_model
 from distillknob.models.scoring import answer_ids, answer_logits, batches
 from distillknob.tasks import get_task
 

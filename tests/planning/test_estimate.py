@@ -23,7 +23,7 @@ from distillknob.evaluation.stage import EvaluateConfig
 from distillknob.experiments.demo import DemoConfig
 from distillknob.inputs.preflight import Preflight
 from distillknob.models.architecture import SHAPES, adapter_parameters, architecture
-from distillknob.models.load import zoo_path
+from distillknob.models.names import zoo_path
 from distillknob.models.sampling import Sampling, rows_at_once
 from distillknob.models.scoring import token_logprobs
 from distillknob.planning.estimate import estimate, estimates

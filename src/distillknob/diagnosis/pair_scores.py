@@ -12,9 +12,10 @@ import torch
 
 from distillknob.divergences.per_token import token_stats
 from distillknob.errors import BadInputError
+from distillknob.models.base import LanguageModel
+from distillknob.models.chat import prompt_ids, turn_end
 from distillknob.models.families import check_length
 from distillknob.models.heads import Head, checked_head
-from distillknob.models.load import LanguageModel, prompt_ids, turn_end
 from distillknob.models.scoring import Batch, Prompt, answer_hidden, batch_of, batches
 from distillknob.runs.journal import Journal
 from distillknob.runtime.processes import merged, process_count, process_index
