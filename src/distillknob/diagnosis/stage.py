@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from distillknob.diagnosis.finding import Finding, not_applicable
 from distillknob.diagnosis.forecast import forecast_rows
 from distillknob.diagnosis.gather import PREFIXES, Gathered, Gathering, gather
 from distillknob.diagnosis.pilot import pilot_rows
-from distillknob.diagnosis.samples import PolicySample
+from distillknob.diagnosis.samples import ScoredTokens
 from distillknob.diagnosis.traps.capacity_gap import capacity_gap, style_rows
 from distillknob.diagnosis.traps.off_policy import off_policy_instability, off_policy_rows
 from distillknob.diagnosis.traps.sequence_myopia import myopia_rows, sequence_myopia
@@ -97,7 +96,7 @@ def diagnose(config: DiagnoseConfig, output: str | Path, *, resume: bool = False
     run.drop_metrics_after(0)
     for number, task in enumerate(tasks, start=1):
         found = gather(task, teacher, student, settings, Journal(run.unfinished).part(quote(task.name, safe="")))
-        for name, rows in _tables(found, lambda token: str(teacher.tokenizer.decode([token]))).items():
+        for name, rows in _tables(found).items():
             tables[name] += rows
         tables["findings"] += [asdict(finding) for finding in _findings(found, config)]
         by_prompt += values_by_prompt(
@@ -110,7 +109,7 @@ def diagnose(config: DiagnoseConfig, output: str | Path, *, resume: bool = False
     return run
 
 
-def _tables(found: Gathered, decode: Callable[[int], str]) -> dict[str, list[dict[str, Any]]]:
+def _tables(found: Gathered) -> dict[str, list[dict[str, Any]]]:
     """The rows of each table that one task adds."""
     off = found.off_policy
     tables = {
@@ -121,9 +120,9 @@ def _tables(found: Gathered, decode: Callable[[int], str]) -> dict[str, list[dic
         "prefix": prefix_rows(found.continuations),
         "forecast": forecast_rows(found.own, found.styled),
     }
-    if isinstance(off, PolicySample):
+    if isinstance(off, ScoredTokens):
         tables |= {
-            "scatter": scatter_rows(off, decode),
+            "scatter": scatter_rows(off),
             "tail": tail_rows(off),
             "position": position_rows(off),
             "quadrant": quadrant_rows(off),
@@ -138,7 +137,7 @@ def _findings(found: Gathered, config: DiagnoseConfig) -> list[Finding]:
     off, task = found.off_policy, found.candidates.task
     one_vocabulary = (
         [tail_noise(off), signal_sparsity(off)]
-        if isinstance(off, PolicySample)
+        if isinstance(off, ScoredTokens)
         else [not_applicable(name, task, TWO_TOKENIZERS) for name in ("tail_noise", "signal_sparsity")]
     )
     if found.gradients is None:
