@@ -23,7 +23,8 @@ from distillknob.calibration.held_out import HeldOut, log_ratio_turned, task_sco
 from distillknob.calibration.stage import CalibrationConfig, CalibrationTrainer, calibrate, train_and_guard
 from distillknob.cli.main import main
 from distillknob.errors import BadInputError
-from distillknob.models.load import LanguageModel, load_model
+from distillknob.models.base import LanguageModel
+from distillknob.models.load import load_model
 from distillknob.models.same_text import spelled
 from distillknob.models.sampling import Sample
 from distillknob.models.scoring import answer_ids, sequence_logprob, token_logprobs

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from distillknob.calibration.config import CalibrationConfig
 from distillknob.evaluation.measure import sample_and_grade
-from distillknob.models.load import LanguageModel
+from distillknob.models.base import LanguageModel
 from distillknob.models.same_text import answers_logprob
 from distillknob.models.sampling import Sample
 from distillknob.models.scoring import Prompt

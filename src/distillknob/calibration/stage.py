@@ -24,7 +24,8 @@ from distillknob.errors import BadInputError
 from distillknob.evaluation.measure import longest_answer
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight
-from distillknob.models.load import load_model, set_in_templates
+from distillknob.models.chat import set_in_templates
+from distillknob.models.load import load_model
 from distillknob.models.served.model import connect, load_or_connect
 from distillknob.runs.files import atomic_write
 from distillknob.runs.journal import Journal
@@ -34,19 +35,9 @@ from distillknob.runtime.processes import process_count, process_index, wait
 from distillknob.runtime.template_date import by_name, fix_dates
 from distillknob.stats import paired_difference
 from distillknob.tasks import Example, Task, graded_tasks
-from distillknob.training.config import (
-    FiniteLoss,
-    RunLogger,
-    StageProgress,
-    add_callbacks,
-    check_saves_whole,
-    checkpoint_errors,
-    load_trained,
-    plain_config,
-    refused_by_the_trainer,
-    save_model,
-    start_from,
-)
+from distillknob.training.callbacks import FiniteLoss, RunLogger, StageProgress, add_callbacks
+from distillknob.training.checkpoints import check_saves_whole, checkpoint_errors, load_trained, save_model, start_from
+from distillknob.training.config import plain_config, refused_by_the_trainer
 from distillknob.verdicts import Turning, turned_text
 
 __all__ = ["CalibrationConfig", "CalibrationTrainer", "calibrate", "check", "task_reward"]

@@ -28,7 +28,9 @@ from distillknob.calibration.config import CalibrationConfig
 from distillknob.calibration.guard import UtilityGuard
 from distillknob.calibration.rewards import answers_of, completions_of, ended_in_time
 from distillknob.errors import BadInputError, RunFailedError
-from distillknob.models.load import LanguageModel, load_model, set_in_templates
+from distillknob.models.base import LanguageModel
+from distillknob.models.chat import set_in_templates
+from distillknob.models.load import load_model
 from distillknob.models.same_text import answers_logprob, as_read, one_vocabulary
 from distillknob.models.scoring import token_logprobs
 from distillknob.models.served.model import ServedModel

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from distillknob.models.load import LanguageModel
+from distillknob.models.base import LanguageModel
 from distillknob.models.sampling import Sample, Sampling, generate
 from distillknob.models.served.chat import ServedChat
 from distillknob.models.served.model import ServedModel

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from distillknob.errors import BadInputError, nearest
-from distillknob.models.load import ZOO, load_model, zoo_path
+from distillknob.models.load import load_model
+from distillknob.models.names import ZOO, zoo_path
 from distillknob.runs.files import atomic_write, sha256
 
 CARD = "zoo.json"  # hashes of the weights, and the scores measured when they were made
