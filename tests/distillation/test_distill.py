@@ -609,7 +609,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_over(tiny_pair: Any, tm
 @pytest.mark.parametrize(
     ("method", "values", "what"),
     [
-        ("gdk", {}, "method='gdk': known are sft"),
+        ("gdk", {}, r"method='gdk', did you mean 'gkd'\? known are sft"),
         ("gkd", {"lmbda": 1.5}, "lmbda=1.5: a share of steps"),
         ("gkd", {"lmbda": math.nan}, "lmbda=nan"),
         ("sft", {"lmbda": 0.5}, "sft trains on stored traces alone"),
