@@ -23,11 +23,12 @@ from distillknob.cli.text import result_text
 from distillknob.distillation import stage
 from distillknob.distillation.cross_tokenizer import CROSS
 from distillknob.distillation.learning_curve import curve_problems
-from distillknob.distillation.stage import METHODS, DistillConfig, DistillTrainer, distill
+from distillknob.distillation.stage import DistillConfig, DistillTrainer, distill
 from distillknob.distillation.traces import TraceOptions, make_traces
 from distillknob.distillation.trainer import first_tokens
 from distillknob.divergences.dense import divergence
 from distillknob.errors import BadInputError, RunFailedError
+from distillknob.methods import METHODS
 from distillknob.models.base import LanguageModel
 from distillknob.models.load import load_model
 from distillknob.models.sampling import generate

@@ -14,12 +14,12 @@ from trl import DistillationConfig  # type: ignore[attr-defined]
 from distillknob.config.fields import check_choices
 from distillknob.config.inherited import check_inherited
 from distillknob.distillation.cross_tokenizer import CROSS
-from distillknob.distillation.methods import METHODS, Method
 from distillknob.distillation.teacher_context import CONTEXTS
 from distillknob.distillation.token_choice import CHOICES
 from distillknob.distillation.traces import SOURCES
 from distillknob.divergences.dense import KINDS
 from distillknob.errors import BadInputError, check_at_least_one
+from distillknob.methods import METHODS, Method
 from distillknob.models.adapters import AdapterOptions
 from distillknob.training.config import check_installed, on_this_machine
 from distillknob.training.rollouts import check_unbent

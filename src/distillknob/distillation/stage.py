@@ -21,7 +21,6 @@ from distillknob.diagnosis.traps.teacher_hacking import teacher_hacking
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.cross_tokenizer import CROSS
 from distillknob.distillation.learning_curve import LearningCurve, curve_problems, student_scores
-from distillknob.distillation.methods import METHODS
 from distillknob.distillation.teacher_cache import TeacherCache
 from distillknob.distillation.teacher_context import CONTEXTS
 from distillknob.distillation.traces import RIGHT_ONES, TraceOptions, make_traces
@@ -54,7 +53,7 @@ from distillknob.training.checkpoints import (
 )
 from distillknob.training.config import plain_config, refused_by_the_trainer
 
-__all__ = ["METHODS", "DistillConfig", "DistillTrainer", "distill"]
+__all__ = ["DistillConfig", "DistillTrainer", "distill"]
 
 
 def check(config: DistillConfig, preflight: Preflight) -> None:

@@ -1,10 +1,10 @@
 """How a student may learn: a divergence × where the traces come from × which tokens count × what the teacher sees.
 
 A method is one point of that grid and one row of `METHODS`; SFT is its hard-label corner. `DistillConfig` can replace
-each part by itself. The parts are named here and made elsewhere: losses in `losses`, sources of traces in `traces`,
-choices of tokens in `token_choice`, contexts in `teacher_context`.
+each part by itself. The parts are named here and made in `distillation`: losses in `losses`, sources of traces in
+`traces`, choices of tokens in `token_choice`, contexts in `teacher_context`.
 
-Left out on purpose: anything that needs torch. A report and `--help` read the rows, too.
+Left out on purpose: whatever needs torch. Reports and `--help` read these rows, too.
 """
 
 from __future__ import annotations
