@@ -21,8 +21,8 @@ from transformers import AutoModelForCausalLM
 from distillknob.cli.main import main
 from distillknob.cli.text import result_text
 from distillknob.distillation import stage
-from distillknob.distillation.cross_tokenizer import CROSS
 from distillknob.distillation.learning_curve import curve_problems
+from distillknob.distillation.losses.cross_tokenizer import CROSS
 from distillknob.distillation.stage import DistillConfig, DistillTrainer, distill
 from distillknob.distillation.traces import TraceOptions, make_traces
 from distillknob.distillation.trainer import first_tokens

@@ -13,7 +13,7 @@ from trl import DistillationConfig  # type: ignore[attr-defined]
 
 from distillknob.config.fields import check_choices
 from distillknob.config.inherited import check_inherited
-from distillknob.distillation.cross_tokenizer import CROSS
+from distillknob.distillation.losses.cross_tokenizer import CROSS
 from distillknob.distillation.teacher_context import CONTEXTS
 from distillknob.distillation.token_choice import CHOICES
 from distillknob.distillation.traces import SOURCES

@@ -19,8 +19,8 @@ from transformers import TrainerCallback
 from distillknob.diagnosis.finding import Finding
 from distillknob.diagnosis.traps.teacher_hacking import teacher_hacking
 from distillknob.distillation.config import DistillConfig
-from distillknob.distillation.cross_tokenizer import CROSS
 from distillknob.distillation.learning_curve import LearningCurve, curve_problems, student_scores
+from distillknob.distillation.losses.cross_tokenizer import CROSS
 from distillknob.distillation.teacher_cache import TeacherCache
 from distillknob.distillation.teacher_context import CONTEXTS
 from distillknob.distillation.traces import RIGHT_ONES, TraceOptions, make_traces
