@@ -43,6 +43,7 @@ ROOMS = {
     "errors": row(),
     "stats": row("errors", "numpy"),
     "verdicts": row("stats"),
+    "methods": row(),
     "runtime": row("errors", f"{HUGGING} accelerate datasets huggingface_hub tqdm"),
     "config": row("errors", "yaml"),
     "runs": row("errors runtime verdicts", "torch yaml"),
@@ -54,9 +55,11 @@ ROOMS = {
     "evaluation": row(f"{STAGE} stats", "transformers numpy"),
     "diagnosis": row(f"{STAGE} stats divergences evaluation", "torch numpy"),
     "calibration": row(f"{STAGE} stats verdicts config training evaluation", TRAINERS),
-    "distillation": row(f"{STAGE} config divergences training evaluation diagnosis", TRAINERS),
-    "report": row("errors stats verdicts runs", "numpy"),
-    "experiments": row(f"{STAGE} stats verdicts config evaluation diagnosis calibration distillation report", "numpy"),
+    "distillation": row(f"{STAGE} methods config divergences training evaluation diagnosis", TRAINERS),
+    "report": row("errors stats verdicts methods runs", "numpy"),
+    "experiments": row(
+        f"{STAGE} stats verdicts methods config evaluation diagnosis calibration distillation report", "numpy"
+    ),
     "zoo": row("errors runs tasks models evaluation", f"{HUGGING} datasets tokenizers"),
     "planning": row(
         "errors config runs tasks models inputs divergences training evaluation diagnosis calibration distillation "
@@ -76,7 +79,7 @@ PURE = {
 CHAINS = {"experiments", "planning", "cli"}
 # `diagnosis` passes its stage on.
 STAGES = {"diagnosis.diagnose"}
-AT_ONCE = {"errors", "stats", "verdicts", "runtime", "config", "runs", "tasks", "report", "cli"}
+AT_ONCE = {"errors", "stats", "verdicts", "methods", "runtime", "config", "runs", "tasks", "report", "cli"}
 LIGHT = {"numpy", "tqdm", "yaml"}
 # (module, what it imports): why a law doesn't hold there.
 EXCEPTIONS = {
