@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from distillknob.config.checks import check_at_least_one
 from distillknob.diagnosis.compare import BY_PROMPT, values_by_prompt
 from distillknob.diagnosis.finding import Finding, not_applicable
 from distillknob.diagnosis.forecast import forecast_rows
@@ -26,7 +27,7 @@ from distillknob.diagnosis.traps.teacher_gap import (
     style_rows,
     wrong_trace_preference,
 )
-from distillknob.errors import BadInputError, check_at_least_one
+from distillknob.errors import BadInputError
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight, same_weights
 from distillknob.models.load import check_meant, load_model, set_in_templates

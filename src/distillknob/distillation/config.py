@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from trl import DistillationConfig  # type: ignore[attr-defined]
 
+from distillknob.config.checks import check_at_least_one
 from distillknob.config.inherited import check_inherited
 from distillknob.distillation.cross_tokenizer import CROSS
 from distillknob.distillation.methods import METHODS, Method, MethodName
@@ -18,7 +19,7 @@ from distillknob.distillation.teacher_context import CONTEXTS
 from distillknob.distillation.token_choice import CHOICES
 from distillknob.distillation.traces import Source
 from distillknob.divergences.dense import KINDS
-from distillknob.errors import BadInputError, check_at_least_one, nearest
+from distillknob.errors import BadInputError, nearest
 from distillknob.models.adapters import AdapterOptions
 from distillknob.training.config import check_installed, on_this_machine
 from distillknob.training.rollouts import check_unbent
