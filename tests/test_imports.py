@@ -23,7 +23,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "distillknob"
 HUGGING = "torch transformers"
 TRAINERS = "torch transformers trl accelerate datasets safetensors"
-STAGE = "errors runtime runs tasks models inputs"  # what every stage needs
+STAGE = "errors runtime config runs tasks models inputs"  # what every stage needs
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,10 @@ ROOMS = {
     "training": row("errors config runtime runs models", TRAINERS),
     "evaluation": row(f"{STAGE} stats", "transformers numpy"),
     "diagnosis": row(f"{STAGE} stats divergences evaluation", "torch numpy"),
-    "calibration": row(f"{STAGE} stats verdicts config training evaluation", TRAINERS),
-    "distillation": row(f"{STAGE} methods config divergences training evaluation diagnosis", TRAINERS),
+    "calibration": row(f"{STAGE} stats verdicts training evaluation", TRAINERS),
+    "distillation": row(f"{STAGE} methods divergences training evaluation diagnosis", TRAINERS),
     "report": row("errors stats verdicts methods runs", "numpy"),
-    "experiments": row(
-        f"{STAGE} stats verdicts methods config evaluation diagnosis calibration distillation report", "numpy"
-    ),
+    "experiments": row(f"{STAGE} stats verdicts methods evaluation diagnosis calibration distillation report", "numpy"),
     "zoo": row("errors runs tasks models evaluation", f"{HUGGING} datasets tokenizers"),
     "planning": row(
         "errors config runs tasks models inputs divergences training evaluation diagnosis calibration distillation "

@@ -16,6 +16,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import TrainerCallback
 
+from distillknob.config.checks import check_fills_a_step
 from distillknob.diagnosis.finding import Finding
 from distillknob.diagnosis.traps.teacher_hacking import teacher_hacking
 from distillknob.distillation.config import DistillConfig
@@ -25,7 +26,7 @@ from distillknob.distillation.teacher_cache import TeacherCache
 from distillknob.distillation.teacher_context import CONTEXTS
 from distillknob.distillation.traces import RIGHT_ONES, TraceOptions, make_traces
 from distillknob.distillation.trainer import DistillTrainer
-from distillknob.errors import BadInputError, check_fills_a_step
+from distillknob.errors import BadInputError
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight, Side, check_learning_rate, check_traces, same_weights
 from distillknob.models.architecture import context_of

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from distillknob.errors import BadInputError, check_at_least_one
+from distillknob.config.checks import check_at_least_one
+from distillknob.errors import BadInputError
 from distillknob.evaluation.failure_modes import MODES, failure_mode
 from distillknob.evaluation.measure import Measured, longest_answer, sample_and_grade
 from distillknob.inputs.identity import changed_meanwhile, read_by
