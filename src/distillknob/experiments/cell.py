@@ -24,8 +24,9 @@ from distillknob.diagnosis.stage import check as check_diagnosis
 from distillknob.distillation.stage import DistillConfig, distill
 from distillknob.distillation.stage import check as check_distillation
 from distillknob.errors import BadInputError
-from distillknob.evaluation.stage import EvaluateConfig, evaluate
+from distillknob.evaluation.config import EvaluateConfig
 from distillknob.evaluation.stage import check as check_evaluation
+from distillknob.evaluation.stage import evaluate
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight
 from distillknob.methods import METHODS
