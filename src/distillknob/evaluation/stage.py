@@ -21,8 +21,8 @@ from distillknob.evaluation.failure_modes import MODES, failure_mode
 from distillknob.evaluation.measure import Measured, longest_answer, sample_and_grade
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight
-from distillknob.models.base import Sampler
 from distillknob.models.chat import set_in_templates
+from distillknob.models.sampling import Sampler
 from distillknob.models.scoring import token_logprobs
 from distillknob.models.served.model import load_or_connect
 from distillknob.runs.journal import Journal
