@@ -80,8 +80,6 @@ AT_ONCE = {"errors", "stats", "verdicts", "runtime", "config", "runs", "tasks", 
 LIGHT = {"numpy", "tqdm", "yaml"}
 # (module, what it imports): why a law doesn't hold there.
 EXCEPTIONS = {
-    # An arrow upwards, for a type alone: what a context does to a prompt.
-    ("inputs.preflight", "distillation.teacher_context"),
     # What `zoo verify` measures lies in the stage's module until it has one of its own.
     ("zoo", "evaluation.stage"),
     # Batches are kept as torch writes them; the module is imported by what has loaded torch anyway.
