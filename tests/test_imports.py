@@ -48,7 +48,7 @@ ROOMS = {
     "runs": row("errors runtime verdicts", "torch yaml"),
     "divergences": row("errors", "torch"),
     "tasks": row("errors runtime", f"{HUGGING} safetensors datasets huggingface_hub math_verify sympy numpy yaml"),
-    "models": row("errors runtime runs divergences", f"{HUGGING} peft safetensors huggingface_hub jinja2"),
+    "models": row("errors runtime runs", f"{HUGGING} peft safetensors huggingface_hub jinja2"),
     "inputs": row("errors runtime runs tasks models", "transformers"),
     "training": row("errors config runtime runs models", TRAINERS),
     "evaluation": row(f"{STAGE} stats", "transformers numpy"),
@@ -75,7 +75,7 @@ PURE = {
 }
 CHAINS = {"experiments", "planning", "cli"}
 # `diagnosis` passes its stage on.
-STAGES = {"diagnosis.diagnose", "diagnosis.DiagnoseConfig"}
+STAGES = {"diagnosis.diagnose"}
 AT_ONCE = {"errors", "stats", "verdicts", "runtime", "config", "runs", "tasks", "report", "cli"}
 LIGHT = {"numpy", "tqdm", "yaml"}
 # (module, what it imports): why a law doesn't hold there.

@@ -16,8 +16,9 @@ from distillknob.distillation.teacher_cache import CacheConfig, TeacherCache, ca
 from distillknob.distillation.teacher_context import reference
 from distillknob.distillation.token_choice import CHOICES, by_divergence, by_entropy, highest, tip
 from distillknob.distillation.trainer import padded_rows, stored_divergence
-from distillknob.divergences.dense import divergence, topk_of
+from distillknob.divergences.dense import divergence
 from distillknob.divergences.fused import fused_divergence
+from distillknob.divergences.top_k import topk_of
 from distillknob.errors import BadInputError
 from distillknob.models.base import LanguageModel
 from distillknob.models.heads import Head, head_of

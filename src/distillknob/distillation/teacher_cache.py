@@ -22,7 +22,7 @@ from safetensors.torch import save
 from transformers import PreTrainedTokenizerBase
 
 from distillknob.distillation.traces import RIGHT_ONES, Source, TraceOptions, make_traces
-from distillknob.divergences.dense import topk_of
+from distillknob.divergences.top_k import topk_of
 from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight

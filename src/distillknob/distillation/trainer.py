@@ -29,8 +29,8 @@ from distillknob.distillation.cross_tokenizer import (
 )
 from distillknob.distillation.teacher_cache import TeacherCache
 from distillknob.distillation.token_choice import CHOICES
-from distillknob.divergences.dense import divergence_from_topk
 from distillknob.divergences.fused import fused_divergence
+from distillknob.divergences.top_k import divergence_from_topk
 from distillknob.errors import BadInputError
 from distillknob.models.base import LanguageModel
 from distillknob.models.chat import prompt_ids, set_in_templates

@@ -85,9 +85,9 @@ def fused_divergence(
     student = _Side.of("student", student_hidden, student_head, student_bias, student_logit_scale, student_softcap)
     teacher = _Side.of("teacher", teacher_hidden, teacher_head, teacher_bias, teacher_logit_scale, teacher_softcap)
     lead = student_hidden.shape[:-1]
-    for name, given in (("teacher_hidden", teacher_hidden[..., 0]), ("mask", mask), ("weights", weights)):
-        if given is not None and given.shape != lead:
-            raise BadInputError(f"{name} has rows {list(given.shape)}, student_hidden has {list(lead)}")
+    for name, rows in (("teacher_hidden", teacher_hidden[..., 0]), ("mask", mask), ("weights", weights)):
+        if rows is not None and rows.shape != lead:
+            raise BadInputError(f"{name} has rows {list(rows.shape)}, student_hidden has {list(lead)}")
     if reduction not in ("sum", "none"):
         raise BadInputError(f"reduction must be 'sum' or 'none', got {reduction!r}")
     if isinstance(num_items, int | float) and num_items <= 0:

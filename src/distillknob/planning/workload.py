@@ -28,7 +28,7 @@ from distillknob.tasks.reward_task import RewardTask
 PROMPT_TOKENS = 256
 MEASURED = 64  # problems
 SAMPLED_AT_ONCE = Sampling().batch_size
-SCORED_AT_ONCE, PAIRED_AT_ONCE = BATCH_TOKENS, 16_384  # the second is `batch_tokens` of scoring.score_pair
+SCORED_AT_ONCE, PAIRED_AT_ONCE = BATCH_TOKENS, 16_384  # the second is `batch_tokens` of score_pair
 
 
 @dataclass(frozen=True)
