@@ -81,8 +81,6 @@ AT_ONCE = {"errors", "stats", "verdicts", "methods", "runtime", "config", "runs"
 LIGHT = {"numpy", "tqdm", "yaml"}
 # (module, what it imports): why a law doesn't hold there.
 EXCEPTIONS = {
-    # An arrow upwards, for a type alone: what a context does to a prompt.
-    ("inputs.preflight", "distillation.teacher_context"),
     # Batches are kept as torch writes them; the module is imported by what has loaded torch anyway.
     ("runs.journal", "torch"),
 }

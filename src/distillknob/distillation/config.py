@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
 
 from trl import DistillationConfig  # type: ignore[attr-defined]
 
@@ -22,7 +21,7 @@ from distillknob.divergences.dense import KINDS
 from distillknob.errors import BadInputError
 from distillknob.methods import METHODS, Method
 from distillknob.models.adapters import AdapterOptions
-from distillknob.training.config import check_installed, on_this_machine
+from distillknob.training.config import as_dict, check_installed, on_this_machine
 from distillknob.training.rollouts import check_unbent
 
 
@@ -190,8 +189,7 @@ class DistillConfig(AdapterOptions, DistillationConfig):
     @property
     def revisions_read(self) -> list[tuple[str, str | None]]:
         """The models that the stage reads, each with its revision on the hub; None stands for `main`."""
-        of_student: Any = self.model_init_kwargs or {}  # both are dicts once the config has parsed them
-        of_teacher: Any = self.teacher_model_init_kwargs or {}
+        of_student, of_teacher = as_dict(self.model_init_kwargs), as_dict(self.teacher_model_init_kwargs)
         taught = (self.teacher, of_teacher.get("revision") or self.teacher_model_revision)
         return [
             *([taught] if self.needs_teacher else []),

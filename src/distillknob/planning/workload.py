@@ -18,6 +18,7 @@ from distillknob.models.chat import prompt_ids
 from distillknob.models.load import load_tokenizer
 from distillknob.models.names import SERVED, resolve
 from distillknob.models.sampling import Sampling
+from distillknob.models.scoring import BATCH_TOKENS
 from distillknob.planning.hardware import Engine
 from distillknob.tasks import RowsTask, Task, get_task, task_on_the_hub
 from distillknob.tasks.graders.reward_model import DEFAULT
@@ -27,7 +28,7 @@ from distillknob.tasks.reward_task import RewardTask
 PROMPT_TOKENS = 256
 MEASURED = 64  # problems
 SAMPLED_AT_ONCE = Sampling().batch_size
-SCORED_AT_ONCE, PAIRED_AT_ONCE = 32_768, 16_384  # `batch_tokens` of token_logprobs and score_pair
+SCORED_AT_ONCE, PAIRED_AT_ONCE = BATCH_TOKENS, 16_384  # the second is `batch_tokens` of score_pair
 
 
 @dataclass(frozen=True)
