@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from distillknob.config.checks import check_at_least_one
+from distillknob.config.shared import BoundedAnswers
 from distillknob.diagnosis.compare import BY_PROMPT, values_by_prompt
 from distillknob.diagnosis.finding import Finding, not_applicable
 from distillknob.diagnosis.forecast import forecast_rows
@@ -43,7 +44,7 @@ TWO_TOKENIZERS = "teacher and student have different tokenizers, and a token's d
 
 
 @dataclass
-class DiagnoseConfig:
+class DiagnoseConfig(BoundedAnswers):
     """Config of `diagnose`."""
 
     teacher: str = field(default="zoo:teacher", metadata={"help": "Teacher: folder, hub id or zoo:NAME."})

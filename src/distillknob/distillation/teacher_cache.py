@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors import safe_open
@@ -22,6 +22,7 @@ from safetensors.torch import save
 from transformers import PreTrainedTokenizerBase
 
 from distillknob.config.checks import check_at_least_one
+from distillknob.config.shared import BoundedAnswers
 from distillknob.distillation.traces import RIGHT_ONES, Source, TraceOptions, make_traces
 from distillknob.divergences.dense import topk_of
 from distillknob.errors import BadInputError
@@ -44,8 +45,10 @@ SOURCES = ("teacher", "teacher_verified", "gold")
 
 
 @dataclass
-class CacheConfig:
+class CacheConfig(BoundedAnswers):
     """Config of `cache`."""
+
+    answer_field: ClassVar[str] = "max_completion_length"
 
     teacher: str = field(default="zoo:teacher", metadata={"help": "Teacher: folder, hub id or zoo:NAME."})
     tasks: list[str] = field(default_factory=lambda: ["math"], metadata={"help": "Tasks whose problems are used."})

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from distillknob.config.checks import check_at_least_one
+from distillknob.config.shared import BoundedAnswers
 from distillknob.errors import BadInputError
 from distillknob.evaluation.failure_modes import MODES, failure_mode
 from distillknob.evaluation.measure import Measured, longest_answer, sample_and_grade
@@ -35,7 +36,7 @@ from distillknob.tasks import Task, graded_tasks
 
 
 @dataclass
-class EvaluateConfig:
+class EvaluateConfig(BoundedAnswers):
     """Config of `evaluate`."""
 
     models: list[str] = field(
@@ -216,13 +217,13 @@ def difference(a: TaskResult, b: TaskResult) -> Interval:
     return paired_difference(a.per_problem, b.per_problem)
 
 
-def check(config: EvaluateConfig, preflight: Preflight, *, chained: bool = False) -> None:
-    """Raise BadInputError for what `evaluate` couldn't use, before any weight is loaded. `chained` by an experiment, a
-    model may read none of `chat_template_kwargs`, and pass@k is measured apart."""
-    sides = preflight.sides(config.models, config.chat_template_kwargs, needed=not chained)
+def check(config: EvaluateConfig, preflight: Preflight) -> None:
+    """Raise BadInputError for what `evaluate` couldn't use, before any weight is loaded. In an experiment a model may
+    read none of `chat_template_kwargs`, and pass@k is measured apart."""
+    sides = preflight.sides(config.models, config.chat_template_kwargs, needed=not preflight.chained)
     for name in sorted({name for name in config.models if config.models.count(name) > 1}):
         preflight.remark(f"{name} is named twice in models, and measured once")
-    if config.k > config.samples and not chained:
+    if config.k > config.samples and not preflight.chained:
         preflight.remark(f"pass@{config.k} needs as many samples: with samples={config.samples} it is left out")
     for task in map(preflight.task, config.tasks):
         if task is None:
