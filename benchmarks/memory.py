@@ -81,8 +81,8 @@ def run_case(name: str, checkpointing: bool, steps: int | None = None) -> dict[s
     """Run one case in this process and set its peak beside its estimate; by fewer `steps` than the table's."""
     from distillknob.planning.estimate import estimate
     from distillknob.planning.hardware import engine
+    from distillknob.runtime.machine import quiet_libraries
     from distillknob.stages import STAGES
-    from distillknob.training.config import quiet_libraries
 
     quiet_libraries()
     stage, values = names_of(checkpointing)[name]

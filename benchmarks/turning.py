@@ -22,9 +22,8 @@ from distillknob.cli.text import percent
 from distillknob.config.recipe import read_recipe, stage_config
 from distillknob.evaluation.stage import TaskResult, evaluate_task
 from distillknob.models.load import load_model
-from distillknob.runs.provenance import keep_freed_memory
+from distillknob.runtime.machine import keep_freed_memory, quiet_libraries
 from distillknob.tasks import get_task
-from distillknob.training.config import quiet_libraries
 from distillknob.zoo.build import RECIPES, train
 
 ETAS = (-0.5, 0.5)

@@ -9,8 +9,8 @@ from distillknob.calibration.held_out import train_and_guard
 from distillknob.config.checks import check_fills_a_step
 from distillknob.errors import BadInputError
 from distillknob.inputs.preflight import Preflight, check_learning_rate, same_weights
-from distillknob.models.load import check_meant
-from distillknob.training.config import check_trainable
+from distillknob.models.names import check_meant
+from distillknob.training.checkpoints import check_trainable
 
 
 def check(config: CalibrationConfig, preflight: Preflight) -> None:

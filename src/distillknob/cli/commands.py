@@ -80,7 +80,8 @@ def _new_recipe(arguments: argparse.Namespace) -> int:
     from distillknob.config.shipped import find_accelerate
     from distillknob.planning.hardware import engine
     from distillknob.planning.new_recipe import write_recipe
-    from distillknob.training.config import for_another_machine, quiet_libraries
+    from distillknob.runtime.machine import quiet_libraries
+    from distillknob.training.config import for_another_machine
 
     quiet_libraries()
     if arguments.teacher is None or arguments.student is None:
@@ -94,8 +95,7 @@ def _new_recipe(arguments: argparse.Namespace) -> int:
 
 def _zoo(arguments: argparse.Namespace) -> int:
     from distillknob.cli.text import zoo_text
-    from distillknob.runs.provenance import keep_freed_memory
-    from distillknob.training.config import quiet_libraries
+    from distillknob.runtime.machine import keep_freed_memory, quiet_libraries
     from distillknob.zoo import build_zoo, list_zoo, verify_zoo
 
     quiet_libraries()

@@ -36,8 +36,7 @@ class KnownFields(Collection[str]):
 
 def run_stage(arguments: argparse.Namespace) -> int:
     """Run the stage that the command line names, or plan it, and return the exit status."""
-    from distillknob.runs.provenance import keep_freed_memory
-    from distillknob.training.config import quiet_libraries
+    from distillknob.runtime.machine import keep_freed_memory, quiet_libraries
 
     stage, extras = STAGES[arguments.command], extras_of(arguments.command)
     status = extras.answer(arguments)

@@ -31,7 +31,9 @@ from distillknob.diagnosis.traps.teacher_gap import (
 from distillknob.errors import BadInputError
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight, same_weights
-from distillknob.models.load import check_meant, load_model, set_in_templates
+from distillknob.models.chat import set_in_templates
+from distillknob.models.load import load_model
+from distillknob.models.names import check_meant
 from distillknob.runs.journal import Journal
 from distillknob.runs.model_record import warn_of_teacher
 from distillknob.runs.run import Run, runs_behind

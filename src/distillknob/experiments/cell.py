@@ -18,7 +18,9 @@ from distillknob.diagnosis.compare import BY_PROMPT
 from distillknob.evaluation.stage import EvaluateConfig
 from distillknob.experiments.plan import Cell, Step, steps
 from distillknob.inputs.identity import changed_meanwhile, read_by
-from distillknob.models.load import SERVED, load_tokenizer, values_read
+from distillknob.models.chat import values_read
+from distillknob.models.load import load_tokenizer
+from distillknob.models.names import SERVED
 from distillknob.runs.files import read_json
 from distillknob.runs.run import Run
 from distillknob.stats import pass_at_k
