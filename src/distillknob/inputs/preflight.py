@@ -87,10 +87,12 @@ class _Remembering:
 
 class Preflight:
     """One look before a run (`fetch`) or a dry run. `remarks` are things that may not be meant, `unseen` what a dry run
-    couldn't look at. Models, prompts and lengths are looked at once, whatever number of stages ask."""
+    couldn't look at. Models, prompts and lengths are looked at once, whatever number of stages ask. `chained` says that
+    the stages are those of an experiment, whose check sets it."""
 
     def __init__(self, processes: int = 1, *, fetch: bool = True):
         self.processes, self.fetch = processes, fetch
+        self.chained = False
         self.remarks: list[str] = []
         self.unseen: list[str] = []
         self._tasks: dict[str, Task] = {}

@@ -91,7 +91,7 @@ def _edited_logprobs(language_model: Loaded, head: Head, batch: Batch, edit: Log
 def chosen_logprob(
     logits_NV: torch.Tensor, token_N: torch.Tensor, log_partition_N: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """log softmax(logits)[token], [N]. `log_partition_N` is log Σ exp(logit) where that has been formed before, or is of
+    """log softmax(logits)[token], [N]. `log_partition_N` is log Σ exp(logit) where it was formed before, or is that of
     a part of the vocabulary."""
     log_partition_N = logits_NV.logsumexp(-1) if log_partition_N is None else log_partition_N
     return logits_NV.gather(-1, token_N[:, None])[:, 0] - log_partition_N
