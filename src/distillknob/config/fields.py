@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Mapping
 from enum import Enum
+from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -23,7 +24,8 @@ NO_SETTING = {"no_setting": True}
 _LIBRARIES = ("transformers", "trl")  # their fields go into a run's config only where they were set
 
 
-def fields_of(cls: type) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
+@cache
+def fields_of(cls: type) -> Mapping[str, tuple[dataclasses.Field[Any], Any]]:
     """Name -> (field, its type as an object) for each field that a recipe or a flag may set."""
     hints = get_type_hints(cls)
     return {field.name: (field, hints[field.name]) for field in dataclasses.fields(cls) if is_setting(field)}

@@ -125,7 +125,8 @@ class ExperimentConfig:
     def recorded(self) -> dict[str, Any]:
         """What the run directory is known by, and its `config.yaml` holds: the settings and the recipe. A field that
         only says which part of the work to do isn't among them."""
-        return {**{name: getattr(self, name) for name in fields_of(type(self))}, "recipe": dict(self.recipe)}
+        cls: type = type(self)
+        return {**{name: getattr(self, name) for name in fields_of(cls)}, "recipe": dict(self.recipe)}
 
     def cells(self) -> list[Cell]:
         """The cells in the order of work."""

@@ -81,7 +81,7 @@ def render(source: Source) -> Html:
     """The whole page. Raises BadInputError for a run of a stage that has none."""
     page = PAGES.get(source.main.stage)
     if page is None:
-        stages = ", ".join(stage for stage, known in PAGES.items() if known is not None)
+        stages = ", ".join(stage for stage, one in PAGES.items() if one is not None)
         raise BadInputError(
             f"{source.main.path} holds a {source.main.stage!r} run, of which there is no report: give a run of one of "
             f"{stages}"
