@@ -217,12 +217,12 @@ def _distill(config: Any, engine: Engine) -> Workload:
                 held.append(("target", target))
                 at_once = max(1, SCORED_AT_ONCE // (prompt + answer))
                 phases.append(Phase("best of n", "score", target, problems * each, prompt, answer, at_once))
-        if method.needs_teacher_distribution:
+        if config.loss.asks_teacher:
             phases.append(Phase("teacher", "score", teacher, rows, prompt, answer, micro))
     if share > 0:
         phases.append(Phase("samples", "decode", student, share * rows, prompt, answer, here, own=False))
     phases.append(Phase("training", "train", student, rows, prompt, answer, micro))
-    loss: Any = "divergence" if method.needs_teacher_distribution else "hard_label"
+    loss: Any = "divergence" if config.loss.asks_teacher else "hard_label"
     trained = Trained(student, _adapter(config, config.student), config.gradient_checkpointing, loss, False)
     return Workload("distill", phases, held, trained, single=False, **_vllm(config))
 

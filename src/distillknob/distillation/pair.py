@@ -1,0 +1,82 @@
+"""The models of a distillation, loaded and made to read and end texts alike."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from distillknob.distillation.config import DistillConfig
+from distillknob.distillation.teacher_cache import TeacherCache
+from distillknob.models.base import LanguageModel
+from distillknob.models.chat import eos_ids, set_in_templates, turn_end
+from distillknob.models.load import load_model
+from distillknob.models.names import check_meant
+from distillknob.models.same_text import know_ends, one_vocabulary
+from distillknob.models.served.chat import ServedChat
+from distillknob.models.served.model import ServedModel, load_or_connect
+from distillknob.runtime.processes import process_index
+from distillknob.runtime.template_date import by_name, fix_dates
+from distillknob.training.checkpoints import load_trained
+
+Teacher = LanguageModel | ServedModel | ServedChat
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A student and its teacher, which is None where it isn't asked for anything. A teacher behind a chat interface has
+    no tokenizer here."""
+
+    config: DistillConfig
+    student: LanguageModel
+    teacher: Teacher | None
+
+    @property
+    def teacher_tokenizer(self) -> PreTrainedTokenizerBase | None:
+        return None if self.teacher is None or isinstance(self.teacher, ServedChat) else self.teacher.tokenizer
+
+    @property
+    def tokenizers(self) -> dict[str, PreTrainedTokenizerBase]:
+        """The tokenizers by their models' names."""
+        of_teacher = self.teacher_tokenizer
+        sides = [(self.config.student, self.student.tokenizer)]
+        return by_name(*sides, *([] if of_teacher is None else [(self.config.teacher, of_teacher)]))
+
+    def load_target(self, template_date: str) -> LanguageModel | ServedModel | None:
+        """The model whose likelihood chooses traces, with the pair's template values and date; None where the method
+        has none."""
+        if not self.config.needs_target:
+            return None
+        name, values = self.config.target, self.config.chat_template_kwargs
+        target = load_or_connect(name)
+        set_in_templates(by_name(*self.tokenizers.items(), (name, target.tokenizer)), values)  # type: ignore[arg-type]
+        fix_dates({name: target.tokenizer}, template_date)
+        return target
+
+
+def load_pair(config: DistillConfig, cache: TeacherCache | None) -> Pair:
+    """Load what a distillation trains and learns from. The student learns the teacher's ends of a turn, or the cache's.
+
+    Raises BadInputError for a model that can't be loaded, or whose template can't take the config's values.
+    """
+    pair = Pair(config, load_trained(config.student, config), _load_teacher(config))
+    student, teacher, tokenizer = pair.student, pair.teacher, pair.teacher_tokenizer
+    if isinstance(teacher, ServedChat) and config.chat_template_kwargs and process_index() == 0:
+        print(f"chat_template_kwargs don't reach {config.teacher}: its template is the server's", file=sys.stderr)
+    values: Any = config.chat_template_kwargs  # a dict once the config has parsed it
+    set_in_templates(pair.tokenizers, values)
+    if tokenizer is not None:  # a server's turns out when it is asked
+        check_meant("student", config.student, student.tokenizer, config.teacher, tokenizer)
+    if cache is not None:
+        know_ends(student, cache.ends)
+    elif tokenizer is not None and one_vocabulary(tokenizer, student.tokenizer):
+        know_ends(student, eos_ids(teacher) if isinstance(teacher, LanguageModel) else [turn_end(tokenizer)])
+    return pair
+
+
+def _load_teacher(config: DistillConfig) -> Teacher | None:
+    if config.needs_teacher_weights:
+        return load_model(config.teacher, options=config.teacher_options)
+    return load_or_connect(config.teacher, scores=False) if config.needs_teacher else None
