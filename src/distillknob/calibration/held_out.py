@@ -5,7 +5,7 @@ The problems come from the train split and are not trained on. Test problems are
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,10 @@ class HeldOut:
     samples: list[Sample]
     rewarded: list[bool]
     logprobs: list[float]
+
+
+# (model, tasks, config, "before" or "after", journal) -> by task, what the model writes on the guard's problems.
+Measure = Callable[..., dict[str, HeldOut]]
 
 
 def task_scores(

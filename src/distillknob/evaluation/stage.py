@@ -268,7 +268,12 @@ def evaluate(config: EvaluateConfig, output: str | Path, *, resume: bool = False
             )
             for place, task in enumerate(tasks)
         }
-    run.write_samples({"model": n, **row} for n, found in results.items() for r in found.values() for row in r.rows)
+    run.write_samples(
+        {"model": name, **row}
+        for name, by_task in results.items()
+        for result in by_task.values()
+        for row in result.rows
+    )
     run.finish({"stage": "evaluate", **tables(results), "notes": [*notes(results), *changed_meanwhile(run, config)]})
     return run
 
@@ -278,7 +283,8 @@ def tables(results: dict[str, dict[str, TaskResult]]) -> dict[str, Any]:
     first, *others = results
     return {
         "models": [
-            {"model": name, "tasks": [result.as_dict() for result in found.values()]} for name, found in results.items()
+            {"model": name, "tasks": [result.as_dict() for result in by_task.values()]}
+            for name, by_task in results.items()
         ],
         "differences": [
             _difference_row(first, other, task, results[first][task], results[other][task])

@@ -45,8 +45,10 @@ def measure(folder: Path) -> dict[str, float]:
     def score(name: str) -> float:
         what = f"zoo {folder.name}"
         task = get_task(name)
-        found = evaluate_task(language_model, task, problems=CHECKED_PROBLEMS, samples=4, modes=False, description=what)
-        return found.score.mean
+        result = evaluate_task(
+            language_model, task, problems=CHECKED_PROBLEMS, samples=4, modes=False, description=what
+        )
+        return result.score.mean
 
     return {name: score(name) for name in TASKS}
 
