@@ -37,6 +37,7 @@ from distillknob.runs.run import Run, discard_unstarted, load_run, verify_manife
 from distillknob.tasks import get_task
 from distillknob.tasks.base import GeneratedTask
 from distillknob.tasks.generated.qa import QA
+from interrupted import Stopped, stopped_in
 
 
 def config(pair: Any, method: str, **values: Any) -> DistillConfig:
@@ -511,22 +512,6 @@ def test_a_student_of_the_original_is_told_on_stderr_in_the_result_and_in_its_ca
     assert run.result["teacher_record"] == record and "! teacher" in result_text(run)
 
 
-class Killed(Exception):
-    """Stands for a kill."""
-
-
-def killed_at(step: int) -> type[DistillTrainer]:
-    """A trainer that is killed in the midst of this step, counted from 1."""
-
-    class Killer(DistillTrainer):
-        def training_step(self, *args: Any, **kwargs: Any) -> Any:
-            if self.state.global_step == step - 1:
-                raise Killed
-            return super().training_step(*args, **kwargs)
-
-    return Killer
-
-
 def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(
     tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -535,8 +520,8 @@ def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(
 
     monkeypatch.setattr(learning_curve, "CURVE_PROBLEMS", 5)
     unbroken = distill(values(), tmp_path / "unbroken")
-    with pytest.raises(Killed):
-        distill(values(), tmp_path / "killed", trainer_class=killed_at(3))
+    with pytest.raises(Stopped):
+        distill(values(), tmp_path / "killed", trainer_class=stopped_in(3))
     assert not load_run(tmp_path / "killed").complete
     resumed = distill(values(), tmp_path / "killed", resume=True)
     a, b = weights(resumed.path / "model"), weights(unbroken.path / "model")
@@ -602,8 +587,8 @@ def test_a_run_killed_before_its_first_checkpoint_starts_over(
 ) -> None:
     monkeypatch.setattr(learning_curve, "CURVE_PROBLEMS", 5)
     values = {"curve_steps": 5, "max_completion_length": 8}
-    with pytest.raises(Killed):
-        distill(config(tiny_pair, "sft_gold", **values), tmp_path / "run", trainer_class=killed_at(2))
+    with pytest.raises(Stopped):
+        distill(config(tiny_pair, "sft_gold", **values), tmp_path / "run", trainer_class=stopped_in(2))
     run = distill(config(tiny_pair, "sft_gold", **values), tmp_path / "run", resume=True)
     assert [row["step"] for row in run.metrics() if "loss" in row] == [1, 2]
     assert [row["step"] for row in run.metrics() if "eval/qa" in row] == [0, 2]

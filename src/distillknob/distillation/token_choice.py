@@ -47,9 +47,10 @@ class Choice:
     compares: bool = True
 
     def measured(self, loss: Loss, view: View) -> torch.Tensor:
-        """The student's entropy and the loss at each token that counts, [2, N]."""
+        """The student's entropy and the loss at each token that counts, [N, 2]."""
         entropy_N = view.student.entropy(view.counted_BC)
-        return torch.stack([entropy_N, loss.per_token(view) if self.compares else torch.zeros_like(entropy_N)])
+        divergence_N = loss.per_token(view) if self.compares else torch.zeros_like(entropy_N)
+        return torch.stack([entropy_N, divergence_N], dim=1)
 
 
 CHOICES: dict[str, Choice | None] = {

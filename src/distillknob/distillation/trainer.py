@@ -142,7 +142,7 @@ class DistillTrainer(PolicyTrainer, DistillationTrainer):
 
     def _measured(self, of_view: Callable[[View], Tensor], batch: Mapping[str, Any]) -> Tensor:
         """`of_view` of all rows, in which every token of the completions counts: a micro-batch at a time, without
-        gradients, put together along the last axis."""
+        gradients, put together along the first axis."""
         model: Any = self.model
         unwrapped = self.accelerator.unwrap_model(model)
         size = self.args.per_device_train_batch_size
@@ -156,17 +156,17 @@ class DistillTrainer(PolicyTrainer, DistillationTrainer):
             part = {name: value[start : start + size] for name, value in columns.items()}
             with torch.no_grad():
                 measured.append(self._forward_redirection(model, unwrapped, of_part, unwrapped, part))
-        return torch.cat(measured, dim=-1)
+        return torch.cat(measured)
 
     def _chosen_tokens(self, choice: Choice, batch: Mapping[str, Any]) -> Tensor:
         """The mask [B, C] of the tokens that count: chosen among those of all processes."""
-        measured_2N = self._measured(lambda view: choice.measured(self.loss, view), batch).cpu()
-        everywhere = gather_object([measured_2N])
-        entropy_N, divergence_N = torch.cat(everywhere, dim=1).unbind(0)
+        measured_N2 = self._measured(lambda view: choice.measured(self.loss, view), batch).cpu()
+        everywhere = gather_object([measured_N2])
+        entropy_N, divergence_N = torch.cat(everywhere).unbind(1)
         chosen_N = choice.mask(entropy_N, divergence_N, self.args.tokens_share)
-        first = sum(other.size(1) for other in everywhere[: self.accelerator.process_index])
+        first = sum(map(len, everywhere[: self.accelerator.process_index]))
         mask_BC = torch.zeros_like(batch["completion_mask"])
-        here_N = chosen_N[first : first + measured_2N.size(1)].to(mask_BC)
+        here_N = chosen_N[first : first + len(measured_N2)].to(mask_BC)
         return mask_BC.masked_scatter(batch["completion_mask"].bool(), here_N)
 
     def _get_last_hidden_state(self, *args: Any, **kwargs: Any) -> Tensor:

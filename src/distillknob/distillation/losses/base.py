@@ -99,7 +99,7 @@ class Rollouts:
 
     `rows` are those of the data set, `batch` their columns as tensors, `teacher` is None where none is loaded, `ends`
     are the tokens that end the student's answers. `measured(f)` is f of a view of all rows in which every token of the
-    completions counts: a micro-batch at a time, without gradients, put together along the last axis.
+    completions counts: a micro-batch at a time, without gradients, put together along the first axis.
     """
 
     rows: Sequence[Mapping[str, Any]]
