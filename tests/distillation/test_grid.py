@@ -16,8 +16,9 @@ from distillknob.distillation.stage import DistillConfig, DistillTrainer, distil
 from distillknob.distillation.teacher_cache import CacheConfig, TeacherCache, cache
 from distillknob.distillation.teacher_context import reference
 from distillknob.distillation.token_choice import CHOICES, by_divergence, by_entropy, highest, tip
-from distillknob.divergences.dense import divergence, topk_of
+from distillknob.divergences.dense import divergence
 from distillknob.divergences.fused import fused_divergence
+from distillknob.divergences.top_k import topk_of
 from distillknob.errors import BadInputError
 from distillknob.methods import METHODS
 from distillknob.models.base import LanguageModel

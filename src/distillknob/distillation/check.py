@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from distillknob.config.checks import check_fills_a_step
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.teacher_cache import TeacherCache
 from distillknob.distillation.teacher_context import CONTEXTS
 from distillknob.distillation.traces import RIGHT_ONES
-from distillknob.errors import BadInputError, check_fills_a_step
+from distillknob.errors import BadInputError
 from distillknob.inputs.preflight import Preflight, Side, check_learning_rate, check_traces, same_weights
 from distillknob.models.names import check_meant
 from distillknob.tasks import Example, Task

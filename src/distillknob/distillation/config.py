@@ -11,13 +11,14 @@ from typing import Any
 
 from trl import DistillationConfig  # type: ignore[attr-defined]
 
+from distillknob.config.checks import check_at_least_one
 from distillknob.config.fields import check_choices
 from distillknob.config.inherited import check_inherited
 from distillknob.distillation.losses import LOSSES, Loss
 from distillknob.distillation.teacher_context import CONTEXTS
 from distillknob.distillation.token_choice import CHOICES
 from distillknob.distillation.traces import SOURCES
-from distillknob.errors import BadInputError, check_at_least_one
+from distillknob.errors import BadInputError
 from distillknob.methods import METHODS, Method
 from distillknob.models.adapters import AdapterOptions
 from distillknob.training.config import check_installed, on_this_machine

@@ -10,32 +10,33 @@ from transformers import PreTrainedTokenizerBase
 
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.teacher_cache import TeacherCache
-from distillknob.models.base import LanguageModel
-from distillknob.models.chat import eos_ids, set_in_templates, turn_end
+from distillknob.models.base import LanguageModel, Sampler, Scorer
+from distillknob.models.chat import set_in_templates
 from distillknob.models.load import load_model
 from distillknob.models.names import check_meant
 from distillknob.models.same_text import know_ends, one_vocabulary
-from distillknob.models.served.chat import ServedChat
-from distillknob.models.served.model import ServedModel, load_or_connect
+from distillknob.models.served.model import load_or_connect
 from distillknob.runtime.processes import process_index
 from distillknob.runtime.template_date import by_name, fix_dates
 from distillknob.training.checkpoints import load_trained
 
-Teacher = LanguageModel | ServedModel | ServedChat
-
 
 @dataclass(frozen=True)
 class Pair:
-    """A student and its teacher, which is None where it isn't asked for anything. A teacher behind a chat interface has
-    no tokenizer here."""
+    """A student and its teacher.
+
+    `teacher` draws samples; it is None where it isn't asked for anything, and its tokenizer is None where only a server
+    knows it. `teacher_model` is the same with its weights, where a loss reads them.
+    """
 
     config: DistillConfig
     student: LanguageModel
-    teacher: Teacher | None
+    teacher: Sampler | None
+    teacher_model: Any
 
     @property
     def teacher_tokenizer(self) -> PreTrainedTokenizerBase | None:
-        return None if self.teacher is None or isinstance(self.teacher, ServedChat) else self.teacher.tokenizer
+        return None if self.teacher is None else self.teacher.tokenizer
 
     @property
     def tokenizers(self) -> dict[str, PreTrainedTokenizerBase]:
@@ -44,14 +45,15 @@ class Pair:
         sides = [(self.config.student, self.student.tokenizer)]
         return by_name(*sides, *([] if of_teacher is None else [(self.config.teacher, of_teacher)]))
 
-    def load_target(self, template_date: str) -> LanguageModel | ServedModel | None:
+    def load_target(self, template_date: str) -> Scorer | None:
         """The model whose likelihood chooses traces, with the pair's template values and date; None where the method
         has none."""
         if not self.config.needs_target:
             return None
-        name, values = self.config.target, self.config.chat_template_kwargs
+        name = self.config.target
+        values: Any = self.config.chat_template_kwargs  # a dict once the config has parsed it
         target = load_or_connect(name)
-        set_in_templates(by_name(*self.tokenizers.items(), (name, target.tokenizer)), values)  # type: ignore[arg-type]
+        set_in_templates(by_name(*self.tokenizers.items(), (name, target.tokenizer)), values)
         fix_dates({name: target.tokenizer}, template_date)
         return target
 
@@ -61,9 +63,15 @@ def load_pair(config: DistillConfig, cache: TeacherCache | None) -> Pair:
 
     Raises BadInputError for a model that can't be loaded, or whose template can't take the config's values.
     """
-    pair = Pair(config, load_trained(config.student, config), _load_teacher(config))
-    student, teacher, tokenizer = pair.student, pair.teacher, pair.teacher_tokenizer
-    if isinstance(teacher, ServedChat) and config.chat_template_kwargs and process_index() == 0:
+    student = load_trained(config.student, config)
+    if config.needs_teacher_weights:
+        loaded = load_model(config.teacher, options=config.teacher_options)
+        pair = Pair(config, student, loaded, loaded.model)
+    else:
+        teacher = load_or_connect(config.teacher, scores=False) if config.needs_teacher else None
+        pair = Pair(config, student, teacher, None)
+    tokenizer = pair.teacher_tokenizer
+    if pair.teacher is not None and tokenizer is None and config.chat_template_kwargs and process_index() == 0:
         print(f"chat_template_kwargs don't reach {config.teacher}: its template is the server's", file=sys.stderr)
     values: Any = config.chat_template_kwargs  # a dict once the config has parsed it
     set_in_templates(pair.tokenizers, values)
@@ -71,12 +79,6 @@ def load_pair(config: DistillConfig, cache: TeacherCache | None) -> Pair:
         check_meant("student", config.student, student.tokenizer, config.teacher, tokenizer)
     if cache is not None:
         know_ends(student, cache.ends)
-    elif tokenizer is not None and one_vocabulary(tokenizer, student.tokenizer):
-        know_ends(student, eos_ids(teacher) if isinstance(teacher, LanguageModel) else [turn_end(tokenizer)])
+    elif pair.teacher is not None and tokenizer is not None and one_vocabulary(tokenizer, student.tokenizer):
+        know_ends(student, pair.teacher.ends)
     return pair
-
-
-def _load_teacher(config: DistillConfig) -> Teacher | None:
-    if config.needs_teacher_weights:
-        return load_model(config.teacher, options=config.teacher_options)
-    return load_or_connect(config.teacher, scores=False) if config.needs_teacher else None

@@ -16,6 +16,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import TrainerCallback
 
+from distillknob.config.checks import check_fills_a_step
 from distillknob.diagnosis.finding import Finding
 from distillknob.diagnosis.traps.teacher_hacking import teacher_hacking
 from distillknob.distillation.check import check
@@ -27,11 +28,9 @@ from distillknob.distillation.teacher_cache import TeacherCache
 from distillknob.distillation.teacher_context import CONTEXTS
 from distillknob.distillation.traces import RIGHT_ONES, TraceOptions, make_traces
 from distillknob.distillation.trainer import DistillTrainer
-from distillknob.errors import check_fills_a_step
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight, Side, check_traces
 from distillknob.models.architecture import context_of
-from distillknob.models.base import LanguageModel
 from distillknob.runs.journal import Journal
 from distillknob.runs.model_record import read_record, warn_of_teacher
 from distillknob.runs.run import Run, runs_behind
@@ -90,7 +89,7 @@ def distill(
     with refused_by_the_trainer():
         trainer = trainer_class(
             model=pair.student.model,
-            teacher_model=pair.teacher.model if isinstance(pair.teacher, LanguageModel) and loss.asks_teacher else None,
+            teacher_model=pair.teacher_model,
             args=settings,
             train_dataset=_rows(config, loss, traces),
             loss=loss,

@@ -21,10 +21,11 @@ from safetensors import safe_open
 from safetensors.torch import save
 from transformers import PreTrainedTokenizerBase
 
+from distillknob.config.checks import check_at_least_one
 from distillknob.config.fields import check_choices
 from distillknob.distillation.traces import RIGHT_ONES, TraceOptions, make_traces
-from distillknob.divergences.dense import topk_of
-from distillknob.errors import BadInputError, check_at_least_one
+from distillknob.divergences.top_k import topk_of
+from distillknob.errors import BadInputError
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight
 from distillknob.models.base import LanguageModel

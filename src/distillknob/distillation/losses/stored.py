@@ -11,7 +11,7 @@ from torch import Tensor
 
 from distillknob.distillation.losses.base import Loss, Rollouts, View
 from distillknob.distillation.losses.blocks import by_blocks
-from distillknob.divergences.dense import divergence_from_topk
+from distillknob.divergences.top_k import divergence_from_topk
 from distillknob.models.heads import Head
 
 if TYPE_CHECKING:
