@@ -19,12 +19,13 @@ from distillknob.config.recipe import build, read_recipe, stage_values
 from distillknob.diagnosis.pair_scores import score_pair
 from distillknob.distillation.stage import DistillConfig, check
 from distillknob.errors import BadInputError
-from distillknob.evaluation.stage import EvaluateConfig
+from distillknob.evaluation.config import EvaluateConfig
 from distillknob.experiments.demo import DemoConfig
 from distillknob.inputs.preflight import Preflight
 from distillknob.models.architecture import SHAPES, adapter_parameters, architecture
+from distillknob.models.loaded.sampling import rows_at_once
 from distillknob.models.names import zoo_path
-from distillknob.models.sampling import Sampling, rows_at_once
+from distillknob.models.sampling import Sampling
 from distillknob.models.scoring import token_logprobs
 from distillknob.planning.estimate import estimate, estimates
 from distillknob.planning.hardware import GIB, GPUS, Engine, engine

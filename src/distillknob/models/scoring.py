@@ -8,22 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from distillknob.errors import BadInputError
-from distillknob.models.base import LanguageModel
-from distillknob.models.chat import prompt_ids, turn_end
-from distillknob.models.families import check_length
-from distillknob.models.heads import body_of, checked_head
-from distillknob.models.served.model import ServedModel, served_logprobs
-from distillknob.models.shared_prefix import grouped_batches, grouped_hidden, keeps_a_cache, worthwhile
+from distillknob.models.chat import turn_end
+from distillknob.models.heads import body_of
 from distillknob.runs.journal import Journal
 from distillknob.runtime.processes import merged, my_share
-from distillknob.runtime.progress import progress
+
+if TYPE_CHECKING:
+    from transformers import LogitsProcessor
+
+    from distillknob.models.base import LanguageModel, Scorer
 
 Prompt = list[dict[str, str]]
+BATCH_TOKENS = 32_768  # padded tokens of a batch
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,9 @@ def answer_hidden(language_model: LanguageModel, batch: Batch) -> torch.Tensor:
     return rows_NH
 
 
-def answer_logits(language_model: LanguageModel, batch: Batch) -> torch.Tensor:
-    """Next-token logits at every answer position of a batch, [B, A, V], as the model itself computes them."""
+def answer_logits(language_model: LanguageModel, batch: Batch, edit: LogitsProcessor | None = None) -> torch.Tensor:
+    """Next-token logits at every answer position of a batch, [B, A, V], as the model itself computes them, and with
+    `edit` as a model that wraps it gives them."""
     width = batch.answer_ids_BA.size(1)
     position_ids = _position_ids(batch)
     logits = language_model.model(
@@ -108,16 +110,37 @@ def answer_logits(language_model: LanguageModel, batch: Batch) -> torch.Tensor:
         logits_to_keep=width + 1,
         use_cache=False,
     ).logits
-    return logits[:, -(width + 1) : -1]
+    logits_BAV: torch.Tensor = logits[:, -(width + 1) : -1]
+    if edit is None:
+        return logits_BAV
+    ids_BT = padded_ids(language_model, batch)
+    before = ids_BT.size(1) - width
+    return torch.stack([edit(ids_BT[:, : before + a], logits_BAV[:, a]) for a in range(width)], dim=1)
 
 
-@torch.no_grad()
+def padded_ids(language_model: LanguageModel, batch: Batch) -> torch.Tensor:
+    """The rows of a batch [B, T] with the pad token before them, as they are where the model writes them."""
+    return batch.input_ids_BT.masked_fill(batch.attention_mask_BT == 0, language_model.tokenizer.pad_token_id)
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """What `token_logprobs` asks a model for: how likely it finds an answer, token ids of its tokenizer, to each
+    prompt. A batch holds `batch_tokens` padded tokens at most, where the model has batches."""
+
+    prompts: list[Prompt]
+    answers_ids: list[list[int]]
+    batch_tokens: int
+    journal: Journal
+    description: str
+
+
 def token_logprobs(
-    language_model: LanguageModel | ServedModel,
+    scorer: Scorer,
     prompts: Sequence[Prompt],
     answers_ids: Sequence[Sequence[int]],
     *,
-    batch_tokens: int = 32_768,
+    batch_tokens: int = BATCH_TOKENS,
     journal: Journal | None = None,
     shared: bool = False,
     description: str = "score",
@@ -127,84 +150,36 @@ def token_logprobs(
     whole. Raises BadInputError where prompts and answers differ in number."""
     if len(prompts) != len(answers_ids):
         raise BadInputError(f"{len(prompts)} prompts but {len(answers_ids)} answers: give one prompt an answer")
-    journal = journal or Journal()
-    if shared:
-        mine = my_share(range(len(prompts)))
-        scored = token_logprobs(
-            language_model,
-            [prompts[i] for i in mine],
-            [answers_ids[i] for i in mine],
-            batch_tokens=batch_tokens,
-            journal=journal.of_process(),
-            description=description,
-        )
-        everything = merged(dict(zip(mine, scored, strict=True)))
-        return [everything[i] for i in range(len(prompts))]
-    prompts_ids = prompt_ids(language_model.tokenizer, prompts)
-    if isinstance(language_model, ServedModel):
-        return _served_logprobs(language_model, prompts_ids, answers_ids, journal)
-    model = language_model.model
-    found: list[torch.Tensor] = [torch.zeros(0)] * len(prompts)
-    head = checked_head(model) if any(answers_ids) else None
-    if head is None:
-        return found
-    check_length(model.config, max(len(p) + len(a) for p, a in zip(prompts_ids, answers_ids, strict=True)))
-    grouped = worthwhile(prompts_ids, answers_ids) and keeps_a_cache(language_model)
-    batched: Any = grouped_batches if grouped else batches
-    with progress(description, len(prompts), unit="text") as bar:
-        for batch in batched(prompts_ids, answers_ids, model.device, batch_tokens):
-            ids, mask = (
-                (batch.answer_ids_RA, batch.answer_mask_RA) if grouped else (batch.answer_ids_BA, batch.answer_mask_BA)
-            )
-            if ids.size(1) == 0:
-                continue
-            made_of = [[prompts_ids[i], list(answers_ids[i])] for i in batch.rows]
-            pieces = journal.take(batch.rows, made_of)
-            if pieces is None:
-                hidden_NH = (grouped_hidden if grouped else answer_hidden)(language_model, batch)
-                token_N = ids[mask]
-                blocks = [
-                    _chosen(head.logits(hidden_NH[block]), token_N[block]).cpu() for block in head.blocks(len(token_N))
-                ]
-                pieces = torch.cat(blocks).split(mask.sum(1).tolist())
-                journal.keep(batch.rows, [piece.clone() for piece in pieces], made_of)
-            for i, piece in zip(batch.rows, pieces, strict=True):
-                found[i] = piece.float()
-            bar.update(len(batch.rows))
-    return found
+    rows, journal = range(len(prompts)), journal or Journal()
+    mine = my_share(rows) if shared else rows
+    request = ScoreRequest(
+        prompts=[list(prompts[i]) for i in mine],
+        answers_ids=[list(answers_ids[i]) for i in mine],
+        batch_tokens=batch_tokens,
+        journal=journal.of_process() if shared else journal,
+        description=description,
+    )
+    logprobs = scorer.score(request)
+    if not shared:
+        return logprobs
+    everything = merged(dict(zip(mine, logprobs, strict=True)))
+    return [everything[i] for i in rows]
 
 
-def _served_logprobs(
-    model: ServedModel, prompts_ids: Sequence[Sequence[int]], answers_ids: Sequence[Sequence[int]], journal: Journal
-) -> list[torch.Tensor]:
-    """`token_logprobs` by a server, a request at a time."""
-    found = [torch.zeros(0)] * len(answers_ids)
-    scored = [i for i, answer in enumerate(answers_ids) if answer]
-    for start in range(0, len(scored), model.batch_size):
-        rows = scored[start : start + model.batch_size]
-        prompts, answers = [list(prompts_ids[i]) for i in rows], [list(answers_ids[i]) for i in rows]
-        pieces = journal.take(rows, [prompts, answers])
-        if pieces is None:
-            pieces = served_logprobs(model, prompts, answers)
-            journal.keep(rows, pieces, [prompts, answers])
-        for i, piece in zip(rows, pieces, strict=True):
-            found[i] = piece
-    return found
+def chosen_logprob(
+    logits_NV: torch.Tensor, token_N: torch.Tensor, log_partition_N: torch.Tensor | None = None
+) -> torch.Tensor:
+    """log softmax(logits)[token], [N]; of the part of the vocabulary whose log Σ exp(logit) is given."""
+    log_partition_N = logits_NV.logsumexp(-1) if log_partition_N is None else log_partition_N
+    return logits_NV.gather(-1, token_N[:, None])[:, 0] - log_partition_N
 
 
-def _chosen(logits_NV: torch.Tensor, token_N: torch.Tensor) -> torch.Tensor:
-    """log softmax(logits)[token], [N]."""
-    return logits_NV.gather(-1, token_N[:, None])[:, 0] - logits_NV.logsumexp(-1)
-
-
-def answer_ids(
-    language_model: LanguageModel | ServedModel, texts: Sequence[str], finished: Sequence[bool]
-) -> list[list[int]]:
+def answer_ids(scorer: Scorer, texts: Sequence[str], finished: Sequence[bool]) -> list[list[int]]:
     """Answers as token ids of this model's tokenizer, closed by the end of its own turns where they finished. What
     spells a special token in a text is letters."""
     if not texts:
         return []
-    tokenizer = language_model.tokenizer
+    tokenizer = scorer.tokenizer
     encoded, end = encoded_texts(tokenizer, texts)["input_ids"], turn_end(tokenizer)
     return [[*ids, *([end] if done else [])] for ids, done in zip(encoded, finished, strict=True)]
 
@@ -224,13 +199,13 @@ def encoded_texts(tokenizer: Any, texts: Sequence[str], **options: Any) -> Any:
 
 
 def sequence_logprob(
-    language_model: LanguageModel | ServedModel,
+    scorer: Scorer,
     prompts: Sequence[Prompt],
     texts: Sequence[str],
     finished: Sequence[bool],
     *,
     reduction: Literal["sum", "mean"] = "sum",
-    batch_tokens: int = 32_768,
+    batch_tokens: int = BATCH_TOKENS,
     journal: Journal | None = None,
     shared: bool = False,
     description: str = "score",
@@ -238,9 +213,9 @@ def sequence_logprob(
     """Log-likelihood in nats of each answer text given its prompt, [N]: the sum over the tokens of this model's own
     tokenizer, or their mean. `finished` says whether the answer ended; then the model's own eos is scored with it, so
     that models with different tokenizers score the same event. `journal`, `shared`: as for `token_logprobs`."""
-    ids = answer_ids(language_model, texts, finished)
+    ids = answer_ids(scorer, texts, finished)
     per_token = token_logprobs(
-        language_model,
+        scorer,
         prompts,
         ids,
         batch_tokens=batch_tokens,

@@ -36,7 +36,7 @@ def list_zoo() -> list[dict[str, Any]]:
 
 def measure(folder: Path) -> dict[str, float]:
     """Mean score by task on held-out problems, 4 samples each at temperature 1."""
-    from distillknob.evaluation.stage import evaluate_task
+    from distillknob.evaluation.task_result import evaluate_task
     from distillknob.tasks import get_task
     from distillknob.zoo.tokenizers import TASKS
 
@@ -45,8 +45,10 @@ def measure(folder: Path) -> dict[str, float]:
     def score(name: str) -> float:
         what = f"zoo {folder.name}"
         task = get_task(name)
-        found = evaluate_task(language_model, task, problems=CHECKED_PROBLEMS, samples=4, modes=False, description=what)
-        return found.score.mean
+        result = evaluate_task(
+            language_model, task, problems=CHECKED_PROBLEMS, samples=4, modes=False, description=what
+        )
+        return result.score.mean
 
     return {name: score(name) for name in TASKS}
 
