@@ -23,7 +23,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "distillknob"
 HUGGING = "torch transformers"
 TRAINERS = "torch transformers trl accelerate datasets safetensors"
-STAGE = "errors runtime runs tasks models inputs"  # what every stage needs
+STAGE = "errors runtime config runs tasks models inputs"  # what every stage needs
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ ROOMS = {
     "errors": row(),
     "stats": row("errors", "numpy"),
     "verdicts": row("stats"),
+    "methods": row(),
     "runtime": row("errors", f"{HUGGING} accelerate datasets huggingface_hub tqdm"),
     "config": row("errors", "yaml"),
     "runs": row("errors runtime verdicts", "torch yaml"),
@@ -53,10 +54,10 @@ ROOMS = {
     "training": row("errors config runtime runs models", TRAINERS),
     "evaluation": row(f"{STAGE} stats", "transformers numpy"),
     "diagnosis": row(f"{STAGE} stats divergences evaluation", "torch numpy"),
-    "calibration": row(f"{STAGE} stats verdicts config training evaluation", TRAINERS),
-    "distillation": row(f"{STAGE} config divergences training evaluation diagnosis", TRAINERS),
-    "report": row("errors stats verdicts runs", "numpy"),
-    "experiments": row(f"{STAGE} stats verdicts config evaluation diagnosis calibration distillation report", "numpy"),
+    "calibration": row(f"{STAGE} stats verdicts training evaluation", TRAINERS),
+    "distillation": row(f"{STAGE} methods divergences training evaluation diagnosis", TRAINERS),
+    "report": row("errors stats verdicts methods runs", "numpy"),
+    "experiments": row(f"{STAGE} stats verdicts methods evaluation diagnosis calibration distillation report", "numpy"),
     "zoo": row("errors runs tasks models evaluation", f"{HUGGING} datasets tokenizers"),
     "planning": row(
         "errors config runs tasks models inputs divergences training evaluation diagnosis calibration distillation "
@@ -76,12 +77,10 @@ PURE = {
 CHAINS = {"experiments", "planning", "cli"}
 # `diagnosis` passes its stage on.
 STAGES = {"diagnosis.diagnose"}
-AT_ONCE = {"errors", "stats", "verdicts", "runtime", "config", "runs", "tasks", "report", "cli"}
+AT_ONCE = {"errors", "stats", "verdicts", "methods", "runtime", "config", "runs", "tasks", "report", "cli"}
 LIGHT = {"numpy", "tqdm", "yaml"}
 # (module, what it imports): why a law doesn't hold there.
 EXCEPTIONS = {
-    # What `zoo verify` measures lies in the stage's module until it has one of its own.
-    ("zoo", "evaluation.stage"),
     # Batches are kept as torch writes them; the module is imported by what has loaded torch anyway.
     ("runs.journal", "torch"),
 }

@@ -12,7 +12,7 @@ from transformers import LogitsProcessor, TemperatureLogitsWarper
 
 from distillknob.errors import BadInputError
 from distillknob.evaluation.measure import sample_and_grade
-from distillknob.evaluation.stage import evaluate_task
+from distillknob.evaluation.task_result import evaluate_task
 from distillknob.models.base import LanguageModel
 from distillknob.models.chat import prompt_ids
 from distillknob.models.same_text import answers_logprob, as_read

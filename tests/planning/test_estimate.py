@@ -19,7 +19,7 @@ from distillknob.config.recipe import build, read_recipe, stage_values
 from distillknob.diagnosis.pair_scores import score_pair
 from distillknob.distillation.stage import DistillConfig, check
 from distillknob.errors import BadInputError
-from distillknob.evaluation.stage import EvaluateConfig
+from distillknob.evaluation.config import EvaluateConfig
 from distillknob.experiments.demo import DemoConfig
 from distillknob.inputs.preflight import Preflight
 from distillknob.models.architecture import SHAPES, adapter_parameters, architecture

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from distillknob.errors import BadInputError, check_at_least_one
+from distillknob.config.checks import check_at_least_one
+from distillknob.errors import BadInputError
 
 
 @dataclass

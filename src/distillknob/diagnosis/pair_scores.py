@@ -18,7 +18,7 @@ from distillknob.models.base import LanguageModel
 from distillknob.models.chat import prompt_ids, turn_end
 from distillknob.models.families import check_length
 from distillknob.models.heads import Head, checked_head
-from distillknob.models.scoring import Batch, Prompt, answer_hidden, batch_of, batches
+from distillknob.models.scoring import Batch, Prompt, answer_hidden, batch_of, batches, chosen_logprob
 from distillknob.runs.journal import Journal
 from distillknob.runtime.processes import merged, process_count, process_index
 from distillknob.runtime.progress import progress
@@ -113,8 +113,8 @@ def _scored_batch(
         assert stats.rare_kl is not None
         columns = {
             "token_N": token_N[block],
-            "teacher_logprob_N": _chosen(teacher_NV, token_N[block], stats.teacher_log_partition),
-            "student_logprob_N": _chosen(student_NV, token_N[block], stats.student_log_partition),
+            "teacher_logprob_N": chosen_logprob(teacher_NV, token_N[block], stats.teacher_log_partition),
+            "student_logprob_N": chosen_logprob(student_NV, token_N[block], stats.student_log_partition),
             "forward_kl_N": stats.forward_kl,
             "reverse_kl_N": stats.reverse_kl,
             "student_entropy_N": stats.student_entropy,
@@ -132,8 +132,3 @@ def _heads(teacher: LanguageModel, student: LanguageModel) -> tuple[Head, Head]:
     ends = turn_end(teacher.tokenizer), turn_end(student.tokenizer)
     exchange = None if ends[0] == ends[1] else ends
     return replace(checked_head(teacher.model), exchange=exchange), checked_head(student.model)
-
-
-def _chosen(logits_NV: torch.Tensor, token_N: torch.Tensor, log_partition_N: torch.Tensor) -> torch.Tensor:
-    """log softmax(logits)[token], [N], of the part of the vocabulary whose log Σ exp(logit) is given."""
-    return logits_NV.gather(-1, token_N[:, None])[:, 0] - log_partition_N

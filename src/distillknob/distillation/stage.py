@@ -16,17 +16,17 @@ from typing import Any
 from datasets import Dataset
 from transformers import TrainerCallback
 
+from distillknob.config.checks import check_fills_a_step
 from distillknob.diagnosis.finding import Finding
 from distillknob.diagnosis.traps.teacher_hacking import teacher_hacking
 from distillknob.distillation.config import DistillConfig
-from distillknob.distillation.cross_tokenizer import CROSS
 from distillknob.distillation.learning_curve import LearningCurve, curve_problems, student_scores
-from distillknob.distillation.methods import METHODS
+from distillknob.distillation.losses.cross_tokenizer import CROSS
 from distillknob.distillation.teacher_cache import TeacherCache
 from distillknob.distillation.teacher_context import CONTEXTS
-from distillknob.distillation.traces import RIGHT_ONES, Source, TraceOptions, make_traces
+from distillknob.distillation.traces import RIGHT_ONES, TraceOptions, make_traces
 from distillknob.distillation.trainer import DistillTrainer
-from distillknob.errors import BadInputError, check_fills_a_step
+from distillknob.errors import BadInputError
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight, Side, check_learning_rate, check_traces, same_weights
 from distillknob.models.architecture import context_of
@@ -54,7 +54,7 @@ from distillknob.training.checkpoints import (
 )
 from distillknob.training.config import as_dict, plain_config, refused_by_the_trainer
 
-__all__ = ["METHODS", "DistillConfig", "DistillTrainer", "distill"]
+__all__ = ["DistillConfig", "DistillTrainer", "distill"]
 
 
 def check(config: DistillConfig, preflight: Preflight) -> None:
@@ -218,7 +218,7 @@ def distill(
         if target is not None:
             set_in_templates(by_name(*sides.items(), (config.target, target.tokenizer)), values)
             fix_dates({config.target: target.tokenizer}, run.template_date)
-        source: Source = method.traces if config.share_on_policy < 1.0 else "none"
+        source = method.traces if config.share_on_policy < 1.0 else "none"
         context = CONTEXTS[method.context]
         traces = []
         for place, task in enumerate(tasks):
@@ -310,7 +310,7 @@ def _card(config: DistillConfig, teacher: str, tasks: Sequence[str], steps: int,
     return (
         f"---\nbase_model: {config.student}\ntags: [distillknob, distilled-student]\n---\n"
         f"# {config.student}, distilled from {teacher}\n\n"
-        f"Made by distillknob with method `{config.method}` ({config.objective}) on {', '.join(tasks)} "
+        f"Made by distillknob with method `{config.method}` ({config.objective.parts}) on {', '.join(tasks)} "
         f"({steps} steps of {config.per_device_train_batch_size * config.gradient_accumulation_steps}, "
         f"learning rate {config.learning_rate:g}, seed {config.seed}).\n{note}\n"
         "Not measured here: what this student scores (`distillknob evaluate`).\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from distillknob.distillation.teacher_context import Context
 from distillknob.errors import BadInputError
@@ -17,11 +17,8 @@ from distillknob.runs.journal import Journal
 from distillknob.tasks import Task
 from distillknob.tasks.base import Example
 
-Source = Literal["teacher", "teacher_verified", "teacher_best_of_n", "gold", "none"]
-RIGHT_ONES = (
-    "teacher_verified",
-    "teacher_best_of_n",
-)  # they need a grader
+SOURCES = ("teacher", "teacher_verified", "teacher_best_of_n", "gold", "none")
+RIGHT_ONES = ("teacher_verified", "teacher_best_of_n")  # they need a grader
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class TraceOptions:
 
 
 def make_traces(
-    source: Source,
+    source: str,
     tasks: Sequence[Task],
     problems: int,
     student: LanguageModel,
@@ -92,7 +89,7 @@ def make_traces(
 
 
 def _from_teacher(
-    source: Source,
+    source: str,
     task: Task,
     examples: Sequence[Example],
     teacher: Sampler,

@@ -16,7 +16,7 @@ from trl import DistillationTrainer  # type: ignore[attr-defined]
 from trl.models import prepare_deepspeed  # type: ignore[attr-defined]
 
 from distillknob.distillation.config import DistillConfig
-from distillknob.distillation.cross_tokenizer import (
+from distillknob.distillation.losses.cross_tokenizer import (
     CROSS,
     Aligned,
     aligned,

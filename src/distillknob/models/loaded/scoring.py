@@ -9,7 +9,7 @@ import torch
 from distillknob.models.chat import prompt_ids
 from distillknob.models.families import check_length
 from distillknob.models.heads import Head, checked_head
-from distillknob.models.scoring import Batch, ScoreRequest, answer_hidden, batches, padded_ids
+from distillknob.models.scoring import Batch, ScoreRequest, answer_hidden, batches, chosen_logprob, padded_ids
 from distillknob.models.shared_prefix import (
     GroupedBatch,
     grouped_batches,
@@ -66,7 +66,7 @@ def _logprobs(language_model: Loaded, head: Head, batch: Batch | GroupedBatch) -
         token_N = batch.answer_ids_BA[batch.answer_mask_BA]
         hidden_NH = answer_hidden(language_model, batch)
     return torch.cat(
-        [_chosen(head.logits(hidden_NH[block]), token_N[block]).cpu() for block in head.blocks(len(token_N))]
+        [chosen_logprob(head.logits(hidden_NH[block]), token_N[block]).cpu() for block in head.blocks(len(token_N))]
     )
 
 
@@ -84,10 +84,5 @@ def _edited_logprobs(language_model: Loaded, head: Head, batch: Batch, edit: Log
             row_R = rows[block]
             place_R = place_BA[row_R, a]
             logits_RV = edit(ids_BT[row_R, : before + a], head.logits(hidden_NH[place_R]))
-            logprob_N[place_R.cpu()] = _chosen(logits_RV, batch.answer_ids_BA[row_R, a]).float().cpu()
+            logprob_N[place_R.cpu()] = chosen_logprob(logits_RV, batch.answer_ids_BA[row_R, a]).float().cpu()
     return logprob_N
-
-
-def _chosen(logits_NV: torch.Tensor, token_N: torch.Tensor) -> torch.Tensor:
-    """log softmax(logits)[token], [N]."""
-    return logits_NV.gather(-1, token_N[:, None])[:, 0] - logits_NV.logsumexp(-1)
