@@ -44,20 +44,23 @@ ROOMS = {
     "stages": row(),
     "stats": row("errors", "numpy"),
     "verdicts": row("stats"),
+    "methods": row(),
     "runtime": row("errors", f"{HUGGING} accelerate datasets huggingface_hub tqdm"),
     "config": row("errors stages", "yaml"),
     "runs": row("errors runtime verdicts", "torch yaml"),
     "divergences": row("errors", "torch"),
     "tasks": row("errors runtime", f"{HUGGING} safetensors datasets huggingface_hub math_verify sympy numpy yaml"),
-    "models": row("errors runtime runs divergences", f"{HUGGING} peft safetensors huggingface_hub jinja2"),
+    "models": row("errors runtime runs", f"{HUGGING} peft safetensors huggingface_hub jinja2"),
     "inputs": row("errors runtime runs tasks models", "transformers"),
     "training": row("errors config runtime runs models", TRAINERS),
     "evaluation": row(f"{STAGE} stats", "transformers numpy"),
     "diagnosis": row(f"{STAGE} stats divergences evaluation", "torch numpy"),
     "calibration": row(f"{STAGE} stats verdicts training evaluation", TRAINERS),
-    "distillation": row(f"{STAGE} divergences training evaluation diagnosis", TRAINERS),
-    "report": row("errors stats verdicts runs", "numpy"),
-    "experiments": row(f"{STAGE} stages stats verdicts evaluation diagnosis calibration distillation report", "numpy"),
+    "distillation": row(f"{STAGE} methods divergences training evaluation diagnosis", TRAINERS),
+    "report": row("errors stats verdicts methods runs", "numpy"),
+    "experiments": row(
+        f"{STAGE} stages stats verdicts methods evaluation diagnosis calibration distillation report", "numpy"
+    ),
     "zoo": row("errors runs tasks models evaluation", f"{HUGGING} datasets tokenizers"),
     "planning": row(
         "errors stages config runs tasks models inputs divergences training evaluation diagnosis calibration "
@@ -76,15 +79,11 @@ PURE = {
 }
 CHAINS = {"experiments", "planning", "cli"}
 # `diagnosis` passes its stage on.
-STAGES = {"diagnosis.diagnose", "diagnosis.DiagnoseConfig"}
-AT_ONCE = {"errors", "stages", "stats", "verdicts", "runtime", "config", "runs", "tasks", "report", "cli"}
+STAGES = {"diagnosis.diagnose"}
+AT_ONCE = {"errors", "stages", "stats", "verdicts", "methods", "runtime", "config", "runs", "tasks", "report", "cli"}
 LIGHT = {"numpy", "tqdm", "yaml"}
 # (module, what it imports): why a law doesn't hold there.
 EXCEPTIONS = {
-    # An arrow upwards, for a type alone: what a context does to a prompt.
-    ("inputs.preflight", "distillation.teacher_context"),
-    # What `zoo verify` measures lies in the stage's module until it has one of its own.
-    ("zoo", "evaluation.stage"),
     # Batches are kept as torch writes them; the module is imported by what has loaded torch anyway.
     ("runs.journal", "torch"),
 }

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from distillknob.diagnosis.compare import BY_PROMPT
-from distillknob.evaluation.stage import EvaluateConfig
+from distillknob.evaluation.config import EvaluateConfig
 from distillknob.experiments.plan import Cell, Step, steps
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.models.chat import values_read

@@ -15,9 +15,9 @@ from distillknob.config.checks import check_at_least_one
 from distillknob.config.fields import NO_SETTING, fields_of
 from distillknob.config.recipe import stage_config
 from distillknob.config.shared import StageConfig
-from distillknob.distillation.methods import METHODS
 from distillknob.errors import BadInputError
 from distillknob.inputs.preflight import Preflight
+from distillknob.methods import METHODS
 from distillknob.stages import EXPERIMENTS, STAGES, Stage
 from distillknob.tasks import get_task, task_on_the_hub
 from distillknob.verdicts import teacher_key

@@ -8,10 +8,10 @@ told as not looked at.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from distillknob.errors import BadInputError
 from distillknob.models.architecture import architecture, context_of, folder_of, model_config
@@ -19,13 +19,12 @@ from distillknob.models.chat import prompt_ids, set_in_templates
 from distillknob.models.families import check_config
 from distillknob.models.load import TOKENIZER_FILES, check_tokenizer, load_tokenizer
 from distillknob.models.names import SERVED, resolve
+from distillknob.models.scoring import Prompt
 from distillknob.runtime.processes import process_index
 from distillknob.tasks import Example, GeneratedTask, Task, get_task, get_tasks, graded_tasks, task_on_the_hub
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from distillknob.distillation.teacher_context import Context
 
 # Parameters from where a toy's settings ruin a model: the learning rate (by whether an adapter is trained), which for
 # such models is 1e-6 to 1e-5, and ten times that under LoRA, and Adam's epsilon, which is 1e-8.
@@ -33,6 +32,7 @@ LARGE = 100e6
 TOY_RATE = {False: 1e-3, True: 3e-3}
 TOY_EPSILON = 1e-4
 WEIGHTS = ("*.safetensors", "*.bin")
+Context = Callable[[Prompt, Example], Prompt]  # a problem's prompt as it is read with something added
 
 
 @dataclass(frozen=True)
@@ -314,7 +314,15 @@ def _ends(folder: Path, size: int = 1 << 16) -> dict[str, tuple[int, bytes, byte
     return found
 
 
-def check_learning_rate(name: str, config: Any) -> None:
+class OptimizerConfig(Protocol):
+    """What `check_learning_rate` reads of a training's config."""
+
+    learning_rate: float
+    adam_epsilon: float
+    use_peft: bool
+
+
+def check_learning_rate(name: str, config: OptimizerConfig) -> None:
     """Raise BadInputError where a recipe for toys would train a model of real size."""
     rate, epsilon = config.learning_rate, config.adam_epsilon
     if rate < TOY_RATE[config.use_peft] and epsilon < TOY_EPSILON:

@@ -18,7 +18,7 @@ from distillknob.config.shared import StageConfig
 from distillknob.experiments.plan import ExperimentConfig, distinct
 from distillknob.inputs.identity import read_by
 from distillknob.inputs.preflight import Preflight
-from distillknob.models.sampling import rows_at_once
+from distillknob.models.loaded.sampling import rows_at_once
 from distillknob.planning.fitting import fitting, room, roomier
 from distillknob.planning.hardware import DECODING, GIB, LAYER_SECONDS, SCORING, TRAINING, Engine
 from distillknob.planning.memory import MARGIN, Footprint, footprint

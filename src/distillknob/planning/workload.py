@@ -19,6 +19,7 @@ from distillknob.models.chat import prompt_ids
 from distillknob.models.load import load_tokenizer
 from distillknob.models.names import SERVED, resolve
 from distillknob.models.sampling import Sampling
+from distillknob.models.scoring import BATCH_TOKENS
 from distillknob.planning.hardware import Engine
 from distillknob.tasks import RowsTask, Task, get_task, task_on_the_hub
 from distillknob.tasks.graders.reward_model import DEFAULT
@@ -29,13 +30,13 @@ if TYPE_CHECKING:
     from distillknob.diagnosis import DiagnoseConfig
     from distillknob.distillation.stage import DistillConfig
     from distillknob.distillation.teacher_cache import CacheConfig
-    from distillknob.evaluation.stage import EvaluateConfig
+    from distillknob.evaluation.config import EvaluateConfig
 
 # A task whose data may still have to be fetched isn't opened for its prompts' length.
 PROMPT_TOKENS = 256
 MEASURED = 64  # problems
 SAMPLED_AT_ONCE = Sampling().batch_size
-SCORED_AT_ONCE, PAIRED_AT_ONCE = 32_768, 16_384  # `batch_tokens` of scoring.token_logprobs and scoring.score_pair
+SCORED_AT_ONCE, PAIRED_AT_ONCE = BATCH_TOKENS, 16_384  # the second is `batch_tokens` of score_pair
 
 
 @dataclass(frozen=True)

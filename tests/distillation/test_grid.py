@@ -11,14 +11,16 @@ import pytest
 import torch
 
 from distillknob.distillation.learning_curve import CURVE_PROBLEMS, curve_problems
-from distillknob.distillation.stage import METHODS, DistillConfig, DistillTrainer, distill
+from distillknob.distillation.stage import DistillConfig, DistillTrainer, distill
 from distillknob.distillation.teacher_cache import CacheConfig, TeacherCache, cache
 from distillknob.distillation.teacher_context import reference
 from distillknob.distillation.token_choice import CHOICES, by_divergence, by_entropy, highest, tip
 from distillknob.distillation.trainer import padded_rows, stored_divergence
-from distillknob.divergences.dense import divergence, topk_of
+from distillknob.divergences.dense import divergence
 from distillknob.divergences.fused import fused_divergence
+from distillknob.divergences.top_k import topk_of
 from distillknob.errors import BadInputError
+from distillknob.methods import METHODS
 from distillknob.models.base import LanguageModel
 from distillknob.models.heads import Head, head_of
 from distillknob.models.load import load_model
@@ -332,7 +334,7 @@ def test_what_a_cache_cannot_serve_is_told(tiny_pair: Any, tiny_other: str, tmp_
 
 @pytest.mark.parametrize("rows", [0, 1, 7])
 def test_the_stored_divergence_is_the_fused_one_of_the_same_buckets(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distillknob.models.heads._CPU_BYTES", 4 * 50 * 3)  # three rows a block
+    monkeypatch.setattr("distillknob.models.heads._CPU_LOGITS_BYTES", 4 * 50 * 3)  # three rows a block
     generator = torch.Generator().manual_seed(0)
     student, teacher = (torch.randn(50, 6, generator=generator) for _ in range(2))
     hidden = [torch.randn(rows, 6, generator=generator).requires_grad_() for _ in range(2)]
