@@ -211,9 +211,9 @@ class DistillConfig(AdapterOptions, DistillationConfig):
     @property
     def teacher_options(self) -> dict[str, Any]:
         """What the teacher is loaded with, its revision on the hub included."""
-        given: Any = self.teacher_model_init_kwargs or {}  # a dict once the config has parsed it
+        options: Any = self.teacher_model_init_kwargs or {}  # a dict once the config has parsed it
         pinned = {} if self.teacher_model_revision is None else {"revision": self.teacher_model_revision}
-        return {**pinned, **given}
+        return {**pinned, **options}
 
     @property
     def revisions_read(self) -> list[tuple[str, str | None]]:
