@@ -29,7 +29,7 @@ from distillknob.errors import BadInputError
 _FEWEST_ROWS, _MOST_ROWS = 128, 1024
 # What a chunk's logits of both models may take. On a CPU the system hands out each page of them anew at every call,
 # which costs more than larger chunks save beyond this.
-_CPU_BYTES, _DEVICE_BYTES = 1 << 26, 1 << 30
+_CPU_CHUNK_BYTES, _DEVICE_CHUNK_BYTES = 1 << 26, 1 << 30
 # Heads in another type than the computation's are converted this many tokens at a time.
 _CONVERTED_TOKENS = 8192
 
@@ -272,7 +272,7 @@ def chunk_rows(rows: int, width: int, device: torch.device) -> int:
     operations a weight, against memory that delivers one weight for some tens of them). Caches don't matter here: a
     product's tiles and the blocks of elementwise work are smaller than a chunk.
     """
-    budget = _CPU_BYTES if device.type == "cpu" else _DEVICE_BYTES
+    budget = _CPU_CHUNK_BYTES if device.type == "cpu" else _DEVICE_CHUNK_BYTES
     most = min(max(budget // (8 * width), _FEWEST_ROWS), _MOST_ROWS)
     return max(1, -(-rows // max(1, -(-rows // most))))
 
