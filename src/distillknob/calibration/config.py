@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from trl import GRPOConfig  # type: ignore[attr-defined]
 
 from distillknob.config.checks import check_at_least_one
 from distillknob.config.inherited import check_inherited
+from distillknob.config.shared import BoundedAnswers
 from distillknob.errors import BadInputError
 from distillknob.models.adapters import AdapterOptions
 from distillknob.models.load import check_device
@@ -22,8 +23,10 @@ from distillknob.training.rollouts import check_unbent
 
 
 @dataclass
-class CalibrationConfig(AdapterOptions, GRPOConfig):
+class CalibrationConfig(BoundedAnswers, AdapterOptions, GRPOConfig):
     """Config of `calibrate`: GRPOConfig and what the knob adds. Raises BadInputError for values that can't work."""
+
+    answer_field: ClassVar[str] = "max_completion_length"
 
     teacher: str = field(default="zoo:teacher", metadata={"help": "Model to calibrate: folder, hub id or zoo:NAME."})
     target: str = field(

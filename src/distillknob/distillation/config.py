@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from trl import DistillationConfig  # type: ignore[attr-defined]
 
 from distillknob.config.checks import check_at_least_one
 from distillknob.config.fields import check_choices
 from distillknob.config.inherited import check_inherited
+from distillknob.config.shared import BoundedAnswers
 from distillknob.distillation.losses.cross_tokenizer import CROSS
 from distillknob.distillation.teacher_context import CONTEXTS
 from distillknob.distillation.token_choice import CHOICES
@@ -26,12 +28,14 @@ from distillknob.training.rollouts import check_unbent
 
 
 @dataclass
-class DistillConfig(AdapterOptions, DistillationConfig):
+class DistillConfig(BoundedAnswers, AdapterOptions, DistillationConfig):
     """Config of `distill`: DistillationConfig and what a recipe needs. BadInputError for values that can't work.
 
     `method` names a point of the grid; `divergence`, `traces`, `lmbda`, `tokens` and `context` each replace one part of
     it, and None leaves the method's own.
     """
+
+    answer_field: ClassVar[str] = "max_completion_length"
 
     teacher: str = field(
         default="zoo:teacher",

@@ -87,16 +87,19 @@ class _Remembering:
 
 class Preflight:
     """One look before a run (`fetch`) or a dry run. `remarks` are things that may not be meant, `unseen` what a dry run
-    couldn't look at. Models, prompts and lengths are looked at once, whatever number of stages ask."""
+    couldn't look at. Models, prompts and lengths are looked at once, whatever number of stages ask. `chained` says that
+    the stages are those of an experiment, whose check sets it."""
 
     def __init__(self, processes: int = 1, *, fetch: bool = True):
         self.processes, self.fetch = processes, fetch
+        self.chained = False
         self.remarks: list[str] = []
         self.unseen: list[str] = []
         self._tasks: dict[str, Task] = {}
         self._sides: dict[tuple[Any, ...], Side] = {}
         self._readings: dict[tuple[Any, ...], Reading] = {}
-        self._lengths: dict[int, dict[str, int]] = {}  # by side and what it reads
+        self._lengths: dict[tuple[str, ...], dict[str, int]] = {}  # by how prompts are read, and what is read
+        self._reads: dict[int, tuple[str, ...]] = {}  # by side
 
     def remark(self, text: str) -> None:
         if text not in self.remarks:
@@ -203,7 +206,10 @@ class Preflight:
             prompts = [task.messages(example) for example in examples]
             if context is not None:
                 prompts = [context(messages, example) for messages, example in zip(prompts, examples, strict=True)]
-            lengths, texts = self._lengths.setdefault(id(side), {}), [repr(messages) for messages in prompts]
+            if id(side) not in self._reads:
+                self._reads[id(side)] = _how_read(side.tokenizer)
+            lengths = self._lengths.setdefault(self._reads[id(side)], {})
+            texts = [repr(messages) for messages in prompts]
             new = {text: messages for text, messages in zip(texts, prompts, strict=True) if text not in lengths}
             ids = prompt_ids(side.tokenizer, list(new.values()))
             lengths.update({text: len(row) for text, row in zip(new, ids, strict=True)})
@@ -238,6 +244,12 @@ class Preflight:
         if side.context is not None:
             check_lengths(side, reading, lengths, "")
         return max(lengths)
+
+
+def _how_read(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """What a prompt's tokens follow from: the models of a family have it in common, and read each prompt once."""
+    tokens = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else f"{tokenizer.name_or_path} {id(tokenizer)}"
+    return tokens, repr(tokenizer.chat_template), repr(tokenizer.special_tokens_map)
 
 
 def check_lengths(side: Side, reading: Reading, answers: Sequence[int], setting: str, *, begun: float = 0.0) -> None:
