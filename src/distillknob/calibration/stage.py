@@ -26,6 +26,8 @@ from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight
 from distillknob.models.load import load_model, set_in_templates
 from distillknob.models.served.model import connect, load_or_connect
+from distillknob.results.schema import Bounds
+from distillknob.results.stages import CalibrateResult, GuardRow
 from distillknob.runs.files import atomic_write
 from distillknob.runs.journal import Journal
 from distillknob.runs.model_record import calibrated_as, read_record, record_of
@@ -207,14 +209,14 @@ def calibrate(
         comparison = [{**row, "difference": 0.0, "interval": [0.0, 0.0]} for row in comparison]
     card = _card(config, guard, kept_step, comparison, turned)
     last: dict[str, Any] = next((row for row in reversed(run.metrics()) if row["step"] <= kept_step), {})
-    result = {
+    result: CalibrateResult = {
         "stage": "calibrate",
         "eta": config.eta,
         "outcome": "finished" if guard.reason is None else "stopped",
         "reason": guard.reason,
         "steps": steps,
         "kept_step": kept_step,
-        "turned": turned.as_dict(),
+        "turned": turned.as_row(),
         "final_beta": guard.beta,
         "anchor_kl": last.get("anchor_kl"),
         "log_ratio": last.get("log_ratio"),
@@ -274,7 +276,7 @@ def _best_that_holds(
     guard: UtilityGuard,
     day: str,
     journal: Journal,
-) -> tuple[int, str, dict[str, HeldOut], list[dict[str, Any]]]:
+) -> tuple[int, str, dict[str, HeldOut], list[GuardRow]]:
     """Walk back from the final weights over the kept checkpoints to the first whose scores hold on unseen problems.
 
     Returns its step, where it lies, what it wrote there, and how it compares with the original teacher, which is the
@@ -292,7 +294,7 @@ def _best_that_holds(
         after = before
         if candidate:
             after = _scores_of(path, tasks, config, day, journal.part(f"after-{candidate}"))
-        comparison: list[dict[str, Any]] = []
+        comparison: list[GuardRow] = []
         for name in before:
             first, second = before[name].scores, after[name].scores
             change = paired_difference([sum(s) / len(s) for s in first], [sum(s) / len(s) for s in second])
@@ -334,17 +336,18 @@ def _scores_of(
     return task_scores(model, tasks, config, "after", journal)
 
 
-def _interval(bounds: Sequence[float]) -> str:
-    if any(map(math.isnan, bounds)):
+def _interval(bounds: Bounds) -> str:
+    low, high = bounds
+    if low is None or high is None or math.isnan(low) or math.isnan(high):
         return "no interval of the difference, from one problem"
-    return f"95 % interval of the difference {bounds[0]:+.3f} to {bounds[1]:+.3f}"
+    return f"95 % interval of the difference {low:+.3f} to {high:+.3f}"
 
 
 def _card(
     config: CalibrationConfig,
     guard: UtilityGuard,
     kept_step: int,
-    comparison: list[dict[str, Any]],
+    comparison: list[GuardRow],
     turned: Turning,
 ) -> str:
     """The model card: what was done to this model, what was measured of it, and what was not."""
@@ -368,7 +371,7 @@ def _card(
         )
         text = (
             f"Made by {made_by}: {kept_step} steps of reinforcement fine-tuning against `{config.target}`.\n\n"
-            f"{stopped}{turned_text(turned.as_dict())}\n\n"
+            f"{stopped}{turned_text(turned.as_row())}\n\n"
             f"Task scores on training-split problems that were not trained on:\n\n{held}\n\n"
             "Not measured here: whether students learn more or less from this model than from the original.\n"
         )

@@ -30,6 +30,8 @@ from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight, same_weights
 from distillknob.models.load import check_meant, load_model, set_in_templates
+from distillknob.results.diagnosis import DiagnoseHead
+from distillknob.results.stages import FindingRow
 from distillknob.runs.journal import Journal
 from distillknob.runs.model_record import warn_of_teacher
 from distillknob.runs.run import Run, runs_behind
@@ -132,21 +134,29 @@ def diagnose(config: DiagnoseConfig, output: str | Path, *, resume: bool = False
         max_new_tokens=config.max_new_tokens,
         seed=config.seed,
     )
-    tables: dict[str, list[Any]] = {name: [] for name in (*TABLES, "findings")}
+    tables: dict[str, list[Any]] = {name: [] for name in TABLES}
+    findings: list[FindingRow] = []
     by_prompt: list[dict[str, Any]] = []
     run.drop_metrics_after(0)
     for number, task in enumerate(tasks, start=1):
         found = gather(task, teacher, student, settings, Journal(run.unfinished).part(quote(task.name, safe="")))
         for name, rows in _tables(found, lambda token: str(teacher.tokenizer.decode([token]))).items():
             tables[name] += rows
-        tables["findings"] += [asdict(finding) for finding in _findings(found, config)]
+        findings += [finding.as_row() for finding in _findings(found, config)]
         by_prompt += values_by_prompt(
             found.on_policy, found.off_policy, found.candidates, found.styled, found.continuations
         )
-        run.log(step=number, task=task.name, findings=len(tables["findings"]))
+        run.log(step=number, task=task.name, findings=len(findings))
     run.write_json(BY_PROMPT, by_prompt)
-    pair = {"teacher": config.teacher, "student": config.student, "warning": warning}
-    run.finish({"stage": "diagnose", **pair, **tables, "notes": changed_meanwhile(run, config)})
+    result: DiagnoseHead = {
+        "stage": "diagnose",
+        "teacher": config.teacher,
+        "student": config.student,
+        "warning": warning,
+        "findings": findings,
+        "notes": changed_meanwhile(run, config),
+    }
+    run.finish({**result, **tables})
     return run
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from distillknob.models.load import LanguageModel, check_meant, eos_ids, load_mo
 from distillknob.models.same_text import know_ends, one_vocabulary
 from distillknob.models.served.chat import ServedChat
 from distillknob.models.served.model import ServedModel, load_or_connect
+from distillknob.results.stages import DistillResult
 from distillknob.runs.journal import Journal
 from distillknob.runs.model_record import read_record, warn_of_teacher
 from distillknob.runs.run import Run, runs_behind
@@ -268,27 +268,26 @@ def distill(
     trainer.accelerator.free_memory()
     card = _card(config, taught_by, on, steps, warning)
     save_model(str(folder / "final"), student.tokenizer, run.path / "model", card, whole=config.merge_adapter)
-    run.finish(
-        {
-            "stage": "distill",
-            "teacher": taught_by,
-            "teacher_record": record,
-            "warning": warning,
-            "notes": changed_meanwhile(run, config),
-            "student": config.student,
-            "method": config.method,
-            "steps": steps,
-            "tokens": int(sum(row.get("trained_tokens", 0) for row in metrics)),
-            "learning_rate": config.learning_rate,
-            "final_loss": sum(losses[-10:]) / max(1, len(losses[-10:])),
-            "traces": len(traces),
-            "curve": {
-                "problems": {name: len(examples) for name, examples in divided.held_out.items()},
-                "reason": divided.reason,
-            },
-            "findings": [asdict(_hacking(metrics, config, steps))],
-        }
-    )
+    result: DistillResult = {
+        "stage": "distill",
+        "teacher": taught_by,
+        "teacher_record": record,
+        "warning": warning,
+        "notes": changed_meanwhile(run, config),
+        "student": config.student,
+        "method": config.method,
+        "steps": steps,
+        "tokens": int(sum(row.get("trained_tokens", 0) for row in metrics)),
+        "learning_rate": config.learning_rate,
+        "final_loss": sum(losses[-10:]) / max(1, len(losses[-10:])),
+        "traces": len(traces),
+        "curve": {
+            "problems": {name: len(examples) for name, examples in divided.held_out.items()},
+            "reason": divided.reason,
+        },
+        "findings": [_hacking(metrics, config, steps).as_row()],
+    }
+    run.finish(result)
     return run
 
 

@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import safe_open
@@ -29,6 +29,7 @@ from distillknob.inputs.preflight import Preflight
 from distillknob.models.heads import checked_head
 from distillknob.models.load import LanguageModel, eos_ids, load_model, prompt_ids, set_in_templates
 from distillknob.models.scoring import answer_hidden, batches
+from distillknob.results.stages import CacheResult
 from distillknob.runs.files import atomic_write
 from distillknob.runs.journal import Journal
 from distillknob.runs.model_record import read_record, warn_of_teacher
@@ -136,24 +137,23 @@ def cache(config: CacheConfig, output: str | Path, *, resume: bool = False) -> R
     wait()
     errors = [_told(run.path / _file(number)) for number in range(len(starts))]
     tokens = sum(len(row["completion_ids"]) for row in traces)
-    run.finish(
-        {
-            "stage": "cache",
-            "teacher": config.teacher,
-            "teacher_record": read_record(config.teacher),
-            "warning": warning,
-            "notes": changed_meanwhile(run, config),
-            "top_k": config.top_k,
-            "vocabulary": vocabulary_digest(teacher.tokenizer),
-            "width": vocabulary,
-            "ends": eos_ids(teacher),
-            "traces": len(traces),
-            "tokens": tokens,
-            "bytes_per_token": sum((run.path / _file(i)).stat().st_size for i in range(len(starts))) / max(1, tokens),
-            "max_logprob_error": max(row["max_logprob_error"] for row in errors),
-            "mean_tail_mass": sum(row["tail_mass"] for row in errors) / max(1, tokens),
-        }
-    )
+    result: CacheResult = {
+        "stage": "cache",
+        "teacher": config.teacher,
+        "teacher_record": read_record(config.teacher),
+        "warning": warning,
+        "notes": changed_meanwhile(run, config),
+        "top_k": config.top_k,
+        "vocabulary": vocabulary_digest(teacher.tokenizer),
+        "width": vocabulary,
+        "ends": eos_ids(teacher),
+        "traces": len(traces),
+        "tokens": tokens,
+        "bytes_per_token": sum((run.path / _file(i)).stat().st_size for i in range(len(starts))) / max(1, tokens),
+        "max_logprob_error": max(row["max_logprob_error"] for row in errors),
+        "mean_tail_mass": sum(row["tail_mass"] for row in errors) / max(1, tokens),
+    }
+    run.finish(result)
     return run
 
 
@@ -216,7 +216,8 @@ class TeacherCache:
         if run.stage != "cache" or not run.complete:
             state = "" if run.complete else "unfinished "
             raise BadInputError(f"{path} holds an {state}{run.stage} run: give a finished one of `distillknob cache`")
-        self.result, self.traces, self._path = run.result, run.samples(), run.path
+        self.result = cast(CacheResult, run.result)
+        self.traces, self._path = run.samples(), run.path
         self.teacher: str = run.config["teacher"]
         self.width: int = self.result["width"]
         self.tasks: list[str] = run.config["tasks"]

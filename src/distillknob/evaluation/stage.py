@@ -25,6 +25,8 @@ from distillknob.models.load import LanguageModel, set_in_templates
 from distillknob.models.scoring import token_logprobs
 from distillknob.models.served.chat import ServedChat
 from distillknob.models.served.model import ServedModel, load_or_connect
+from distillknob.results.pass_at_k import add_pass_at_k
+from distillknob.results.stages import EvaluateResult, ModelDifference, TaskRow
 from distillknob.runs.journal import Journal
 from distillknob.runs.run import Run, runs_behind
 from distillknob.runtime.processes import process_count, process_index
@@ -87,17 +89,15 @@ class TaskResult:
     longest: int
     unanswered_rate: float
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_row(self) -> TaskRow:
         """The figures as `result.json` holds them."""
-        return {
+        row: TaskRow = {
             "task": self.task,
             "n_problems": int(self.scores_PN.shape[0]),
             "n_samples": int(self.scores_PN.shape[1]),
             "score": self.score.mean,
             "interval": (self.pass_at_1 or self.score).as_list(),
             "pass@1": (self.pass_at_1 or self.score).mean,
-            f"pass@{self.k}": None if self.pass_at_k is None else self.pass_at_k.mean,
-            f"pass@{self.k}_interval": None if self.pass_at_k is None else self.pass_at_k.as_list(),
             "finished_rate": self.finished_rate,
             "unanswered_rate": self.unanswered_rate,
             "longest": self.longest,
@@ -105,6 +105,9 @@ class TaskResult:
             "failure_modes": {m: {"rate": i.mean, "interval": i.as_list()} for m, i in self.modes.items()},
             "styles": self.styles,
         }
+        if self.pass_at_k is None:
+            return add_pass_at_k(row, self.k, None, None)
+        return add_pass_at_k(row, self.k, self.pass_at_k.mean, self.pass_at_k.as_list())
 
     @property
     def lacks_samples(self) -> bool:
@@ -268,23 +271,22 @@ def evaluate(config: EvaluateConfig, output: str | Path, *, resume: bool = False
             for place, task in enumerate(tasks)
         }
     run.write_samples({"model": n, **row} for n, found in results.items() for r in found.values() for row in r.rows)
-    run.finish({"stage": "evaluate", **tables(results), "notes": [*notes(results), *changed_meanwhile(run, config)]})
-    return run
-
-
-def tables(results: dict[str, dict[str, TaskResult]]) -> dict[str, Any]:
-    """The figures by model and task, and the differences of every model to the first, as plain values."""
     first, *others = results
-    return {
+    result: EvaluateResult = {
+        "stage": "evaluate",
         "models": [
-            {"model": name, "tasks": [result.as_dict() for result in found.values()]} for name, found in results.items()
+            {"model": name, "tasks": [result.as_row() for result in by_task.values()]}
+            for name, by_task in results.items()
         ],
         "differences": [
             _difference_row(first, other, task, results[first][task], results[other][task])
             for other in others
             for task in results[first]
         ],
+        "notes": [*notes(results), *changed_meanwhile(run, config)],
     }
+    run.finish(result)
+    return run
 
 
 def notes(results: Mapping[str, Mapping[str, TaskResult]]) -> list[str]:
@@ -314,13 +316,18 @@ def notes(results: Mapping[str, Mapping[str, TaskResult]]) -> list[str]:
     return lines
 
 
-def _difference_row(first: str, other: str, task: str, a: TaskResult, b: TaskResult) -> dict[str, Any]:
+def _difference_row(first: str, other: str, task: str, a: TaskResult, b: TaskResult) -> ModelDifference:
     """`difference` is b − a. Two names of one model differ by exactly 0, and no interval is uncertain about it."""
-    named = {"a": first, "b": other, "task": task}
-    if _same_answers(a, b):
-        return {**named, "difference": 0.0, "interval": [0.0, 0.0], "same": True}
+    same = _same_answers(a, b)
     change = difference(a, b)
-    return {**named, "difference": change.mean, "interval": change.as_list(), "same": False}
+    return {
+        "a": first,
+        "b": other,
+        "task": task,
+        "difference": 0.0 if same else change.mean,
+        "interval": [0.0, 0.0] if same else change.as_list(),
+        "same": same,
+    }
 
 
 def _same_answers(a: TaskResult, b: TaskResult) -> bool:

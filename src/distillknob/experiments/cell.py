@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -29,14 +29,22 @@ from distillknob.evaluation.stage import check as check_evaluation
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight
 from distillknob.models.load import SERVED, load_tokenizer, values_read
+from distillknob.results.children import child_run
+from distillknob.results.experiments import (
+    CalibrationSummary,
+    CellResult,
+    ChildRun,
+    Scores,
+    StudentScores,
+    Training,
+)
+from distillknob.results.pass_at_k import add_problems_at_k, with_pass_at_k_of
+from distillknob.results.stages import CalibrateResult, DistillResult, EvaluateResult, TaskRow
 from distillknob.runs.files import read_json
 from distillknob.runs.run import Run
 from distillknob.stats import pass_at_k
 from distillknob.tasks import get_task
 from distillknob.verdicts import teacher_key, teacher_label
-
-# What is kept of a calibration; one made before the verdict was measured has none.
-CALIBRATION = ("steps", "kept_step", "final_beta", "anchor_kl", "log_ratio", "outcome", "reason", "turned", "tolerance")
 
 
 @dataclass
@@ -162,35 +170,68 @@ def run_cell(cell: Cell, recipe: Mapping[str, Any], folder: Path, *, resume: boo
     run = Run.open(folder, "cell", cell_config(cell, recipe), read=read_by_cell(cell, recipe), resume=resume)
     if run.complete:
         return run
-    recipe, paths = cell.recipe(recipe), {}
-    result: dict[str, Any] = {"stage": "cell", "eta": cell.eta, "seed": cell.seed, "variant": cell.variant}
+    recipe = cell.recipe(recipe)
+    inside: list[ChildRun] = []
     base = stage_config(DistillConfig, "distill", recipe, seed=cell.seed)
-    teacher, calibration = base.teacher, None
+    teacher, calibration, lens = base.teacher, None, None
     if cell.eta:
         config = stage_config(CalibrationConfig, "calibrate", recipe, eta=cell.eta, seed=cell.seed, teacher=teacher)
         calibrated = calibrate(config, folder / "calibrate", resume=True)
-        teacher, paths["calibrate"] = str(calibrated.path / "model"), "calibrate"
-        calibration = {name: calibrated.result.get(name) for name in CALIBRATION}
-    label = teacher_label(cell.eta, calibration)
-    result |= {"teacher": cell.teacher, "label": label, "calibration": calibration, "lens": None}
-    measured = _Measured(cell, recipe, folder, paths)
-    result["teacher_scores"] = measured.scores(teacher, "teacher", cell.sizes.get("teacher", {}))
+        teacher = str(calibrated.path / "model")
+        inside.append(child_run("calibrate", "calibrate"))
+        calibration = _calibration_in_short(cast(CalibrateResult, calibrated.result))
+    measured = _Measured(cell, recipe, folder, inside)
+    teacher_scores = measured.teacher(teacher)
     if cell.lens:
         config = stage_config(DiagnoseConfig, "diagnose", recipe, teacher=teacher)
-        paths["diagnose"] = "diagnose"
-        result["lens"] = read_json(diagnose(config, folder / "diagnose", resume=True).path / BY_PROMPT)
-    students: dict[str, Any] = {}
+        lens = read_json(diagnose(config, folder / "diagnose", resume=True).path / BY_PROMPT)
+        inside.append(child_run("diagnose", "diagnose"))
+    students: dict[str, StudentScores] = {}
     if cell.eta == 0:
         students["none"] = measured.student(base.student, "none")
     for method in cell.methods:
         config = cell.distillation(recipe, method, teacher)
         student = distill(config, folder / f"distill-{method}", resume=True)
-        paths[f"distill/{method}"] = f"distill-{method}"
-        made = {name: student.result[name] for name in ("tokens", "steps", "learning_rate")}
-        students[method] = {**measured.student(str(student.path / "model"), method), "training": made}
-    notes = changed_meanwhile(run, *planned_stages(cell, recipe).values())
-    run.finish({**result, "students": students, "runs": paths, "notes": notes})
+        inside.append(child_run("distill", f"distill-{method}", method=method))
+        scores = measured.student(str(student.path / "model"), method)
+        students[method] = {**scores, "training": _training(cast(DistillResult, student.result))}
+    result: CellResult = {
+        "stage": "cell",
+        "eta": cell.eta,
+        "seed": cell.seed,
+        "variant": cell.variant,
+        "teacher": cell.teacher,
+        "label": teacher_label(cell.eta, calibration),
+        "calibration": calibration,
+        "lens": lens,
+        "teacher_scores": teacher_scores,
+        "students": students,
+        "runs": {child["name"]: child["path"] for child in inside},
+        "children": inside,
+        "notes": changed_meanwhile(run, *planned_stages(cell, recipe).values()),
+    }
+    run.finish(result)
     return run
+
+
+def _calibration_in_short(result: CalibrateResult) -> CalibrationSummary:
+    """What is kept of a calibration; one from before the verdict was measured has none."""
+    return {
+        "steps": result["steps"],
+        "kept_step": result["kept_step"],
+        "final_beta": result["final_beta"],
+        "anchor_kl": result["anchor_kl"],
+        "log_ratio": result["log_ratio"],
+        "outcome": result["outcome"],
+        "reason": result["reason"],
+        "turned": result.get("turned"),
+        "tolerance": result.get("tolerance"),
+    }
+
+
+def _training(result: DistillResult) -> Training:
+    """What is kept of a distillation beside its student's scores."""
+    return {"tokens": result["tokens"], "steps": result["steps"], "learning_rate": result["learning_rate"]}
 
 
 def read_by_cell(cell: Cell, recipe: Mapping[str, Any]) -> dict[str, dict[str, str]]:
@@ -233,44 +274,48 @@ class _Measured:
     cell: Cell
     recipe: Mapping[str, Any]
     folder: Path
-    paths: dict[str, str]
+    inside: list[ChildRun]
 
-    def scores(self, model: str, who: str, sizes: Mapping[str, int]) -> dict[str, Any]:
-        """`tasks`: the figures by task; `scores`: by task each problem's mean score."""
-        return _in_short(self._evaluated(model, who, sizes))
+    def teacher(self, model: str) -> Scores:
+        """The teacher's figures, and each problem's mean score."""
+        return _in_short(self._evaluated(model, "teacher", None, self.cell.sizes.get("teacher", {})))
 
-    def student(self, model: str, who: str) -> dict[str, Any]:
-        """Also `pass@k`: by task each problem's, where there are samples enough. With other sizes for students it is
-        measured apart, on tasks that have one right answer."""
+    def student(self, model: str, method: str) -> StudentScores:
+        """The student's figures, each problem's mean score, and each one's pass@k where there are samples enough. With
+        other sizes for students pass@k is measured apart, on tasks that have one right answer."""
         sizes = self.cell.sizes.get("student", {})
-        run = self._evaluated(model, f"student-{who}", sizes)
-        found = _in_short(run)
+        run = self._evaluated(model, f"student-{method}", method, sizes)
+        short = _in_short(run)
+        scores: StudentScores = {"tasks": short["tasks"], "scores": short["scores"]}
         tasks = [task.name for task in map(get_task, run.config["tasks"]) if task.verifiable]
         if "samples" in sizes and tasks:
-            run = self._evaluated(model, f"student-{who}-at-k", {}, tasks)
-        figures = {row["task"]: row for row in run.result["models"][0]["tasks"]}
-        name = f"pass@{run.config['k']}"
-        for row in found["tasks"]:
-            other = figures.get(row["task"], {})
-            row |= {key: other[key] for key in (name, f"{name}_interval") if other.get(key) is not None}
-        found[name] = {
-            task: _pass_at(run.config["k"], task, rows) for task, rows in by_problem(run).items() if task in tasks
-        }
-        return found
+            run = self._evaluated(model, f"student-{method}-at-k", method, {"tasks": tasks}, at_k=True)
+            at_k = {row["task"]: row for row in _tasks(run)}
+            scores["tasks"] = [with_pass_at_k_of(row, at_k.get(row["task"])) for row in scores["tasks"]]
+        k: int = run.config["k"]
+        problems = {task: _pass_at(k, task, rows) for task, rows in by_problem(run).items() if task in tasks}
+        return add_problems_at_k(scores, k, problems)
 
-    def _evaluated(self, model: str, who: str, sizes: Mapping[str, int], tasks: list[str] | None = None) -> Run:
-        given = {**sizes, **({} if tasks is None else {"tasks": tasks})}
-        config = stage_config(EvaluateConfig, "evaluate", self.recipe, models=[model], **given)
+    def _evaluated(
+        self, model: str, who: str, method: str | None, overrides: Mapping[str, Any], *, at_k: bool = False
+    ) -> Run:
+        config = stage_config(EvaluateConfig, "evaluate", self.recipe, models=[model], **overrides)
         if config.chat_template_kwargs and not model.startswith(SERVED):  # meant for the pair, of which this is one
             config.chat_template_kwargs = values_read(load_tokenizer(model), config.chat_template_kwargs)
-        self.paths[f"evaluate/{who}"] = f"evaluate-{who}"
+        self.inside.append(child_run("evaluate", f"evaluate-{who}", method=method, at_k=at_k))
         return evaluate(config, self.folder / f"evaluate-{who}", resume=True)
 
 
-def _in_short(run: Run) -> dict[str, Any]:
-    """`tasks`: the figures by task; `scores`: by task each problem's mean score, from an evaluation of one model."""
+def _tasks(run: Run) -> list[TaskRow]:
+    """The figures by task, from an evaluation of one model."""
+    result = cast(EvaluateResult, run.result)
+    return result["models"][0]["tasks"]
+
+
+def _in_short(run: Run) -> Scores:
+    """The figures by task and each problem's mean score, from an evaluation of one model."""
     means = {task: [round(float(np.mean(row)), 6) for row in rows] for task, rows in by_problem(run).items()}
-    return {"tasks": run.result["models"][0]["tasks"], "scores": means}
+    return {"tasks": _tasks(run), "scores": means}
 
 
 def by_problem(run: Run) -> dict[str, list[list[float]]]:

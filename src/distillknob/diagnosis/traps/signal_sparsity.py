@@ -19,6 +19,7 @@ import torch
 
 from distillknob.diagnosis.finding import INFINITE, Finding, graded_below, not_applicable
 from distillknob.diagnosis.samples import PolicySample
+from distillknob.results.stages import Plot
 from distillknob.stats import interval
 
 CARRIED = 0.9
@@ -102,7 +103,7 @@ def signal_sparsity(sample: PolicySample) -> Finding:
     )
 
 
-def _plot(sample: PolicySample) -> dict[str, Any]:
+def _plot(sample: PolicySample) -> Plot:
     rows = position_rows(sample)
     return {
         "title": "forward KL by place in the answer",

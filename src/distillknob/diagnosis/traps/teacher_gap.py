@@ -22,6 +22,7 @@ import torch
 
 from distillknob.diagnosis.finding import Finding, graded, not_applicable
 from distillknob.diagnosis.samples import Candidates, Continuations, StyledAnswers
+from distillknob.results.stages import Plot, PlotSeries
 from distillknob.stats import Interval, interval, paired_difference
 
 KNOWN = 10  # problems from which a way of writing has a cost to be set beside others
@@ -221,9 +222,10 @@ def capacity_gap(answers: StyledAnswers) -> Finding:
     )
 
 
-def _cost_plot(answers: StyledAnswers, styles: list[str]) -> dict[str, Any]:
+def _cost_plot(answers: StyledAnswers, styles: list[str]) -> Plot:
     """What each right answer costs the student beyond the teacher, in ascending order, a line a way of writing."""
-    cost_A, series = excess_cost(answers), []
+    cost_A = excess_cost(answers)
+    series: list[PlotSeries] = []
     for style in styles:
         here = answers.right_A & torch.tensor([s == style for s in answers.style_A])
         costs = cost_A[here].sort().values
@@ -288,9 +290,9 @@ def accuracy_on_student_prefixes(continuations: Continuations) -> Finding:
     )
 
 
-def _prefix_plot(continuations: Continuations) -> dict[str, Any]:
+def _prefix_plot(continuations: Continuations) -> Plot:
     rows = prefix_rows(continuations)
-    series = {
+    series: PlotSeries = {
         "name": continuations.task,
         "x": [row["kept"] for row in rows],
         "y": [row["score"] for row in rows],
