@@ -19,11 +19,12 @@ from typing import Any
 from transformers import TrainerCallback
 from trl import GRPOTrainer  # type: ignore[attr-defined]
 
-from distillknob.calibration.stage import CalibrationConfig, CalibrationTrainer, task_reward, training_rows
+from distillknob.calibration.rows import training_rows
+from distillknob.calibration.stage import CalibrationConfig, CalibrationTrainer, task_reward
 from distillknob.models.load import load_model
-from distillknob.runs.provenance import keep_freed_memory
+from distillknob.runtime.machine import keep_freed_memory, quiet_libraries
 from distillknob.tasks import get_task
-from distillknob.training.config import add_callbacks, quiet_libraries
+from distillknob.training.callbacks import add_callbacks
 
 
 class Clock(TrainerCallback):

@@ -29,7 +29,9 @@ from distillknob.diagnosis.stage import DiagnoseConfig
 from distillknob.diagnosis.traps.off_policy import off_policy_instability, off_policy_rows
 from distillknob.diagnosis.traps.signal_sparsity import position_rows, quadrant_rows, signal_sparsity
 from distillknob.diagnosis.traps.tail_noise import scatter_rows, tail_noise, tail_rows
-from distillknob.models.load import LanguageModel, load_tokenizer, prompt_ids
+from distillknob.models.base import LanguageModel
+from distillknob.models.chat import prompt_ids
+from distillknob.models.load import load_tokenizer
 from distillknob.models.sampling import Sampling, generate
 from distillknob.models.scoring import ScoredPair, answer_logits, batches, score_pair, token_logprobs
 from distillknob.tasks import get_task

@@ -165,7 +165,7 @@ def run_stage(stage: str, recipe: Path, output: Path) -> int:
     from distillknob.planning.estimate import estimate, estimate_lines
     from distillknob.planning.hardware import GPUS, engine
     from distillknob.runtime import progress
-    from distillknob.training.config import quiet_libraries
+    from distillknob.runtime.machine import quiet_libraries
 
     quiet_libraries()
     progress.APART = 0.0  # a line for every piece of work, which tells what the time goes to

@@ -19,11 +19,11 @@ from distillknob.config.recipe import read_recipe
 from distillknob.distillation.stage import DistillConfig, distill
 from distillknob.evaluation.stage import evaluate_task
 from distillknob.experiments.cell import stage_config
-from distillknob.models.load import LanguageModel, load_model
-from distillknob.runs.provenance import keep_freed_memory
+from distillknob.models.base import LanguageModel
+from distillknob.models.load import load_model
+from distillknob.runtime.machine import keep_freed_memory, quiet_libraries
 from distillknob.tasks import get_task
 from distillknob.tasks.base import Task
-from distillknob.training.config import quiet_libraries
 
 
 class Unseen:

@@ -82,7 +82,7 @@ def run_case(name: str, checkpointing: bool, steps: int | None = None) -> dict[s
     from distillknob.cli.main import STAGES
     from distillknob.planning.estimate import estimate
     from distillknob.planning.hardware import engine
-    from distillknob.training.config import quiet_libraries
+    from distillknob.runtime.machine import quiet_libraries
 
     quiet_libraries()
     stage, values = names_of(checkpointing)[name]

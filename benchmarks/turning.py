@@ -23,9 +23,8 @@ from distillknob.config.recipe import read_recipe
 from distillknob.evaluation.stage import TaskResult, evaluate_task
 from distillknob.experiments.cell import stage_config
 from distillknob.models.load import load_model
-from distillknob.runs.provenance import keep_freed_memory
+from distillknob.runtime.machine import keep_freed_memory, quiet_libraries
 from distillknob.tasks import get_task
-from distillknob.training.config import quiet_libraries
 from distillknob.zoo.build import RECIPES, train
 
 ETAS = (-0.5, 0.5)

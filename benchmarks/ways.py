@@ -22,9 +22,10 @@ import torch
 from distillknob.calibration.advantage import group_z_score
 from distillknob.evaluation.measure import sample_and_grade
 from distillknob.evaluation.stage import evaluate_task
-from distillknob.models.load import LanguageModel, load_model
+from distillknob.models.base import LanguageModel
+from distillknob.models.load import load_model
 from distillknob.models.scoring import sequence_logprob
-from distillknob.runs.provenance import keep_freed_memory
+from distillknob.runtime.machine import keep_freed_memory
 from distillknob.stats import Interval, interval
 from distillknob.tasks import get_task
 

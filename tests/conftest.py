@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 if TYPE_CHECKING:
-    from distillknob.models.load import LanguageModel
+    from distillknob.models.base import LanguageModel
 
 # Before any test file imports transformers, TRL or datasets, which read these once.
 os.environ.update(

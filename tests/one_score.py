@@ -14,7 +14,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from distillknob.calibration.stage import CalibrationConfig, CalibrationTrainer
 from distillknob.distillation.stage import DistillConfig, DistillTrainer
-from distillknob.models.load import load_model, prompt_ids
+from distillknob.models.chat import prompt_ids
+from distillknob.models.load import load_model
 
 # Of two lengths, so that a batch of them is padded.
 PROMPTS = [

@@ -15,7 +15,7 @@ from datasets import Dataset
 from transformers import TrainerCallback
 
 from distillknob.calibration.config import CalibrationConfig
-from distillknob.calibration.stage import training_rows
+from distillknob.calibration.rows import training_rows
 from distillknob.calibration.trainer import CalibrationTrainer
 from distillknob.distillation.stage import DistillConfig, DistillTrainer
 from distillknob.models.load import load_model

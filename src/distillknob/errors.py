@@ -45,3 +45,8 @@ def nearest(name: str, known: Iterable[str], *, otherwise: str = "") -> str:
     """`", did you mean 'x'?"` for the known name closest to `name`, or `otherwise` where none is close."""
     matches = get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f", did you mean {matches[0]!r}?" if matches else otherwise
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, for a message of our own."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -65,7 +65,7 @@ def made(name: str, folder: Path, seed: int) -> str:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    from distillknob.models.load import zoo_path
+    from distillknob.models.names import zoo_path
 
     tokenizer = AutoTokenizer.from_pretrained(zoo_path("teacher"))
     known = SHAPES[name]

@@ -50,7 +50,8 @@ from distillknob.diagnosis.traps.teacher_hacking import teacher_hacking
 from distillknob.divergences.dense import divergence, rare_token_kl, token_stats
 from distillknob.divergences.sequence import ESTIMATORS, enumerate_sequences
 from distillknob.errors import BadInputError
-from distillknob.models.load import load_model, prompt_ids
+from distillknob.models.chat import prompt_ids
+from distillknob.models.load import load_model
 from distillknob.models.scoring import RARE, answer_logits, batches
 from distillknob.runs.files import read_json
 from distillknob.runs.run import verify_manifest

@@ -23,8 +23,9 @@ from distillknob.distillation.cross_tokenizer import (
 )
 from distillknob.distillation.stage import DistillConfig, DistillTrainer, distill
 from distillknob.errors import BadInputError
+from distillknob.models.base import LanguageModel
 from distillknob.models.heads import Head
-from distillknob.models.load import LanguageModel, load_model
+from distillknob.models.load import load_model
 from distillknob.models.scoring import sequence_logprob
 from distillknob.tasks import get_task
 

@@ -28,7 +28,8 @@ from distillknob.distillation.traces import TraceOptions, make_traces
 from distillknob.distillation.trainer import first_tokens
 from distillknob.divergences.dense import divergence
 from distillknob.errors import BadInputError, RunFailedError
-from distillknob.models.load import LanguageModel, load_model
+from distillknob.models.base import LanguageModel
+from distillknob.models.load import load_model
 from distillknob.models.sampling import generate
 from distillknob.models.scoring import answer_ids, sequence_logprob
 from distillknob.runs.model_record import RECORD, teacher_warning

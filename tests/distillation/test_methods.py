@@ -19,8 +19,9 @@ from distillknob.distillation.trainer import padded_rows, stored_divergence
 from distillknob.divergences.dense import divergence, topk_of
 from distillknob.divergences.fused import fused_divergence
 from distillknob.errors import BadInputError
+from distillknob.models.base import LanguageModel
 from distillknob.models.heads import Head, head_of
-from distillknob.models.load import LanguageModel, load_model
+from distillknob.models.load import load_model
 from distillknob.runs.run import verify_manifest
 from distillknob.tasks import get_task
 

@@ -23,7 +23,8 @@ from distillknob.divergences.dense import (
 )
 from distillknob.divergences.sequence import ESTIMATORS, enumerate_sequences, moments, sequence_kl
 from distillknob.errors import BadInputError
-from distillknob.models.load import load_model, prompt_ids
+from distillknob.models.chat import prompt_ids
+from distillknob.models.load import load_model
 from distillknob.models.scoring import answer_ids, answer_logits, batches
 from distillknob.tasks import get_task
 

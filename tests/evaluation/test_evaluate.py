@@ -14,7 +14,7 @@ from distillknob.cli.text import percent, result_text
 from distillknob.errors import BadInputError
 from distillknob.evaluation.failure_modes import MODES, failure_mode
 from distillknob.evaluation.stage import EvaluateConfig, TaskResult, difference, evaluate, evaluate_task
-from distillknob.models.load import LanguageModel
+from distillknob.models.base import LanguageModel
 from distillknob.runs.run import verify_manifest
 from distillknob.stats import pass_at_k
 from distillknob.tasks import get_task

@@ -16,7 +16,8 @@ from distillknob.distillation.traces import TraceOptions, make_traces
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.evaluation.measure import Measured, grade_samples, sample_and_grade, scores_of
 from distillknob.evaluation.stage import EvaluateConfig, evaluate, evaluate_task
-from distillknob.models.load import LanguageModel, load_tokenizer
+from distillknob.models.base import LanguageModel
+from distillknob.models.load import load_tokenizer
 from distillknob.models.sampling import Sample, Sampling, generate
 from distillknob.models.served.model import ServedModel
 from distillknob.runs.journal import Journal

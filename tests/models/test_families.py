@@ -14,9 +14,11 @@ from distillknob.errors import BadInputError
 from distillknob.evaluation.stage import EvaluateConfig, evaluate
 from distillknob.models import caches
 from distillknob.models.architecture import architecture, context_of
+from distillknob.models.base import LanguageModel
 from distillknob.models.caches import cache_numbers
 from distillknob.models.families import REFUSED
-from distillknob.models.load import LanguageModel, load_model, zoo_path
+from distillknob.models.load import load_model
+from distillknob.models.names import zoo_path
 from distillknob.models.sampling import Sampling, generate
 from distillknob.models.scoring import token_logprobs
 from tiny_families import FAMILIES, OWN, documented, outcome, tiny_config

@@ -16,20 +16,10 @@ from distillknob.calibration.stage import CalibrationConfig, calibrate
 from distillknob.diagnosis import DiagnoseConfig, diagnose
 from distillknob.distillation.stage import DistillConfig, distill
 from distillknob.errors import BadInputError
-from distillknob.models.load import (
-    ZOO,
-    LanguageModel,
-    eos_ids,
-    load_model,
-    load_tokenizer,
-    name_zoo_base,
-    prompt_ids,
-    resolve,
-    set_in_templates,
-    turn_end,
-    values_read,
-    zoo_path,
-)
+from distillknob.models.base import LanguageModel
+from distillknob.models.chat import eos_ids, prompt_ids, set_in_templates, turn_end, values_read
+from distillknob.models.load import load_model, load_tokenizer
+from distillknob.models.names import ZOO, name_zoo_base, resolve, zoo_path
 from distillknob.models.scoring import answer_ids
 
 PROMPT = [{"role": "user", "content": "What is 11-22?"}]
@@ -189,7 +179,7 @@ def test_an_unknown_embedded_checkpoint_is_told_with_the_nearest() -> None:
 
 
 def test_an_embedded_checkpoint_that_was_not_built_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("distillknob.models.load.zoo_path", lambda name: tmp_path / name)
+    monkeypatch.setattr("distillknob.models.names.zoo_path", lambda name: tmp_path / name)
     with pytest.raises(BadInputError, match=r"'zoo:teacher' is not in .*: run `distillknob zoo build`"):
         load_model("zoo:teacher")
 
@@ -453,7 +443,7 @@ def test_the_embedded_teacher_knows_its_tasks_and_the_student_can_gain() -> None
 
 def test_what_is_trained_is_loaded_as_trl_would(tiny_pair: Any, tmp_path: Path) -> None:
     from distillknob.distillation.stage import DistillConfig
-    from distillknob.training.config import load_trained
+    from distillknob.training.checkpoints import load_trained
 
     half = load_model(tiny_pair.student, dtype="bfloat16")
     half.model.save_pretrained(tmp_path)

@@ -15,8 +15,10 @@ from distillknob.distillation.traces import TraceOptions, make_traces
 from distillknob.divergences.dense import divergence
 from distillknob.divergences.fused import fused_divergence
 from distillknob.errors import BadInputError
+from distillknob.models.base import LanguageModel
+from distillknob.models.chat import eos_ids, turn_end
 from distillknob.models.heads import Head
-from distillknob.models.load import LanguageModel, eos_ids, load_model, turn_end
+from distillknob.models.load import load_model
 from distillknob.models.same_text import answers_logprob, as_read, spelled
 from distillknob.models.scoring import answer_ids, score_pair, sequence_logprob, token_logprobs
 from distillknob.models.spans import score_spans

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from distillknob.errors import BadInputError
-from distillknob.models.load import LanguageModel, load_model, prompt_ids
+from distillknob.models.base import LanguageModel
+from distillknob.models.chat import prompt_ids
+from distillknob.models.load import load_model
 from distillknob.models.sampling import Sampling, SeededSampler, _processors, generate
 from distillknob.tasks import get_task
 

@@ -9,7 +9,9 @@ import torch
 
 from distillknob.divergences.dense import divergence
 from distillknob.errors import BadInputError
-from distillknob.models.load import LanguageModel, load_model, prompt_ids
+from distillknob.models.base import LanguageModel
+from distillknob.models.chat import prompt_ids
+from distillknob.models.load import load_model
 from distillknob.models.scoring import answer_ids, batches, score_pair, sequence_logprob, token_logprobs
 from distillknob.models.spans import score_spans
 from distillknob.tasks import get_task

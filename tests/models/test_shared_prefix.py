@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from distillknob.models import scoring
-from distillknob.models.load import LanguageModel, load_model, prompt_ids
+from distillknob.models.base import LanguageModel
+from distillknob.models.chat import prompt_ids
+from distillknob.models.load import load_model
 from distillknob.models.scoring import token_logprobs
 from distillknob.models.shared_prefix import grouped_batches, worthwhile
 from test_architectures import ARCHITECTURES, made

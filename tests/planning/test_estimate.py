@@ -23,7 +23,7 @@ from distillknob.experiments.demo import DemoConfig
 from distillknob.inputs.preflight import Preflight
 from distillknob.models import scoring
 from distillknob.models.architecture import SHAPES, adapter_parameters, architecture
-from distillknob.models.load import zoo_path
+from distillknob.models.names import zoo_path
 from distillknob.models.sampling import Sampling, rows_at_once
 from distillknob.planning.estimate import estimate, estimates
 from distillknob.planning.hardware import GIB, GPUS, Engine, engine

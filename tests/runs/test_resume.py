@@ -18,7 +18,8 @@ from distillknob.calibration.stage import CalibrationConfig, calibrate
 from distillknob.cli.main import main
 from distillknob.distillation.stage import DistillConfig, distill
 from distillknob.runs.run import Run
-from distillknob.training.config import EpochSampler, start_from
+from distillknob.training.checkpoints import start_from
+from distillknob.training.sampler import EpochSampler
 from interrupted import Stopped, stopping, weights
 from launch import launch
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from distillknob.errors import BadInputError
-from distillknob.models.load import resolve
+from distillknob.models.names import resolve
 from distillknob.runtime import hub
 
 

@@ -13,7 +13,8 @@ import pytest
 
 from distillknob.errors import BadInputError
 from distillknob.evaluation.stage import EvaluateConfig, evaluate
-from distillknob.models.load import load_tokenizer, prompt_ids, set_in_templates
+from distillknob.models.chat import prompt_ids, set_in_templates
+from distillknob.models.load import load_tokenizer
 from distillknob.runs.run import Run, load_run
 from distillknob.runtime.template_date import by_name, fix_dates, undated
 

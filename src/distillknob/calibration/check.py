@@ -8,8 +8,8 @@ from distillknob.calibration.config import CalibrationConfig
 from distillknob.calibration.held_out import train_and_guard
 from distillknob.errors import BadInputError, check_fills_a_step
 from distillknob.inputs.preflight import Preflight, check_learning_rate, same_weights
-from distillknob.models.load import check_meant
-from distillknob.training.config import check_trainable
+from distillknob.models.names import check_meant
+from distillknob.training.checkpoints import check_trainable
 
 
 def check(config: CalibrationConfig, preflight: Preflight) -> None:

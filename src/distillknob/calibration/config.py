@@ -97,13 +97,13 @@ class CalibrationConfig(AdapterOptions, GRPOConfig):
             raise BadInputError(
                 f"num_generations={self.num_generations}: a group of one has no z-score, use at least 2 (8 is usual)"
             )
-        for name, known in (
+        for name, choices in (
             ("log_ratio", ("sum", "mean", "token")),
             ("advantage", ("unscaled", "trl")),
             ("anchor", ("loss", "reward")),
         ):
-            if getattr(self, name) not in known:
-                raise BadInputError(f"{name}={getattr(self, name)!r}: known are {', '.join(known)}")
+            if getattr(self, name) not in choices:
+                raise BadInputError(f"{name}={getattr(self, name)!r}: choices are {', '.join(choices)}")
         if not self.tasks:
             raise BadInputError("tasks is empty: name at least one, e.g. math")
         if self.guard and self.beta <= 0:

@@ -5,7 +5,7 @@ The problems come from the train split and are not trained on. Test problems are
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from distillknob.calibration.config import CalibrationConfig
 from distillknob.evaluation.measure import sample_and_grade
-from distillknob.models.load import LanguageModel
+from distillknob.models.base import LanguageModel
 from distillknob.models.same_text import answers_logprob
 from distillknob.models.sampling import Sample
 from distillknob.models.scoring import Prompt
@@ -40,6 +40,10 @@ class HeldOut:
     samples: list[Sample]
     rewarded: list[bool]
     logprobs: list[float]
+
+
+# (model, tasks, config, "before" or "after", journal) -> by task, what the model writes on the guard's problems.
+Measure = Callable[..., dict[str, HeldOut]]
 
 
 def task_scores(

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from trl.chat_template_utils import parse_response
 
 from distillknob.evaluation.measure import AnswerReader, scores_of
-from distillknob.models.load import prompt_ids
+from distillknob.models.chat import prompt_ids
 from distillknob.tasks import get_task
 
 

@@ -28,7 +28,9 @@ from distillknob.calibration.config import CalibrationConfig
 from distillknob.calibration.guard import UtilityGuard
 from distillknob.calibration.rewards import answers_of, completions_of, ended_in_time
 from distillknob.errors import BadInputError, RunFailedError
-from distillknob.models.load import LanguageModel, load_model, set_in_templates
+from distillknob.models.base import LanguageModel
+from distillknob.models.chat import set_in_templates
+from distillknob.models.load import load_model
 from distillknob.models.same_text import answers_logprob, as_read, one_vocabulary
 from distillknob.models.scoring import token_logprobs
 from distillknob.models.served.model import ServedModel
@@ -194,24 +196,24 @@ class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
 
     def _everywhere(self, values_bT: torch.Tensor) -> torch.Tensor:
         """The rows of all processes [B, T], padded with zeros to the longest."""
-        found: torch.Tensor = gather(self.accelerator.pad_across_processes(values_bT.contiguous(), dim=1))
-        return found
+        values_BT: torch.Tensor = gather(self.accelerator.pad_across_processes(values_bT.contiguous(), dim=1))
+        return values_BT
 
     @torch.no_grad()
     def _policy_logprobs(self, batch: dict[str, Any]) -> torch.Tensor:
         """log π_θ of each token of this process's samples [b, T], detached; formed once a batch."""
-        found: torch.Tensor | None = batch.get("old_per_token_logps", self._rollout.get("policy"))
-        if found is None:
+        logps: torch.Tensor | None = batch.get("old_per_token_logps", self._rollout.get("policy"))
+        if logps is None:
             mask_bT = batch["completion_mask"]
-            found, _, _ = self._get_per_token_logps_and_entropies(
+            logps, _, _ = self._get_per_token_logps_and_entropies(
                 self.model,
                 torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1),
                 torch.cat([batch["prompt_mask"], mask_bT], dim=1),
                 mask_bT.size(1),
                 batch_size=self.args.per_device_train_batch_size,
             )
-            self._rollout["policy"] = found
-        return found
+            self._rollout["policy"] = logps
+        return logps
 
     @torch.no_grad()
     def _log_ratio(self, batch: dict[str, Any], rollout: dict[str, Any]) -> torch.Tensor:
@@ -249,10 +251,10 @@ class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
         rollout = self._rollout
         ids = as_read(rollout["ids"], rollout["finished"], self._tokenizer, self.target)
         rows = token_logprobs(self.target, rollout["prompts"], ids)
-        found = torch.zeros_like(like_bT)
+        logprob_bT = torch.zeros_like(like_bT)
         for place, row in enumerate(rows):
-            found[place, : len(row)] = row.to(found)
-        return found
+            logprob_bT[place, : len(row)] = row.to(logprob_bT)
+        return logprob_bT
 
     def _compute_loss(self, model: Any, inputs: Any) -> Any:
         if self.args.anchor == "loss":

@@ -189,9 +189,9 @@ def _run_stage(arguments: argparse.Namespace) -> int:
     from distillknob.cli.text import result_text
     from distillknob.config.recipe import build, read_recipe, stage_values
     from distillknob.config.shipped import find_recipe
-    from distillknob.runs.provenance import keep_freed_memory
     from distillknob.runs.run import discard_unstarted
-    from distillknob.training.config import for_another_machine, quiet_libraries
+    from distillknob.runtime.machine import keep_freed_memory, quiet_libraries
+    from distillknob.training.config import for_another_machine
 
     quiet_libraries()
     keep_freed_memory()
@@ -335,7 +335,8 @@ def _new_recipe(arguments: argparse.Namespace) -> int:
     from distillknob.config.shipped import find_accelerate
     from distillknob.planning.hardware import engine
     from distillknob.planning.new_recipe import write_recipe
-    from distillknob.training.config import for_another_machine, quiet_libraries
+    from distillknob.runtime.machine import quiet_libraries
+    from distillknob.training.config import for_another_machine
 
     quiet_libraries()
     if arguments.teacher is None or arguments.student is None:
@@ -349,8 +350,7 @@ def _new_recipe(arguments: argparse.Namespace) -> int:
 
 def _zoo(arguments: argparse.Namespace) -> int:
     from distillknob.cli.text import zoo_text
-    from distillknob.runs.provenance import keep_freed_memory
-    from distillknob.training.config import quiet_libraries
+    from distillknob.runtime.machine import keep_freed_memory, quiet_libraries
     from distillknob.zoo import build_zoo, list_zoo, verify_zoo
 
     quiet_libraries()

@@ -23,7 +23,7 @@ from distillknob.diagnosis.samples import (
     StyledAnswers,
 )
 from distillknob.evaluation.measure import Measured, sample_and_grade
-from distillknob.models.load import LanguageModel
+from distillknob.models.base import LanguageModel
 from distillknob.models.same_text import as_read, one_vocabulary, spelled
 from distillknob.models.sampling import Sample
 from distillknob.models.scoring import answer_ids, score_pair, token_logprobs

@@ -22,8 +22,9 @@ import torch
 from distillknob.diagnosis.samples import GradientSample
 from distillknob.divergences.dense import divergence
 from distillknob.errors import BadInputError
+from distillknob.models.base import LanguageModel
+from distillknob.models.chat import prompt_ids
 from distillknob.models.heads import exchanged
-from distillknob.models.load import LanguageModel, prompt_ids
 from distillknob.models.same_text import exchanged_ends
 from distillknob.models.scoring import Batch, Prompt, answer_logits, batch_of, batches
 from distillknob.runs.journal import Journal

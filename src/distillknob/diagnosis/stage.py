@@ -29,7 +29,9 @@ from distillknob.diagnosis.traps.teacher_gap import (
 from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight, same_weights
-from distillknob.models.load import check_meant, load_model, set_in_templates
+from distillknob.models.chat import set_in_templates
+from distillknob.models.load import load_model
+from distillknob.models.names import check_meant
 from distillknob.results.diagnosis import DiagnoseHead
 from distillknob.results.stages import FindingRow
 from distillknob.runs.journal import Journal

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from distillknob.models.base import LanguageModel
 from distillknob.models.heads import Head
-from distillknob.models.load import LanguageModel
 from distillknob.models.scoring import answer_ids
 from distillknob.models.spans import token_ends
 

@@ -16,7 +16,7 @@ from trl.models.utils import unwrap_model_for_generation
 from distillknob.distillation.teacher_cache import TeacherCache
 from distillknob.evaluation.measure import sample_and_grade
 from distillknob.models.adapters import bare
-from distillknob.models.load import LanguageModel
+from distillknob.models.base import LanguageModel
 from distillknob.runs.run import Run
 from distillknob.tasks import Example, get_task, get_tasks, graded_tasks
 from distillknob.tasks.held_back import hold_back

@@ -29,7 +29,10 @@ from distillknob.errors import BadInputError, check_fills_a_step
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight, Side, check_learning_rate, check_traces, same_weights
 from distillknob.models.architecture import context_of
-from distillknob.models.load import LanguageModel, check_meant, eos_ids, load_model, set_in_templates, turn_end
+from distillknob.models.base import LanguageModel
+from distillknob.models.chat import eos_ids, set_in_templates, turn_end
+from distillknob.models.load import load_model
+from distillknob.models.names import check_meant
 from distillknob.models.same_text import know_ends, one_vocabulary
 from distillknob.models.served.chat import ServedChat
 from distillknob.models.served.model import ServedModel, load_or_connect
@@ -40,20 +43,16 @@ from distillknob.runs.run import Run, runs_behind
 from distillknob.runtime.processes import process_count, process_index, wait
 from distillknob.runtime.template_date import by_name, fix_dates
 from distillknob.tasks import Example, Task, get_tasks, graded_tasks
-from distillknob.training.config import (
-    FiniteLoss,
-    RunLogger,
-    StageProgress,
-    add_callbacks,
+from distillknob.training.callbacks import FiniteLoss, RunLogger, StageProgress, add_callbacks
+from distillknob.training.checkpoints import (
     check_saves_whole,
     check_trainable,
     checkpoint_errors,
     load_trained,
-    plain_config,
-    refused_by_the_trainer,
     save_model,
     start_from,
 )
+from distillknob.training.config import plain_config, refused_by_the_trainer
 
 __all__ = ["METHODS", "DistillConfig", "DistillTrainer", "distill"]
 

@@ -26,8 +26,10 @@ from distillknob.divergences.dense import topk_of
 from distillknob.errors import BadInputError, check_at_least_one
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight
+from distillknob.models.base import LanguageModel
+from distillknob.models.chat import eos_ids, prompt_ids, set_in_templates
 from distillknob.models.heads import checked_head
-from distillknob.models.load import LanguageModel, eos_ids, load_model, prompt_ids, set_in_templates
+from distillknob.models.load import load_model
 from distillknob.models.scoring import answer_hidden, batches
 from distillknob.results.stages import CacheResult
 from distillknob.runs.files import atomic_write

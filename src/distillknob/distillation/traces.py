@@ -9,7 +9,7 @@ from typing import Any, Literal
 from distillknob.distillation.teacher_context import Context
 from distillknob.errors import BadInputError
 from distillknob.evaluation.measure import Measured, sample_and_grade
-from distillknob.models.load import LanguageModel
+from distillknob.models.base import LanguageModel
 from distillknob.models.same_text import answers_logprob, one_vocabulary
 from distillknob.models.sampling import Sample
 from distillknob.models.scoring import Prompt, answer_ids, sequence_logprob

@@ -32,8 +32,10 @@ from distillknob.distillation.token_choice import CHOICES
 from distillknob.divergences.dense import divergence_from_topk
 from distillknob.divergences.fused import fused_divergence
 from distillknob.errors import BadInputError
+from distillknob.models.base import LanguageModel
+from distillknob.models.chat import prompt_ids, set_in_templates
 from distillknob.models.heads import Head, head_of
-from distillknob.models.load import LanguageModel, load_model, prompt_ids, set_in_templates
+from distillknob.models.load import load_model
 from distillknob.models.same_text import spelled
 from distillknob.training.rollouts import PolicyTrainer
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from distillknob.models.load import LanguageModel
+from distillknob.models.base import LanguageModel
 from distillknob.models.sampling import Sample, Sampling, generate
 from distillknob.models.served.chat import ServedChat
 from distillknob.models.served.model import ServedModel
@@ -52,12 +52,12 @@ class AnswerReader:
         closes them again."""
         if self._tokenizer is None:
             return ""
-        asked = list(prompt)
+        messages = list(prompt)
         plain, begun = (
-            str(self._tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=on))
+            str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=on))
             for on in (False, True)
         )
-        last = asked[-1]["content"]
+        last = messages[-1]["content"]
         # A template whose generation prompt doesn't just go on from the conversation: behind its last words, then.
         added = begun.removeprefix(plain) if begun.startswith(plain) else begun.rpartition(str(last))[2]
         return unclosed_mark(added)

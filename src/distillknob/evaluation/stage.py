@@ -21,7 +21,8 @@ from distillknob.evaluation.failure_modes import MODES, failure_mode
 from distillknob.evaluation.measure import Measured, longest_answer, sample_and_grade
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight
-from distillknob.models.load import LanguageModel, set_in_templates
+from distillknob.models.base import LanguageModel
+from distillknob.models.chat import set_in_templates
 from distillknob.models.scoring import token_logprobs
 from distillknob.models.served.chat import ServedChat
 from distillknob.models.served.model import ServedModel, load_or_connect
@@ -270,7 +271,12 @@ def evaluate(config: EvaluateConfig, output: str | Path, *, resume: bool = False
             )
             for place, task in enumerate(tasks)
         }
-    run.write_samples({"model": n, **row} for n, found in results.items() for r in found.values() for row in r.rows)
+    run.write_samples(
+        {"model": name, **row}
+        for name, by_task in results.items()
+        for result in by_task.values()
+        for row in result.rows
+    )
     first, *others = results
     result: EvaluateResult = {
         "stage": "evaluate",

@@ -28,7 +28,9 @@ from distillknob.evaluation.stage import EvaluateConfig, evaluate
 from distillknob.evaluation.stage import check as check_evaluation
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight
-from distillknob.models.load import SERVED, load_tokenizer, values_read
+from distillknob.models.chat import values_read
+from distillknob.models.load import load_tokenizer
+from distillknob.models.names import SERVED
 from distillknob.results.children import child_run
 from distillknob.results.experiments import (
     CalibrationSummary,

@@ -30,7 +30,7 @@ from weakref import WeakKeyDictionary
 from distillknob import tasks
 from distillknob.errors import BadInputError
 from distillknob.models.checkpoint_files import adapter_base, is_adapter
-from distillknob.models.load import SERVED, resolve
+from distillknob.models.names import SERVED, resolve
 from distillknob.runs.files import sha256
 from distillknob.runs.records import COMMIT, UNKNOWN, read_changes
 from distillknob.runs.run import Run

@@ -15,16 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from distillknob.errors import BadInputError
 from distillknob.models.architecture import architecture, context_of, folder_of, model_config
+from distillknob.models.chat import prompt_ids, set_in_templates
 from distillknob.models.families import check_config
-from distillknob.models.load import (
-    SERVED,
-    TOKENIZER_FILES,
-    check_tokenizer,
-    load_tokenizer,
-    prompt_ids,
-    resolve,
-    set_in_templates,
-)
+from distillknob.models.load import TOKENIZER_FILES, check_tokenizer, load_tokenizer
+from distillknob.models.names import SERVED, resolve
 from distillknob.runtime.processes import process_index
 from distillknob.tasks import Example, GeneratedTask, Task, get_task, get_tasks, graded_tasks, task_on_the_hub
 

@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 
-from distillknob.errors import BadInputError, nearest
+from distillknob.errors import BadInputError, first_line, nearest
 from distillknob.models.caches import cache_numbers, largest
 from distillknob.models.families import check_config, rope_switch
-from distillknob.models.load import first_line, resolve
+from distillknob.models.names import resolve
 
 
 def _qwen3(hidden: int, intermediate: int, layers: int, heads: int, tied: bool) -> dict[str, Any]:

@@ -6,31 +6,21 @@ wrappers around transformers' own classes. What comes back is an ordinary model 
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from distillknob.errors import BadInputError, nearest
-from distillknob.models.checkpoint_files import (
-    ADAPTER,
-    adapter_base,
-    check_readable,
-    check_whole,
-    is_adapter,
-    read_whole_json,
-)
-from distillknob.runtime.hub import offline
+from distillknob.errors import BadInputError, first_line
+from distillknob.models.base import LanguageModel
+from distillknob.models.chat import eos_ids, turn_end
+from distillknob.models.checkpoint_files import adapter_base, is_adapter
+from distillknob.models.names import SERVED, resolve
 from distillknob.runtime.processes import device as own_device
-from distillknob.runtime.template_date import CLOCK, HEADER, pin_date, templates_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-SERVED = ("http://", "https://")  # how the name of a model behind a server begins
 # save_pretrained writes the second of every tokenizer; older checkpoints have one of the others alone.
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -40,66 +30,6 @@ TOKENIZER_FILES = (
     "vocab.txt",
     "spiece.model",
 )
-DEFAULT_STUDENT = "zoo:student"
-ZOO = ("teacher", "student", "proxy", "student-other")
-
-
-class LanguageModel(NamedTuple):
-    """A model in evaluation mode and its tokenizer (padding on the left). Unpacks as `model, tokenizer`."""
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-
-
-def zoo_path(name: str) -> Path:
-    """The folder of an embedded checkpoint. Raises BadInputError with the nearest known name."""
-    if name not in ZOO:
-        guess = nearest(name, ZOO, otherwise=".")
-        raise BadInputError(f"no embedded checkpoint named {name!r}{guess} Known: {', '.join(ZOO)}")
-    return Path(str(resources.files("distillknob") / "zoo" / "checkpoints" / name))
-
-
-def name_zoo_base(adapter: Path) -> None:
-    """Write `zoo:NAME` into the adapter's config where it holds the folder of an embedded checkpoint, which is another
-    on every machine."""
-    file = adapter / ADAPTER
-    config = read_whole_json(file)
-    base = Path(config.get("base_model_name_or_path") or "")
-    if base.name in ZOO and base == zoo_path(base.name):
-        file.write_text(json.dumps({**config, "base_model_name_or_path": f"zoo:{base.name}"}, indent=2) + "\n")
-
-
-def resolve(name: str) -> str:
-    """`name` as transformers loads it: `zoo:NAME` becomes its folder, folders are checked, hub ids and URLs pass.
-
-    Raises BadInputError for a folder that isn't there, holds no checkpoint, or one with a missing or damaged file, and
-    for a server's URL without a model.
-    """
-    if name.startswith(SERVED):
-        url, _, rest = name.partition("#")
-        if not rest.partition("#")[0]:
-            raise BadInputError(f"{name!r} names a server and no model: give URL#NAME, e.g. {url}#Qwen/Qwen3-8B")
-        return name
-    if name.startswith("zoo:"):
-        path = zoo_path(name.removeprefix("zoo:"))
-        if not (path / "config.json").exists():
-            raise BadInputError(f"the embedded checkpoint {name!r} is not in {path}: run `distillknob zoo build`")
-        return str(path)
-    path = Path(name).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").exists() and not (path / "adapter_config.json").exists():
-            found = ", ".join(sorted(p.name for p in path.iterdir())[:5]) or "nothing"
-            hint = f", did you mean {path / 'model'}?" if (path / "model" / "config.json").exists() else ""
-            raise BadInputError(f"{path} holds no checkpoint (no config.json; it holds {found}){hint}")
-        check_whole(path, name)
-        return str(path.absolute())  # it is kept in what is made of it, and read from other places
-    if path.is_file():
-        check_readable(path)
-    # "org/name" and "name" may be hub ids; anything else can only have been meant as a path.
-    if name.startswith((".", "/", "~")) or name.count("/") > 1 or path.exists():
-        raise BadInputError(f"there is no checkpoint folder {name!r}: give an existing folder, a hub id or zoo:NAME")
-    offline()  # asked once, so that no library goes on trying where there is no network
-    return name
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str, vocab_size: int) -> None:
@@ -140,70 +70,6 @@ def check_device(setting: str, name: str) -> None:
         torch.device(name)
     except RuntimeError as error:
         raise BadInputError(f"{setting}={name!r} is no device: give cpu, cuda or cuda:1") from error
-
-
-def check_meant(
-    setting: str, name: str, tokenizer: PreTrainedTokenizerBase, of: str, their_tokenizer: PreTrainedTokenizerBase
-) -> None:
-    """Raise BadInputError where `setting` is the embedded student, as by default, and the model `of` has another
-    tokenizer: the setting was forgotten, and hours of work would go into a pair that nobody meant."""
-    if name == DEFAULT_STUDENT and tokenizer.get_vocab() != their_tokenizer.get_vocab():
-        raise BadInputError(
-            f"{setting} is {name!r}, the embedded model of the default, but {of!r} has another tokenizer: set "
-            f"{setting} to a model of your own (or to the folder of the embedded one, if you mean it)"
-        )
-
-
-# A line that `set_in_templates` puts before a template.
-_SET = re.compile(r'\{%- set (\w+) = (?:true|false|-?[\d.eE+-]+|"(?:[^"\\]|\\.)*") %\}')
-
-
-def set_in_templates(
-    tokenizers: Mapping[str, PreTrainedTokenizerBase], values: Mapping[str, Any] | None, *, needed: bool = True
-) -> None:
-    """Set variables of the chat templates of these models' tokenizers, such as `{"enable_thinking": False}`, in place.
-
-    They are written into the templates, so that whoever renders a prompt from here on renders the same, TRL and vLLM
-    included, and a model that is saved with its tokenizer answers as it was trained. A template that doesn't read a
-    variable is as it was. Raises BadInputError where it is `needed` and none reads it, and for values that aren't
-    plain.
-    """
-    for name, value in (values or {}).items():
-        if name == CLOCK:
-            pin_date(tokenizers, value, needed=needed)
-            continue
-        if not name.isidentifier() or not isinstance(value, bool | int | float | str):
-            raise BadInputError(
-                f"chat_template_kwargs sets {name!r} to {value!r}: give a variable's name and a bool, number or string"
-            )
-        readers = 0
-        for tokenizer in tokenizers.values():
-            changed = {}
-            line = f"{{%- set {name} = {json.dumps(value, ensure_ascii=False)} %}}"
-            for kind, template in templates_of(tokenizer).items():
-                body, before = template, ""
-                while (found := _SET.match(body) or HEADER.match(body)) is not None:
-                    before += found[0] if found[1] != name else ""  # a value that was set before gives way
-                    body = body[found.end() :]
-                reads = _reads(body, name)
-                readers += reads
-                changed[kind] = f"{line}{before}{body}" if reads else template
-            tokenizer.chat_template = changed.get("", changed)  # one, or several by name
-        if needed and not readers:
-            raise BadInputError(
-                f"chat_template_kwargs sets {name!r}, but no chat template of {', '.join(tokenizers)} reads it: check "
-                "its spelling, or leave it out"
-            )
-
-
-def _reads(template: str, name: str) -> bool:
-    return re.search(rf"\b{name}\b", template) is not None
-
-
-def values_read(tokenizer: PreTrainedTokenizerBase, values: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Those of the `values` whose variables the chat template reads; None where it reads none."""
-    templates = templates_of(tokenizer).values()
-    return {key: value for key, value in values.items() if any(_reads(one, key) for one in templates)} or None
 
 
 def load_tokenizer(name: str, *, revision: str | None = None) -> PreTrainedTokenizerBase:
@@ -352,42 +218,3 @@ def _remedy(where: str) -> str:
     if Path(where).is_dir():
         return ""
     return ". Give a folder, fetch it first (`hf download`), or log in if it is gated (`hf auth login`)"
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, for a message of our own."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[dict[str, str]]]) -> list[list[int]]:
-    """Chat messages as token ids, by the tokenizer's own chat template, up to where the answer starts."""
-    if not prompts:
-        return []
-    ids: Any = tokenizer.apply_chat_template(
-        list(prompts), add_generation_prompt=True, tokenize=True, return_dict=True, padding=False
-    )
-    return [list(row) for row in ids["input_ids"]]
-
-
-def turn_end(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The token with which an answer ends in the tokenizer's chat template, which isn't the eos for Gemma and Phi-3:
-    they end a turn by a token of its own. The eos where the template shows none."""
-    from jinja2 import TemplateError
-
-    turn = [{"role": "user", "content": "1"}, {"role": "assistant", "content": "ANSWER"}]
-    try:
-        rendered = str(tokenizer.apply_chat_template(turn, tokenize=False))
-    except TemplateError:  # a template of prompts alone
-        return int(tokenizer.eos_token_id)
-    behind: list[int] = tokenizer(rendered.rpartition("ANSWER")[2].lstrip(), add_special_tokens=False)["input_ids"]
-    added = tokenizer.added_tokens_decoder
-    ends = behind and behind[0] in added and added[behind[0]].special
-    return int(behind[0] if ends else tokenizer.eos_token_id)
-
-
-def eos_ids(language_model: LanguageModel) -> list[int]:
-    """Every token that ends an answer: the tokenizer's eos and those of the model's generation config."""
-    model, tokenizer = language_model
-    ids = model.generation_config.eos_token_id if model.generation_config is not None else None
-    ids = [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
-    return sorted({tokenizer.eos_token_id, *ids})

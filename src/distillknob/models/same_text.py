@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from distillknob.models.load import LanguageModel, eos_ids, turn_end
+from distillknob.models.base import LanguageModel
+from distillknob.models.chat import eos_ids, turn_end
 from distillknob.models.scoring import Prompt, sequence_logprob, token_logprobs
 from distillknob.models.served.model import ServedModel
 from distillknob.runs.journal import Journal

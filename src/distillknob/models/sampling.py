@@ -25,9 +25,10 @@ from transformers import (
 )
 
 from distillknob.errors import BadInputError
+from distillknob.models.base import LanguageModel
 from distillknob.models.caches import cache_numbers
+from distillknob.models.chat import eos_ids, prompt_ids
 from distillknob.models.families import check_length
-from distillknob.models.load import LanguageModel, eos_ids, prompt_ids
 from distillknob.models.served.chat import ServedChat
 from distillknob.models.served.model import ServedModel
 from distillknob.runs.journal import Journal

@@ -14,9 +14,10 @@ import torch
 
 from distillknob.divergences.dense import token_stats
 from distillknob.errors import BadInputError
+from distillknob.models.base import LanguageModel
+from distillknob.models.chat import prompt_ids, turn_end
 from distillknob.models.families import check_length
 from distillknob.models.heads import Head, body_of, checked_head
-from distillknob.models.load import LanguageModel, prompt_ids, turn_end
 from distillknob.models.served.model import ServedModel, served_logprobs
 from distillknob.models.shared_prefix import grouped_batches, grouped_hidden, keeps_a_cache, worthwhile
 from distillknob.runs.journal import Journal

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import torch
 
+from distillknob.models.base import LanguageModel
 from distillknob.models.heads import body_of
-from distillknob.models.load import LanguageModel
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from distillknob.errors import BadInputError
 from distillknob.evaluation.stage import EvaluateConfig
 from distillknob.inputs.preflight import Preflight, Side
 from distillknob.models.architecture import architecture
-from distillknob.models.load import values_read
+from distillknob.models.chat import values_read
 from distillknob.planning.fitting import SHORTEST, fitting, memory, roomier
 from distillknob.planning.hardware import GIB, Engine
 from distillknob.planning.workload import PROMPT_TOKENS

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distillknob.models.architecture import Architecture, adapter_parameters, architecture
-from distillknob.models.load import SERVED, load_tokenizer, prompt_ids, resolve
+from distillknob.models.chat import prompt_ids
+from distillknob.models.load import load_tokenizer
+from distillknob.models.names import SERVED, resolve
 from distillknob.models.sampling import Sampling
 from distillknob.planning.hardware import Engine
 from distillknob.tasks import RowsTask, Task, get_task, task_on_the_hub

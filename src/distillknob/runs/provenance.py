@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.metadata
 import os
 import platform
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("distillknob", "torch", "transformers", "trl", "peft", "accelerate", "datasets")
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def environment() -> dict[str, Any]:
@@ -31,19 +29,6 @@ def environment() -> dict[str, Any]:
         "versions": {name: _version(name) for name in PACKAGES},
         "commit": _commit(),
     }
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc to keep freed blocks for the next allocation; elsewhere, do nothing.
-
-    By default it gives tensors of some MB back to the kernel and faults their pages in again at the next step: on a CPU
-    that took up to a third of a small model's training time (docs/lab-notebook.md).
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    libc = ctypes.CDLL(None)
-    libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-    libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def _version(package: str) -> str | None:

@@ -140,17 +140,17 @@ class GeneratedTask:
     def examples(self, split: str, n: int | None = None, *, seed: int = 0) -> list[Example]:
         if n is None:
             raise BadInputError(f"task {self.name!r} is generated and endless: say how many examples, e.g. n=500")
-        found: dict[str, Example] = {}
+        problems: dict[str, Example] = {}
         for tries, example in enumerate(self.stream(split, seed=seed)):
-            if len(found) >= n:
+            if len(problems) >= n:
                 break
-            found.setdefault(example.prompt, example)
+            problems.setdefault(example.prompt, example)
             if tries > 100 * n + 1000:
                 raise BadInputError(
-                    f"task {self.name!r} has only {len(found)} different problems in split {split!r}, {n} were asked "
-                    "for: ask for fewer"
+                    f"task {self.name!r} has only {len(problems)} different problems in split {split!r}, not {n}: "
+                    "ask for fewer"
                 )
-        return list(found.values())
+        return list(problems.values())
 
     def messages(self, example: Example) -> list[dict[str, str]]:
         return [{"role": "user", "content": example.prompt}]

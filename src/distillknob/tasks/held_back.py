@@ -9,9 +9,9 @@ from distillknob.tasks.base import Example, Task
 def hold_back(task: Task, problems: int, held_back: int, seed: int, *, why: str) -> tuple[list[Example], list[Example]]:
     """Examples of the train split to train on, and others to measure on: `held_back`, or a fifth of what a small task
     has. Raises BadInputError where there is too little for both; `why` names what needs them, and the remedy."""
-    found = task.examples("train", problems + held_back, seed=seed)
-    spare = len(found) - problems
-    held_out = min(held_back, max(spare, len(found) // 5))
+    examples = task.examples("train", problems + held_back, seed=seed)
+    spare = len(examples) - problems
+    held_out = min(held_back, max(spare, len(examples) // 5))
     if held_back and not held_out:
-        raise BadInputError(f"task {task.name!r} has {len(found)} train problems: at least 5 are needed {why}")
-    return found[: min(problems, len(found) - held_out)], found[len(found) - held_out :]
+        raise BadInputError(f"task {task.name!r} has {len(examples)} train problems: at least 5 are needed {why}")
+    return examples[: min(problems, len(examples) - held_out)], examples[len(examples) - held_out :]

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from distillknob.errors import BadInputError, nearest
-from distillknob.models.load import ZOO, load_model, zoo_path
+from distillknob.models.load import load_model
+from distillknob.models.names import ZOO, zoo_path
 from distillknob.runs.files import atomic_write, sha256
 
 CARD = "zoo.json"  # hashes of the weights, and the scores measured when they were made
@@ -44,8 +45,10 @@ def measure(folder: Path) -> dict[str, float]:
     def score(name: str) -> float:
         what = f"zoo {folder.name}"
         task = get_task(name)
-        found = evaluate_task(language_model, task, problems=CHECKED_PROBLEMS, samples=4, modes=False, description=what)
-        return found.score.mean
+        result = evaluate_task(
+            language_model, task, problems=CHECKED_PROBLEMS, samples=4, modes=False, description=what
+        )
+        return result.score.mean
 
     return {name: score(name) for name in TASKS}
 

@@ -19,7 +19,9 @@ from distillknob.diagnosis import DiagnoseConfig, diagnose
 from distillknob.distillation.stage import DistillConfig, distill
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.evaluation.stage import EvaluateConfig, evaluate
-from distillknob.models.load import LanguageModel, load_model, load_tokenizer, resolve
+from distillknob.models.base import LanguageModel
+from distillknob.models.load import load_model, load_tokenizer
+from distillknob.models.names import resolve
 from distillknob.models.sampling import Sampling, generate
 from distillknob.models.scoring import sequence_logprob, token_logprobs
 from distillknob.models.served import model as served

@@ -17,7 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import torch
 
 from distillknob.errors import BadInputError, RunFailedError
-from distillknob.models.load import SERVED, LanguageModel, load_model, load_tokenizer, resolve, turn_end
+from distillknob.models.base import LanguageModel
+from distillknob.models.chat import turn_end
+from distillknob.models.load import load_model, load_tokenizer
+from distillknob.models.names import SERVED, resolve
 from distillknob.models.served.answers import LEADING_TOKEN, choices_of, ended, prompt_logprobs, text_of, token_ids_of
 from distillknob.models.served.chat import CHAT, ServedChat
 from distillknob.runtime.http import CHECK_IT, GO_ON, PAUSE, PROBE_TRIES, TRIES, RefusedError, post_json

@@ -107,17 +107,17 @@ class Instruct(GeneratedTask):
         if reference["kind"] == "sentence":
             wanted = list(reference["words"])
             others = sum(word in _THINGS and word not in wanted for word in words)
-            kept = [words.count(word) == 1 for word in wanted] + [others == 0]
+            met = [words.count(word) == 1 for word in wanted] + [others == 0]
         elif reference["kind"] == "list":
             allowed = set(CATEGORIES[reference["category"]]) - set(reference["but"])
             good = len({word for word in words if word in allowed})
-            kept = [i < good for i in range(reference["n"])] + [len(words) == reference["n"]]
+            met = [i < good for i in range(reference["n"])] + [len(words) == reference["n"]]
         else:
             good = len({word for word in words if word in _ADJECTIVES})
-            kept = [i < good for i in range(reference["n"])]
-            kept += [reference["thing"] in words, sum(word in _ADJECTIVES for word in words) == reference["n"]]
+            met = [i < good for i in range(reference["n"])]
+            met += [reference["thing"] in words, sum(word in _ADJECTIVES for word in words) == reference["n"]]
         # An answer that is no single, fluent sentence keeps at most half of its score.
-        return sum(kept) / len(kept) * (1.0 if one_sentence and not stutters else 0.5)
+        return sum(met) / len(met) * (1.0 if one_sentence and not stutters else 0.5)
 
     def committed(self, completion: str) -> str | None:
         return completion.strip() or None

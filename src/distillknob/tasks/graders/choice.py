@@ -47,14 +47,14 @@ def chosen_letter(completion: str, choices: Sequence[str]) -> str | None:
     boxed = boxes(tail)
     if boxed and boxed[-1].denied:
         return None
-    found = {_letter(text, choices) for text in _commitments(tail)}
-    return found.pop() if len(found) == 1 else None
+    letters = {_letter(text, choices) for text in _commitments(tail)}
+    return letters.pop() if len(letters) == 1 else None
 
 
 def committed_choice(completion: str) -> str | None:
     """What the completion commits to, as it stands there; None where it commits to none."""
-    found = _commitments(_tail(completion))
-    return found[-1] if found else None
+    commitments = _commitments(_tail(completion))
+    return commitments[-1] if commitments else None
 
 
 def _tail(completion: str) -> str:
@@ -64,7 +64,7 @@ def _tail(completion: str) -> str:
 def _commitments(tail: str) -> list[str]:
     """The text in the last box, and that behind the last "Answer:"; of a completion without either, all of it if it is
     short."""
-    found = []
+    commitments = []
     for kind in (BOX, LABEL):
         last = last_match(BOX, tail) if kind is BOX else last_label(tail, STATES)
         if last is None:
@@ -72,11 +72,11 @@ def _commitments(tail: str) -> list[str]:
         rest = tail[last.end() :].lstrip(" \t\r\n*_:")
         text = braced(tail, last.end(), LONGEST) if kind is BOX else rest.split("\n", 1)[0].partition("</answer>")[0]
         if text is not None and text.strip():
-            found.append(text.strip())
+            commitments.append(text.strip())
     whole = tail.strip()
-    if not found and whole and len(whole) <= WHOLE and "\n" not in whole:
-        found.append(whole)
-    return found
+    if not commitments and whole and len(whole) <= WHOLE and "\n" not in whole:
+        commitments.append(whole)
+    return commitments
 
 
 def _letter(text: str, choices: Sequence[str]) -> str | None:
@@ -88,21 +88,21 @@ def _letter(text: str, choices: Sequence[str]) -> str | None:
     asks, text = text.rstrip().endswith("?"), _bare(text)
     if len(text) > LONGEST:
         return None
-    known = ascii_uppercase[: len(choices)]
+    letters = ascii_uppercase[: len(choices)]
     match = LETTER.match(text)
     letter = "" if match is None else str(match["bracketed"] or match["square"] or match["bare"])
     rest = "" if match is None else text[match.end() :]
-    if letter and letter.upper() in known and not rest.strip(" .,:;)]"):
+    if letter and letter.upper() in letters and not rest.strip(" .,:;)]"):
         return None if asks else letter.upper()
     same = [i for i, choice in enumerate(choices) if same_answer(text, _bare(choice)) and _folded(choice)]
     if same:
-        return known[same[0]] if len(same) == 1 else None
+        return letters[same[0]] if len(same) == 1 else None
     behind = BEHIND.fullmatch(text.rstrip(" ."))
     named = "" if behind is None else str(behind["bracketed"] or behind["named"]).upper()
-    if behind is not None and named in known and same_answer(behind["text"], _bare(choices[known.index(named)])):
+    if behind is not None and named in letters and same_answer(behind["text"], _bare(choices[letters.index(named)])):
         return named
     article = match is not None and match["bare"] and letter.islower() and rest[:1] not in (")", ".", ":")
-    if match is None or letter.upper() not in known or article:
+    if match is None or letter.upper() not in letters or article:
         return None
     said = _folded(LEAD.sub("", rest))
     options = [_folded(_bare(choice)) for choice in choices]
@@ -111,16 +111,16 @@ def _letter(text: str, choices: Sequence[str]) -> str | None:
         # The letter of one option with the text of another is no choice.
         if DENIED_BEHIND.search(said[len(begun) :]):
             return None
-        return letter.upper() if begun == options[known.index(letter.upper())] else None
+        return letter.upper() if begun == options[letters.index(letter.upper())] else None
     equal = {i for i, choice in enumerate(choices) if said and same_answer(said, _bare(choice))}
     if equal:
-        return letter.upper() if known.index(letter.upper()) in equal else None
+        return letter.upper() if letters.index(letter.upper()) in equal else None
     if match["bare"] and rest[:1].isspace() and said and not re.match(r"\s*[-–—(]|\s+(?:because|since)\b", rest):
         return None  # a word follows the letter as in prose
     if DENIED_BEHIND.search(rest):
         return None
     if any(
-        (a or b).upper() in known and not (b and _is_word(rest, m))
+        (a or b).upper() in letters and not (b and _is_word(rest, m))
         for m in OTHER.finditer(rest)
         for a, b in [m.groups()]
     ):

@@ -41,8 +41,8 @@ NUMBER = re.compile(
 
 def committed_answer(completion: str) -> str | None:
     """The text after the last "Answer:", without a closing full stop; None where the completion never commits."""
-    _, found, rest = completion.rpartition(ANSWER)
-    if not found:
+    _, label, rest = completion.rpartition(ANSWER)
+    if not label:
         return None
     answer = rest.split("\n", 1)[0].strip().rstrip(".").strip()
     return answer or None

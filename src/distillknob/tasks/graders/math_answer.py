@@ -175,8 +175,8 @@ def _same_value(answer: str, reference: str) -> bool:
     answer, reference = (REALS.sub(r"\\mathbb{R}", side) for side in (answer, reference))
     answer, reference = _punctured(answer), _punctured(reference)
     if not IN.search(reference) and (member := MEMBERSHIP.match(answer)) is not None and IN.search(member[0]):
-        held = group_of(reference) is not None or interval_of(reference) is not None
-        return held and _same_value(answer[member.end() :], reference)
+        collects = group_of(reference) is not None or interval_of(reference) is not None
+        return collects and _same_value(answer[member.end() :], reference)
     if IN.search(reference) and (member := MEMBERSHIP.match(reference)) is not None and not IN.search(answer):
         reference = reference[member.end() :]
     if (of_relation := _as_intervals(answer, reference)) is not None:

@@ -124,9 +124,9 @@ def _split_unit(text: str) -> tuple[str, str | None]:
             return text, ""  # 4x^3 - 3x
         unit = unit_of(words["words"], glued)
         letters = TOKEN.findall(words["words"])
-        known = re.sub(r"\s*\^.*", "", words["words"].strip().rstrip(".")) in UNITS
+        is_unit = re.sub(r"\s*\^.*", "", words["words"].strip().rstrip(".")) in UNITS
         single = re.search(r"(?<![A-Za-z°/])[A-Za-z](?![A-Za-z/])", words["words"].strip().rstrip("."))
-        if (glued and not known and words["words"].strip()[0] not in "°%") or (single and not known and letters):
+        if (glued and not is_unit and words["words"].strip()[0] not in "°%") or (single and not is_unit and letters):
             if unit is None:
                 return words["value"], None
             return text, ""  # a variable

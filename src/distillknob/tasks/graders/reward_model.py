@@ -90,7 +90,7 @@ class LocalRewardModel:
         import torch
 
         rows = [self._ids(exchange) for exchange in exchanges]
-        found = [0.0] * len(rows)
+        scores = [0.0] * len(rows)
         pad = self.model.config.get_text_config().pad_token_id
         for batch in self._batches(rows, pad):
             longest = max(len(rows[i]) for i in batch)
@@ -105,8 +105,8 @@ class LocalRewardModel:
                     raise RunFailedError(
                         f"the reward model {self.model.name_or_path!r} gives {value}: its weights are broken"
                     )
-                found[i] = value
-        return found
+                scores[i] = value
+        return scores
 
     def _ids(self, exchange: Exchange) -> list[int]:
         messages = exchange.messages
@@ -154,9 +154,9 @@ def load(name: str) -> LocalRewardModel:
             name, dtype="auto" if device == "cuda" else "float32"
         )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        told = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BadInputError(
-            f"can't load the reward model {name!r}: {told}. Give a folder (…?reward=PATH), or a server that has it "
+            f"can't load the reward model {name!r}: {reason}. Give a folder (…?reward=PATH), or a server that has it "
             "(…?reward_url=http://…&reward=NAME)"
         ) from error
     if tokenizer.chat_template is None:

@@ -91,15 +91,15 @@ class OwnTask(RowsTask):
         self._typed = table.typed
         return {"train": table}
 
-    def layout(self, found: Mapping[str, Any]) -> tuple[Mapping[str, str], str | None]:
+    def layout(self, splits: Mapping[str, Any]) -> tuple[Mapping[str, str], str | None]:
         if self.source.by_hash is not None:
             return {}, self.source.by_hash
-        if {"train", "test"} <= found.keys():
+        if {"train", "test"} <= splits.keys():
             return {"train": "train", "test": "test"}, None
-        if len(found) == 1:
-            return {}, next(iter(found))
+        if len(splits) == 1:
+            return {}, next(iter(splits))
         raise BadInputError(
-            f"task {self.name!r}: say which split to take, split={'|'.join(sorted(found))}: {self.remedy}"
+            f"task {self.name!r}: say which split to take, split={'|'.join(sorted(splits))}: {self.remedy}"
         )
 
     def wanted(self, available: Sequence[str]) -> tuple[str, ...]:
@@ -211,15 +211,15 @@ class OwnTask(RowsTask):
 def from_hub(name: str) -> OwnTask:
     """The task of `hub:ORG/NAME?…`. Raises BadInputError for a name that isn't of this form."""
     hub_id, _, query = name.removeprefix("hub:").partition("?")
-    told = dict(part.partition("=")[::2] for part in query.split("&") if part)
-    for key in told:
-        if key not in PARAMETERS or not told[key]:
+    parameters = dict(part.partition("=")[::2] for part in query.split("&") if part)
+    for key in parameters:
+        if key not in PARAMETERS or not parameters[key]:
             guess = nearest(key, PARAMETERS, otherwise=".")
             raise BadInputError(f"task {name!r}: {key!r} can't be used{guess} Want {HUB_FORM}")
-    if not hub_id or "prompt" not in told:
+    if not hub_id or "prompt" not in parameters:
         raise BadInputError(f"task {name!r}: want {HUB_FORM}")
-    form = Form(prompt=told["prompt"], reference=told.get("reference"), solution=told.get("solution"))
-    return on_the_hub(hub_id, told.get("config"), told.get("split"), name=name, form=form)
+    form = Form(prompt=parameters["prompt"], reference=parameters.get("reference"), solution=parameters.get("solution"))
+    return on_the_hub(hub_id, parameters.get("config"), parameters.get("split"), name=name, form=form)
 
 
 def on_the_hub(hub_id: str, config: str | None, split: str | None, *, name: str, form: Form) -> OwnTask:

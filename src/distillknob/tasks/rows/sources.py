@@ -50,28 +50,28 @@ def load_hub(hub_id: str, config: str | None, *, name: str, remedy: str) -> Mapp
     unreached: type[Exception] = HfHubHTTPError.__bases__[0]  # of the HTTP client, which has had more than one name
     offline()  # asked once, so that no library goes on trying where there is no network
     try:
-        found = datasets.load_dataset(hub_id, config)
+        splits = datasets.load_dataset(hub_id, config)
     except HfHubHTTPError as error:  # an answer, though not the one that was wanted
-        raise BadInputError(f"task {name!r}: the hub refuses {hub_id!r} ({told(error)}): {remedy}") from error
+        raise BadInputError(f"task {name!r}: the hub refuses {hub_id!r} ({reason_of(error)}): {remedy}") from error
     except (ConnectionError, unreached) as error:
         raise BadInputError(
-            f"task {name!r}: the hub can't be reached for {hub_id!r} ({told(error)}): {remedy}"
+            f"task {name!r}: the hub can't be reached for {hub_id!r} ({reason_of(error)}): {remedy}"
         ) from error
     except datasets.exceptions.DatasetNotFoundError as error:
         if "gated" in str(error):
             raise BadInputError(
-                f"task {name!r}: the data set {hub_id!r} is gated ({told(error)}): accept its terms on its hub page "
-                f"and log in with `hf auth login`; or {remedy}"
+                f"task {name!r}: the data set {hub_id!r} is gated ({reason_of(error)}): accept its terms on its "
+                f"hub page and log in with `hf auth login`; or {remedy}"
             ) from error
         raise BadInputError(
-            f"task {name!r}: the hub has no data set {hub_id!r}, or not for you ({told(error)}); it may have been "
+            f"task {name!r}: the hub has no data set {hub_id!r}, or not for you ({reason_of(error)}); it may have been "
             f"renamed: {remedy}"
         ) from error
     # An unknown config or a failed check is a ValueError, a loading script a RuntimeError, a broken file an OSError.
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         at = hub_id if config is None else f"{hub_id} (config {config})"
-        raise BadInputError(f"task {name!r}: can't load {at} ({told(error)}): {remedy}") from error
-    return dict(found)
+        raise BadInputError(f"task {name!r}: can't load {at} ({reason_of(error)}): {remedy}") from error
+    return dict(splits)
 
 
 def load_files(path: Path, config: str | None, *, name: str) -> Mapping[str, Dataset]:
@@ -97,13 +97,13 @@ def load_files(path: Path, config: str | None, *, name: str) -> Mapping[str, Dat
             files = {split: list(map(str, names)) for split, names in (builder.config.data_files or {}).items()}
             every = [name for names in files.values() for name in names]
             return dict(datasets.load_dataset("csv", data_files=files, **as_texts(every)))
-        found = datasets.load_dataset(str(path), config if config in configs else None)
+        splits = datasets.load_dataset(str(path), config if config in configs else None)
     except StopIteration as error:  # how datasets takes a JSON file without a line
         raise BadInputError(f"task {name!r}: {str(path)!r} is empty: give at least one row") from error
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         cause = error.__cause__ or error  # "an error occurred while generating the dataset" says nothing
-        raise BadInputError(f"task {name!r}: can't read {str(path)!r}: {told(cause)}") from error
-    return dict(found)
+        raise BadInputError(f"task {name!r}: can't read {str(path)!r}: {reason_of(cause)}") from error
+    return dict(splits)
 
 
 def as_texts(files: Sequence[str]) -> dict[str, Any]:
@@ -123,14 +123,14 @@ def as_texts(files: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def split_rows(found: Mapping[str, Rows], split: str, *, name: str, remedy: str) -> Rows:
+def split_rows(splits: Mapping[str, Rows], split: str, *, name: str, remedy: str) -> Rows:
     """One split. Raises BadInputError if the data set hasn't got it."""
-    if split not in found:
+    if split not in splits:
         raise BadInputError(
-            f"task {name!r}: the data set has no split {split!r}{nearest(split, found)} (it has: "
-            f"{', '.join(sorted(found))}): {remedy}"
+            f"task {name!r}: the data set has no split {split!r}{nearest(split, splits)} (it has: "
+            f"{', '.join(sorted(splits))}): {remedy}"
         )
-    return found[split]
+    return splits[split]
 
 
 def check_columns(available: Sequence[str], columns: Iterable[str], *, name: str, remedy: str) -> None:
@@ -150,7 +150,7 @@ def fingerprint(path: Path) -> tuple[tuple[str, int, int], ...]:
     return tuple((file, stat.st_size, stat.st_mtime_ns) for file, stat in stats)
 
 
-def told(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """The first line of another library's message, cut to a bearable length."""
     lines = str(error).strip().splitlines()
     return (lines[0] if lines else type(error).__name__)[:MESSAGE_LENGTH]

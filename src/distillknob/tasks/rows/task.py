@@ -59,8 +59,8 @@ class RowsTask:
         self._others = others
         for option in options:
             if option not in self.options:
-                known = f"It takes: {', '.join(self.options)}" if self.options else "It takes none"
-                raise BadInputError(f"task {base!r} has no option {option!r}{nearest(option, self.options)} {known}")
+                takes = f"It takes: {', '.join(self.options)}" if self.options else "It takes none"
+                raise BadInputError(f"task {base!r} has no option {option!r}{nearest(option, self.options)} {takes}")
         columns, query = ", ".join(self.source.columns), "&".join(f"{key}={value}" for key, value in options.items())
         self.remedy = (
             f"the task wants the columns of {self.source.hub_id}: {columns}"
@@ -100,7 +100,7 @@ class RowsTask:
             return load_files(self.path, self.source.config, name=self.name)
         return load_hub(self.source.hub_id, self.source.config, name=self.name, remedy=self.remedy)
 
-    def layout(self, found: Mapping[str, Any]) -> tuple[Mapping[str, str], str | None]:
+    def layout(self, splits: Mapping[str, Any]) -> tuple[Mapping[str, str], str | None]:
         """The data set's split for each of the task's, or the one that is divided by hash."""
         if self.path is None or self.path.is_dir():
             return self.source.official, self.source.by_hash
@@ -108,28 +108,28 @@ class RowsTask:
         return ({"test": "train"}, None) if self.source.official.keys() == {"test"} else ({}, "train")
 
     def _read(self) -> dict[str, list[Example]]:
-        found = self._load()
-        official, whole = self.layout(found)
-        examples = {own: list(self._usable(found, theirs)) for own, theirs in official.items()}
+        splits = self._load()
+        official, whole = self.layout(splits)
+        examples = {own: list(self._usable(splits, theirs)) for own, theirs in official.items()}
         if whole is not None:
             examples = {"train": [], "test": []}
-            for example in self._usable(found, whole):
+            for example in self._usable(splits, whole):
                 # Nothing here is pretrained on it, so the pretraining share is training data too.
                 examples["test" if split_of(normalised(example.key)) == "test" else "train"].append(example)
         examples = {split: self._different(rows) for split, rows in examples.items()}
         if "train" in examples:
             held_out = self._held_out(examples.get("test", []))
-            kept = [
+            unseen = [
                 example
                 for example in examples["train"]
                 if held_out.isdisjoint(map(normalised, (example.key, *example.openings)))
             ]
-            self.left_out["train rows that are test problems"] = len(examples["train"]) - len(kept)
-            examples["train"] = kept
+            self.left_out["train rows that are test problems"] = len(examples["train"]) - len(unseen)
+            examples["train"] = unseen
         return examples
 
-    def _usable(self, found: Mapping[str, Any], split: str) -> Iterator[Example]:
-        rows = split_rows(found, split, name=self.name, remedy=self.remedy)
+    def _usable(self, splits: Mapping[str, Any], split: str) -> Iterator[Example]:
+        rows = split_rows(splits, split, name=self.name, remedy=self.remedy)
         check_columns(rows.column_names, self.wanted(rows.column_names), name=self.name, remedy=self.remedy)
         table = rows if isinstance(rows, Table) else of_dataset(rows, lambda i: f"row {i} of split {split!r}")
         examples: list[Example] = []

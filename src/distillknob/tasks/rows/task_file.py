@@ -33,20 +33,22 @@ OTHER = "other"  # what a completion is written in where no pattern is found
 
 def from_task_file(name: str) -> OwnTask:
     """The task of `own:PATH`. Raises BadInputError for a file that can't be read, with the key and the remedy."""
-    told = _read(name)
+    settings = _read(name)
     form = Form(
-        **_columns(name, told),
-        grader=_one_of(name, "grader", told.get("grader", "text"), GRADERS),
-        any_of=_of_type(name, "any_of", told.get("any_of"), bool, "true or false"),
-        styles=_styles(name, told.get("styles")),
-        max_new_tokens=_tokens(name, told),
+        **_columns(name, settings),
+        grader=_one_of(name, "grader", settings.get("grader", "text"), GRADERS),
+        any_of=_of_type(name, "any_of", settings.get("any_of"), bool, "true or false"),
+        styles=_styles(name, settings.get("styles")),
+        max_new_tokens=_tokens(name, settings),
     )
-    data = _data(name, told)
+    data = _data(name, settings)
     if data.startswith("hub:"):
-        task = on_the_hub(data.removeprefix("hub:"), told.get("config"), told.get("split"), name=name, form=form)
+        task = on_the_hub(
+            data.removeprefix("hub:"), settings.get("config"), settings.get("split"), name=name, form=form
+        )
     else:
         for key in ON_THE_HUB:
-            if key in told:
+            if key in settings:
                 raise BadInputError(
                     f"task {name!r}: {key!r} is for data on the hub, and {data!r} is none: leave it out"
                 )
@@ -67,7 +69,7 @@ def _path(name: str) -> Path:
 def _read(name: str) -> dict[str, Any]:
     path = _path(name)
     try:
-        told = yaml.safe_load(path.read_text(encoding="utf-8"))
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadInputError(f"task {name!r}: can't read {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -75,19 +77,19 @@ def _read(name: str) -> dict[str, Any]:
         raise BadInputError(
             f"task {name!r}: {path} is no YAML ({first}): put patterns in single quotes, and save it as UTF-8"
         ) from error
-    if not isinstance(told, dict) or "data" not in told:
+    if not isinstance(settings, dict) or "data" not in settings:
         raise BadInputError(f"task {name!r}: {path} names no data: give `data: problems.jsonl`, and perhaps {KEYS[1:]}")
-    for key in told:
+    for key in settings:
         if key not in KEYS:
             raise BadInputError(
                 f"task {name!r}: {path} has an unknown key {key!r}{nearest(str(key), KEYS, otherwise='.')} "
                 f"It takes: {', '.join(KEYS)}"
             )
-    return told
+    return settings
 
 
-def _data(name: str, told: Mapping[str, Any]) -> str:
-    data = _of_type(name, "data", told["data"], str, "a path")
+def _data(name: str, settings: Mapping[str, Any]) -> str:
+    data = _of_type(name, "data", settings["data"], str, "a path")
     kind, colon, rest = data.partition(":")
     if colon and kind == "hub":
         if "?" in rest or not rest:
@@ -108,8 +110,8 @@ def _data(name: str, told: Mapping[str, Any]) -> str:
     return f"{kind}:{path}"
 
 
-def _columns(name: str, told: Mapping[str, Any]) -> dict[str, str]:
-    columns = _of_type(name, "columns", told.get("columns", {}), dict, "names by what they hold")
+def _columns(name: str, settings: Mapping[str, Any]) -> dict[str, str]:
+    columns = _of_type(name, "columns", settings.get("columns", {}), dict, "names by what they hold")
     for key, column in columns.items():
         if key not in COLUMNS or not isinstance(column, str):
             raise BadInputError(
@@ -138,18 +140,18 @@ def _styles(name: str, styles: Any) -> dict[str, re.Pattern[str]]:
     return compiled
 
 
-def _tokens(name: str, told: Mapping[str, Any]) -> int:
+def _tokens(name: str, settings: Mapping[str, Any]) -> int:
     default = next(field.default for field in fields(Form) if field.name == "max_new_tokens")
-    tokens = _of_type(name, "max_new_tokens", told.get("max_new_tokens", default), int, "a whole number")
+    tokens = _of_type(name, "max_new_tokens", settings.get("max_new_tokens", default), int, "a whole number")
     if tokens < 1:
         raise BadInputError(f"task {name!r}: max_new_tokens={tokens}: must be at least 1")
     return int(tokens)
 
 
-def _one_of(name: str, key: str, value: Any, known: tuple[str, ...]) -> str:
-    if value not in known:
-        guess = nearest(str(value), known, otherwise=".")
-        raise BadInputError(f"task {name!r}: {key} is {value!r}{guess} It can be: {', '.join(known)}")
+def _one_of(name: str, key: str, value: Any, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        guess = nearest(str(value), allowed, otherwise=".")
+        raise BadInputError(f"task {name!r}: {key} is {value!r}{guess} It can be: {', '.join(allowed)}")
     return str(value)
 
 

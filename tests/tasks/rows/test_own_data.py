@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import itertools
 import json
@@ -14,53 +13,24 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from own_rows import bring, questions
 
 import distillknob.tasks as tasks
 from distillknob.errors import BadInputError
-from distillknob.tasks import RowsTask, get_task, graded_tasks, split_of
+from distillknob.tasks import RowsTask, get_task, split_of
 from distillknob.tasks.base import Example
 from distillknob.tasks.graders.choice import chosen_letter
 from distillknob.tasks.graders.committed import answer_or_last_line, same_answer
 from distillknob.tasks.rows.task import normalised
 
 WAYS = ("jsonl", "csv", "parquet", "hub")
+
 CODE = re.compile(r"<U\+([0-9A-F]{4})>")
-DOCS = Path(__file__).parents[2] / "docs" / "tasks.md"
 
-
-@pytest.fixture(autouse=True)
-def _nothing_was_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(tasks, "_READ", {})
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.chdir(tmp_path)  # `hub:mine/data` is then a folder
-
-
-def bring(way: str, rows: list[dict[str, Any]]) -> str:
-    """The name of a task whose data are these rows, written in this way."""
-    if way == "jsonl":
-        Path("own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        return "jsonl:own.jsonl"
-    if way == "csv":
-        with open("own.csv", "w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-        return "csv:own.csv"
-    if way == "parquet":
-        pq.write_table(pa.Table.from_pylist(rows), "own.parquet")
-        return "parquet:own.parquet"
-    Path("mine/data").mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows), "mine/data/train.parquet")
-    columns = [name for name in ("reference", "solution") if name in rows[0]]
-    return f"hub:mine/data?prompt=prompt{''.join(f'&{name}={name}' for name in columns)}"
-
-
-def questions(*references: Any, n: int = 200) -> list[dict[str, Any]]:
-    return [{"prompt": f"What is number {i}?", "reference": references[i % len(references)]} for i in range(n)]
+DOCS = Path(__file__).parents[3] / "docs" / "tasks.md"
 
 
 def everything(name: str) -> list[Example]:
@@ -344,169 +314,3 @@ def test_hostile_answers_are_graded_in_no_time(text: str) -> None:
     assert answer is None or not same_answer(answer, "5")
     assert chosen_letter(text, ["5", "6"]) is None
     assert time.process_time() - started < 5.0
-
-
-# Chats
-
-
-def turns(
-    *contents: str, system: str | None = None, keys: tuple[str, str] = ("role", "content"), names: Any = None
-) -> list[dict[str, str]]:
-    user, assistant, told = names or ("user", "assistant", "system")
-    chat = [{keys[0]: told, keys[1]: system}] if system else []
-    return chat + [{keys[0]: (user, assistant)[i % 2], keys[1]: text} for i, text in enumerate(contents)]
-
-
-SHARE_GPT: dict[str, Any] = {"keys": ("from", "value"), "names": ("human", "gpt", "system")}
-CHATS = {
-    "messages": lambda i, right: {"messages": turns("Hi", "Hello", f"What is {i} + {i}?", right, system="Be brief.")},
-    "conversations": lambda i, right: {
-        "conversations": turns("Hi", "Hello", f"What is {i} + {i}?", right, system="Be brief.", **SHARE_GPT)
-    },
-    "prompt and completion": lambda i, right: {
-        "prompt": turns("Hi", "Hello", f"What is {i} + {i}?", system="Be brief."),
-        "completion": [{"role": "assistant", "content": right}],
-    },
-    "prompt and text": lambda i, right: {
-        "prompt": turns("Hi", "Hello", f"What is {i} + {i}?", system="Be brief."),
-        "solution": right,
-    },
-    "parts": lambda i, right: {
-        "messages": [
-            {"role": "developer", "content": "Be brief."},
-            *turns("Hi", "Hello"),
-            {"role": "user", "content": [{"type": "text", "text": f"What is {i} + {i}?"}]},
-            {"role": "assistant", "content": right},
-        ]
-    },
-}
-
-
-@pytest.mark.parametrize("way", ["jsonl", "csv", "parquet"])
-@pytest.mark.parametrize("form", CHATS)
-@pytest.mark.parametrize("referenced", [True, False])
-def test_a_chat_keeps_its_turns_and_ends_in_its_solution(way: str, form: str, referenced: bool) -> None:
-    if (way, form) == ("parquet", "parts"):
-        pytest.skip("Arrow has no column of texts and lists")
-    rows = [CHATS[form](i, f"Answer: {2 * i}") | ({"reference": 2 * i} if referenced else {}) for i in range(120)]
-    if way == "csv":
-        rows = [
-            {key: json.dumps(value) if isinstance(value, list) else value for key, value in row.items()} for row in rows
-        ]
-    name = bring(way, rows)
-    task = get_task(name)
-    example = task.examples("test")[0]
-    asked = example.prompt.rpartition("What is ")[2].partition(" ")[0]
-    assert task.messages(example) == turns("Hi", "Hello", f"What is {asked} + {asked}?", system="Be brief.")
-    assert example.gold_solution == f"Answer: {2 * int(asked)}"
-    assert all(split_of(normalised(e.key)) == "test" and e.key == e.prompt for e in task.examples("test"))
-    assert not {e.key for e in task.examples("train")} & {e.key for e in task.examples("test")}
-    if referenced:
-        assert graded_tasks([name]) == [task]
-        assert task.grade(example.gold_solution, example.reference) == 1.0
-    else:
-        assert not task.verifiable and task.examples("train")[0].gold_solution  # sft_gold trains on it
-        with pytest.raises(BadInputError, match=r"has no references.*'reference'.*sft_gold"):
-            graded_tasks([name])
-        with pytest.raises(BadInputError, match="has no references"):
-            task.grade("Answer: 2", None)
-
-
-def test_a_chat_that_went_on_from_a_test_prompt_is_not_trained_on() -> None:
-    """Data sets that are cut into a row for each assistant turn hold every prompt again, with its answer behind it."""
-    rows = []
-    for i in range(200):
-        chat = turns(f"What is {i} + {i}?", f"It is {2 * i}.", "And one more?", f"It is {2 * i + 1}.")
-        rows += [{"messages": chat[:2], "reference": 2 * i}, {"messages": chat, "reference": 2 * i + 1}]
-    task = get_task(bring("jsonl", rows))
-    tested = {e.prompt for e in task.examples("test")}
-    assert tested and not any(set(e.openings) & tested for e in task.examples("train"))
-    assert isinstance(task, RowsTask) and task.left_out["train rows that are test problems"] > 10
-
-
-@pytest.mark.parametrize(
-    ("row", "what"),
-    [
-        ({"messages": [*turns("a", "b"), {"role": "tool", "content": "c"}]}, "has the role 'tool'.*tools aren't read"),
-        ({"messages": [{"role": "assistant", "content": "b"}]}, "no turn of the user"),
-        ({"messages": turns("a") + turns("b", "c")}, "a turn of the user stands where the assistant's is due"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "a part of type 'image_url'"),
-        ({"messages": [{"role": "user", "content": None}]}, "a turn of the user in 'messages' holds nothing"),
-        ({"messages": "hello"}, "holds a str, want a list of turns"),
-        ({"messages": ["hello"]}, "a turn in 'messages' is a str"),
-        (
-            {"messages": [*turns("a"), {"role": "assistant", "content": "", "tool_calls": [{"id": 1}]}]},
-            "has tool_calls",
-        ),
-        ({"messages": [*turns("a"), {"role": "assistant", "content": "b", "weight": 0}]}, "has weight 0"),
-        ({"messages": turns("a", "b"), "solution": "c"}, "holds a solution too"),
-        ({"prompt": turns("a"), "completion": turns("a", "b")}, "'completion'"),
-        ({"messages": turns("a")}, "no reference and no solution"),
-        ({"text": "a"}, r"no column 'prompt', 'reference' \(it has: text\)"),
-    ],
-)
-def test_a_chat_that_cannot_be_read_is_told(row: dict[str, Any], what: str) -> None:
-    with pytest.raises(BadInputError, match=what):
-        get_task(bring("jsonl", [row]))
-
-
-# Task files
-
-
-def test_a_task_file_names_columns_grader_and_ways_of_writing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    rows = [
-        {"question": f"Half of {i}?", "right": f"\\frac{{{i}}}{{2}}", "worked": f"1. halve\n\\boxed{{{i}/2}}"}
-        for i in range(1, 99, 2)
-    ]
-    folder = tmp_path / "mine"
-    folder.mkdir()
-    (folder / "halves.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "task.yaml").write_text(
-        "data: halves.jsonl\n"
-        "columns: {prompt: question, reference: right, solution: worked}\n"
-        "grader: math\n"
-        "styles:\n  steps: '(?m)^\\d+\\. '\n  equation: '='\n"
-        "max_new_tokens: 99\n"
-    )
-    name = "own:mine/task.yaml"
-    task = get_task(name)
-    example = task.examples("train")[0]
-    assert task.name == name and get_task(name) is task and task.max_new_tokens == 99
-    assert (
-        task.grade(example.gold_solution, example.reference) == 1.0
-        and task.grade("\\boxed{0}", example.reference) == 0.0
-    )
-    assert [task.style(text) for text in ("so\n1. a = b", "a = b", "neither")] == ["steps", "equation", "other"]
-    assert task.committed("so \\boxed{3}") == "3"
-    for changed in ("halves.jsonl", "task.yaml"):
-        with (folder / changed).open("a") as file:
-            file.write(json.dumps({**rows[0], "question": "new?"}) + "\n" if changed == "halves.jsonl" else "# new\n")
-        assert get_task(name) is not task
-        task = get_task(name)
-
-
-@pytest.mark.parametrize(
-    ("text", "what"),
-    [
-        ("columns: {prompt: q}", "names no data"),
-        ("- data", "names no data"),
-        ("data: own.txt", "say of which kind"),
-        ("data: own.jsonl\nstyle: {a: b}", "unknown key 'style', did you mean 'styles'"),
-        ("data: own.jsonl\nstyles: {a: '('}", r"styles: a: '\(' is no regular expression"),
-        ("data: own.jsonl\nstyles: {other: 'a'}", "styles: other: .*not 'other'"),
-        ("data: own.jsonl\nstyles: [a]", "styles is \\['a'\\]: give patterns"),
-        ("data: own.jsonl\ncolumns: {promt: q}", "did you mean 'prompt'"),
-        ("data: own.jsonl\ngrader: maths", "grader is 'maths', did you mean 'math'"),
-        ("data: own.jsonl\nmax_new_tokens: 0", "max_new_tokens=0: must be at least 1"),
-        ("data: own.jsonl\nany_of: maybe", "any_of is 'maybe': give true or false"),
-        ("data: own.jsonl\nsplit: train", "'split' is for data on the hub"),
-        ('data: own.jsonl\nstyles: {a: "\\d"}', "is no YAML .*single quotes"),
-        ("data: hub:mine/data?prompt=a", "columns, config and split have keys"),
-        ("data: own.jsonl\ncolumns: {prompt: question}", r"no column 'question' \(it has: prompt, reference\)"),
-    ],
-)
-def test_a_task_file_that_cannot_be_used_is_told(text: str, what: str) -> None:
-    bring("jsonl", questions("a"))
-    Path("task.yaml").write_text(text)
-    with pytest.raises(BadInputError, match=what):
-        get_task("own:task.yaml")
