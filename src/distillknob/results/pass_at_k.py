@@ -7,7 +7,7 @@ and it is found by its key.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from distillknob.results.schema import Bounds
 
@@ -58,6 +58,22 @@ def measured_k(rows: Iterable[Mapping[str, Any]]) -> int | None:
 def best_name(rows: Iterable[Mapping[str, Any]]) -> str:
     """What these rows call their pass@k with a k above 1; `pass@16` where none has one."""
     return pass_at(measured_k(rows) or USUAL_K)
+
+
+class DifferenceAtK(NamedTuple):
+    """A paired difference of pass@k: what that is called, the difference, and its interval."""
+
+    name: str
+    difference: float | None
+    interval: Bounds | None
+
+
+def difference_at_k(row: Mapping[str, Any]) -> DifferenceAtK | None:
+    """The paired difference of pass@k in a row of differences; None where it wasn't measured."""
+    k = measured_k([row])
+    if k is None or (key := f"{pass_at(k)}_difference") not in row:
+        return None
+    return DifferenceAtK(pass_at(k), row[key], row.get(f"{key}_interval"))
 
 
 def _ks(row: Mapping[str, Any]) -> list[int]:
