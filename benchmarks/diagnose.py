@@ -22,10 +22,11 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from distillknob.diagnosis import DiagnoseConfig
 from distillknob.diagnosis.gradients import compare_gradients
+from distillknob.diagnosis.pair_scores import score_pair
 from distillknob.diagnosis.pilot import pilot_rows
-from distillknob.diagnosis.samples import PolicySample
-from distillknob.diagnosis.stage import DiagnoseConfig
+from distillknob.diagnosis.samples import ScoredTokens
 from distillknob.diagnosis.traps.off_policy import off_policy_instability, off_policy_rows
 from distillknob.diagnosis.traps.signal_sparsity import position_rows, quadrant_rows, signal_sparsity
 from distillknob.diagnosis.traps.tail_noise import scatter_rows, tail_noise, tail_rows
@@ -33,7 +34,7 @@ from distillknob.models.base import LanguageModel
 from distillknob.models.chat import prompt_ids
 from distillknob.models.load import load_tokenizer
 from distillknob.models.sampling import Sampling, generate
-from distillknob.models.scoring import ScoredPair, answer_logits, batches, score_pair, token_logprobs
+from distillknob.models.scoring import answer_logits, batches, token_logprobs
 from distillknob.tasks import get_task
 
 VOCABULARY = 151_936
@@ -79,25 +80,15 @@ def bare(pair: tuple[LanguageModel, LanguageModel], prompts: list[Any], ids: lis
                 answer_logits(side, batch)
 
 
-def traps(scored: ScoredPair, answers: int) -> int:
+def scored(pair: tuple[LanguageModel, LanguageModel], prompts: list[Any], ids: list[list[int]], ks: list[int]) -> Any:
+    """The divergences of both models at every token, as `diagnose` scores the teacher's answers."""
+    named: dict[str, Any] = {"task": "math", "policy": "off_policy", "prompt_A": torch.arange(len(ids))}
+    return score_pair(*pair, prompts, ids, ks, batch_tokens=BATCH_TOKENS, **named)
+
+
+def traps(sample: ScoredTokens) -> int:
     """Every trap that reads scores, and how many rows and findings they gave."""
-    sample = PolicySample(
-        task="math",
-        policy="off_policy",
-        prompt_A=torch.arange(answers),
-        answer_N=scored.answer_N,
-        token_N=scored.token_N,
-        forward_kl_N=scored.forward_kl_N,
-        reverse_kl_N=scored.reverse_kl_N,
-        teacher_logprob_N=scored.teacher_logprob_N,
-        student_logprob_N=scored.student_logprob_N,
-        student_entropy_N=scored.student_entropy_N,
-        forward_kl_by_k_NK=scored.forward_kl_by_k_NK,
-        gap_by_k_NK=scored.gap_by_k_NK,
-        rare_kl_N=scored.rare_kl_N,
-        ks=scored.ks,
-    )
-    rows = [pilot_rows([sample]), tail_rows(sample), scatter_rows(sample, str), off_policy_rows(sample, sample)]
+    rows = [pilot_rows([sample]), tail_rows(sample), scatter_rows(sample), off_policy_rows(sample, sample)]
     rows += [position_rows(sample), quadrant_rows(sample)]
     findings = [tail_noise(sample), signal_sparsity(sample), off_policy_instability(sample)]
     return sum(map(len, rows)) + len(findings)
@@ -119,7 +110,7 @@ def costs(shape: dict[str, int], answers: int, length: int, rounds: int, device:
     ks = [*DiagnoseConfig().ks, VOCABULARY]
 
     def score() -> None:
-        traps(score_pair(teacher, student, prompts, ids, ks, batch_tokens=BATCH_TOKENS), answers)
+        traps(scored(pair, prompts, ids, ks))
 
     def judge() -> None:
         token_logprobs(teacher, prompts, ids, batch_tokens=BATCH_TOKENS)
@@ -159,7 +150,7 @@ def growth_child(answers: int) -> None:
     prompts, ids = texts(answers, 64)
     Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
     before = peak_bytes()
-    score_pair(teacher, student, prompts, ids, [1, 5, 50, 500, VOCABULARY], batch_tokens=BATCH_TOKENS)
+    scored((teacher, student), prompts, ids, [1, 5, 50, 500, VOCABULARY])
     print(json.dumps({"tokens": 64 * answers, "extra_mib": (peak_bytes() - before) / 2**20}))
 
 

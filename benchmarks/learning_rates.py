@@ -17,7 +17,7 @@ from typing import Any
 
 from distillknob.config.recipe import read_recipe
 from distillknob.distillation.stage import DistillConfig, distill
-from distillknob.evaluation.stage import evaluate_task
+from distillknob.evaluation.task_result import evaluate_task
 from distillknob.experiments.cell import stage_config
 from distillknob.models.base import LanguageModel
 from distillknob.models.load import load_model

@@ -29,7 +29,8 @@ from transformers import set_seed
 
 from distillknob.diagnosis import DiagnoseConfig, diagnose
 from distillknob.distillation.stage import DistillConfig, distill
-from distillknob.evaluation.stage import EvaluateConfig, evaluate
+from distillknob.evaluation.config import EvaluateConfig
+from distillknob.evaluation.stage import evaluate
 from distillknob.models.load import load_tokenizer
 from distillknob.runs.files import atomic_directory, atomic_write
 from distillknob.stats import interval, spearman

@@ -20,7 +20,7 @@ from typing import Any
 from distillknob.calibration.stage import CalibrationConfig, calibrate
 from distillknob.cli.text import percent
 from distillknob.config.recipe import read_recipe
-from distillknob.evaluation.stage import TaskResult, evaluate_task
+from distillknob.evaluation.task_result import TaskResult, evaluate_task
 from distillknob.experiments.cell import stage_config
 from distillknob.models.load import load_model
 from distillknob.runtime.machine import keep_freed_memory, quiet_libraries

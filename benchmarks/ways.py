@@ -21,7 +21,7 @@ import torch
 
 from distillknob.calibration.advantage import group_z_score
 from distillknob.evaluation.measure import sample_and_grade
-from distillknob.evaluation.stage import evaluate_task
+from distillknob.evaluation.task_result import evaluate_task
 from distillknob.models.base import LanguageModel
 from distillknob.models.load import load_model
 from distillknob.models.scoring import sequence_logprob

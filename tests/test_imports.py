@@ -23,7 +23,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "distillknob"
 HUGGING = "torch transformers"
 TRAINERS = "torch transformers trl accelerate datasets safetensors"
-STAGE = "errors results runtime runs tasks models inputs"  # what every stage needs
+STAGE = "errors results runtime config runs tasks models inputs"  # what every stage needs
 
 
 @dataclass(frozen=True)
@@ -44,20 +44,21 @@ ROOMS = {
     "results": row("errors"),
     "stats": row("errors", "numpy"),
     "verdicts": row("results stats"),
+    "methods": row(),
     "runtime": row("errors", f"{HUGGING} accelerate datasets huggingface_hub tqdm"),
     "config": row("errors", "yaml"),
     "runs": row("errors results runtime verdicts", "torch yaml"),
     "divergences": row("errors", "torch"),
     "tasks": row("errors runtime", f"{HUGGING} safetensors datasets huggingface_hub math_verify sympy numpy yaml"),
-    "models": row("errors runtime runs divergences", f"{HUGGING} peft safetensors huggingface_hub jinja2"),
+    "models": row("errors runtime runs", f"{HUGGING} peft safetensors huggingface_hub jinja2"),
     "inputs": row("errors runtime runs tasks models", "transformers"),
     "training": row("errors config runtime runs models", TRAINERS),
     "evaluation": row(f"{STAGE} stats", "transformers numpy"),
     "diagnosis": row(f"{STAGE} stats divergences evaluation", "torch numpy"),
-    "calibration": row(f"{STAGE} stats verdicts config training evaluation", TRAINERS),
-    "distillation": row(f"{STAGE} config divergences training evaluation diagnosis", TRAINERS),
-    "report": row("errors results stats verdicts runs", "numpy"),
-    "experiments": row(f"{STAGE} stats verdicts config evaluation diagnosis calibration distillation report", "numpy"),
+    "calibration": row(f"{STAGE} stats verdicts training evaluation", TRAINERS),
+    "distillation": row(f"{STAGE} methods divergences training evaluation diagnosis", TRAINERS),
+    "report": row("errors results stats verdicts methods runs", "numpy"),
+    "experiments": row(f"{STAGE} stats verdicts methods evaluation diagnosis calibration distillation report", "numpy"),
     "zoo": row("errors runs tasks models evaluation", f"{HUGGING} datasets tokenizers"),
     "planning": row(
         "errors config runs tasks models inputs divergences training evaluation diagnosis calibration distillation "
@@ -76,15 +77,13 @@ PURE = {
 }
 CHAINS = {"experiments", "planning", "cli"}
 # `diagnosis` passes its stage on.
-STAGES = {"diagnosis.diagnose", "diagnosis.DiagnoseConfig"}
-AT_ONCE = {"errors", "results", "stats", "verdicts", "runtime", "config", "runs", "tasks", "report", "cli"}
+STAGES = {"diagnosis.diagnose"}
+AT_ONCE = {"errors", "results", "stats", "verdicts", "methods", "runtime", "config", "runs", "tasks", "report", "cli"}
 LIGHT = {"numpy", "tqdm", "yaml"}
 # (module, what it imports): why a law doesn't hold there.
 EXCEPTIONS = {
     # An arrow upwards, for a type alone: what a context does to a prompt.
     ("inputs.preflight", "distillation.teacher_context"),
-    # What `zoo verify` measures lies in the stage's module until it has one of its own.
-    ("zoo", "evaluation.stage"),
     # Batches are kept as torch writes them; the module is imported by what has loaded torch anyway.
     ("runs.journal", "torch"),
 }

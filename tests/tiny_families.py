@@ -24,14 +24,15 @@ from trl import DistillationTrainer, GRPOTrainer  # type: ignore[attr-defined]
 from trl.trainer.utils import add_fused_lm_head
 
 from distillknob.errors import BadInputError
-from distillknob.models import sampling as generation
 from distillknob.models.base import LanguageModel
 from distillknob.models.chat import prompt_ids
 from distillknob.models.families import check_config, check_family
 from distillknob.models.forward import number_positions, silence
 from distillknob.models.heads import head_of
+from distillknob.models.loaded import sampling as generation
+from distillknob.models.loaded.sampling import SeededSampler
 from distillknob.models.names import zoo_path
-from distillknob.models.sampling import Sampling, SeededSampler, generate
+from distillknob.models.sampling import Sampling, generate
 from distillknob.models.scoring import token_logprobs
 from distillknob.training.rollouts import PolicyTrainer
 

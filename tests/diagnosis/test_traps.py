@@ -15,15 +15,17 @@ from distillknob.diagnosis.compare import BY_PROMPT, compare
 from distillknob.diagnosis.finding import graded
 from distillknob.diagnosis.forecast import forecast_rows
 from distillknob.diagnosis.gradients import compare_gradients
+from distillknob.diagnosis.pair_scores import RARE
 from distillknob.diagnosis.pilot import pilot_rows
 from distillknob.diagnosis.samples import (
     Candidates,
     Continuations,
     GradientSample,
     OwnAnswers,
-    PolicySample,
+    ScoredTokens,
     StyledAnswers,
 )
+from distillknob.diagnosis.traps.capacity_gap import capacity_gap, style_rows
 from distillknob.diagnosis.traps.off_policy import (
     CLIP,
     WEIGHTINGS,
@@ -34,25 +36,23 @@ from distillknob.diagnosis.traps.off_policy import (
 )
 from distillknob.diagnosis.traps.sequence_myopia import myopia_rows, sequence_myopia
 from distillknob.diagnosis.traps.signal_sparsity import position_rows, quadrant_rows, signal_sparsity
+from distillknob.diagnosis.traps.student_prefixes import accuracy_on_student_prefixes, prefix_rows
 from distillknob.diagnosis.traps.tail_noise import scatter_rows, tail_noise, tail_rows
-from distillknob.diagnosis.traps.teacher_gap import (
-    accuracy_on_student_prefixes,
-    capacity_gap,
+from distillknob.diagnosis.traps.teacher_hacking import teacher_hacking
+from distillknob.diagnosis.traps.wrong_trace_preference import (
     in_one_way,
     in_two_ways,
     preference_by_prompt,
     preference_rows,
-    prefix_rows,
-    style_rows,
     wrong_trace_preference,
 )
-from distillknob.diagnosis.traps.teacher_hacking import teacher_hacking
-from distillknob.divergences.dense import divergence, rare_token_kl, token_stats
+from distillknob.divergences.dense import divergence
+from distillknob.divergences.per_token import token_stats
 from distillknob.divergences.sequence import ESTIMATORS, enumerate_sequences
 from distillknob.errors import BadInputError
 from distillknob.models.chat import prompt_ids
 from distillknob.models.load import load_model
-from distillknob.models.scoring import RARE, answer_logits, batches
+from distillknob.models.scoring import answer_logits, batches
 from distillknob.runs.files import read_json
 from distillknob.runs.run import verify_manifest
 from distillknob.stats import Interval
@@ -66,13 +66,14 @@ def sampled(
     *,
     ks: tuple[int, ...] = (1, 5, 50, VOCABULARY),
     policy: str = "off_policy",
-) -> PolicySample:
+) -> ScoredTokens:
     """One answer a prompt, TOKENS tokens each, from logits [PROMPTS·TOKENS, V]."""
     generator = torch.Generator().manual_seed(0)
     source = teacher if policy == "off_policy" else student
     token_N = torch.multinomial(source.softmax(-1), 1, generator=generator)[:, 0]
-    stats = token_stats(student, teacher, list(ks))
-    return PolicySample(
+    stats = token_stats(student, teacher, list(ks), rare=RARE)
+    assert stats.rare_kl is not None
+    return ScoredTokens(
         task="planted",
         policy=policy,
         prompt_A=torch.arange(PROMPTS),
@@ -83,19 +84,20 @@ def sampled(
         teacher_logprob_N=teacher.log_softmax(-1).gather(-1, token_N[:, None])[:, 0],
         student_logprob_N=student.log_softmax(-1).gather(-1, token_N[:, None])[:, 0],
         student_entropy_N=stats.student_entropy,
-        forward_kl_by_k_NK=stats.forward_parts_topk,
-        gap_by_k_NK=stats.forward_gap_topk,
-        rare_kl_N=rare_token_kl(student, teacher, RARE),
+        forward_parts_topk_NK=stats.forward_parts_topk,
+        forward_gap_topk_NK=stats.forward_gap_topk,
+        rare_kl_N=stats.rare_kl,
         ks=ks,
+        texts={i: f"<{i}>" for i in range(teacher.size(-1))},
     )
 
 
 def known_logprobs(
     prompt_A: torch.Tensor, answer_N: torch.Tensor, teacher_N: torch.Tensor, student_N: torch.Tensor, policy: str
-) -> PolicySample:
+) -> ScoredTokens:
     """A sample of which nothing but its log-probabilities is known."""
     zeros = torch.zeros(len(answer_N))
-    return PolicySample(
+    return ScoredTokens(
         task="known",
         policy=policy,
         prompt_A=prompt_A,
@@ -106,10 +108,11 @@ def known_logprobs(
         teacher_logprob_N=teacher_N,
         student_logprob_N=student_N,
         student_entropy_N=zeros,
-        forward_kl_by_k_NK=zeros[:, None],
-        gap_by_k_NK=zeros[:, None],
+        forward_parts_topk_NK=zeros[:, None],
+        forward_gap_topk_NK=zeros[:, None],
         rare_kl_N=zeros,
         ks=(1,),
+        texts={},
     )
 
 
@@ -161,20 +164,20 @@ def test_the_shares_of_the_tail_rise_to_the_whole() -> None:
     # The whole carries the whole: a share has no noise where it can't be anything else.
     assert rows[-1]["interval"] == pytest.approx([1.0, 1.0], abs=1e-4)
     assert all(0 <= row["interval"][0] <= row["share"] <= row["interval"][1] <= 1 for row in rows)
-    by_hand = [float(sample.forward_kl_by_k_NK[:, j].sum() / sample.forward_kl_N.sum()) for j in range(4)]
+    by_hand = [float(sample.forward_parts_topk_NK[:, j].sum() / sample.forward_kl_N.sum()) for j in range(4)]
     assert shares == pytest.approx(by_hand, abs=1e-4)
 
 
 def test_the_scatter_has_a_point_for_each_token_type_and_k() -> None:
     sample = sampled(noise(PROMPTS * TOKENS, 8, seed=2), noise(PROMPTS * TOKENS, 8, seed=3), ks=(1, 8))
-    rows = scatter_rows(sample, lambda token: f"<{token}>")
+    rows = scatter_rows(sample)
     assert len(rows) == 2 * 8
     for row in rows:
         here = sample.token_N == int(row["token"].strip("<>"))
         assert row["frequency"] == int(here.sum())
         column = sample.ks.index(row["k"])
-        assert row["kl"] == pytest.approx(float(sample.forward_kl_by_k_NK[here, column].mean()), rel=1e-4)
-    few = scatter_rows(sample, str, tokens=3)
+        assert row["kl"] == pytest.approx(float(sample.forward_parts_topk_NK[here, column].mean()), rel=1e-4)
+    few = scatter_rows(sample, tokens=3)
     assert len(few) == 6
     assert {row["frequency"] for row in few} <= set(sorted((r["frequency"] for r in rows), reverse=True)[:6])
 
@@ -325,7 +328,7 @@ def test_severity_asks_for_evidence() -> None:
 # Off-policy instability
 
 
-def drifted(drift: float, answers: int = 400, tokens: int = 12) -> PolicySample:
+def drifted(drift: float, answers: int = 400, tokens: int = 12) -> ScoredTokens:
     """Teacher's samples over a vocabulary of six, and a student that lies `drift` away at every token."""
     teacher = noise(1, 6, seed=21).expand(answers * tokens, -1).double().log_softmax(-1)
     student = (teacher + drift * noise(1, 6, seed=22)).log_softmax(-1)
@@ -463,7 +466,7 @@ def test_the_pilot_table_has_eight_rows_a_task_with_intervals() -> None:
         assert row["value"] == pytest.approx(float(sample.forward_kl_N.mean()), rel=1e-5)
 
 
-def known_pair(answers: int, policy: str) -> tuple[PolicySample, float, float]:
+def known_pair(answers: int, policy: str) -> tuple[ScoredTokens, float, float]:
     """A teacher and a student over three tokens and sequences of four, of which all 81 can be listed: a large sample
     of one policy, and the exact sequence-level KLs, forward and reverse."""
     first, second = noise(3, 3, seed=11).double(), noise(3, 3, seed=12).double()

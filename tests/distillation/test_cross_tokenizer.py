@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from distillknob.distillation.cross_tokenizer import (
+from distillknob.distillation.losses.cross_tokenizer import (
     Aligned,
     aligned,
     by_span,

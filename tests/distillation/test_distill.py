@@ -21,13 +21,14 @@ from transformers import AutoModelForCausalLM
 from distillknob.cli.main import main
 from distillknob.cli.text import result_text
 from distillknob.distillation import stage
-from distillknob.distillation.cross_tokenizer import CROSS
 from distillknob.distillation.learning_curve import curve_problems
-from distillknob.distillation.stage import METHODS, DistillConfig, DistillTrainer, distill
+from distillknob.distillation.losses.cross_tokenizer import CROSS
+from distillknob.distillation.stage import DistillConfig, DistillTrainer, distill
 from distillknob.distillation.traces import TraceOptions, make_traces
 from distillknob.distillation.trainer import first_tokens
 from distillknob.divergences.dense import divergence
 from distillknob.errors import BadInputError, RunFailedError
+from distillknob.methods import METHODS
 from distillknob.models.base import LanguageModel
 from distillknob.models.load import load_model
 from distillknob.models.sampling import generate
@@ -609,7 +610,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_over(tiny_pair: Any, tm
 @pytest.mark.parametrize(
     ("method", "values", "what"),
     [
-        ("gdk", {}, "method='gdk': known are sft"),
+        ("gdk", {}, r"method='gdk', did you mean 'gkd'\? known are sft"),
         ("gkd", {"lmbda": 1.5}, "lmbda=1.5: a share of steps"),
         ("gkd", {"lmbda": math.nan}, "lmbda=nan"),
         ("sft", {"lmbda": 0.5}, "sft trains on stored traces alone"),

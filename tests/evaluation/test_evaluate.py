@@ -12,8 +12,10 @@ import pytest
 
 from distillknob.cli.text import percent, result_text
 from distillknob.errors import BadInputError
+from distillknob.evaluation.config import EvaluateConfig
 from distillknob.evaluation.failure_modes import MODES, failure_mode
-from distillknob.evaluation.stage import EvaluateConfig, TaskResult, difference, evaluate, evaluate_task
+from distillknob.evaluation.stage import evaluate
+from distillknob.evaluation.task_result import TaskResult, difference, evaluate_task
 from distillknob.models.base import LanguageModel
 from distillknob.runs.run import verify_manifest
 from distillknob.stats import pass_at_k

@@ -14,8 +14,10 @@ from distillknob.calibration.stage import task_reward
 from distillknob.diagnosis.gather import Gathering, gather
 from distillknob.distillation.traces import TraceOptions, make_traces
 from distillknob.errors import BadInputError, RunFailedError
+from distillknob.evaluation.config import EvaluateConfig
 from distillknob.evaluation.measure import Measured, grade_samples, sample_and_grade, scores_of
-from distillknob.evaluation.stage import EvaluateConfig, evaluate, evaluate_task
+from distillknob.evaluation.stage import evaluate
+from distillknob.evaluation.task_result import evaluate_task
 from distillknob.models.base import LanguageModel
 from distillknob.models.load import load_tokenizer
 from distillknob.models.sampling import Sample, Sampling, generate

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from distillknob.errors import BadInputError
-from distillknob.evaluation.stage import EvaluateConfig, evaluate
+from distillknob.evaluation.config import EvaluateConfig
+from distillknob.evaluation.stage import evaluate
 from distillknob.inputs import identity
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.runs.run import Run, load_run

@@ -16,7 +16,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from distillknob.calibration.stage import CalibrationConfig, calibrate
 from distillknob.diagnosis import DiagnoseConfig, diagnose
 from distillknob.distillation.stage import DistillConfig, distill
-from distillknob.evaluation.stage import EvaluateConfig, evaluate
+from distillknob.evaluation.config import EvaluateConfig
+from distillknob.evaluation.stage import evaluate
 from distillknob.models.load import load_model, load_tokenizer
 from distillknob.models.names import zoo_path
 from distillknob.models.scoring import answer_ids, token_logprobs

@@ -15,7 +15,8 @@ from distillknob.diagnosis import DiagnoseConfig, diagnose
 from distillknob.distillation.stage import DistillConfig, distill
 from distillknob.distillation.teacher_cache import CacheConfig, cache
 from distillknob.errors import BadInputError
-from distillknob.evaluation.stage import EvaluateConfig, evaluate
+from distillknob.evaluation.config import EvaluateConfig
+from distillknob.evaluation.stage import evaluate
 from distillknob.models.load import load_tokenizer
 
 THINKS = "{% if enable_thinking is not defined or enable_thinking %}{{ '<|system|>' }}{% endif %}"

@@ -11,7 +11,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from distillknob.distillation.stage import DistillConfig, distill
 from distillknob.errors import BadInputError
-from distillknob.evaluation.stage import EvaluateConfig, evaluate
+from distillknob.evaluation.config import EvaluateConfig
+from distillknob.evaluation.stage import evaluate
 from distillknob.models import caches
 from distillknob.models.architecture import architecture, context_of
 from distillknob.models.base import LanguageModel

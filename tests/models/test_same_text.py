@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from distillknob.diagnosis.gradients import compare_gradients
+from distillknob.diagnosis.pair_scores import score_pair
 from distillknob.distillation.stage import DistillConfig, distill
 from distillknob.distillation.teacher_cache import CacheConfig, cache
 from distillknob.distillation.traces import TraceOptions, make_traces
@@ -20,7 +21,7 @@ from distillknob.models.chat import eos_ids, turn_end
 from distillknob.models.heads import Head
 from distillknob.models.load import load_model
 from distillknob.models.same_text import answers_logprob, as_read, spelled
-from distillknob.models.scoring import answer_ids, score_pair, sequence_logprob, token_logprobs
+from distillknob.models.scoring import answer_ids, sequence_logprob, token_logprobs
 from distillknob.models.spans import score_spans
 from distillknob.tasks import get_task
 
@@ -142,7 +143,9 @@ def test_traces_end_as_they_were_drawn_and_gold_as_the_student_s_turns(
 def test_each_side_reads_the_prompt_by_its_own_template(teacher: LanguageModel, otherwise: LanguageModel) -> None:
     ours, theirs = turn_end(teacher.tokenizer), turn_end(otherwise.tokenizer)
     answers = [[70, 80, 90, theirs], [100, 110]]
-    pair = score_pair(teacher, otherwise, PROMPTS, answers, [5])
+    pair = score_pair(
+        teacher, otherwise, PROMPTS, answers, [5], task="mixed", policy="on_policy", prompt_A=torch.arange(2)
+    )
     taught = token_logprobs(teacher, PROMPTS, [[70, 80, 90, ours], [100, 110]])
     torch.testing.assert_close(pair.teacher_logprob_N, torch.cat(taught), atol=1e-4, rtol=1e-4)
     studied = token_logprobs(otherwise, PROMPTS, answers)

@@ -11,7 +11,8 @@ from distillknob.errors import BadInputError
 from distillknob.models.base import LanguageModel
 from distillknob.models.chat import prompt_ids
 from distillknob.models.load import load_model
-from distillknob.models.sampling import Sampling, SeededSampler, _processors, generate
+from distillknob.models.loaded.sampling import SeededSampler, logits_processors
+from distillknob.models.sampling import Sampling, generate
 from distillknob.tasks import get_task
 
 DRAWS = 20_000
@@ -28,7 +29,7 @@ def prompts(n: int, task: str = "math") -> list[list[dict[str, str]]]:
 def frequencies(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     """Counts of the tokens that `generate`'s processors leave as the only possible one."""
     scores = logits.expand(DRAWS, -1).clone()
-    for processor in _processors(sampling, SeededSampler(sampling.seed, torch.device("cpu"))):
+    for processor in logits_processors(sampling, SeededSampler(sampling.seed, torch.device("cpu"))):
         scores = processor(torch.zeros(DRAWS, 1, dtype=torch.long), scores)
     assert ((scores == 0).sum(1) == 1).all() and ((scores == -torch.inf).sum(1) == logits.numel() - 1).all()
     return torch.bincount(scores.argmax(1), minlength=logits.numel()).double()

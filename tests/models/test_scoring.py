@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from distillknob.divergences.dense import divergence
 from distillknob.errors import BadInputError
 from distillknob.models.base import LanguageModel
 from distillknob.models.chat import prompt_ids
 from distillknob.models.load import load_model
-from distillknob.models.scoring import answer_ids, batches, score_pair, sequence_logprob, token_logprobs
+from distillknob.models.scoring import answer_ids, batches, sequence_logprob, token_logprobs
 from distillknob.models.spans import score_spans
 from distillknob.tasks import get_task
 
@@ -112,51 +111,6 @@ def test_a_text_that_ended_is_less_likely_than_one_that_may_go_on(teacher: Langu
     assert (ended < open_ended).all()
 
 
-# Pairs
-
-
-def test_a_model_against_itself_differs_by_exactly_nothing(teacher: LanguageModel) -> None:
-    prompts, texts = problems(2)
-    pair = score_pair(teacher, teacher, prompts, answer_ids(teacher, texts, [True] * 6), [1, 5, 2048], batch_tokens=200)
-    for value in (pair.forward_kl_N, pair.reverse_kl_N, pair.forward_kl_by_k_NK, pair.reverse_kl_by_k_NK):
-        assert (value == 0).all()
-    assert torch.equal(pair.teacher_logprob_N, pair.student_logprob_N)
-    assert torch.equal(pair.teacher_entropy_N, pair.student_entropy_N) and (pair.teacher_entropy_N > 0).all()
-
-
-def test_a_pair_s_divergences_are_the_core_s_at_every_token(teacher: LanguageModel, student: LanguageModel) -> None:
-    prompts, texts = problems(2)
-    ids = answer_ids(teacher, texts, [True] * 6)
-    pair = score_pair(teacher, student, prompts, ids, [1, 50, 10_000, 1], batch_tokens=150)
-    assert pair.ks == (1, 50, 10_000)
-    assert pair.answer_N.tolist() == [i for i, row in enumerate(ids) for _ in row]
-    assert pair.token_N.tolist() == [token for row in ids for token in row]
-    at = 0
-    for prompt, row in zip(prompts, ids, strict=True):
-        here = slice(at, at + len(row))
-        at += len(row)
-        before = prompt_ids(teacher.tokenizer, [prompt])[0]
-        with torch.no_grad():
-            t, s = (m.model(torch.tensor([before + row])).logits[0, len(before) - 1 : -1] for m in (teacher, student))
-        for kind, found in (("forward_kl", pair.forward_kl_N), ("reverse_kl", pair.reverse_kl_N)):
-            torch.testing.assert_close(found[here].double(), divergence(s, t, kind).double(), atol=1e-4, rtol=1e-3)
-        torch.testing.assert_close(
-            pair.teacher_logprob_N[here].double(), plainly(teacher, prompt, row), atol=1e-4, rtol=0
-        )
-        torch.testing.assert_close(
-            pair.student_logprob_N[here].double(), plainly(student, prompt, row), atol=1e-4, rtol=0
-        )
-    # Over the whole vocabulary the parts are the whole; over less they are less.
-    torch.testing.assert_close(pair.forward_kl_by_k_NK[:, 2], pair.forward_kl_N, atol=1e-5, rtol=1e-4)
-    assert (pair.forward_kl_by_k_NK.diff(dim=1) >= -1e-6).all()
-
-
-def test_a_pair_with_two_tokenizers_is_refused(teacher: LanguageModel, other: LanguageModel) -> None:
-    prompts, texts = problems(1)
-    with pytest.raises(BadInputError, match=r"different tokenizers.*use sequence_logprob"):
-        score_pair(teacher, other, prompts, answer_ids(teacher, texts, [True] * 3), [1])
-
-
 # Spans
 
 
@@ -202,16 +156,3 @@ def test_a_head_that_is_not_known_is_refused(teacher: LanguageModel, monkeypatch
     monkeypatch.setattr(teacher.model.config, "logit_scale", 3.0, raising=False)  # the model itself doesn't read it
     with pytest.raises(BadInputError, match="architecture isn't supported"):
         sequence_logprob(teacher, prompts, texts, [True] * 3)
-
-
-def test_logits_are_formed_in_blocks(
-    teacher: LanguageModel, student: LanguageModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    prompts, texts = problems(2)
-    ids = answer_ids(teacher, texts, [True] * 6)
-    whole = score_pair(teacher, student, prompts, ids, [1, 50])
-    monkeypatch.setattr("distillknob.models.heads._CPU_BYTES", 4 * 2048 * 7)
-    blocks = score_pair(teacher, student, prompts, ids, [1, 50])
-    for name in ("forward_kl_N", "forward_kl_by_k_NK", "gap_by_k_NK", "student_logprob_N"):
-        torch.testing.assert_close(getattr(blocks, name), getattr(whole, name), atol=1e-5, rtol=1e-4)
-    assert torch.equal(blocks.token_N, whole.token_N) and torch.equal(blocks.answer_N, whole.answer_N)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from distillknob.models import scoring
 from distillknob.models.base import LanguageModel
 from distillknob.models.chat import prompt_ids
 from distillknob.models.load import load_model
@@ -28,25 +29,31 @@ def answers(rows: int) -> list[list[int]]:
     return [torch.randint(20, 900, (i % 7,), generator=generator).tolist() for i in range(rows)]
 
 
+@contextmanager
+def tokens_read(model: LanguageModel) -> Iterator[list[int]]:
+    """How many tokens each forward pass reads."""
+    counts: list[int] = []
+    hook = model.model.get_input_embeddings().register_forward_pre_hook(lambda _, args: counts.append(args[0].numel()))
+    try:
+        yield counts
+    finally:
+        hook.remove()
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_the_log_probabilities_are_those_of_whole_rows(
-    architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_log_probabilities_are_those_of_whole_rows(architecture: str, tmp_path: Path) -> None:
     model = load_model(made(architecture, tmp_path / "model", 3))
     prompts = [prompt for prompt in PROMPTS for _ in range(9)]
     ids = answers(len(prompts))
     order = torch.randperm(len(ids), generator=torch.Generator().manual_seed(1)).tolist()
     prompts, ids = [prompts[i] for i in order], [ids[i] for i in order]
-    used = []
-    real = scoring.grouped_hidden
-    monkeypatch.setattr(scoring, "grouped_hidden", lambda *args: used.append(1) or real(*args))
+    with tokens_read(model) as alone:
+        whole = [token_logprobs(model, [prompt], [answer])[0] for prompt, answer in zip(prompts, ids, strict=True)]
     for batch_tokens in (100_000, 150):
-        found = token_logprobs(model, prompts, ids, batch_tokens=batch_tokens)
-        assert used
-        with monkeypatch.context() as patched:
-            patched.setattr(scoring, "worthwhile", lambda *args: False)
-            whole = token_logprobs(model, prompts, ids)
-        for one, other, answer in zip(found, whole, ids, strict=True):
+        with tokens_read(model) as together:
+            logprobs = token_logprobs(model, prompts, ids, batch_tokens=batch_tokens)
+        assert sum(together) < 0.8 * sum(alone)
+        for one, other, answer in zip(logprobs, whole, ids, strict=True):
             assert len(one) == len(other) == len(answer)
             torch.testing.assert_close(one, other, atol=3e-4, rtol=1e-4)
 

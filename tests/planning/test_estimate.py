@@ -16,15 +16,17 @@ import pytest
 
 from distillknob.calibration.stage import CalibrationConfig
 from distillknob.config.recipe import build, read_recipe, stage_values
+from distillknob.diagnosis.pair_scores import score_pair
 from distillknob.distillation.stage import DistillConfig, check
 from distillknob.errors import BadInputError
-from distillknob.evaluation.stage import EvaluateConfig
+from distillknob.evaluation.config import EvaluateConfig
 from distillknob.experiments.demo import DemoConfig
 from distillknob.inputs.preflight import Preflight
-from distillknob.models import scoring
 from distillknob.models.architecture import SHAPES, adapter_parameters, architecture
+from distillknob.models.loaded.sampling import rows_at_once
 from distillknob.models.names import zoo_path
-from distillknob.models.sampling import Sampling, rows_at_once
+from distillknob.models.sampling import Sampling
+from distillknob.models.scoring import token_logprobs
 from distillknob.planning.estimate import estimate, estimates
 from distillknob.planning.hardware import GIB, GPUS, Engine, engine
 from distillknob.planning.memory import footprint
@@ -177,9 +179,8 @@ def test_the_rows_sampled_at_once_follow_from_their_caches() -> None:
 
 
 def test_what_is_counted_on_is_what_the_stages_do() -> None:
-    names = ("token_logprobs", "score_pair")
-    sizes = {name: inspect.signature(getattr(scoring, name)).parameters["batch_tokens"].default for name in names}
-    assert sizes == {"token_logprobs": SCORED_AT_ONCE, "score_pair": PAIRED_AT_ONCE}
+    sizes = [inspect.signature(score).parameters["batch_tokens"].default for score in (token_logprobs, score_pair)]
+    assert sizes == [SCORED_AT_ONCE, PAIRED_AT_ONCE]
     assert Sampling().batch_size == SAMPLED_AT_ONCE
 
 

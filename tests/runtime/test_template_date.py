@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from distillknob.errors import BadInputError
-from distillknob.evaluation.stage import EvaluateConfig, evaluate
+from distillknob.evaluation.config import EvaluateConfig
+from distillknob.evaluation.stage import evaluate
 from distillknob.models.chat import prompt_ids, set_in_templates
 from distillknob.models.load import load_tokenizer
 from distillknob.runs.run import Run, load_run

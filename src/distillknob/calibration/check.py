@@ -6,7 +6,8 @@ from typing import Any
 
 from distillknob.calibration.config import CalibrationConfig
 from distillknob.calibration.held_out import train_and_guard
-from distillknob.errors import BadInputError, check_fills_a_step
+from distillknob.config.checks import check_fills_a_step
+from distillknob.errors import BadInputError
 from distillknob.inputs.preflight import Preflight, check_learning_rate, same_weights
 from distillknob.models.names import check_meant
 from distillknob.training.checkpoints import check_trainable

@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 from trl import GRPOConfig  # type: ignore[attr-defined]
 
+from distillknob.config.checks import check_at_least_one
 from distillknob.config.inherited import check_inherited
-from distillknob.errors import BadInputError, check_at_least_one
+from distillknob.errors import BadInputError
 from distillknob.models.adapters import AdapterOptions
 from distillknob.models.load import check_device
 from distillknob.training.config import check_installed, on_this_machine

@@ -13,11 +13,10 @@ from transformers import PreTrainedTokenizerBase
 
 from distillknob.calibration.config import CalibrationConfig
 from distillknob.evaluation.measure import sample_and_grade
-from distillknob.models.base import LanguageModel
+from distillknob.models.base import LanguageModel, Scorer
 from distillknob.models.same_text import answers_logprob
 from distillknob.models.sampling import Sample
 from distillknob.models.scoring import Prompt
-from distillknob.models.served.model import ServedModel
 from distillknob.runs.journal import Journal
 from distillknob.tasks import Example, Task
 from distillknob.tasks.held_back import hold_back
@@ -89,7 +88,7 @@ def task_scores(
 
 
 def _logprobs(
-    model: LanguageModel | ServedModel,
+    model: Scorer,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Prompt],
     samples: Sequence[Sample],
@@ -108,7 +107,7 @@ def _logprobs(
 def log_ratio_turned(
     before: Mapping[str, HeldOut],
     after: Mapping[str, HeldOut],
-    target: LanguageModel | ServedModel,
+    target: Scorer,
     tokenizer: PreTrainedTokenizerBase,
     config: CalibrationConfig,
     kept_step: int,

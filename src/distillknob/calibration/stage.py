@@ -22,10 +22,10 @@ from distillknob.calibration.rows import rewarded_as_in_training, training_rows
 from distillknob.calibration.trainer import CalibrationTrainer, GuardCallback
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight
-from distillknob.models.base import LanguageModel
+from distillknob.models.base import Scorer
 from distillknob.models.chat import set_in_templates
 from distillknob.models.load import load_model
-from distillknob.models.served.model import ServedModel, connect, load_or_connect
+from distillknob.models.served.model import connect, load_or_connect
 from distillknob.results.stages import CalibrateResult
 from distillknob.runs.files import atomic_write
 from distillknob.runs.journal import Journal
@@ -152,7 +152,7 @@ def calibrate(
     return run
 
 
-def _target(config: CalibrationConfig) -> LanguageModel | ServedModel:
+def _target(config: CalibrationConfig) -> Scorer:
     """The calibration target, loaded or behind its server."""
     if config.target_url is None:
         return load_or_connect(config.target, device=config.target_device)

@@ -28,19 +28,18 @@ from distillknob.calibration.config import CalibrationConfig
 from distillknob.calibration.guard import UtilityGuard
 from distillknob.calibration.rewards import answers_of, completions_of, ended_in_time
 from distillknob.errors import BadInputError, RunFailedError
-from distillknob.models.base import LanguageModel
+from distillknob.models.base import Scorer
 from distillknob.models.chat import set_in_templates
 from distillknob.models.load import load_model
 from distillknob.models.same_text import answers_logprob, as_read, one_vocabulary
 from distillknob.models.scoring import token_logprobs
-from distillknob.models.served.model import ServedModel
 from distillknob.training.rollouts import PolicyTrainer
 
 
 class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
     """GRPOTrainer whose advantage is z_G(task) + η · z_G(log-ratio to `target`).
 
-    Takes what GRPOTrainer takes, and `target` (a LanguageModel, a ServedModel, a folder, a hub id or zoo:NAME), and a
+    Takes what GRPOTrainer takes, and `target` (a `Scorer`, a folder, a hub id or zoo:NAME), and a
     `UtilityGuard` if the anchor is to adapt. `reward_funcs` give the task reward, summed with their weights; a column
     `task` in the dataset lets the guard watch tasks apart. Raises BadInputError for a target that can't be used.
     """
@@ -51,7 +50,7 @@ class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
     def __init__(
         self,
         *args: Any,
-        target: LanguageModel | ServedModel | str | None = None,
+        target: Scorer | str | None = None,
         guard: UtilityGuard | None = None,
         **kwargs: Any,
     ):
@@ -66,9 +65,9 @@ class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
                 "use log_ratio sum or mean, which compare whole answers"
             )
         frozen = [] if self.ref_model is None else [self.ref_model]
-        if isinstance(self.target, LanguageModel):
-            self.target.model.requires_grad_(False)
-            frozen.append(self.target.model)
+        if self.target is not None and self.target.weights is not None:
+            self.target.weights.requires_grad_(False)
+            frozen.append(self.target.weights)
         self._make_ready(*frozen)
         if self.target is not None:  # TRL gives the values to the teacher's template alone
             values: Any = self.chat_template_kwargs  # a dict once the config has parsed it
@@ -185,10 +184,10 @@ class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
         advantages of its group would be NaN, and the weights after them. A policy without numbers is the guard's."""
         broken = int(no_number_B.sum())
         if broken:
-            target = self.target.model.name_or_path if isinstance(self.target, LanguageModel) else self.args.target
+            assert self.target is not None
             raise RunFailedError(
-                f"step {self.state.global_step}: the log-ratio to the target {target!r} is NaN or infinite for "
-                f"{broken} of {len(no_number_B)} samples, and no advantage follows from it: the target gives a "
+                f"step {self.state.global_step}: the log-ratio to the target {self.target.name!r} is NaN or infinite "
+                f"for {broken} of {len(no_number_B)} samples, and no advantage follows from it: the target gives a "
                 "token that was drawn the probability 0, or no number. Take a target that gives every token a "
                 "probability (where one is served, without top-k, top-p or masked tokens); the checkpoints before this "
                 "step are kept"

@@ -83,7 +83,9 @@ def _add_flag(
     alternatives = [alternative for alternative in alternatives_of(hint) if alternative is not NoneType]
     default = default_of(field)
     note = "required" if default is dataclasses.MISSING else f"default: {shown(plain_value(default))}"
-    text = f"{_help(declarer, field)} ({note})".strip().replace("%%", "%").replace("%", "%%")
+    metavar = _metavar(hint, field)
+    more = "" if metavar.startswith("{") else _listed(field)
+    text = f"{_help(declarer, field)}{more} ({note})".strip().replace("%%", "%").replace("%", "%%")
     hidden: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
     visible: dict[str, Any] = {**hidden, "help": argparse.SUPPRESS if hide else text}
     if alternatives == [bool]:
@@ -92,7 +94,7 @@ def _add_flag(
             group.add_argument(f"--{dashed}", action="store_true", **hidden)
             group.add_argument(f"--no-{dashed}", f"--no_{name}", action="store_false", **hidden)
         return
-    kwargs: dict[str, Any] = {"metavar": _metavar(hint, field)}
+    kwargs: dict[str, Any] = {"metavar": metavar}
     if any(get_origin(alternative) is list for alternative in alternatives):
         kwargs["nargs"] = "+"
     group.add_argument(f"--{name}", **kwargs, **visible)
@@ -115,6 +117,12 @@ def _help(declarer: type, field: dataclasses.Field[Any]) -> str:
                 text.append(more.strip())
             return " ".join(text).strip()
     return ""
+
+
+def _listed(field: dataclasses.Field[Any]) -> str:
+    """The choices of a field's metadata, where its placeholder has no room for them."""
+    choices = field.metadata.get("choices", ())
+    return f" One of {', '.join(map(str, choices))}." if choices else ""
 
 
 def _metavar(hint: Any, field: dataclasses.Field[Any]) -> str:

@@ -81,6 +81,19 @@ def checked(pair: tuple[dataclasses.Field[Any], Any], value: Any) -> Any:
     return coerced
 
 
+def check_choices(config: Any) -> None:
+    """Raise BadInputError for a value that isn't among the `choices` of its field's metadata, which a value from Python
+    needn't be. None passes where it is the field's default."""
+    for field in dataclasses.fields(config):
+        choices, value = field.metadata.get("choices"), getattr(config, field.name)
+        if choices is None or is_library(declarer_of(type(config), field.name)):
+            continue
+        if value not in choices and not (value is None and field.default is None):
+            names = [str(choice) for choice in choices]
+            guess = nearest(str(value), names, otherwise=":")
+            raise BadInputError(f"{field.name}={value!r}{guess} known are {', '.join(names)}")
+
+
 def _coerce(value: Any, hint: Any) -> Any:
     origin = get_origin(hint)
     if hint is Any:

@@ -14,16 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from distillknob.diagnosis.samples import Candidates, Continuations, PolicySample, ScoredText, StyledAnswers
+from distillknob.diagnosis.samples import Candidates, Continuations, ScoredAnswers, ScoredTokens, StyledAnswers
+from distillknob.diagnosis.traps.capacity_gap import student_cost
+from distillknob.diagnosis.traps.student_prefixes import HALF, score_by_prompt
 from distillknob.diagnosis.traps.tail_noise import HEAD
-from distillknob.diagnosis.traps.teacher_gap import (
-    HALF,
-    in_one_way,
-    in_two_ways,
-    preference_by_prompt,
-    score_by_prompt,
-    student_cost,
-)
+from distillknob.diagnosis.traps.wrong_trace_preference import in_one_way, in_two_ways, preference_by_prompt
 from distillknob.errors import BadInputError
 from distillknob.results.experiments import MeasureByProblem, PairedRow
 from distillknob.runs.files import read_json
@@ -35,8 +30,8 @@ SAME = ("student", "tasks", "problems", "samples", "candidates", "max_new_tokens
 
 
 def values_by_prompt(
-    on_policy: ScoredText,
-    off_policy: ScoredText,
+    on_policy: ScoredAnswers,
+    off_policy: ScoredAnswers,
     candidates: Candidates,
     styled: StyledAnswers,
     continuations: Continuations,
@@ -46,7 +41,7 @@ def values_by_prompt(
     log_ratio_A = on_policy.per_answer(on_policy.student_logprob_N - on_policy.teacher_logprob_N)
     by_token = (
         _by_token(on_policy, off_policy)
-        if isinstance(on_policy, PolicySample) and isinstance(off_policy, PolicySample)
+        if isinstance(on_policy, ScoredTokens) and isinstance(off_policy, ScoredTokens)
         else []
     )
     found = [
@@ -67,11 +62,11 @@ def values_by_prompt(
 
 
 def _by_token(
-    on_policy: PolicySample, off_policy: PolicySample
+    on_policy: ScoredTokens, off_policy: ScoredTokens
 ) -> list[tuple[str, str, tuple[list[int], list[float]]]]:
     """The measures that need one vocabulary."""
     at = max((j for j, k in enumerate(off_policy.ks) if k <= HEAD), default=0)
-    beyond_N = off_policy.forward_kl_N - off_policy.forward_kl_by_k_NK[:, at]
+    beyond_N = off_policy.forward_kl_N - off_policy.forward_parts_topk_NK[:, at]
     nats = "nats/token"
     return [
         ("token_reverse_kl_on_policy", nats, _means(on_policy.prompt_N, on_policy.reverse_kl_N)),

@@ -13,20 +13,20 @@ from dataclasses import dataclass
 import torch
 
 from distillknob.diagnosis.gradients import compare_gradients
+from distillknob.diagnosis.pair_scores import score_pair
 from distillknob.diagnosis.samples import (
     Candidates,
     Continuations,
     GradientSample,
     OwnAnswers,
-    PolicySample,
-    ScoredText,
+    ScoredAnswers,
     StyledAnswers,
 )
 from distillknob.evaluation.measure import Measured, sample_and_grade
 from distillknob.models.base import LanguageModel
 from distillknob.models.same_text import as_read, one_vocabulary, spelled
 from distillknob.models.sampling import Sample
-from distillknob.models.scoring import answer_ids, score_pair, token_logprobs
+from distillknob.models.scoring import answer_ids, token_logprobs
 from distillknob.models.spans import score_spans
 from distillknob.runs.journal import Journal
 from distillknob.tasks import Example, Task
@@ -49,11 +49,11 @@ class Gathering:
 
 @dataclass(frozen=True)
 class Gathered:
-    """Everything that the traps read on one task. `on_policy` and `off_policy` are PolicySamples where the two models
+    """Everything that the traps read on one task. `on_policy` and `off_policy` are ScoredTokenss where the two models
     share a tokenizer; `gradients` are None where they don't."""
 
-    on_policy: ScoredText
-    off_policy: ScoredText
+    on_policy: ScoredAnswers
+    off_policy: ScoredAnswers
     candidates: Candidates
     own: OwnAnswers
     styled: StyledAnswers
@@ -118,7 +118,7 @@ class _Work:
             description=f"diagnose: {self.task.name}, {what}",
         )
 
-    def scored(self, policy: str, drawn: Sequence[Sequence[Sample]]) -> ScoredText:
+    def scored(self, policy: str, drawn: Sequence[Sequence[Sample]]) -> ScoredAnswers:
         """Answers of one policy under both models: token by token where they share a tokenizer, else span by span."""
         rows = [(i, answer) for i, row in enumerate(drawn) for answer in row]
         prompts = [self.task.messages(self.examples[i]) for i, _ in rows]
@@ -135,7 +135,7 @@ class _Work:
                 shared=True,
                 description=named,
             )
-            return ScoredText(
+            return ScoredAnswers(
                 task=self.task.name,
                 policy=policy,
                 prompt_A=prompt_A,
@@ -144,7 +144,7 @@ class _Work:
                 student_logprob_N=spans.student_logprob_N,
             )
         vocabulary = min(m.model.get_output_embeddings().weight.size(0) for m in (self.teacher, self.student))
-        pair = score_pair(
+        return score_pair(
             self.teacher,
             self.student,
             prompts,
@@ -155,25 +155,12 @@ class _Work:
                 self.student,
             ),
             sorted({min(k, vocabulary) for k in self.settings.ks} | {vocabulary}),
-            journal=journal,
-            shared=True,
-            description=named,
-        )
-        return PolicySample(
             task=self.task.name,
             policy=policy,
             prompt_A=prompt_A,
-            answer_N=pair.answer_N,
-            token_N=pair.token_N,
-            forward_kl_N=pair.forward_kl_N,
-            reverse_kl_N=pair.reverse_kl_N,
-            teacher_logprob_N=pair.teacher_logprob_N,
-            student_logprob_N=pair.student_logprob_N,
-            student_entropy_N=pair.student_entropy_N,
-            forward_kl_by_k_NK=pair.forward_kl_by_k_NK,
-            gap_by_k_NK=pair.gap_by_k_NK,
-            rare_kl_N=pair.rare_kl_N,
-            ks=pair.ks,
+            journal=journal,
+            shared=True,
+            description=named,
         )
 
     def author(self, policy: str) -> LanguageModel:
@@ -222,7 +209,7 @@ class _Work:
             style_A=[self.task.style(answer.text) for _, answer, _ in rows],
         )
 
-    def styled(self, traces: Measured, scored: ScoredText, answers: Measured) -> StyledAnswers:
+    def styled(self, traces: Measured, scored: ScoredAnswers, answers: Measured) -> StyledAnswers:
         """The teacher's answers by the way they are written in, beside the student's habits."""
         rows = _rows(traces)
         styles = [self.task.style(trace.text) for _, trace, _ in rows]

@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
-from distillknob.diagnosis.samples import PolicySample, ScoredText
+from distillknob.diagnosis.samples import ScoredAnswers, ScoredTokens
 from distillknob.stats import interval
 
 
-def pilot_rows(samples: Sequence[ScoredText]) -> list[dict[str, Any]]:
+def pilot_rows(samples: Sequence[ScoredAnswers]) -> list[dict[str, Any]]:
     """Eight rows a task, six where the pieces are spans: level, direction, policy, task, value, interval, unit, n
     (prompts), effective sample size."""
     rows = []
@@ -27,7 +27,7 @@ def pilot_rows(samples: Sequence[ScoredText]) -> list[dict[str, Any]]:
         # Of a span only the policy's own KL can be estimated, by the mean of the log-ratio.
         by_piece = (
             [("forward_kl", sample.forward_kl_N), ("reverse_kl", sample.reverse_kl_N)]
-            if isinstance(sample, PolicySample)
+            if isinstance(sample, ScoredTokens)
             else [("reverse_kl", -log_ratio_N) if on_policy else ("forward_kl", log_ratio_N)]
         )
         for direction, values_N in by_piece:
@@ -54,7 +54,7 @@ def pilot_rows(samples: Sequence[ScoredText]) -> list[dict[str, Any]]:
 
 
 def _row(
-    level: str, direction: str, sample: ScoredText, value: float, bounds: list[float], unit: str, n: int
+    level: str, direction: str, sample: ScoredAnswers, value: float, bounds: list[float], unit: str, n: int
 ) -> dict[str, Any]:
     return {
         "level": level,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +22,7 @@ class GradientSample:
 
 
 @dataclass(frozen=True)
-class ScoredText:
+class ScoredAnswers:
     """Answers of one policy to one task, with the log-probability (nats) of each of their pieces under both models.
 
     The pieces are tokens, or spans between places where a token ends in both tokenizers. `prompt_A` numbers the prompt
@@ -58,26 +59,28 @@ class ScoredText:
     def by_answer(self, values_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Values [A, T] of each answer's pieces in their order, 0 beyond its end, and the mask [A, T] (bool)."""
         lengths_A = torch.bincount(self.answer_N, minlength=len(self.prompt_A))
-        found_AT = values_N.new_zeros((len(self.prompt_A), int(lengths_A.max()) if len(lengths_A) else 0))
-        found_AT[self.answer_N, self.place_N] = values_N
-        return found_AT, torch.arange(found_AT.size(1)) < lengths_A[:, None]
+        values_AT = values_N.new_zeros((len(self.prompt_A), int(lengths_A.max()) if len(lengths_A) else 0))
+        values_AT[self.answer_N, self.place_N] = values_N
+        return values_AT, torch.arange(values_AT.size(1)) < lengths_A[:, None]
 
 
 @dataclass(frozen=True)
-class PolicySample(ScoredText):
-    """Answers whose tokens are the same to both models, with the divergences (nats) at each of them: `*_by_k_NK` is the
-    part that the teacher's `ks[j]` likeliest tokens carry, `gap_by_k_NK` what the forward KL over these and one bucket
-    for all others leaves out. `rare_kl_N` is the part of the forward KL about how the tokens that the teacher would
-    hardly say share their probability (`divergences.rare_token_kl`)."""
+class ScoredTokens(ScoredAnswers):
+    """Answers whose tokens are the same to both models, with the divergences (nats) at each of them.
+
+    The columns from `forward_kl_N` on are those of `divergences.per_token.TokenStats` by the same names, with `ks` for
+    its values of k. `texts` spells each token id that occurs.
+    """
 
     token_N: torch.Tensor
     forward_kl_N: torch.Tensor
     reverse_kl_N: torch.Tensor
     student_entropy_N: torch.Tensor
-    forward_kl_by_k_NK: torch.Tensor
-    gap_by_k_NK: torch.Tensor
+    forward_parts_topk_NK: torch.Tensor
+    forward_gap_topk_NK: torch.Tensor
     rare_kl_N: torch.Tensor
     ks: tuple[int, ...]
+    texts: Mapping[int, str]
 
     @property
     def piece(self) -> str:

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from distillknob.diagnosis.compare import BY_PROMPT, values_by_prompt
+from distillknob.diagnosis.config import DiagnoseConfig
 from distillknob.diagnosis.finding import Finding, not_applicable
 from distillknob.diagnosis.forecast import forecast_rows
 from distillknob.diagnosis.gather import PREFIXES, Gathered, Gathering, gather
 from distillknob.diagnosis.pilot import pilot_rows
-from distillknob.diagnosis.samples import PolicySample
+from distillknob.diagnosis.samples import ScoredTokens
+from distillknob.diagnosis.traps.capacity_gap import capacity_gap, style_rows
 from distillknob.diagnosis.traps.off_policy import off_policy_instability, off_policy_rows
 from distillknob.diagnosis.traps.sequence_myopia import myopia_rows, sequence_myopia
 from distillknob.diagnosis.traps.signal_sparsity import position_rows, quadrant_rows, signal_sparsity
+from distillknob.diagnosis.traps.student_prefixes import accuracy_on_student_prefixes, prefix_rows
 from distillknob.diagnosis.traps.tail_noise import scatter_rows, tail_noise, tail_rows
-from distillknob.diagnosis.traps.teacher_gap import (
-    accuracy_on_student_prefixes,
-    capacity_gap,
-    preference_rows,
-    prefix_rows,
-    style_rows,
-    wrong_trace_preference,
-)
-from distillknob.errors import BadInputError, check_at_least_one
+from distillknob.diagnosis.traps.wrong_trace_preference import preference_rows, wrong_trace_preference
+from distillknob.errors import BadInputError
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight, same_weights
 from distillknob.models.chat import set_in_templates
@@ -43,44 +38,6 @@ from distillknob.tasks import graded_tasks
 
 TABLES = tuple("pilot scatter tail off_policy myopia position quadrant preference style prefix forecast".split())
 TWO_TOKENIZERS = "teacher and student have different tokenizers, and a token's divergence needs one vocabulary"
-
-
-@dataclass
-class DiagnoseConfig:
-    """Config of `diagnose`."""
-
-    teacher: str = field(default="zoo:teacher", metadata={"help": "Teacher: folder, hub id or zoo:NAME."})
-    student: str = field(default="zoo:student", metadata={"help": "Student before distillation."})
-    tasks: list[str] = field(default_factory=lambda: ["math"], metadata={"help": "Tasks to sample prompts from."})
-    problems: int = field(default=150, metadata={"help": "Problems a task, from its train split."})
-    samples: int = field(default=2, metadata={"help": "Samples a problem and policy for the divergences."})
-    candidates: int = field(default=16, metadata={"help": "Student answers a problem for wrong-trace preference."})
-    gradient_problems: int = field(
-        default=50, metadata={"help": "Problems a task, of those above, whose gradients are compared (0: none)."}
-    )
-    ks: list[int] = field(
-        default_factory=lambda: [1, 2, 5, 10, 20, 50, 100, 200, 500],
-        metadata={"help": "K of the KL over the teacher's top-K; V is added."},
-    )
-    max_new_tokens: int | None = field(default=None, metadata={"help": "Default: the task's own longest."})
-    chat_template_kwargs: dict[str, Any] | None = field(
-        default=None, metadata={"help": 'Variables of the chat templates, e.g. {"enable_thinking": false}.'}
-    )
-    seed: int = field(default=0, metadata={"help": "Seed of problems and sampling."})
-
-    def __post_init__(self) -> None:
-        check_at_least_one(self, "problems", "samples", "candidates", "max_new_tokens")
-        if self.gradient_problems < 0:
-            raise BadInputError(f"gradient_problems={self.gradient_problems}: give 0 (none) or more")
-        if not self.ks or min(self.ks) < 1:
-            raise BadInputError(f"ks={self.ks}: give at least one K, each 1 or more")
-        if not self.tasks:
-            raise BadInputError("tasks is empty: name at least one, e.g. math")
-
-    @property
-    def models_read(self) -> list[str]:
-        """The models that the stage reads; those that are runs' models are its inputs."""
-        return [self.teacher, self.student]
 
 
 def check(config: DiagnoseConfig, preflight: Preflight) -> None:
@@ -142,7 +99,7 @@ def diagnose(config: DiagnoseConfig, output: str | Path, *, resume: bool = False
     run.drop_metrics_after(0)
     for number, task in enumerate(tasks, start=1):
         found = gather(task, teacher, student, settings, Journal(run.unfinished).part(quote(task.name, safe="")))
-        for name, rows in _tables(found, lambda token: str(teacher.tokenizer.decode([token]))).items():
+        for name, rows in _tables(found).items():
             tables[name] += rows
         findings += [finding.as_row() for finding in _findings(found, config)]
         by_prompt += values_by_prompt(
@@ -162,7 +119,7 @@ def diagnose(config: DiagnoseConfig, output: str | Path, *, resume: bool = False
     return run
 
 
-def _tables(found: Gathered, decode: Callable[[int], str]) -> dict[str, list[dict[str, Any]]]:
+def _tables(found: Gathered) -> dict[str, list[dict[str, Any]]]:
     """The rows of each table that one task adds."""
     off = found.off_policy
     tables = {
@@ -173,9 +130,9 @@ def _tables(found: Gathered, decode: Callable[[int], str]) -> dict[str, list[dic
         "prefix": prefix_rows(found.continuations),
         "forecast": forecast_rows(found.own, found.styled),
     }
-    if isinstance(off, PolicySample):
+    if isinstance(off, ScoredTokens):
         tables |= {
-            "scatter": scatter_rows(off, decode),
+            "scatter": scatter_rows(off),
             "tail": tail_rows(off),
             "position": position_rows(off),
             "quadrant": quadrant_rows(off),
@@ -190,7 +147,7 @@ def _findings(found: Gathered, config: DiagnoseConfig) -> list[Finding]:
     off, task = found.off_policy, found.candidates.task
     one_vocabulary = (
         [tail_noise(off), signal_sparsity(off)]
-        if isinstance(off, PolicySample)
+        if isinstance(off, ScoredTokens)
         else [not_applicable(name, task, TWO_TOKENIZERS) for name in ("tail_noise", "signal_sparsity")]
     )
     if found.gradients is None:

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any
 
 from trl import DistillationConfig  # type: ignore[attr-defined]
 
+from distillknob.config.checks import check_at_least_one
+from distillknob.config.fields import check_choices
 from distillknob.config.inherited import check_inherited
-from distillknob.distillation.cross_tokenizer import CROSS
-from distillknob.distillation.methods import METHODS, Method, MethodName
+from distillknob.distillation.losses.cross_tokenizer import CROSS
 from distillknob.distillation.teacher_context import CONTEXTS
 from distillknob.distillation.token_choice import CHOICES
-from distillknob.distillation.traces import Source
+from distillknob.distillation.traces import SOURCES
 from distillknob.divergences.dense import KINDS
-from distillknob.errors import BadInputError, check_at_least_one, nearest
+from distillknob.errors import BadInputError
+from distillknob.methods import METHODS, Method
 from distillknob.models.adapters import AdapterOptions
 from distillknob.training.config import check_installed, on_this_machine
 from distillknob.training.rollouts import check_unbent
@@ -42,17 +44,24 @@ class DistillConfig(AdapterOptions, DistillationConfig):
     )
     tasks: list[str] = field(default_factory=lambda: ["math"], metadata={"help": "Tasks whose problems are used."})
     problems: int = field(default=2000, metadata={"help": "Problems a task, from its train split."})
-    method: MethodName = field(default="gkd", metadata={"help": "How the student learns."})
+    method: str = field(default="gkd", metadata={"help": "How the student learns.", "choices": tuple(METHODS)})
     divergence: str | None = field(
-        default=None, metadata={"help": "hard_label or a divergence of the core, e.g. forward_kl."}
+        default=None,
+        metadata={"help": "The loss: hard_label or a divergence.", "choices": ("hard_label", *KINDS, *CROSS)},
     )
-    traces: str | None = field(default=None, metadata={"help": "Where off-policy traces come from."})
+    traces: str | None = field(
+        default=None, metadata={"help": "Where off-policy traces come from.", "choices": SOURCES}
+    )
     tokens: str | None = field(
-        default=None, metadata={"help": "Which tokens count: all, entropy, divergence or tip (both)."}
+        default=None, metadata={"help": "Which tokens count; tip is both criteria.", "choices": tuple(CHOICES)}
     )
     tokens_share: float = field(default=0.5, metadata={"help": "Share of the tokens that each criterion keeps."})
     context: str | None = field(
-        default=None, metadata={"help": "What the teacher sees: plain, or reference (the solution behind the prompt)."}
+        default=None,
+        metadata={
+            "help": "What the teacher sees: the prompt, or the reference solution behind it.",
+            "choices": tuple(CONTEXTS),
+        },
     )
     cache: str | None = field(
         default=None, metadata={"help": "Finished run of `distillknob cache` to train from, without the teacher."}
@@ -82,18 +91,7 @@ class DistillConfig(AdapterOptions, DistillationConfig):
     )
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise BadInputError(f"method={self.method!r}: known are {', '.join(METHODS)}")
-        for name, known in (
-            ("divergence", ("hard_label", *KINDS, *CROSS)),
-            ("traces", get_args(Source)),
-            ("tokens", tuple(CHOICES)),
-            ("context", tuple(CONTEXTS)),
-        ):
-            given = getattr(self, name)
-            if given is not None and given not in known:
-                guess = nearest(str(given), known, otherwise=":")
-                raise BadInputError(f"{name}={given!r}{guess} known are {', '.join(known)}")
+        check_choices(self)
         if not 0 < self.tokens_share <= 1:
             raise BadInputError(f"tokens_share={self.tokens_share}: a share of the tokens, above 0 and at most 1")
         if not 0 <= self.skew < 1:

@@ -15,27 +15,26 @@ from typing import Any
 from datasets import Dataset
 from transformers import TrainerCallback
 
+from distillknob.config.checks import check_fills_a_step
 from distillknob.diagnosis.finding import Finding
 from distillknob.diagnosis.traps.teacher_hacking import teacher_hacking
 from distillknob.distillation.config import DistillConfig
-from distillknob.distillation.cross_tokenizer import CROSS
 from distillknob.distillation.learning_curve import LearningCurve, curve_problems, student_scores
-from distillknob.distillation.methods import METHODS
+from distillknob.distillation.losses.cross_tokenizer import CROSS
 from distillknob.distillation.teacher_cache import TeacherCache
 from distillknob.distillation.teacher_context import CONTEXTS
-from distillknob.distillation.traces import RIGHT_ONES, Source, TraceOptions, make_traces
+from distillknob.distillation.traces import RIGHT_ONES, TraceOptions, make_traces
 from distillknob.distillation.trainer import DistillTrainer
-from distillknob.errors import BadInputError, check_fills_a_step
+from distillknob.errors import BadInputError
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight, Side, check_learning_rate, check_traces, same_weights
 from distillknob.models.architecture import context_of
-from distillknob.models.base import LanguageModel
-from distillknob.models.chat import eos_ids, set_in_templates, turn_end
+from distillknob.models.base import LanguageModel, Sampler
+from distillknob.models.chat import set_in_templates
 from distillknob.models.load import load_model
 from distillknob.models.names import check_meant
 from distillknob.models.same_text import know_ends, one_vocabulary
-from distillknob.models.served.chat import ServedChat
-from distillknob.models.served.model import ServedModel, load_or_connect
+from distillknob.models.served.model import load_or_connect
 from distillknob.results.stages import DistillResult
 from distillknob.runs.journal import Journal
 from distillknob.runs.model_record import read_record, warn_of_teacher
@@ -54,7 +53,7 @@ from distillknob.training.checkpoints import (
 )
 from distillknob.training.config import plain_config, refused_by_the_trainer
 
-__all__ = ["METHODS", "DistillConfig", "DistillTrainer", "distill"]
+__all__ = ["DistillConfig", "DistillTrainer", "distill"]
 
 
 def check(config: DistillConfig, preflight: Preflight) -> None:
@@ -172,16 +171,17 @@ def distill(
     preflight.tell()
     config = copy.copy(config)  # the caller's stays as it is, to be used again
     student = load_trained(config.student, config)
-    teacher: LanguageModel | ServedModel | ServedChat | None = None
+    teacher: Sampler | None = None
+    loaded: LanguageModel | None = None  # the teacher, where its weights are needed
     needs_weights = method.needs_teacher_distribution
     if config.needs_teacher and needs_weights:
         pinned = {} if config.teacher_model_revision is None else {"revision": config.teacher_model_revision}
         given: Any = config.teacher_model_init_kwargs or {}  # a dict once the config has parsed it
-        teacher = load_model(config.teacher, options={**pinned, **given})
+        teacher = loaded = load_model(config.teacher, options={**pinned, **given})
     elif config.needs_teacher:
         teacher = load_or_connect(config.teacher, scores=False)
     # What a chat interface serves has a tokenizer and a template that aren't known here.
-    tokenizer = None if teacher is None or isinstance(teacher, ServedChat) else teacher.tokenizer
+    tokenizer = None if teacher is None else teacher.tokenizer
     sides = by_name((config.student, student.tokenizer))
     if tokenizer is not None:
         sides = by_name((config.student, student.tokenizer), (config.teacher, tokenizer))
@@ -193,8 +193,8 @@ def distill(
         check_meant("student", config.student, student.tokenizer, config.teacher, tokenizer)
     if cache is not None:
         know_ends(student, cache.ends)
-    elif tokenizer is not None and one_vocabulary(tokenizer, student.tokenizer):
-        know_ends(student, eos_ids(teacher) if isinstance(teacher, LanguageModel) else [turn_end(tokenizer)])
+    elif teacher is not None and tokenizer is not None and one_vocabulary(tokenizer, student.tokenizer):
+        know_ends(student, teacher.ends)
     # What a cache holds was read on its day.
     run = Run.open(output, "distill", held, **opened, template_date=None if cache is None else cache.template_date)
     if run.complete:
@@ -216,7 +216,7 @@ def distill(
         if target is not None:
             set_in_templates(by_name(*sides.items(), (config.target, target.tokenizer)), values)
             fix_dates({config.target: target.tokenizer}, run.template_date)
-        source: Source = method.traces if config.share_on_policy < 1.0 else "none"
+        source = method.traces if config.share_on_policy < 1.0 else "none"
         context = CONTEXTS[method.context]
         traces = []
         for place, task in enumerate(tasks):
@@ -234,7 +234,7 @@ def distill(
     with refused_by_the_trainer():
         trainer = DistillTrainer(
             model=student.model,
-            teacher_model=teacher.model if isinstance(teacher, LanguageModel) and needs_weights else None,
+            teacher_model=None if loaded is None else loaded.model,
             args=config,
             train_dataset=Dataset.from_list(rows).shuffle(seed=config.seed),
             cache=cache,
@@ -307,7 +307,7 @@ def _card(config: DistillConfig, teacher: str, tasks: Sequence[str], steps: int,
     return (
         f"---\nbase_model: {config.student}\ntags: [distillknob, distilled-student]\n---\n"
         f"# {config.student}, distilled from {teacher}\n\n"
-        f"Made by distillknob with method `{config.method}` ({config.objective}) on {', '.join(tasks)} "
+        f"Made by distillknob with method `{config.method}` ({config.objective.parts}) on {', '.join(tasks)} "
         f"({steps} steps of {config.per_device_train_batch_size * config.gradient_accumulation_steps}, "
         f"learning rate {config.learning_rate:g}, seed {config.seed}).\n{note}\n"
         "Not measured here: what this student scores (`distillknob evaluate`).\n"

@@ -21,9 +21,11 @@ from safetensors import safe_open
 from safetensors.torch import save
 from transformers import PreTrainedTokenizerBase
 
-from distillknob.distillation.traces import RIGHT_ONES, Source, TraceOptions, make_traces
-from distillknob.divergences.dense import topk_of
-from distillknob.errors import BadInputError, check_at_least_one
+from distillknob.config.checks import check_at_least_one
+from distillknob.config.fields import check_choices
+from distillknob.distillation.traces import RIGHT_ONES, TraceOptions, make_traces
+from distillknob.divergences.top_k import topk_of
+from distillknob.errors import BadInputError
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight
 from distillknob.models.base import LanguageModel
@@ -42,7 +44,7 @@ from distillknob.runtime.template_date import fix_dates
 from distillknob.tasks import get_tasks, graded_tasks
 
 TRACES_A_FILE = 256
-SOURCES = ("teacher", "teacher_verified", "gold")
+CACHED = ("teacher", "teacher_verified", "gold")  # the sources of traces that a cache may have
 
 
 @dataclass
@@ -52,7 +54,7 @@ class CacheConfig:
     teacher: str = field(default="zoo:teacher", metadata={"help": "Teacher: folder, hub id or zoo:NAME."})
     tasks: list[str] = field(default_factory=lambda: ["math"], metadata={"help": "Tasks whose problems are used."})
     problems: int = field(default=2000, metadata={"help": "Problems a task, from its train split."})
-    traces: str = field(default="teacher", metadata={"help": "teacher, teacher_verified or gold."})
+    traces: str = field(default="teacher", metadata={"help": "Where the traces come from.", "choices": CACHED})
     candidates: int = field(default=8, metadata={"help": "Teacher samples a problem for teacher_verified."})
     top_k: int = field(default=32, metadata={"help": "Log-probabilities kept at each token, beside one for the rest."})
     max_completion_length: int | None = field(default=None, metadata={"help": "Default: the task's own longest."})
@@ -63,8 +65,7 @@ class CacheConfig:
 
     def __post_init__(self) -> None:
         check_at_least_one(self, "problems", "candidates", "top_k")
-        if self.traces not in SOURCES:
-            raise BadInputError(f"traces={self.traces!r}: known are {', '.join(SOURCES)}")
+        check_choices(self)
         if not self.tasks:
             raise BadInputError("tasks is empty: name at least one, e.g. math")
 
@@ -122,9 +123,8 @@ def cache(config: CacheConfig, output: str | Path, *, resume: bool = False) -> R
     traces = run.samples()
     if not traces:
         options = TraceOptions(config.candidates, config.max_completion_length, config.seed)
-        source: Source = config.traces  # type: ignore[assignment]  # checked by the config
         journal = Journal(run.unfinished).part("traces")
-        traces = make_traces(source, tasks, config.problems, teacher, teacher, None, options, journal=journal)
+        traces = make_traces(config.traces, tasks, config.problems, teacher, teacher, None, options, journal=journal)
         run.write_samples(traces)
     starts = range(0, len(traces), TRACES_A_FILE)
     with progress("cache", len(starts), unit="file") as bar:

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from distillknob.distillation.teacher_context import Context
 from distillknob.errors import BadInputError
 from distillknob.evaluation.measure import Measured, sample_and_grade
-from distillknob.models.base import LanguageModel
+from distillknob.models.base import LanguageModel, Sampler, Scorer
 from distillknob.models.same_text import answers_logprob, one_vocabulary
 from distillknob.models.sampling import Sample
 from distillknob.models.scoring import Prompt, answer_ids, sequence_logprob
-from distillknob.models.served.chat import ServedChat
-from distillknob.models.served.model import ServedModel
 from distillknob.runs.journal import Journal
 from distillknob.tasks import Task
 from distillknob.tasks.base import Example
 
-Source = Literal["teacher", "teacher_verified", "teacher_best_of_n", "gold", "none"]
-RIGHT_ONES = (
-    "teacher_verified",
-    "teacher_best_of_n",
-)  # they need a grader
+SOURCES = ("teacher", "teacher_verified", "teacher_best_of_n", "gold", "none")
+RIGHT_ONES = ("teacher_verified", "teacher_best_of_n")  # they need a grader
 
 
 @dataclass(frozen=True)
@@ -36,12 +31,12 @@ class TraceOptions:
 
 
 def make_traces(
-    source: Source,
+    source: str,
     tasks: Sequence[Task],
     problems: int,
     student: LanguageModel,
-    teacher: LanguageModel | ServedModel | ServedChat | None,
-    target: LanguageModel | ServedModel | None,
+    teacher: Sampler | None,
+    target: Scorer | None,
     options: TraceOptions,
     context: Context | None = None,
     journal: Journal | None = None,
@@ -74,7 +69,7 @@ def make_traces(
                 f"candidates (now {options.candidates}), or use method sft, which needs none"
             )
         texts, finished = [s.text for _, s in chosen], [s.finished for _, s in chosen]
-        author = None if teacher is None or isinstance(teacher, ServedChat) else teacher.tokenizer
+        author = None if teacher is None else teacher.tokenizer
         if author is not None and source not in ("gold", "none") and one_vocabulary(author, student.tokenizer):
             # The very tokens that the teacher drew, its end included: the text may have other, rarer spellings.
             ids = [s.token_ids for _, s in chosen]
@@ -94,11 +89,11 @@ def make_traces(
 
 
 def _from_teacher(
-    source: Source,
+    source: str,
     task: Task,
     examples: Sequence[Example],
-    teacher: LanguageModel | ServedModel | ServedChat,
-    target: LanguageModel | ServedModel | None,
+    teacher: Sampler,
+    target: Scorer | None,
     options: TraceOptions,
     journal: Journal,
 ) -> list[tuple[Example, Sample]]:
@@ -149,8 +144,8 @@ def _right_ones(drawn: Measured) -> list[list[Sample]]:
 
 
 def _likelihood(
-    teacher: LanguageModel | ServedModel | ServedChat,
-    target: LanguageModel | ServedModel,
+    teacher: Sampler,
+    target: Scorer,
     prompts: Sequence[Prompt],
     samples: Sequence[Sample],
     journal: Journal,
@@ -158,7 +153,7 @@ def _likelihood(
     """How likely the target finds the teacher's samples in nats: their tokens, or the texts of a chat interface."""
     finished = [sample.finished for sample in samples]
     named: dict[str, Any] = {"journal": journal, "shared": True, "description": "best of n"}
-    if isinstance(teacher, ServedChat):
+    if teacher.tokenizer is None:
         scored = sequence_logprob(target, prompts, [sample.text for sample in samples], finished, **named)
     else:
         ids = [sample.token_ids for sample in samples]

@@ -16,7 +16,7 @@ from trl import DistillationTrainer  # type: ignore[attr-defined]
 from trl.models import prepare_deepspeed  # type: ignore[attr-defined]
 
 from distillknob.distillation.config import DistillConfig
-from distillknob.distillation.cross_tokenizer import (
+from distillknob.distillation.losses.cross_tokenizer import (
     CROSS,
     Aligned,
     aligned,
@@ -29,8 +29,8 @@ from distillknob.distillation.cross_tokenizer import (
 )
 from distillknob.distillation.teacher_cache import TeacherCache
 from distillknob.distillation.token_choice import CHOICES
-from distillknob.divergences.dense import divergence_from_topk
 from distillknob.divergences.fused import fused_divergence
+from distillknob.divergences.top_k import divergence_from_topk
 from distillknob.errors import BadInputError
 from distillknob.models.base import LanguageModel
 from distillknob.models.chat import prompt_ids, set_in_templates

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -32,6 +32,11 @@ class TokenStats:
     non-negative form: Σ over them of p·(d − 1 + exp(−d)), and of q·(−d − 1 + exp(d)). They grow with k up to the full
     KL at k = V, so that their share of it lies in [0, 1]. The textbook terms Σ p·d, which may overshoot or be
     negative on the way, are `forward_kl_topk` and `reverse_kl_topk`; the two differ by the gap in mass.
+
+    `rare_kl` is what the forward KL asks about how the teacher's rare tokens share their probability. Rare are the
+    tokens less likely than `rare` times the teacher's likeliest one (min-p's rule, arXiv 2407.01082), of mass P in all:
+    P · KL(teacher given rare ‖ student given rare), by the chain rule what the forward KL has beyond that over the
+    other tokens and one bucket for the rare ones. 0 where no token is rare, inf where the student lacks one of them.
     """
 
     forward_kl: Tensor  # [...] KL(teacher‖student)
@@ -45,10 +50,8 @@ class TokenStats:
     reverse_parts_topk: Tensor  # [..., K]
     teacher_mass_topk: Tensor  # [..., K] the teacher's probability of its top-k tokens
     student_mass_topk: Tensor  # [..., K] the student's probability of the same tokens
-    forward_gap_topk: (
-        Tensor  # [..., K] what `divergence(..., "forward_kl", top_k=k)` leaves out of KL(p‖q), as topk_gap
-    )
-    rare_kl: Tensor | None = None  # [...] `rare_token_kl`, where `rare` is given
+    forward_gap_topk: Tensor  # [..., K] what `divergence(..., "forward_kl", top_k=k)` leaves out of KL(p‖q)
+    rare_kl: Tensor | None = None  # [...] where `rare` was given
 
     @property
     def forward_kl_topk(self) -> Tensor:
@@ -73,7 +76,8 @@ def token_stats(
     """Both KLs, both entropies, and how the KLs build up over the teacher's top-k tokens for each k of `ks`.
 
     Args: student_logits, teacher_logits [..., Vs] and [..., Vt], compared as `divergence` does; ks: positive, any
-      order, k ≥ V meaning all tokens; rare: the share below which `rare_token_kl` is told too.
+      order, k ≥ V meaning all tokens; rare: tokens below this share of the likeliest one's probability are rare
+      (None: no `rare_kl`).
     Without gradients, in blocks of rows, and without sorting the vocabulary.
     Raises: BadInputError as `divergence`, and for a k that is not positive.
     """
@@ -99,13 +103,27 @@ def token_stats(
             student.new_zeros((0, 5, len(ks)), dtype=dtype),
         )
     )
-    scalars = [scalar.reshape(lead) for scalar in scalars_N7.unbind(1)]
-    forward, reverse, teacher_entropy, student_entropy, teacher_partition, student_partition, rare_kl = scalars
-    parts = [t.reshape(*lead, len(ks)) for t in topk_N5K.unbind(1)]
-    found = TokenStats(
-        forward, reverse, teacher_entropy, student_entropy, teacher_partition, student_partition, tuple(ks), *parts
+    forward, reverse, teacher_entropy, student_entropy, teacher_partition, student_partition, rare_kl = (
+        scalar.reshape(lead) for scalar in scalars_N7.unbind(1)
     )
-    return found if rare is None else replace(found, rare_kl=rare_kl)
+    forward_parts, reverse_parts, teacher_mass, student_mass, forward_gap = (
+        columns.reshape(*lead, len(ks)) for columns in topk_N5K.unbind(1)
+    )
+    return TokenStats(
+        forward_kl=forward,
+        reverse_kl=reverse,
+        teacher_entropy=teacher_entropy,
+        student_entropy=student_entropy,
+        teacher_log_partition=teacher_partition,
+        student_log_partition=student_partition,
+        ks=tuple(ks),
+        forward_parts_topk=forward_parts,
+        reverse_parts_topk=reverse_parts,
+        teacher_mass_topk=teacher_mass,
+        student_mass_topk=student_mass,
+        forward_gap_topk=forward_gap,
+        rare_kl=None if rare is None else rare_kl,
+    )
 
 
 @torch.no_grad()

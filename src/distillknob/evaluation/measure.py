@@ -16,10 +16,8 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from distillknob.models.base import LanguageModel
+from distillknob.models.base import Sampler
 from distillknob.models.sampling import Sample, Sampling, generate
-from distillknob.models.served.chat import ServedChat
-from distillknob.models.served.model import ServedModel
 from distillknob.runs.journal import Journal
 from distillknob.runtime.processes import by_parts
 from distillknob.tasks import Example, Task, grade_all
@@ -191,7 +189,7 @@ def grade_samples(
 
 
 def sample_and_grade(
-    language_model: LanguageModel | ServedModel | ServedChat,
+    sampler: Sampler,
     task: Task,
     examples: Sequence[Example],
     n: int,
@@ -211,7 +209,7 @@ def sample_and_grade(
     """
     journal = journal or Journal()
     drawn = generate(
-        language_model,
+        sampler,
         [task.messages(example) for example in examples],
         n,
         Sampling(max_new_tokens=longest_answer(task, max_new_tokens), seed=seed),
@@ -220,5 +218,5 @@ def sample_and_grade(
         shared=shared,
         description=description,
     )
-    tokenizer = None if isinstance(language_model, ServedChat) else language_model.tokenizer
-    return grade_samples(tokenizer, task, examples, drawn.completions, journal=journal.part("grades"), shared=shared)
+    grades = journal.part("grades")
+    return grade_samples(sampler.tokenizer, task, examples, drawn.completions, journal=grades, shared=shared)

@@ -16,18 +16,20 @@ import numpy as np
 
 from distillknob.calibration.stage import CalibrationConfig, calibrate
 from distillknob.calibration.stage import check as check_calibration
+from distillknob.config.checks import check_at_least_one
 from distillknob.config.recipe import build, stage_values
 from distillknob.diagnosis import DiagnoseConfig, diagnose
 from distillknob.diagnosis.compare import BY_PROMPT
 from distillknob.diagnosis.stage import check as check_diagnosis
-from distillknob.distillation.methods import METHODS
 from distillknob.distillation.stage import DistillConfig, distill
 from distillknob.distillation.stage import check as check_distillation
-from distillknob.errors import BadInputError, check_at_least_one
-from distillknob.evaluation.stage import EvaluateConfig, evaluate
+from distillknob.errors import BadInputError
+from distillknob.evaluation.config import EvaluateConfig
 from distillknob.evaluation.stage import check as check_evaluation
+from distillknob.evaluation.stage import evaluate
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight
+from distillknob.methods import METHODS
 from distillknob.models.chat import values_read
 from distillknob.models.load import load_tokenizer
 from distillknob.models.names import SERVED

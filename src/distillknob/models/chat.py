@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from distillknob.errors import BadInputError
-from distillknob.models.base import LanguageModel
 from distillknob.runtime.template_date import CLOCK, HEADER, pin_date, templates_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from distillknob.models.base import LanguageModel
 
 
 # A line that `set_in_templates` puts before a template.

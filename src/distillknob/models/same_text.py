@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from distillknob.models.base import LanguageModel
+from distillknob.models.base import LanguageModel, Scorer
 from distillknob.models.chat import eos_ids, turn_end
 from distillknob.models.scoring import Prompt, sequence_logprob, token_logprobs
-from distillknob.models.served.model import ServedModel
 from distillknob.runs.journal import Journal
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def as_read(
     answers_ids: Sequence[Sequence[int]],
     finished: Sequence[bool],
     author: PreTrainedTokenizerBase,
-    reader: LanguageModel | ServedModel,
+    reader: Scorer,
 ) -> list[list[int]]:
     """Answers drawn with `author`'s tokenizer as token ids of a reader with the same vocabulary, [rows][tokens].
 
@@ -48,9 +47,9 @@ def as_read(
     the author's, and for any other (a generation config may name several) where the reader knows it as none.
     """
     ours, theirs = turn_end(author), turn_end(reader.tokenizer)
-    known = {theirs, *(eos_ids(reader) if isinstance(reader, LanguageModel) else [])}
+    known = {theirs, *reader.ends}
     rows = [list(ids) for ids in answers_ids]
-    if ours == theirs and isinstance(reader, ServedModel):  # whose other ends aren't known here
+    if ours == theirs and not reader.knows_every_end:
         return rows
     for ids, done in zip(rows, finished, strict=True):
         if done and ids and (ids[-1] == ours or ids[-1] not in known):
@@ -79,7 +78,7 @@ def spelled(
 
 
 def answers_logprob(
-    reader: LanguageModel | ServedModel,
+    reader: Scorer,
     prompts: Sequence[Prompt],
     answers_ids: Sequence[Sequence[int]],
     finished: Sequence[bool],

@@ -7,25 +7,24 @@ own tokenizer. Memory is bounded: a batch holds `batch_tokens` padded tokens, of
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from distillknob.divergences.dense import token_stats
 from distillknob.errors import BadInputError
-from distillknob.models.base import LanguageModel
-from distillknob.models.chat import prompt_ids, turn_end
-from distillknob.models.families import check_length
-from distillknob.models.heads import Head, body_of, checked_head
-from distillknob.models.served.model import ServedModel, served_logprobs
-from distillknob.models.shared_prefix import grouped_batches, grouped_hidden, keeps_a_cache, worthwhile
+from distillknob.models.chat import turn_end
+from distillknob.models.heads import body_of
 from distillknob.runs.journal import Journal
-from distillknob.runtime.processes import merged, my_share, process_count, process_index
-from distillknob.runtime.progress import progress
+from distillknob.runtime.processes import merged, my_share
+
+if TYPE_CHECKING:
+    from transformers import LogitsProcessor
+
+    from distillknob.models.base import LanguageModel, Scorer
 
 Prompt = list[dict[str, str]]
-RARE = 0.01  # of the probability of the teacher's likeliest token: what it would hardly say
+BATCH_TOKENS = 32_768  # padded tokens of a batch
 
 
 @dataclass(frozen=True)
@@ -99,8 +98,9 @@ def answer_hidden(language_model: LanguageModel, batch: Batch) -> torch.Tensor:
     return rows_NH
 
 
-def answer_logits(language_model: LanguageModel, batch: Batch) -> torch.Tensor:
-    """Next-token logits at every answer position of a batch, [B, A, V], as the model itself computes them."""
+def answer_logits(language_model: LanguageModel, batch: Batch, edit: LogitsProcessor | None = None) -> torch.Tensor:
+    """Next-token logits at every answer position of a batch, [B, A, V], as the model itself computes them, and with
+    `edit` as a model that wraps it gives them."""
     width = batch.answer_ids_BA.size(1)
     position_ids = _position_ids(batch)
     logits = language_model.model(
@@ -110,16 +110,37 @@ def answer_logits(language_model: LanguageModel, batch: Batch) -> torch.Tensor:
         logits_to_keep=width + 1,
         use_cache=False,
     ).logits
-    return logits[:, -(width + 1) : -1]
+    logits_BAV: torch.Tensor = logits[:, -(width + 1) : -1]
+    if edit is None:
+        return logits_BAV
+    ids_BT = padded_ids(language_model, batch)
+    before = ids_BT.size(1) - width
+    return torch.stack([edit(ids_BT[:, : before + a], logits_BAV[:, a]) for a in range(width)], dim=1)
 
 
-@torch.no_grad()
+def padded_ids(language_model: LanguageModel, batch: Batch) -> torch.Tensor:
+    """The rows of a batch [B, T] with the pad token before them, as they are where the model writes them."""
+    return batch.input_ids_BT.masked_fill(batch.attention_mask_BT == 0, language_model.tokenizer.pad_token_id)
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """What `token_logprobs` asks a model for: how likely it finds an answer, token ids of its tokenizer, to each
+    prompt. A batch holds `batch_tokens` padded tokens at most, where the model has batches."""
+
+    prompts: list[Prompt]
+    answers_ids: list[list[int]]
+    batch_tokens: int
+    journal: Journal
+    description: str
+
+
 def token_logprobs(
-    language_model: LanguageModel | ServedModel,
+    scorer: Scorer,
     prompts: Sequence[Prompt],
     answers_ids: Sequence[Sequence[int]],
     *,
-    batch_tokens: int = 32_768,
+    batch_tokens: int = BATCH_TOKENS,
     journal: Journal | None = None,
     shared: bool = False,
     description: str = "score",
@@ -129,72 +150,23 @@ def token_logprobs(
     whole. Raises BadInputError where prompts and answers differ in number."""
     if len(prompts) != len(answers_ids):
         raise BadInputError(f"{len(prompts)} prompts but {len(answers_ids)} answers: give one prompt an answer")
-    journal = journal or Journal()
-    if shared:
-        mine = my_share(range(len(prompts)))
-        scored = token_logprobs(
-            language_model,
-            [prompts[i] for i in mine],
-            [answers_ids[i] for i in mine],
-            batch_tokens=batch_tokens,
-            journal=journal.of_process(),
-            description=description,
-        )
-        everything = merged(dict(zip(mine, scored, strict=True)))
-        return [everything[i] for i in range(len(prompts))]
-    prompts_ids = prompt_ids(language_model.tokenizer, prompts)
-    if isinstance(language_model, ServedModel):
-        return _served_logprobs(language_model, prompts_ids, answers_ids, journal)
-    model = language_model.model
-    found: list[torch.Tensor] = [torch.zeros(0)] * len(prompts)
-    head = checked_head(model) if any(answers_ids) else None
-    if head is None:
-        return found
-    check_length(model.config, max(len(p) + len(a) for p, a in zip(prompts_ids, answers_ids, strict=True)))
-    grouped = worthwhile(prompts_ids, answers_ids) and keeps_a_cache(language_model)
-    batched: Any = grouped_batches if grouped else batches
-    with progress(description, len(prompts), unit="text") as bar:
-        for batch in batched(prompts_ids, answers_ids, model.device, batch_tokens):
-            ids, mask = (
-                (batch.answer_ids_RA, batch.answer_mask_RA) if grouped else (batch.answer_ids_BA, batch.answer_mask_BA)
-            )
-            if ids.size(1) == 0:
-                continue
-            made_of = [[prompts_ids[i], list(answers_ids[i])] for i in batch.rows]
-            pieces = journal.take(batch.rows, made_of)
-            if pieces is None:
-                hidden_NH = (grouped_hidden if grouped else answer_hidden)(language_model, batch)
-                token_N = ids[mask]
-                blocks = [
-                    _chosen(head.logits(hidden_NH[block]), token_N[block]).cpu() for block in head.blocks(len(token_N))
-                ]
-                pieces = torch.cat(blocks).split(mask.sum(1).tolist())
-                journal.keep(batch.rows, [piece.clone() for piece in pieces], made_of)
-            for i, piece in zip(batch.rows, pieces, strict=True):
-                found[i] = piece.float()
-            bar.update(len(batch.rows))
-    return found
+    rows, journal = range(len(prompts)), journal or Journal()
+    mine = my_share(rows) if shared else rows
+    request = ScoreRequest(
+        prompts=[list(prompts[i]) for i in mine],
+        answers_ids=[list(answers_ids[i]) for i in mine],
+        batch_tokens=batch_tokens,
+        journal=journal.of_process() if shared else journal,
+        description=description,
+    )
+    logprobs = scorer.score(request)
+    if not shared:
+        return logprobs
+    everything = merged(dict(zip(mine, logprobs, strict=True)))
+    return [everything[i] for i in rows]
 
 
-def _served_logprobs(
-    model: ServedModel, prompts_ids: Sequence[Sequence[int]], answers_ids: Sequence[Sequence[int]], journal: Journal
-) -> list[torch.Tensor]:
-    """`token_logprobs` by a server, a request at a time."""
-    found = [torch.zeros(0)] * len(answers_ids)
-    scored = [i for i, answer in enumerate(answers_ids) if answer]
-    for start in range(0, len(scored), model.batch_size):
-        rows = scored[start : start + model.batch_size]
-        prompts, answers = [list(prompts_ids[i]) for i in rows], [list(answers_ids[i]) for i in rows]
-        pieces = journal.take(rows, [prompts, answers])
-        if pieces is None:
-            pieces = served_logprobs(model, prompts, answers)
-            journal.keep(rows, pieces, [prompts, answers])
-        for i, piece in zip(rows, pieces, strict=True):
-            found[i] = piece
-    return found
-
-
-def _chosen(
+def chosen_logprob(
     logits_NV: torch.Tensor, token_N: torch.Tensor, log_partition_N: torch.Tensor | None = None
 ) -> torch.Tensor:
     """log softmax(logits)[token], [N]; of the part of the vocabulary whose log Σ exp(logit) is given."""
@@ -202,14 +174,12 @@ def _chosen(
     return logits_NV.gather(-1, token_N[:, None])[:, 0] - log_partition_N
 
 
-def answer_ids(
-    language_model: LanguageModel | ServedModel, texts: Sequence[str], finished: Sequence[bool]
-) -> list[list[int]]:
+def answer_ids(scorer: Scorer, texts: Sequence[str], finished: Sequence[bool]) -> list[list[int]]:
     """Answers as token ids of this model's tokenizer, closed by the end of its own turns where they finished. What
     spells a special token in a text is letters."""
     if not texts:
         return []
-    tokenizer = language_model.tokenizer
+    tokenizer = scorer.tokenizer
     encoded, end = encoded_texts(tokenizer, texts)["input_ids"], turn_end(tokenizer)
     return [[*ids, *([end] if done else [])] for ids, done in zip(encoded, finished, strict=True)]
 
@@ -229,13 +199,13 @@ def encoded_texts(tokenizer: Any, texts: Sequence[str], **options: Any) -> Any:
 
 
 def sequence_logprob(
-    language_model: LanguageModel | ServedModel,
+    scorer: Scorer,
     prompts: Sequence[Prompt],
     texts: Sequence[str],
     finished: Sequence[bool],
     *,
     reduction: Literal["sum", "mean"] = "sum",
-    batch_tokens: int = 32_768,
+    batch_tokens: int = BATCH_TOKENS,
     journal: Journal | None = None,
     shared: bool = False,
     description: str = "score",
@@ -243,9 +213,9 @@ def sequence_logprob(
     """Log-likelihood in nats of each answer text given its prompt, [N]: the sum over the tokens of this model's own
     tokenizer, or their mean. `finished` says whether the answer ended; then the model's own eos is scored with it, so
     that models with different tokenizers score the same event. `journal`, `shared`: as for `token_logprobs`."""
-    ids = answer_ids(language_model, texts, finished)
+    ids = answer_ids(scorer, texts, finished)
     per_token = token_logprobs(
-        language_model,
+        scorer,
         prompts,
         ids,
         batch_tokens=batch_tokens,
@@ -254,121 +224,3 @@ def sequence_logprob(
         description=description,
     )
     return torch.tensor([float(t.sum()) / (1 if reduction == "sum" else max(1, len(t))) for t in per_token])
-
-
-@dataclass(frozen=True)
-class ScoredPair:
-    """A teacher and a student on the same tokens: one row a token, in the order of the answers.
-
-    Divergences in nats. `*_by_k[:, j]` is the part of the divergence that the teacher's `ks[j]` likeliest tokens carry,
-    in the non-negative form of `divergences.TokenStats`, `gap_by_k[:, j]` what the forward KL over these tokens and one
-    bucket for all others leaves out. `rare_kl_N` is the part of the forward KL about how the tokens that the teacher
-    would hardly say share their probability (`divergences.rare_token_kl` at `RARE`).
-    """
-
-    answer_N: torch.Tensor  # which answer the token belongs to
-    token_N: torch.Tensor  # its id
-    forward_kl_N: torch.Tensor
-    reverse_kl_N: torch.Tensor
-    teacher_entropy_N: torch.Tensor
-    student_entropy_N: torch.Tensor
-    teacher_logprob_N: torch.Tensor
-    student_logprob_N: torch.Tensor
-    forward_kl_by_k_NK: torch.Tensor
-    reverse_kl_by_k_NK: torch.Tensor
-    gap_by_k_NK: torch.Tensor
-    rare_kl_N: torch.Tensor
-    ks: tuple[int, ...]
-
-
-@torch.no_grad()
-def score_pair(
-    teacher: LanguageModel,
-    student: LanguageModel,
-    prompts: Sequence[Prompt],
-    answers_ids: Sequence[Sequence[int]],
-    ks: Sequence[int],
-    *,
-    batch_tokens: int = 16_384,
-    journal: Journal | None = None,
-    shared: bool = False,
-    description: str = "score pair",
-) -> ScoredPair:
-    """Divergences between a teacher and a student that share a vocabulary, at every token of the answers.
-
-    Each reads the prompt by its own chat template. Answers are token ids that end as the student's turns do; where the
-    teacher's end otherwise, its two ends change places, so that the same event is compared.
-    Streams over batches; what is kept is a few numbers a token. `shared` says that every process makes this same call:
-    each scores some of the batches, and all get the whole. Raises BadInputError where the tokenizers differ.
-    """
-    if teacher.tokenizer.get_vocab() != student.tokenizer.get_vocab():
-        raise BadInputError(
-            f"{teacher.model.name_or_path!r} and {student.model.name_or_path!r} have different tokenizers: token-level "
-            "divergences need one vocabulary. Sequence-level figures don't: use sequence_logprob or score_spans"
-        )
-    ks, journal = sorted(set(ks)), journal or Journal()
-    ends = turn_end(teacher.tokenizer), turn_end(student.tokenizer)
-    exchange = None if ends[0] == ends[1] else ends
-    heads = [replace(checked_head(teacher.model), exchange=exchange), checked_head(student.model)]
-    pieces: dict[int, list[torch.Tensor]] = {}
-    read, studied = (prompt_ids(side.tokenizer, prompts) for side in (teacher, student))
-    for side, rows_ids in ((teacher, read), (student, studied)):
-        longest = max((len(p) + len(a) for p, a in zip(rows_ids, answers_ids, strict=True)), default=0)
-        check_length(side.model.config, longest)
-    with progress(description, len(prompts), unit="text") as bar:
-        rows = batches(read, answers_ids, teacher.model.device, batch_tokens)
-        if shared:
-            journal = journal.of_process()
-        for number, batch in enumerate(rows):
-            if shared and number % process_count() != process_index():
-                continue
-            columns = journal.take(batch.rows)
-            if columns is None:
-                own = batch if read == studied else batch_of(batch.rows, studied, answers_ids, student.model.device)
-                columns = _scored_batch(teacher, student, heads, batch, own, ks)
-                journal.keep(batch.rows, columns)
-            pieces[number] = columns
-            bar.update(len(batch.rows))
-    if shared:
-        pieces = dict(sorted(merged(pieces).items()))
-    joined = [torch.cat(column) for column in zip(*pieces.values(), strict=True)]
-    order = torch.argsort(joined[0], stable=True)
-    return ScoredPair(*(column[order] for column in joined), tuple(ks))  # type: ignore[call-arg, arg-type]
-
-
-def _scored_batch(
-    teacher: LanguageModel,
-    student: LanguageModel,
-    heads: Sequence[Head],
-    batch: Batch,
-    studied: Batch,
-    ks: Sequence[int],
-) -> list[torch.Tensor]:
-    """The columns of `ScoredPair` for the tokens of one batch, on the CPU; `studied` are its rows as the student reads
-    them."""
-    mask = batch.answer_mask_BA
-    token_N = batch.answer_ids_BA[mask]
-    hidden = [answer_hidden(teacher, batch), answer_hidden(student, studied)]
-    width = min(len(head.weight_VH) for head in heads)
-    found: list[list[torch.Tensor]] = []
-    for block in heads[0].blocks(len(token_N)):
-        teacher_NV = heads[0].logits(hidden[0][block])
-        student_NV = heads[1].logits(hidden[1][block]).to(teacher_NV.device)
-        stats = token_stats(student_NV, teacher_NV, [min(k, width) for k in ks], rare=RARE)
-        assert stats.rare_kl is not None
-        columns = (
-            token_N[block],
-            stats.forward_kl,
-            stats.reverse_kl,
-            stats.teacher_entropy,
-            stats.student_entropy,
-            _chosen(teacher_NV, token_N[block], stats.teacher_log_partition),
-            _chosen(student_NV, token_N[block], stats.student_log_partition),
-            stats.forward_parts_topk,
-            stats.reverse_parts_topk,
-            stats.forward_gap_topk,
-            stats.rare_kl,
-        )
-        found.append([column.cpu() for column in columns])
-    answer_N = torch.tensor(batch.rows)[:, None].expand_as(mask)[mask.cpu()]
-    return [answer_N, *(torch.cat(column) for column in zip(*found, strict=True))]

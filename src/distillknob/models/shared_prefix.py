@@ -12,11 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
-from distillknob.models.base import LanguageModel
 from distillknob.models.heads import body_of
+
+if TYPE_CHECKING:
+    from distillknob.models.base import LanguageModel
 
 
 @dataclass(frozen=True)

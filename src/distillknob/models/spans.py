@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from distillknob.errors import BadInputError
-from distillknob.models.base import LanguageModel
+from distillknob.models.base import Scorer
 from distillknob.models.scoring import Prompt, answer_ids, encoded_texts, token_logprobs
 from distillknob.runs.journal import Journal
 
@@ -25,8 +25,8 @@ class ScoredSpans:
 
 
 def score_spans(
-    teacher: LanguageModel,
-    student: LanguageModel,
+    teacher: Scorer,
+    student: Scorer,
     prompts: Sequence[Prompt],
     texts: Sequence[str],
     finished: Sequence[bool],
@@ -58,13 +58,13 @@ def score_spans(
     return ScoredSpans(torch.tensor(answer, dtype=torch.long), found[:, 0], found[:, 1])
 
 
-def token_ends(language_model: LanguageModel, texts: Sequence[str], finished: Sequence[bool]) -> list[list[int | None]]:
+def token_ends(scorer: Scorer, texts: Sequence[str], finished: Sequence[bool]) -> list[list[int | None]]:
     """Where each token of an answer ends in its text, in characters; None inside of a character that takes several
     tokens. The last token always ends with the text, the eos one place after it."""
-    tokenizer = language_model.tokenizer
+    tokenizer = scorer.tokenizer
     if not tokenizer.is_fast:
         raise BadInputError(
-            f"{language_model.model.name_or_path!r} has a slow tokenizer, which can't say where its tokens lie in a "
+            f"{scorer.name!r} has a slow tokenizer, which can't say where its tokens lie in a "
             "text: save it as a fast one (tokenizer.json), or use two models with one tokenizer"
         )
     if not texts:

@@ -16,7 +16,7 @@ import yaml
 
 from distillknob.inputs.identity import read_by
 from distillknob.inputs.preflight import Preflight
-from distillknob.models.sampling import rows_at_once
+from distillknob.models.loaded.sampling import rows_at_once
 from distillknob.planning.fitting import TRAINING_STAGES, fitting, room, roomier
 from distillknob.planning.hardware import DECODING, GIB, LAYER_SECONDS, SCORING, TRAINING, Engine
 from distillknob.planning.memory import MARGIN, Footprint, footprint

@@ -18,7 +18,7 @@ import torch
 from distillknob.divergences.fused import chunk_rows
 from distillknob.models.architecture import Architecture
 from distillknob.models.heads import block_rows
-from distillknob.models.sampling import rows_at_once
+from distillknob.models.loaded.sampling import rows_at_once
 from distillknob.planning.hardware import Engine
 from distillknob.planning.workload import Phase, Trained, Workload
 

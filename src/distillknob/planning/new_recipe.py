@@ -21,7 +21,7 @@ from distillknob.diagnosis import DiagnoseConfig
 from distillknob.diagnosis.gather import PREFIXES
 from distillknob.distillation.stage import DistillConfig
 from distillknob.errors import BadInputError
-from distillknob.evaluation.stage import EvaluateConfig
+from distillknob.evaluation.config import EvaluateConfig
 from distillknob.inputs.preflight import Preflight, Side
 from distillknob.models.architecture import architecture
 from distillknob.models.chat import values_read

@@ -27,7 +27,7 @@ from distillknob.tasks.reward_task import RewardTask
 PROMPT_TOKENS = 256
 MEASURED = 64  # problems
 SAMPLED_AT_ONCE = Sampling().batch_size
-SCORED_AT_ONCE, PAIRED_AT_ONCE = 32_768, 16_384  # `batch_tokens` of scoring.token_logprobs and scoring.score_pair
+SCORED_AT_ONCE, PAIRED_AT_ONCE = 32_768, 16_384  # `batch_tokens` of token_logprobs and score_pair
 
 
 @dataclass(frozen=True)

@@ -8,23 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from distillknob import methods
 from distillknob.report.drawing.markup import MISSING, Row, number, text
 from distillknob.verdicts import label_of
 
 FORMER = ("distillable", "undistillable")  # what calibrated teachers were called in results by the sign of η alone
-METHODS = {
-    "none": "no distillation",
-    "sft": "SFT",
-    "sft_verified": "verified SFT",
-    "sft_gold": "gold SFT",
-    "sft_best_of_n": "best-of-n SFT",
-    "gkd": "GKD",
-    "opd_rkl": "on-policy RKL",
-    "tip": "TIP",
-    "uld": "ULD",
-    "spans": "span matching",
-    "opsd": "self-distillation with the solution",
-}
+METHODS = {"none": "no distillation", **{name: method.label for name, method in methods.METHODS.items()}}
 FAILURE_MODES = {
     "extrinsic_hallucination": "Extrinsic hallucination (a wrong answer, given with confidence)",
     "self_correction_collapse": "Self-correction collapse (no committed answer)",

@@ -16,7 +16,7 @@ from distillknob.errors import BadInputError
 from distillknob.models.adapters import bare
 from distillknob.models.families import check_config
 from distillknob.models.forward import Silenced, number_positions, silence
-from distillknob.models.sampling import own_settings
+from distillknob.models.loaded.sampling import own_settings
 from distillknob.training.sampler import EpochSampler
 
 # What bends the distribution that rollouts are drawn from, and the values at which it doesn't.

@@ -36,7 +36,7 @@ def list_zoo() -> list[dict[str, Any]]:
 
 def measure(folder: Path) -> dict[str, float]:
     """Mean score by task on held-out problems, 4 samples each at temperature 1."""
-    from distillknob.evaluation.stage import evaluate_task
+    from distillknob.evaluation.task_result import evaluate_task
     from distillknob.tasks import get_task
     from distillknob.zoo.tokenizers import TASKS
 

@@ -18,7 +18,8 @@ from distillknob.cli.main import main
 from distillknob.diagnosis import DiagnoseConfig, diagnose
 from distillknob.distillation.stage import DistillConfig, distill
 from distillknob.errors import BadInputError, RunFailedError
-from distillknob.evaluation.stage import EvaluateConfig, evaluate
+from distillknob.evaluation.config import EvaluateConfig
+from distillknob.evaluation.stage import evaluate
 from distillknob.models.base import LanguageModel
 from distillknob.models.load import load_model, load_tokenizer
 from distillknob.models.names import resolve

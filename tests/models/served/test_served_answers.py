@@ -17,7 +17,8 @@ import pytest
 
 from distillknob.distillation.stage import DistillConfig, distill
 from distillknob.errors import BadInputError, RunFailedError
-from distillknob.evaluation.stage import EvaluateConfig, evaluate
+from distillknob.evaluation.config import EvaluateConfig
+from distillknob.evaluation.stage import evaluate
 from distillknob.models.load import load_tokenizer
 from distillknob.models.sampling import Sampling, generate
 from distillknob.models.served import chat as served_chat

@@ -6,11 +6,11 @@ import json
 from typing import Any
 
 import pytest
-from own_rows import bring
 
 from distillknob.errors import BadInputError
 from distillknob.tasks import RowsTask, get_task, graded_tasks, split_of
 from distillknob.tasks.rows.task import normalised
+from own_rows import bring
 
 # Chats
 

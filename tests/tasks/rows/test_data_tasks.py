@@ -9,13 +9,13 @@ from typing import Any
 
 import datasets
 import pytest
-from own_rows import write
 
 import distillknob.tasks as tasks
 from distillknob.errors import BadInputError
 from distillknob.tasks import ON_DATA_SETS, RowsTask, Task, get_task, grade_all, register_task, split_of
 from distillknob.tasks.math_task import MathTask
 from distillknob.tasks.rows.task import normalised
+from own_rows import write
 
 DATA = Path(__file__).parents[2] / "fixtures" / "data"
 

@@ -10,11 +10,11 @@ import datasets
 import pytest
 from datasets.load import httpx  # the client's errors, whatever its name in this version of the hub's library
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
-from own_rows import write
 
 import distillknob.tasks as tasks
 from distillknob.errors import BadInputError
 from distillknob.tasks import Task, get_task, grade_all
+from own_rows import write
 
 # One's own data
 

@@ -16,7 +16,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from own_rows import bring, questions
 
 import distillknob.tasks as tasks
 from distillknob.errors import BadInputError
@@ -25,6 +24,7 @@ from distillknob.tasks.base import Example
 from distillknob.tasks.graders.choice import chosen_letter
 from distillknob.tasks.graders.committed import answer_or_last_line, same_answer
 from distillknob.tasks.rows.task import normalised
+from own_rows import bring, questions
 
 WAYS = ("jsonl", "csv", "parquet", "hub")
 

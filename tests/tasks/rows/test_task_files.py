@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from own_rows import bring, questions
 
 from distillknob.errors import BadInputError
 from distillknob.tasks import get_task
+from own_rows import bring, questions
 
 # Task files
 

@@ -28,7 +28,7 @@ from typing import Any
 import torch
 
 from distillknob.diagnosis.finding import Finding, graded_below, not_applicable, share_plot
-from distillknob.diagnosis.samples import ScoredText
+from distillknob.diagnosis.samples import ScoredAnswers
 from distillknob.divergences.sequence import ESTIMATORS, sequence_kl
 from distillknob.stats import Interval, interval, share_interval
 
@@ -36,7 +36,7 @@ CLIP = 10.0
 WEIGHTINGS = ("plain", "clipped", "self_normalised", "per_decision", "control_variate")
 
 
-def off_policy_rows(off: ScoredText, on: ScoredText) -> list[dict[str, Any]]:
+def off_policy_rows(off: ScoredAnswers, on: ScoredAnswers) -> list[dict[str, Any]]:
     """Every weighting and estimator of the sequence-level reverse KL from the teacher's samples `off`, beside the
     on-policy value (k1 on the student's samples `on`): value, interval by prompt, bias, standard deviation of one
     answer's contribution. Nats a sequence."""
@@ -63,7 +63,7 @@ def off_policy_rows(off: ScoredText, on: ScoredText) -> list[dict[str, Any]]:
     return rows
 
 
-def weighted_terms(off: ScoredText, weighting: str, estimator: str) -> torch.Tensor:
+def weighted_terms(off: ScoredAnswers, weighting: str, estimator: str) -> torch.Tensor:
     """Contributions [A] of the answers, whose mean is the estimate (linearised where it is a ratio of means)."""
     if weighting == "per_decision":
         log_weight_AT = _token_log_weight(off)
@@ -86,7 +86,7 @@ def weighted_terms(off: ScoredText, weighting: str, estimator: str) -> torch.Ten
     return plain_A
 
 
-def horizon_rows(off: ScoredText) -> list[dict[str, Any]]:
+def horizon_rows(off: ScoredAnswers) -> list[dict[str, Any]]:
     """Share of the answers that is left, effective sample size over their number, after each number of tokens."""
     rows = []
     for tokens, log_weight_A in enumerate(_token_log_weight(off).cumsum(1).unbind(1), start=1):
@@ -108,7 +108,7 @@ def effective_share(log_weight_A: torch.Tensor, prompt_A: torch.Tensor) -> Inter
     return share_interval(share, influence_A.numpy(), prompt_A.numpy())
 
 
-def off_policy_instability(off: ScoredText) -> Finding:
+def off_policy_instability(off: ScoredAnswers) -> Finding:
     """The share of the teacher's samples that is left when they are weighted to stand for the student's. Low below a
     half, medium below a fifth, high below a twentieth, each for the interval's upper end."""
     if len(off.prompt_A) < 2:
@@ -135,12 +135,12 @@ def off_policy_instability(off: ScoredText) -> Finding:
     )
 
 
-def _log_weight(sample: ScoredText) -> torch.Tensor:
+def _log_weight(sample: ScoredAnswers) -> torch.Tensor:
     """log q(y) − log p(y) of each answer, [A]: the importance weight of a teacher's sample, and k1 of a student's."""
     return sample.per_answer(sample.student_logprob_N) - sample.per_answer(sample.teacher_logprob_N)
 
 
-def _token_log_weight(sample: ScoredText) -> torch.Tensor:
+def _token_log_weight(sample: ScoredAnswers) -> torch.Tensor:
     """The same a token, [A, T]; 0 beyond an answer's end, where every estimator is 0 as well."""
     log_weight_AT, _ = sample.by_answer(sample.student_logprob_N.double() - sample.teacher_logprob_N.double())
     return log_weight_AT

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from distillknob.diagnosis.finding import INFINITE, Finding, graded_below, not_applicable
-from distillknob.diagnosis.samples import PolicySample
+from distillknob.diagnosis.samples import ScoredTokens
 from distillknob.results.stages import Plot
 from distillknob.stats import interval
 
@@ -26,7 +26,7 @@ CARRIED = 0.9
 SURE = 0.05  # nats of entropy below which the student is sure of the next token
 
 
-def position_rows(sample: PolicySample) -> list[dict[str, Any]]:
+def position_rows(sample: ScoredTokens) -> list[dict[str, Any]]:
     """Mean forward KL (nats a token) of the tokens at places 1, 2, 3 to 4, 5 to 8 and so on, with intervals by prompt.
     Where the answers end there are fewer: `n` counts the prompts that got there."""
     rows = []
@@ -47,7 +47,7 @@ def position_rows(sample: PolicySample) -> list[dict[str, Any]]:
     return rows
 
 
-def quadrant_rows(sample: PolicySample) -> list[dict[str, Any]]:
+def quadrant_rows(sample: ScoredTokens) -> list[dict[str, Any]]:
     """Tokens above and not above the median of the student's entropy, and of the forward KL: the share of the tokens
     and of the forward KL in each quadrant. TIP keeps all but the one that is low in both."""
     if len(sample.token_N) == 0:
@@ -70,7 +70,7 @@ def quadrant_rows(sample: PolicySample) -> list[dict[str, Any]]:
     return rows
 
 
-def signal_sparsity(sample: PolicySample) -> Finding:
+def signal_sparsity(sample: ScoredTokens) -> Finding:
     """The share of tokens that carry 90 % of the forward KL. Low below 30 %, medium below 20 %, high below 10 %, each
     for the interval's upper end."""
     total = float(sample.forward_kl_N.sum())
@@ -103,7 +103,7 @@ def signal_sparsity(sample: PolicySample) -> Finding:
     )
 
 
-def _plot(sample: PolicySample) -> Plot:
+def _plot(sample: ScoredTokens) -> Plot:
     rows = position_rows(sample)
     return {
         "title": "forward KL by place in the answer",

@@ -19,27 +19,26 @@ were trained apart (docs/benchmarks.md), of which a loss over the top 5 and one 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from distillknob.diagnosis.finding import INFINITE, Finding, graded, not_applicable, share_plot
-from distillknob.diagnosis.samples import PolicySample
+from distillknob.diagnosis.samples import ScoredTokens
 from distillknob.stats import Interval, interval, share_interval
 
 HEAD = 5  # the K whose complement is told beside the finding
 SCATTERED = (1, 5, 50, 500)  # the K at which token types are told apart
 
 
-def tail_rows(sample: PolicySample) -> list[dict[str, Any]]:
+def tail_rows(sample: ScoredTokens) -> list[dict[str, Any]]:
     """For each k, with intervals by prompt: the share of the forward KL that the teacher's top-k tokens carry, and what
     a loss over these and one bucket for all others leaves out (`left_out`, nats a token: the error of such a training,
     exactly)."""
     rows = []
     for j, k in enumerate(sample.ks):
-        part = share_of_kl(sample, sample.forward_kl_by_k_NK[:, j])
-        gap = interval(sample.gap_by_k_NK[:, j].numpy(), sample.prompt_N.numpy(), proportion=False)
+        part = share_of_kl(sample, sample.forward_parts_topk_NK[:, j])
+        gap = interval(sample.forward_gap_topk_NK[:, j].numpy(), sample.prompt_N.numpy(), proportion=False)
         rows.append(
             {
                 "task": sample.task,
@@ -53,7 +52,7 @@ def tail_rows(sample: PolicySample) -> list[dict[str, Any]]:
     return rows
 
 
-def share_of_kl(sample: PolicySample, part_N: torch.Tensor) -> Interval:
+def share_of_kl(sample: ScoredTokens, part_N: torch.Tensor) -> Interval:
     """Σ part / Σ forward KL with its interval by prompt, all within [0, 1]; 0 where there is no KL at all.
 
     A ratio of two sums: its interval is that of the mean of its linearised contributions (the delta method).
@@ -64,7 +63,7 @@ def share_of_kl(sample: PolicySample, part_N: torch.Tensor) -> Interval:
     return share_interval(share, influence_N.numpy(), sample.prompt_N.numpy())
 
 
-def scatter_rows(sample: PolicySample, decode: Callable[[int], str], tokens: int = 150) -> list[dict[str, Any]]:
+def scatter_rows(sample: ScoredTokens, tokens: int = 150) -> list[dict[str, Any]]:
     """For the most frequent token types: frequency, and mean KL (nats) accumulated over the top-k tokens for the k of
     `SCATTERED` and the largest."""
     types, place_N, count = torch.unique(sample.token_N, return_inverse=True, return_counts=True)
@@ -74,12 +73,12 @@ def scatter_rows(sample: PolicySample, decode: Callable[[int], str], tokens: int
         if k not in SCATTERED and k != sample.ks[-1]:
             continue
         sums = torch.zeros(len(types), dtype=torch.float64)
-        sums.index_add_(0, place_N, sample.forward_kl_by_k_NK[:, j].double())
+        sums.index_add_(0, place_N, sample.forward_parts_topk_NK[:, j].double())
         rows += [
             {
                 "task": sample.task,
                 "k": k,
-                "token": decode(int(types[i])),
+                "token": sample.texts[int(types[i])],
                 "frequency": int(count[i]),
                 "kl": float(sums[i] / count[i]),
             }
@@ -88,7 +87,7 @@ def scatter_rows(sample: PolicySample, decode: Callable[[int], str], tokens: int
     return rows
 
 
-def tail_noise(sample: PolicySample) -> Finding:
+def tail_noise(sample: ScoredTokens) -> Finding:
     """The share of the forward KL that is about how the teacher's rare tokens share their probability. Low from 5 %,
     medium from 10 %, high from 25 %."""
     total = float(sample.forward_kl_N.sum())

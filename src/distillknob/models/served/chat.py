@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distillknob.errors import BadInputError, RunFailedError
+from distillknob.models.sampling import Sample, SampleRequest
 from distillknob.models.served.answers import choices_of, ended, message_of
+from distillknob.models.served.sampling import Answer, draw_by_prompt
 from distillknob.runtime.http import CHECK_IT, GO_ON, PAUSE, PROBE_TRIES, TRIES, RefusedError, post_json
 
 CHAT = "/chat/completions"
@@ -32,6 +34,18 @@ class ServedChat:
     timeout: float = 600.0
     probe: bool = False
     refuses: set[str] = field(default_factory=set, compare=False)  # fields that it turned out not to know
+
+    @property
+    def tokenizer(self) -> None:
+        """None: the server has it."""
+
+    @property
+    def ends(self) -> list[int]:
+        return []
+
+    @property
+    def scorer(self) -> None:
+        """None: a chat interface scores no text."""
 
     @classmethod
     def connect(cls, url: str, name: str) -> ServedChat:
@@ -70,6 +84,17 @@ class ServedChat:
             return self.sample(messages, n, **sampling)
         choices = choices_of(answer, n, self.url)
         return [(message_of(choice, self.url), ended(choice, self.url)) for choice in choices]
+
+    def draw(self, request: SampleRequest) -> dict[tuple[int, int], Sample]:
+        """`Sampler.draw`: texts without token ids. Raises BadInputError for answers that are begun here."""
+        if any(request.begun):
+            raise BadInputError(f"{self.name!r} behind a chat interface can't go on with an answer begun here")
+
+        def ask(i: int, **fields: Any) -> list[Answer]:
+            return [(text, [], finished) for text, finished in self.sample(request.prompts[i], request.n, **fields)]
+
+        answers = draw_by_prompt(request, [[] for _ in request.prompts], self.batch_size, ask)
+        return {row: Sample(*answer) for row, answer in answers.items()}
 
     def _post(self, body: dict[str, Any]) -> Any:
         return post_json(

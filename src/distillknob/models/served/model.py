@@ -17,12 +17,15 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import torch
 
 from distillknob.errors import BadInputError, RunFailedError
-from distillknob.models.base import LanguageModel
-from distillknob.models.chat import turn_end
+from distillknob.models.base import Sampler, Scorer
+from distillknob.models.chat import prompt_ids, turn_end
 from distillknob.models.load import load_model, load_tokenizer
 from distillknob.models.names import SERVED, resolve
+from distillknob.models.sampling import Sample, SampleRequest
+from distillknob.models.scoring import ScoreRequest
 from distillknob.models.served.answers import LEADING_TOKEN, choices_of, ended, prompt_logprobs, text_of, token_ids_of
 from distillknob.models.served.chat import CHAT, ServedChat
+from distillknob.models.served.sampling import Answer, draw_by_prompt
 from distillknob.runtime.http import CHECK_IT, GO_ON, PAUSE, PROBE_TRIES, TRIES, RefusedError, post_json
 from distillknob.runtime.processes import process_index
 
@@ -47,6 +50,56 @@ class ServedModel:
     scores: bool = True
     probe: bool = False
     refuses: set[str] = field(default_factory=set, compare=False)  # fields that it turned out not to know
+
+    @property
+    def ends(self) -> list[int]:
+        """The end of a turn in the chat template: a server doesn't tell the others."""
+        return [turn_end(self.tokenizer)]
+
+    @property
+    def knows_every_end(self) -> bool:
+        return False
+
+    @property
+    def weights(self) -> None:
+        """None: the server has them."""
+
+    @property
+    def scorer(self) -> ServedModel | None:
+        return self if self.scores else None
+
+    def draw(self, request: SampleRequest) -> dict[tuple[int, int], Sample]:
+        """`Sampler.draw`."""
+        rendered = prompt_ids(self.tokenizer, request.prompts)
+        ids = [prompt + start for prompt, start in zip(rendered, request.begun, strict=True)]
+
+        def ask(i: int, **fields: Any) -> list[Answer]:
+            return self.sample([ids[i]], request.n, **fields)[0]
+
+        samples = {}
+        for (i, j), (text, token_ids, finished) in draw_by_prompt(request, ids, self.batch_size, ask).items():
+            start = request.begun[i]
+            if start:
+                text = str(self.tokenizer.decode([*start, *token_ids], skip_special_tokens=True))
+            samples[i, j] = Sample(text, [*start, *token_ids], finished)
+        return samples
+
+    def score(self, request: ScoreRequest) -> list[torch.Tensor]:
+        """`Scorer.score`, a request at a time."""
+        prompts_ids = prompt_ids(self.tokenizer, request.prompts)
+        tensors = [torch.zeros(0)] * len(request.answers_ids)
+        filled = [i for i, answer in enumerate(request.answers_ids) if answer]
+        for start in range(0, len(filled), self.batch_size):
+            rows = filled[start : start + self.batch_size]
+            prompts, answers = [prompts_ids[i] for i in rows], [request.answers_ids[i] for i in rows]
+            pieces = request.journal.take(rows, [prompts, answers])
+            if pieces is None:
+                scored = self.logprobs([[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)])
+                pieces = [torch.tensor(values[-len(answer) :]) for values, answer in zip(scored, answers, strict=True)]
+                request.journal.keep(rows, pieces, [prompts, answers])
+            for i, piece in zip(rows, pieces, strict=True):
+                tensors[i] = piece
+        return tensors
 
     def logprobs(self, ids: Sequence[Sequence[int]]) -> list[list[float]]:
         """log-probability (nats) of every token of each row but its first, given those before it.
@@ -168,20 +221,14 @@ def _check_scores(server: ServedModel, ids: Sequence[int]) -> None:
 
 
 @overload
-def load_or_connect(
-    name: str, *, scores: Literal[True] = True, device: str | None = None
-) -> LanguageModel | ServedModel: ...
+def load_or_connect(name: str, *, scores: Literal[True] = True, device: str | None = None) -> Scorer: ...
 
 
 @overload
-def load_or_connect(
-    name: str, *, scores: bool | None, device: str | None = None
-) -> LanguageModel | ServedModel | ServedChat: ...
+def load_or_connect(name: str, *, scores: Literal[False] | None, device: str | None = None) -> Sampler: ...
 
 
-def load_or_connect(
-    name: str, *, scores: bool | None = True, device: str | None = None
-) -> LanguageModel | ServedModel | ServedChat:
+def load_or_connect(name: str, *, scores: bool | None = True, device: str | None = None) -> Scorer | Sampler:
     """The model of that name, or behind the server of `URL#NAME`, for a stage that samples from it and, with `scores`,
     scores texts (None: scores them if it can).
 
@@ -211,15 +258,3 @@ def load_or_connect(
         if process_index() == 0:
             print(f"{url} is asked through its chat interface: {refused}", file=sys.stderr)
         return chat
-
-
-def served_logprobs(
-    model: ServedModel, prompts_ids: Sequence[Sequence[int]], answers_ids: Sequence[Sequence[int]]
-) -> list[torch.Tensor]:
-    """Log-probability of each token of each answer, a float32 tensor [length] an answer."""
-    rows = [i for i, answer in enumerate(answers_ids) if answer]
-    scored = model.logprobs([[*prompts_ids[i], *answers_ids[i]] for i in rows])
-    tensors = [torch.zeros(0)] * len(answers_ids)
-    for i, values in zip(rows, scored, strict=True):
-        tensors[i] = torch.tensor(values[-len(answers_ids[i]) :])
-    return tensors

@@ -11,14 +11,16 @@ import pytest
 import torch
 
 from distillknob.distillation.learning_curve import CURVE_PROBLEMS, curve_problems
-from distillknob.distillation.stage import METHODS, DistillConfig, DistillTrainer, distill
+from distillknob.distillation.stage import DistillConfig, DistillTrainer, distill
 from distillknob.distillation.teacher_cache import CacheConfig, TeacherCache, cache
 from distillknob.distillation.teacher_context import reference
 from distillknob.distillation.token_choice import CHOICES, by_divergence, by_entropy, highest, tip
 from distillknob.distillation.trainer import padded_rows, stored_divergence
-from distillknob.divergences.dense import divergence, topk_of
+from distillknob.divergences.dense import divergence
 from distillknob.divergences.fused import fused_divergence
+from distillknob.divergences.top_k import topk_of
 from distillknob.errors import BadInputError
+from distillknob.methods import METHODS
 from distillknob.models.base import LanguageModel
 from distillknob.models.heads import Head, head_of
 from distillknob.models.load import load_model

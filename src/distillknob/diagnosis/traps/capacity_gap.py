@@ -1,0 +1,131 @@
+"""Capacity gap: what the teacher's right answers cost the student above what they cost the teacher.
+
+It is told by the way that they are written in: the KL of the two within a way of writing. The likelihoods are
+log q(answer) − log q(way), the share of the student's own answers written so standing for q(way), and the teacher's
+alike: what the student seldom does is a habit, what it does badly a lack of capacity. What neither can foretell, a way
+with many wordings, is no gap.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from distillknob.diagnosis.finding import Finding, graded, not_applicable
+from distillknob.diagnosis.samples import StyledAnswers
+from distillknob.results.stages import Plot, PlotSeries
+from distillknob.stats import interval
+
+KNOWN = 10  # problems from which a way of writing has a cost to be set beside others
+
+
+def student_cost(answers: StyledAnswers) -> torch.Tensor:
+    """−log q(answer | its way of writing) under the student, in nats, [A] float64."""
+    habit_A = torch.tensor([answers.log_habit[style] for style in answers.style_A], dtype=torch.float64)
+    return habit_A - answers.student_logprob_A.double()
+
+
+def excess_cost(answers: StyledAnswers) -> torch.Tensor:
+    """log p(answer | its way of writing) under the teacher − the same under the student, in nats, [A] float64. Over the
+    teacher's answers in a way of writing its mean is a KL: 0 for a student that writes so as the teacher does."""
+    habit_A = torch.tensor([answers.teacher_log_habit[style] for style in answers.style_A], dtype=torch.float64)
+    return answers.teacher_logprob_A.double() - habit_A + student_cost(answers)
+
+
+def style_rows(answers: StyledAnswers) -> list[dict[str, Any]]:
+    """For each way in which the teacher is right, the commonest first: its share of the teacher's right answers and of
+    the student's own answers, what one costs the student (nats an answer, interval by prompt), and by how much that is
+    above what it costs the teacher (`excess`)."""
+    cost_A, styles = student_cost(answers), np.array(answers.style_A, dtype=object)
+    excess_A = excess_cost(answers).numpy()
+    right = answers.right_A.numpy()
+    rows = []
+    for style in sorted(set(styles[right]), key=lambda style: (-np.sum(styles[right] == style), style)):
+        here = right & (styles == style)
+        cost = interval(cost_A.numpy()[here], answers.prompt_A.numpy()[here], proportion=False)
+        rows.append(
+            {
+                "task": answers.task,
+                "style": style,
+                "teacher_share": float(here.sum() / right.sum()),
+                "student_share": float(np.exp(answers.log_habit[style])),
+                "cost": cost.mean,
+                "interval": cost.as_list(),
+                "excess": float(excess_A[here].mean()),
+                "n": cost.n,
+            }
+        )
+    return rows
+
+
+def capacity_gap(answers: StyledAnswers) -> Finding:
+    """What the teacher's right answers cost the student beyond the teacher on average, above the cheapest way in which
+    the teacher is right: nats an answer. A way counts if it is named and occurs on `KNOWN` problems: "other" is no way
+    but what is left, often the answers to other problems.
+
+    At a gap of g the student finds these answers e^g times less likely than those in its easiest way: 1.6 times is low
+    (0.5), 2.7 times medium (1), 7 times high (2).
+
+    The ways are compared over the problems that each occurs on: one that the teacher keeps for easy problems looks
+    cheaper than it is.
+    """
+    named_rows = [row for row in style_rows(answers) if row["style"] != "other"]
+    rows = [row for row in named_rows if row["n"] >= KNOWN]
+    if not rows:
+        problems, most = len(answers.prompt_A.unique()), max((row["n"] for row in named_rows), default=0)
+        why = (
+            "the task names no ways of writing: name them by patterns, `styles` in a task file (own:TASK.yaml), or by "
+            "style() of a task in Python (docs/tasks.md)"
+            if {*answers.style_A, *answers.log_habit} <= {"other"}
+            else f"a way of writing counts from {KNOWN} problems on which it is right: of {problems} here the most "
+            f"frequent one is right on {most}; raise problems or samples"
+        )
+        return not_applicable("capacity_gap", answers.task, why)
+    easiest = min(rows, key=lambda row: float(row["excess"]))
+    styles = np.array(answers.style_A, dtype=object)
+    named = answers.right_A.numpy() & (styles != "other")
+    cost_A, prompt_A = excess_cost(answers).numpy()[named], answers.prompt_A.numpy()[named]
+    easy_A = (styles == easiest["style"])[named]
+    mean, share = float(cost_A.mean()), float(easy_A.mean())
+    value = mean - float(easiest["excess"])
+    # Linearised contributions of a difference between the mean of all and the mean of some (the delta method).
+    influence_A = value + (cost_A - mean) - np.where(easy_A, (cost_A - easiest["excess"]) / share, 0.0)
+    gap = interval(influence_A, prompt_A, proportion=False)
+    hardest = max(rows, key=lambda row: float(row["excess"]))
+    return Finding(
+        name="capacity_gap",
+        task=answers.task,
+        value=value,
+        interval=(gap.low, gap.high),
+        unit="nats an answer that the teacher's ways of writing cost the student more than the easiest of them",
+        n=gap.n,
+        severity=graded(gap, 0.5, 1.0, 2.0),
+        cause=(
+            f"the teacher is right in {len(rows)} ways; {hardest['style']!r}, {hardest['teacher_share']:.0%} of its "
+            f"right answers, costs the student {hardest['excess']:.1f} nats more than the teacher, "
+            f"{easiest['style']!r} {easiest['excess']:.1f}"
+        ),
+        remedy="calibrate the teacher (eta=-0.25), or train on the traces that the student finds likeliest "
+        "(method=sft_best_of_n)",
+        plot=_cost_plot(answers, [str(row["style"]) for row in rows]),
+    )
+
+
+def _cost_plot(answers: StyledAnswers, styles: list[str]) -> Plot:
+    """What each right answer costs the student beyond the teacher, in ascending order, a line a way of writing."""
+    cost_A = excess_cost(answers)
+    series: list[PlotSeries] = []
+    for style in styles:
+        here = answers.right_A & torch.tensor([s == style for s in answers.style_A])
+        costs = cost_A[here].sort().values
+        share = ((torch.arange(len(costs)) + 0.5) / len(costs)).tolist()
+        series.append({"name": style.replace("_", " "), "x": share, "y": costs.tolist(), "low": [], "high": []})
+    return {
+        "title": "cost to the student beyond the teacher",
+        "x_label": "share of the right answers",
+        "y_label": "nats an answer",
+        "x_scale": "linear",
+        "series": series,
+    }

@@ -1,0 +1,83 @@
+"""Accuracy on student prefixes: how right the teacher still is when it goes on from where the student has got to.
+
+That is where on-policy distillation asks it for advice.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distillknob.diagnosis.finding import Finding, graded, not_applicable
+from distillknob.diagnosis.samples import Continuations
+from distillknob.results.stages import Plot, PlotSeries
+from distillknob.stats import Interval, interval, paired_difference
+
+HALF = 0.5  # of the student's answer: where the finding reads the teacher's accuracy
+
+
+def prefix_rows(continuations: Continuations) -> list[dict[str, Any]]:
+    """The teacher's mean score for each share of a student's answer that it goes on from, with its interval."""
+    rows = []
+    for kept in continuations.kept_A.unique().tolist():
+        here = continuations.kept_A == kept
+        score = interval(continuations.score_A[here].numpy(), continuations.prompt_A[here].numpy())
+        rows.append(
+            {
+                "task": continuations.task,
+                "kept": kept,
+                "score": score.mean,
+                "interval": score.as_list(),
+                "n": score.n,
+            }
+        )
+    return rows
+
+
+def score_by_prompt(continuations: Continuations, kept: float) -> tuple[list[int], list[float]]:
+    """The problems, and the teacher's mean score on each, going on from this share of the student's answer."""
+    here = continuations.kept_A == kept
+    prompt_A, score_A = continuations.prompt_A[here], continuations.score_A[here].double()
+    prompts = prompt_A.unique()
+    return prompts.tolist(), [float(score_A[prompt_A == prompt].mean()) for prompt in prompts]
+
+
+def accuracy_on_student_prefixes(continuations: Continuations) -> Finding:
+    """The score that the teacher loses when it goes on from half of a student's answer, paired by problem. Low from 5
+    points, medium from 15, high from 30."""
+    name = "accuracy_on_student_prefixes"
+    alone = dict(zip(*score_by_prompt(continuations, 0.0), strict=True))
+    led = dict(zip(*score_by_prompt(continuations, HALF), strict=True))
+    shared = [prompt for prompt in alone if prompt in led]
+    if not shared:
+        return not_applicable(name, continuations.task, "no answer of the student is long enough to be cut in half")
+    lost: Interval = paired_difference([led[p] for p in shared], [alone[p] for p in shared])
+    return Finding(
+        name=name,
+        task=continuations.task,
+        value=lost.mean,
+        interval=(lost.low, lost.high),
+        unit="score (0 to 1) that the teacher loses when it goes on from half of a student's answer",
+        n=lost.n,
+        severity=graded(lost, 0.05, 0.15, 0.30),
+        cause="the student has gone wrong by then, and the teacher doesn't find its way back from there",
+        remedy="let fewer of the traces be the student's own (lmbda=0 to begin with, in gkd)",
+        plot=_prefix_plot(continuations),
+    )
+
+
+def _prefix_plot(continuations: Continuations) -> Plot:
+    rows = prefix_rows(continuations)
+    series: PlotSeries = {
+        "name": continuations.task,
+        "x": [row["kept"] for row in rows],
+        "y": [row["score"] for row in rows],
+        "low": [row["interval"][0] for row in rows],
+        "high": [row["interval"][1] for row in rows],
+    }
+    return {
+        "title": "the teacher goes on from the student's answer",
+        "x_label": "share of the student's answer",
+        "y_label": "teacher's score",
+        "x_scale": "linear",
+        "series": [series],
+    }

@@ -1,0 +1,66 @@
+"""How a student may learn: a divergence × where the traces come from × which tokens count × what the teacher sees.
+
+A method is one point of that grid and one row of `METHODS`; SFT is its hard-label corner. `DistillConfig` can replace
+each part by itself. The parts are named here and made in `distillation`: losses in `losses`, sources of traces in
+`traces`, choices of tokens in `token_choice`, contexts in `teacher_context`.
+
+Left out on purpose: whatever needs torch. Reports and `--help` read these rows, too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """One named point of the grid.
+
+    `label` is what a reader calls it, `paper` the arXiv id of where it comes from (None: from no single paper). `loss`,
+    `traces`, `tokens` and `context` name its parts; `lmbda` is the share of steps on the student's own samples (GKD's
+    λ), the others train on traces.
+    """
+
+    label: str
+    paper: str | None = None
+    loss: str
+    traces: str
+    lmbda: float
+    tokens: str = "all"
+    context: str = "plain"
+
+    @property
+    def needs_teacher_distribution(self) -> bool:
+        return self.loss != "hard_label"
+
+    @property
+    def parts(self) -> str:
+        """The parts in one line, as a model card tells them."""
+        return (
+            f"loss {self.loss}, traces {self.traces}, lmbda {self.lmbda:g}, tokens {self.tokens}, "
+            f"context {self.context}"
+        )
+
+
+METHODS: dict[str, Method] = {
+    # Sequence-level distillation.
+    "sft": Method(label="SFT", paper="1606.07947", loss="hard_label", traces="teacher", lmbda=0.0),
+    "sft_verified": Method(label="verified SFT", loss="hard_label", traces="teacher_verified", lmbda=0.0),
+    "sft_gold": Method(label="gold SFT", loss="hard_label", traces="gold", lmbda=0.0),
+    "sft_best_of_n": Method(label="best-of-n SFT", loss="hard_label", traces="teacher_best_of_n", lmbda=0.0),
+    # With the teacher's samples as the data set.
+    "gkd": Method(label="GKD", paper="2306.13649", loss="jsd", traces="teacher", lmbda=0.5),
+    "opd_rkl": Method(label="on-policy RKL", loss="reverse_kl", traces="none", lmbda=1.0),
+    "tip": Method(label="TIP", paper="2604.14084", loss="reverse_kl", traces="none", lmbda=1.0, tokens="tip"),
+    # Between two tokenizers.
+    "uld": Method(label="ULD", paper="2402.12030", loss="uld", traces="teacher", lmbda=0.0),
+    "spans": Method(label="span matching", loss="spans", traces="teacher", lmbda=0.5),
+    "opsd": Method(
+        label="self-distillation with the solution",
+        paper="2601.18734",
+        loss="jsd",
+        traces="none",
+        lmbda=1.0,
+        context="reference",
+    ),
+}

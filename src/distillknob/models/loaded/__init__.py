@@ -1,0 +1,1 @@
+"""Models in this process: how they sample and score by transformers."""
