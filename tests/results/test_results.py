@@ -81,10 +81,11 @@ def test_a_part_of_a_newer_version_is_told_on_the_page_of_the_rest(tmp_path: Pat
 
 
 def test_pass_at_k_is_read_from_rows_that_say_k_and_from_those_of_before() -> None:
-    row = add_pass_at_k({"task": "math", "pass@1": 0.5}, 8, 0.75, [0.7, 0.8])
+    row: dict[str, Any] = add_pass_at_k({"task": "math", "pass@1": 0.5}, 8, 0.75, [0.7, 0.8])
     assert row == {"task": "math", "pass@1": 0.5, "k": 8, "pass@8": 0.75, "pass@8_interval": [0.7, 0.8]}
     before = {key: value for key, value in row.items() if key != "k"}
-    for rows in ([row], [before], [{"pass@1": 0.5}, before]):
+    of_rows: list[list[dict[str, Any]]] = [[row], [before], [{"pass@1": 0.5}, before]]
+    for rows in of_rows:
         assert (measured_k(rows), best_name(rows)) == (8, "pass@8")
 
 

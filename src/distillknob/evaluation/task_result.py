@@ -10,7 +10,7 @@ import numpy as np
 
 from distillknob.evaluation.failure_modes import MODES, failure_mode
 from distillknob.evaluation.measure import Measured, longest_answer, sample_and_grade
-from distillknob.models.base import Sampler
+from distillknob.models.sampling import Sampler
 from distillknob.models.scoring import token_logprobs
 from distillknob.results.pass_at_k import add_pass_at_k
 from distillknob.results.stages import TaskRow
