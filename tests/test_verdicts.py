@@ -43,13 +43,13 @@ def test_the_verdict_follows_the_interval_and_the_sign_of_eta(eta: float, by: fl
     assert found.verdict == verdict and found.interval is not None and found.problems == 5
     assert found.difference == pytest.approx(by) and found.before == pytest.approx(3.0)
     assert (found.interval[0] > 0 or found.interval[1] < 0) == (verdict != "can't tell")
-    assert f"95 % interval {found.interval[0]:+.2f}" in turned_text(found.as_dict())
+    assert f"95 % interval {found.interval[0]:+.2f}" in turned_text(found.as_row())
 
 
 def test_the_original_itself_differs_by_exactly_nothing() -> None:
     found = turning(BEFORE, BEFORE, eta=0.25, same="the calibration kept step 0")
     assert (found.verdict, found.difference, found.interval, found.same) == ("not at all", 0.0, None, True)
-    assert turned_text(found.as_dict()) == "The knob did not turn: the calibration kept step 0."
+    assert turned_text(found.as_row()) == "The knob did not turn: the calibration kept step 0."
 
 
 def test_a_calibration_at_eta_0_turns_nothing_though_the_log_ratio_may_move() -> None:
@@ -73,7 +73,7 @@ def test_a_knob_that_turns_two_tasks_opposite_ways_is_told_by_task() -> None:
     found = turning_of_tasks(before, after, eta=0.5)
     assert (found.verdict, found.problems, found.difference) == ("turned", 10, pytest.approx(1.35))
     assert {name: one.verdict for name, one in found.tasks.items()} == {"math": "turned", "qa": "the wrong way"}
-    plain = json.loads(json_bytes(found.as_dict()))
+    plain = json.loads(json_bytes(found.as_row()))
     assert [(row["task"], row["difference"]) for row in plain["tasks"]] == [
         ("math", pytest.approx(3.0)),
         ("qa", pytest.approx(-0.3)),
@@ -90,7 +90,7 @@ def test_a_knob_that_turns_two_tasks_opposite_ways_is_told_by_task() -> None:
 def test_a_log_ratio_that_is_not_finite_is_no_verdict(value: float) -> None:
     found = turning(BEFORE, [value, *moved(1.0)[1:]], eta=0.5)
     assert (found.verdict, found.difference, found.interval) == ("can't tell", None, None)
-    assert "isn't finite on 1 of 5 held-out problems" in turned_text(json.loads(json_bytes(found.as_dict())))
+    assert "isn't finite on 1 of 5 held-out problems" in turned_text(json.loads(json_bytes(found.as_row())))
 
 
 def calibration(verdict: str | None, step: int = 9, *, same: bool = False) -> dict[str, Any]:
@@ -153,8 +153,16 @@ def test_neither_word_is_said_of_the_original_or_without_students() -> None:
 def test_a_calibration_of_a_calibrated_teacher_that_changed_nothing_names_that_one(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     for folder, result, teacher in (
-        (first, {"eta": -0.5, "kept_step": 9, "turned": {"verdict": "turned", "reason": "it fell"}}, "./plain"),
-        (second, {"eta": 0.25, "kept_step": 0, "turned": {"verdict": "not at all", "same": True}}, str(first)),
+        (
+            first,
+            {"stage": "calibrate", "eta": -0.5, "kept_step": 9, "turned": {"verdict": "turned", "reason": "it fell"}},
+            "./plain",
+        ),
+        (
+            second,
+            {"stage": "calibrate", "eta": 0.25, "kept_step": 0, "turned": {"verdict": "not at all", "same": True}},
+            str(first),
+        ),
     ):
         folder.mkdir()
         (folder / RECORD).write_text(json.dumps(record_of(result, teacher, "./target")))
@@ -163,4 +171,7 @@ def test_a_calibration_of_a_calibrated_teacher_that_changed_nothing_names_that_o
     assert f"{str(first)!r}, unchanged: its calibration kept step 0 (η = +0.25)" in warning
     assert "That one was calibrated with η = −0.5 (turned)" in warning and "original" not in warning
     # A cache's teacher may be gone, and its record lies in the cache.
-    assert teacher_warning("./gone", record_of({"eta": 0.5, "kept_step": 0}, "./plain", "./target")) is not None
+    assert (
+        teacher_warning("./gone", record_of({"stage": "calibrate", "eta": 0.5, "kept_step": 0}, "./plain", "./target"))
+        is not None
+    )

@@ -16,11 +16,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+from distillknob.results.schema import Verdict
+from distillknob.results.stages import Turned, TurnedOn
 from distillknob.stats import paired_difference
 
-Verdict = Literal["turned", "can't tell", "the wrong way", "not at all"]
 TURNED: Verdict = "turned"
 UNCLEAR: Verdict = "can't tell"
 WRONG: Verdict = "the wrong way"
@@ -52,11 +53,23 @@ class Turning:
     same: bool = False
     tasks: Mapping[str, Turning] = field(default_factory=dict)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_row(self) -> Turned:
         """The verdict and its figures as `result.json` holds them."""
-        own = {**vars(self), "interval": None if self.interval is None else list(self.interval)}
-        by_task = [{"task": name, **one.as_dict()} for name, one in self.tasks.items()]
-        return {**own, "tasks": [{key: row[key] for key in row if key != "tasks"} for row in by_task]}
+        return {**self._alone(), "tasks": [{"task": name, **one._alone()} for name, one in self.tasks.items()]}
+
+    def _alone(self) -> TurnedOn:
+        return {
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "before": self.before,
+            "after": self.after,
+            "difference": self.difference,
+            "interval": self.interval and list(self.interval),
+            "problems": self.problems,
+            "unit": self.unit,
+            "over": self.over,
+            "same": self.same,
+        }
 
 
 def turning_of_tasks(
@@ -285,10 +298,6 @@ class Claim:
         against = f" by {', '.join(self.methods)}" if self.methods else ""
         return f"{self.task}, {label}: {said}{against}: {self.why}"
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for a result."""
-        return {**vars(self), "methods": list(self.methods), "interval": self.interval and list(self.interval)}
-
 
 def student_claim(
     task: str,
@@ -359,11 +368,12 @@ def _has_interval(row: Mapping[str, Any], name: str) -> bool:
     return all(isinstance(value, int | float) and math.isfinite(value) for value in values)
 
 
+TeacherT = TypeVar("TeacherT", bound=Mapping[str, Any])
+
+
 def student_claims(
-    teachers: Sequence[Mapping[str, Any]],
-    students: Sequence[Mapping[str, Any]],
-    differences: Sequence[Mapping[str, Any]],
-) -> list[tuple[Mapping[str, Any], Claim]]:
+    teachers: Sequence[TeacherT], students: Sequence[Mapping[str, Any]], differences: Sequence[Mapping[str, Any]]
+) -> list[tuple[TeacherT, Claim]]:
     """The claim of every calibrated teacher on every task, with the teacher's row: from the rows of a `demo` or `sweep`
     (`experiments.tables`)."""
 

@@ -22,6 +22,7 @@ from distillknob.models.architecture import SHAPES
 from distillknob.runs.run import load_run, verify_manifest
 from distillknob.stages import EXPERIMENTS, STAGES
 from distillknob.verdicts import teacher_label
+from result_types import faults_below
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -157,7 +158,7 @@ def test_a_recipe_s_demo_runs_end_to_end(
     config = DemoConfig(**settings, recipe=recipe)
     run = demo(config, tmp_path / "run")
     result = run.result
-    assert run.complete and verify_manifest(run.path) == []
+    assert run.complete and verify_manifest(run.path) == [] == faults_below(run.path)
     assert (run.path / "report.html").stat().st_size > 1000
     tasks = recipe["tasks"]
     assert result["tasks"] == tasks

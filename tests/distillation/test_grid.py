@@ -29,6 +29,7 @@ from distillknob.models.load import load_model
 from distillknob.runs.files import atomic_write
 from distillknob.runs.run import Run, verify_manifest
 from distillknob.tasks import get_task
+from result_types import faults_below
 
 
 def config(pair: Any, **values: Any) -> DistillConfig:
@@ -227,6 +228,7 @@ def test_a_cache_holds_the_teacher_s_top_k(tiny_pair: Any, tmp_path: Path, monke
 
 def test_a_thousand_tokens_take_the_bytes_that_are_told(tiny_pair: Any, tmp_path: Path) -> None:
     folder = cached(tiny_pair, tmp_path / "cache", problems=100, top_k=32, max_completion_length=None)
+    assert faults_below(folder) == []
     assert TeacherCache(folder).result["bytes_per_token"] < 200
 
 

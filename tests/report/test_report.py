@@ -47,7 +47,7 @@ def calibration(eta: float) -> dict[str, Any]:
         "anchor_kl": 0.0123,
         "log_ratio": 4.5,
         "outcome": "finished",
-        "turned": turned.as_dict(),
+        "turned": turned.as_row(),
     }
 
 
@@ -665,16 +665,16 @@ def test_the_page_tells_the_verdict_on_held_out_problems(tmp_path: Path) -> None
         (path / "result.json").write_text(json.dumps({**result, "turned": verdict}))
         return Page(build_report(path, tmp_path / "page.html")).text
 
-    wrong = told(turning([3.0, 2.0, 4.0], [4.1, 2.9, 5.0], eta=-0.5).as_dict())
+    wrong = told(turning([3.0, 2.0, 4.0], [4.1, 2.9, 5.0], eta=-0.5).as_row())
     assert "The knob turned the wrong way: the log-ratio rose, and should fall. Log-ratio to the target 3.00" in wrong
     assert "The knob did not turn: step 0 was kept." in told(
-        turning([1.0], [1.0], eta=-0.5, same="step 0 was kept").as_dict()
+        turning([1.0], [1.0], eta=-0.5, same="step 0 was kept").as_row()
     )
 
 
 def test_a_demo_whose_calibrated_teacher_is_the_original_says_so_on_top(tmp_path: Path) -> None:
     result = demo_result()
-    same = {**calibration(0.5), "kept_step": 0, "turned": turning([1.0], [1.0], eta=0.5, same="step 0").as_dict()}
+    same = {**calibration(0.5), "kept_step": 0, "turned": turning([1.0], [1.0], eta=0.5, same="step 0").as_row()}
     label = teacher_label(0.5, same)
     for name in ("teachers", "students", "differences", "gains"):
         for row in result[name]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +191,7 @@ def _result(
             "problems": {name: len(examples) for name, examples in divided.held_out.items()},
             "reason": divided.reason,
         },
-        "findings": [asdict(_hacking(metrics, settings, steps))],
+        "findings": [_hacking(metrics, settings, steps).as_row()],
     }
 
 

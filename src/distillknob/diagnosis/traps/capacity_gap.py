@@ -17,6 +17,7 @@ import torch
 from distillknob.diagnosis.finding import Finding, finding_of, graded, not_applicable
 from distillknob.diagnosis.samples import StyledAnswers, means_by_prompt
 from distillknob.diagnosis.traps.base import ByPrompt, Trap
+from distillknob.results.stages import Plot, PlotSeries
 from distillknob.stats import interval
 
 NAME = "capacity_gap"
@@ -119,9 +120,10 @@ def _why_not(answers: StyledAnswers, named_rows: list[dict[str, Any]]) -> str:
     )
 
 
-def _cost_plot(answers: StyledAnswers, styles: list[str]) -> dict[str, Any]:
+def _cost_plot(answers: StyledAnswers, styles: list[str]) -> Plot:
     """What each right answer costs the student beyond the teacher, in ascending order, a line a style."""
-    cost_A, series = excess_cost(answers), []
+    cost_A = excess_cost(answers)
+    series: list[PlotSeries] = []
     for style in styles:
         here = answers.right_A & torch.tensor([s == style for s in answers.style_A])
         costs = cost_A[here].sort().values

@@ -10,6 +10,7 @@ from typing import Any
 from distillknob.diagnosis.finding import Finding, finding_of, graded, not_applicable
 from distillknob.diagnosis.samples import Continuations
 from distillknob.diagnosis.traps.base import ByPrompt, Trap
+from distillknob.results.stages import Plot, PlotSeries
 from distillknob.stats import interval, paired_difference
 
 NAME = "accuracy_on_student_prefixes"
@@ -63,9 +64,9 @@ def accuracy_on_student_prefixes(continuations: Continuations) -> Finding:
     )
 
 
-def _prefix_plot(continuations: Continuations) -> dict[str, Any]:
+def _prefix_plot(continuations: Continuations) -> Plot:
     rows = prefix_rows(continuations)
-    series = {
+    series: PlotSeries = {
         "name": continuations.task,
         "x": [row["kept"] for row in rows],
         "y": [row["score"] for row in rows],

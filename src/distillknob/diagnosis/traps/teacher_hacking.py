@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from distillknob.diagnosis.finding import Finding, finding_of, graded, not_applicable
+from distillknob.results.stages import Plot
 from distillknob.stats import Interval, t_quantile
 
 NAME = "teacher_hacking"
@@ -94,7 +95,7 @@ def _bends(design_ND: Any, log_loss_N: Any) -> bool:
     return bool(abs(float(fit_D[-1])) > t_quantile(0.9995, freedom) * error)
 
 
-def _plot(step_N: Any, loss_N: Any, law_N: Any, half: int) -> dict[str, Any]:
+def _plot(step_N: Any, loss_N: Any, law_N: Any, half: int) -> Plot:
     lines = (("training loss", step_N, loss_N), ("power law of the first half", step_N, law_N))
     return {
         "title": f"training loss and the power law of its first {half} steps",
