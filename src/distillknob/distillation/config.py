@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from trl import DistillationConfig  # type: ignore[attr-defined]
 
 from distillknob.config.checks import check_at_least_one
 from distillknob.config.fields import check_choices
 from distillknob.config.inherited import check_inherited
+from distillknob.config.shared import BoundedAnswers
 from distillknob.distillation.losses import LOSSES, Loss
 from distillknob.distillation.teacher_context import CONTEXTS
 from distillknob.distillation.token_choice import CHOICES
@@ -21,17 +22,19 @@ from distillknob.distillation.traces import SOURCES
 from distillknob.errors import BadInputError
 from distillknob.methods import METHODS, Method
 from distillknob.models.adapters import AdapterOptions
-from distillknob.training.config import check_installed, on_this_machine
+from distillknob.training.config import as_dict, check_installed, on_this_machine
 from distillknob.training.rollouts import check_unbent
 
 
 @dataclass
-class DistillConfig(AdapterOptions, DistillationConfig):
+class DistillConfig(BoundedAnswers, AdapterOptions, DistillationConfig):
     """Config of `distill`: DistillationConfig and what a recipe needs. BadInputError for values that can't work.
 
     `method` names a point of the grid; `divergence`, `traces`, `lmbda`, `tokens` and `context` each replace one part of
     it, and None leaves the method's own.
     """
+
+    answer_field: ClassVar[str] = "max_completion_length"
 
     teacher: str = field(
         default="zoo:teacher",
@@ -211,14 +214,13 @@ class DistillConfig(AdapterOptions, DistillationConfig):
     @property
     def teacher_options(self) -> dict[str, Any]:
         """What the teacher is loaded with, its revision on the hub included."""
-        options: Any = self.teacher_model_init_kwargs or {}  # a dict once the config has parsed it
         pinned = {} if self.teacher_model_revision is None else {"revision": self.teacher_model_revision}
-        return {**pinned, **options}
+        return {**pinned, **as_dict(self.teacher_model_init_kwargs)}
 
     @property
     def revisions_read(self) -> list[tuple[str, str | None]]:
         """The models that the stage reads, each with its revision on the hub; None stands for `main`."""
-        of_student: Any = self.model_init_kwargs or {}  # a dict once the config has parsed it
+        of_student = as_dict(self.model_init_kwargs)
         return [
             *([(self.teacher, self.teacher_options.get("revision"))] if self.needs_teacher else []),
             (self.student, of_student.get("revision")),

@@ -10,15 +10,18 @@ from transformers import PreTrainedTokenizerBase
 
 from distillknob.distillation.cache_files import TeacherCache
 from distillknob.distillation.config import DistillConfig
-from distillknob.models.base import LanguageModel, Sampler, Scorer
+from distillknob.models.base import LanguageModel
 from distillknob.models.chat import set_in_templates
 from distillknob.models.load import load_model
 from distillknob.models.names import check_meant
 from distillknob.models.same_text import know_ends, one_vocabulary
+from distillknob.models.sampling import Sampler
+from distillknob.models.scoring import Scorer
 from distillknob.models.served.model import load_or_connect
 from distillknob.runtime.processes import process_index
 from distillknob.runtime.template_date import by_name, fix_dates
 from distillknob.training.checkpoints import load_trained
+from distillknob.training.config import as_dict
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Pair:
         if not self.config.needs_target:
             return None
         name = self.config.target
-        values: Any = self.config.chat_template_kwargs  # a dict once the config has parsed it
+        values = as_dict(self.config.chat_template_kwargs)
         target = load_or_connect(name)
         set_in_templates(by_name(*self.tokenizers.items(), (name, target.tokenizer)), values)
         fix_dates({name: target.tokenizer}, template_date)
@@ -73,8 +76,7 @@ def load_pair(config: DistillConfig, cache: TeacherCache | None) -> Pair:
     tokenizer = pair.teacher_tokenizer
     if pair.teacher is not None and tokenizer is None and config.chat_template_kwargs and process_index() == 0:
         print(f"chat_template_kwargs don't reach {config.teacher}: its template is the server's", file=sys.stderr)
-    values: Any = config.chat_template_kwargs  # a dict once the config has parsed it
-    set_in_templates(pair.tokenizers, values)
+    set_in_templates(pair.tokenizers, as_dict(config.chat_template_kwargs))
     if tokenizer is not None:  # a server's turns out when it is asked
         check_meant("student", config.student, student.tokenizer, config.teacher, tokenizer)
     if cache is not None:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from distillknob.config.checks import check_at_least_one
 from distillknob.config.fields import check_choices
+from distillknob.config.shared import BoundedAnswers
 from distillknob.distillation.cache_files import (
     compared_tokens,
     files_of,
@@ -36,8 +37,10 @@ CACHED = ("teacher", "teacher_verified", "gold")  # the sources of traces that a
 
 
 @dataclass
-class CacheConfig:
+class CacheConfig(BoundedAnswers):
     """Config of `cache`."""
+
+    answer_field: ClassVar[str] = "max_completion_length"
 
     teacher: str = field(default="zoo:teacher", metadata={"help": "Teacher: folder, hub id or zoo:NAME."})
     tasks: list[str] = field(default_factory=lambda: ["math"], metadata={"help": "Tasks whose problems are used."})

@@ -24,6 +24,7 @@ from distillknob.models.base import LanguageModel
 from distillknob.models.chat import prompt_ids, set_in_templates
 from distillknob.models.heads import head_of
 from distillknob.models.load import load_model
+from distillknob.training.config import as_dict
 from distillknob.training.rollouts import PolicyTrainer
 
 Row = Mapping[str, Any]  # of the data set
@@ -73,9 +74,8 @@ class DistillTrainer(PolicyTrainer, DistillationTrainer):
             raise BadInputError(f"method {self.args.method!r} needs teacher_model, or the loss of a cache (`stored`)")
         self.choice: Choice | None = CHOICES[self.args.objective.tokens]
         self.teacher_processing_class = teacher_processing_class or self._tokenizer
-        values: Any = self.args.chat_template_kwargs  # a dict once the config has parsed it
         sides = {"the student": self._tokenizer, "the teacher": self.teacher_processing_class}
-        set_in_templates(sides, values, needed=False)
+        set_in_templates(sides, as_dict(self.args.chat_template_kwargs), needed=False)
         self._stored_ids: list[list[int]] | None = None
 
     def on_policy(self, step: int) -> bool:
