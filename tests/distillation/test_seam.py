@@ -174,10 +174,8 @@ def test_the_student_as_it_is_can_be_the_teacher(tiny_pair: Any, tmp_path: Path)
         value = divergence(batch["student"][batch["mask"]], batch["teacher_prompt"][batch["mask"]], "jsd").mean()
         assert batch["loss"] == pytest.approx(float(value), rel=1e-3) and batch["loss"] > 1e-5
     plain = trainer_of(tiny_pair, tmp_path / "plain", DistillConfig().loss, itself=True)
-    before = {name: weight.clone() for name, weight in plain.model.state_dict().items()}
     plain.train()
     assert all(batch["loss"] == pytest.approx(0.0, abs=1e-7) for batch in plain.batches)
-    assert before.keys() == plain.model.state_dict().keys()
 
 
 class Average(TrainerCallback):
@@ -198,10 +196,10 @@ def test_a_moving_average_of_the_student_can_be_the_teacher(tiny_pair: Any, tmp_
     trainer = trainer_of(pair, tmp_path, DistillConfig().loss, context=True)
     trainer.add_callback(Average(trainer, 0.25))
     trainer.train()
-    start, model = load_model(pair.student).model, trainer.model
+    start = load_model(pair.student).model
     assert all(batch["loss"] > 1e-5 for batch in trainer.batches)
-    moved = zip(trainer.teacher_model.parameters(), start.parameters(), model.parameters(), strict=True)
-    assert any((teacher - begun).abs().max() > 1e-4 for teacher, begun, _ in moved)
+    moved = zip(trainer.teacher_model.parameters(), start.parameters(), strict=True)
+    assert any((teacher - begun).abs().max() > 1e-4 for teacher, begun in moved)
 
 
 class Advantage(Loss):
@@ -249,7 +247,8 @@ def test_only_what_a_loss_asks_for_is_read_and_that_once(tiny_pair: Any, tmp_pat
     trainer = trainer_of(tiny_pair, tmp_path, Twice())
     read: list[str] = []
     model: Any = trainer.model
-    batch = trainer._prepare_inputs([dict(row) for row in trainer.train_dataset][:4])
+    rows: Any = trainer.train_dataset
+    batch = trainer._prepare_inputs([dict(row) for row in rows][:4])
     for name, one in (("student", model), ("teacher", trainer.teacher_model)):
         one.model.register_forward_hook(lambda *_, name=name: read.append(name))
     DistillTrainer._compute_loss(trainer, model, batch, None)
