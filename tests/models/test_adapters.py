@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from distillknob.calibration.held_out import task_scores
 from distillknob.calibration.stage import CalibrationConfig, calibrate
 from distillknob.distillation.stage import DistillConfig, distill
 from distillknob.errors import BadInputError
@@ -134,22 +135,16 @@ def test_the_anchor_is_the_model_with_its_adapter_off(tiny_pair: Any, tmp_path: 
 
 
 @pytest.mark.parametrize("merge", [False, True])
-def test_an_adapter_that_does_not_hold_gives_the_original_back(
-    tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, merge: bool
-) -> None:
-    from distillknob.calibration import stage
-
-    real = stage.task_scores
-
+def test_an_adapter_that_does_not_hold_gives_the_original_back(tiny_pair: Any, tmp_path: Path, merge: bool) -> None:
     def lost(model: Any, tasks: Any, config: Any, what: str, *rest: Any) -> Any:
         value = 1.0 if what == "before" else 0.0
         return {
             name: replace(one, scores=[[value for _ in row] for row in one.scores])
-            for name, one in real(model, tasks, config, what, *rest).items()
+            for name, one in task_scores(model, tasks, config, what, *rest).items()
         }
 
-    monkeypatch.setattr(stage, "task_scores", lost)
-    run = calibrate(calibration(tiny_pair, merge_adapter=merge, guard=True, guard_steps=1), tmp_path / "run")
+    config = calibration(tiny_pair, merge_adapter=merge, guard=True, guard_steps=1)
+    run = calibrate(config, tmp_path / "run", measure=lost)
     assert run.result["kept_step"] == 0 and len(run.result["events"]) >= 1
     model = str(run.path / "model")
     assert (Path(model) / "adapter_config.json").exists() is not merge
