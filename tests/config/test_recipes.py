@@ -27,7 +27,7 @@ from result_types import faults_below
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 DATA = Path(__file__).parents[1] / "fixtures" / "data"
-CUT = {
+CUT: dict[str, dict[str, Any]] = {
     "diagnose": {"problems": 2, "samples": 1, "candidates": 2, "max_new_tokens": 6},
     "calibrate": {
         "problems": 4,
@@ -126,7 +126,7 @@ def cut(recipe: dict[str, Any], models: Models, reward: str) -> dict[str, Any]:
     small: dict[str, Any] = {**recipe, **models._asdict()}
     small["tasks"] = [here(task, reward) for task in recipe["tasks"]]
     for stage, sizes in CUT.items():
-        section = dict(recipe.get(stage) or {})
+        section: dict[str, Any] = dict(recipe.get(stage) or {})
         if "tasks" in section:
             section["tasks"] = [here(task, reward) for task in section["tasks"]]
         small[stage] = {name: value for name, value in {**section, **sizes}.items() if value is not None}
