@@ -73,7 +73,7 @@ def test_a_trap_that_is_added_is_asked_like_all_others(tiny_pair: Any, tmp_path:
 
 def test_no_two_traps_share_a_name_or_a_table() -> None:
     names = [trap.name for trap in TRAPS]
-    tables = [name for part in (*TABLES, *TRAPS) for name in part.tables]
+    tables = [name for table in TABLES for name in table.tables] + [name for trap in TRAPS for name in trap.tables]
     assert len(set(names)) == len(names) and len(set(tables)) == len(tables)
 
 
