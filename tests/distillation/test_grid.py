@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 import torch
 
+from distillknob.distillation import cache_files
+from distillknob.distillation.cache_files import TeacherCache
 from distillknob.distillation.learning_curve import CURVE_PROBLEMS, curve_problems
+from distillknob.distillation.losses.stored import padded_rows, stored_divergence
 from distillknob.distillation.stage import DistillConfig, DistillTrainer, distill
-from distillknob.distillation.teacher_cache import CacheConfig, TeacherCache, cache
+from distillknob.distillation.teacher_cache import CacheConfig, cache
 from distillknob.distillation.teacher_context import reference
 from distillknob.distillation.token_choice import CHOICES, by_divergence, by_entropy, highest, tip
-from distillknob.distillation.trainer import padded_rows, stored_divergence
 from distillknob.divergences.dense import divergence
 from distillknob.divergences.fused import fused_divergence
 from distillknob.divergences.top_k import topk_of
@@ -24,7 +26,8 @@ from distillknob.methods import METHODS
 from distillknob.models.base import LanguageModel
 from distillknob.models.heads import Head, head_of
 from distillknob.models.load import load_model
-from distillknob.runs.run import verify_manifest
+from distillknob.runs.files import atomic_write
+from distillknob.runs.run import Run, verify_manifest
 from distillknob.tasks import get_task
 
 
@@ -70,8 +73,8 @@ def test_each_part_of_a_method_can_be_replaced() -> None:
         ({"context": "all"}, "context='all'"),
         ({"tokens_share": 0.0}, "tokens_share=0.0"),
         ({"skew": 1.0}, "skew=1.0"),
-        ({"method": "sft", "tokens": "tip"}, "hard labels ask the teacher nothing"),
-        ({"method": "sft", "context": "reference"}, "hard labels ask the teacher nothing"),
+        ({"method": "sft", "tokens": "tip"}, "hard_label asks the teacher nothing"),
+        ({"method": "sft", "context": "reference"}, "hard_label asks the teacher nothing"),
         ({"tokens": "tip", "tokens_per_step": 5}, "tokens_per_step"),
         ({"cache": "x", "lmbda": 0.5}, "a cache holds"),
         ({"cache": "x", "context": "reference"}, "a cache holds"),
@@ -123,8 +126,11 @@ class Kept(DistillTrainer):
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     kept: list[dict[str, Any]] = []
     monkeypatch.setattr(Kept, "batches", kept, raising=False)
-    monkeypatch.setattr("distillknob.distillation.stage.DistillTrainer", Kept)
     return kept
+
+
+def keep(values: DistillConfig, folder: Path) -> Run:
+    return distill(values, folder, trainer_class=Kept)
 
 
 def logits(language_model: LanguageModel, batch: dict[str, Any], prompt: str = "prompt") -> torch.Tensor:
@@ -141,7 +147,7 @@ def test_tokens_are_chosen_over_the_whole_batch(
     tiny_pair: Any, tmp_path: Path, batches: list[dict[str, Any]], tokens: str, accumulation: int
 ) -> None:
     values = {"tokens": tokens, "tokens_share": 0.3, "gradient_accumulation_steps": accumulation, "max_steps": 1}
-    run = distill(config(tiny_pair, method="gkd", lmbda=0.0, **values), tmp_path / "run")
+    run = keep(config(tiny_pair, method="gkd", lmbda=0.0, **values), tmp_path / "run")
     assert len(batches) == accumulation
     teacher, student = load_model(tiny_pair.teacher), load_model(tiny_pair.student)
     entropy, apart, kept = [], [], []
@@ -154,7 +160,7 @@ def test_tokens_are_chosen_over_the_whole_batch(
         assert not (batch["loss_mask"].bool() & ~here).any()
     choice = CHOICES[tokens]
     assert choice is not None
-    expected = choice(torch.cat(entropy), torch.cat(apart), 0.3)
+    expected = choice.mask(torch.cat(entropy), torch.cat(apart), 0.3)
     assert torch.equal(torch.cat(kept), expected) and 0 < expected.sum() < len(expected)
     assert all(batch["items"] == int(expected.sum()) for batch in batches)
     loss = sum(batch["loss"] for batch in batches)
@@ -166,7 +172,7 @@ def test_tokens_are_chosen_over_the_whole_batch(
 
 
 def test_the_teacher_sees_the_reference_solution(tiny_pair: Any, tmp_path: Path, batches: list[dict[str, Any]]) -> None:
-    run = distill(config(tiny_pair, method="opsd"), tmp_path / "run")
+    run = keep(config(tiny_pair, method="opsd"), tmp_path / "run")
     task = get_task("math")
     solutions = {task.messages(e)[0]["content"]: e.gold_solution for e in task.examples("train", 12)}
     teacher, student = load_model(tiny_pair.teacher), load_model(tiny_pair.student)
@@ -199,7 +205,7 @@ def cached(pair: Any, folder: Path, **values: Any) -> Path:
 
 
 def test_a_cache_holds_the_teacher_s_top_k(tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distillknob.distillation.teacher_cache.TRACES_A_FILE", 5)
+    monkeypatch.setattr(cache_files, "TRACES_A_FILE", 5)
     folder = cached(tiny_pair, tmp_path / "cache")
     found, teacher = TeacherCache(folder), load_model(tiny_pair.teacher)
     assert len(list(folder.glob("topk-*.safetensors"))) == 3 and verify_manifest(folder) == []
@@ -227,11 +233,10 @@ def test_a_thousand_tokens_take_the_bytes_that_are_told(tiny_pair: Any, tmp_path
 def test_a_stopped_cache_goes_on_at_the_next_file(
     tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import distillknob.distillation.teacher_cache as stage
-
-    monkeypatch.setattr(stage, "TRACES_A_FILE", 5)
+    monkeypatch.setattr(cache_files, "TRACES_A_FILE", 5)
     whole = cached(tiny_pair, tmp_path / "whole")
-    write, written = stage.atomic_write, []
+    write = atomic_write
+    written: list[Path] = []
 
     def stops(path: Path, data: bytes) -> None:
         if len(written) == 2:
@@ -239,13 +244,13 @@ def test_a_stopped_cache_goes_on_at_the_next_file(
         written.append(path)
         write(path, data)
 
-    monkeypatch.setattr(stage, "atomic_write", stops)
+    monkeypatch.setattr(cache_files, "atomic_write", stops)
     with pytest.raises(KeyboardInterrupt):
         cached(tiny_pair, tmp_path / "run")
     times = {path: path.stat().st_mtime_ns for path in written}
-    monkeypatch.setattr(stage, "atomic_write", write)
-    given = {"teacher": tiny_pair.teacher, "problems": 12, "max_completion_length": 12, "top_k": 8}
-    run = cache(CacheConfig(**given), tmp_path / "run", resume=True)
+    monkeypatch.setattr(cache_files, "atomic_write", write)
+    settings = CacheConfig(teacher=tiny_pair.teacher, problems=12, max_completion_length=12, top_k=8)
+    run = cache(settings, tmp_path / "run", resume=True)
     assert all(path.stat().st_mtime_ns == then for path, then in times.items())
     for path in sorted(whole.glob("topk-*")):
         assert path.read_bytes() == (run.path / path.name).read_bytes()
@@ -282,7 +287,7 @@ def test_a_student_learns_from_the_cache_what_it_learns_from_the_teacher(
     few = cached(tiny_pair, tmp_path / "few")
     values: dict[str, Any] = {"method": "gkd", "divergence": kind, "lmbda": 0.0}
     for name, given in (("teacher", {}), ("every", {"cache": str(every)}), ("few", {"cache": str(few)})):
-        distill(config(tiny_pair, **values, **given), tmp_path / name / "run")
+        keep(config(tiny_pair, **values, **given), tmp_path / name / "run")
     with_teacher, from_every, from_few = (batches[i]["loss"] for i in (0, 2, 4))
     assert from_every == pytest.approx(with_teacher, rel=5e-3)
     assert 0 < from_few <= with_teacher * 1.01  # buckets never tell more
