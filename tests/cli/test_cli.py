@@ -24,7 +24,7 @@ FOLDER = Path(__file__).parents[2] / "recipes"
 SMALL = ["--problems", "4", "--samples", "2"]
 
 
-def command(*words: str | Path) -> int:
+def command(*words: object) -> int:
     """The exit status, also where argparse leaves by itself."""
     try:
         return main([str(word) for word in words])
@@ -47,7 +47,7 @@ def models(stage: str, pair: Any) -> list[str]:
     ]
 
 
-def refused(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
+def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
     """Run a command that must be refused as bad input; its one message."""
     assert command(*words) == 2
     out, err = capsys.readouterr()
@@ -373,15 +373,18 @@ def test_a_recipe_s_pair_is_what_evaluate_measures(
     assert measured("tasks: [math]\n") == ["zoo:teacher", "zoo:student"]
 
 
+def text_of(stage: str, result: dict[str, Any]) -> str:
+    """What is printed of a run that has this result."""
+    run: Any = SimpleNamespace(stage=stage, path=Path("run"), result=result)
+    return result_text(run)
+
+
 def test_a_knob_that_did_not_turn_is_told() -> None:
     row = {"task": "math", "before": 0.9, "after": 0.9, "difference": 0.0, "interval": [-0.1, 0.1]}
     events = [{"step": 9, "what": "not kept: math changed by -0.200 on unseen problems"}]
     result = {"eta": 0.25, "outcome": "finished", "reason": None, "steps": 9, "final_beta": 0.1, "tolerance": 0.01}
     result |= {"guard": [row], "events": events}
-    told = [
-        result_text(SimpleNamespace(stage="calibrate", path=Path("run"), result={**result, "kept_step": step}))
-        for step in (0, 9)
-    ]
+    told = [text_of("calibrate", {**result, "kept_step": step}) for step in (0, 9)]
     assert "The knob did not turn" in told[0] and "not kept: math changed by -0.200" in told[0]
     assert "did not turn" not in told[1]
 
@@ -397,7 +400,7 @@ def test_a_diagnosis_says_what_to_do_about_what_it_found() -> None:
         *({**nowhere, "task": task, "value": None, "interval": [None, None]} for task in ("math", "qa")),
     ]
     result = {"findings": findings, "forecast": []}
-    told = result_text(SimpleNamespace(stage="diagnose", path=Path("run"), result=result))
+    told = text_of("diagnose", result)
     assert max(map(len, told.splitlines())) <= 110
     assert told.index("high: capacity_gap on math") < told.index("medium: tail_noise on math")
     assert told.count("set top_k") == 2  # a low one is a line of the table
@@ -477,7 +480,7 @@ def test_a_terminal_without_our_characters_gets_others(
     monkeypatch.setattr(sys, "stdout", terminal)
     assert command(*words) == 0
     terminal.flush()
-    assert "η".encode(encoding, "replace") in terminal.buffer.getvalue()  # type: ignore[attr-defined]
+    assert "η".encode(encoding, "replace") in terminal.buffer.getvalue()
 
 
 def test_the_interpreter_s_own_streams_get_others_too() -> None:

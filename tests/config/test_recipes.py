@@ -24,7 +24,7 @@ from distillknob.verdicts import teacher_label
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 DATA = Path(__file__).parents[1] / "fixtures" / "data"
-CUT = {
+CUT: dict[str, dict[str, Any]] = {
     "diagnose": {"problems": 2, "samples": 1, "candidates": 2, "max_new_tokens": 6},
     "calibrate": {
         "problems": 4,

@@ -18,7 +18,12 @@ from distillknob.distillation.stage import DistillConfig
 from distillknob.errors import BadInputError
 from distillknob.inputs.preflight import Preflight, check_learning_rate, same_weights
 
-QUICK = {"max_steps": 1, "per_device_train_batch_size": 8, "gradient_checkpointing": False, "report_to": "none"}
+QUICK: dict[str, Any] = {
+    "max_steps": 1,
+    "per_device_train_batch_size": 8,
+    "gradient_checkpointing": False,
+    "report_to": "none",
+}
 
 
 def rows(path: Path, prompt: Callable[[int], str], solution: str = "so 4") -> str:

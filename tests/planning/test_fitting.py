@@ -18,8 +18,9 @@ from distillknob.planning.hardware import GPUS, Engine
 from distillknob.planning.new_recipe import new_recipe
 
 H100 = Engine(GPUS["h100"])
-LARGE = {"teacher": "Qwen/Qwen3-8B", "target": "Qwen/Qwen3-0.6B", "tasks": ["bigmath-4"], "max_completion_length": 1024}
-PAIR = {"teacher": "Qwen/Qwen3-8B", "student": "Qwen/Qwen3-1.7B", "tasks": ["bigmath-4"], "max_completion_length": 1024}
+SIZES: dict[str, Any] = {"tasks": ["bigmath-4"], "max_completion_length": 1024}
+LARGE: dict[str, Any] = {"teacher": "Qwen/Qwen3-8B", "target": "Qwen/Qwen3-0.6B", **SIZES}
+PAIR: dict[str, Any] = {"teacher": "Qwen/Qwen3-8B", "student": "Qwen/Qwen3-1.7B", **SIZES}
 
 
 def test_what_fits_is_left_as_it_is() -> None:
@@ -40,8 +41,8 @@ def test_the_mildest_changes_that_fit_are_told() -> None:
         if name != "gradient_accumulation_steps":
             fewer = {key: value for key, value in found.settings.items() if key != name}
             assert memory("calibrate", changed(config, fewer), H100) > room(H100)
-    config = DiagnoseConfig(teacher="Qwen/Qwen3-8B", student="Qwen/Qwen3-1.7B", tasks=["bigmath-4"])
-    found = fitting("diagnose", config, Engine(GPUS["a100-40"]))
+    diagnosis = DiagnoseConfig(teacher="Qwen/Qwen3-8B", student="Qwen/Qwen3-1.7B", tasks=["bigmath-4"])
+    found = fitting("diagnose", diagnosis, Engine(GPUS["a100-40"]))
     assert found is not None and found.settings == {"gradient_problems": 0}
 
 
