@@ -50,7 +50,7 @@ def check_resumed(original: str, whole: Path, again: Path, resumed: Path) -> Non
     assert apart(ended, weights(resumed)) <= SLACK * repeated
 
 
-def mixed(gpu: str) -> dict[str, bool]:
+def mixed(gpu: str) -> dict[str, Any]:
     return {"bf16": True, "use_cpu": gpu == "cpu"}
 
 

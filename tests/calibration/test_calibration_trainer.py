@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from trl import GRPOTrainer
+from trl import GRPOTrainer  # type: ignore[attr-defined]
 
 from distillknob.calibration import stage
 from distillknob.calibration.advantage import calibrated_advantages, group_centred, group_z_score, token_advantages

@@ -50,7 +50,7 @@ def copy(tiny_pair: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
     (folder / "raw.json").unlink()
     permuted.save_pretrained(folder)
     with torch.no_grad():
-        weight = model.get_input_embeddings().weight
+        weight: Any = model.get_input_embeddings().weight
         moved = torch.empty_like(weight)
         moved[torch.tensor(order)] = weight
         weight.copy_(moved)
@@ -226,8 +226,9 @@ def test_two_vocabularies_of_two_sizes(
     what it has to learn."""
     model, tokenizer = load_model(copy)
     model.resize_token_embeddings(2100, mean_resizing=False)
+    wider: Any = model.get_input_embeddings()
     with torch.no_grad():
-        model.get_input_embeddings().weight[2048:] = 0.0
+        wider.weight[2048:] = 0.0
     model.save_pretrained(tmp_path / "wider")
     tokenizer.save_pretrained(tmp_path / "wider")
     distill(config(tiny_pair.teacher, str(tmp_path / "wider"), method=method, lmbda=0.0), tmp_path / "run")

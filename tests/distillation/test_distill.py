@@ -38,6 +38,7 @@ from distillknob.runs.run import discard_unstarted, load_run, verify_manifest
 from distillknob.tasks import get_task
 from distillknob.tasks.base import GeneratedTask
 from distillknob.tasks.generated.qa import QA
+from distillknob.training.callbacks import StageProgress
 
 
 def config(pair: Any, method: str, **values: Any) -> DistillConfig:
@@ -515,9 +516,9 @@ def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(tiny_pair: Any, 
     def values() -> DistillConfig:
         return config(tiny_pair, "gkd", max_steps=4, problems=16, save_steps=2, curve_steps=2)
 
-    points = {"evaluate": lambda language_model: {"qa": 0.5}}
+    points: dict[str, Any] = {"evaluate": lambda language_model: {"qa": 0.5}}
 
-    class Killer(stage.StageProgress):
+    class Killer(StageProgress):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if state.global_step == 3:
                 raise Killed
@@ -592,12 +593,12 @@ def test_a_disk_that_fills_up_during_a_checkpoint_is_told_and_the_run_goes_on_la
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_over(tiny_pair: Any, tmp_path: Path) -> None:
-    class Killer(stage.StageProgress):
+    class Killer(StageProgress):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if state.global_step == 2:
                 raise Killed
 
-    points = {"evaluate": lambda language_model: {"qa": 0.5}}
+    points: dict[str, Any] = {"evaluate": lambda language_model: {"qa": 0.5}}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stage, "StageProgress", Killer)
         with pytest.raises(Killed):

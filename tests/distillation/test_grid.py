@@ -24,6 +24,7 @@ from distillknob.methods import METHODS
 from distillknob.models.base import LanguageModel
 from distillknob.models.heads import Head, head_of
 from distillknob.models.load import load_model
+from distillknob.runs.files import atomic_write
 from distillknob.runs.run import verify_manifest
 from distillknob.tasks import get_task
 
@@ -51,7 +52,8 @@ def config(pair: Any, **values: Any) -> DistillConfig:
 def test_each_part_of_a_method_can_be_replaced() -> None:
     own = DistillConfig(method="gkd").objective
     assert own == METHODS["gkd"]
-    for part, value in (("divergence", "forward_kl"), ("traces", "gold"), ("tokens", "tip"), ("context", "reference")):
+    parts: dict[str, Any] = {"divergence": "forward_kl", "traces": "gold", "tokens": "tip", "context": "reference"}
+    for part, value in parts.items():
         changed = DistillConfig(method="gkd", **{part: value}).objective
         name = "loss" if part == "divergence" else part
         assert changed == dataclasses.replace(own, **{name: value})
@@ -205,7 +207,8 @@ def test_a_cache_holds_the_teacher_s_top_k(tiny_pair: Any, tmp_path: Path, monke
     assert len(list(folder.glob("topk-*.safetensors"))) == 3 and verify_manifest(folder) == []
     worst = 0.0
     for trace, (ids, logprobs, tail) in zip(found.traces, found.rows(range(12)), strict=True):
-        prompt = teacher.tokenizer.apply_chat_template(trace["prompt"], add_generation_prompt=True)["input_ids"]
+        rendered: Any = teacher.tokenizer.apply_chat_template(trace["prompt"], add_generation_prompt=True)
+        prompt = rendered["input_ids"]
         whole = torch.tensor([[*prompt, *trace["completion_ids"]]])
         with torch.no_grad():
             plain = teacher.model(whole).logits[0, len(prompt) - 1 : -1]
@@ -231,19 +234,19 @@ def test_a_stopped_cache_goes_on_at_the_next_file(
 
     monkeypatch.setattr(stage, "TRACES_A_FILE", 5)
     whole = cached(tiny_pair, tmp_path / "whole")
-    write, written = stage.atomic_write, []
+    written: list[Path] = []
 
     def stops(path: Path, data: bytes) -> None:
         if len(written) == 2:
             raise KeyboardInterrupt
         written.append(path)
-        write(path, data)
+        atomic_write(path, data)
 
     monkeypatch.setattr(stage, "atomic_write", stops)
     with pytest.raises(KeyboardInterrupt):
         cached(tiny_pair, tmp_path / "run")
     times = {path: path.stat().st_mtime_ns for path in written}
-    monkeypatch.setattr(stage, "atomic_write", write)
+    monkeypatch.setattr(stage, "atomic_write", atomic_write)
     given = {"teacher": tiny_pair.teacher, "problems": 12, "max_completion_length": 12, "top_k": 8}
     run = cache(CacheConfig(**given), tmp_path / "run", resume=True)
     assert all(path.stat().st_mtime_ns == then for path, then in times.items())
@@ -327,7 +330,7 @@ def test_what_a_cache_cannot_serve_is_told(tiny_pair: Any, tiny_other: str, tmp_
     assert not (tmp_path / "run").exists()
     for values, told in (({"top_k": 0}, "top_k=0"), ({"traces": "web"}, "traces='web'"), ({"tasks": []}, "tasks")):
         with pytest.raises(BadInputError, match=told):
-            CacheConfig(**values)  # type: ignore[arg-type]
+            CacheConfig(**values)
     with pytest.raises(BadInputError, match="2048 tokens"):
         cached(tiny_pair, tmp_path / "more", top_k=5000)
 
@@ -352,7 +355,9 @@ def test_the_stored_divergence_is_the_fused_one_of_the_same_buckets(rows: int, m
 
 
 def test_a_cache_s_rows_are_padded(teacher: LanguageModel) -> None:
-    rows = [(torch.tensor([[3, 4]]), torch.tensor([[-1.0, -2.0]]), torch.tensor([-3.0]))] * 2
+    rows: list[tuple[torch.Tensor, ...]] = [
+        (torch.tensor([[3, 4]]), torch.tensor([[-1.0, -2.0]]), torch.tensor([-3.0]))
+    ] * 2
     found = padded_rows(rows, torch.zeros(2, 3, dtype=torch.long))
     assert found["cached_ids"].tolist() == [[[3, 4], [0, 1], [0, 1]]] * 2
     assert found["cached_tail"].tolist() == [[-3.0, 0.0, 0.0]] * 2

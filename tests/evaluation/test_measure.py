@@ -84,8 +84,9 @@ def test_thoughts_opened_by_the_template_are_no_answer(tiny_pair: Any) -> None:
 
 def test_every_stage_means_the_same_by_right(teacher: LanguageModel, student: LanguageModel) -> None:
     """At a length at which many answers are cut off."""
-    task, sizes = Parity(), {"max_new_tokens": 8, "seed": 3}
-    found = evaluate_task(teacher, task, split="train", problems=12, samples=4, modes=False, **sizes)  # type: ignore[arg-type]
+    task = Parity()
+    sizes: dict[str, Any] = {"max_new_tokens": 8, "seed": 3}
+    found = evaluate_task(teacher, task, split="train", problems=12, samples=4, modes=False, **sizes)
     assert 0 < found.finished_rate < 1 and 0 < found.score.mean < found.finished_rate
     assert all(row["finished"] or row["score"] == 0 for row in found.rows)
     settings = Gathering(12, 4, 4, 0, (1,), 8, 3)
@@ -93,8 +94,8 @@ def test_every_stage_means_the_same_by_right(teacher: LanguageModel, student: La
     whole = lens.continuations.kept_A == 0
     assert lens.continuations.score_A[whole].tolist() == found.scores_PN.ravel().tolist()
     assert lens.styled.right_A.tolist() == [row["score"] == 1 for row in found.rows]
-    traces = make_traces("teacher_verified", [task], 12, student, teacher, None, TraceOptions(1, **sizes))  # type: ignore[arg-type]
-    drawn = sample_and_grade(teacher, task, task.examples("train", 12, seed=3), 1, **sizes)  # type: ignore[arg-type]
+    traces = make_traces("teacher_verified", [task], 12, student, teacher, None, TraceOptions(1, **sizes))
+    drawn = sample_and_grade(teacher, task, task.examples("train", 12, seed=3), 1, **sizes)
     assert [row["completion"] for row in traces] == [
         s[0].text for s, r in zip(drawn.samples, drawn.right, strict=True) if r[0]
     ]

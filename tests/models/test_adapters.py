@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from distillknob.calibration.held_out import task_scores
 from distillknob.calibration.stage import CalibrationConfig, calibrate
 from distillknob.distillation.stage import DistillConfig, distill
 from distillknob.errors import BadInputError
@@ -70,9 +71,12 @@ def likelihoods(name: str) -> torch.Tensor:
 
 @pytest.mark.parametrize("stage", ["calibrate", "distill"])
 def test_the_adapter_and_the_merged_model_are_one(tiny_pair: Any, tmp_path: Path, stage: str) -> None:
-    make, run = (calibration, calibrate) if stage == "calibrate" else (distillation, distill)
-    adapter = run(make(tiny_pair), tmp_path / "adapter").path / "model"  # type: ignore[operator]
-    merged = run(make(tiny_pair, merge_adapter=True), tmp_path / "merged").path / "model"  # type: ignore[operator]
+    def trained(folder: Path, **values: Any) -> Path:
+        if stage == "calibrate":
+            return calibrate(calibration(tiny_pair, **values), folder).path / "model"
+        return distill(distillation(tiny_pair, **values), folder).path / "model"
+
+    adapter, merged = trained(tmp_path / "adapter"), trained(tmp_path / "merged", merge_adapter=True)
     assert (adapter / "adapter_config.json").exists() and not (adapter / "model.safetensors").exists()
     assert (merged / "model.safetensors").exists() and not (merged / "adapter_config.json").exists()
     assert (adapter / "adapter_model.safetensors").stat().st_size < (merged / "model.safetensors").stat().st_size / 3
@@ -138,13 +142,11 @@ def test_an_adapter_that_does_not_hold_gives_the_original_back(
 ) -> None:
     from distillknob.calibration import stage
 
-    real = stage.task_scores
-
     def lost(model: Any, tasks: Any, config: Any, what: str, *rest: Any) -> Any:
         value = 1.0 if what == "before" else 0.0
         return {
             name: replace(one, scores=[[value for _ in row] for row in one.scores])
-            for name, one in real(model, tasks, config, what, *rest).items()
+            for name, one in task_scores(model, tasks, config, what, *rest).items()
         }
 
     monkeypatch.setattr(stage, "task_scores", lost)

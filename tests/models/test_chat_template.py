@@ -99,7 +99,7 @@ def rendered(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     render = PreTrainedTokenizerBase.apply_chat_template
 
     def recorded(self: Any, *args: Any, **kwargs: Any) -> Any:
-        given = render(self, *args, **kwargs)
+        given: Any = render(self, *args, **kwargs)
         if isinstance(given, str):  # a turn, to see how it ends
             return given
         token = self.convert_tokens_to_ids("<|system|>")

@@ -70,7 +70,7 @@ def test_a_student_knows_its_teacher_s_end_too(tiny_pair: Any, tmp_path: Path, o
     ours = turn_end(load_model(tiny_pair.teacher).tokenizer)
     config = DistillConfig(
         teacher=tiny_pair.teacher,
-        student=otherwise.model.name_or_path,
+        student=str(otherwise.model.name_or_path),
         method="opd_rkl",
         tasks=["qa"],
         problems=4,
@@ -86,7 +86,7 @@ def test_a_student_knows_its_teacher_s_end_too(tiny_pair: Any, tmp_path: Path, o
 def test_what_was_drawn_is_scored_and_not_its_text(teacher: LanguageModel, student: LanguageModel) -> None:
     """Special tokens in the middle, a spelling that nobody would use, and letters that spell an end."""
     tokenizer = teacher.tokenizer
-    user, end = tokenizer.convert_tokens_to_ids("<|user|>"), turn_end(tokenizer)
+    user, end = tokenizer.get_vocab()["<|user|>"], turn_end(tokenizer)
     letters = [tokenizer(letter, add_special_tokens=False)["input_ids"][0] for letter in "yes"]
     ids = [[letters[0], user, letters[1], end], [*letters, end], letters]
     finished, prompts = [True, True, False], [*PROMPTS, PROMPTS[0]]
@@ -99,7 +99,7 @@ def test_what_was_drawn_is_scored_and_not_its_text(teacher: LanguageModel, stude
 
 def test_another_vocabulary_reads_the_spelling_of_special_tokens(teacher: LanguageModel, other: LanguageModel) -> None:
     tokenizer = teacher.tokenizer
-    user, end = tokenizer.convert_tokens_to_ids("<|user|>"), turn_end(tokenizer)
+    user, end = tokenizer.get_vocab()["<|user|>"], turn_end(tokenizer)
     letter = tokenizer("y", add_special_tokens=False)["input_ids"][0]
     assert spelled(tokenizer, [[letter, user, end], [letter, user]], [True, False]) == ["y<|user|>"] * 2
     assert spelled(tokenizer, [], []) == []
@@ -135,7 +135,7 @@ def test_traces_end_as_they_were_drawn_and_gold_as_the_student_s_turns(
 ) -> None:
     ours, theirs = turn_end(teacher.tokenizer), turn_end(otherwise.tokenizer)
     for source, end, other in (("teacher", ours, theirs), ("gold", theirs, ours)):
-        rows = make_traces(source, [get_task("qa")], 8, otherwise, teacher, None, TraceOptions(max_new_tokens=60))  # type: ignore[arg-type]
+        rows = make_traces(source, [get_task("qa")], 8, otherwise, teacher, None, TraceOptions(max_new_tokens=60))
         ends = [row["completion_ids"][-1] for row in rows]
         assert end in ends and other not in ends
 
@@ -172,7 +172,8 @@ def test_a_teacher_reads_its_own_template_live_and_from_its_cache(tiny_pair: Any
     for name, teacher in (("plain", tiny_pair.teacher), ("own", own)):
         folder = tmp_path / f"{name}-cache"
         cache(CacheConfig(teacher=teacher, tasks=["qa"], traces="gold", top_k=2048, problems=8), folder)
-        for kind, values in (("live", {}), ("cached", {"cache": str(folder)})):
+        runs: dict[str, dict[str, Any]] = {"live": {}, "cached": {"cache": str(folder)}}
+        for kind, values in runs.items():
             config = DistillConfig(
                 teacher=teacher,
                 student=tiny_pair.student,

@@ -199,7 +199,7 @@ def test_an_answer_goes_on_from_its_beginning(teacher: LanguageModel) -> None:
     for start, row in zip(begun, drawn, strict=True):
         for sample in row:
             assert sample.token_ids[: len(start)] == start and len(sample.token_ids) <= len(start) + 40
-            assert sample.text.startswith(teacher.tokenizer.decode(start))
+            assert sample.text.startswith(str(teacher.tokenizer.decode(start)))
     same = generate(teacher, asked, 2, Sampling(max_new_tokens=40), begun=[[]]).completions
     assert same == generate(teacher, asked, 2, Sampling(max_new_tokens=40)).completions
     with pytest.raises(BadInputError, match="2 prompts but 1 beginnings"):

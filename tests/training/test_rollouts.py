@@ -51,10 +51,9 @@ def test_nor_has_it_over_whole_answers(tiny_pair: Any, tmp_path: Path, log_ratio
 def test_a_batch_of_two_lengths_trains_as_its_rows_do_alone(tiny_pair: Any, tmp_path: Path) -> None:
     checkpoint = one_score.tiny("gpt2", tmp_path / "gpt2", tiny_pair.teacher, **GPT2)
     answers = [[5, 9, 30, 41, 1], [7, 8, 1]]
-    trainer = one_score.distillation_trainer(checkpoint, tmp_path, answers)
+    trainer: Any = one_score.distillation_trainer(checkpoint, tmp_path, answers)
     gradients: dict[str, torch.Tensor] = {}
     trainer.create_optimizer()
-    assert trainer.optimizer is not None
     trainer.optimizer.register_step_pre_hook(
         lambda *args: gradients.update(
             {name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.grad is not None}
@@ -66,7 +65,8 @@ def test_a_batch_of_two_lengths_trains_as_its_rows_do_alone(tiny_pair: Any, tmp_
     alone = load_model(checkpoint)
     total = torch.zeros(())
     for prompt, answer in zip(one_score.PROMPTS, answers, strict=True):
-        ids = alone.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True)["input_ids"]
+        rendered: Any = alone.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True)
+        ids = rendered["input_ids"]
         logprobs_TV = alone.model(input_ids=torch.tensor([[*ids, *answer]])).logits[0].log_softmax(-1)
         total = total - logprobs_TV[len(ids) - 1 : -1].gather(1, torch.tensor(answer)[:, None]).sum()
     (total / 8).backward()
@@ -144,7 +144,7 @@ def test_rollouts_are_drawn_without_the_dropout_that_trains(tiny_pair: Any, tmp_
 
 def test_what_is_saved_has_the_dropout_of_the_original(tiny_pair: Any, tmp_path: Path) -> None:
     checkpoint = one_score.tiny("opt", tmp_path / "opt", tiny_pair.teacher, **OPT)
-    trainer = one_score.distillation_trainer(checkpoint, tmp_path, [[5], [6]])
+    trainer: Any = one_score.distillation_trainer(checkpoint, tmp_path, [[5], [6]])
     assert trainer.model.config.dropout == 0.0
     trainer.save_model(str(tmp_path / "saved"))
     assert AutoConfig.from_pretrained(tmp_path / "saved").dropout == pytest.approx(0.3)

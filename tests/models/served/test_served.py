@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -28,7 +29,6 @@ from distillknob.models.scoring import sequence_logprob, token_logprobs
 from distillknob.models.served import model as served
 from distillknob.models.served.model import ServedModel, connect
 from distillknob.runs.run import load_run
-from distillknob.runtime import http as post
 from distillknob.tasks import get_task
 
 
@@ -126,8 +126,8 @@ def test_a_server_scores_as_the_model_does(server: Server, other: LanguageModel,
     remote = ServedModel(remote.url, remote.name, remote.tokenizer, batch_size=2)
     for reduction in ("sum", "mean"):
         torch.testing.assert_close(
-            sequence_logprob(remote, prompts, texts, finished, reduction=reduction),  # type: ignore[arg-type]
-            sequence_logprob(other, prompts, texts, finished, reduction=reduction),  # type: ignore[arg-type]
+            sequence_logprob(remote, prompts, texts, finished, reduction=reduction),
+            sequence_logprob(other, prompts, texts, finished, reduction=reduction),
             atol=1e-3,
             rtol=1e-4,
         )
@@ -287,11 +287,14 @@ def test_stages_take_a_served_model_by_name(server: Server, tiny_pair: Any, tiny
 
 
 def test_a_key_is_sent(server: Server, tiny_other: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    sent = []
-    real = post.urllib.request.urlopen
-    monkeypatch.setattr(
-        post.urllib.request, "urlopen", lambda request, **more: sent.append(request.headers) or real(request, **more)
-    )
+    sent: list[Any] = []
+    real = urllib.request.urlopen
+
+    def recorded(request: urllib.request.Request, **options: Any) -> Any:
+        sent.append(request.headers)
+        return real(request, **options)
+
+    monkeypatch.setattr("distillknob.runtime.http.urllib.request.urlopen", recorded)
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     connect(server.url, "the-target", tiny_other)
     assert sent[0]["Authorization"] == "Bearer secret"

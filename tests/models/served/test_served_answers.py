@@ -21,8 +21,6 @@ from distillknob.evaluation.config import EvaluateConfig
 from distillknob.evaluation.stage import evaluate
 from distillknob.models.load import load_tokenizer
 from distillknob.models.sampling import Sampling, generate
-from distillknob.models.served import chat as served_chat
-from distillknob.models.served import model as served
 from distillknob.models.served.answers import choices_of, ended, message_of, prompt_logprobs, text_of, token_ids_of
 from distillknob.models.served.chat import ServedChat
 from distillknob.models.served.model import ServedModel, connect, load_or_connect
@@ -203,7 +201,7 @@ def stub() -> Iterator[Callable[..., Stub]]:
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses between tries, which are noted and not waited for."""
     pauses: list[float] = []
-    monkeypatch.setattr(post.time, "sleep", pauses.append)
+    monkeypatch.setattr("distillknob.runtime.http.time.sleep", pauses.append)
     return pauses
 
 
@@ -367,4 +365,4 @@ def test_a_model_that_is_nowhere_is_told_by_both_interfaces(stub: Callable[..., 
     server = stub(lambda path, body: (404, {}, {"error": "no such model"}))
     with pytest.raises(BadInputError, match=r"chat interface neither.*\(404\)"):
         load_or_connect(f"{server.url}#hosted", scores=False)
-    assert served.PROBE_TRIES < post.TRIES and served_chat.PROBE_TRIES < post.TRIES
+    assert post.PROBE_TRIES < post.TRIES
