@@ -7,9 +7,11 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from pairs import Pair
 
 if TYPE_CHECKING:
     from distillknob.models.base import LanguageModel
@@ -31,13 +33,6 @@ else:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 ROOT = Path(__file__).parent.parent
-
-
-class Pair(NamedTuple):
-    """Folders of a tiny teacher and a tiny student with one tokenizer (as texts: what a recipe or a flag holds)."""
-
-    teacher: str
-    student: str
 
 
 def _make(root: Path) -> None:

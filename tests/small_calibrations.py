@@ -15,6 +15,7 @@ from distillknob.models.base import LanguageModel
 from distillknob.models.sampling import Sample
 from distillknob.models.scoring import answer_ids, sequence_logprob, token_logprobs
 from distillknob.runs.run import Run, verify_manifest
+from pairs import Pair
 
 
 def even_length(completions: list[Any], **kwargs: Any) -> list[float]:
@@ -22,7 +23,7 @@ def even_length(completions: list[Any], **kwargs: Any) -> list[float]:
     return [float(len(completion[0]["content"]) % 2 == 0) for completion in completions]
 
 
-def config(pair: Any, **values: Any) -> CalibrationConfig:
+def config(pair: Pair, **values: Any) -> CalibrationConfig:
     return CalibrationConfig(
         **{
             "teacher": pair.teacher,

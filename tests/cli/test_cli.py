@@ -19,6 +19,7 @@ import yaml
 from distillknob.cli.main import EXPERIMENTS, STAGES, main
 from distillknob.cli.text import result_text
 from distillknob.config.shipped import find_recipe
+from pairs import Pair
 
 FOLDER = Path(__file__).parents[2] / "recipes"
 SMALL = ["--problems", "4", "--samples", "2"]
@@ -32,7 +33,7 @@ def command(*words: object) -> int:
         return int(left.code or 0)
 
 
-def models(stage: str, pair: Any) -> list[str]:
+def models(stage: str, pair: Pair) -> list[str]:
     """Flags that name tiny models to a stage."""
     if stage in EXPERIMENTS:
         return []
@@ -60,7 +61,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
 # Bad input
 
 
-def test_a_checkpoint_that_is_not_there(tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_checkpoint_that_is_not_there(tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "run"
     for stage, flag in (("calibrate", "--teacher"), ("distill", "--student"), ("diagnose", "--teacher")):
         told = refused(capsys, stage, *models(stage, tiny_pair), flag, "/no/such", "--output", output)
@@ -92,7 +93,7 @@ def test_a_checkpoint_that_is_not_there(tiny_pair: Any, tmp_path: Path, capsys: 
     ],
 )
 def test_a_value_that_cannot_work(
-    tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], stage: str, flags: list[str], what: str
+    tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str], stage: str, flags: list[str], what: str
 ) -> None:
     assert what in refused(capsys, stage, *models(stage, tiny_pair), *flags, "--output", tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -112,7 +113,7 @@ def test_a_value_that_cannot_work(
     ],
 )
 def test_a_recipe_that_cannot_be_used(
-    tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, what: str
+    tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, what: str
 ) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(text)
@@ -160,7 +161,7 @@ def test_no_command_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_an_output_directory_that_holds_something_else(
-    tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["evaluate", *models("evaluate", tiny_pair), "--tasks", "qa", *SMALL]
     assert command(*flags, "--output", tmp_path / "run") == 0
@@ -178,7 +179,7 @@ def test_an_output_directory_that_holds_something_else(
     assert "is a file: give a directory" in refused(capsys, *flags, "--output", tmp_path / "file")
 
 
-def test_a_bad_line_of_a_task_file(tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_line_of_a_task_file(tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     task = tmp_path / "task.jsonl"
     task.write_bytes(b'{"prompt": "a", "reference": "b"}\n{"prompt": "a"}\n')
     flags = ["evaluate", *models("evaluate", tiny_pair), "--tasks", f"jsonl:{task}", "--output", tmp_path / "run"]
@@ -209,7 +210,7 @@ def test_a_cell_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_a_run_that_fails_after_a_good_start_exits_with_1(
-    tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from distillknob.errors import RunFailedError
     from distillknob.evaluation import stage as evaluate
@@ -227,7 +228,7 @@ def test_a_run_that_fails_after_a_good_start_exits_with_1(
 # Results
 
 
-def test_stdout_holds_only_the_result(tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_stdout_holds_only_the_result(tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["evaluate", *models("evaluate", tiny_pair), "--tasks", "qa", *SMALL, "--output", tmp_path / "run"]
     assert command(*flags, "--json") == 0
     result = json.loads(capsys.readouterr().out)
@@ -242,7 +243,7 @@ def test_stdout_holds_only_the_result(tiny_pair: Any, tmp_path: Path, capsys: py
 
 @pytest.mark.parametrize("stage", ["calibrate", "distill", "diagnose"])
 def test_a_stage_runs_from_a_recipe_and_prints_json_alone(
-    tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], stage: str
+    tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str], stage: str
 ) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
@@ -272,7 +273,7 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_dry_run_starts_nothing(
-    tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, stage: str
+    tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     """By the quick recipe; test_recipes.py does it with all of them."""
     recipe = FOLDER / "quick.yaml"
@@ -289,7 +290,7 @@ def test_a_dry_run_starts_nothing(
     assert "Traceback" not in err
 
 
-def test_a_dry_run_checks_what_a_run_would(tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_checks_what_a_run_would(tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--output", tmp_path / "run", "--dry-run"]
     assert "/no/such" in refused(capsys, "calibrate", *models("calibrate", tiny_pair), "--teacher", "/no/such", *flags)
     assert "eta" in refused(capsys, "calibrate", *models("calibrate", tiny_pair), "--eta", "nan", *flags)
@@ -305,7 +306,7 @@ def test_an_answer_that_does_not_fit_the_context_is_refused_by_the_dry_run(capsy
 
 
 def test_a_dry_run_looks_at_the_output_directory(
-    tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "thesis.txt").write_text("x")
     flags = ["evaluate", *models("evaluate", tiny_pair), "--output", tmp_path, "--dry-run"]
@@ -336,7 +337,7 @@ def test_a_flag_that_is_not_there_is_told_the_nearest(tmp_path: Path, capsys: py
 
 
 def test_bad_input_that_is_met_late_leaves_no_run_behind(
-    tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     few = tmp_path / "few.jsonl"
     few.write_text('{"prompt": "What is 2 + 2?", "reference": "4"}\n')
@@ -355,7 +356,7 @@ def test_bad_input_that_is_met_late_leaves_no_run_behind(
 
 
 def test_a_recipe_s_pair_is_what_evaluate_measures(
-    tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = tmp_path / "recipe.yaml"
     pair = f"teacher: {tiny_pair.teacher}\nstudent: {tiny_pair.student}\n"
@@ -439,7 +440,7 @@ def test_the_help_answers_within_a_second() -> None:
 
 
 def test_diagnoses_are_compared_from_the_terminal(
-    tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = [tmp_path / "before", tmp_path / "after"]
     small = ["--tasks", "math", "--problems", "3", "--samples", "1", "--candidates", "1", "--max-new-tokens", "8"]

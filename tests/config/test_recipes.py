@@ -20,6 +20,7 @@ from distillknob.experiments.demo import DemoConfig, demo
 from distillknob.models.architecture import SHAPES
 from distillknob.runs.run import load_run, verify_manifest
 from distillknob.verdicts import teacher_label
+from pairs import Pair
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -95,7 +96,7 @@ def made(name: str, folder: Path, seed: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def tiny_models(tiny_pair: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def tiny_models(tiny_pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """recipe -> tiny models that stand for its own."""
     folder, found = tmp_path_factory.mktemp("architectures"), {}
 

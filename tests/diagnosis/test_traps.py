@@ -56,6 +56,7 @@ from distillknob.models.scoring import answer_logits, batches
 from distillknob.runs.files import read_json
 from distillknob.runs.run import verify_manifest
 from distillknob.stats import Interval
+from pairs import Pair
 
 VOCABULARY, PROMPTS, TOKENS = 200, 80, 20
 
@@ -710,7 +711,7 @@ def test_without_a_gradient_there_is_no_direction() -> None:
     assert not finding.applicable and finding.severity == "none"
 
 
-def test_sampled_gradients_are_the_token_level_one_in_the_mean(teacher: Any, tiny_pair: Any) -> None:
+def test_sampled_gradients_are_the_token_level_one_in_the_mean(teacher: Any, tiny_pair: Pair) -> None:
     """Every answer of one token, weighted by its probability: the three gradients of `compare_gradients` agree."""
     student = load_model(tiny_pair.student)
     with torch.no_grad():
@@ -741,7 +742,7 @@ def test_gradients_skip_prompts_without_answers(teacher: Any, student: Any) -> N
     assert not sequence_myopia(nothing).applicable and myopia_rows(nothing) == []
 
 
-def config(pair: Any, **values: Any) -> DiagnoseConfig:
+def config(pair: Pair, **values: Any) -> DiagnoseConfig:
     return DiagnoseConfig(
         **{
             "teacher": pair.teacher,
@@ -755,7 +756,7 @@ def config(pair: Any, **values: Any) -> DiagnoseConfig:
     )
 
 
-def test_a_diagnosis_holds_its_tables_for_each_task(tiny_pair: Any, tmp_path: Path) -> None:
+def test_a_diagnosis_holds_its_tables_for_each_task(tiny_pair: Pair, tmp_path: Path) -> None:
     run = diagnose(config(tiny_pair), tmp_path / "run")
     result = run.result
     for task in ("math", "instruct"):
@@ -775,13 +776,13 @@ def test_a_diagnosis_holds_its_tables_for_each_task(tiny_pair: Any, tmp_path: Pa
     assert diagnose(config(tiny_pair), tmp_path / "run").result == result
 
 
-def test_a_student_that_ends_no_answer_is_diagnosed_all_the_same(tiny_pair: Any, tmp_path: Path) -> None:
+def test_a_student_that_ends_no_answer_is_diagnosed_all_the_same(tiny_pair: Pair, tmp_path: Path) -> None:
     run = diagnose(config(tiny_pair, tasks=["math"], max_new_tokens=1), tmp_path / "run")
     finding = next(row for row in run.result["findings"] if row["name"] == "wrong_trace_preference")
     assert not finding["applicable"] and finding["value"] is None
 
 
-def test_the_same_model_twice_sets_no_trap(tiny_pair: Any, tmp_path: Path) -> None:
+def test_the_same_model_twice_sets_no_trap(tiny_pair: Pair, tmp_path: Path) -> None:
     values = config(tiny_pair, student=tiny_pair.teacher, tasks=["qa"])
     result = diagnose(values, tmp_path / "run").result
     found = {row["name"]: row for row in result["findings"]}
@@ -791,7 +792,7 @@ def test_the_same_model_twice_sets_no_trap(tiny_pair: Any, tmp_path: Path) -> No
     assert all(found[name]["severity"] == "none" for name in relative)
 
 
-def test_two_diagnoses_are_compared_problem_by_problem(tiny_pair: Any, tmp_path: Path) -> None:
+def test_two_diagnoses_are_compared_problem_by_problem(tiny_pair: Pair, tmp_path: Path) -> None:
     values = {"tasks": ["math"], "problems": 8}
     diagnose(config(tiny_pair, **values), tmp_path / "before")
     diagnose(config(tiny_pair, **values, teacher=tiny_pair.student), tmp_path / "after")
@@ -807,7 +808,7 @@ def test_two_diagnoses_are_compared_problem_by_problem(tiny_pair: Any, tmp_path:
     assert own["prompt"] == list(range(8)) and sum(own["value"]) / 8 == pytest.approx(before["value"])
 
 
-def test_what_cannot_be_compared_is_told(tiny_pair: Any, tmp_path: Path) -> None:
+def test_what_cannot_be_compared_is_told(tiny_pair: Pair, tmp_path: Path) -> None:
     diagnose(config(tiny_pair, tasks=["math"], gradient_problems=0), tmp_path / "one")
     diagnose(config(tiny_pair, tasks=["math"], gradient_problems=0, seed=7), tmp_path / "seven")
     for paths, told in (
@@ -822,7 +823,7 @@ def test_what_cannot_be_compared_is_told(tiny_pair: Any, tmp_path: Path) -> None
         compare([tmp_path / "one", tmp_path / "one"])
 
 
-def test_missing_models_are_told_before_anything_is_written(tiny_pair: Any, tmp_path: Path) -> None:
+def test_missing_models_are_told_before_anything_is_written(tiny_pair: Pair, tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="no checkpoint folder '/no/such'"):
         diagnose(config(tiny_pair, teacher="/no/such"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -897,7 +898,7 @@ def test_without_named_ways_there_is_no_forecast() -> None:
 # Two tokenizers, and a run that was stopped
 
 
-def test_two_tokenizers_are_diagnosed_by_text_and_by_spans(tiny_pair: Any, tiny_other: str, tmp_path: Path) -> None:
+def test_two_tokenizers_are_diagnosed_by_text_and_by_spans(tiny_pair: Pair, tiny_other: str, tmp_path: Path) -> None:
     run = diagnose(config(tiny_pair, student=tiny_other, problems=8), tmp_path / "run")
     findings = {(row["task"], row["name"]): row for row in run.result["findings"]}
     for task in ("math", "instruct"):
@@ -921,7 +922,7 @@ def test_two_tokenizers_are_diagnosed_by_text_and_by_spans(tiny_pair: Any, tiny_
 
 @pytest.mark.parametrize("batches_done", [0, 1, 2, 4, 7, 12])
 def test_a_stopped_diagnosis_goes_on_at_the_batch_where_it_was(
-    tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches_done: int
+    tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches_done: int
 ) -> None:
     """Stopped while a batch is kept, gone on with, and equal to an unbroken run; no batch is done twice."""
     from distillknob.runs.journal import Journal

@@ -28,10 +28,11 @@ from distillknob.models.heads import Head
 from distillknob.models.load import load_model
 from distillknob.models.scoring import sequence_logprob
 from distillknob.tasks import get_task
+from pairs import Pair
 
 
 @pytest.fixture(scope="module")
-def copy(tiny_pair: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
+def copy(tiny_pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The tiny teacher under a tokenizer whose ids are permuted, its embeddings with them: another vocabulary, the same
     model."""
     folder = tmp_path_factory.mktemp("permuted")
@@ -175,7 +176,7 @@ def losses(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("method", ["spans", "uld"])
 @pytest.mark.parametrize("lmbda", [0.0, 1.0])
 def test_a_copy_under_another_tokenizer_has_nothing_to_learn(
-    tiny_pair: Any, copy: str, tmp_path: Path, losses: list[dict[str, Any]], method: str, lmbda: float
+    tiny_pair: Pair, copy: str, tmp_path: Path, losses: list[dict[str, Any]], method: str, lmbda: float
 ) -> None:
     values = {"method": method, "lmbda": lmbda, "max_steps": 1}
     distill(config(tiny_pair.teacher, copy, **values), tmp_path / "copy")
@@ -185,7 +186,7 @@ def test_a_copy_under_another_tokenizer_has_nothing_to_learn(
 
 
 def test_the_span_loss_is_that_of_the_two_likelihoods(
-    tiny_pair: Any, tiny_other: str, tmp_path: Path, losses: list[dict[str, Any]]
+    tiny_pair: Pair, tiny_other: str, tmp_path: Path, losses: list[dict[str, Any]]
 ) -> None:
     """Over texts of one span each the loss is half the squared difference of the answers' likelihoods."""
     distill(config(tiny_pair.teacher, tiny_other, lmbda=0.0, max_steps=1), tmp_path / "run")
@@ -209,7 +210,7 @@ def test_the_span_loss_is_that_of_the_two_likelihoods(
 
 @pytest.mark.parametrize("method", ["spans", "uld"])
 def test_a_student_with_another_tokenizer_learns(
-    tiny_pair: Any, tiny_other: str, tmp_path: Path, losses: list[dict[str, Any]], method: str
+    tiny_pair: Pair, tiny_other: str, tmp_path: Path, losses: list[dict[str, Any]], method: str
 ) -> None:
     values = {"method": method, "max_steps": 40, "learning_rate": 1e-2, "lmbda": 0.0, "problems": 40}
     run = distill(config(tiny_pair.teacher, tiny_other, **values), tmp_path / "run")
@@ -220,7 +221,7 @@ def test_a_student_with_another_tokenizer_learns(
 
 @pytest.mark.parametrize("method", ["spans", "uld"])
 def test_two_vocabularies_of_two_sizes(
-    tiny_pair: Any, copy: str, tmp_path: Path, losses: list[dict[str, Any]], method: str
+    tiny_pair: Pair, copy: str, tmp_path: Path, losses: list[dict[str, Any]], method: str
 ) -> None:
     """The copy with more embeddings than the teacher trains, and what its further tokens take of the probability is
     what it has to learn."""
@@ -235,7 +236,7 @@ def test_two_vocabularies_of_two_sizes(
     assert losses[0]["items"] > 10 and 1e-6 < losses[0]["loss"] < math.inf
 
 
-def test_what_does_not_fit_is_told(tiny_pair: Any, tiny_other: str, tmp_path: Path) -> None:
+def test_what_does_not_fit_is_told(tiny_pair: Pair, tiny_other: str, tmp_path: Path) -> None:
     for values in ({"tokens": "tip"}, {"tokens_per_step": 8}):
         with pytest.raises(BadInputError, match="spans of text"):
             config(tiny_pair.teacher, tiny_other, **values)

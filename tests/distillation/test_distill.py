@@ -39,9 +39,10 @@ from distillknob.tasks import get_task
 from distillknob.tasks.base import GeneratedTask
 from distillknob.tasks.generated.qa import QA
 from distillknob.training.callbacks import StageProgress
+from pairs import Pair
 
 
-def config(pair: Any, method: str, **values: Any) -> DistillConfig:
+def config(pair: Pair, method: str, **values: Any) -> DistillConfig:
     return DistillConfig(
         **{
             "teacher": pair.teacher,
@@ -135,7 +136,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].loss not in CROSS])
 def test_each_method_trains_by_its_loss(
-    tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]], parity: GeneratedTask, method: str
+    tiny_pair: Pair, tmp_path: Path, recorded: list[dict[str, Any]], parity: GeneratedTask, method: str
 ) -> None:
     run = distill(config(tiny_pair, method), tmp_path / "run")
     assert len(recorded) == 2
@@ -161,7 +162,7 @@ def test_each_method_trains_by_its_loss(
 
 @pytest.mark.parametrize("wider", ["teacher", "student"])
 def test_embeddings_padded_to_another_width_are_compared_on_the_shared_part(
-    tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]], wider: str
+    tiny_pair: Pair, tmp_path: Path, recorded: list[dict[str, Any]], wider: str
 ) -> None:
     """Two sizes of a family may share a tokenizer and pad their embeddings to two widths."""
     model, tokenizer = load_model(getattr(tiny_pair, wider))
@@ -174,7 +175,7 @@ def test_embeddings_padded_to_another_width_are_compared_on_the_shared_part(
     assert batch["items"] > 10 and batch["loss"] == pytest.approx(batch["plain"], rel=2e-4)
 
 
-def test_the_teacher_s_own_options_are_used(tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_teacher_s_own_options_are_used(tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
     class Seen(DistillTrainer):
@@ -198,7 +199,7 @@ def test_the_teacher_s_own_options_are_used(tiny_pair: Any, tmp_path: Path, monk
     assert asked == [{"attn_implementation": way, "revision": "v2"} for way in seen]
 
 
-def test_the_trainer_loads_a_teacher_by_its_name(tiny_pair: Any, tmp_path: Path, student: LanguageModel) -> None:
+def test_the_trainer_loads_a_teacher_by_its_name(tiny_pair: Pair, tmp_path: Path, student: LanguageModel) -> None:
     rows = [{"prompt": [{"role": "user", "content": "2 + 2"}], "completion_ids": [5, 6]}] * 4
     values = config(tiny_pair, "gkd", lmbda=0.0, output_dir=str(tmp_path / "run"), max_completion_length=8)
     trainer = DistillTrainer(
@@ -216,7 +217,7 @@ def test_the_trainer_loads_a_teacher_by_its_name(tiny_pair: Any, tmp_path: Path,
 
 
 def test_sft_learns_the_stored_tokens_and_their_end(
-    tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]], student: LanguageModel
+    tiny_pair: Pair, tmp_path: Path, recorded: list[dict[str, Any]], student: LanguageModel
 ) -> None:
     values = config(tiny_pair, "sft_gold", problems=8)
     run = distill(values, tmp_path / "run")
@@ -231,7 +232,7 @@ def test_sft_learns_the_stored_tokens_and_their_end(
 
 @pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
 def test_gkd_s_beta_reaches_the_divergence(
-    tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]], beta: float
+    tiny_pair: Pair, tmp_path: Path, recorded: list[dict[str, Any]], beta: float
 ) -> None:
     distill(config(tiny_pair, "gkd", lmbda=0.0, beta=beta, max_steps=1), tmp_path / "run")
     (batch,) = recorded
@@ -244,7 +245,7 @@ def test_gkd_is_the_jensen_shannon_divergence_unless_told_otherwise() -> None:
 
 
 def test_accumulated_batches_weigh_every_token_the_same(
-    tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]]
+    tiny_pair: Pair, tmp_path: Path, recorded: list[dict[str, Any]]
 ) -> None:
     values = config(tiny_pair, "sft", per_device_train_batch_size=2, gradient_accumulation_steps=2, max_steps=1)
     distill(values, tmp_path / "run")
@@ -260,7 +261,7 @@ def test_accumulated_batches_weigh_every_token_the_same(
 @pytest.mark.parametrize("method", ["gkd", "sft"])
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_a_budget_of_tokens_a_step_is_held_exactly(
-    tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]], method: str, accumulation: int
+    tiny_pair: Pair, tmp_path: Path, recorded: list[dict[str, Any]], method: str, accumulation: int
 ) -> None:
     settings = config(
         tiny_pair, method, tokens_per_step=7, gradient_accumulation_steps=accumulation, problems=20, max_steps=3
@@ -291,7 +292,7 @@ def test_the_coin_is_drawn_from_seed_and_step() -> None:
 
 
 def test_gkd_mixes_stored_and_own_samples_by_the_coin(
-    tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]]
+    tiny_pair: Pair, tmp_path: Path, recorded: list[dict[str, Any]]
 ) -> None:
     values = config(tiny_pair, "gkd", max_steps=6, problems=24)
     run = distill(values, tmp_path / "run")
@@ -304,7 +305,7 @@ def test_gkd_mixes_stored_and_own_samples_by_the_coin(
 
 
 def test_the_student_s_own_samples_end_by_their_eos_or_at_the_limit(
-    tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]], student: LanguageModel
+    tiny_pair: Pair, tmp_path: Path, recorded: list[dict[str, Any]], student: LanguageModel
 ) -> None:
     distill(config(tiny_pair, "opd_rkl", max_completion_length=10), tmp_path / "run")
     eos = student.tokenizer.eos_token_id
@@ -316,7 +317,7 @@ def test_the_student_s_own_samples_end_by_their_eos_or_at_the_limit(
 
 
 def test_divergences_between_two_tokenizers_are_refused_and_sft_is_not(
-    tiny_pair: Any, tiny_other: str, tmp_path: Path, recorded: list[dict[str, Any]], other: LanguageModel
+    tiny_pair: Pair, tiny_other: str, tmp_path: Path, recorded: list[dict[str, Any]], other: LanguageModel
 ) -> None:
     for method in ("gkd", "opd_rkl"):
         with pytest.raises(BadInputError, match=f"{method} compares next-token distributions.*different tokenizers"):
@@ -402,7 +403,7 @@ def test_what_traces_need_is_told(teacher: LanguageModel, student: LanguageModel
 
 
 def test_a_learning_curve_has_a_point_at_the_start_at_each_interval_and_at_the_end(
-    tiny_pair: Any, tmp_path: Path
+    tiny_pair: Pair, tmp_path: Path
 ) -> None:
     seen: list[bool] = []
 
@@ -418,7 +419,7 @@ def test_a_learning_curve_has_a_point_at_the_start_at_each_interval_and_at_the_e
 
 
 def test_the_command_s_learning_curve_is_on_problems_that_are_not_trained_on(
-    tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
     monkeypatch.setattr("distillknob.distillation.learning_curve.CURVE_PROBLEMS", 5)
@@ -440,7 +441,7 @@ def test_the_command_s_learning_curve_is_on_problems_that_are_not_trained_on(
     assert len(trained) == 12 and len(set(seen)) == 5 and not trained & set(seen)
 
 
-def test_a_small_file_leaves_a_fifth_for_the_learning_curve(tiny_pair: Any, tmp_path: Path) -> None:
+def test_a_small_file_leaves_a_fifth_for_the_learning_curve(tiny_pair: Pair, tmp_path: Path) -> None:
     """Set from Python, without anything else: the problems are fewer than those asked for."""
     rows = [{"prompt": f"What is {i} + 1?", "reference": str(i + 1)} for i in range(40)]
     (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -494,7 +495,7 @@ def test_a_teacher_s_folder_says_whether_to_warn(
 
 
 def test_a_student_of_the_original_is_told_on_stderr_in_the_result_and_in_its_card(
-    tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     teacher = shutil.copytree(tiny_pair.teacher, tmp_path / "model")
     record = {"stage": "calibrate", "eta": 0.25, "kept_step": 0}
@@ -512,7 +513,7 @@ class Killed(Exception):
     """Stands for a kill."""
 
 
-def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(tiny_pair: Any, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(tiny_pair: Pair, tmp_path: Path) -> None:
     def values() -> DistillConfig:
         return config(tiny_pair, "gkd", max_steps=4, problems=16, save_steps=2, curve_steps=2)
 
@@ -539,7 +540,7 @@ def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(tiny_pair: Any, 
 
 
 def test_a_loss_that_is_not_finite_is_told_and_the_run_goes_on_later(
-    tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def values() -> DistillConfig:
         return config(tiny_pair, "gkd", max_steps=4, problems=16, save_steps=1)
@@ -572,7 +573,7 @@ def test_a_loss_that_is_not_finite_is_told_and_the_run_goes_on_later(
     ids=["torch", "safetensors", "system"],
 )
 def test_a_disk_that_fills_up_during_a_checkpoint_is_told_and_the_run_goes_on_later(
-    tiny_pair: Any, tmp_path: Path, error: Exception
+    tiny_pair: Pair, tmp_path: Path, error: Exception
 ) -> None:
     values = {"max_steps": 4, "problems": 16, "save_steps": 2}
     unbroken = distill(config(tiny_pair, "sft_gold", **values), tmp_path / "unbroken")
@@ -592,7 +593,7 @@ def test_a_disk_that_fills_up_during_a_checkpoint_is_told_and_the_run_goes_on_la
     assert all(torch.equal(a[name], b[name]) for name in b)
 
 
-def test_a_run_killed_before_its_first_checkpoint_starts_over(tiny_pair: Any, tmp_path: Path) -> None:
+def test_a_run_killed_before_its_first_checkpoint_starts_over(tiny_pair: Pair, tmp_path: Path) -> None:
     class Killer(StageProgress):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if state.global_step == 2:
@@ -626,17 +627,17 @@ def test_a_run_killed_before_its_first_checkpoint_starts_over(tiny_pair: Any, tm
         ("gkd", {"teacher_model_name_or_path": "x"}, "teacher_model_name_or_path='x': use teacher"),
     ],
 )
-def test_settings_that_cannot_work_are_told(tiny_pair: Any, method: str, values: dict[str, Any], what: str) -> None:
+def test_settings_that_cannot_work_are_told(tiny_pair: Pair, method: str, values: dict[str, Any], what: str) -> None:
     with pytest.raises(BadInputError, match=what):
         config(tiny_pair, method, **values)
 
 
-def test_the_target_is_read_by_the_method_that_needs_it_alone(tiny_pair: Any) -> None:
+def test_the_target_is_read_by_the_method_that_needs_it_alone(tiny_pair: Pair) -> None:
     assert config(tiny_pair, "gkd", target="/no/such").models_read == list(tiny_pair)
     assert config(tiny_pair, "sft_best_of_n", target="a-target").models_read == [*tiny_pair, "a-target"]
 
 
-def test_data_that_do_not_fill_a_step_are_told(tiny_pair: Any, tmp_path: Path, parity: GeneratedTask) -> None:
+def test_data_that_do_not_fill_a_step_are_told(tiny_pair: Pair, tmp_path: Path, parity: GeneratedTask) -> None:
     """TRL leaves out what doesn't fill a batch: no step, and no word of it."""
     with pytest.raises(BadInputError, match="7 problems to train on, but a step takes 8"):
         distill(config(tiny_pair, "sft_gold", problems=7, gradient_accumulation_steps=2), tmp_path / "few")
@@ -648,7 +649,9 @@ def test_data_that_do_not_fill_a_step_are_told(tiny_pair: Any, tmp_path: Path, p
     assert not (tmp_path / "verified").exists()
 
 
-def test_what_the_trainer_refuses_is_bad_input(tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_trainer_refuses_is_bad_input(
+    tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuses(*args: Any, **kwargs: Any) -> None:
         raise ValueError("not like this")
 
@@ -657,7 +660,7 @@ def test_what_the_trainer_refuses_is_bad_input(tiny_pair: Any, tmp_path: Path, m
         distill(config(tiny_pair, "sft_gold"), tmp_path / "run")
 
 
-def test_mixed_precision_reaches_the_layers(tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mixed_precision_reaches_the_layers(tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Accelerate's autocast lives in the whole model's forward, which the loss doesn't call."""
     seen = set()
 
@@ -677,7 +680,7 @@ def test_mixed_precision_reaches_the_layers(tiny_pair: Any, tmp_path: Path, monk
 
 
 @pytest.mark.parametrize("field", ["teacher", "student", "target"])
-def test_what_is_not_there_is_told_before_anything_is_written(tiny_pair: Any, tmp_path: Path, field: str) -> None:
+def test_what_is_not_there_is_told_before_anything_is_written(tiny_pair: Pair, tmp_path: Path, field: str) -> None:
     with pytest.raises(BadInputError, match="no checkpoint folder '/no/such'"):
         distill(config(tiny_pair, "sft_best_of_n", **{field: "/no/such"}), tmp_path / "run")
     assert not (tmp_path / "run").exists()

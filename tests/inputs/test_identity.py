@@ -19,6 +19,7 @@ from distillknob.inputs import identity
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.runs.run import Run, load_run
 from distillknob.tasks import GeneratedTask
+from pairs import Pair
 
 
 class Reads:
@@ -29,7 +30,7 @@ class Reads:
 
 
 @pytest.fixture
-def model(tiny_pair: Any, tmp_path: Path) -> Path:
+def model(tiny_pair: Pair, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_pair.student, tmp_path / "mine"))
 
 
@@ -268,14 +269,14 @@ def test_kept_cells_from_before_the_record_still_load() -> None:
     assert cells and all(load_run(cell).complete and load_run(cell).template_date[:2] == "20" for cell in cells)
 
 
-def stages(pair: Any) -> dict[str, tuple[Callable[..., Run], Any]]:
+def stages(pair: Pair) -> dict[str, tuple[Callable[..., Run], Any]]:
     """Every stage that loads models, with its smallest config."""
     from distillknob.calibration.stage import CalibrationConfig, calibrate
     from distillknob.diagnosis import DiagnoseConfig, diagnose
     from distillknob.distillation.stage import DistillConfig, distill
     from distillknob.distillation.teacher_cache import CacheConfig, cache
 
-    both = {"teacher": pair.teacher, "student": pair.student}
+    both: dict[str, Any] = {"teacher": pair.teacher, "student": pair.student}
     trained: dict[str, Any] = {"max_steps": 1, "gradient_checkpointing": False, "report_to": "none"}
     return {
         "evaluate": (evaluate, small(pair.student)),
@@ -309,7 +310,7 @@ def stages(pair: Any) -> dict[str, tuple[Callable[..., Run], Any]]:
 
 @pytest.mark.parametrize("name", ["evaluate", "diagnose", "cache", "distill", "calibrate"])
 def test_a_config_serves_twice_and_a_complete_run_loads_no_model(
-    tiny_pair: Any,
+    tiny_pair: Pair,
     tmp_path: Path,
     name: str,
     monkeypatch: pytest.MonkeyPatch,

@@ -21,12 +21,13 @@ from distillknob.models.chat import eos_ids, prompt_ids, set_in_templates, turn_
 from distillknob.models.load import load_model, load_tokenizer
 from distillknob.models.names import ZOO, name_zoo_base, resolve, zoo_path
 from distillknob.models.scoring import answer_ids
+from pairs import Pair
 
 PROMPT = [{"role": "user", "content": "What is 11-22?"}]
 
 
 @pytest.fixture
-def copied(tiny_pair: Any, tmp_path: Path) -> Path:
+def copied(tiny_pair: Pair, tmp_path: Path) -> Path:
     """The tiny student, to be spoiled."""
     return Path(shutil.copytree(tiny_pair.student, tmp_path / "model"))
 
@@ -157,7 +158,7 @@ def test_a_folder_without_a_checkpoint_is_told_with_what_it_holds(tmp_path: Path
         resolve(str(tmp_path))
 
 
-def test_a_run_directory_is_answered_with_its_model(tmp_path: Path, tiny_pair: Any) -> None:
+def test_a_run_directory_is_answered_with_its_model(tmp_path: Path, tiny_pair: Pair) -> None:
     shutil.copytree(tiny_pair.student, tmp_path / "model")
     (tmp_path / "config.yaml").write_text("distill: {}\n")
     with pytest.raises(BadInputError, match=f"did you mean {tmp_path / 'model'}") as told:
@@ -442,7 +443,7 @@ def test_the_embedded_teacher_knows_its_tasks_and_the_student_can_gain() -> None
     assert all(rows["student"][task] < rows["teacher"][task] - 0.1 for task in ("math", "qa", "instruct"))
 
 
-def test_what_is_trained_is_loaded_as_trl_would(tiny_pair: Any, tmp_path: Path) -> None:
+def test_what_is_trained_is_loaded_as_trl_would(tiny_pair: Pair, tmp_path: Path) -> None:
     from distillknob.distillation.stage import DistillConfig
     from distillknob.training.checkpoints import load_trained
 

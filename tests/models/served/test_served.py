@@ -30,6 +30,7 @@ from distillknob.models.served import model as served
 from distillknob.models.served.model import ServedModel, connect
 from distillknob.runs.run import load_run
 from distillknob.tasks import get_task
+from pairs import Pair
 
 
 class Server:
@@ -136,7 +137,7 @@ def test_a_server_scores_as_the_model_does(server: Server, other: LanguageModel,
 
 
 def test_a_teacher_is_calibrated_against_a_served_target(
-    server: Server, tiny_pair: Any, tiny_other: str, tmp_path: Path
+    server: Server, tiny_pair: Pair, tiny_other: str, tmp_path: Path
 ) -> None:
     def config(**values: Any) -> CalibrationConfig:
         return CalibrationConfig(
@@ -168,7 +169,7 @@ def test_a_teacher_is_calibrated_against_a_served_target(
 
 
 def test_a_training_whose_server_is_lost_goes_on_when_it_is_back(
-    server: Server, tiny_pair: Any, tiny_other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Server, tiny_pair: Pair, tiny_other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def config() -> CalibrationConfig:
         return CalibrationConfig(
@@ -266,7 +267,7 @@ def test_every_prompt_has_noise_of_its_own(server: Server, tiny_other: str, monk
     assert seeds[0] == seeds[1] and not seeds[0] & seeds[2]
 
 
-def test_stages_take_a_served_model_by_name(server: Server, tiny_pair: Any, tiny_other: str, tmp_path: Path) -> None:
+def test_stages_take_a_served_model_by_name(server: Server, tiny_pair: Pair, tiny_other: str, tmp_path: Path) -> None:
     name = f"{server.url}#the-target#{tiny_other}"
     config = EvaluateConfig(models=[name, tiny_other], problems=3, samples=2, k=2, max_new_tokens=5)
     result = evaluate(config, tmp_path / "evaluate").result

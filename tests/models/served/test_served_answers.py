@@ -26,6 +26,7 @@ from distillknob.models.served.chat import ServedChat
 from distillknob.models.served.model import ServedModel, connect, load_or_connect
 from distillknob.runtime import http as post
 from distillknob.runtime.http import RefusedError, post_json, retry_after
+from pairs import Pair
 
 IDS = [5, 6, 7, 8]
 ROWS: list[Any] = [None, *({str(token): {"logprob": -0.5}} for token in IDS[1:])]
@@ -345,7 +346,7 @@ def test_one_that_gives_a_single_answer_whatever_it_is_asked_is_asked_again(stub
 
 
 def test_a_chat_model_teaches_by_its_texts_and_is_evaluated(
-    stub: Callable[..., Stub], tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    stub: Callable[..., Stub], tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = f"{stub(chat_reply()).url}#hosted"
     sizes: dict[str, Any] = {"problems": 4, "max_steps": 1, "per_device_train_batch_size": 2, "report_to": "none"}
