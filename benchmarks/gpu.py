@@ -26,7 +26,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -160,18 +159,17 @@ def run_stage(stage: str, recipe: Path, output: Path) -> int:
     import torch
     import yaml
 
-    from distillknob.cli.main import STAGES as COMMANDS
     from distillknob.cli.main import main
     from distillknob.planning.estimate import estimate, estimate_lines
     from distillknob.planning.hardware import GPUS, engine
     from distillknob.runtime import progress
     from distillknob.runtime.machine import quiet_libraries
+    from distillknob.stages import STAGES as COMMANDS
 
     quiet_libraries()
     progress.APART = 0.0  # a line for every piece of work, which tells what the time goes to
-    module, config_name, _, _ = COMMANDS[stage]
     values = yaml.safe_load(recipe.read_text())[stage]
-    config = getattr(import_module(module), config_name)(**values)
+    config = COMMANDS[stage].config_class(**values)
     here = engine()
     foretold = {"this machine": estimate(stage, config, here)}
     named = next((name for name in reversed(GPUS) if name.upper() in here.device.name), None)

@@ -15,10 +15,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from distillknob.config.recipe import read_recipe
+from distillknob.config.recipe import read_recipe, stage_config
 from distillknob.distillation.stage import DistillConfig, distill
 from distillknob.evaluation.task_result import evaluate_task
-from distillknob.experiments.cell import stage_config
 from distillknob.models.base import LanguageModel
 from distillknob.models.load import load_model
 from distillknob.runtime.machine import keep_freed_memory, quiet_libraries
@@ -68,9 +67,9 @@ def main() -> None:
 
     def student(method: str, rate: float, times: int) -> float:
         given = {"method": method, "learning_rate": rate, "seed": arguments.seed, "curve_steps": 0}
-        config = stage_config(DistillConfig, "distill", recipe, **given)
+        config = stage_config("distill", recipe, **given)
         steps = (arguments.steps or config.max_steps) * times
-        config = stage_config(DistillConfig, "distill", recipe, **given, max_steps=steps)
+        config = stage_config("distill", recipe, **given, max_steps=steps)
         run = distill(config, arguments.output / f"{method}-{rate:g}-{steps}", resume=True)
         found = scores(load_model(str(run.path / "model")), config, arguments.problems, arguments.samples)
         row = {"method": method, "learning_rate": rate, "steps": steps, "tokens": run.result["tokens"], **found}

@@ -79,17 +79,15 @@ def status(field: str) -> int:
 
 def run_case(name: str, checkpointing: bool, steps: int | None = None) -> dict[str, Any]:
     """Run one case in this process and set its peak beside its estimate; by fewer `steps` than the table's."""
-    from distillknob.cli.main import STAGES
     from distillknob.planning.estimate import estimate
     from distillknob.planning.hardware import engine
     from distillknob.runtime.machine import quiet_libraries
+    from distillknob.stages import STAGES
 
     quiet_libraries()
     stage, values = names_of(checkpointing)[name]
     values |= {"max_steps": steps} if steps else {}
-    module, config_name, function, _ = STAGES[stage]
-    imported = __import__(module, fromlist=[config_name])
-    cls, call = getattr(imported, config_name), getattr(imported, function)
+    cls, call = STAGES[stage].config_class, STAGES[stage].run
     with tempfile.TemporaryDirectory() as folder:
         call(cls(**{**values, **TINY[stage]}), Path(folder) / "tiny")
         foretold = estimate(stage, cls(**values), engine())

@@ -17,11 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from distillknob.calibration.stage import CalibrationConfig, calibrate
+from distillknob.calibration.stage import calibrate
 from distillknob.cli.text import percent
-from distillknob.config.recipe import read_recipe
+from distillknob.config.recipe import read_recipe, stage_config
 from distillknob.evaluation.task_result import TaskResult, evaluate_task
-from distillknob.experiments.cell import stage_config
 from distillknob.models.load import load_model
 from distillknob.runtime.machine import keep_freed_memory, quiet_libraries
 from distillknob.tasks import get_task
@@ -79,7 +78,7 @@ def main() -> None:
         for setting, (factor, changes) in (REMEDIES if arguments.remedies else SETTINGS).items():
             for eta in (factor * one for one in ETAS):
                 values = {"eta": eta, "seed": 0, "teacher": teacher, "target": arguments.target, **changes}
-                config = stage_config(CalibrationConfig, "calibrate", recipe, **values)
+                config = stage_config("calibrate", recipe, **values)
                 name = f"{Path(teacher).name.replace(':', '-')}-{setting.replace(' ', '-')}-{eta:+g}"
                 run = calibrate(config, arguments.output / "calibrated" / name, resume=True)
                 norms = [entry["grad_norm"] for entry in run.metrics() if "grad_norm" in entry]

@@ -16,9 +16,12 @@ from typing import Any
 import pytest
 import yaml
 
-from distillknob.cli.main import EXPERIMENTS, STAGES, main
+from distillknob.cli.main import main
 from distillknob.cli.text import result_text
+from distillknob.config.recipe import read_recipe, stage_values
 from distillknob.config.shipped import find_recipe
+from distillknob.runs.run import Run
+from distillknob.stages import EXPERIMENTS, STAGES
 from pairs import Pair
 
 FOLDER = Path(__file__).parents[2] / "recipes"
@@ -105,6 +108,8 @@ def test_a_value_that_cannot_work(
         ("calibrate:\n  learning_rat: 1.0e-3\n", "calibrate has no field 'learning_rat', did you mean 'learning_rate'"),
         ("teecher: x\n", "'teecher', did you mean 'teacher'"),
         ("calibrat:\n  eta: 0.5\n", "'calibrat', did you mean 'calibrate'"),
+        ("report: {}\n", "no stage has the recipe's field 'report'"),
+        ("calibrate: {recipe: {}}\n", "calibrate has no field 'recipe'"),
         ("calibrate: [1, 2]\n", "section calibrate is [1, 2]"),
         ("calibrate:\n  eta: [\n", "line"),
         ("calibrate:\n  eta: .nan\n", "eta"),
@@ -288,6 +293,31 @@ def test_a_dry_run_starts_nothing(
     else:
         assert "M parameters" in out and " s at this" in out
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("stage", EXPERIMENTS)
+def test_an_experiment_s_own_config_is_a_recipe_that_repeats_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], stage: str
+) -> None:
+    """As the first line of the file and the report's command say."""
+    recipe = read_recipe(find_recipe("quick"))
+    cls = STAGES[stage].config_class
+    config = cls(**stage_values(cls, stage, recipe, {}), recipe=recipe)
+    run = Run.open(tmp_path / "run", stage, config.recorded)
+    words = [stage, "--config", run.path / "config.yaml", "--output", run.path, "--dry-run", "--gpu", "h100"]
+    assert "holds an unfinished run of" in refused(capsys, *words)
+    assert command(*words, "--resume") == 0
+    repeated = capsys.readouterr().out
+    assert command(stage, "quick", "--output", tmp_path / "other", "--dry-run", "--gpu", "h100") == 0
+    assert repeated.replace(str(run.path), str(tmp_path / "other")) == capsys.readouterr().out
+
+
+def test_a_cell_that_a_sweep_has_not_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["sweep", "quick", "--etas", "0", "0.5", "--seeds", "0", "--output", tmp_path / "run"]
+    for more in ([], ["--dry-run"]):
+        assert "cell 2: this sweep has cells 0 to 1" in refused(capsys, *words, "--cell", "2", *more)
+    assert command(*words, "--cell", "1", "--dry-run") == 0
+    assert "only" not in yaml.safe_load(capsys.readouterr().out)["sweep"]
 
 
 def test_a_dry_run_checks_what_a_run_would(tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -524,7 +554,7 @@ def test_a_typo_is_told_with_its_line(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_a_key_of_another_stage_is_known_without_the_trainers() -> None:
     code = (
-        "import sys; from distillknob.cli.main import _KnownFields; fields = _KnownFields();"
+        "import sys; from distillknob.cli.run_stage import KnownFields; fields = KnownFields();"
         "assert 'student' in fields; print('trl' in sys.modules); assert 'xyz' not in fields"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -11,14 +11,16 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from distillknob.cli.main import EXPERIMENTS, STAGES, main
-from distillknob.config.recipe import read_recipe
-from distillknob.diagnosis import DiagnoseConfig, diagnose
+from distillknob.cli.main import main
+from distillknob.config.recipe import read_recipe, stage_config
+from distillknob.diagnosis import diagnose
 from distillknob.errors import BadInputError
-from distillknob.experiments.cell import Cell, planned_stages, run_cell, stage_config
+from distillknob.experiments.cell import run_cell
 from distillknob.experiments.demo import DemoConfig, demo
+from distillknob.experiments.plan import Cell
 from distillknob.models.architecture import SHAPES
 from distillknob.runs.run import load_run, verify_manifest
+from distillknob.stages import EXPERIMENTS, STAGES
 from distillknob.verdicts import teacher_label
 from pairs import Pair
 
@@ -152,8 +154,9 @@ def test_a_recipe_s_demo_runs_end_to_end(
     monkeypatch.setattr("distillknob.distillation.learning_curve.CURVE_PROBLEMS", 2)
     given = read_recipe(path)
     recipe = cut(given, tiny_models(given), tiny_reward)
-    config = DemoConfig(**{**(recipe.get("demo") or {}), "teacher_problems": 4, "teacher_samples": 1})
-    run = demo(config, recipe, tmp_path / "run")
+    settings = {**(recipe.get("demo") or {}), "teacher_problems": 4, "teacher_samples": 1}
+    config = DemoConfig(**settings, recipe=recipe)
+    run = demo(config, tmp_path / "run")
     result = run.result
     assert run.complete and verify_manifest(run.path) == []
     assert (run.path / "report.html").stat().st_size > 1000
@@ -197,11 +200,8 @@ def test_a_recipe_s_demo_runs_end_to_end(
     shown = {(entry["task"], entry["prompt"]): entry for entry in result["examples"]}
     assert len(shown) == len(tasks) * min(config.examples, 3)
     assert all(len(entry["answers"]) == 4 + 3 * len(config.methods) for entry in shown.values())
-    # What the dry run sums up is what was run.
-    for cell in config.cells():
-        assert set(planned_stages(cell, recipe)) == set(load_run(run.path / cell.teacher).result["runs"])
     # A second demo shows what is there.
-    assert json.dumps(demo(config, recipe, tmp_path / "run", resume=True).result) == json.dumps(result)
+    assert json.dumps(demo(config, tmp_path / "run", resume=True).result) == json.dumps(result)
 
 
 @pytest.mark.slow
@@ -213,14 +213,13 @@ def test_a_recipe_of_the_paper_s_runs_stage_by_stage(
     monkeypatch.setattr("distillknob.distillation.learning_curve.CURVE_PROBLEMS", 1)
     given = read_recipe(path)
     recipe = cut(given, tiny_models(given), tiny_reward)
-    lens = stage_config(DiagnoseConfig, "diagnose", recipe, problems=1, candidates=1, tasks=recipe["tasks"][:1])
+    lens = stage_config("diagnose", recipe, problems=1, candidates=1, tasks=recipe["tasks"][:1])
     assert diagnose(lens, tmp_path / "lens").result["findings"]
     experiment = given.get("demo") or given["sweep"]
     eta = experiment.get("eta_undistillable") or max(experiment["etas"])
     cell = Cell(eta, 0, tuple(experiment["methods"]), {"teacher": {"problems": 2, "samples": 1}})
     run = run_cell(cell, recipe, tmp_path / "cell")
     runs = {name: load_run(run.path / place) for name, place in run.result["runs"].items()}
-    assert set(runs) == set(planned_stages(cell, recipe)), "the dry run sums up what is run"
     assert runs["calibrate"].result["eta"] == eta and runs["calibrate"].result["steps"] == 2
     evaluated = recipe["evaluate"].get("tasks", recipe["tasks"])
     for name, done in runs.items():

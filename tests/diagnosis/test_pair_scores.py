@@ -96,7 +96,7 @@ def test_logits_are_formed_in_blocks(
     prompts, texts = problems(2)
     ids = answer_ids(teacher, texts, [True] * 6)
     whole = scored(teacher, student, prompts, ids, [1, 50])
-    monkeypatch.setattr("distillknob.models.heads._CPU_BYTES", 4 * 2048 * 7)
+    monkeypatch.setattr("distillknob.models.heads._CPU_LOGITS_BYTES", 4 * 2048 * 7)
     blocks = scored(teacher, student, prompts, ids, [1, 50])
     for name in ("forward_kl_N", "forward_parts_topk_NK", "forward_gap_topk_NK", "student_logprob_N"):
         torch.testing.assert_close(getattr(blocks, name), getattr(whole, name), atol=1e-5, rtol=1e-4)

@@ -40,8 +40,8 @@ from distillknob.diagnosis.traps.student_prefixes import accuracy_on_student_pre
 from distillknob.diagnosis.traps.tail_noise import scatter_rows, tail_noise, tail_rows
 from distillknob.diagnosis.traps.teacher_hacking import teacher_hacking
 from distillknob.diagnosis.traps.wrong_trace_preference import (
-    in_one_way,
-    in_two_ways,
+    in_one_style,
+    in_two_styles,
     preference_by_prompt,
     preference_rows,
     wrong_trace_preference,
@@ -290,12 +290,12 @@ def test_a_habit_shows_between_two_ways_of_writing_and_not_within_one() -> None:
     """A teacher that knows right from wrong in each way, but likes the second way so much better that its wrong answers
     beat the first way's right ones."""
     judged = candidates([-5.0, -1.0], [-8.0, -3.0], styles=["a", "b", "a", "b"])
-    assert preference_by_prompt(judged, "sum", in_one_way)[1] == [0.0] * 12
-    assert preference_by_prompt(judged, "sum", in_two_ways)[1] == [0.5] * 12  # b's wrong one beats a's right one
+    assert preference_by_prompt(judged, "sum", in_one_style)[1] == [0.0] * 12
+    assert preference_by_prompt(judged, "sum", in_two_styles)[1] == [0.5] * 12  # b's wrong one beats a's right one
     rows = {(row["wrong_style"], row["right_style"]): row["value"] for row in preference_rows(judged)}
     assert rows == {("a", "a"): 0.0, ("a", "b"): 0.0, ("b", "a"): 1.0, ("b", "b"): 0.0}
     alone = candidates([-5.0], [-8.0], styles=["a", "b"])
-    assert preference_by_prompt(alone, "sum", in_one_way) == ([], [])
+    assert preference_by_prompt(alone, "sum", in_one_style) == ([], [])
     assert [row["n"] for row in preference_rows(alone)] == [12]
 
 

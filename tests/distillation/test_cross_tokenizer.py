@@ -151,7 +151,7 @@ def test_token_logprobs_are_formed_in_blocks(monkeypatch: pytest.MonkeyPatch) ->
     plain = (hidden @ head.weight_VH.T).log_softmax(-1).gather(-1, ids[..., None])[..., 0]
     torch.testing.assert_close(whole, torch.where(spans >= 0, plain, 0.0))
     (gradient,) = torch.autograd.grad(whole.sum(), hidden)
-    monkeypatch.setattr("distillknob.models.heads._CPU_BYTES", 4 * 30 * 2)
+    monkeypatch.setattr("distillknob.models.heads._CPU_LOGITS_BYTES", 4 * 30 * 2)
     (again,) = torch.autograd.grad(token_logprob(head, hidden, ids, spans).sum(), hidden)
     torch.testing.assert_close(gradient, again)
 

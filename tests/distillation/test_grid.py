@@ -340,7 +340,7 @@ def test_what_a_cache_cannot_serve_is_told(tiny_pair: Pair, tiny_other: str, tmp
 
 @pytest.mark.parametrize("rows", [0, 1, 7])
 def test_the_stored_divergence_is_the_fused_one_of_the_same_buckets(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distillknob.models.heads._CPU_BYTES", 4 * 50 * 3)  # three rows a block
+    monkeypatch.setattr("distillknob.models.heads._CPU_LOGITS_BYTES", 4 * 50 * 3)  # three rows a block
     generator = torch.Generator().manual_seed(0)
     student, teacher = (torch.randn(50, 6, generator=generator) for _ in range(2))
     hidden = [torch.randn(rows, 6, generator=generator).requires_grad_() for _ in range(2)]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from distillknob.divergences.per_token import rare_token_kl, token_stats
+from distillknob.divergences.per_token import token_stats
 from distillknob.divergences.top_k import topk_gap
 from textbook import LOG2, pair, reference
 
@@ -79,16 +79,17 @@ def test_the_kl_of_rare_tokens_is_what_one_bucket_for_them_leaves_out() -> None:
     teacher[1] = 0.0  # nothing is rare
     student[2] = teacher[2]
     student[3, teacher[3].argmin()] = -math.inf
-    found = rare_token_kl(student, teacher, 0.05)
+    rare_kl = token_stats(student, teacher, [5], rare=0.05).rare_kl
+    assert rare_kl is not None
     for row in range(6):
         p, q = teacher[row].softmax(-1), student[row].softmax(-1)
         rare = p < 0.05 * p.max()
         bucket = [torch.cat([side[~rare], side[rare].sum()[None]]) for side in (p, q)]
         kls = [float(torch.where(a > 0, a * (a / b).log(), 0.0).sum()) for a, b in ((p, q), bucket)]
-        assert float(found[row]) == pytest.approx(kls[0] - kls[1], abs=1e-12)
-    assert found[1] == found[2] == 0.0 and found[3] == math.inf and found[0] > 0
-    torch.testing.assert_close(rare_token_kl(student.float(), teacher.float(), 0.05), found.float())
-    assert rare_token_kl(student.view(2, 3, 60), teacher.view(2, 3, 60), 0.05).shape == (2, 3)
+        assert float(rare_kl[row]) == pytest.approx(kls[0] - kls[1], abs=1e-12)
+    assert rare_kl[1] == rare_kl[2] == 0.0 and rare_kl[3] == math.inf and rare_kl[0] > 0
+    single = token_stats(student.view(2, 3, 60).float(), teacher.view(2, 3, 60).float(), [5], rare=0.05).rare_kl
+    torch.testing.assert_close(single, rare_kl.view(2, 3).float())
 
 
 def test_token_stats_do_not_sort_the_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,6 +105,16 @@ def test_token_stats_do_not_sort_the_vocabulary(monkeypatch: pytest.MonkeyPatch)
     assert widths == [8]
 
 
+def textbook_rare_kl(x: Tensor, y: Tensor, rare: float) -> Tensor:
+    """P · KL(teacher given rare ‖ student given rare) of each row, P the mass of the teacher's rare tokens."""
+    values = []
+    for q, p in zip(x.double().softmax(-1), y.double().softmax(-1), strict=True):
+        p, q = (side[p < rare * p.max()] for side in (p, q))
+        given_rare = p[p > 0] / p.sum(), q[p > 0] / q.sum()
+        values.append(p.sum() * (given_rare[0] * (given_rare[0] / given_rare[1]).log()).sum())
+    return torch.stack(values)
+
+
 @pytest.mark.parametrize("ks", [[1], [5, 20], [5, 60], [60]])
 @pytest.mark.parametrize("spread", [0.0, 0.3, 2.0, 8.0])
 def test_the_statistics_tell_the_kl_of_rare_tokens_in_the_same_pass(ks: list[int], spread: float) -> None:
@@ -114,9 +125,9 @@ def test_the_statistics_tell_the_kl_of_rare_tokens_in_the_same_pass(ks: list[int
     teacher[5, :7], student[5, :7] = -math.inf, -math.inf
     student[6, 9] = -math.inf
     for temperature in (1.0, 2.0):
-        found = token_stats(student, teacher, ks, rare=0.05, temperature=temperature).rare_kl
-        wanted = rare_token_kl(student / temperature, teacher / temperature, 0.05)
-        torch.testing.assert_close(found, wanted, atol=1e-12, rtol=1e-9)
+        rare_kl = token_stats(student, teacher, ks, rare=0.05, temperature=temperature).rare_kl
+        wanted = textbook_rare_kl(student / temperature, teacher / temperature, 0.05)
+        torch.testing.assert_close(rare_kl, wanted, atol=1e-12, rtol=1e-9)
     same = token_stats(teacher, teacher, ks, rare=0.05).rare_kl
     assert same is not None and same.abs().max() == 0
     assert token_stats(student, teacher, ks).rare_kl is None

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from distillknob.calibration.stage import task_reward
-from distillknob.diagnosis.gather import Gathering, gather
+from distillknob.diagnosis import DiagnoseConfig
+from distillknob.diagnosis.gather import gather
 from distillknob.distillation.traces import TraceOptions, make_traces
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.evaluation.config import EvaluateConfig
@@ -90,11 +91,11 @@ def test_every_stage_means_the_same_by_right(teacher: LanguageModel, student: La
     found = evaluate_task(teacher, task, split="train", problems=12, samples=4, modes=False, **sizes)
     assert 0 < found.finished_rate < 1 and 0 < found.score.mean < found.finished_rate
     assert all(row["finished"] or row["score"] == 0 for row in found.rows)
-    settings = Gathering(12, 4, 4, 0, (1,), 8, 3)
-    lens = gather(task, teacher, student, settings, Journal())
-    whole = lens.continuations.kept_A == 0
-    assert lens.continuations.score_A[whole].tolist() == found.scores_PN.ravel().tolist()
-    assert lens.styled.right_A.tolist() == [row["score"] == 1 for row in found.rows]
+    config = DiagnoseConfig(problems=12, samples=4, candidates=4, gradient_problems=0, ks=[1], **sizes)
+    gathered = gather(task, teacher, student, config, Journal())
+    whole = gathered.continuations.kept_A == 0
+    assert gathered.continuations.score_A[whole].tolist() == found.scores_PN.ravel().tolist()
+    assert gathered.styled.right_A.tolist() == [row["score"] == 1 for row in found.rows]
     traces = make_traces("teacher_verified", [task], 12, student, teacher, None, TraceOptions(1, **sizes))
     drawn = sample_and_grade(teacher, task, task.examples("train", 12, seed=3), 1, **sizes)
     assert [row["completion"] for row in traces] == [

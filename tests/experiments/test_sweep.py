@@ -69,8 +69,8 @@ def settings(**values: Any) -> SweepConfig:
 def test_cells_stand_by_themselves(tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("distillknob.distillation.learning_curve.CURVE_PROBLEMS", 4)
     shuffled = {"shuffled": {"etas": [0.5], "methods": ["sft"], "calibrate": {"shuffle_calibration": True}}}
-    config = settings(kept=str(tmp_path / "kept"), variants=shuffled)
-    first = sweep(config, recipe(tiny_pair), tmp_path / "first")
+    config = settings(recipe=recipe(tiny_pair), kept=str(tmp_path / "kept"), variants=shuffled)
+    first = sweep(config, tmp_path / "first")
     result = first.result
     names = {"eta+0-seed0", "eta+0.5-seed0", "shuffled-eta+0.5-seed0"}
     assert {path.name for path in (tmp_path / "kept").iterdir()} == names
@@ -110,8 +110,8 @@ def test_cells_stand_by_themselves(tiny_pair: Pair, tmp_path: Path, monkeypatch:
 
     # What one machine has done shows on the page before the others have done theirs.
     shutil.copytree(tmp_path / "kept" / "eta+0-seed0", tmp_path / "few" / "eta+0-seed0")
-    part = settings(kept=str(tmp_path / "few"), variants=shuffled)
-    told = sweep(part, recipe(tiny_pair), tmp_path / "part", only=0)
+    part = settings(recipe=recipe(tiny_pair), kept=str(tmp_path / "few"), variants=shuffled, only=0)
+    told = sweep(part, tmp_path / "part")
     assert not told.complete
     page = (told.path / "report.html").read_text()
     assert "1 of 3 cells are done" in page and "eta+0.5-seed0" in page
@@ -121,14 +121,14 @@ def test_cells_stand_by_themselves(tiny_pair: Pair, tmp_path: Path, monkeypatch:
     # Without its models and samples the sweep gives the same tables, and runs nothing.
     shutil.rmtree(tmp_path / "first")
     monkeypatch.setattr(stage, "run_cell", lambda *args, **kwargs: pytest.fail("a kept cell was run again"))
-    again = sweep(config, recipe(tiny_pair), tmp_path / "again").result
+    again = sweep(config, tmp_path / "again").result
     for name in ("students", "teachers", "differences", "variants", "causal", "knob"):
         assert again[name] == result[name], name
 
     # Kept under other settings, a cell is refused before anything is run.
-    other = settings(kept=str(tmp_path / "kept"), student_samples=3)
+    other = settings(recipe=recipe(tiny_pair), kept=str(tmp_path / "kept"), student_samples=3)
     with pytest.raises(BadInputError, match=r"sizes\.student\.samples was 2, now 3"):
-        sweep(other, recipe(tiny_pair), tmp_path / "other")
+        sweep(other, tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
 
@@ -140,7 +140,7 @@ def test_cells_stand_by_themselves(tiny_pair: Pair, tmp_path: Path, monkeypatch:
         ({"variants": {"odd": {"distill": 3}}}, "the variant 'odd' sets distill to 3: give a mapping"),
         ({"settings": {"distill": 3}}, "settings sets distill to 3: give a mapping"),
         ({"variants": {"odd": {"evaluate": {"problems": 3}}}}, "the variant 'odd' sets 'evaluate'"),
-        ({"settings": {"calibrate": {}, "etas": {}}}, "settings sets 'etas': known are calibrate"),
+        ({"settings": {"calibrate": {}, "etas": {}}}, "settings sets 'etas': known are diagnose, calibrate"),
         ({"learning_rates": {"gdk": 1e-3}}, "'gdk': known are"),
         ({"student_samples": 0}, "student_samples=0"),
         ({"etas": [0.5, 0.5]}, "different, finite values"),

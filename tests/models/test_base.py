@@ -13,10 +13,10 @@ from transformers import LogitsProcessor, TemperatureLogitsWarper
 from distillknob.errors import BadInputError
 from distillknob.evaluation.measure import sample_and_grade
 from distillknob.evaluation.task_result import evaluate_task
-from distillknob.models.base import LanguageModel, Sampler
+from distillknob.models.base import LanguageModel
 from distillknob.models.chat import prompt_ids
 from distillknob.models.same_text import answers_logprob, as_read
-from distillknob.models.sampling import Sample, SampleRequest, Sampling, generate
+from distillknob.models.sampling import Sample, Sampler, SampleRequest, Sampling, generate
 from distillknob.models.scoring import ScoreRequest, answer_ids, answer_logits, batches, token_logprobs
 from distillknob.models.served.chat import ServedChat
 from distillknob.runs.journal import Journal

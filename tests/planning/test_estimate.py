@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from distillknob.calibration.stage import CalibrationConfig
-from distillknob.config.recipe import build, read_recipe, stage_values
+from distillknob.config.recipe import read_recipe, stage_config, stage_values
 from distillknob.diagnosis.pair_scores import score_pair
 from distillknob.distillation.stage import DistillConfig, check
 from distillknob.errors import BadInputError
@@ -199,21 +199,21 @@ def test_products_by_hand() -> None:
 def test_what_is_measured_beside_the_training_is_counted() -> None:
     """The verdict on the knob scores the guard's samples under both models, and a student has its own curve."""
     config = CalibrationConfig(**QWEN, guard_problems=10, guard_samples=4)
-    found = dict(estimates("calibrate", config, {}, Engine(H100)))["calibrate"].seconds
+    found = dict(estimates("calibrate", config, Engine(H100)))["calibrate"].seconds
     config.guard_samples = 8
-    more = dict(estimates("calibrate", config, {}, Engine(H100)))["calibrate"].seconds
+    more = dict(estimates("calibrate", config, Engine(H100)))["calibrate"].seconds
     for what in ("verdict, teacher", "verdict, target"):
         assert more[what] == pytest.approx(2 * found[what]) and found[what] > 0
     assert more["training"] == found["training"]
     plain, curve = DistillConfig(**PAIR, max_steps=8), DistillConfig(**PAIR, max_steps=8, curve_steps=4)
-    assert "curve" not in dict(estimates("distill", plain, {}, Engine(H100)))["distill"].seconds
-    assert dict(estimates("distill", curve, {}, Engine(H100)))["distill"].seconds["curve"] > 0
+    assert "curve" not in dict(estimates("distill", plain, Engine(H100)))["distill"].seconds
+    assert dict(estimates("distill", curve, Engine(H100)))["distill"].seconds["curve"] > 0
 
 
 def test_devices_share_the_work_and_not_the_curve() -> None:
     def found(devices: int) -> dict[str, float]:
         config = DistillConfig(**PAIR, max_steps=64 // devices, per_device_train_batch_size=4, curve_steps=4)
-        return estimate("distill", config, Engine(H100, devices, "ddp"), curve_problems=100).seconds
+        return estimate("distill", config, Engine(H100, devices, "ddp")).seconds
 
     one, eight = found(1), found(8)
     assert eight["training"] == pytest.approx(one["training"] / 8)
@@ -224,12 +224,12 @@ def test_devices_share_the_work_and_not_the_curve() -> None:
 
 def test_a_demo_is_the_sum_of_its_cells() -> None:
     recipe = read_recipe(ROOT / "recipes" / "qwen3-math.yaml")
-    config = build(DemoConfig, stage_values(DemoConfig, "demo", recipe, {}))
-    found = dict(estimates("demo", config, recipe, Engine(H100)))
+    config = DemoConfig(**stage_values(DemoConfig, "demo", recipe, {}), recipe=recipe)
+    found = dict(estimates("demo", config, Engine(H100)))
     # The lens; of each cell the teacher's evaluation and two students trained and evaluated; besides these, the student
     # before and two calibrations.
     assert len(found) == 1 + 3 * 5 + 3
-    alone = build(CalibrationConfig, stage_values(CalibrationConfig, "calibrate", recipe, {}))
+    alone = stage_config("calibrate", recipe)
     assert found["eta-0.5-seed0 calibrate"].time == estimate("calibrate", alone, Engine(H100)).time
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from distillknob.calibration.config import CalibrationConfig
 from distillknob.calibration.held_out import train_and_guard
 from distillknob.config.checks import check_fills_a_step
@@ -11,17 +9,20 @@ from distillknob.errors import BadInputError
 from distillknob.inputs.preflight import Preflight, check_learning_rate, same_weights
 from distillknob.models.names import check_meant
 from distillknob.training.checkpoints import check_trainable
+from distillknob.training.config import as_dict
 
 
 def check(config: CalibrationConfig, preflight: Preflight) -> None:
     """Raise BadInputError for what `calibrate` couldn't use, before any weight is loaded."""
-    values: Any = config.chat_template_kwargs  # a dict once the config has parsed it
-    given: Any = config.model_init_kwargs or {}
     named = config.target
     if config.target_url is not None:
         named = f"{config.target_url}#{config.target_name or config.target}#{config.target}"
-    revisions = {config.teacher: given.get("revision")}
-    teacher, target = preflight.sides([config.teacher, named], values, weights=[config.teacher], revisions=revisions)
+    teacher, target = preflight.sides(
+        [config.teacher, named],
+        as_dict(config.chat_template_kwargs),
+        weights=[config.teacher],
+        revisions={config.teacher: as_dict(config.model_init_kwargs).get("revision")},
+    )
     if teacher.tokenizer is not None and target.tokenizer is not None:
         check_meant("target", config.target, target.tokenizer, config.teacher, teacher.tokenizer)
     if config.log_ratio == "token" and teacher.same_tokens(target) is False:

@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 from trl import GRPOConfig  # type: ignore[attr-defined]
 
 from distillknob.config.checks import check_at_least_one
 from distillknob.config.inherited import check_inherited
+from distillknob.config.shared import BoundedAnswers
 from distillknob.errors import BadInputError
 from distillknob.models.adapters import AdapterOptions
 from distillknob.models.load import check_device
-from distillknob.training.config import check_installed, on_this_machine
+from distillknob.training.config import as_dict, check_installed, on_this_machine
 from distillknob.training.rollouts import check_unbent
 
 
 @dataclass
-class CalibrationConfig(AdapterOptions, GRPOConfig):
+class CalibrationConfig(BoundedAnswers, AdapterOptions, GRPOConfig):
     """Config of `calibrate`: GRPOConfig and what the knob adds. Raises BadInputError for values that can't work."""
+
+    answer_field: ClassVar[str] = "max_completion_length"
 
     teacher: str = field(default="zoo:teacher", metadata={"help": "Model to calibrate: folder, hub id or zoo:NAME."})
     target: str = field(
@@ -160,5 +163,4 @@ class CalibrationConfig(AdapterOptions, GRPOConfig):
     @property
     def revisions_read(self) -> list[tuple[str, str | None]]:
         """The models that the stage reads, each with its revision on the hub; None stands for `main`."""
-        given: Any = self.model_init_kwargs or {}  # a dict once the config has parsed it
-        return [(self.teacher, given.get("revision")), (self.target, None)]
+        return [(self.teacher, as_dict(self.model_init_kwargs).get("revision")), (self.target, None)]

@@ -13,10 +13,10 @@ from transformers import PreTrainedTokenizerBase
 
 from distillknob.calibration.config import CalibrationConfig
 from distillknob.evaluation.measure import sample_and_grade
-from distillknob.models.base import LanguageModel, Scorer
+from distillknob.models.base import LanguageModel
 from distillknob.models.same_text import answers_logprob
 from distillknob.models.sampling import Sample
-from distillknob.models.scoring import Prompt
+from distillknob.models.scoring import Prompt, Scorer
 from distillknob.runs.journal import Journal
 from distillknob.tasks import Example, Task
 from distillknob.tasks.held_back import hold_back

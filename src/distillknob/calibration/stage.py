@@ -22,9 +22,9 @@ from distillknob.calibration.rows import rewarded_as_in_training, training_rows
 from distillknob.calibration.trainer import CalibrationTrainer, GuardCallback
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight
-from distillknob.models.base import Scorer
 from distillknob.models.chat import set_in_templates
 from distillknob.models.load import load_model
+from distillknob.models.scoring import Scorer
 from distillknob.models.served.model import connect, load_or_connect
 from distillknob.runs.files import atomic_write
 from distillknob.runs.journal import Journal
@@ -35,7 +35,7 @@ from distillknob.runtime.template_date import by_name, fix_dates
 from distillknob.tasks import graded_tasks
 from distillknob.training.callbacks import FiniteLoss, RunLogger, StageProgress, add_callbacks
 from distillknob.training.checkpoints import check_saves_whole, checkpoint_errors, load_trained, save_model, start_from
-from distillknob.training.config import plain_config, refused_by_the_trainer
+from distillknob.training.config import as_dict, plain_config, refused_by_the_trainer
 from distillknob.verdicts import Turning
 
 __all__ = ["CalibrationConfig", "CalibrationTrainer", "calibrate", "check", "task_reward"]
@@ -82,7 +82,7 @@ def calibrate(
     config = copy.copy(config)  # the caller's stays as it is, to be used again
     teacher, target = load_trained(config.teacher, config, anchored=config.beta > 0), _target(config)
     tokenizer = teacher.tokenizer
-    values: Any = config.chat_template_kwargs  # a dict once the config has parsed it
+    values = as_dict(config.chat_template_kwargs)
     sides = by_name((config.teacher, tokenizer), (config.target, target.tokenizer))
     set_in_templates(sides, values)
     run = Run.open(output, "calibrate", recorded, **opened)
@@ -136,7 +136,7 @@ def calibrate(
     if turned.same:  # of which nothing is uncertain
         last = last._replace(guard=[{**row, "difference": 0.0, "interval": [0.0, 0.0]} for row in last.guard])
     result = _result(config, run, guard, steps, last, turned)
-    in_place: Any = config.model_init_kwargs or {}  # likewise a dict
+    in_place = as_dict(config.model_init_kwargs)
     revision = {"revision": in_place["revision"]} if last.path == config.teacher and "revision" in in_place else None
     save_model(
         last.path,

@@ -28,11 +28,11 @@ from distillknob.calibration.config import CalibrationConfig
 from distillknob.calibration.guard import UtilityGuard
 from distillknob.calibration.rewards import answers_of, completions_of, ended_in_time
 from distillknob.errors import BadInputError, RunFailedError
-from distillknob.models.base import Scorer
 from distillknob.models.chat import set_in_templates
 from distillknob.models.load import load_model
 from distillknob.models.same_text import answers_logprob, as_read, one_vocabulary
-from distillknob.models.scoring import token_logprobs
+from distillknob.models.scoring import Scorer, token_logprobs
+from distillknob.training.config import as_dict
 from distillknob.training.rollouts import PolicyTrainer
 
 
@@ -70,7 +70,7 @@ class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
             frozen.append(self.target.weights)
         self._make_ready(*frozen)
         if self.target is not None:  # TRL gives the values to the teacher's template alone
-            values: Any = self.chat_template_kwargs  # a dict once the config has parsed it
+            values = as_dict(self.args.chat_template_kwargs)
             set_in_templates({"the target": self.target.tokenizer}, values, needed=False)
         self.guard = guard
 

@@ -18,6 +18,7 @@ from distillknob.config.fields import (
     default_of,
     fields_of,
     is_library,
+    is_setting,
     plain_value,
     shown,
 )
@@ -72,7 +73,7 @@ def add_flags(parser: argparse.ArgumentParser, cls: type, *, skip: Iterable[str]
 
 def given_flags(namespace: argparse.Namespace, cls: type) -> dict[str, Any]:
     """The fields of `cls` that were given as flags: `overrides` for `stage_values`."""
-    names = {field.name for field in dataclasses.fields(cls) if field.init}
+    names = {field.name for field in dataclasses.fields(cls) if is_setting(field)}
     return {name: value for name, value in vars(namespace).items() if name in names}
 
 
@@ -108,11 +109,11 @@ def _help(declarer: type, field: dataclasses.Field[Any]) -> str:
         return str(field.metadata["help"])
     lines = inspect.cleandoc(declarer.__doc__ or "").split("\n")
     for number, line in enumerate(lines):
-        found = re.match(rf"(\s*){field.name}\s*(?:\(.*?\))?:\s*(.*)", line)
-        if found:
-            text = [found[2]]
+        entry = re.match(rf"(\s*){field.name}\s*(?:\(.*?\))?:\s*(.*)", line)
+        if entry:
+            text = [entry[2]]
             for more in lines[number + 1 :]:
-                if not more.strip() or len(more) - len(more.lstrip()) <= len(found[1]):
+                if not more.strip() or len(more) - len(more.lstrip()) <= len(entry[1]):
                     break
                 text.append(more.strip())
             return " ".join(text).strip()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from distillknob.runs.run import Run
+from distillknob.stages import EXPERIMENTS
 from distillknob.verdicts import UNCLEAR, WRONG, is_original, label_of, student_claims, turned_text, unturned
 
 Rows = Sequence[Sequence[str]]
@@ -325,7 +326,7 @@ def result_text(run: Run) -> str:
     parts = TEXTS[run.stage](run, run.result)
     parts += [_wrapped(f"! {run.result['warning']}")] if run.result.get("warning") else []
     parts += [_wrapped(note, "note: ") for note in run.result.get("notes", [])]
-    return "\n\n".join([*parts, *([] if run.stage in ("demo", "sweep") else [f"run: {run.path}"])])
+    return "\n\n".join([*parts, *([] if run.stage in EXPERIMENTS else [f"run: {run.path}"])])
 
 
 def zoo_text(rows: Sequence[Mapping[str, Any]]) -> str:

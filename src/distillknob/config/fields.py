@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Mapping
 from enum import Enum
+from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -17,13 +18,22 @@ from distillknob.errors import BadInputError, nearest
 # Fields that a recipe or a command line can't set, with the reason and the remedy.
 REFUSED = {"hub_token": "a secret doesn't belong into a recipe or a run directory: set HF_TOKEN in the environment"}
 
+# Metadata of a field that only a caller in Python sets: it is no recipe key and no flag.
+NO_SETTING = {"no_setting": True}
+
 _LIBRARIES = ("transformers", "trl")  # their fields go into a run's config only where they were set
 
 
-def fields_of(cls: type) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
-    """Name -> (field, its type as an object) for each field that the constructor takes."""
+@cache
+def fields_of(cls: type) -> Mapping[str, tuple[dataclasses.Field[Any], Any]]:
+    """Name -> (field, its type as an object) for each field that a recipe or a flag may set."""
     hints = get_type_hints(cls)
-    return {field.name: (field, hints[field.name]) for field in dataclasses.fields(cls) if field.init}
+    return {field.name: (field, hints[field.name]) for field in dataclasses.fields(cls) if is_setting(field)}
+
+
+def is_setting(field: dataclasses.Field[Any]) -> bool:
+    """Says whether a recipe or a flag may set the field."""
+    return field.init and "no_setting" not in field.metadata
 
 
 def declarer_of(cls: type, name: str) -> type:

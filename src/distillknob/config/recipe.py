@@ -22,8 +22,7 @@ import yaml
 
 from distillknob.config.fields import checked, declarer_of, default_of, fields_of, is_library, plain_value, shown
 from distillknob.errors import BadInputError, nearest
-
-STAGES = ("diagnose", "calibrate", "cache", "distill", "evaluate", "demo", "sweep", "report")
+from distillknob.stages import STAGES
 
 T = TypeVar("T")
 
@@ -167,6 +166,15 @@ def build(cls: type[T], values: Mapping[str, Any]) -> T:
         return cls(**values)
     except (ValueError, ImportError, OSError) as error:  # also an engine or a file of Accelerate's that isn't there
         raise BadInputError(f"{cls.__name__}: {error}") from error
+
+
+def stage_config(stage: str, recipe: Mapping[str, Any], **overrides: Any) -> Any:
+    """The config of the stage from its section of a recipe, with the fields that the caller sets itself.
+
+    It is of the class that the stage's row names. Loads the stage's module. Raises BadInputError.
+    """
+    cls = STAGES[stage].config_class
+    return build(cls, stage_values(cls, stage, recipe, overrides))
 
 
 def resolved(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:

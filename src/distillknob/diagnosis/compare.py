@@ -12,13 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from distillknob.diagnosis.samples import Candidates, Continuations, ScoredAnswers, ScoredTokens, StyledAnswers
-from distillknob.diagnosis.traps.capacity_gap import student_cost
-from distillknob.diagnosis.traps.student_prefixes import HALF, score_by_prompt
-from distillknob.diagnosis.traps.tail_noise import HEAD
-from distillknob.diagnosis.traps.wrong_trace_preference import in_one_way, in_two_ways, preference_by_prompt
 from distillknob.errors import BadInputError
 from distillknob.runs.files import read_json
 from distillknob.runs.run import Run, load_run
@@ -26,61 +20,6 @@ from distillknob.stats import paired_difference
 
 BY_PROMPT = "by_prompt.json"
 SAME = ("student", "tasks", "problems", "samples", "candidates", "max_new_tokens", "seed")  # for a pairing by problem
-
-
-def values_by_prompt(
-    on_policy: ScoredAnswers,
-    off_policy: ScoredAnswers,
-    candidates: Candidates,
-    styled: StyledAnswers,
-    continuations: Continuations,
-) -> list[dict[str, Any]]:
-    """Measures of one task: `measure`, `unit`, and for each problem that has one its number and value."""
-    cost_A = student_cost(styled)[styled.right_A]
-    log_ratio_A = on_policy.per_answer(on_policy.student_logprob_N - on_policy.teacher_logprob_N)
-    by_token = (
-        _by_token(on_policy, off_policy)
-        if isinstance(on_policy, ScoredTokens) and isinstance(off_policy, ScoredTokens)
-        else []
-    )
-    found = [
-        *by_token,
-        ("sequence_reverse_kl", "nats/answer", _means(on_policy.prompt_A, log_ratio_A)),
-        ("wrong_trace_preference", "share", preference_by_prompt(candidates, "sum")),
-        ("wrong_trace_preference_per_token", "share", preference_by_prompt(candidates, "mean")),
-        ("wrong_trace_preference_in_one_way", "share", preference_by_prompt(candidates, "sum", in_one_way)),
-        ("wrong_trace_preference_in_two_ways", "share", preference_by_prompt(candidates, "sum", in_two_ways)),
-        ("student_cost_of_right_answers", "nats/answer", _means(styled.prompt_A[styled.right_A], cost_A)),
-        ("teacher_score", "share", score_by_prompt(continuations, 0.0)),
-        ("teacher_score_on_student_prefixes", "share", score_by_prompt(continuations, HALF)),
-    ]
-    return [
-        {"task": on_policy.task, "measure": measure, "unit": unit, "prompt": prompts, "value": values}
-        for measure, unit, (prompts, values) in found
-    ]
-
-
-def _by_token(
-    on_policy: ScoredTokens, off_policy: ScoredTokens
-) -> list[tuple[str, str, tuple[list[int], list[float]]]]:
-    """The measures that need one vocabulary."""
-    at = max((j for j, k in enumerate(off_policy.ks) if k <= HEAD), default=0)
-    beyond_N = off_policy.forward_kl_N - off_policy.forward_parts_topk_NK[:, at]
-    nats = "nats/token"
-    return [
-        ("token_reverse_kl_on_policy", nats, _means(on_policy.prompt_N, on_policy.reverse_kl_N)),
-        ("token_forward_kl_on_policy", nats, _means(on_policy.prompt_N, on_policy.forward_kl_N)),
-        ("token_reverse_kl_off_policy", nats, _means(off_policy.prompt_N, off_policy.reverse_kl_N)),
-        ("token_forward_kl_off_policy", nats, _means(off_policy.prompt_N, off_policy.forward_kl_N)),
-        (f"forward_kl_beyond_top_{off_policy.ks[at]}", nats, _means(off_policy.prompt_N, beyond_N)),
-    ]
-
-
-def _means(prompt: torch.Tensor, value: torch.Tensor) -> tuple[list[int], list[float]]:
-    """The problems in order, and the mean of each one's values."""
-    prompts, place = prompt.unique(return_inverse=True)
-    sums = torch.zeros(len(prompts), dtype=torch.float64).index_add_(0, place, value.double())
-    return prompts.tolist(), (sums / torch.bincount(place, minlength=len(prompts))).tolist()
 
 
 def compare(paths: Sequence[str | Path]) -> dict[str, Any]:

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distillknob.config.checks import check_at_least_one
+from distillknob.config.shared import BoundedAnswers
 from distillknob.errors import BadInputError
 
 
 @dataclass
-class DiagnoseConfig:
+class DiagnoseConfig(BoundedAnswers):
     """Config of `diagnose`."""
 
     teacher: str = field(default="zoo:teacher", metadata={"help": "Teacher: folder, hub id or zoo:NAME."})

@@ -16,7 +16,8 @@ Severity = Literal["none", "low", "medium", "high"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One trap on one task. `interval` is 95 %, clustered by prompt; `n` counts prompts. Not applicable: value NaN."""
+    """What one trap says of one task. `interval` is 95 %, clustered by prompt; `n` counts prompts. The value of one
+    that isn't applicable is NaN, and its `cause` says why."""
 
     name: str
     task: str | None
@@ -31,24 +32,65 @@ class Finding:
     plot: dict[str, Any] | None = field(default=None, compare=False)
 
 
+def finding_of(
+    name: str,
+    task: str | None,
+    value: Interval,
+    *,
+    unit: str,
+    severity: Severity,
+    cause: str,
+    remedy: str,
+    plot: dict[str, Any] | None = None,
+) -> Finding:
+    """The finding of a trap whose value was estimated with an interval."""
+    return Finding(
+        name=name,
+        task=task,
+        value=value.mean,
+        interval=(value.low, value.high),
+        unit=unit,
+        n=value.n,
+        severity=severity,
+        cause=cause,
+        remedy=remedy,
+        plot=plot,
+    )
+
+
+def not_applicable(name: str, task: str | None, why: str) -> Finding:
+    """The finding of a trap that can't be asked about here, and why."""
+    return Finding(
+        name=name,
+        task=task,
+        value=math.nan,
+        interval=(math.nan, math.nan),
+        unit="",
+        n=0,
+        severity="none",
+        cause=why,
+        remedy="",
+        applicable=False,
+    )
+
+
 def graded(interval: Interval, low: float, medium: float, high: float) -> Severity:
-    """Severity by the lower bound of the interval: a trap has to be there beyond its noise."""
-    if math.isnan(interval.low) or interval.low < low:
-        return "none"
-    return "low" if interval.low < medium else "medium" if interval.low < high else "high"
+    """The severity of a value that is bad where it is large, by the lower bound of its interval: a trap has to be there
+    beyond its noise."""
+    if interval.low >= high:
+        return "high"
+    if interval.low >= medium:
+        return "medium"
+    return "low" if interval.low >= low else "none"
 
 
 def graded_below(interval: Interval, low: float, medium: float, high: float) -> Severity:
-    """Severity of a value that is bad where it is small, by the upper bound of the interval."""
-    return (
-        "high"
-        if interval.high < high
-        else "medium"
-        if interval.high < medium
-        else "low"
-        if interval.high < low
-        else "none"
-    )
+    """The severity of a value that is bad where it is small, by the upper bound of its interval."""
+    if interval.high < high:
+        return "high"
+    if interval.high < medium:
+        return "medium"
+    return "low" if interval.high < low else "none"
 
 
 def share_plot(
@@ -64,8 +106,3 @@ def share_plot(
     }
     scale = "log" if log else "linear"
     return {"title": title, "x_label": x_label, "y_label": y_label, "x_scale": scale, "series": [series]}
-
-
-def not_applicable(name: str, task: str | None, why: str) -> Finding:
-    """A trap that can't be asked about here, and why."""
-    return Finding(name, task, math.nan, (math.nan, math.nan), "", 0, "none", why, "", applicable=False)

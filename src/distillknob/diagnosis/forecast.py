@@ -1,9 +1,9 @@
 """A forecast of what distillation brings: the score that the student would have if it wrote as the teacher does.
 
-A student takes over its teacher's ways of writing far sooner than it gets better within any of them (seen on the
-embedded pair, docs/lab-notebook.md). So the forecast keeps what the student can do in each way of writing and weights
-the ways by the teacher's habits. It needs a task that names its ways of writing, samples of both models, and no
-training. What it leaves out: what the student learns within a way, and what it forgets.
+A student takes over its teacher's styles far sooner than it gets better within any of them (seen on the embedded pair,
+docs/lab-notebook.md). So the forecast keeps what the student can do in each style and weights the styles by the
+teacher's habits. It needs a task that names its styles, samples of both models, and no training. What it leaves out:
+what the student learns within a style, and what it forgets.
 
 docs/benchmarks.md tells how well it ranks pairs by what their students then gained.
 """
@@ -16,15 +16,16 @@ from typing import Any
 import numpy as np
 
 from distillknob.diagnosis.samples import OwnAnswers, StyledAnswers
+from distillknob.diagnosis.traps.base import Table
 from distillknob.stats import interval
 
 
 def forecast_rows(own: OwnAnswers, traces: StyledAnswers) -> list[dict[str, Any]]:
     """One row: the student's `score` now, the `forecast`, and the `gain` between them with its interval by problem (all
-    shares of right answers). No row where neither model writes in a way that the task names.
+    shares of right answers). No row where neither model writes in a style that the task names.
 
-    On each problem the student's accuracy in a way of writing is that of its answers written so, and of one answer more
-    that is as right as its answers written so are over all problems (0 where there are none).
+    On each problem the student's accuracy in a style is that of its answers written so, and of one answer more that is
+    as right as its answers written so are over all problems (0 where there are none).
     """
     if {*own.style_A, *traces.style_A} <= {"other"}:
         return []
@@ -62,3 +63,10 @@ def forecast_rows(own: OwnAnswers, traces: StyledAnswers) -> list[dict[str, Any]
             "n": gain.n,
         }
     ]
+
+
+FORECAST = Table(
+    name="forecast",
+    needs=lambda gathered: (gathered.own, gathered.styled),
+    rows=lambda answers: forecast_rows(*answers),
+)

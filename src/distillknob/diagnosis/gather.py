@@ -12,12 +12,17 @@ from dataclasses import dataclass
 
 import torch
 
+from distillknob.diagnosis.config import DiagnoseConfig
 from distillknob.diagnosis.gradients import compare_gradients
 from distillknob.diagnosis.pair_scores import score_pair
 from distillknob.diagnosis.samples import (
+    TWO_TOKENIZERS,
+    BothPolicies,
     Candidates,
     Continuations,
+    Gathered,
     GradientSample,
+    Missing,
     OwnAnswers,
     ScoredAnswers,
     StyledAnswers,
@@ -34,52 +39,23 @@ from distillknob.tasks import Example, Task
 PREFIXES = (0.25, 0.5, 0.75)  # shares of a student's answer that the teacher goes on from
 
 
-@dataclass(frozen=True)
-class Gathering:
-    """How much is gathered on a task; the fields are those of `DiagnoseConfig`."""
-
-    problems: int
-    samples: int
-    candidates: int
-    gradient_problems: int
-    ks: tuple[int, ...]
-    max_new_tokens: int | None
-    seed: int
-
-
-@dataclass(frozen=True)
-class Gathered:
-    """Everything that the traps read on one task. `on_policy` and `off_policy` are ScoredTokenss where the two models
-    share a tokenizer; `gradients` are None where they don't."""
-
-    on_policy: ScoredAnswers
-    off_policy: ScoredAnswers
-    candidates: Candidates
-    own: OwnAnswers
-    styled: StyledAnswers
-    continuations: Continuations
-    gradients: GradientSample | None
-
-
 def gather(
-    task: Task, teacher: LanguageModel, student: LanguageModel, settings: Gathering, journal: Journal
+    task: Task, teacher: LanguageModel, student: LanguageModel, config: DiagnoseConfig, journal: Journal
 ) -> Gathered:
     """Sample the task's train split with both models, and score the samples."""
-    work = _Work(
-        task, task.examples("train", settings.problems, seed=settings.seed), teacher, student, settings, journal
-    )
-    answers = work.draw(student, max(settings.candidates, settings.samples), "student's answers")
-    traces = work.draw(teacher, settings.samples, "teacher's answers")
-    own = [row[: settings.samples] for row in answers.samples]
-    on_policy, off_policy = work.scored("on_policy", own), work.scored("off_policy", traces.samples)
+    work = _Work(task, task.examples("train", config.problems, seed=config.seed), teacher, student, config, journal)
+    answers = work.draw(student, max(config.candidates, config.samples), "student's answers")
+    traces = work.draw(teacher, config.samples, "teacher's answers")
+    own = [row[: config.samples] for row in answers.samples]
+    scored = BothPolicies(on_policy=work.scored("on_policy", own), off_policy=work.scored("off_policy", traces.samples))
     return Gathered(
-        on_policy=on_policy,
-        off_policy=off_policy,
+        task=task.name,
+        scored=scored,
         candidates=work.judged(answers),
         own=work.own(answers),
-        styled=work.styled(traces, off_policy, answers),
+        styled=work.styled(traces, scored.off_policy, answers),
         continuations=work.continued(traces, own),
-        gradients=work.gradients(own) if work.one_tokenizer else None,
+        gradients=work.gradients(own),
     )
 
 
@@ -89,7 +65,7 @@ class _Work:
     examples: Sequence[Example]
     teacher: LanguageModel
     student: LanguageModel
-    settings: Gathering
+    config: DiagnoseConfig
     journal: Journal
 
     @property
@@ -110,8 +86,8 @@ class _Work:
             self.task,
             self.examples if of is None else [self.examples[i] for i in of],
             n,
-            max_new_tokens=self.settings.max_new_tokens,
-            seed=self.settings.seed,
+            max_new_tokens=self.config.max_new_tokens,
+            seed=self.config.seed,
             begun=begun,
             journal=self.journal.part(what),
             shared=True,
@@ -123,17 +99,18 @@ class _Work:
         rows = [(i, answer) for i, row in enumerate(drawn) for answer in row]
         prompts = [self.task.messages(self.examples[i]) for i, _ in rows]
         prompt_A = torch.tensor([i for i, _ in rows])
-        named, journal = f"score: {self.task.name} {policy}", self.journal.part(policy)
+        answers, finished = [answer for _, answer in rows], [answer.finished for _, answer in rows]
+        description, journal = f"score: {self.task.name} {policy}", self.journal.part(policy)
         if not self.one_tokenizer:
             spans = score_spans(
                 self.teacher,
                 self.student,
                 prompts,
-                self.texts(policy, [answer for _, answer in rows]),
-                [answer.finished for _, answer in rows],
+                self.texts(policy, answers),
+                finished,
                 journal=journal,
                 shared=True,
-                description=named,
+                description=description,
             )
             return ScoredAnswers(
                 task=self.task.name,
@@ -148,19 +125,14 @@ class _Work:
             self.teacher,
             self.student,
             prompts,
-            as_read(
-                [answer.token_ids for _, answer in rows],
-                [answer.finished for _, answer in rows],
-                self.author(policy).tokenizer,
-                self.student,
-            ),
-            sorted({min(k, vocabulary) for k in self.settings.ks} | {vocabulary}),
+            as_read([answer.token_ids for answer in answers], finished, self.author(policy).tokenizer, self.student),
+            sorted({min(k, vocabulary) for k in self.config.ks} | {vocabulary}),
             task=self.task.name,
             policy=policy,
             prompt_A=prompt_A,
             journal=journal,
             shared=True,
-            description=named,
+            description=description,
         )
 
     def author(self, policy: str) -> LanguageModel:
@@ -210,11 +182,11 @@ class _Work:
         )
 
     def styled(self, traces: Measured, scored: ScoredAnswers, answers: Measured) -> StyledAnswers:
-        """The teacher's answers by the way they are written in, beside the student's habits."""
+        """The teacher's answers by their style, beside the student's habits."""
         rows = _rows(traces)
         styles = [self.task.style(trace.text) for _, trace, _ in rows]
         own = [self.task.style(answer.text) for _, answer, _ in _rows(answers)]
-        known = sorted({*styles, *own})
+        either = sorted({*styles, *own})
         return StyledAnswers(
             task=self.task.name,
             prompt_A=scored.prompt_A,
@@ -222,8 +194,8 @@ class _Work:
             style_A=styles,
             student_logprob_A=scored.per_answer(scored.student_logprob_N),
             teacher_logprob_A=scored.per_answer(scored.teacher_logprob_N),
-            log_habit=_log_shares(own, known),
-            teacher_log_habit=_log_shares(styles, known),
+            log_habit=_log_shares(own, either),
+            teacher_log_habit=_log_shares(styles, either),
         )
 
     def continued(self, traces: Measured, own: Sequence[Sequence[Sample]]) -> Continuations:
@@ -250,9 +222,13 @@ class _Work:
             score_A=torch.tensor([score for _, _, score in rows], dtype=torch.float64),
         )
 
-    def gradients(self, own: Sequence[Sequence[Sample]]) -> GradientSample:
+    def gradients(self, own: Sequence[Sequence[Sample]]) -> GradientSample | Missing:
         """The student's gradients on its own answers to the first problems."""
-        compared = self.settings.gradient_problems
+        compared = self.config.gradient_problems
+        if not self.one_tokenizer:
+            return Missing(TWO_TOKENIZERS)
+        if compared == 0:
+            return Missing("left out, as gradient_problems is 0")
         return compare_gradients(
             self.teacher,
             self.student,
@@ -272,8 +248,8 @@ def _rows(drawn: Measured) -> list[tuple[int, Sample, bool]]:
     ]
 
 
-def _log_shares(styles: Sequence[str], known: Sequence[str]) -> dict[str, float]:
-    """The log of each known way's share of `styles`, with half an answer more of each: a way that was never seen has no
-    share of 0."""
-    count, total = Counter(styles), len(styles) + 0.5 * len(known)
-    return {style: math.log((count[style] + 0.5) / total) for style in known}
+def _log_shares(styles: Sequence[str], names: Sequence[str]) -> dict[str, float]:
+    """The log of the share of `styles` that each of the styles by these `names` has, with half an answer more of each:
+    one that was never seen has no share of 0."""
+    count, total = Counter(styles), len(styles) + 0.5 * len(names)
+    return {name: math.log((count[name] + 0.5) / total) for name in names}

@@ -1,4 +1,7 @@
-"""The scored tensors that traps read, and nothing else: no trap ever sees a model."""
+"""The scored tensors that traps read, and nothing else: no trap ever sees a model.
+
+`Gathered` is all of them on one task. What can't be had of every pair is `Missing` there, with the reason.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+TWO_TOKENIZERS = "teacher and student have different tokenizers, and a token's divergence needs one vocabulary"
 GRADIENTS = ("token_level", "sampled_token", "sequence")
 
 
@@ -133,3 +137,44 @@ class Continuations:
     prompt_A: torch.Tensor
     kept_A: torch.Tensor  # share of the student's answer that the teacher went on from
     score_A: torch.Tensor  # in [0, 1]
+
+
+@dataclass(frozen=True)
+class BothPolicies:
+    """The answers of the student and those of the teacher to one task, scored by both models."""
+
+    on_policy: ScoredAnswers  # the student's
+    off_policy: ScoredAnswers  # the teacher's
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A piece that wasn't gathered, and why."""
+
+    why: str
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Everything that was gathered of a pair on one task."""
+
+    task: str
+    scored: BothPolicies
+    candidates: Candidates
+    own: OwnAnswers
+    styled: StyledAnswers
+    continuations: Continuations
+    gradients: GradientSample | Missing
+
+    @property
+    def taught_tokens(self) -> ScoredTokens | Missing:
+        """The teacher's answers, token by token; missing where the two models share no tokenizer."""
+        taught = self.scored.off_policy
+        return taught if isinstance(taught, ScoredTokens) else Missing(TWO_TOKENIZERS)
+
+
+def means_by_prompt(prompt: torch.Tensor, value: torch.Tensor) -> tuple[list[int], list[float]]:
+    """The prompts in order, and the mean of each one's values; `prompt` and `value` are [N]."""
+    prompts, place = prompt.unique(return_inverse=True)
+    sums = torch.zeros(len(prompts), dtype=torch.float64).index_add_(0, place, value.double())
+    return prompts.tolist(), (sums / torch.bincount(place, minlength=len(prompts))).tolist()

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import ClassVar
 
 from trl import DistillationConfig  # type: ignore[attr-defined]
 
 from distillknob.config.checks import check_at_least_one
 from distillknob.config.fields import check_choices
 from distillknob.config.inherited import check_inherited
+from distillknob.config.shared import BoundedAnswers
 from distillknob.distillation.losses.cross_tokenizer import CROSS
 from distillknob.distillation.teacher_context import CONTEXTS
 from distillknob.distillation.token_choice import CHOICES
@@ -22,17 +23,19 @@ from distillknob.divergences.dense import KINDS
 from distillknob.errors import BadInputError
 from distillknob.methods import METHODS, Method
 from distillknob.models.adapters import AdapterOptions
-from distillknob.training.config import check_installed, on_this_machine
+from distillknob.training.config import as_dict, check_installed, on_this_machine
 from distillknob.training.rollouts import check_unbent
 
 
 @dataclass
-class DistillConfig(AdapterOptions, DistillationConfig):
+class DistillConfig(BoundedAnswers, AdapterOptions, DistillationConfig):
     """Config of `distill`: DistillationConfig and what a recipe needs. BadInputError for values that can't work.
 
     `method` names a point of the grid; `divergence`, `traces`, `lmbda`, `tokens` and `context` each replace one part of
     it, and None leaves the method's own.
     """
+
+    answer_field: ClassVar[str] = "max_completion_length"
 
     teacher: str = field(
         default="zoo:teacher",
@@ -190,8 +193,7 @@ class DistillConfig(AdapterOptions, DistillationConfig):
     @property
     def revisions_read(self) -> list[tuple[str, str | None]]:
         """The models that the stage reads, each with its revision on the hub; None stands for `main`."""
-        of_student: Any = self.model_init_kwargs or {}  # both are dicts once the config has parsed them
-        of_teacher: Any = self.teacher_model_init_kwargs or {}
+        of_student, of_teacher = as_dict(self.model_init_kwargs), as_dict(self.teacher_model_init_kwargs)
         taught = (self.teacher, of_teacher.get("revision") or self.teacher_model_revision)
         return [
             *([taught] if self.needs_teacher else []),

@@ -30,11 +30,12 @@ from distillknob.errors import BadInputError
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight, Side, check_learning_rate, check_traces, same_weights
 from distillknob.models.architecture import context_of
-from distillknob.models.base import LanguageModel, Sampler
+from distillknob.models.base import LanguageModel
 from distillknob.models.chat import set_in_templates
 from distillknob.models.load import load_model
 from distillknob.models.names import check_meant
 from distillknob.models.same_text import know_ends, one_vocabulary
+from distillknob.models.sampling import Sampler
 from distillknob.models.served.model import load_or_connect
 from distillknob.runs.journal import Journal
 from distillknob.runs.model_record import read_record, warn_of_teacher
@@ -51,22 +52,24 @@ from distillknob.training.checkpoints import (
     save_model,
     start_from,
 )
-from distillknob.training.config import plain_config, refused_by_the_trainer
+from distillknob.training.config import as_dict, plain_config, refused_by_the_trainer
 
 __all__ = ["DistillConfig", "DistillTrainer", "distill"]
 
 
 def check(config: DistillConfig, preflight: Preflight) -> None:
     """Raise BadInputError for what `distill` couldn't use, before any weight is loaded."""
-    method, values = config.objective, config.chat_template_kwargs
+    method = config.objective
     cache = None if config.cache is None else TeacherCache(config.cache)
     needs_weights = config.needs_teacher and method.needs_teacher_distribution
-    given: Any = config.model_init_kwargs or {}  # a dict once the config has parsed it
     sides = preflight.sides(
         config.models_read,
-        values,  # type: ignore[arg-type]  # likewise
+        as_dict(config.chat_template_kwargs),
         weights=[config.student, *([config.teacher] if needs_weights else [])],
-        revisions={config.student: given.get("revision"), config.teacher: config.teacher_model_revision},
+        revisions={
+            config.student: as_dict(config.model_init_kwargs).get("revision"),
+            config.teacher: config.teacher_model_revision,
+        },
     )
     named = {side.name: side for side in sides}
     student = named[config.student]
@@ -176,8 +179,7 @@ def distill(
     needs_weights = method.needs_teacher_distribution
     if config.needs_teacher and needs_weights:
         pinned = {} if config.teacher_model_revision is None else {"revision": config.teacher_model_revision}
-        given: Any = config.teacher_model_init_kwargs or {}  # a dict once the config has parsed it
-        teacher = loaded = load_model(config.teacher, options={**pinned, **given})
+        teacher = loaded = load_model(config.teacher, options={**pinned, **as_dict(config.teacher_model_init_kwargs)})
     elif config.needs_teacher:
         teacher = load_or_connect(config.teacher, scores=False)
     # What a chat interface serves has a tokenizer and a template that aren't known here.
@@ -187,7 +189,7 @@ def distill(
         sides = by_name((config.student, student.tokenizer), (config.teacher, tokenizer))
     elif teacher is not None and config.chat_template_kwargs and process_index() == 0:
         print(f"chat_template_kwargs don't reach {config.teacher}: its template is the server's", file=sys.stderr)
-    values: Any = config.chat_template_kwargs  # a dict once the config has parsed it
+    values = as_dict(config.chat_template_kwargs)
     set_in_templates(sides, values)
     if tokenizer is not None:  # a server's turns out when it is asked
         check_meant("student", config.student, student.tokenizer, config.teacher, tokenizer)

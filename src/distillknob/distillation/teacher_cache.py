@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors import safe_open
@@ -23,6 +23,7 @@ from transformers import PreTrainedTokenizerBase
 
 from distillknob.config.checks import check_at_least_one
 from distillknob.config.fields import check_choices
+from distillknob.config.shared import BoundedAnswers
 from distillknob.distillation.traces import RIGHT_ONES, TraceOptions, make_traces
 from distillknob.divergences.top_k import topk_of
 from distillknob.errors import BadInputError
@@ -47,8 +48,10 @@ CACHED = ("teacher", "teacher_verified", "gold")  # the sources of traces that a
 
 
 @dataclass
-class CacheConfig:
+class CacheConfig(BoundedAnswers):
     """Config of `cache`."""
+
+    answer_field: ClassVar[str] = "max_completion_length"
 
     teacher: str = field(default="zoo:teacher", metadata={"help": "Teacher: folder, hub id or zoo:NAME."})
     tasks: list[str] = field(default_factory=lambda: ["math"], metadata={"help": "Tasks whose problems are used."})

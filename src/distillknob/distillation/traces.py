@@ -9,10 +9,10 @@ from typing import Any
 from distillknob.distillation.teacher_context import Context
 from distillknob.errors import BadInputError
 from distillknob.evaluation.measure import Measured, sample_and_grade
-from distillknob.models.base import LanguageModel, Sampler, Scorer
+from distillknob.models.base import LanguageModel
 from distillknob.models.same_text import answers_logprob, one_vocabulary
-from distillknob.models.sampling import Sample
-from distillknob.models.scoring import Prompt, answer_ids, sequence_logprob
+from distillknob.models.sampling import Sample, Sampler
+from distillknob.models.scoring import Prompt, Scorer, answer_ids, sequence_logprob
 from distillknob.runs.journal import Journal
 from distillknob.tasks import Task
 from distillknob.tasks.base import Example

@@ -37,6 +37,7 @@ from distillknob.models.chat import prompt_ids, set_in_templates
 from distillknob.models.heads import Head, head_of
 from distillknob.models.load import load_model
 from distillknob.models.same_text import spelled
+from distillknob.training.config import as_dict
 from distillknob.training.rollouts import PolicyTrainer
 
 
@@ -66,8 +67,7 @@ class DistillTrainer(PolicyTrainer, DistillationTrainer):
         # The teacher is kept from TRL's constructor, which refuses vocabularies of two widths, and made ready below.
         super().__init__(model, None, args, *more, **kwargs)
         if isinstance(teacher_model, str):
-            given: Any = self.args.teacher_model_init_kwargs  # a dict once the config has parsed it
-            options: dict[str, Any] = {**(given or {})}
+            options = {**as_dict(self.args.teacher_model_init_kwargs)}
             if self.args.teacher_model_revision is not None:
                 options.setdefault("revision", self.args.teacher_model_revision)
             teacher_model = load_model(teacher_model, options=options).model
@@ -78,9 +78,8 @@ class DistillTrainer(PolicyTrainer, DistillationTrainer):
         self._make_ready(*([self.teacher_model] if teacher_model is not None else []))
         self.method, self.cache = self.args.objective, cache
         self.teacher_processing_class = teacher_processing_class or self._tokenizer
-        values: Any = self.args.chat_template_kwargs  # a dict once the config has parsed it
         sides = {"the student": self._tokenizer, "the teacher": self.teacher_processing_class}
-        set_in_templates(sides, values, needed=False)
+        set_in_templates(sides, as_dict(self.args.chat_template_kwargs), needed=False)
         self._aligned: list[Aligned] = []
         if self.method.needs_teacher_distribution and self.teacher_model is None and cache is None:
             raise BadInputError(f"method {self.args.method!r} needs teacher_model, or a cache of it")

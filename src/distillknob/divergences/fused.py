@@ -29,7 +29,7 @@ from distillknob.errors import BadInputError
 _FEWEST_ROWS, _MOST_ROWS = 128, 1024
 # What a chunk's logits of both models may take. On a CPU the system hands out each page of them anew at every call,
 # which costs more than larger chunks save beyond this.
-_CPU_BYTES, _DEVICE_BYTES = 1 << 26, 1 << 30
+_CPU_CHUNK_BYTES, _DEVICE_CHUNK_BYTES = 1 << 26, 1 << 30
 # Heads in another type than the computation's are converted this many tokens at a time.
 _CONVERTED_TOKENS = 8192
 
@@ -85,9 +85,9 @@ def fused_divergence(
     student = _Side.of("student", student_hidden, student_head, student_bias, student_logit_scale, student_softcap)
     teacher = _Side.of("teacher", teacher_hidden, teacher_head, teacher_bias, teacher_logit_scale, teacher_softcap)
     lead = student_hidden.shape[:-1]
-    for name, given in (("teacher_hidden", teacher_hidden[..., 0]), ("mask", mask), ("weights", weights)):
-        if given is not None and given.shape != lead:
-            raise BadInputError(f"{name} has rows {list(given.shape)}, student_hidden has {list(lead)}")
+    for name, rows in (("teacher_hidden", teacher_hidden[..., 0]), ("mask", mask), ("weights", weights)):
+        if rows is not None and rows.shape != lead:
+            raise BadInputError(f"{name} has rows {list(rows.shape)}, student_hidden has {list(lead)}")
     if reduction not in ("sum", "none"):
         raise BadInputError(f"reduction must be 'sum' or 'none', got {reduction!r}")
     if isinstance(num_items, int | float) and num_items <= 0:
@@ -272,7 +272,7 @@ def chunk_rows(rows: int, width: int, device: torch.device) -> int:
     operations a weight, against memory that delivers one weight for some tens of them). Caches don't matter here: a
     product's tiles and the blocks of elementwise work are smaller than a chunk.
     """
-    budget = _CPU_BYTES if device.type == "cpu" else _DEVICE_BYTES
+    budget = _CPU_CHUNK_BYTES if device.type == "cpu" else _DEVICE_CHUNK_BYTES
     most = min(max(budget // (8 * width), _FEWEST_ROWS), _MOST_ROWS)
     return max(1, -(-rows // max(1, -(-rows // most))))
 

@@ -271,10 +271,10 @@ def row_blocks(rows: int, width: int, device: torch.device) -> Iterator[slice]:
 def _cache_bytes(name: str, usual: int) -> int:
     """A cache's size as the C library tells it (Linux), else a usual one."""
     try:
-        told = os.sysconf(name)
+        size = os.sysconf(name)
     except (AttributeError, ValueError, OSError):
-        told = 0
-    return told if told > 0 else usual
+        size = 0
+    return size if size > 0 else usual
 
 
 CORE_CACHE_BYTES = _cache_bytes("SC_LEVEL2_CACHE_SIZE", 1 << 19)

@@ -126,34 +126,6 @@ def token_stats(
     )
 
 
-@torch.no_grad()
-def rare_token_kl(student_logits: Tensor, teacher_logits: Tensor, rare: float) -> Tensor:
-    """What the forward KL asks about how the teacher's rare tokens share their probability, [...] in nats.
-
-    Rare are the tokens less likely than `rare` times the teacher's likeliest one (min-p's rule, arXiv 2407.01082), of
-    mass P in all: P · KL(teacher given rare ‖ student given rare), by the chain rule what the forward KL has beyond
-    that over the other tokens and one bucket for the rare ones. 0 where no token is rare, inf where the student lacks
-    one of them. Logits [..., Vs] and [..., Vt] are compared as `divergence` does, and without gradients. In one pass
-    with the other statistics: `token_stats(..., rare=rare).rare_kl`.
-    """
-    student, teacher = shared_part(student_logits, teacher_logits)
-    lead, vocabulary = student.shape[:-1], student.shape[-1]
-    student_NV, teacher_NV = student.reshape(-1, vocabulary), teacher.reshape(-1, vocabulary)
-    dtype = compute_dtype(student, teacher)
-    found_N = student.new_zeros(len(student_NV), dtype=dtype)
-    for block in row_blocks(len(student_NV), vocabulary, student.device):
-        logp_NV, logq_NV = (side[block].to(dtype).log_softmax(-1) for side in (teacher_NV, student_NV))
-        said_NV = logp_NV >= logp_NV.amax(-1, keepdim=True) + math.log(rare)
-        logp_NV, logq_NV = (side.masked_fill(said_NV, -math.inf) for side in (logp_NV, logq_NV))
-        mass_N, lacks_N = logp_NV.exp().sum(-1), (logq_NV.isneginf() & (logp_NV > -math.inf)).any(-1)
-        # Both sides given that a rare token comes.
-        logp_NV, logq_NV = (side.log_softmax(-1) for side in (logp_NV, logq_NV))
-        d_NV = (logp_NV - logq_NV).nan_to_num(0.0).clamp(-FAR, FAR)
-        kl_N = excess(logp_NV.exp(), d_NV, logq_NV.exp()).sum(-1).masked_fill(lacks_N, math.inf)
-        found_N[block] = torch.where(mass_N > 0, mass_N * kl_N, 0.0)
-    return found_N.reshape(lead)
-
-
 def _stats_rows(
     x_NV: Tensor, y_NV: Tensor, ids: Tensor, spec: Spec, ks: Sequence[int], rare: float | None
 ) -> tuple[Tensor, Tensor]:

@@ -75,9 +75,10 @@ def moments(sampler_logprobs: Tensor, other_logprobs: Tensor, estimator: str) ->
     Raises: BadInputError for an unknown estimator, and where the probabilities don't sum to 1 (to 1e-4).
     """
     logp, logq = sampler_logprobs.double(), other_logprobs.double()
-    for name, given in (("sampler_logprobs", logp), ("other_logprobs", logq)):
-        if not abs(float(given.exp().sum()) - 1) < 1e-4:
-            raise BadInputError(f"{name} must list every outcome, but the probabilities sum to {given.exp().sum():.6g}")
+    for name, logprobs in (("sampler_logprobs", logp), ("other_logprobs", logq)):
+        total = float(logprobs.exp().sum())
+        if not abs(total - 1) < 1e-4:
+            raise BadInputError(f"{name} must list every outcome, but the probabilities sum to {total:.6g}")
     possible = logp > -torch.inf
     p, gap = logp[possible].exp(), (logp - logq)[possible]
     values = _estimate(gap, estimator)
@@ -111,8 +112,8 @@ def enumerate_sequences(
 
 def _excess(weight: Tensor, ratio: Tensor, other: Tensor) -> Tensor:
     """`excess`, infinite where the ratio or what it weighs is: its choice by a product would make NaN of it."""
-    found = excess(weight, ratio, other)
-    return torch.where(found.isnan() & ratio.isnan().logical_not(), torch.inf, found)
+    value = excess(weight, ratio, other)
+    return torch.where(value.isnan() & ratio.isnan().logical_not(), torch.inf, value)
 
 
 def _estimate(gap: Tensor, estimator: str) -> Tensor:

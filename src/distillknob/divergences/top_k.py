@@ -2,6 +2,9 @@
 
 A stored teacher has the log-probabilities of its top k and the mass of all other tokens, which are compared as one
 bucket. Letters as in `dense`.
+
+No stage calls `topk_gap` and `topk_bound`: they are for whoever has to choose k, beside a teacher's logits or with a
+stored top k alone, and the tests hold what training on a cache leaves out against them.
 """
 
 from __future__ import annotations

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distillknob.config.checks import check_at_least_one
+from distillknob.config.shared import BoundedAnswers
 from distillknob.errors import BadInputError
 
 
 @dataclass
-class EvaluateConfig:
+class EvaluateConfig(BoundedAnswers):
     """Config of `evaluate`."""
 
     models: list[str] = field(

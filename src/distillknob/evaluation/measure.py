@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from distillknob.models.base import Sampler
-from distillknob.models.sampling import Sample, Sampling, generate
+from distillknob.models.sampling import Sample, Sampler, Sampling, generate
 from distillknob.runs.journal import Journal
 from distillknob.runtime.processes import by_parts
 from distillknob.tasks import Example, Task, grade_all

@@ -26,13 +26,13 @@ from distillknob.runtime.template_date import fix_dates
 from distillknob.tasks import graded_tasks
 
 
-def check(config: EvaluateConfig, preflight: Preflight, *, chained: bool = False) -> None:
-    """Raise BadInputError for what `evaluate` couldn't use, before any weight is loaded. `chained` by an experiment, a
-    model may read none of `chat_template_kwargs`, and pass@k is measured apart."""
-    sides = preflight.sides(config.models, config.chat_template_kwargs, needed=not chained)
+def check(config: EvaluateConfig, preflight: Preflight) -> None:
+    """Raise BadInputError for what `evaluate` couldn't use, before any weight is loaded. In an experiment a model may
+    read none of `chat_template_kwargs`, and pass@k is measured apart."""
+    sides = preflight.sides(config.models, config.chat_template_kwargs, needed=not preflight.chained)
     for name in sorted({name for name in config.models if config.models.count(name) > 1}):
         preflight.remark(f"{name} is named twice in models, and measured once")
-    if config.k > config.samples and not chained:
+    if config.k > config.samples and not preflight.chained:
         preflight.remark(f"pass@{config.k} needs as many samples: with samples={config.samples} it is left out")
     for task in map(preflight.task, config.tasks):
         if task is None:

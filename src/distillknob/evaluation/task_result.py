@@ -10,7 +10,7 @@ import numpy as np
 
 from distillknob.evaluation.failure_modes import MODES, failure_mode
 from distillknob.evaluation.measure import Measured, longest_answer, sample_and_grade
-from distillknob.models.base import Sampler
+from distillknob.models.sampling import Sampler
 from distillknob.models.scoring import token_logprobs
 from distillknob.runs.journal import Journal
 from distillknob.stats import Interval, interval, paired_difference, pass_at_k

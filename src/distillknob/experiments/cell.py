@@ -1,4 +1,4 @@
-"""Cells of an experiment: one η and one seed, from calibration to evaluated students. `demo` and `sweep` chain them.
+"""One cell of an experiment, run: its stages one after the other, and what is kept of them.
 
 A cell is a run directory that holds the stages' own run directories, so it is resumable at every stage. Its result is
 kept as soon as it is there, and stands by itself: tables are made from the results of cells alone (`tables`). A
@@ -7,29 +7,17 @@ seed redoes calibration, traces and distillation; evaluation problems stay the s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from distillknob.calibration.stage import CalibrationConfig, calibrate
-from distillknob.calibration.stage import check as check_calibration
-from distillknob.config.checks import check_at_least_one
-from distillknob.config.recipe import build, stage_values
-from distillknob.diagnosis import DiagnoseConfig, diagnose
 from distillknob.diagnosis.compare import BY_PROMPT
-from distillknob.diagnosis.stage import check as check_diagnosis
-from distillknob.distillation.stage import DistillConfig, distill
-from distillknob.distillation.stage import check as check_distillation
-from distillknob.errors import BadInputError
 from distillknob.evaluation.config import EvaluateConfig
-from distillknob.evaluation.stage import check as check_evaluation
-from distillknob.evaluation.stage import evaluate
+from distillknob.experiments.plan import Cell, Step, steps
 from distillknob.inputs.identity import changed_meanwhile, read_by
-from distillknob.inputs.preflight import Preflight
-from distillknob.methods import METHODS
 from distillknob.models.chat import values_read
 from distillknob.models.load import load_tokenizer
 from distillknob.models.names import SERVED
@@ -37,114 +25,10 @@ from distillknob.runs.files import read_json
 from distillknob.runs.run import Run
 from distillknob.stats import pass_at_k
 from distillknob.tasks import get_task
-from distillknob.verdicts import teacher_key, teacher_label
+from distillknob.verdicts import teacher_label
 
 # What is kept of a calibration; one made before the verdict was measured has none.
 CALIBRATION = ("steps", "kept_step", "final_beta", "anchor_kl", "log_ratio", "outcome", "reason", "turned", "tolerance")
-
-
-@dataclass
-class ExperimentConfig:
-    """What the configs of `demo` and `sweep` share. Teachers differ by a point or two, students by tens: the same time
-    tells more about teachers when it is spent on more problems with fewer samples each."""
-
-    teacher_problems: int | None = field(
-        default=None, metadata={"help": "Problems a task to compare teachers on. Default: evaluate's problems."}
-    )
-    teacher_samples: int | None = field(
-        default=None, metadata={"help": "Samples for each of them. Default: evaluate's samples."}
-    )
-    student_problems: int | None = field(
-        default=None, metadata={"help": "Problems a task for pass@1 of students. Default: evaluate's problems."}
-    )
-    student_samples: int | None = field(
-        default=None,
-        metadata={"help": "Samples for each of them; pass@k is then measured apart, with evaluate's own numbers."},
-    )
-    learning_rates: dict[str, float] = field(
-        default_factory=dict, metadata={"help": "Learning rate of a method's students. Default: distill's."}
-    )
-
-    def __post_init__(self) -> None:
-        check_at_least_one(self, "teacher_problems", "teacher_samples", "student_problems", "student_samples")
-        for method in self.learning_rates:
-            if method not in METHODS:
-                raise BadInputError(f"learning_rates names the method {method!r}: known are {', '.join(METHODS)}")
-
-    @property
-    def sizes(self) -> dict[str, dict[str, int]]:
-        """The fields of `evaluate` that are others for teachers, and for pass@1 of students."""
-        return {
-            who: {name: value for name, value in given.items() if value is not None}
-            for who, given in (
-                ("teacher", {"problems": self.teacher_problems, "samples": self.teacher_samples}),
-                ("student", {"problems": self.student_problems, "samples": self.student_samples}),
-            )
-        }
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One point of the knob: `methods` are the students distilled from the teacher at this η, `sizes` the fields of
-    `evaluate` that are others for the teacher and the student, `learning_rates` those of methods, `lens` whether the
-    teacher is diagnosed against the undistilled student. A `variant` is a cell whose stages have other `settings`."""
-
-    eta: float
-    seed: int
-    methods: tuple[str, ...]
-    sizes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    learning_rates: Mapping[str, float] = field(default_factory=dict)
-    lens: bool = False
-    variant: str = ""
-    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-    @property
-    def teacher(self) -> str:
-        """What rows and folders know the cell's teacher by: `original`, or its η."""
-        return teacher_key(self.eta)
-
-    @property
-    def name(self) -> str:
-        return f"{self.variant}{'-' if self.variant else ''}eta{self.eta:+g}-seed{self.seed}"
-
-    def recipe(self, recipe: Mapping[str, Any]) -> dict[str, Any]:
-        """The experiment's recipe with this cell's settings, without the experiments' own sections."""
-        used = {name: dict(value) if isinstance(value, Mapping) else value for name, value in recipe.items()}
-        for experiment in ("demo", "sweep"):
-            used.pop(experiment, None)
-        for stage, values in self.settings.items():
-            used[stage] = {**(used.get(stage) or {}), **values}
-        return used
-
-    def distillation(self, recipe: Mapping[str, Any], method: str, teacher: str | None = None) -> Any:
-        """The config of `distill` for one of the cell's methods."""
-        given: dict[str, Any] = {"method": method, "seed": self.seed}
-        if teacher is not None:
-            given["teacher"] = teacher
-        if method in self.learning_rates:
-            given["learning_rate"] = self.learning_rates[method]
-        return stage_config(DistillConfig, "distill", recipe, **given)
-
-
-def stage_config(cls: type[Any], stage: str, recipe: Mapping[str, Any], **overrides: Any) -> Any:
-    """The config of a stage from a recipe, with what the experiment sets itself. Raises BadInputError."""
-    return build(cls, stage_values(cls, stage, recipe, overrides))
-
-
-def check_recipe(recipe: Mapping[str, Any], cells: Sequence[Cell], preflight: Preflight) -> None:
-    """Look at every stage that the cells will run, as each does itself, so that what is wrong is told before any work
-    starts."""
-    for cell in cells:
-        for name, config in planned_stages(cell, recipe).items():
-            stage = name.partition("/")[0]
-            if stage == "evaluate":
-                check_evaluation(config, preflight, chained=True)
-            elif stage == "calibrate":
-                check_calibration(config, preflight)
-            elif stage == "distill":
-                check_distillation(config, preflight)
-            else:
-                check_diagnosis(config, preflight)
 
 
 def cell_config(cell: Cell, recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -166,112 +50,69 @@ def run_cell(cell: Cell, recipe: Mapping[str, Any], folder: Path, *, resume: boo
     run = Run.open(folder, "cell", cell_config(cell, recipe), read=read_by_cell(cell, recipe), resume=resume)
     if run.complete:
         return run
-    recipe, paths = cell.recipe(recipe), {}
-    result: dict[str, Any] = {"stage": "cell", "eta": cell.eta, "seed": cell.seed, "variant": cell.variant}
-    base = stage_config(DistillConfig, "distill", recipe, seed=cell.seed)
-    teacher, calibration = base.teacher, None
-    if cell.eta:
-        config = stage_config(CalibrationConfig, "calibrate", recipe, eta=cell.eta, seed=cell.seed, teacher=teacher)
-        calibrated = calibrate(config, folder / "calibrate", resume=True)
-        teacher, paths["calibrate"] = str(calibrated.path / "model"), "calibrate"
-        calibration = {name: calibrated.result.get(name) for name in CALIBRATION}
-    label = teacher_label(cell.eta, calibration)
-    result |= {"teacher": cell.teacher, "label": label, "calibration": calibration, "lens": None}
-    measured = _Measured(cell, recipe, folder, paths)
-    result["teacher_scores"] = measured.scores(teacher, "teacher", cell.sizes.get("teacher", {}))
-    if cell.lens:
-        config = stage_config(DiagnoseConfig, "diagnose", recipe, teacher=teacher)
-        paths["diagnose"] = "diagnose"
-        result["lens"] = read_json(diagnose(config, folder / "diagnose", resume=True).path / BY_PROMPT)
-    students: dict[str, Any] = {}
-    if cell.eta == 0:
-        students["none"] = measured.student(base.student, "none")
-    for method in cell.methods:
-        config = cell.distillation(recipe, method, teacher)
-        student = distill(config, folder / f"distill-{method}", resume=True)
-        paths[f"distill/{method}"] = f"distill-{method}"
-        made = {name: student.result[name] for name in ("tokens", "steps", "learning_rate")}
-        students[method] = {**measured.student(str(student.path / "model"), method), "training": made}
-    notes = changed_meanwhile(run, *planned_stages(cell, recipe).values())
-    run.finish({**result, "students": students, "runs": paths, "notes": notes})
+    planned = steps(cell, recipe, folder)
+    runs = {step.name: _run_step(step, folder) for step in planned}
+    calibration = None
+    if "calibrate" in runs:
+        calibration = {name: runs["calibrate"].result.get(name) for name in CALIBRATION}
+    run.finish(
+        {
+            "stage": "cell",
+            "eta": cell.eta,
+            "seed": cell.seed,
+            "variant": cell.variant,
+            "teacher": cell.teacher,
+            "label": teacher_label(cell.eta, calibration),
+            "calibration": calibration,
+            "lens": read_json(runs["diagnose"].path / BY_PROMPT) if "diagnose" in runs else None,
+            "teacher_scores": _scores(runs["evaluate/teacher"]),
+            "students": {method: _student(runs, method) for method in cell.students},
+            "runs": {step.name: step.folder for step in planned},
+            "notes": changed_meanwhile(run, *(step.config for step in steps(cell, recipe))),
+        }
+    )
     return run
 
 
 def read_by_cell(cell: Cell, recipe: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """What the cell's stages read, but for what they make themselves (`identity.read_by`)."""
-    return read_by(*planned_stages(cell, recipe).values())
+    return read_by(*(step.config for step in steps(cell, recipe)))
 
 
-def planned_stages(cell: Cell, recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """The configs of the stages that `run_cell` would run, under the names that its result gives their runs. A
-    calibrated teacher stands there under its original's name: it has the same shape."""
-    recipe = cell.recipe(recipe)
-    base = stage_config(DistillConfig, "distill", recipe, seed=cell.seed)
-    teacher, student = base.teacher, base.student
-    found: dict[str, Any] = {}
-    if cell.eta:
-        found["calibrate"] = stage_config(
-            CalibrationConfig, "calibrate", recipe, eta=cell.eta, seed=cell.seed, teacher=teacher
-        )
-    if cell.lens:
-        found["diagnose"] = stage_config(DiagnoseConfig, "diagnose", recipe, teacher=teacher)
-
-    def evaluated(model: str, **given: Any) -> Any:
-        return stage_config(EvaluateConfig, "evaluate", recipe, models=[model], **given)
-
-    found["evaluate/teacher"] = evaluated(teacher, **cell.sizes.get("teacher", {}))
-    for method in (*(["none"] if cell.eta == 0 else []), *cell.methods):
-        if method != "none":
-            found[f"distill/{method}"] = cell.distillation(recipe, method)
-        sizes = cell.sizes.get("student", {})
-        found[f"evaluate/student-{method}"] = evaluated(student, **sizes)
-        if "samples" in sizes:
-            found[f"evaluate/student-{method}-at-k"] = evaluated(student)
-    return found
+def _run_step(step: Step, folder: Path) -> Run:
+    """The finished run of one stage of the cell in `folder`."""
+    config = step.config
+    if isinstance(config, EvaluateConfig) and config.chat_template_kwargs:
+        (model,) = config.models
+        if not model.startswith(SERVED):  # the values are meant for the pair, of which this is one
+            values = values_read(load_tokenizer(model), config.chat_template_kwargs)
+            config = replace(config, chat_template_kwargs=values)
+    run: Run = step.stage.run(config, folder / step.folder, resume=True)
+    return run
 
 
-@dataclass(frozen=True)
-class _Measured:
-    """The evaluations of a cell, in short."""
-
-    cell: Cell
-    recipe: Mapping[str, Any]
-    folder: Path
-    paths: dict[str, str]
-
-    def scores(self, model: str, who: str, sizes: Mapping[str, int]) -> dict[str, Any]:
-        """`tasks`: the figures by task; `scores`: by task each problem's mean score."""
-        return _in_short(self._evaluated(model, who, sizes))
-
-    def student(self, model: str, who: str) -> dict[str, Any]:
-        """Also `pass@k`: by task each problem's, where there are samples enough. With other sizes for students it is
-        measured apart, on tasks that have one right answer."""
-        sizes = self.cell.sizes.get("student", {})
-        run = self._evaluated(model, f"student-{who}", sizes)
-        found = _in_short(run)
-        tasks = [task.name for task in map(get_task, run.config["tasks"]) if task.verifiable]
-        if "samples" in sizes and tasks:
-            run = self._evaluated(model, f"student-{who}-at-k", {}, tasks)
-        figures = {row["task"]: row for row in run.result["models"][0]["tasks"]}
-        name = f"pass@{run.config['k']}"
-        for row in found["tasks"]:
-            other = figures.get(row["task"], {})
-            row |= {key: other[key] for key in (name, f"{name}_interval") if other.get(key) is not None}
-        found[name] = {
-            task: _pass_at(run.config["k"], task, rows) for task, rows in by_problem(run).items() if task in tasks
-        }
-        return found
-
-    def _evaluated(self, model: str, who: str, sizes: Mapping[str, int], tasks: list[str] | None = None) -> Run:
-        given = {**sizes, **({} if tasks is None else {"tasks": tasks})}
-        config = stage_config(EvaluateConfig, "evaluate", self.recipe, models=[model], **given)
-        if config.chat_template_kwargs and not model.startswith(SERVED):  # meant for the pair, of which this is one
-            config.chat_template_kwargs = values_read(load_tokenizer(model), config.chat_template_kwargs)
-        self.paths[f"evaluate/{who}"] = f"evaluate-{who}"
-        return evaluate(config, self.folder / f"evaluate-{who}", resume=True)
+def _student(runs: Mapping[str, Run], method: str) -> dict[str, Any]:
+    """A student's scores; `pass@k`, by task each problem's, where there are samples enough; and what its training took.
+    Where students have sizes of their own, pass@k is of the evaluation that was made for it apart."""
+    evaluated = runs[f"evaluate/student-{method}"]
+    scores = _scores(evaluated)
+    at_k = runs.get(f"evaluate/student-{method}-at-k", evaluated)
+    k = at_k.config["k"]
+    figures = {row["task"]: row for row in at_k.result["models"][0]["tasks"]}
+    name = f"pass@{k}"
+    for row in scores["tasks"]:
+        of_task = figures.get(row["task"], {})
+        row |= {key: of_task[key] for key in (name, f"{name}_interval") if of_task.get(key) is not None}
+    scores[name] = {
+        task: _pass_at(k, task, rows) for task, rows in by_problem(at_k).items() if get_task(task).verifiable
+    }
+    if method == "none":
+        return scores
+    training = runs[f"distill/{method}"].result
+    return {**scores, "training": {key: training[key] for key in ("tokens", "steps", "learning_rate")}}
 
 
-def _in_short(run: Run) -> dict[str, Any]:
+def _scores(run: Run) -> dict[str, Any]:
     """`tasks`: the figures by task; `scores`: by task each problem's mean score, from an evaluation of one model."""
     means = {task: [round(float(np.mean(row)), 6) for row in rows] for task, rows in by_problem(run).items()}
     return {"tasks": run.result["models"][0]["tasks"], "scores": means}

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distillknob.diagnosis import DiagnoseConfig, diagnose
-from distillknob.diagnosis.stage import check as check_diagnosis
+from distillknob.config.recipe import stage_config
+from distillknob.diagnosis import diagnose
 from distillknob.errors import BadInputError
-from distillknob.experiments.cell import Cell, ExperimentConfig, check_recipe, planned_stages, run_cell, stage_config
+from distillknob.experiments.cell import run_cell
+from distillknob.experiments.plan import Cell, ExperimentConfig, Step, check
 from distillknob.experiments.tables import tables
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight
@@ -19,6 +19,8 @@ from distillknob.report import build_report
 from distillknob.runs.run import Run, load_run
 from distillknob.runtime.processes import process_count
 from distillknob.tasks import get_task
+
+__all__ = ["DemoConfig", "check", "demo"]
 
 
 @dataclass
@@ -43,28 +45,29 @@ class DemoConfig(ExperimentConfig):
         if not self.methods:
             raise BadInputError("methods is empty: name at least one, e.g. gkd")
 
+    @property
+    def lens(self) -> Any:
+        """The config of the diagnosis that comes before the cells."""
+        return stage_config("diagnose", self.recipe, seed=self.seed)
+
+    def planned(self) -> dict[str, Step]:
+        """The stages of the cells, and before them the diagnosis."""
+        return {"diagnose": Step("diagnose", self.lens), **super().planned()}
+
     def cells(self) -> list[Cell]:
         """The original teacher and those calibrated below and above 0, in the order of work."""
         etas = (0.0, self.eta_distillable, self.eta_undistillable)
         return [Cell(eta, self.seed, tuple(self.methods), self.sizes, self.learning_rates) for eta in etas]
 
 
-def check(config: DemoConfig, recipe: Mapping[str, Any], preflight: Preflight) -> None:
-    """Raise BadInputError for what any stage of the demo couldn't use, before any weight is loaded."""
-    check_diagnosis(stage_config(DiagnoseConfig, "diagnose", recipe, seed=config.seed), preflight)
-    check_recipe(recipe, config.cells(), preflight)
-
-
-def demo(config: DemoConfig, recipe: Mapping[str, Any], output: str | Path, *, resume: bool = False) -> Run:
-    """Run the demo of a recipe and return the run; `report.html` lies in its directory."""
+def demo(config: DemoConfig, output: str | Path, *, resume: bool = False) -> Run:
+    """Run the demo of `config.recipe` and return the run; `report.html` lies in its directory."""
     preflight = Preflight(process_count())
-    check(config, recipe, preflight)
+    check(config, preflight)
     preflight.tell()
-    cells = config.cells()
-    lens = stage_config(DiagnoseConfig, "diagnose", recipe, seed=config.seed)
-    planned = [lens, *(stage for cell in cells for stage in planned_stages(cell, recipe).values())]
-    read = read_by(*planned)
-    run = Run.open(output, "demo", {**vars(config), "recipe": dict(recipe)}, read=read, resume=resume)
+    cells, lens = config.cells(), config.lens
+    planned = [step.config for step in config.planned().values()]
+    run = Run.open(output, "demo", config.recorded, read=read_by(*planned), resume=resume)
     if run.complete:
         return run
     started = time.monotonic()
@@ -72,7 +75,7 @@ def demo(config: DemoConfig, recipe: Mapping[str, Any], output: str | Path, *, r
     run.log(stage="diagnose", seconds=time.monotonic() - started)
     done = []
     for cell in cells:
-        done.append(run_cell(cell, recipe, run.path / cell.teacher))
+        done.append(run_cell(cell, config.recipe, run.path / cell.teacher))
         run.log(stage=cell.teacher, seconds=time.monotonic() - started)
     tasks = [get_task(name) for name in lens.tasks]
     paths: dict[str, Any] = {"diagnose": diagnosis.path.name, "calibrate": {}, "distill": {}, "evaluate": {}}
@@ -85,7 +88,11 @@ def demo(config: DemoConfig, recipe: Mapping[str, Any], output: str | Path, *, r
         {
             "stage": "demo",
             "notes": changed_meanwhile(run, *planned),
-            "pair": {"teacher": lens.teacher, "student": lens.student, "target": _target(recipe)},
+            "pair": {
+                "teacher": lens.teacher,
+                "student": lens.student,
+                "target": stage_config("calibrate", config.recipe).target,
+            },
             "seed": config.seed,
             "eta": {cell.teacher: cell.eta for cell in cells if cell.eta},
             "tasks": [task.name for task in tasks],
@@ -100,13 +107,6 @@ def demo(config: DemoConfig, recipe: Mapping[str, Any], output: str | Path, *, r
     )
     build_report(run.path)
     return run
-
-
-def _target(recipe: Mapping[str, Any]) -> str:
-    from distillknob.calibration.stage import CalibrationConfig
-
-    target: str = stage_config(CalibrationConfig, "calibrate", recipe).target
-    return target
 
 
 def _seconds(run: Run) -> float:

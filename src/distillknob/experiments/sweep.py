@@ -12,18 +12,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from distillknob.config.fields import NO_SETTING
 from distillknob.errors import BadInputError, nearest
-from distillknob.experiments.cell import Cell, ExperimentConfig, cell_config, check_recipe, read_by_cell, run_cell
+from distillknob.experiments.cell import cell_config, read_by_cell, run_cell
+from distillknob.experiments.plan import Cell, ExperimentConfig, check
 from distillknob.experiments.tables import causal, knob, tables
 from distillknob.inputs.preflight import Preflight
 from distillknob.report import build_report
 from distillknob.runs.files import atomic_directory, atomic_write, json_bytes, read_json
 from distillknob.runs.run import CONFIG, ENVIRONMENT, MANIFEST, RESULT, Run, load_run
 from distillknob.runtime.processes import notice, process_count, process_index, wait
+from distillknob.stages import CHAINED
 
-STAGES = ("calibrate", "distill", "evaluate", "diagnose")  # whose settings cells may change
+__all__ = ["SweepConfig", "check", "sweep"]
+
 # Without `evaluate`: a variant is set beside the grid problem by problem.
-OF_A_VARIANT = ("etas", "seeds", "methods", "calibrate", "distill", "diagnose")
+OF_A_VARIANT = ("etas", "seeds", "methods", *(stage for stage in CHAINED if stage != "evaluate"))
 
 
 @dataclass
@@ -50,6 +54,8 @@ class SweepConfig(ExperimentConfig):
         default=None,
         metadata={"help": "Folder with the results of finished cells: they are read there and not run again."},
     )
+    # The number of the only cell to run now, from 0. The sweep's directory may be shared by those who run the others.
+    only: int | None = field(default=None, metadata=NO_SETTING)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,19 +63,15 @@ class SweepConfig(ExperimentConfig):
             raise BadInputError("etas, seeds and methods must each hold at least one value")
         if any(not math.isfinite(eta) for eta in self.etas) or len(set(self.etas)) < len(self.etas):
             raise BadInputError(f"etas={self.etas}: want different, finite values")
-        _check_keys("settings", self.settings, STAGES)
+        _check_keys("settings", self.settings, CHAINED)
         for name, values in self.variants.items():
             _check_keys(f"the variant {name!r}", values, OF_A_VARIANT)
+        if self.only is not None and not 0 <= self.only < len(self.cells()):
+            raise BadInputError(f"cell {self.only}: this sweep has cells 0 to {len(self.cells()) - 1}")
 
     def cells(self) -> list[Cell]:
         """Cells in the order of work: every η of the first seed, then of the next, then the variants."""
         return [*self.grid(), *self.controls_apart()]
-
-    def check_cell(self, number: int | None) -> None:
-        """Raise BadInputError for a number that no cell has."""
-        last = len(self.cells()) - 1
-        if number is not None and not 0 <= number <= last:
-            raise BadInputError(f"cell {number}: this sweep has cells 0 to {last}")
 
     def grid(self) -> list[Cell]:
         """The cells of the knob curve."""
@@ -99,7 +101,7 @@ class SweepConfig(ExperimentConfig):
                 variant=name,
                 settings={
                     stage: {**self.settings.get(stage, {}), **values.get(stage, {})}
-                    for stage in STAGES
+                    for stage in CHAINED
                     if stage in values or stage in self.settings
                 },
             )
@@ -114,63 +116,58 @@ def _check_keys(what: str, values: Mapping[str, Any], known: Sequence[str]) -> N
         if key not in known:
             guess = nearest(key, known) or f" known are {', '.join(known)}"
             raise BadInputError(f"{what} sets {key!r}:{guess}")
-        wanted, told = (Mapping, "a mapping") if key in STAGES else (list, "a list")
-        if not isinstance(values[key], wanted):
-            raise BadInputError(f"{what} sets {key} to {values[key]!r}: give {told}")
+        kind, words = (Mapping, "a mapping") if key in CHAINED else (list, "a list")
+        if not isinstance(values[key], kind):
+            raise BadInputError(f"{what} sets {key} to {values[key]!r}: give {words}")
 
 
-def check(config: SweepConfig, recipe: Mapping[str, Any], preflight: Preflight) -> None:
-    """Raise BadInputError for what any stage of any cell couldn't use, before any weight is loaded."""
-    check_recipe(recipe, config.cells(), preflight)
-
-
-def sweep(
-    config: SweepConfig,
-    recipe: Mapping[str, Any],
-    output: str | Path,
-    *,
-    resume: bool = False,
-    only: int | None = None,
-) -> Run:
-    """Run every cell (or the cell number `only`, from 0) and, once all are there, the table and the report.
+def sweep(config: SweepConfig, output: str | Path, *, resume: bool = False) -> Run:
+    """Run every cell of the sweep, or the one that `config.only` names, and once all are there write the tables and the
+    report. Returns the run, which isn't complete before that.
 
     Several machines can share one output directory: each takes cells by number; whoever runs without `only` last makes
-    the table. Until then the report is of the cells that are there, made anew after each. Cells in `config.kept` are
+    the tables. Until then the report is of the cells that are there, made anew after each. Cells in `config.kept` are
     read there, and what is run is kept there too: config, environment, result and manifest of each, without models and
     samples. Raises BadInputError before any work for input that can't be used.
     """
-    config.check_cell(only)
     preflight = Preflight(process_count())
-    check(config, recipe, preflight)
+    check(config, preflight)
     preflight.tell()
-    cells = config.cells()
-    read = {cell.name: read_by_cell(cell, recipe) for cell in cells}
-    unrecorded = 0
-    for cell in cells if config.kept is not None else []:
-        place = Path(config.kept or "") / cell.name
-        if place.exists():
-            Run.check(place, "cell", cell_config(cell, recipe), read=read[cell.name], resume=True)
-            unrecorded += "read" not in read_json(place / ENVIRONMENT)
-    if unrecorded:
-        notice(f"what {unrecorded} cells in {config.kept} read isn't recorded (by an older version): taken as they are")
+    cells, single = config.cells(), config.only is not None
+    read = {cell.name: read_by_cell(cell, config.recipe) for cell in cells}
+    _check_kept(config, read)
     run = Run.open(
         output,
         "sweep",
-        {**vars(config), "recipe": dict(recipe)},
+        config.recorded,
         read={name: parts for of_cell in read.values() for name, parts in of_cell.items()},
-        resume=resume or only is not None,
-        shared=only is not None,
+        resume=resume or single,
+        shared=single,
     )
     if run.complete:
         return run
-    for cell in cells if only is None else [cells[only]]:
-        _cell(cell, recipe, run, config.kept)
+    for cell in cells if config.only is None else [cells[config.only]]:
+        _cell(cell, run, config)
         if process_index() == 0:
             _tell_so_far(run, config)
-    if only is None:
+    if not single:
         run.finish(_result(run, config))
         build_report(run.path)
     return run
+
+
+def _check_kept(config: SweepConfig, read: Mapping[str, Mapping[str, Mapping[str, str]]]) -> None:
+    """Raise BadInputError for a kept cell of other settings, or of other inputs than `read` has under its name."""
+    if config.kept is None:
+        return
+    unrecorded = 0
+    for cell in config.cells():
+        place = Path(config.kept) / cell.name
+        if place.exists():
+            Run.check(place, "cell", cell_config(cell, config.recipe), read=read[cell.name], resume=True)
+            unrecorded += "read" not in read_json(place / ENVIRONMENT)
+    if unrecorded:
+        notice(f"what {unrecorded} cells in {config.kept} read isn't recorded (by an older version): taken as they are")
 
 
 def _tell_so_far(run: Run, config: SweepConfig) -> None:
@@ -187,13 +184,13 @@ def _result(run: Run, config: SweepConfig) -> dict[str, Any]:
     grid = [done[cell.name] for cell in config.grid() if cell.name in done]
     originals = [cell for cell in grid if cell.result["eta"] == 0]
     apart = tables([*originals, *(done[cell.name] for cell in config.controls_apart() if cell.name in done)])
-    found = tables(grid)
+    of_grid = tables(grid)
     return {
         "stage": "sweep",
         "etas": config.etas,
         "seeds": config.seeds,
-        **found,
-        "knob": knob(found["students"]),
+        **of_grid,
+        "knob": knob(of_grid["students"]),
         "causal": causal(grid),
         "variants": {name: [row for row in rows if row["variant"]] for name, rows in apart.items()},
         "cells": [
@@ -215,12 +212,12 @@ def _place(cell: Cell, run: Run, kept: str | None) -> Path:
     return place if place is not None and (place / MANIFEST).exists() else run.path / "cells" / cell.name
 
 
-def _cell(cell: Cell, recipe: Mapping[str, Any], run: Run, kept: str | None) -> Run:
+def _cell(cell: Cell, run: Run, config: SweepConfig) -> Run:
     """The finished cell: the one that was kept, or one that is run now and kept."""
-    place = None if kept is None else Path(kept) / cell.name
+    place = None if config.kept is None else Path(config.kept) / cell.name
     if place is not None and (place / MANIFEST).exists():
         return load_run(place)
-    done = run_cell(cell, recipe, run.path / "cells" / cell.name)
+    done = run_cell(cell, config.recipe, run.path / "cells" / cell.name)
     if place is not None and process_index() == 0:
         with atomic_directory(place) as folder:
             for name in (CONFIG, ENVIRONMENT, RESULT, MANIFEST):

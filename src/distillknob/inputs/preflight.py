@@ -8,10 +8,10 @@ told as not looked at.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from distillknob.errors import BadInputError
 from distillknob.models.architecture import architecture, context_of, folder_of, model_config
@@ -19,13 +19,12 @@ from distillknob.models.chat import prompt_ids, set_in_templates
 from distillknob.models.families import check_config
 from distillknob.models.load import TOKENIZER_FILES, check_tokenizer, load_tokenizer
 from distillknob.models.names import SERVED, resolve
+from distillknob.models.scoring import Prompt
 from distillknob.runtime.processes import process_index
 from distillknob.tasks import Example, GeneratedTask, Task, get_task, get_tasks, graded_tasks, task_on_the_hub
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from distillknob.distillation.teacher_context import Context
 
 # Parameters from where a toy's settings ruin a model: the learning rate (by whether an adapter is trained), which for
 # such models is 1e-6 to 1e-5, and ten times that under LoRA, and Adam's epsilon, which is 1e-8.
@@ -33,6 +32,7 @@ LARGE = 100e6
 TOY_RATE = {False: 1e-3, True: 3e-3}
 TOY_EPSILON = 1e-4
 WEIGHTS = ("*.safetensors", "*.bin")
+Context = Callable[[Prompt, Example], Prompt]  # a problem's prompt as it is read with something added
 
 
 @dataclass(frozen=True)
@@ -87,16 +87,19 @@ class _Remembering:
 
 class Preflight:
     """One look before a run (`fetch`) or a dry run. `remarks` are things that may not be meant, `unseen` what a dry run
-    couldn't look at. Models, prompts and lengths are looked at once, whatever number of stages ask."""
+    couldn't look at. Models, prompts and lengths are looked at once, whatever number of stages ask. `chained` says that
+    the stages are those of an experiment, whose check sets it."""
 
     def __init__(self, processes: int = 1, *, fetch: bool = True):
         self.processes, self.fetch = processes, fetch
+        self.chained = False
         self.remarks: list[str] = []
         self.unseen: list[str] = []
         self._tasks: dict[str, Task] = {}
         self._sides: dict[tuple[Any, ...], Side] = {}
         self._readings: dict[tuple[Any, ...], Reading] = {}
-        self._lengths: dict[int, dict[str, int]] = {}  # by side and what it reads
+        self._lengths: dict[tuple[str, ...], dict[str, int]] = {}  # by how prompts are read, and what is read
+        self._reads: dict[int, tuple[str, ...]] = {}  # by side
 
     def remark(self, text: str) -> None:
         if text not in self.remarks:
@@ -203,7 +206,10 @@ class Preflight:
             asked = [task.messages(example) for example in examples]
             if context is not None:
                 asked = [context(messages, example) for messages, example in zip(asked, examples, strict=True)]
-            lengths, texts = self._lengths.setdefault(id(side), {}), [repr(messages) for messages in asked]
+            if id(side) not in self._reads:
+                self._reads[id(side)] = _how_read(side.tokenizer)
+            lengths = self._lengths.setdefault(self._reads[id(side)], {})
+            texts = [repr(messages) for messages in asked]
             new = {text: messages for text, messages in zip(texts, asked, strict=True) if text not in lengths}
             ids = prompt_ids(side.tokenizer, list(new.values()))
             lengths.update({text: len(row) for text, row in zip(new, ids, strict=True)})
@@ -238,6 +244,12 @@ class Preflight:
         if side.context is not None:
             check_lengths(side, reading, lengths, "")
         return max(lengths)
+
+
+def _how_read(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """What a prompt's tokens follow from: the models of a family have it in common, and read each prompt once."""
+    tokens = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else f"{tokenizer.name_or_path} {id(tokenizer)}"
+    return tokens, repr(tokenizer.chat_template), repr(tokenizer.special_tokens_map)
 
 
 def check_lengths(side: Side, reading: Reading, answers: Sequence[int], setting: str, *, begun: float = 0.0) -> None:
@@ -302,7 +314,15 @@ def _ends(folder: Path, size: int = 1 << 16) -> dict[str, tuple[int, bytes, byte
     return found
 
 
-def check_learning_rate(name: str, config: Any) -> None:
+class OptimizerConfig(Protocol):
+    """What `check_learning_rate` reads of a training's config."""
+
+    learning_rate: float
+    adam_epsilon: float
+    use_peft: bool
+
+
+def check_learning_rate(name: str, config: OptimizerConfig) -> None:
     """Raise BadInputError where a recipe for toys would train a model of real size."""
     rate, epsilon = config.learning_rate, config.adam_epsilon
     if rate < TOY_RATE[config.use_peft] and epsilon < TOY_EPSILON:

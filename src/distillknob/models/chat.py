@@ -13,7 +13,7 @@ from distillknob.runtime.template_date import CLOCK, HEADER, pin_date, templates
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from distillknob.models.base import LanguageModel
+    from distillknob.models.loaded.base import Loaded
 
 
 # A line that `set_in_templates` puts before a template.
@@ -94,9 +94,9 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> int:
     return int(behind[0] if ends else tokenizer.eos_token_id)
 
 
-def eos_ids(language_model: LanguageModel) -> list[int]:
+def eos_ids(language_model: Loaded) -> list[int]:
     """Every token that ends an answer: the tokenizer's eos and those of the model's generation config."""
-    model, tokenizer = language_model
+    model, tokenizer = language_model.model, language_model.tokenizer
     ids = model.generation_config.eos_token_id if model.generation_config is not None else None
     ids = [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
     return sorted({tokenizer.eos_token_id, *ids})

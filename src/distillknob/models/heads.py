@@ -13,7 +13,7 @@ from distillknob.errors import BadInputError
 
 # What the logits of a block of rows may take. A block reads the whole head once, on which 440 rows of 151,936 tokens
 # spend 3 % of their time.
-_CPU_BYTES, _DEVICE_BYTES = 1 << 28, 1 << 30
+_CPU_LOGITS_BYTES, _DEVICE_LOGITS_BYTES = 1 << 28, 1 << 30
 _CONVERTED_TOKENS = 8192  # of a head in a shorter type, whose float32 copy is held at a time
 _LARGE = 100.0  # the largest logit beside which a cap shows; models cap at 15 to 50
 # The scale and soft-cap of the head of each model that was set beside its own logits.
@@ -75,7 +75,7 @@ def exchanged(values: torch.Tensor, tokens: tuple[int, int]) -> torch.Tensor:
 
 def block_rows(vocabulary: int, *, on_cpu: bool) -> int:
     """How many rows of float32 logits over that many tokens are held at a time."""
-    return max(1, (_CPU_BYTES if on_cpu else _DEVICE_BYTES) // (4 * vocabulary))
+    return max(1, (_CPU_LOGITS_BYTES if on_cpu else _DEVICE_LOGITS_BYTES) // (4 * vocabulary))
 
 
 def body_of(model: Any) -> Any:

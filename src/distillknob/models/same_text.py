@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from distillknob.models.base import LanguageModel, Scorer
+from distillknob.models.base import LanguageModel
 from distillknob.models.chat import eos_ids, turn_end
-from distillknob.models.scoring import Prompt, sequence_logprob, token_logprobs
+from distillknob.models.scoring import Prompt, Scorer, sequence_logprob, token_logprobs
 from distillknob.runs.journal import Journal
 
 if TYPE_CHECKING:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from distillknob.errors import BadInputError
-from distillknob.models.scoring import Prompt
+from distillknob.models.scoring import Prompt, Scorer
 from distillknob.runs.journal import Journal
 from distillknob.runtime.processes import merged, my_share
 
 if TYPE_CHECKING:
-    from distillknob.models.base import Sampler
+    from transformers import PreTrainedTokenizerBase
 
 R = TypeVar("R")
 
@@ -90,6 +90,33 @@ class SampleRequest:
     def own_journal(self) -> Journal:
         """The journal of this process's share."""
         return self.journal.of_process() if self.shared else self.journal
+
+
+class Sampler(Protocol):
+    """A model that draws answers to prompts."""
+
+    @property
+    def name(self) -> str:
+        """How messages name the model."""
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase | None:
+        """The tokenizer of the samples' token ids; None where samples are texts alone, and the chat template is at
+        work elsewhere."""
+
+    @property
+    def ends(self) -> list[int]:
+        """The tokens that end an answer, as far as they are known here."""
+
+    @property
+    def scorer(self) -> Scorer | None:
+        """What gives the log-probabilities of this model's answers; None where it has none."""
+
+    def draw(self, request: SampleRequest) -> dict[tuple[int, int], Sample]:
+        """The samples (i, j), the j-th to the i-th prompt: all, or this process's share of a shared request.
+
+        Raises BadInputError for a request that can't be met.
+        """
 
 
 def generate(

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 
 from distillknob.errors import BadInputError
 from distillknob.models.chat import turn_end
 from distillknob.models.heads import body_of
+from distillknob.models.loaded.base import Loaded
 from distillknob.runs.journal import Journal
 from distillknob.runtime.processes import merged, my_share
 
 if TYPE_CHECKING:
-    from transformers import LogitsProcessor
-
-    from distillknob.models.base import LanguageModel, Scorer
+    from transformers import LogitsProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
 Prompt = list[dict[str, str]]
 BATCH_TOKENS = 32_768  # padded tokens of a batch
@@ -84,7 +83,7 @@ def _position_ids(batch: Batch) -> torch.Tensor:
     return (batch.attention_mask_BT.cumsum(-1) - 1).clamp(min=0)
 
 
-def answer_hidden(language_model: LanguageModel, batch: Batch) -> torch.Tensor:
+def answer_hidden(language_model: Loaded, batch: Batch) -> torch.Tensor:
     """The last hidden states from which the answers' tokens are predicted, [N, H], a row a token (no padding)."""
     body = body_of(language_model.model)
     hidden_BTH = body(
@@ -98,7 +97,7 @@ def answer_hidden(language_model: LanguageModel, batch: Batch) -> torch.Tensor:
     return rows_NH
 
 
-def answer_logits(language_model: LanguageModel, batch: Batch, edit: LogitsProcessor | None = None) -> torch.Tensor:
+def answer_logits(language_model: Loaded, batch: Batch, edit: LogitsProcessor | None = None) -> torch.Tensor:
     """Next-token logits at every answer position of a batch, [B, A, V], as the model itself computes them, and with
     `edit` as a model that wraps it gives them."""
     width = batch.answer_ids_BA.size(1)
@@ -118,7 +117,7 @@ def answer_logits(language_model: LanguageModel, batch: Batch, edit: LogitsProce
     return torch.stack([edit(ids_BT[:, : before + a], logits_BAV[:, a]) for a in range(width)], dim=1)
 
 
-def padded_ids(language_model: LanguageModel, batch: Batch) -> torch.Tensor:
+def padded_ids(language_model: Loaded, batch: Batch) -> torch.Tensor:
     """The rows of a batch [B, T] with the pad token before them, as they are where the model writes them."""
     return batch.input_ids_BT.masked_fill(batch.attention_mask_BT == 0, language_model.tokenizer.pad_token_id)
 
@@ -133,6 +132,33 @@ class ScoreRequest:
     batch_tokens: int
     journal: Journal
     description: str
+
+
+class Scorer(Protocol):
+    """A model that gives the tokens of answers their log-probabilities."""
+
+    @property
+    def name(self) -> str:
+        """How messages name the model."""
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer of the answers' token ids, with the chat template of the prompts."""
+
+    @property
+    def ends(self) -> list[int]:
+        """The tokens that end an answer, as far as they are known here."""
+
+    @property
+    def knows_every_end(self) -> bool:
+        """Are `ends` all there are? A server doesn't tell them."""
+
+    @property
+    def weights(self) -> PreTrainedModel | None:
+        """The transformers model in this process that gives the log-probabilities; None where there is none."""
+
+    def score(self, request: ScoreRequest) -> list[torch.Tensor]:
+        """The log-probability in nats of each token, a float32 CPU tensor [length] an answer."""
 
 
 def token_logprobs(
@@ -164,14 +190,6 @@ def token_logprobs(
         return logprobs
     everything = merged(dict(zip(mine, logprobs, strict=True)))
     return [everything[i] for i in rows]
-
-
-def chosen_logprob(
-    logits_NV: torch.Tensor, token_N: torch.Tensor, log_partition_N: torch.Tensor | None = None
-) -> torch.Tensor:
-    """log softmax(logits)[token], [N]; of the part of the vocabulary whose log Σ exp(logit) is given."""
-    log_partition_N = logits_NV.logsumexp(-1) if log_partition_N is None else log_partition_N
-    return logits_NV.gather(-1, token_N[:, None])[:, 0] - log_partition_N
 
 
 def answer_ids(scorer: Scorer, texts: Sequence[str], finished: Sequence[bool]) -> list[list[int]]:

@@ -19,7 +19,7 @@ import torch
 from distillknob.models.heads import body_of
 
 if TYPE_CHECKING:
-    from distillknob.models.base import LanguageModel
+    from distillknob.models.loaded.base import Loaded
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def _batch(
 
 
 @torch.no_grad()
-def keeps_a_cache(language_model: LanguageModel) -> bool:
+def keeps_a_cache(language_model: Loaded) -> bool:
     """Does the model remember a prompt in a cache that can be repeated?"""
     from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
@@ -105,7 +105,7 @@ def keeps_a_cache(language_model: LanguageModel) -> bool:
     )
 
 
-def grouped_hidden(language_model: LanguageModel, batch: GroupedBatch) -> torch.Tensor:
+def grouped_hidden(language_model: Loaded, batch: GroupedBatch) -> torch.Tensor:
     """The last hidden states from which the answers' tokens are predicted, [N, H], row by row in the order of the
     answers."""
     body = body_of(language_model.model)

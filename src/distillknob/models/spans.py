@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from distillknob.errors import BadInputError
-from distillknob.models.base import Scorer
-from distillknob.models.scoring import Prompt, answer_ids, encoded_texts, token_logprobs
+from distillknob.models.scoring import Prompt, Scorer, answer_ids, encoded_texts, token_logprobs
 from distillknob.runs.journal import Journal
 
 

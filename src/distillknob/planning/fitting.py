@@ -11,18 +11,20 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, TypeVar
 
+from distillknob.config.shared import StageConfig
 from distillknob.planning.hardware import GPUS, Engine
 from distillknob.planning.memory import MARGIN, footprint
 from distillknob.planning.workload import longest_answer, workload
+from distillknob.stages import STAGES
 
-TRAINING_STAGES = ("calibrate", "distill")
 SHORTEST = 64  # tokens that an answer keeps
 # What a change costs, in the order in which changes are tried.
 CHECKPOINTING, ACCUMULATION, NO_GRADIENTS, ADAPTER, SMALLER_STEP, SHORTER = 1.0, 1.0, 2.0, 3.0, 4.0, 6.0
 
 Change = tuple[float, dict[str, Any]]
+Config = TypeVar("Config")
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Fit:
     total: float
 
 
-def fitting(stage: str, config: Any, engine: Engine) -> Fit | None:
+def fitting(stage: str, config: StageConfig, engine: Engine) -> Fit | None:
     """The mildest changes with which the stage fits on `engine`: none where it fits as it is, and None where no change
     known here is enough."""
     for _, settings in sorted(_changes(stage, config), key=lambda change: change[0]):
@@ -48,44 +50,44 @@ def room(engine: Engine) -> float:
     return (1 - MARGIN) * engine.device.memory
 
 
-def memory(stage: str, config: Any, engine: Engine) -> float:
+def memory(stage: str, config: StageConfig, engine: Engine) -> float:
     """Bytes that the stage takes on each device."""
     return footprint(workload(stage, config, engine), engine).total
 
 
-def changed(config: Any, settings: dict[str, Any]) -> Any:
+def changed(config: Config, settings: dict[str, Any]) -> Config:
     """The config with other settings, for the account alone: they aren't checked."""
-    other = copy.copy(config)
-    held = getattr(config, "steps_per_generation", None)
-    if held is not None and held == config.gradient_accumulation_steps:
+    other: Any = copy.copy(config)
+    generated = getattr(config, "steps_per_generation", None)
+    if generated is not None and generated == other.gradient_accumulation_steps:
         other.steps_per_generation = None  # TRL filled it in
     for name, value in settings.items():
         setattr(other, name, value)
     return other
 
 
-def roomier(stage: str, config: Any, engine: Engine) -> list[tuple[str, dict[str, Any]]]:
+def roomier(stage: str, config: StageConfig, engine: Engine) -> list[tuple[str, dict[str, Any]]]:
     """The smallest known GPU on which the stage fits as it is, and the smallest with changes: names and settings."""
     larger = sorted(
         (gpu for gpu in GPUS.items() if gpu[1].memory > engine.device.memory), key=lambda gpu: gpu[1].memory
     )
-    found: list[tuple[str, dict[str, Any]]] = []
+    fits: list[tuple[str, dict[str, Any]]] = []
     for name, device in larger:
         where = Engine(device, engine.devices, engine.sharding)
         fit = fitting(stage, config, where)
-        if fit is not None and (not found or not fit.settings):
-            found.append((name, fit.settings))
+        if fit is not None and (not fits or not fit.settings):
+            fits.append((name, fit.settings))
         if fit is not None and not fit.settings:
             break
-    return found
+    return fits
 
 
 def _changes(stage: str, config: Any) -> Iterator[Change]:
     """Every combination of what may be changed, with its cost; nothing changed is one."""
-    lengths = list(_shorter(stage, config))
-    if stage not in TRAINING_STAGES:
+    lengths = list(_shorter(config))
+    if not STAGES[stage].trains:
         gradients: list[Change] = [(0.0, {})]
-        if stage == "diagnose" and config.gradient_problems:
+        if getattr(config, "gradient_problems", 0):  # of diagnose
             gradients.append((NO_GRADIENTS, {"gradient_problems": 0}))
         parts = [gradients, lengths]
     else:
@@ -95,7 +97,7 @@ def _changes(stage: str, config: Any) -> Iterator[Change]:
         adapter: list[Change] = [(0.0, {})]
         if not config.use_peft:
             adapter.append((ADAPTER, {"use_peft": True}))
-        parts = [checkpointing, adapter, list(_batches(stage, config)), lengths]
+        parts = [checkpointing, adapter, list(_batches(config)), lengths]
     for combination in product(*parts):
         settings: dict[str, Any] = {}
         for _, part in combination:
@@ -103,13 +105,14 @@ def _changes(stage: str, config: Any) -> Iterator[Change]:
         yield sum(cost for cost, _ in combination), settings
 
 
-def _batches(stage: str, config: Any) -> Iterator[Change]:
+def _batches(config: Any) -> Iterator[Change]:
     """Fewer rows at a time, first with as many to a step by accumulation, then with fewer to a step: those are sampled
     at once."""
     yield 0.0, {}
     rows, accumulation = config.per_device_train_batch_size, config.gradient_accumulation_steps
-    held = getattr(config, "steps_per_generation", None)
-    apart = held is not None and held != accumulation  # TRL fills it in with the accumulation
+    generated = getattr(config, "steps_per_generation", None)
+    apart = generated is not None and generated != accumulation  # TRL fills it in with the accumulation
+    group = getattr(config, "num_generations", None) or 1  # samples of a prompt, which aren't parted
     halvings = range(1, rows.bit_length())
     for halved in halvings:
         if rows % 2**halved:
@@ -121,17 +124,16 @@ def _batches(stage: str, config: Any) -> Iterator[Change]:
                 "gradient_accumulation_steps": accumulation * more,
             }
             if apart:
-                fewer["steps_per_generation"] = held * more
-            at_once = fewer["per_device_train_batch_size"] * (held if apart else accumulation) * more
-            if stage == "calibrate" and at_once % config.num_generations:
+                fewer["steps_per_generation"] = generated * more
+            at_once = fewer["per_device_train_batch_size"] * (generated if apart else accumulation) * more
+            if at_once % group:
                 continue
             yield ACCUMULATION + 0.1 * halved + (SMALLER_STEP + dropped if dropped else 0.0), fewer
 
 
-def _shorter(stage: str, config: Any) -> Iterator[Change]:
+def _shorter(config: StageConfig) -> Iterator[Change]:
     yield 0.0, {}
-    name = "max_new_tokens" if stage in ("evaluate", "diagnose") else "max_completion_length"
     answer, halved = longest_answer(config), 1
     while answer // 2**halved >= SHORTEST and halved <= 4:
-        yield SHORTER * halved, {name: answer // 2**halved}
+        yield SHORTER * halved, {config.answer_field: answer // 2**halved}
         halved += 1

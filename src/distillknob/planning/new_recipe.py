@@ -15,13 +15,10 @@ from typing import Any
 import yaml
 
 from distillknob.calibration.held_out import train_and_guard
-from distillknob.calibration.stage import CalibrationConfig
-from distillknob.config.recipe import build, stage_values
-from distillknob.diagnosis import DiagnoseConfig
+from distillknob.config.recipe import stage_config
+from distillknob.config.shared import StageConfig
 from distillknob.diagnosis.gather import PREFIXES
-from distillknob.distillation.stage import DistillConfig
 from distillknob.errors import BadInputError
-from distillknob.evaluation.config import EvaluateConfig
 from distillknob.inputs.preflight import Preflight, Side
 from distillknob.models.architecture import architecture
 from distillknob.models.chat import values_read
@@ -29,13 +26,8 @@ from distillknob.planning.fitting import SHORTEST, fitting, memory, roomier
 from distillknob.planning.hardware import GIB, Engine
 from distillknob.planning.workload import PROMPT_TOKENS
 from distillknob.runs.files import atomic_write
+from distillknob.stages import CHAINED
 
-CLASSES: dict[str, type[Any]] = {
-    "diagnose": DiagnoseConfig,
-    "calibrate": CalibrationConfig,
-    "distill": DistillConfig,
-    "evaluate": EvaluateConfig,
-}
 PROBLEMS, GUARD_PROBLEMS, TEST_PROBLEMS = 2000, 100, 200
 GROUP = 8  # samples a prompt in calibrate
 LORA_RATE = "usual for LoRA: ten times that of full fine-tuning, or more"
@@ -56,7 +48,7 @@ class Draft:
         return {**self.shared, **self.sections}
 
     def config(self, stage: str) -> Any:
-        return build(CLASSES[stage], stage_values(CLASSES[stage], stage, self.recipe, {}))
+        return stage_config(stage, self.recipe)
 
     def text(self, head: Sequence[str]) -> str:
         """The recipe as YAML with its reasons."""
@@ -92,18 +84,18 @@ def new_recipe(
     target = target or student
     sides = preflight.sides([teacher, student, target], weights=[teacher, student])
     draft = _usual(preflight, sides, tasks, lora, longest)
-    told = []
-    for stage in CLASSES:
+    sizes = []
+    for stage in CHAINED:
         config = draft.config(stage)
         fit = fitting(stage, config, engine)
         if fit is None or ("use_peft" in fit.settings and not lora):
             raise BadInputError(_too_large(stage, config, engine, lora))
         draft.sections[stage] |= fit.settings
         draft.why |= {(stage, name): "so that it fits" for name in fit.settings}
-        told.append(f"{stage} {memory(stage, draft.config(stage), engine) / GIB:.1f}")
+        sizes.append(f"{stage} {memory(stage, draft.config(stage), engine) / GIB:.1f}")
     head = [
         f"{teacher} → {student}, π_C {target}: written by `distillknob recipe new` for {engine}.",
-        f"By the dry run's account, in GiB of {engine.device.memory / GIB:.1f}: {', '.join(told)}.",
+        f"By the dry run's account, in GiB of {engine.device.memory / GIB:.1f}: {', '.join(sizes)}.",
         "A start and no finding: look at the guard's events and the log-ratio before long runs. Diagnose first.",
         "`distillknob demo --config THIS --dry-run` checks it, without --dry-run it runs every stage.",
     ]
@@ -213,7 +205,7 @@ def _thinks(side: Side) -> bool:
     return values_read(side.tokenizer, THINKING_OFF) is not None
 
 
-def _too_large(stage: str, config: Any, engine: Engine, lora: bool) -> str:
+def _too_large(stage: str, config: StageConfig, engine: Engine, lora: bool) -> str:
     elsewhere = [
         f"{name} with {', '.join(f'{key}: {value}' for key, value in settings.items())}" if settings else name
         for name, settings in roomier(stage, config, engine)

@@ -7,27 +7,36 @@ tasks' graders take.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from distillknob.config.shared import StageConfig
 from distillknob.models.architecture import Architecture, adapter_parameters, architecture
 from distillknob.models.chat import prompt_ids
 from distillknob.models.load import load_tokenizer
 from distillknob.models.names import SERVED, resolve
 from distillknob.models.sampling import Sampling
+from distillknob.models.scoring import BATCH_TOKENS
 from distillknob.planning.hardware import Engine
 from distillknob.tasks import RowsTask, Task, get_task, task_on_the_hub
 from distillknob.tasks.graders.reward_model import DEFAULT
 from distillknob.tasks.reward_task import RewardTask
 
+if TYPE_CHECKING:
+    from distillknob.calibration.stage import CalibrationConfig
+    from distillknob.diagnosis import DiagnoseConfig
+    from distillknob.distillation.stage import DistillConfig
+    from distillknob.distillation.teacher_cache import CacheConfig
+    from distillknob.evaluation.config import EvaluateConfig
+
 # A task whose data may still have to be fetched isn't opened for its prompts' length.
 PROMPT_TOKENS = 256
 MEASURED = 64  # problems
 SAMPLED_AT_ONCE = Sampling().batch_size
-SCORED_AT_ONCE, PAIRED_AT_ONCE = 32_768, 16_384  # `batch_tokens` of token_logprobs and score_pair
+SCORED_AT_ONCE, PAIRED_AT_ONCE = BATCH_TOKENS, 16_384  # the second is `batch_tokens` of score_pair
 
 
 @dataclass(frozen=True)
@@ -81,8 +90,8 @@ class Workload:
 
     @property
     def models(self) -> list[Architecture]:
-        found = [model for _, model in self.held] + ([self.trained.model] if self.trained else [])
-        return list({model.name: model for model in found}.values())
+        models = [model for _, model in self.held] + ([self.trained.model] if self.trained else [])
+        return list({model.name: model for model in models}.values())
 
 
 @cache
@@ -98,8 +107,8 @@ def _prompt_tokens(model: str, name: str) -> int | None:
 
 
 def _prompt(model: str, tasks: Sequence[str]) -> int:
-    found = (_prompt_tokens(model, name) or PROMPT_TOKENS for name in tasks)
-    return max(found, default=PROMPT_TOKENS)  # a distillation from a cache may name no task
+    lengths = (_prompt_tokens(model, name) or PROMPT_TOKENS for name in tasks)
+    return max(lengths, default=PROMPT_TOKENS)  # a distillation from a cache may name no task
 
 
 def _task(name: str) -> Task | type[RowsTask]:
@@ -109,63 +118,45 @@ def _task(name: str) -> Task | type[RowsTask]:
 
 def reward_models(tasks: Sequence[str]) -> list[tuple[str, Architecture]]:
     """The models that grade these tasks' answers in the same process, each once."""
-    found: dict[str, Architecture] = {}
+    judges: dict[str, Architecture] = {}
     for name in tasks:
         task = _task(name)
         options = dict(part.partition("=")[::2] for part in name.partition("?")[2].split("&"))
         if issubclass(task if isinstance(task, type) else type(task), RewardTask) and "reward_url" not in options:
             checkpoint = options.get("reward", DEFAULT)
-            found[checkpoint] = architecture(checkpoint)
-    return [("reward model", model) for model in found.values()]
+            judges[checkpoint] = architecture(checkpoint)
+    return [("reward model", model) for model in judges.values()]
 
 
-def longest_answer(config: Any) -> int:
+def longest_answer(config: StageConfig) -> int:
     """Tokens that an answer of the stage may have."""
-    longest = max((_task(name).max_new_tokens for name in config.tasks), default=0)
-    return int(getattr(config, "max_completion_length", None) or getattr(config, "max_new_tokens", None) or longest)
+    return config.answer_limit or max((_task(name).max_new_tokens for name in config.tasks), default=0)
 
 
-def _adapter(config: Any, name: str) -> int:
+def _adapter(config: CalibrationConfig | DistillConfig, name: str) -> int:
     return _adapter_parameters(name, config.lora_r, tuple(config.lora_target_modules)) if config.use_peft else 0
 
 
 _adapter_parameters = cache(adapter_parameters)  # a search for settings that fit asks many times
 
 
-def workload(stage: str, config: Any, engine: Engine, *, curve_problems: int = 0) -> Workload:
-    """What one stage would do on `engine`. `curve_problems`: problems a task on which a distillation evaluates its
-    student on the way, as an experiment's does. Raises BadInputError for a model whose config can't be had."""
-    counted = {
-        "calibrate": _calibrate,
-        "distill": _distill,
-        "cache": _cache,
-        "evaluate": _evaluate,
-        "diagnose": _diagnose,
-    }
-    found = counted[stage](config, engine)
-    found.held.extend(reward_models(config.tasks) if stage != "cache" or config.traces == "teacher_verified" else [])
-    if stage == "distill" and config.curve_steps and curve_problems:
-        training = found.phases[-1]
-        here = config.per_device_train_batch_size * config.gradient_accumulation_steps
-        points = 1 + training.rows / (here * engine.devices) // config.curve_steps
-        rows = points * curve_problems * len(config.tasks)
-        curve = Phase("curve", "decode", training.model, rows, training.prompt, training.answer, SAMPLED_AT_ONCE, False)
-        found.phases.append(curve)
-    return found
+def workload(stage: str, config: StageConfig, engine: Engine) -> Workload:
+    """What one stage would do on `engine`. Raises BadInputError for a model whose config can't be had."""
+    return WORKLOADS[stage](config, engine)
 
 
-def _steps(config: Any, rows: float, batch: int) -> float:
+def _steps(config: CalibrationConfig | DistillConfig, rows: float, batch: int) -> float:
     return float(config.max_steps) if config.max_steps > 0 else rows * config.num_train_epochs / batch
 
 
-def _calibrate(config: Any, engine: Engine) -> Workload:
+def _calibrate(config: CalibrationConfig, engine: Engine) -> Workload:
     teacher = architecture(config.teacher)
     prompt, answer = _prompt(config.teacher, config.tasks), longest_answer(config)
     micro = config.per_device_train_batch_size
-    here = micro * (config.steps_per_generation or config.gradient_accumulation_steps)
+    here = micro * int(config.steps_per_generation or config.gradient_accumulation_steps)
     batch = micro * config.gradient_accumulation_steps * engine.devices
     problems = config.problems * len(config.tasks)
-    rows = _steps(config, problems * config.num_generations, batch) * batch
+    rows = _steps(config, problems * int(config.num_generations or 1), batch) * batch
     guard = config.guard_problems * len(config.tasks) * config.guard_samples
 
     def phase(what: str, kind: Any, model: Architecture, count: float, at_once: int, **options: Any) -> Phase:
@@ -189,15 +180,18 @@ def _calibrate(config: Any, engine: Engine) -> Workload:
         phases.append(phase("verdict, target", "score", target, 2 * guard, at_once))  # at most: where all are right
     adapter = _adapter(config, config.teacher)
     trained = Trained(teacher, adapter, config.gradient_checkpointing, "grpo", bool(config.beta) and not adapter)
+    held += reward_models(config.tasks)
     return Workload("calibrate", phases, held, trained, single=False, **_vllm(config))
 
 
-def _vllm(config: Any) -> dict[str, Any]:
+def _vllm(config: CalibrationConfig | DistillConfig) -> dict[str, Any]:
     beside = config.use_vllm and config.vllm_mode == "colocate"
     return {"vllm": config.use_vllm, "vllm_share": config.vllm_gpu_memory_utilization if beside else 0.0}
 
 
-def _distill(config: Any, engine: Engine) -> Workload:
+def _distill(config: DistillConfig, engine: Engine) -> Workload:
+    from distillknob.distillation.learning_curve import CURVE_PROBLEMS
+
     student, method = architecture(config.student), config.objective
     prompt, answer = _prompt(config.student, config.tasks), longest_answer(config)
     here = config.per_device_train_batch_size * config.gradient_accumulation_steps
@@ -222,6 +216,10 @@ def _distill(config: Any, engine: Engine) -> Workload:
     if share > 0:
         phases.append(Phase("samples", "decode", student, share * rows, prompt, answer, here, own=False))
     phases.append(Phase("training", "train", student, rows, prompt, answer, micro))
+    if config.curve_steps:
+        measured = (1 + rows / batch // config.curve_steps) * CURVE_PROBLEMS * len(config.tasks)
+        phases.append(Phase("curve", "decode", student, measured, prompt, answer, SAMPLED_AT_ONCE, spread=False))
+    held += reward_models(config.tasks)
     loss: Any = "divergence" if method.needs_teacher_distribution else "hard_label"
     trained = Trained(student, _adapter(config, config.student), config.gradient_checkpointing, loss, False)
     return Workload("distill", phases, held, trained, single=False, **_vllm(config))
@@ -231,7 +229,7 @@ def _scored_rows(tokens: int, at_once: int = SCORED_AT_ONCE) -> int:
     return max(1, at_once // tokens)
 
 
-def _cache(config: Any, engine: Engine) -> Workload:
+def _cache(config: CacheConfig, engine: Engine) -> Workload:
     teacher = architecture(config.teacher)
     prompt, answer = _prompt(config.teacher, config.tasks), longest_answer(config)
     problems = config.problems * len(config.tasks)
@@ -240,10 +238,11 @@ def _cache(config: Any, engine: Engine) -> Workload:
         Phase("traces", "decode", teacher, problems * each, prompt, answer, SAMPLED_AT_ONCE),
         Phase("scores", "score", teacher, problems, prompt, answer, _scored_rows(prompt + answer)),
     ]
-    return Workload("cache", phases, [("teacher", teacher)])
+    judges = reward_models(config.tasks) if config.traces == "teacher_verified" else []
+    return Workload("cache", phases, [("teacher", teacher), *judges])
 
 
-def _evaluate(config: Any, engine: Engine) -> Workload:
+def _evaluate(config: EvaluateConfig, engine: Engine) -> Workload:
     rows = config.problems * len(config.tasks) * config.samples
     here = [name for name in config.models if not name.startswith(SERVED)]  # what a server holds is its own
     models, phases = [architecture(name) for name in here], []
@@ -255,28 +254,29 @@ def _evaluate(config: Any, engine: Engine) -> Workload:
         ]
     # A model is loaded while the one before it is still held.
     largest = sorted(models, key=lambda model: -model.parameters)[:2]
-    return Workload("evaluate", phases, [("model", model) for model in largest])
+    held = [*(("model", model) for model in largest), *reward_models(config.tasks)]
+    return Workload("evaluate", phases, held)
 
 
-def _diagnose(config: Any, engine: Engine) -> Workload:
+def _diagnose(config: DiagnoseConfig, engine: Engine) -> Workload:
     teacher, student = architecture(config.teacher), architecture(config.student)
     prompt, answer = _prompt(config.teacher, config.tasks), longest_answer(config)
     problems = config.problems * len(config.tasks)
-    drawn, kept = problems * max(config.candidates, config.samples), problems * config.samples
+    candidates, sampled = problems * max(config.candidates, config.samples), problems * config.samples
     paired = _scored_rows(prompt + answer, PAIRED_AT_ONCE)
 
     def phase(what: str, kind: Any, model: Architecture, rows: int) -> Phase:
         return Phase(what, kind, model, rows, prompt, answer, SAMPLED_AT_ONCE if kind == "decode" else paired)
 
     phases = [
-        phase("student's answers", "decode", student, drawn),
-        phase("teacher's answers", "decode", teacher, kept),
+        phase("student's answers", "decode", student, candidates),
+        phase("teacher's answers", "decode", teacher, sampled),
         # From the beginnings of the student's answers, three lengths each.
-        phase("teacher goes on", "decode", teacher, 3 * kept),
-        phase("both policies", "score", teacher, 2 * kept),
-        phase("both policies", "score", student, 2 * kept),
-        phase("candidates", "score", teacher, drawn),
-        phase("candidates", "score", student, drawn),
+        phase("teacher goes on", "decode", teacher, 3 * sampled),
+        phase("both policies", "score", teacher, 2 * sampled),
+        phase("both policies", "score", student, 2 * sampled),
+        phase("candidates", "score", teacher, candidates),
+        phase("candidates", "score", student, candidates),
     ]
     compared = min(config.gradient_problems, config.problems) * len(config.tasks) * config.samples
     if compared:
@@ -285,6 +285,16 @@ def _diagnose(config: Any, engine: Engine) -> Workload:
     return Workload(
         "diagnose",
         phases,
-        [("teacher", teacher), ("student", student)],
+        [("teacher", teacher), ("student", student), *reward_models(config.tasks)],
         gradients_of=student if compared else None,
     )
+
+
+# What each stage would do; an experiment is the sum of the stages that it plans.
+WORKLOADS: dict[str, Callable[[Any, Engine], Workload]] = {
+    "diagnose": _diagnose,
+    "calibrate": _calibrate,
+    "cache": _cache,
+    "distill": _distill,
+    "evaluate": _evaluate,
+}

@@ -8,13 +8,14 @@ Left out on purpose: JavaScript (`<details>` opens, `<title>` explains) and web 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from distillknob.errors import BadInputError
-from distillknob.report.drawing.markup import Html, details, join, mapping, plural, rows, tag, text
+from distillknob.report.drawing.markup import Html, Section, details, join, mapping, plural, rows, tag, text
 from distillknob.report.read import Source, read_source
 from distillknob.report.sections.answers import failures_section, samples_section
 from distillknob.report.sections.controls import causal_section, variants_section
@@ -29,21 +30,31 @@ from distillknob.runs.files import atomic_write
 from distillknob.verdicts import unturned
 
 REPORT = "report.html"
-_TITLES = {
-    "demo": "Distillation report",
-    "sweep": "The knob curve",
-    "diagnose": "Diagnosis of a pair",
-    "calibrate": "Calibration of a teacher",
-    "distill": "Distillation of a student",
-    "evaluate": "Evaluation",
-}
-_SECTIONS = {
-    "demo": (outcome_section, traps_section, calibration_section, learning_section, failures_section, samples_section),
-    "sweep": (knob_section, outcome_section, causal_section, variants_section, failures_section, cells_section),
-    "diagnose": (traps_section,),
-    "calibrate": (calibration_section,),
-    "distill": (learning_section,),
-    "evaluate": (evaluation_section,),
+
+
+@dataclass(frozen=True)
+class Page:
+    """The page of a stage: its title, and what makes its sections, each of which may have nothing to say."""
+
+    title: str
+    sections: tuple[Callable[[Source], Section | None], ...]
+
+
+# None says that a stage has no page.
+PAGES: dict[str, Page | None] = {
+    "diagnose": Page("Diagnosis of a pair", (traps_section,)),
+    "calibrate": Page("Calibration of a teacher", (calibration_section,)),
+    "cache": None,
+    "distill": Page("Distillation of a student", (learning_section,)),
+    "evaluate": Page("Evaluation", (evaluation_section,)),
+    "demo": Page(
+        "Distillation report",
+        (outcome_section, traps_section, calibration_section, learning_section, failures_section, samples_section),
+    ),
+    "sweep": Page(
+        "The knob curve",
+        (knob_section, outcome_section, causal_section, variants_section, failures_section, cells_section),
+    ),
 }
 
 
@@ -57,26 +68,26 @@ def build_report(run_dir: Path, output: Path | None = None) -> Path:
     target = run_dir / REPORT if output is None else Path(output)
     if target.is_dir():
         raise BadInputError(f"the report's path {target} is a directory: give a file, such as {target / REPORT}")
-    source = read_source(run_dir)
-    if source.main.stage not in _SECTIONS:
-        raise BadInputError(
-            f"{run_dir} holds a {source.main.stage!r} run, of which there is no report: give a run of one of "
-            f"{', '.join(_SECTIONS)}"
-        )
-    page = render(source)
+    html = render(read_source(run_dir))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInputError(f"can't make {target.parent} for the page: {error.strerror}. Give another path") from error
-    atomic_write(target, page.encode())
+    atomic_write(target, html.encode())
     return target
 
 
 def render(source: Source) -> Html:
-    """The whole page."""
-    made = [make(source) for make in (*_SECTIONS[source.main.stage], provenance_section)]
+    """The whole page. Raises BadInputError for a run of a stage that has none."""
+    page = PAGES.get(source.main.stage)
+    if page is None:
+        stages = ", ".join(stage for stage, one in PAGES.items() if one is not None)
+        raise BadInputError(
+            f"{source.main.path} holds a {source.main.stage!r} run, of which there is no report: give a run of one of "
+            f"{stages}"
+        )
+    made = [make(source) for make in (*page.sections, provenance_section)]
     sections = [section for section in made if section is not None]
-    title = _TITLES[source.main.stage]
     policy = "default-src 'none'; style-src 'unsafe-inline'"
     # Style is raw text in HTML: it is read as it stands, so it is not escaped.
     style = Html(files("distillknob.report").joinpath("report.css").read_text(encoding="utf-8"))
@@ -86,12 +97,14 @@ def render(source: Source) -> Html:
         tag("meta", http_equiv="Content-Security-Policy", content=policy),
         tag("meta", name_="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name_="color-scheme", content="light dark"),
-        tag("title", f"{title} · distillknob"),
+        tag("title", f"{page.title} · distillknob"),
         tag("style", style),
     )
     links = [tag("a", one.name.capitalize(), href=f"#{one.name}") for one in sections]
     contents = tag("nav", links, aria_label="Contents")
-    body = tag("body", _header(source, title), contents, tag("main", [one.render() for one in sections]), _footer())
+    body = tag(
+        "body", _header(source, page.title), contents, tag("main", [one.render() for one in sections]), _footer()
+    )
     return join(Html("<!doctype html>\n"), tag("html", head, body, lang="en"), "\n")
 
 

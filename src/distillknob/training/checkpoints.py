@@ -22,9 +22,10 @@ from distillknob.runs.model_record import RECORD
 from distillknob.runs.run import Run
 from distillknob.runtime.processes import notice, process_index, wait
 from distillknob.runtime.template_date import undated
+from distillknob.training.config import TrainingConfig, as_dict
 
 
-def load_trained(name: str, config: Any, *, anchored: bool = False) -> LanguageModel:
+def load_trained(name: str, config: TrainingConfig, *, anchored: bool = False) -> LanguageModel:
     """The model that a stage trains, loaded as TRL would: with `model_init_kwargs`, and in float32 unless these say
     otherwise. Steps at the usual learning rates are lost in the rounding of bfloat16 weights. Under LoRA the model
     stays as it is, so it keeps its checkpoint's type.
@@ -33,13 +34,13 @@ def load_trained(name: str, config: Any, *, anchored: bool = False) -> LanguageM
     """
     check_trainable(name, config, anchored=anchored)
     precise = {} if config.use_peft else {"dtype": "float32"}
-    loaded = load_model(name, options={**precise, **(config.model_init_kwargs or {})}, whole=True)
+    loaded = load_model(name, options={**precise, **as_dict(config.model_init_kwargs)}, whole=True)
     if config.disable_dropout:
         silence(loaded.model).restore()  # the trainer does it again: what can't be silenced is told before any work
     return loaded
 
 
-def check_trainable(name: str, config: Any, *, anchored: bool = False) -> None:
+def check_trainable(name: str, config: TrainingConfig, *, anchored: bool = False) -> None:
     """Raise BadInputError for a LoRA adapter that would get another one, or be `anchored` to itself: PEFT and TRL know
     its base alone, and the first adapter would be lost without a word."""
     if is_adapter(resolve(name)) and (config.use_peft or anchored):

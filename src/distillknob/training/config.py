@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from transformers import TrainingArguments
@@ -35,6 +35,22 @@ def plain_config(config: Any) -> dict[str, Any]:
     }
     kept = resolved(type(config), given)
     return {name: value for name, value in kept.items() if name not in _PLACES}
+
+
+class TrainingConfig(Protocol):
+    """What the configs of both stages have, of the options of TRL and of LoRA, that is read beside their Trainers."""
+
+    use_peft: bool
+    disable_dropout: bool
+    model_init_kwargs: dict[str, Any] | str | None
+    report_to: str | list[str] | None
+    use_vllm: bool
+
+
+def as_dict(value: dict[str, Any] | str | None) -> dict[str, Any]:
+    """A field of TRL's configs that may be given as JSON, {} for None: every config has parsed it when it is made."""
+    assert not isinstance(value, str)
+    return value or {}
 
 
 # Are configs made for another machine, whose accelerator and packages this one hasn't?
@@ -70,7 +86,7 @@ def on_this_machine(config: TrainingArguments) -> None:
         config.dataloader_pin_memory = False
 
 
-def check_installed(config: Any) -> None:
+def check_installed(config: TrainingConfig) -> None:
     """Raise BadInputError for a tracker or an engine that the config asks for and that isn't installed: the Trainer
     would say so only once the models are loaded and the first samples drawn."""
     if _ELSEWHERE.get():

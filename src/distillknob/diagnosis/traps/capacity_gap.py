@@ -8,35 +8,38 @@ with many wordings, is no gap.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from distillknob.diagnosis.finding import Finding, graded, not_applicable
-from distillknob.diagnosis.samples import StyledAnswers
+from distillknob.diagnosis.finding import Finding, finding_of, graded, not_applicable
+from distillknob.diagnosis.samples import StyledAnswers, means_by_prompt
+from distillknob.diagnosis.traps.base import ByPrompt, Trap
 from distillknob.stats import interval
 
-KNOWN = 10  # problems from which a way of writing has a cost to be set beside others
+NAME = "capacity_gap"
+FEWEST = 10  # problems from which a style has a cost to be set beside others
 
 
 def student_cost(answers: StyledAnswers) -> torch.Tensor:
-    """−log q(answer | its way of writing) under the student, in nats, [A] float64."""
+    """−log q(answer | its style) under the student, in nats, [A] float64."""
     habit_A = torch.tensor([answers.log_habit[style] for style in answers.style_A], dtype=torch.float64)
     return habit_A - answers.student_logprob_A.double()
 
 
 def excess_cost(answers: StyledAnswers) -> torch.Tensor:
-    """log p(answer | its way of writing) under the teacher − the same under the student, in nats, [A] float64. Over the
-    teacher's answers in a way of writing its mean is a KL: 0 for a student that writes so as the teacher does."""
+    """log p(answer | its style) under the teacher − the same under the student, in nats, [A] float64. Over the
+    teacher's answers in a style its mean is a KL: 0 for a student that writes so as the teacher does."""
     habit_A = torch.tensor([answers.teacher_log_habit[style] for style in answers.style_A], dtype=torch.float64)
     return answers.teacher_logprob_A.double() - habit_A + student_cost(answers)
 
 
 def style_rows(answers: StyledAnswers) -> list[dict[str, Any]]:
-    """For each way in which the teacher is right, the commonest first: its share of the teacher's right answers and of
-    the student's own answers, what one costs the student (nats an answer, interval by prompt), and by how much that is
-    above what it costs the teacher (`excess`)."""
+    """A row for each style in which the teacher is right, the commonest first: its share of the teacher's right answers
+    and of the student's own answers, what one costs the student (nats an answer, interval by prompt), and by how much
+    that is above what it costs the teacher (`excess`)."""
     cost_A, styles = student_cost(answers), np.array(answers.style_A, dtype=object)
     excess_A = excess_cost(answers).numpy()
     right = answers.right_A.numpy()
@@ -60,46 +63,36 @@ def style_rows(answers: StyledAnswers) -> list[dict[str, Any]]:
 
 
 def capacity_gap(answers: StyledAnswers) -> Finding:
-    """What the teacher's right answers cost the student beyond the teacher on average, above the cheapest way in which
-    the teacher is right: nats an answer. A way counts if it is named and occurs on `KNOWN` problems: "other" is no way
-    but what is left, often the answers to other problems.
+    """What the teacher's right answers cost the student beyond the teacher on average, above the cheapest style in
+    which the teacher is right: nats an answer. A style counts if it is named and occurs on `FEWEST` problems: "other"
+    is no style but what is left, often the answers to other problems.
 
-    At a gap of g the student finds these answers e^g times less likely than those in its easiest way: 1.6 times is low
-    (0.5), 2.7 times medium (1), 7 times high (2).
+    At a gap of g the student finds these answers e^g times less likely than those in its easiest style: 1.6 times is
+    low (0.5), 2.7 times medium (1), 7 times high (2).
 
-    The ways are compared over the problems that each occurs on: one that the teacher keeps for easy problems looks
+    The styles are compared over the problems that each occurs on: one that the teacher keeps for easy problems looks
     cheaper than it is.
     """
     named_rows = [row for row in style_rows(answers) if row["style"] != "other"]
-    rows = [row for row in named_rows if row["n"] >= KNOWN]
+    rows = [row for row in named_rows if row["n"] >= FEWEST]
     if not rows:
-        problems, most = len(answers.prompt_A.unique()), max((row["n"] for row in named_rows), default=0)
-        why = (
-            "the task names no ways of writing: name them by patterns, `styles` in a task file (own:TASK.yaml), or by "
-            "style() of a task in Python (docs/tasks.md)"
-            if {*answers.style_A, *answers.log_habit} <= {"other"}
-            else f"a way of writing counts from {KNOWN} problems on which it is right: of {problems} here the most "
-            f"frequent one is right on {most}; raise problems or samples"
-        )
-        return not_applicable("capacity_gap", answers.task, why)
+        return not_applicable(NAME, answers.task, _why_not(answers, named_rows))
     easiest = min(rows, key=lambda row: float(row["excess"]))
-    styles = np.array(answers.style_A, dtype=object)
-    named = answers.right_A.numpy() & (styles != "other")
+    hardest = max(rows, key=lambda row: float(row["excess"]))
+    style_A = np.array(answers.style_A, dtype=object)
+    named = answers.right_A.numpy() & (style_A != "other")
     cost_A, prompt_A = excess_cost(answers).numpy()[named], answers.prompt_A.numpy()[named]
-    easy_A = (styles == easiest["style"])[named]
+    easy_A = (style_A == easiest["style"])[named]
     mean, share = float(cost_A.mean()), float(easy_A.mean())
     value = mean - float(easiest["excess"])
     # Linearised contributions of a difference between the mean of all and the mean of some (the delta method).
     influence_A = value + (cost_A - mean) - np.where(easy_A, (cost_A - easiest["excess"]) / share, 0.0)
-    gap = interval(influence_A, prompt_A, proportion=False)
-    hardest = max(rows, key=lambda row: float(row["excess"]))
-    return Finding(
-        name="capacity_gap",
-        task=answers.task,
-        value=value,
-        interval=(gap.low, gap.high),
+    gap = replace(interval(influence_A, prompt_A, proportion=False), mean=value)
+    return finding_of(
+        NAME,
+        answers.task,
+        gap,
         unit="nats an answer that the teacher's ways of writing cost the student more than the easiest of them",
-        n=gap.n,
         severity=graded(gap, 0.5, 1.0, 2.0),
         cause=(
             f"the teacher is right in {len(rows)} ways; {hardest['style']!r}, {hardest['teacher_share']:.0%} of its "
@@ -112,8 +105,22 @@ def capacity_gap(answers: StyledAnswers) -> Finding:
     )
 
 
+def _why_not(answers: StyledAnswers, named_rows: list[dict[str, Any]]) -> str:
+    """Why no style counts: the task names none, or there are too few problems."""
+    if {*answers.style_A, *answers.log_habit} <= {"other"}:
+        return (
+            "the task names no ways of writing: name them by patterns, `styles` in a task file (own:TASK.yaml), or by "
+            "style() of a task in Python (docs/tasks.md)"
+        )
+    problems, most = len(answers.prompt_A.unique()), max((row["n"] for row in named_rows), default=0)
+    return (
+        f"a way of writing counts from {FEWEST} problems on which it is right: of {problems} here the most "
+        f"frequent one is right on {most}; raise problems or samples"
+    )
+
+
 def _cost_plot(answers: StyledAnswers, styles: list[str]) -> dict[str, Any]:
-    """What each right answer costs the student beyond the teacher, in ascending order, a line a way of writing."""
+    """What each right answer costs the student beyond the teacher, in ascending order, a line a style."""
     cost_A, series = excess_cost(answers), []
     for style in styles:
         here = answers.right_A & torch.tensor([s == style for s in answers.style_A])
@@ -127,3 +134,19 @@ def _cost_plot(answers: StyledAnswers, styles: list[str]) -> dict[str, Any]:
         "x_scale": "linear",
         "series": series,
     }
+
+
+def _by_prompt(answers: StyledAnswers) -> list[ByPrompt]:
+    """What the teacher's right answers cost the student."""
+    right = answers.right_A
+    costs = means_by_prompt(answers.prompt_A[right], student_cost(answers)[right])
+    return [ByPrompt("student_cost_of_right_answers", "nats/answer", *costs)]
+
+
+CAPACITY_GAP = Trap(
+    name=NAME,
+    needs=lambda gathered: gathered.styled,
+    finding=capacity_gap,
+    tables={"style": style_rows},
+    by_prompt=_by_prompt,
+)

@@ -27,11 +27,13 @@ from typing import Any
 
 import torch
 
-from distillknob.diagnosis.finding import Finding, graded_below, not_applicable, share_plot
-from distillknob.diagnosis.samples import ScoredAnswers
+from distillknob.diagnosis.finding import Finding, finding_of, graded_below, not_applicable, share_plot
+from distillknob.diagnosis.samples import BothPolicies, ScoredAnswers, means_by_prompt
+from distillknob.diagnosis.traps.base import ByPrompt, Rows, Trap
 from distillknob.divergences.sequence import ESTIMATORS, sequence_kl
 from distillknob.stats import Interval, interval, share_interval
 
+NAME = "off_policy_instability"
 CLIP = 10.0
 WEIGHTINGS = ("plain", "clipped", "self_normalised", "per_decision", "control_variate")
 
@@ -112,17 +114,15 @@ def off_policy_instability(off: ScoredAnswers) -> Finding:
     """The share of the teacher's samples that is left when they are weighted to stand for the student's. Low below a
     half, medium below a fifth, high below a twentieth, each for the interval's upper end."""
     if len(off.prompt_A) < 2:
-        return not_applicable("off_policy_instability", off.task, "an effective sample size needs two answers at least")
+        return not_applicable(NAME, off.task, "an effective sample size needs two answers at least")
     log_weight_A = _log_weight(off)
     share = effective_share(log_weight_A, off.prompt_A)
     heaviest = float(torch.softmax(log_weight_A, 0).max())
-    return Finding(
-        name="off_policy_instability",
-        task=off.task,
-        value=share.mean,
-        interval=(share.low, share.high),
+    return finding_of(
+        NAME,
+        off.task,
+        share,
         unit="effective share of the teacher's samples under the student's weights",
-        n=share.n,
         severity=graded_below(share, 0.5, 0.2, 0.05),
         cause=(
             f"the weights multiply over the {off.piece}s: of {len(log_weight_A)} answers, "
@@ -149,11 +149,35 @@ def _token_log_weight(sample: ScoredAnswers) -> torch.Tensor:
 def _weighted(weight: torch.Tensor, log_weight: torch.Tensor, estimator: str, *, limit: float = 1.0) -> torch.Tensor:
     """The weight times the estimator's value, elementwise. For a sample that the student can't write, of weight 0, it
     is what it tends to: 0 for k1 and k2; for k3, which grows as 1 / w, the `limit` of weight / w."""
-    found = weight * _estimate(log_weight, estimator)
-    return torch.where(log_weight.isneginf(), limit if estimator == "k3" else 0.0, found)
+    product = weight * _estimate(log_weight, estimator)
+    return torch.where(log_weight.isneginf(), limit if estimator == "k3" else 0.0, product)
 
 
 def _estimate(log_weight: torch.Tensor, estimator: str) -> torch.Tensor:
     """k1, k2 or k3 of KL(q‖p) at each log q − log p, elementwise."""
     flat = log_weight.reshape(-1, 1)
     return sequence_kl(flat, torch.zeros_like(flat), estimator).view_as(log_weight)
+
+
+def _rows(scored: BothPolicies) -> Rows:
+    return off_policy_rows(scored.off_policy, scored.on_policy)
+
+
+def _finding(scored: BothPolicies) -> Finding:
+    return off_policy_instability(scored.off_policy)
+
+
+def _by_prompt(scored: BothPolicies) -> list[ByPrompt]:
+    """The reverse KL that the estimates are after: the mean log-ratio of the student's own answers."""
+    on = scored.on_policy
+    log_ratio_A = on.per_answer(on.student_logprob_N - on.teacher_logprob_N)
+    return [ByPrompt("sequence_reverse_kl", "nats/answer", *means_by_prompt(on.prompt_A, log_ratio_A))]
+
+
+OFF_POLICY_INSTABILITY = Trap(
+    name=NAME,
+    needs=lambda gathered: gathered.scored,
+    finding=_finding,
+    tables={"off_policy": _rows},
+    by_prompt=_by_prompt,
+)

@@ -14,9 +14,12 @@ from typing import Any
 
 import torch
 
-from distillknob.diagnosis.finding import Finding, graded_below, not_applicable
+from distillknob.diagnosis.finding import Finding, finding_of, graded_below, not_applicable
 from distillknob.diagnosis.samples import GRADIENTS, GradientSample
+from distillknob.diagnosis.traps.base import Trap
 from distillknob.stats import Interval, interval
+
+NAME = "sequence_myopia"
 
 
 def myopia_rows(sample: GradientSample) -> list[dict[str, Any]]:
@@ -48,17 +51,15 @@ def sequence_myopia(sample: GradientSample) -> Finding:
     cosine_B, prompt_B = _cosines(sample, 1)
     if len(cosine_B) == 0:
         return not_applicable(
-            "sequence_myopia", sample.task, "no batch has a gradient: teacher and student agree, or nothing was sampled"
+            NAME, sample.task, "no batch has a gradient: teacher and student agree, or nothing was sampled"
         )
     mean = _mean(cosine_B, prompt_B)
     ratio = _variance(sample, 1) / _variance(sample, 0)
-    return Finding(
-        name="sequence_myopia",
-        task=sample.task,
-        value=mean.mean,
-        interval=(mean.low, mean.high),
+    return finding_of(
+        NAME,
+        sample.task,
+        mean,
         unit="cosine of a prompt's sampled-token gradient with its token-level gradient",
-        n=mean.n,
         severity=graded_below(mean, 0.7, 0.4, 0.2),
         cause=(
             "the sequence-level loss sees the sampled token alone: its gradient varies "
@@ -108,3 +109,11 @@ def _variance(sample: GradientSample, place: int) -> float:
     square = float(sample.product_BEE[:, place, place].mean()) if len(sample.product_BEE) else 0.0
     variance = square - float(sample.mean_EE[place, place])
     return variance if variance > 1e-6 * square else float("nan")
+
+
+SEQUENCE_MYOPIA = Trap(
+    name=NAME,
+    needs=lambda gathered: gathered.gradients,
+    finding=sequence_myopia,
+    tables={"myopia": myopia_rows},
+)

@@ -17,10 +17,12 @@ from typing import Any
 
 import torch
 
-from distillknob.diagnosis.finding import INFINITE, Finding, graded_below, not_applicable
+from distillknob.diagnosis.finding import INFINITE, Finding, finding_of, graded_below, not_applicable
 from distillknob.diagnosis.samples import ScoredTokens
+from distillknob.diagnosis.traps.base import Trap
 from distillknob.stats import interval
 
+NAME = "signal_sparsity"
 CARRIED = 0.9
 SURE = 0.05  # nats of entropy below which the student is sure of the next token
 
@@ -74,9 +76,9 @@ def signal_sparsity(sample: ScoredTokens) -> Finding:
     for the interval's upper end."""
     total = float(sample.forward_kl_N.sum())
     if total == 0.0:
-        return not_applicable("signal_sparsity", sample.task, "teacher and student agree exactly: there is no signal")
+        return not_applicable(NAME, sample.task, "teacher and student agree exactly: there is no signal")
     if not math.isfinite(total):
-        return not_applicable("signal_sparsity", sample.task, INFINITE)
+        return not_applicable(NAME, sample.task, INFINITE)
     kl_N = sample.forward_kl_N.double()
     order = kl_N.argsort(descending=True)
     needed = int((kl_N[order].cumsum(0) < CARRIED * total).sum()) + 1
@@ -84,13 +86,11 @@ def signal_sparsity(sample: ScoredTokens) -> Finding:
     carries_N[order[:needed]] = 1.0
     share = interval(carries_N.numpy(), sample.prompt_N.numpy())
     sure = float((sample.student_entropy_N < SURE).double().mean())
-    return Finding(
-        name="signal_sparsity",
-        task=sample.task,
-        value=share.mean,
-        interval=(share.low, share.high),
+    return finding_of(
+        NAME,
+        sample.task,
+        share,
         unit="share of tokens that carry 90 % of the forward KL",
-        n=share.n,
         severity=graded_below(share, 0.3, 0.2, 0.1),
         cause=(
             f"mean token KL is {total / len(kl_N):.3f} nats, 90 % of it on {needed} of {len(kl_N)} tokens; at "
@@ -119,3 +119,11 @@ def _plot(sample: ScoredTokens) -> dict[str, Any]:
             }
         ],
     }
+
+
+SIGNAL_SPARSITY = Trap(
+    name=NAME,
+    needs=lambda gathered: gathered.taught_tokens,
+    finding=signal_sparsity,
+    tables={"position": position_rows, "quadrant": quadrant_rows},
+)

@@ -7,23 +7,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from distillknob.diagnosis.finding import Finding, graded, not_applicable
+from distillknob.diagnosis.finding import Finding, finding_of, graded, not_applicable
 from distillknob.diagnosis.samples import Continuations
-from distillknob.stats import Interval, interval, paired_difference
+from distillknob.diagnosis.traps.base import ByPrompt, Trap
+from distillknob.stats import interval, paired_difference
 
+NAME = "accuracy_on_student_prefixes"
 HALF = 0.5  # of the student's answer: where the finding reads the teacher's accuracy
 
 
 def prefix_rows(continuations: Continuations) -> list[dict[str, Any]]:
     """The teacher's mean score for each share of a student's answer that it goes on from, with its interval."""
     rows = []
-    for kept in continuations.kept_A.unique().tolist():
-        here = continuations.kept_A == kept
+    for share in continuations.kept_A.unique().tolist():
+        here = continuations.kept_A == share
         score = interval(continuations.score_A[here].numpy(), continuations.prompt_A[here].numpy())
         rows.append(
             {
                 "task": continuations.task,
-                "kept": kept,
+                "kept": share,
                 "score": score.mean,
                 "interval": score.as_list(),
                 "n": score.n,
@@ -32,9 +34,9 @@ def prefix_rows(continuations: Continuations) -> list[dict[str, Any]]:
     return rows
 
 
-def score_by_prompt(continuations: Continuations, kept: float) -> tuple[list[int], list[float]]:
+def score_by_prompt(continuations: Continuations, share: float) -> tuple[list[int], list[float]]:
     """The problems, and the teacher's mean score on each, going on from this share of the student's answer."""
-    here = continuations.kept_A == kept
+    here = continuations.kept_A == share
     prompt_A, score_A = continuations.prompt_A[here], continuations.score_A[here].double()
     prompts = prompt_A.unique()
     return prompts.tolist(), [float(score_A[prompt_A == prompt].mean()) for prompt in prompts]
@@ -43,20 +45,17 @@ def score_by_prompt(continuations: Continuations, kept: float) -> tuple[list[int
 def accuracy_on_student_prefixes(continuations: Continuations) -> Finding:
     """The score that the teacher loses when it goes on from half of a student's answer, paired by problem. Low from 5
     points, medium from 15, high from 30."""
-    name = "accuracy_on_student_prefixes"
     alone = dict(zip(*score_by_prompt(continuations, 0.0), strict=True))
     led = dict(zip(*score_by_prompt(continuations, HALF), strict=True))
     shared = [prompt for prompt in alone if prompt in led]
     if not shared:
-        return not_applicable(name, continuations.task, "no answer of the student is long enough to be cut in half")
-    lost: Interval = paired_difference([led[p] for p in shared], [alone[p] for p in shared])
-    return Finding(
-        name=name,
-        task=continuations.task,
-        value=lost.mean,
-        interval=(lost.low, lost.high),
+        return not_applicable(NAME, continuations.task, "no answer of the student is long enough to be cut in half")
+    lost = paired_difference([led[p] for p in shared], [alone[p] for p in shared])
+    return finding_of(
+        NAME,
+        continuations.task,
+        lost,
         unit="score (0 to 1) that the teacher loses when it goes on from half of a student's answer",
-        n=lost.n,
         severity=graded(lost, 0.05, 0.15, 0.30),
         cause="the student has gone wrong by then, and the teacher doesn't find its way back from there",
         remedy="let fewer of the traces be the student's own (lmbda=0 to begin with, in gkd)",
@@ -80,3 +79,20 @@ def _prefix_plot(continuations: Continuations) -> dict[str, Any]:
         "x_scale": "linear",
         "series": [series],
     }
+
+
+def _by_prompt(continuations: Continuations) -> list[ByPrompt]:
+    """The teacher's score by itself, and from half of a student's answer."""
+    return [
+        ByPrompt("teacher_score", "share", *score_by_prompt(continuations, 0.0)),
+        ByPrompt("teacher_score_on_student_prefixes", "share", *score_by_prompt(continuations, HALF)),
+    ]
+
+
+ACCURACY_ON_STUDENT_PREFIXES = Trap(
+    name=NAME,
+    needs=lambda gathered: gathered.continuations,
+    finding=accuracy_on_student_prefixes,
+    tables={"prefix": prefix_rows},
+    by_prompt=_by_prompt,
+)

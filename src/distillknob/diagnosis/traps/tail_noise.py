@@ -23,10 +23,12 @@ from typing import Any
 
 import torch
 
-from distillknob.diagnosis.finding import INFINITE, Finding, graded, not_applicable, share_plot
-from distillknob.diagnosis.samples import ScoredTokens
+from distillknob.diagnosis.finding import INFINITE, Finding, finding_of, graded, not_applicable, share_plot
+from distillknob.diagnosis.samples import ScoredTokens, means_by_prompt
+from distillknob.diagnosis.traps.base import ByPrompt, Trap
 from distillknob.stats import Interval, interval, share_interval
 
+NAME = "tail_noise"
 HEAD = 5  # the K whose complement is told beside the finding
 SCATTERED = (1, 5, 50, 500)  # the K at which token types are told apart
 
@@ -67,7 +69,7 @@ def scatter_rows(sample: ScoredTokens, tokens: int = 150) -> list[dict[str, Any]
     """For the most frequent token types: frequency, and mean KL (nats) accumulated over the top-k tokens for the k of
     `SCATTERED` and the largest."""
     types, place_N, count = torch.unique(sample.token_N, return_inverse=True, return_counts=True)
-    kept = count.argsort(descending=True)[:tokens]
+    frequent = count.argsort(descending=True)[:tokens]
     rows = []
     for j, k in enumerate(sample.ks):
         if k not in SCATTERED and k != sample.ks[-1]:
@@ -82,7 +84,7 @@ def scatter_rows(sample: ScoredTokens, tokens: int = 150) -> list[dict[str, Any]
                 "frequency": int(count[i]),
                 "kl": float(sums[i] / count[i]),
             }
-            for i in kept
+            for i in frequent
         ]
     return rows
 
@@ -92,22 +94,17 @@ def tail_noise(sample: ScoredTokens) -> Finding:
     medium from 10 %, high from 25 %."""
     total = float(sample.forward_kl_N.sum())
     if total == 0.0:
-        return not_applicable(
-            "tail_noise", sample.task, "teacher and student agree exactly: there is no KL to share out"
-        )
+        return not_applicable(NAME, sample.task, "teacher and student agree exactly: there is no KL to share out")
     if not math.isfinite(total):
-        return not_applicable("tail_noise", sample.task, INFINITE)
-    rows = tail_rows(sample)
-    at = max((j for j, k in enumerate(sample.ks) if k <= HEAD), default=0)
+        return not_applicable(NAME, sample.task, INFINITE)
+    rows, at = tail_rows(sample), _head(sample)
     share, mean = share_of_kl(sample, sample.rare_kl_N), float(sample.forward_kl_N.double().mean())
     bucketed = next(row for row in rows if row["left_out"] <= 0.05 * mean)  # at k = V nothing is left out
-    return Finding(
-        name="tail_noise",
-        task=sample.task,
-        value=share.mean,
-        interval=(share.low, share.high),
+    return finding_of(
+        NAME,
+        sample.task,
+        share,
         unit="share of the forward KL about how tokens the teacher would hardly say share their probability",
-        n=share.n,
         severity=graded(share, 0.05, 0.10, 0.25),
         cause=(
             f"{1 - rows[at]['share']:.0%} of the KL lies beyond the teacher's top {sample.ks[at]} tokens; "
@@ -119,3 +116,25 @@ def tail_noise(sample: ScoredTokens) -> Finding:
         ),
         plot=share_plot("carried by the top K", "K", "share of forward KL", rows, "k", log=True),
     )
+
+
+def beyond_the_head(sample: ScoredTokens) -> list[ByPrompt]:
+    """The forward KL beyond the teacher's top `HEAD` tokens, nats a token."""
+    at = _head(sample)
+    beyond_N = sample.forward_kl_N - sample.forward_parts_topk_NK[:, at]
+    means = means_by_prompt(sample.prompt_N, beyond_N)
+    return [ByPrompt(f"forward_kl_beyond_top_{sample.ks[at]}", "nats/token", *means)]
+
+
+def _head(sample: ScoredTokens) -> int:
+    """The column of the largest k up to `HEAD`."""
+    return max((j for j, k in enumerate(sample.ks) if k <= HEAD), default=0)
+
+
+TAIL_NOISE = Trap(
+    name=NAME,
+    needs=lambda gathered: gathered.taught_tokens,
+    finding=tail_noise,
+    tables={"tail": tail_rows, "scatter": scatter_rows},
+    by_prompt=beyond_the_head,
+)

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from distillknob.diagnosis.finding import Finding, graded, not_applicable
+from distillknob.diagnosis.finding import Finding, finding_of, graded, not_applicable
 from distillknob.stats import Interval, t_quantile
 
 NAME = "teacher_hacking"
@@ -39,18 +39,18 @@ def teacher_hacking(
       no power law.
     """
     own = [0.0] * len(steps) if on_policy is None else on_policy
-    kept = [
+    logged = [
         (step, loss, share)
         for step, loss, share in zip(steps, losses, own, strict=True)
         if step > warmup and loss is not None and loss > 0
     ]
-    half = len(kept) // 2
+    half = len(logged) // 2
     if half < FEWEST:
         return not_applicable(
-            NAME, None, f"{len(kept)} positive losses after the warm-up: a power law wants {2 * FEWEST}"
+            NAME, None, f"{len(logged)} positive losses after the warm-up: a power law wants {2 * FEWEST}"
         )
-    step_N, loss_N, share_N = np.array(kept, dtype=float).T
-    columns = [np.ones(len(kept)), np.log(step_N)]
+    step_N, loss_N, share_N = np.array(logged, dtype=float).T
+    columns = [np.ones(len(logged)), np.log(step_N)]
     if np.ptp(share_N[:half]) > 0:
         columns.append(share_N)
     design_ND, log_loss_N = np.stack(columns, 1), np.log(loss_N)
@@ -66,17 +66,15 @@ def teacher_hacking(
     noise = float((residual_N[:half] ** 2).sum() / freedom)
     middle_D = design_ND[half:].mean(0)
     leverage = float(middle_D @ np.linalg.pinv(design_ND[:half].T @ design_ND[:half]) @ middle_D)
-    reach = t_quantile(0.975, freedom) * (noise * (1 / (len(kept) - half) + leverage)) ** 0.5
+    reach = t_quantile(0.975, freedom) * (noise * (1 / (len(logged) - half) + leverage)) ** 0.5
     bounds = sorted((abs(departure) - reach, abs(departure) + reach))
-    size = Interval(mean=abs(departure), low=max(0.0, bounds[0]), high=bounds[1], n=len(kept))
+    size = Interval(mean=abs(departure), low=max(0.0, bounds[0]), high=bounds[1], n=len(logged))
     above = departure > 0
-    return Finding(
-        name=NAME,
-        task=None,
-        value=size.mean,
-        interval=(size.low, size.high),
+    return finding_of(
+        NAME,
+        None,
+        size,
         unit=f"mean |log| departure of the loss from its power law, which it lies {'above' if above else 'below'}",
-        n=len(kept),
         severity=graded(size, 0.05, 0.1, 0.2),
         cause=f"the loss fell as step^{fit_D[1]:.2f} at first and then {'more slowly' if above else 'faster'}: the "
         "student begins to fit what is particular to these traces or this teacher, or the learning rate has run out",

@@ -27,7 +27,7 @@ from distillknob.runtime.processes import seed_of_process
 from distillknob.runtime.progress import progress
 
 if TYPE_CHECKING:
-    from distillknob.models.base import LanguageModel
+    from distillknob.models.loaded.base import Loaded
 
 # What the key–value caches of the rows that are sampled at once may take: fewer rows are, where a model has large ones.
 _CPU_CACHE_BYTES, _DEVICE_CACHE_BYTES = 1 << 32, 1 << 34
@@ -93,9 +93,7 @@ def own_settings(model: PreTrainedModel, config: GenerationConfig) -> Iterator[N
 
 
 @torch.no_grad()
-def draw(
-    language_model: LanguageModel, request: SampleRequest, edit: LogitsProcessor | None
-) -> dict[tuple[int, int], Sample]:
+def draw(language_model: Loaded, request: SampleRequest, edit: LogitsProcessor | None) -> dict[tuple[int, int], Sample]:
     """`Sampler.draw` by transformers, rows of similar length together."""
     rendered = prompt_ids(language_model.tokenizer, request.prompts)
     ids = [prompt + start for prompt, start in zip(rendered, request.begun, strict=True)]
@@ -135,7 +133,7 @@ def draw(
 class _Drawing:
     """What all batches of a call share: the model, the processors of its logits, and the ends of its answers."""
 
-    def __init__(self, language_model: LanguageModel, max_new_tokens: int, processors: LogitsProcessorList):
+    def __init__(self, language_model: Loaded, max_new_tokens: int, processors: LogitsProcessorList):
         self.model: Any = language_model.model
         self.tokenizer, self.ends = language_model.tokenizer, eos_ids(language_model)
         self.processors = processors

@@ -9,7 +9,7 @@ import torch
 from distillknob.models.chat import prompt_ids
 from distillknob.models.families import check_length
 from distillknob.models.heads import Head, checked_head
-from distillknob.models.scoring import Batch, ScoreRequest, answer_hidden, batches, chosen_logprob, padded_ids
+from distillknob.models.scoring import Batch, ScoreRequest, answer_hidden, batches, padded_ids
 from distillknob.models.shared_prefix import (
     GroupedBatch,
     grouped_batches,
@@ -22,11 +22,11 @@ from distillknob.runtime.progress import progress
 if TYPE_CHECKING:
     from transformers import LogitsProcessor
 
-    from distillknob.models.base import LanguageModel
+    from distillknob.models.loaded.base import Loaded
 
 
 @torch.no_grad()
-def score(language_model: LanguageModel, request: ScoreRequest, edit: LogitsProcessor | None) -> list[torch.Tensor]:
+def score(language_model: Loaded, request: ScoreRequest, edit: LogitsProcessor | None) -> list[torch.Tensor]:
     """`Scorer.score` by forward passes, which read a prompt once where its answers are worth it."""
     model, answers_ids = language_model.model, request.answers_ids
     prompts_ids = prompt_ids(language_model.tokenizer, request.prompts)
@@ -57,7 +57,7 @@ def score(language_model: LanguageModel, request: ScoreRequest, edit: LogitsProc
     return logprobs
 
 
-def _logprobs(language_model: LanguageModel, head: Head, batch: Batch | GroupedBatch) -> torch.Tensor:
+def _logprobs(language_model: Loaded, head: Head, batch: Batch | GroupedBatch) -> torch.Tensor:
     """The log-probability of each token of a batch's answers, row by row, [N] on the CPU."""
     if isinstance(batch, GroupedBatch):
         token_N = batch.answer_ids_RA[batch.answer_mask_RA]
@@ -70,7 +70,7 @@ def _logprobs(language_model: LanguageModel, head: Head, batch: Batch | GroupedB
     )
 
 
-def _edited_logprobs(language_model: LanguageModel, head: Head, batch: Batch, edit: LogitsProcessor) -> torch.Tensor:
+def _edited_logprobs(language_model: Loaded, head: Head, batch: Batch, edit: LogitsProcessor) -> torch.Tensor:
     """`_logprobs` under edited logits: the tokens that stand at one place of all rows at a time."""
     mask_BA = batch.answer_mask_BA
     ids_BT, hidden_NH = padded_ids(language_model, batch), answer_hidden(language_model, batch)
@@ -86,3 +86,12 @@ def _edited_logprobs(language_model: LanguageModel, head: Head, batch: Batch, ed
             logits_RV = edit(ids_BT[row_R, : before + a], head.logits(hidden_NH[place_R]))
             logprob_N[place_R.cpu()] = chosen_logprob(logits_RV, batch.answer_ids_BA[row_R, a]).float().cpu()
     return logprob_N
+
+
+def chosen_logprob(
+    logits_NV: torch.Tensor, token_N: torch.Tensor, log_partition_N: torch.Tensor | None = None
+) -> torch.Tensor:
+    """log softmax(logits)[token], [N]. `log_partition_N` is log Σ exp(logit) where it was formed before, or is that of
+    a part of the vocabulary."""
+    log_partition_N = logits_NV.logsumexp(-1) if log_partition_N is None else log_partition_N
+    return logits_NV.gather(-1, token_N[:, None])[:, 0] - log_partition_N

@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import torch
 
 from distillknob.errors import BadInputError, RunFailedError
-from distillknob.models.base import Sampler, Scorer
 from distillknob.models.chat import prompt_ids, turn_end
 from distillknob.models.load import load_model, load_tokenizer
 from distillknob.models.names import SERVED, resolve
-from distillknob.models.sampling import Sample, SampleRequest
-from distillknob.models.scoring import ScoreRequest
+from distillknob.models.sampling import Sample, Sampler, SampleRequest
+from distillknob.models.scoring import Scorer, ScoreRequest
 from distillknob.models.served.answers import LEADING_TOKEN, choices_of, ended, prompt_logprobs, text_of, token_ids_of
 from distillknob.models.served.chat import CHAT, ServedChat
 from distillknob.models.served.sampling import Answer, draw_by_prompt

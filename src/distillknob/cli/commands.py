@@ -1,0 +1,116 @@
+"""The commands that are no stages: `report`, `recipe` and `zoo`. Each adds its parser and answers it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from distillknob.errors import BadInputError
+
+Commands = Any  # argparse's own type of a parser's commands is private
+
+
+def _add_report(commands: Commands) -> None:
+    report = commands.add_parser("report", help="run directories to one HTML page", allow_abbrev=False)
+    report.add_argument("run", nargs="+", help="run directory")
+    report.add_argument("--output", metavar="FILE", help="page to write (default: report.html in the run directory)")
+
+
+def _add_recipe(commands: Commands) -> None:
+    recipe = commands.add_parser("recipe", help="the recipes that come with distillknob", allow_abbrev=False)
+    recipe.add_argument("action", choices=("list", "show", "copy", "new"))
+    recipe.add_argument("name", nargs="?", help="show, copy: the recipe, e.g. qwen3-math; new: the file to write")
+    recipe.add_argument("destination", nargs="?", help="copy: file or folder (default: here, under its own name)")
+    new = recipe.add_argument_group("new: a recipe for your own pair, every stage of which fits on a device")
+    new.add_argument("--teacher", metavar="MODEL", help="folder or hub id")
+    new.add_argument("--student", metavar="MODEL", help="folder or hub id")
+    new.add_argument("--target", metavar="MODEL", help="calibration target (default: the student)")
+    new.add_argument("--tasks", nargs="+", metavar="TASK", help="tasks, e.g. jsonl:problems.jsonl (default: math)")
+    new.add_argument("--max-new-tokens", type=int, metavar="N", help="an answer's longest (default: the tasks' own)")
+    new.add_argument("--gpu", metavar="NAME", help="for this GPU, e.g. h100 (default: this machine)")
+    new.add_argument("--accelerate", metavar="CONFIG.yaml", help="for this configuration of accelerate launch")
+    new.add_argument("--full", action="store_true", help="train all weights, not LoRA adapters")
+
+
+def _add_zoo(commands: Commands) -> None:
+    zoo = commands.add_parser("zoo", help="the embedded checkpoints", allow_abbrev=False)
+    zoo.add_argument("action", choices=("list", "build", "verify"))
+    zoo.add_argument("--output", metavar="DIR", help="build: where to put the checkpoints (default: runs/zoo)")
+    zoo.add_argument("--only", nargs="+", metavar="NAME", help="build: only these checkpoints")
+    zoo.add_argument("--seed", type=int, default=0, help="build: 0 is that of the checkpoints shipped (default: 0)")
+    zoo.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from distillknob.report import build_report
+
+    if len(arguments.run) > 1:
+        raise BadInputError(
+            f"a page is about one run, but {len(arguments.run)} are named: diagnoses are set side by side by "
+            f"`distillknob diagnose --compare {' '.join(arguments.run)}`, models by `distillknob evaluate --models …` "
+            "(whose page has their paired differences), and calibrations at several η by `distillknob sweep`, which "
+            "has a page of its own"
+        )
+    page = build_report(Path(arguments.run[0]), Path(arguments.output) if arguments.output else None)
+    print(page)
+    return 0
+
+
+def _recipe(arguments: argparse.Namespace) -> int:
+    from distillknob.config.shipped import copy_recipe, recipe_path, recipe_table
+
+    if arguments.action == "list":
+        print(recipe_table())
+        return 0
+    if arguments.name is None:
+        raise BadInputError(f"recipe {arguments.action} needs a name, or for new a file: see distillknob recipe --help")
+    if arguments.action == "new":
+        return _new_recipe(arguments)
+    if arguments.action == "show":
+        print(recipe_path(arguments.name).read_text(encoding="utf-8"), end="")
+    else:
+        print(copy_recipe(arguments.name, Path(arguments.destination or ".")))
+    return 0
+
+
+def _new_recipe(arguments: argparse.Namespace) -> int:
+    from distillknob.config.shipped import find_accelerate
+    from distillknob.planning.hardware import engine
+    from distillknob.planning.new_recipe import write_recipe
+    from distillknob.runtime.machine import quiet_libraries
+    from distillknob.training.config import for_another_machine
+
+    quiet_libraries()
+    if arguments.teacher is None or arguments.student is None:
+        raise BadInputError("recipe new needs --teacher and --student: folders or hub ids")
+    where = engine(arguments.gpu, find_accelerate(arguments.accelerate) if arguments.accelerate else None)
+    pair = (arguments.teacher, arguments.student, arguments.target, arguments.tasks or ["math"], where)
+    with for_another_machine(arguments.gpu is not None):
+        print(write_recipe(arguments.name, *pair, lora=not arguments.full, longest=arguments.max_new_tokens))
+    return 0
+
+
+def _zoo(arguments: argparse.Namespace) -> int:
+    from distillknob.cli.text import zoo_text
+    from distillknob.runtime.machine import keep_freed_memory, quiet_libraries
+    from distillknob.zoo import build_zoo, list_zoo, verify_zoo
+
+    quiet_libraries()
+    keep_freed_memory()
+    if arguments.action == "build":
+        rows = build_zoo(Path(arguments.output or "runs/zoo"), arguments.only, arguments.seed)
+    else:
+        rows = list_zoo() if arguments.action == "list" else verify_zoo()
+    print(json.dumps(rows, indent=2) if arguments.json else zoo_text(rows))
+    return 0 if all(row.get("holds", True) for row in rows) else 1
+
+
+# command -> what adds its parser, and what answers it with an exit status
+COMMANDS: dict[str, tuple[Callable[[Commands], None], Callable[[argparse.Namespace], int]]] = {
+    "report": (_add_report, _report),
+    "recipe": (_add_recipe, _recipe),
+    "zoo": (_add_zoo, _zoo),
+}

@@ -1,0 +1,122 @@
+"""What the command of a single stage does beside running its config: flags of its own, and its exit status."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from distillknob.errors import BadInputError
+
+if TYPE_CHECKING:
+    from distillknob.runs.run import Run
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a command ends: its exit status, and what it says of that on stderr."""
+
+    status: int = 0
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Extras:
+    """The parts of a stage's command that no other has; every stage without a row has the defaults.
+
+    `add_flags` adds flags that are no fields of the config. `answer` answers the command line without a run (an exit
+    status), where it asks for that. `settings` are fields of the config that follow from what the recipe says to other
+    stages; flags go before them. `passed` are fields that are no settings. `check` raises BadInputError for flags that
+    the config makes useless. `end` says how the command ends."""
+
+    add_flags: Callable[[argparse.ArgumentParser], object] = lambda parser: None
+    answer: Callable[[argparse.Namespace], int | None] = lambda arguments: None
+    settings: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda recipe: {}
+    passed: Callable[[argparse.Namespace], dict[str, Any]] = lambda arguments: {}
+    check: Callable[[argparse.Namespace, Any], None] = lambda arguments, config: None
+    end: Callable[[argparse.Namespace, Run], Ending] = lambda arguments, run: Ending()
+
+
+# diagnose
+
+
+def _add_compare(parser: argparse.ArgumentParser) -> None:
+    about = "set finished diagnoses of one student beside each other, the first being the one before"
+    parser.add_argument("--compare", nargs="+", metavar="RUN", help=about)
+
+
+def _compare(arguments: argparse.Namespace) -> int | None:
+    if not arguments.compare:
+        return None
+    from distillknob.cli.text import compare_text
+    from distillknob.diagnosis.compare import compare
+    from distillknob.runs.files import plain
+
+    compared = compare(arguments.compare)
+    print(json.dumps(plain(compared), indent=2) if arguments.json else compare_text(compared))
+    return 0
+
+
+# calibrate
+
+
+def _add_require_turned(parser: argparse.ArgumentParser) -> None:
+    about = "exit with status 1 unless the knob turned (the run is kept)"
+    parser.add_argument("--require-turned", action="store_true", help=about)
+
+
+def _check_turns(arguments: argparse.Namespace, config: Any) -> None:
+    if arguments.require_turned and config.eta == 0:
+        raise BadInputError(
+            "--require-turned with eta=0, which turns nothing: set eta to other than 0, or leave it out"
+        )
+
+
+def _turned(arguments: argparse.Namespace, run: Run) -> Ending:
+    from distillknob.verdicts import TURNED
+
+    if not arguments.require_turned or (run.result.get("turned") or {}).get("verdict") == TURNED:
+        return Ending()
+    return Ending(1, f"--require-turned: the knob did not turn, or nobody can tell; {run.path} is kept")
+
+
+# evaluate
+
+
+def _pair(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The `models` to evaluate where a recipe names a pair and no `models`: that pair, not the embedded one."""
+    pair = [recipe[side] for side in ("teacher", "student") if side in recipe]
+    named = "models" in recipe or "models" in (recipe.get("evaluate") or {})
+    return {"models": pair} if pair and not named else {}
+
+
+# sweep
+
+
+def _add_cell(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--cell", type=int, metavar="N", help="run only cell number N (from 0)")
+
+
+def _only(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {"only": arguments.cell}
+
+
+def _so_far(arguments: argparse.Namespace, run: Run) -> Ending:
+    if run.complete:
+        return Ending()
+    return Ending(0, f"cell {arguments.cell} is done; the report so far: {run.path / 'report.html'}")
+
+
+EXTRAS = {
+    "diagnose": Extras(add_flags=_add_compare, answer=_compare),
+    "calibrate": Extras(add_flags=_add_require_turned, check=_check_turns, end=_turned),
+    "evaluate": Extras(settings=_pair),
+    "sweep": Extras(add_flags=_add_cell, passed=_only, end=_so_far),
+}
+
+
+def extras_of(stage: str) -> Extras:
+    """The stage's own parts, or the defaults of a stage that has none."""
+    return EXTRAS.get(stage, Extras())

@@ -1,0 +1,203 @@
+"""What an experiment runs: its cells, and the stages of each, in the order of work.
+
+A cell is one η and one seed, from calibration to evaluated students. Its stages are listed once (`steps`): the list is
+run (`cell.run_cell`), checked before any work (`check`), hashed for what it reads, and summed by the dry run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distillknob.config.checks import check_at_least_one
+from distillknob.config.fields import NO_SETTING, fields_of
+from distillknob.config.recipe import stage_config
+from distillknob.config.shared import StageConfig
+from distillknob.errors import BadInputError
+from distillknob.inputs.preflight import Preflight
+from distillknob.methods import METHODS
+from distillknob.stages import EXPERIMENTS, STAGES, Stage
+from distillknob.tasks import get_task, task_on_the_hub
+from distillknob.verdicts import teacher_key
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of an experiment with its config. `name` is what results call its run, such as `evaluate/teacher`."""
+
+    name: str
+    config: StageConfig
+
+    @property
+    def stage(self) -> Stage:
+        return STAGES[self.name.partition("/")[0]]
+
+    @property
+    def folder(self) -> str:
+        """The name of its run directory inside the cell's."""
+        return self.name.replace("/", "-")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of the knob: `methods` are the students distilled from the teacher at this η, `sizes` the fields of
+    `evaluate` that are others for the teacher and the student, `learning_rates` those of methods, `lens` whether the
+    teacher is diagnosed against the undistilled student. A `variant` is a cell whose stages have other `settings`."""
+
+    eta: float
+    seed: int
+    methods: tuple[str, ...]
+    sizes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    learning_rates: Mapping[str, float] = field(default_factory=dict)
+    lens: bool = False
+    variant: str = ""
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def teacher(self) -> str:
+        """What rows and folders know the cell's teacher by: `original`, or its η."""
+        return teacher_key(self.eta)
+
+    @property
+    def name(self) -> str:
+        return f"{self.variant}{'-' if self.variant else ''}eta{self.eta:+g}-seed{self.seed}"
+
+    @property
+    def students(self) -> tuple[str, ...]:
+        """The students that the cell evaluates, by method. A cell of the original teacher also has the one before
+        distillation, `none`."""
+        return self.methods if self.eta else ("none", *self.methods)
+
+    def recipe(self, recipe: Mapping[str, Any]) -> dict[str, Any]:
+        """The experiment's recipe with this cell's settings, without the experiments' own sections."""
+        own = {name: dict(value) if isinstance(value, Mapping) else value for name, value in recipe.items()}
+        for experiment in EXPERIMENTS:
+            own.pop(experiment, None)
+        for stage, values in self.settings.items():
+            own[stage] = {**(own.get(stage) or {}), **values}
+        return own
+
+
+@dataclass
+class ExperimentConfig:
+    """What the configs of `demo` and `sweep` share. Teachers differ by a point or two, students by tens: the same time
+    tells more about teachers when it is spent on more problems with fewer samples each."""
+
+    teacher_problems: int | None = field(
+        default=None, metadata={"help": "Problems a task to compare teachers on. Default: evaluate's problems."}
+    )
+    teacher_samples: int | None = field(
+        default=None, metadata={"help": "Samples for each of them. Default: evaluate's samples."}
+    )
+    student_problems: int | None = field(
+        default=None, metadata={"help": "Problems a task for pass@1 of students. Default: evaluate's problems."}
+    )
+    student_samples: int | None = field(
+        default=None,
+        metadata={"help": "Samples for each of them; pass@k is then measured apart, with evaluate's own numbers."},
+    )
+    learning_rates: dict[str, float] = field(
+        default_factory=dict, metadata={"help": "Learning rate of a method's students. Default: distill's."}
+    )
+    # The recipe whose sections hold the settings of the stages; its own section has been read into the other fields.
+    recipe: Mapping[str, Any] = field(default_factory=dict, metadata=NO_SETTING)
+
+    def __post_init__(self) -> None:
+        check_at_least_one(self, "teacher_problems", "teacher_samples", "student_problems", "student_samples")
+        for method in self.learning_rates:
+            if method not in METHODS:
+                raise BadInputError(f"learning_rates names the method {method!r}: known are {', '.join(METHODS)}")
+
+    @property
+    def sizes(self) -> dict[str, dict[str, int]]:
+        """The fields of `evaluate` that are others for teachers, and for pass@1 of students."""
+        return {
+            who: {name: value for name, value in sizes.items() if value is not None}
+            for who, sizes in (
+                ("teacher", {"problems": self.teacher_problems, "samples": self.teacher_samples}),
+                ("student", {"problems": self.student_problems, "samples": self.student_samples}),
+            )
+        }
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """What the run directory is known by, and its `config.yaml` holds: the settings and the recipe. A field that
+        only says which part of the work to do isn't among them."""
+        cls: type = type(self)
+        return {**{name: getattr(self, name) for name in fields_of(cls)}, "recipe": dict(self.recipe)}
+
+    def cells(self) -> list[Cell]:
+        """The cells in the order of work."""
+        raise NotImplementedError
+
+    def planned(self) -> dict[str, Step]:
+        """Every stage that the experiment runs, by a name for a reader. What a cell makes stands under the name of what
+        it was made from (`steps`)."""
+        return {f"{cell.name} {step.name}": step for cell in self.cells() for step in steps(cell, self.recipe)}
+
+
+def steps(cell: Cell, recipe: Mapping[str, Any], folder: Path | None = None) -> list[Step]:
+    """The stages of a cell in the order of work.
+
+    With `folder`, the cell's run directory, later stages read the models that earlier ones put there. Without, a
+    calibrated teacher and a trained student stand under the names of the models that they are made from: those have the
+    same shapes and are there already.
+    """
+    recipe = cell.recipe(recipe)
+    planned: list[Step] = []
+
+    def add(name: str, **overrides: Any) -> Step:
+        planned.append(Step(name, stage_config(name.partition("/")[0], recipe, **overrides)))
+        return planned[-1]
+
+    def model_of(step: Step, made_from: str) -> str:
+        return made_from if folder is None else str(folder / step.folder / "model")
+
+    pair = stage_config("distill", recipe, seed=cell.seed)
+    teacher: str = pair.teacher
+    if cell.eta:
+        calibrate = add("calibrate", eta=cell.eta, seed=cell.seed, teacher=teacher)
+        teacher = model_of(calibrate, teacher)
+    add("evaluate/teacher", models=[teacher], **cell.sizes.get("teacher", {}))
+    if cell.lens:
+        add("diagnose", teacher=teacher)
+    sizes = cell.sizes.get("student", {})
+    for method in cell.students:
+        student: str = pair.student
+        if method != "none":
+            rate = {"learning_rate": cell.learning_rates[method]} if method in cell.learning_rates else {}
+            distill = add(f"distill/{method}", method=method, seed=cell.seed, teacher=teacher, **rate)
+            student = model_of(distill, student)
+        evaluate = add(f"evaluate/student-{method}", models=[student], **sizes)
+        # With sizes of its own for pass@1, pass@k is measured apart, on the tasks that have one right answer.
+        verifiable = _verifiable(evaluate.config.tasks, fetch=folder is not None) if "samples" in sizes else []
+        if verifiable:
+            add(f"evaluate/student-{method}-at-k", models=[student], tasks=verifiable)
+    return planned
+
+
+def _verifiable(tasks: Iterable[str], *, fetch: bool) -> list[str]:
+    """The names of those tasks that have one right answer. Without `fetch`, a task whose data are on the hub is known
+    by its class alone."""
+    classes = {name: None if fetch else task_on_the_hub(name) for name in tasks}
+    named = [(get_task(name).name, get_task(name)) if cls is None else (name, cls) for name, cls in classes.items()]
+    return [name for name, task in named if task.verifiable]
+
+
+def check(config: ExperimentConfig, preflight: Preflight) -> None:
+    """Raise BadInputError for what any stage of the experiment couldn't use, before any weight is loaded."""
+    preflight.chained = True
+    for step in distinct(config.planned().values()):
+        step.stage.check(step.config, preflight)
+
+
+def distinct(planned: Iterable[Step]) -> Iterator[Step]:
+    """The steps whose config no earlier step of the same stage has: cells differ in few of their stages."""
+    earlier: dict[str, list[StageConfig]] = {}
+    for step in planned:
+        configs = earlier.setdefault(step.stage.name, [])
+        if step.config not in configs:
+            configs.append(step.config)
+            yield step

@@ -1,0 +1,142 @@
+"""Loading models: what can't be used is told before any work starts, with what to do about it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from distillknob.errors import BadInputError
+from distillknob.models.base import LanguageModel
+from distillknob.models.chat import eos_ids, turn_end
+from distillknob.models.load import load_model, load_tokenizer
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize(
+    ("field", "what"),
+    [
+        ("eos_token", "no eos token, so no answer could ever end"),
+        ("pad_token", "no pad token: set tokenizer.pad_token"),
+    ],
+)
+def test_a_tokenizer_without_a_needed_token_is_told(copied: Path, field: str, what: str) -> None:
+    edit(copied / "tokenizer_config.json", lambda values: values.pop(field))
+    with pytest.raises(BadInputError, match=what):
+        load_model(str(copied))
+
+
+def test_a_tokenizer_without_a_chat_template_is_told(copied: Path) -> None:
+    (copied / "chat_template.jinja").unlink()
+    with pytest.raises(BadInputError, match="no chat template"):
+        load_model(str(copied))
+
+
+def test_a_vocabulary_smaller_than_the_tokenizer_s_is_told(copied: Path) -> None:
+    tokenizer = load_tokenizer(str(copied))
+    tokenizer.add_tokens(["one-more"])
+    tokenizer.save_pretrained(copied)
+    with pytest.raises(BadInputError, match=r"has 2049 tokens but the model only 2048 embeddings.*resize_token_embedd"):
+        load_model(str(copied))
+
+
+def test_special_tokens_without_an_embedding_are_fine_if_no_answer_has_them(copied: Path) -> None:
+    """Gemma 3 1B has the tokenizer of its siblings that see, and no embedding for their images' token."""
+    tokenizer = load_tokenizer(str(copied))
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]}, replace_extra_special_tokens=False)
+    tokenizer.save_pretrained(copied)
+    assert len(load_model(str(copied)).tokenizer) == 2049
+    tokenizer.pad_token = "<image>"
+    tokenizer.save_pretrained(copied)
+    with pytest.raises(BadInputError, match="has 2049 tokens but the model only 2048 embeddings"):
+        load_model(str(copied))
+
+
+def test_a_vocabulary_larger_than_the_tokenizer_s_is_fine(copied: Path) -> None:
+    model, tokenizer = load_model(str(copied))
+    model.resize_token_embeddings(len(tokenizer) + 64)
+    model.save_pretrained(copied)
+    assert load_model(str(copied)).model.get_input_embeddings().num_embeddings == len(tokenizer) + 64
+
+
+def test_a_folder_without_a_tokenizer_is_told(copied: Path) -> None:
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        (copied / name).unlink()
+    with pytest.raises(
+        BadInputError, match=r"holds no tokenizer \(none of tokenizer\.json, .*tokenizer\.save_pretrained\("
+    ):
+        load_model(str(copied))
+
+
+def test_an_unknown_architecture_is_told(copied: Path) -> None:
+    (copied / "config.json").write_text('{"model_type": "no-such-type"}')
+    with pytest.raises(BadInputError, match=r"can't load a (causal language model|tokenizer) from"):
+        load_model(str(copied))
+
+
+def test_missing_weights_are_told(copied: Path) -> None:
+    (copied / "model.safetensors").unlink()
+    with pytest.raises(BadInputError, match="can't load a causal language model"):
+        load_model(str(copied))
+
+
+def test_a_device_that_is_none_is_told(copied: Path) -> None:
+    with pytest.raises(BadInputError, match="device='gpu' is no device: give cpu, cuda or cuda:1"):
+        load_model(str(copied), device="gpu")
+
+
+def test_under_zero3_models_are_loaded_whole(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers.integrations import deepspeed
+
+    class Zero3:
+        config: ClassVar[dict[str, int]] = {}
+
+        def is_zero3(self) -> bool:
+            return True
+
+    seen, held = [], Zero3()
+    deepspeed.set_hf_deepspeed_config(held)
+    load = AutoModelForCausalLM.from_pretrained
+
+    def recorded(*args: Any, **kwargs: Any) -> Any:
+        seen.append(deepspeed.is_deepspeed_zero3_enabled())
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", recorded)
+    try:
+        model = load_model(str(copied)).model
+        assert seen == [False] and deepspeed.is_deepspeed_zero3_enabled()
+    finally:
+        deepspeed.unset_hf_deepspeed_config()
+    embeddings: Any = model.get_input_embeddings()
+    assert embeddings.weight.shape[0] == 2048
+
+
+def test_a_base_checkpoint_stops_where_its_template_ends_a_turn(copied: Path) -> None:
+    """The base models of Qwen end texts, and their chat template ends turns by a token of its own."""
+    tokenizer = load_tokenizer(str(copied))
+    end, text_end = (tokenizer.convert_tokens_to_ids(token) for token in ("<|end|>", "<|system|>"))
+    tokenizer.eos_token = "<|system|>"
+    tokenizer.save_pretrained(copied)
+    edit(copied / "generation_config.json", lambda values: values.update(eos_token_id=text_end))
+    found = load_model(str(copied))
+    assert turn_end(found.tokenizer) == end and eos_ids(found) == sorted([text_end, end])
+    assert found.model.generation_config.eos_token_id == [text_end, end]  # which is saved with what is made of it
+
+
+def test_a_loaded_model_is_ready(teacher: LanguageModel) -> None:
+
+    model, tokenizer = teacher
+    assert not model.training
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert tokenizer.padding_side == "left"
