@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from distillknob.calibration.stage import CalibrationConfig, calibrate
 from distillknob.distillation.stage import DistillConfig, distill
-from interrupted import Stopped, stopping, weights
+from interrupted import Stopped, stopped_in, stopping, weights
 from pairs import Pair
 
 SLACK = 4.0  # times the distance of two unbroken runs
@@ -96,7 +96,6 @@ def test_distillation_ends_and_resumes_on_a_gpu(gpu: str, tiny_pair: Pair, tmp_p
             method=method,
             max_steps=8,
             save_steps=1,
-            curve_steps=1,
             learning_rate=1e-2,
             per_device_train_batch_size=8,
             problems=24,
@@ -104,14 +103,11 @@ def test_distillation_ends_and_resumes_on_a_gpu(gpu: str, tiny_pair: Pair, tmp_p
             **mixed(gpu),
         )
 
-    def score(student: Any) -> dict[str, float]:
-        return {"math": 0.0}
-
     made: Callable[..., Any] = lambda name, **more: distill(config(), tmp_path / name, **more)  # noqa: E731
-    whole, again = made("whole", evaluate=score), made("again", evaluate=score)
+    whole, again = made("whole"), made("again")
     with pytest.raises(Stopped):
-        made("run", evaluate=stopping(score, 4))  # the first point is before the training
-    resumed = made("run", resume=True, evaluate=score)
+        made("run", trainer_class=stopped_in(4))
+    resumed = made("run", resume=True)
     assert all(torch.isfinite(torch.tensor(row["loss"])) for row in resumed.metrics() if "loss" in row)
     check_resumed(tiny_pair.student, whole.path, again.path, resumed.path)
 
