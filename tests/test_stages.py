@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -32,8 +31,7 @@ def test_a_stage_has_all_its_parts(name: str) -> None:
     assert name in PAGES, "a page, or None: report.page.PAGES"
     assert (name in WORKLOADS) is (stage.kind == "stage"), "what a dry run counts: planning.workload.WORKLOADS"
     if stage.kind == "stage":
-        make: Callable[[], StageConfig] = stage.config_class
-        config = make()
+        config: StageConfig = STAGES[name].config_class()
         assert config.tasks and config.models_read and config.answer_limit is None, "what config.shared asks for"
         assert hasattr(config, config.answer_field), "the field that bounds answers"
     assert not (stage.chained and stage.kind == "experiment")

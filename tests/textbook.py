@@ -43,6 +43,6 @@ def pair(seed: int, vocabulary: int, distance: float, offset: float = 0.0, rows:
 
 
 def policy(seed: int, vocabulary: int = 4) -> Callable[[Tensor], Tensor]:
-    """Next-token log-probabilities of a policy whose next token depends on the last one."""
+    """A student or teacher by a table: from prefixes [M, t] to the next token's log-probabilities [M, V]."""
     table = torch.randn(vocabulary + 1, vocabulary, generator=torch.Generator().manual_seed(seed)).log_softmax(-1)
     return lambda ids: table[ids[:, -1] if ids.shape[1] else torch.full((len(ids),), vocabulary)]

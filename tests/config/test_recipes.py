@@ -22,6 +22,7 @@ from distillknob.models.architecture import SHAPES
 from distillknob.runs.run import load_run, verify_manifest
 from distillknob.stages import EXPERIMENTS, STAGES
 from distillknob.verdicts import teacher_label
+from pairs import Pair
 from result_types import faults_below
 
 ROOT = Path(__file__).parents[2]
@@ -98,7 +99,7 @@ def made(name: str, folder: Path, seed: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def tiny_models(tiny_pair: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def tiny_models(tiny_pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """recipe -> tiny models that stand for its own."""
     folder, found = tmp_path_factory.mktemp("architectures"), {}
 

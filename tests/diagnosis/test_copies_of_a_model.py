@@ -16,6 +16,7 @@ from distillknob import tasks
 from distillknob.diagnosis import DiagnoseConfig, diagnose
 from distillknob.errors import BadInputError
 from distillknob.tasks import register_task
+from pairs import Pair
 from planted import ASKED, EOS, TEMPLATE, PlantedTask, chain, logits_of, save_bigram, tokenizer_of, words_of
 
 RELATIVE = ("tail_noise", "signal_sparsity", "off_policy_instability", "sequence_myopia", "capacity_gap")
@@ -51,7 +52,7 @@ def diagnosed(teacher: str, student: str, output: Path, **values: Any) -> dict[s
     return {**result, **{row["name"]: row for row in result["findings"]}}
 
 
-def test_the_same_model_twice_sets_no_trap(tiny_pair: Any, tmp_path: Path) -> None:
+def test_the_same_model_twice_sets_no_trap(tiny_pair: Pair, tmp_path: Path) -> None:
     values = config(tiny_pair, student=tiny_pair.teacher, tasks=["qa"])
     result = diagnose(values, tmp_path / "run").result
     findings = {row["name"]: row for row in result["findings"]}

@@ -14,10 +14,11 @@ from distillknob.diagnosis.compare import BY_PROMPT
 from distillknob.errors import BadInputError
 from distillknob.runs.files import read_json
 from distillknob.runs.run import verify_manifest
+from pairs import Pair
 from planted import ASKED, PlantedTask, chain
 
 
-def test_a_diagnosis_holds_its_tables_for_each_task(tiny_pair: Any, tmp_path: Path) -> None:
+def test_a_diagnosis_holds_its_tables_for_each_task(tiny_pair: Pair, tmp_path: Path) -> None:
     run = diagnose(config(tiny_pair), tmp_path / "run")
     result = run.result
     for task in ("math", "instruct"):
@@ -55,13 +56,13 @@ def test_a_pair_without_a_trap_sets_none(diagnose_tables: Diagnose) -> None:
     assert result["pilot"][0]["value"] > 1e-3  # the two models do differ
 
 
-def test_a_student_that_ends_no_answer_is_diagnosed_all_the_same(tiny_pair: Any, tmp_path: Path) -> None:
+def test_a_student_that_ends_no_answer_is_diagnosed_all_the_same(tiny_pair: Pair, tmp_path: Path) -> None:
     run = diagnose(config(tiny_pair, tasks=["math"], max_new_tokens=1), tmp_path / "run")
     finding = next(row for row in run.result["findings"] if row["name"] == "wrong_trace_preference")
     assert not finding["applicable"] and finding["value"] is None
 
 
-def test_missing_models_are_told_before_anything_is_written(tiny_pair: Any, tmp_path: Path) -> None:
+def test_missing_models_are_told_before_anything_is_written(tiny_pair: Pair, tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="no checkpoint folder '/no/such'"):
         diagnose(config(tiny_pair, teacher="/no/such"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -101,7 +102,7 @@ def test_answers_that_never_end_are_diagnosed_and_judged_wrong(diagnose_tables: 
     assert result["tail_noise"]["applicable"]
 
 
-def test_two_tokenizers_are_diagnosed_by_text_and_by_spans(tiny_pair: Any, tiny_other: str, tmp_path: Path) -> None:
+def test_two_tokenizers_are_diagnosed_by_text_and_by_spans(tiny_pair: Pair, tiny_other: str, tmp_path: Path) -> None:
     run = diagnose(config(tiny_pair, student=tiny_other, problems=8), tmp_path / "run")
     findings = {(row["task"], row["name"]): row for row in run.result["findings"]}
     for task in ("math", "instruct"):
@@ -125,7 +126,7 @@ def test_two_tokenizers_are_diagnosed_by_text_and_by_spans(tiny_pair: Any, tiny_
 
 @pytest.mark.parametrize("batches_done", [0, 1, 2, 4, 7, 12])
 def test_a_stopped_diagnosis_goes_on_at_the_batch_where_it_was(
-    tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches_done: int
+    tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches_done: int
 ) -> None:
     """Stopped while a batch is kept, gone on with, and equal to an unbroken run; no batch is done twice."""
     from distillknob.runs.journal import Journal

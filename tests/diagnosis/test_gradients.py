@@ -12,10 +12,11 @@ from distillknob.diagnosis.traps.sequence_myopia import myopia_rows, sequence_my
 from distillknob.models.chat import prompt_ids
 from distillknob.models.load import load_model
 from distillknob.models.scoring import answer_logits, batches
+from pairs import Pair
 from scored import noise
 
 
-def test_sampled_gradients_are_the_token_level_one_in_the_mean(teacher: Any, tiny_pair: Any) -> None:
+def test_sampled_gradients_are_the_token_level_one_in_the_mean(teacher: Any, tiny_pair: Pair) -> None:
     """Every answer of one token, weighted by its probability: the three gradients of `compare_gradients` agree."""
     student = load_model(tiny_pair.student)
     with torch.no_grad():

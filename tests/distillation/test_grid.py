@@ -19,9 +19,10 @@ from distillknob.models.base import LanguageModel
 from distillknob.models.load import load_model
 from distillknob.runs.run import Run
 from distillknob.tasks import get_task
+from pairs import Pair
 
 
-def config(pair: Any, **values: Any) -> DistillConfig:
+def config(pair: Pair, **values: Any) -> DistillConfig:
     return DistillConfig(
         **{
             "teacher": pair.teacher,
@@ -44,10 +45,11 @@ def config(pair: Any, **values: Any) -> DistillConfig:
 def test_each_part_of_a_method_can_be_replaced() -> None:
     own = DistillConfig(method="gkd").objective
     assert own == METHODS["gkd"]
-    assert DistillConfig(method="gkd", divergence="forward_kl").objective == dataclasses.replace(own, loss="forward_kl")
-    assert DistillConfig(method="gkd", traces="gold").objective == dataclasses.replace(own, traces="gold")
-    assert DistillConfig(method="gkd", tokens="tip").objective == dataclasses.replace(own, tokens="tip")
-    assert DistillConfig(method="gkd", context="reference").objective == dataclasses.replace(own, context="reference")
+    parts: dict[str, Any] = {"divergence": "forward_kl", "traces": "gold", "tokens": "tip", "context": "reference"}
+    for part, value in parts.items():
+        changed = DistillConfig(method="gkd", **{part: value}).objective
+        name = "loss" if part == "divergence" else part
+        assert changed == dataclasses.replace(own, **{name: value})
     assert DistillConfig(method="gkd", lmbda=0.25).share_on_policy == 0.25
     assert DistillConfig(method="opd_rkl", lmbda=0.0, traces="teacher").objective.traces == "teacher"
     assert DistillConfig(method="sft").needs_teacher and not DistillConfig(method="sft_gold").needs_teacher
@@ -77,7 +79,7 @@ def test_parts_that_do_not_fit_are_told(values: dict[str, Any], told: str) -> No
 
 
 @pytest.mark.parametrize("kind", ["forward_kl", "skew_forward_kl", "skew_reverse_kl", "total_variation"])
-def test_every_divergence_trains(tiny_pair: Any, tmp_path: Path, kind: str) -> None:
+def test_every_divergence_trains(tiny_pair: Pair, tmp_path: Path, kind: str) -> None:
     run = distill(config(tiny_pair, method="gkd", divergence=kind, lmbda=0.0), tmp_path / "run")
     losses = [row["loss"] for row in run.metrics() if "loss" in row]
     assert len(losses) == 2 and all(loss > 0 for loss in losses)
@@ -134,7 +136,7 @@ def logits(language_model: LanguageModel, batch: dict[str, Any], prompt: str = "
 @pytest.mark.parametrize("tokens", ["entropy", "divergence", "tip"])
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_tokens_are_chosen_over_the_whole_batch(
-    tiny_pair: Any, tmp_path: Path, batches: list[dict[str, Any]], tokens: str, accumulation: int
+    tiny_pair: Pair, tmp_path: Path, batches: list[dict[str, Any]], tokens: str, accumulation: int
 ) -> None:
     values = {"tokens": tokens, "tokens_share": 0.3, "gradient_accumulation_steps": accumulation, "max_steps": 1}
     run = keep(config(tiny_pair, method="gkd", lmbda=0.0, **values), tmp_path / "run")
@@ -161,7 +163,9 @@ def test_tokens_are_chosen_over_the_whole_batch(
 # What the teacher sees
 
 
-def test_the_teacher_sees_the_reference_solution(tiny_pair: Any, tmp_path: Path, batches: list[dict[str, Any]]) -> None:
+def test_the_teacher_sees_the_reference_solution(
+    tiny_pair: Pair, tmp_path: Path, batches: list[dict[str, Any]]
+) -> None:
     run = keep(config(tiny_pair, method="opsd"), tmp_path / "run")
     task = get_task("math")
     solutions = {task.messages(e)[0]["content"]: e.gold_solution for e in task.examples("train", 12)}

@@ -21,6 +21,7 @@ from distillknob.runs.run import verify_manifest
 from distillknob.stats import pass_at_k
 from distillknob.tasks import get_task
 from distillknob.tasks.generated.qa import QA
+from pairs import Pair
 
 PROBLEMS, SAMPLES = 12, 5
 
@@ -109,7 +110,7 @@ def config(*models: str, **values: Any) -> EvaluateConfig:
     )
 
 
-def test_two_names_of_one_model_differ_by_exactly_nothing(tiny_pair: Any, tmp_path: Path) -> None:
+def test_two_names_of_one_model_differ_by_exactly_nothing(tiny_pair: Pair, tmp_path: Path) -> None:
     copy = shutil.copytree(tiny_pair.teacher, tmp_path / "copy")
     run = evaluate(config(tiny_pair.teacher, str(copy), tiny_pair.student, tasks=["qa"]), tmp_path / "run")
     same, other = run.result["differences"]
@@ -121,7 +122,7 @@ def test_two_names_of_one_model_differ_by_exactly_nothing(tiny_pair: Any, tmp_pa
     assert percent(other["difference"], other["interval"], signed=True) in told
 
 
-def test_a_run_holds_every_model_task_and_sample(tiny_pair: Any, tiny_other: str, tmp_path: Path) -> None:
+def test_a_run_holds_every_model_task_and_sample(tiny_pair: Pair, tiny_other: str, tmp_path: Path) -> None:
     values = config(tiny_pair.teacher, tiny_pair.student, tiny_other, k=2)
     run = evaluate(values, tmp_path / "run")
     result = run.result
@@ -162,7 +163,7 @@ def test_settings_that_cannot_work_are_told(values: dict[str, Any], what: str) -
         config()
 
 
-def test_a_missing_model_task_or_split_is_told(tiny_pair: Any, tmp_path: Path) -> None:
+def test_a_missing_model_task_or_split_is_told(tiny_pair: Pair, tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="no checkpoint folder '/no/such'"):
         evaluate(config(tiny_pair.teacher, "/no/such"), tmp_path / "run")
     with pytest.raises(BadInputError, match="did you mean 'instruct'"):
