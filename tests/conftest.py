@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +13,7 @@ import pytest
 
 if TYPE_CHECKING:
     from distillknob.models.base import LanguageModel
+    from planted import PlantedTask, Table
 
 # Before any test file imports transformers, TRL or datasets, which read these once.
 os.environ.update(
@@ -152,6 +153,35 @@ def other(tiny_other: str) -> LanguageModel:
     from distillknob.models.load import load_model
 
     return load_model(tiny_other)
+
+
+@pytest.fixture
+def lens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """Write a pair of tables as checkpoints, diagnose it, and return the result with its findings by name."""
+    from distillknob import tasks
+    from distillknob.diagnosis import DiagnoseConfig, diagnose
+    from distillknob.tasks import register_task
+    from planted import PlantedTask, logits_of, save_bigram, tokenizer_of, words_of
+
+    monkeypatch.setattr(tasks, "_REGISTRY", dict(tasks._REGISTRY))
+
+    def look(
+        teacher: Table, student: Table, task: PlantedTask | None = None, *, mild: float = 0.0, **values: Any
+    ) -> dict[str, Any]:
+        task = task or PlantedTask()
+        register_task(task.name, lambda: task)
+        words = words_of(teacher, student)
+        tokenizer = tokenizer_of(words)
+        config = DiagnoseConfig(
+            teacher=save_bigram(tmp_path / "teacher", tokenizer, logits_of(teacher, words)),
+            student=save_bigram(tmp_path / "student", tokenizer, logits_of(student, words, noise=mild, seed=1)),
+            tasks=[task.name],
+            **{"problems": 120, "gradient_problems": 0, "candidates": 2, **values},
+        )
+        result: dict[str, Any] = diagnose(config, tmp_path / "run").result
+        return {**result, **{row["name"]: row for row in result["findings"]}}
+
+    return look
 
 
 _modules_frozen = 0

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from distillknob.distillation.trainer import DistillTrainer
+
 
 class Stopped(Exception):
     """As a kill would, but within this process."""
@@ -28,6 +30,18 @@ def stopping(function: Callable[..., Any], after: int) -> Callable[..., Any]:
         return function(*args, **kwargs)
 
     return stops
+
+
+def stopped_in(step: int) -> type[DistillTrainer]:
+    """A trainer that raises Stopped in the midst of this step, counted from 1."""
+
+    class StoppedTrainer(DistillTrainer):
+        def training_step(self, *args: Any, **kwargs: Any) -> Any:
+            if self.state.global_step == step - 1:
+                raise Stopped
+            return super().training_step(*args, **kwargs)
+
+    return StoppedTrainer
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:

@@ -146,7 +146,7 @@ def distillation_trainer(
     rows = [{"prompt": p, "completion_ids": list(ids)} for p, ids in zip(PROMPTS, completions, strict=True)]
     return DistillTrainer(
         model=student.model,
-        teacher_model=load_model(checkpoint).model if config.objective.needs_teacher_distribution else None,
+        teacher_model=load_model(checkpoint).model if config.needs_teacher_weights else None,
         args=config,
         train_dataset=Dataset.from_list(rows),
         processing_class=student.tokenizer,

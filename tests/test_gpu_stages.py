@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from distillknob.calibration.stage import CalibrationConfig, calibrate
 from distillknob.distillation.stage import DistillConfig, distill
-from interrupted import Stopped, stopping, weights
+from interrupted import Stopped, stopped_in, stopping, weights
 
 SLACK = 4.0  # times the distance of two unbroken runs
 LARGEST = 1e-2  # of the weights: further apart, two runs of one command would show no resumption
@@ -95,7 +95,6 @@ def test_distillation_ends_and_resumes_on_a_gpu(gpu: str, tiny_pair: Any, tmp_pa
             method=method,
             max_steps=8,
             save_steps=1,
-            curve_steps=1,
             learning_rate=1e-2,
             per_device_train_batch_size=8,
             problems=24,
@@ -103,14 +102,11 @@ def test_distillation_ends_and_resumes_on_a_gpu(gpu: str, tiny_pair: Any, tmp_pa
             **mixed(gpu),
         )
 
-    def score(student: Any) -> dict[str, float]:
-        return {"math": 0.0}
-
     made: Callable[..., Any] = lambda name, **more: distill(config(), tmp_path / name, **more)  # noqa: E731
-    whole, again = made("whole", evaluate=score), made("again", evaluate=score)
+    whole, again = made("whole"), made("again")
     with pytest.raises(Stopped):
-        made("run", evaluate=stopping(score, 4))  # the first point is before the training
-    resumed = made("run", resume=True, evaluate=score)
+        made("run", trainer_class=stopped_in(4))
+    resumed = made("run", resume=True)
     assert all(torch.isfinite(torch.tensor(row["loss"])) for row in resumed.metrics() if "loss" in row)
     check_resumed(tiny_pair.student, whole.path, again.path, resumed.path)
 

@@ -30,10 +30,6 @@ class Method:
     context: str = "plain"
 
     @property
-    def needs_teacher_distribution(self) -> bool:
-        return self.loss != "hard_label"
-
-    @property
     def parts(self) -> str:
         """The parts in one line, as a model card tells them."""
         return (

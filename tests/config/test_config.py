@@ -140,7 +140,7 @@ def test_flags_win_over_the_section_over_shared_keys_over_defaults() -> None:
 
 def test_a_shared_key_reaches_only_stages_that_have_it() -> None:
     recipe = {"teacher": "t", "lambda_": 0.5, "evaluate": {"anything": 1}, "calibrate": None}
-    assert stage_values(Stage, "calibrate", recipe, {}, known=FIELDS) == {"teacher": "t"}
+    assert stage_values(Stage, "calibrate", recipe, {}, known_fields=FIELDS) == {"teacher": "t"}
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_a_shared_key_reaches_only_stages_that_have_it() -> None:
 )
 def test_unknown_keys_are_refused_with_the_nearest_name(recipe: dict[Any, Any], message: str) -> None:
     with pytest.raises(BadInputError, match=message):
-        stage_values(Stage, "calibrate", {"teacher": "t", **recipe}, {}, known=FIELDS)
+        stage_values(Stage, "calibrate", {"teacher": "t", **recipe}, {}, known_fields=FIELDS)
 
 
 def test_without_known_names_a_shared_key_may_belong_to_anyone() -> None:

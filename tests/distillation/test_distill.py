@@ -20,9 +20,8 @@ from transformers import AutoModelForCausalLM
 
 from distillknob.cli.main import main
 from distillknob.cli.text import result_text
-from distillknob.distillation import stage
+from distillknob.distillation import learning_curve, pair, stage
 from distillknob.distillation.learning_curve import curve_problems
-from distillknob.distillation.losses.cross_tokenizer import CROSS
 from distillknob.distillation.stage import DistillConfig, DistillTrainer, distill
 from distillknob.distillation.traces import TraceOptions, make_traces
 from distillknob.distillation.trainer import first_tokens
@@ -34,10 +33,11 @@ from distillknob.models.load import load_model
 from distillknob.models.sampling import generate
 from distillknob.models.scoring import answer_ids, sequence_logprob
 from distillknob.runs.model_record import RECORD, teacher_warning
-from distillknob.runs.run import discard_unstarted, load_run, verify_manifest
+from distillknob.runs.run import Run, discard_unstarted, load_run, verify_manifest
 from distillknob.tasks import get_task
 from distillknob.tasks.base import GeneratedTask
 from distillknob.tasks.generated.qa import QA
+from interrupted import Stopped, stopped_in
 
 
 def config(pair: Any, method: str, **values: Any) -> DistillConfig:
@@ -97,17 +97,14 @@ class Recorder(DistillTrainer):
         width = counted.size(1)
         with torch.no_grad():
             student = unwrapped_student(input_ids=ids, attention_mask=mask).logits[:, -width - 1 : -1]
-            if self.method.loss in CROSS:
-                self.kept.append({"loss": float(found[0])})
-                return found
-            if self.method.loss == "hard_label":
+            if not self.loss.asks_teacher:
                 plain = cross_entropy(student.transpose(1, 2), inputs["completion_ids"], reduction="none")
             else:
                 if "teacher_prompt_ids" in inputs:
                     ids = torch.cat([inputs["teacher_prompt_ids"], inputs["completion_ids"]], dim=1)
                     mask = torch.cat([inputs["teacher_prompt_mask"], inputs["completion_mask"]], dim=1)
                 teacher = self.teacher_model(input_ids=ids, attention_mask=mask).logits[:, -width - 1 : -1]
-                plain = divergence(student, teacher, self.method.loss, beta=self.args.beta)
+                plain = divergence(student, teacher, self.args.objective.loss, beta=self.args.beta)
         self.kept.append(
             {
                 "loss": float(found[0]),
@@ -125,18 +122,21 @@ class Recorder(DistillTrainer):
 def recorded(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     kept: list[dict[str, Any]] = []
     monkeypatch.setattr(Recorder, "kept", kept, raising=False)
-    monkeypatch.setattr(stage, "DistillTrainer", Recorder)
     return kept
+
+
+def record(values: DistillConfig, folder: Path) -> Run:
+    return distill(values, folder, trainer_class=Recorder)
 
 
 # Losses
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].loss not in CROSS])
+@pytest.mark.parametrize("method", [name for name in METHODS if not DistillConfig(method=name).loss.crosses_tokenizers])
 def test_each_method_trains_by_its_loss(
     tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]], parity: GeneratedTask, method: str
 ) -> None:
-    run = distill(config(tiny_pair, method), tmp_path / "run")
+    run = record(config(tiny_pair, method), tmp_path / "run")
     assert len(recorded) == 2
     for batch in recorded:
         assert batch["items"] == batch["counted"] > 0
@@ -168,7 +168,7 @@ def test_embeddings_padded_to_another_width_are_compared_on_the_shared_part(
     model.save_pretrained(tmp_path / wider)
     tokenizer.save_pretrained(tmp_path / wider)
     pair = tiny_pair._replace(**{wider: str(tmp_path / wider)})
-    distill(config(pair, "gkd", lmbda=0.0, traces="gold", max_steps=1), tmp_path / "run")
+    record(config(pair, "gkd", lmbda=0.0, traces="gold", max_steps=1), tmp_path / "run")
     (batch,) = recorded
     assert batch["items"] > 10 and batch["loss"] == pytest.approx(batch["plain"], rel=2e-4)
 
@@ -181,18 +181,17 @@ def test_the_teacher_s_own_options_are_used(tiny_pair: Any, tmp_path: Path, monk
             seen.append(self.teacher_model.config._attn_implementation)
             return super().train(*args, **kwargs)
 
-    monkeypatch.setattr(stage, "DistillTrainer", Seen)
     asked = []
 
     def recorded(name: str, *, options: Any = None, **kwargs: Any) -> LanguageModel:
         asked.append(options)
         return load_model(name, options=options, **kwargs)
 
-    monkeypatch.setattr(stage, "load_model", recorded)
+    monkeypatch.setattr(pair, "load_model", recorded)
     for way in ("eager", "sdpa"):
         given = {"attn_implementation": way}
         values = config(tiny_pair, "gkd", max_steps=1, teacher_model_init_kwargs=given, teacher_model_revision="v2")
-        distill(values, tmp_path / way)
+        distill(values, tmp_path / way, trainer_class=Seen)
     assert seen == ["eager", "sdpa"]
     assert asked == [{"attn_implementation": way, "revision": "v2"} for way in seen]
 
@@ -218,7 +217,7 @@ def test_sft_learns_the_stored_tokens_and_their_end(
     tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]], student: LanguageModel
 ) -> None:
     values = config(tiny_pair, "sft_gold", problems=8)
-    run = distill(values, tmp_path / "run")
+    run = record(values, tmp_path / "run")
     stored = {tuple(row["completion_ids"]) for row in run.samples()}
     assert {row["completion"] for row in run.samples()} == {
         e.gold_solution for e in QA().examples("train", 8, seed=values.seed)
@@ -232,7 +231,7 @@ def test_sft_learns_the_stored_tokens_and_their_end(
 def test_gkd_s_beta_reaches_the_divergence(
     tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]], beta: float
 ) -> None:
-    distill(config(tiny_pair, "gkd", lmbda=0.0, beta=beta, max_steps=1), tmp_path / "run")
+    record(config(tiny_pair, "gkd", lmbda=0.0, beta=beta, max_steps=1), tmp_path / "run")
     (batch,) = recorded
     assert batch["loss"] == pytest.approx(batch["plain"], rel=2e-4)
 
@@ -246,7 +245,7 @@ def test_accumulated_batches_weigh_every_token_the_same(
     tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]]
 ) -> None:
     values = config(tiny_pair, "sft", per_device_train_batch_size=2, gradient_accumulation_steps=2, max_steps=1)
-    distill(values, tmp_path / "run")
+    record(values, tmp_path / "run")
     first, second = recorded
     assert first["items"] == second["items"] == first["counted"] + second["counted"]
     for batch in recorded:
@@ -264,7 +263,7 @@ def test_a_budget_of_tokens_a_step_is_held_exactly(
     settings = config(
         tiny_pair, method, tokens_per_step=7, gradient_accumulation_steps=accumulation, problems=20, max_steps=3
     )
-    result = distill(settings, tmp_path / "run").result
+    result = record(settings, tmp_path / "run").result
     assert result["tokens"] == 7 * 3
     assert [row["items"] for row in recorded] == [7] * 3 * accumulation
     assert all(row["loss"] == pytest.approx(row["plain"], rel=1e-4) for row in recorded)
@@ -293,7 +292,7 @@ def test_gkd_mixes_stored_and_own_samples_by_the_coin(
     tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]]
 ) -> None:
     values = config(tiny_pair, "gkd", max_steps=6, problems=24)
-    run = distill(values, tmp_path / "run")
+    run = record(values, tmp_path / "run")
     wanted = coin(values.seed, 0.5, 6)
     assert len(set(wanted)) == 2
     assert [row["on_policy"] for row in run.metrics() if "on_policy" in row] == [float(own) for own in wanted]
@@ -305,7 +304,7 @@ def test_gkd_mixes_stored_and_own_samples_by_the_coin(
 def test_the_student_s_own_samples_end_by_their_eos_or_at_the_limit(
     tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]], student: LanguageModel
 ) -> None:
-    distill(config(tiny_pair, "opd_rkl", max_completion_length=10), tmp_path / "run")
+    record(config(tiny_pair, "opd_rkl", max_completion_length=10), tmp_path / "run")
     eos = student.tokenizer.eos_token_id
     for row in (row for batch in recorded for row in batch["completions"]):
         assert (row[-1] == eos or len(row) == 10) and row.count(eos) <= 1
@@ -319,9 +318,9 @@ def test_divergences_between_two_tokenizers_are_refused_and_sft_is_not(
 ) -> None:
     for method in ("gkd", "opd_rkl"):
         with pytest.raises(BadInputError, match=f"{method} compares next-token distributions.*different tokenizers"):
-            distill(config(tiny_pair, method, student=tiny_other), tmp_path / "refused")
+            record(config(tiny_pair, method, student=tiny_other), tmp_path / "refused")
     assert not (tmp_path / "refused").exists()
-    run = distill(config(tiny_pair, "sft", student=tiny_other), tmp_path / "run")
+    run = record(config(tiny_pair, "sft", student=tiny_other), tmp_path / "run")
     for row in run.samples():
         assert other.tokenizer.decode(row["completion_ids"], skip_special_tokens=True) == row["completion"]
     assert all(batch["loss"] == pytest.approx(batch["plain"], rel=2e-4) for batch in recorded)
@@ -401,26 +400,32 @@ def test_what_traces_need_is_told(teacher: LanguageModel, student: LanguageModel
 
 
 def test_a_learning_curve_has_a_point_at_the_start_at_each_interval_and_at_the_end(
-    tiny_pair: Any, tmp_path: Path
+    tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Each point is of the student as it is sampled from elsewhere: in evaluation mode, and the same in every run."""
     seen: list[bool] = []
 
-    def evaluate(language_model: LanguageModel) -> dict[str, float]:
-        seen.append(language_model.model.training)
-        return {"qa": len(seen) / 10}
+    class Watched(DistillTrainer):
+        def train(self, *args: Any, **kwargs: Any) -> Any:
+            model: Any = self.model
+            model.register_forward_pre_hook(
+                lambda module, given: None if torch.is_grad_enabled() else seen.append(module.training)
+            )
+            return super().train(*args, **kwargs)
 
-    values = config(tiny_pair, "sft_gold", max_steps=3, curve_steps=2, problems=12)
-    run = distill(values, tmp_path / "run", evaluate=evaluate)
-    points = [(row["step"], row["eval/qa"]) for row in run.metrics() if "eval/qa" in row]
-    assert points == [(0, 0.1), (2, 0.2), (3, 0.3)]
-    assert seen == [False] * 3
+    monkeypatch.setattr(learning_curve, "CURVE_PROBLEMS", 5)
+    values = config(tiny_pair, "sft_gold", max_steps=3, curve_steps=2, problems=12, max_completion_length=8)
+    run = distill(values, tmp_path / "run", trainer_class=Watched)
+    points = {row["step"]: row["eval/qa"] for row in run.metrics() if "eval/qa" in row}
+    assert list(points) == [0, 2, 3] and all(0 <= score <= 1 for score in points.values())
+    assert seen and not any(seen)
 
 
 def test_the_command_s_learning_curve_is_on_problems_that_are_not_trained_on(
     tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
-    monkeypatch.setattr("distillknob.distillation.learning_curve.CURVE_PROBLEMS", 5)
+    monkeypatch.setattr(learning_curve, "CURVE_PROBLEMS", 5)
     words = (
         f"distill --teacher {tiny_pair.teacher} --student {tiny_pair.student} --method sft_gold --problems 12".split()
     )
@@ -507,28 +512,18 @@ def test_a_student_of_the_original_is_told_on_stderr_in_the_result_and_in_its_ca
     assert run.result["teacher_record"] == record and "! teacher" in result_text(run)
 
 
-class Killed(Exception):
-    """Stands for a kill."""
-
-
-def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(tiny_pair: Any, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(
+    tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def values() -> DistillConfig:
-        return config(tiny_pair, "gkd", max_steps=4, problems=16, save_steps=2, curve_steps=2)
+        return config(tiny_pair, "gkd", max_steps=4, problems=16, save_steps=2, curve_steps=2, max_completion_length=8)
 
-    points = {"evaluate": lambda language_model: {"qa": 0.5}}
-
-    class Killer(stage.StageProgress):
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if state.global_step == 3:
-                raise Killed
-
-    unbroken = distill(values(), tmp_path / "unbroken", **points)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stage, "StageProgress", Killer)
-        with pytest.raises(Killed):
-            distill(values(), tmp_path / "killed", **points)
+    monkeypatch.setattr(learning_curve, "CURVE_PROBLEMS", 5)
+    unbroken = distill(values(), tmp_path / "unbroken")
+    with pytest.raises(Stopped):
+        distill(values(), tmp_path / "killed", trainer_class=stopped_in(3))
     assert not load_run(tmp_path / "killed").complete
-    resumed = distill(values(), tmp_path / "killed", resume=True, **points)
+    resumed = distill(values(), tmp_path / "killed", resume=True)
     a, b = weights(resumed.path / "model"), weights(unbroken.path / "model")
     assert all(torch.equal(a[name], b[name]) for name in b)
     for row in resumed.metrics(), unbroken.metrics():
@@ -537,9 +532,7 @@ def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(tiny_pair: Any, 
     assert resumed.result == unbroken.result
 
 
-def test_a_loss_that_is_not_finite_is_told_and_the_run_goes_on_later(
-    tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_loss_that_is_not_finite_is_told_and_the_run_goes_on_later(tiny_pair: Any, tmp_path: Path) -> None:
     def values() -> DistillConfig:
         return config(tiny_pair, "gkd", max_steps=4, problems=16, save_steps=1)
 
@@ -549,10 +542,8 @@ def test_a_loss_that_is_not_finite_is_told_and_the_run_goes_on_later(
             return (loss * math.nan if self.state.global_step == 2 else loss, *others)
 
     unbroken = distill(values(), tmp_path / "unbroken")
-    with monkeypatch.context() as patch:
-        patch.setattr(stage, "DistillTrainer", Broken)
-        with pytest.raises(RunFailedError, match=r"not finite at step 3: the checkpoints before it are kept"):
-            distill(values(), tmp_path / "broken")
+    with pytest.raises(RunFailedError, match=r"not finite at step 3: the checkpoints before it are kept"):
+        distill(values(), tmp_path / "broken", trainer_class=Broken)
     kept = sorted((tmp_path / "broken" / "checkpoints").glob("checkpoint-*"))
     assert [path.name for path in kept] == ["checkpoint-1", "checkpoint-2"]
     assert all(torch.isfinite(value).all() for value in weights(kept[-1]).values())
@@ -591,18 +582,14 @@ def test_a_disk_that_fills_up_during_a_checkpoint_is_told_and_the_run_goes_on_la
     assert all(torch.equal(a[name], b[name]) for name in b)
 
 
-def test_a_run_killed_before_its_first_checkpoint_starts_over(tiny_pair: Any, tmp_path: Path) -> None:
-    class Killer(stage.StageProgress):
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if state.global_step == 2:
-                raise Killed
-
-    points = {"evaluate": lambda language_model: {"qa": 0.5}}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stage, "StageProgress", Killer)
-        with pytest.raises(Killed):
-            distill(config(tiny_pair, "sft_gold", curve_steps=5), tmp_path / "run", **points)
-    run = distill(config(tiny_pair, "sft_gold", curve_steps=5), tmp_path / "run", resume=True, **points)
+def test_a_run_killed_before_its_first_checkpoint_starts_over(
+    tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learning_curve, "CURVE_PROBLEMS", 5)
+    values = {"curve_steps": 5, "max_completion_length": 8}
+    with pytest.raises(Stopped):
+        distill(config(tiny_pair, "sft_gold", **values), tmp_path / "run", trainer_class=stopped_in(2))
+    run = distill(config(tiny_pair, "sft_gold", **values), tmp_path / "run", resume=True)
     assert [row["step"] for row in run.metrics() if "loss" in row] == [1, 2]
     assert [row["step"] for row in run.metrics() if "eval/qa" in row] == [0, 2]
 
@@ -647,16 +634,16 @@ def test_data_that_do_not_fill_a_step_are_told(tiny_pair: Any, tmp_path: Path, p
     assert not (tmp_path / "verified").exists()
 
 
-def test_what_the_trainer_refuses_is_bad_input(tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuses(*args: Any, **kwargs: Any) -> None:
-        raise ValueError("not like this")
+def test_what_the_trainer_refuses_is_bad_input(tiny_pair: Any, tmp_path: Path) -> None:
+    class Refuses(DistillTrainer):
+        def __init__(self, *args: Any, **kwargs: Any):
+            raise ValueError("not like this")
 
-    monkeypatch.setattr(stage, "DistillTrainer", refuses)
     with pytest.raises(BadInputError, match="not like this"):
-        distill(config(tiny_pair, "sft_gold"), tmp_path / "run")
+        distill(config(tiny_pair, "sft_gold"), tmp_path / "run", trainer_class=Refuses)
 
 
-def test_mixed_precision_reaches_the_layers(tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mixed_precision_reaches_the_layers(tiny_pair: Any, tmp_path: Path) -> None:
     """Accelerate's autocast lives in the whole model's forward, which the loss doesn't call."""
     seen = set()
 
@@ -667,10 +654,8 @@ def test_mixed_precision_reaches_the_layers(tiny_pair: Any, tmp_path: Path, monk
                 layer.self_attn.q_proj.register_forward_hook(lambda module, given, made: seen.add(made.dtype))
             return super().train(*args, **kwargs)
 
-    monkeypatch.setattr(stage, "DistillTrainer", Watching)
-    run = distill(
-        config(tiny_pair, "gkd", traces="gold", lmbda=0.0, bf16=True, use_cpu=True, max_steps=1), tmp_path / "run"
-    )
+    values = config(tiny_pair, "gkd", traces="gold", lmbda=0.0, bf16=True, use_cpu=True, max_steps=1)
+    run = distill(values, tmp_path / "run", trainer_class=Watching)
     assert seen == {torch.bfloat16} and math.isfinite(run.result["final_loss"])
     assert {weight.dtype for weight in weights(run.path / "model").values()} == {torch.float32}
 

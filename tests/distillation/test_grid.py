@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from distillknob.distillation.learning_curve import CURVE_PROBLEMS, curve_problems
+from distillknob.distillation.losses.stored import padded_rows, stored_divergence
 from distillknob.distillation.stage import DistillConfig, DistillTrainer, distill
 from distillknob.distillation.teacher_cache import CacheConfig, TeacherCache, cache
 from distillknob.distillation.teacher_context import reference
 from distillknob.distillation.token_choice import CHOICES, by_divergence, by_entropy, highest, tip
-from distillknob.distillation.trainer import padded_rows, stored_divergence
 from distillknob.divergences.dense import divergence
 from distillknob.divergences.fused import fused_divergence
 from distillknob.divergences.top_k import topk_of
@@ -24,7 +24,7 @@ from distillknob.methods import METHODS
 from distillknob.models.base import LanguageModel
 from distillknob.models.heads import Head, head_of
 from distillknob.models.load import load_model
-from distillknob.runs.run import verify_manifest
+from distillknob.runs.run import Run, verify_manifest
 from distillknob.tasks import get_task
 from result_types import faults_below
 
@@ -71,8 +71,8 @@ def test_each_part_of_a_method_can_be_replaced() -> None:
         ({"context": "all"}, "context='all'"),
         ({"tokens_share": 0.0}, "tokens_share=0.0"),
         ({"skew": 1.0}, "skew=1.0"),
-        ({"method": "sft", "tokens": "tip"}, "hard labels ask the teacher nothing"),
-        ({"method": "sft", "context": "reference"}, "hard labels ask the teacher nothing"),
+        ({"method": "sft", "tokens": "tip"}, "hard_label asks the teacher nothing"),
+        ({"method": "sft", "context": "reference"}, "hard_label asks the teacher nothing"),
         ({"tokens": "tip", "tokens_per_step": 5}, "tokens_per_step"),
         ({"cache": "x", "lmbda": 0.5}, "a cache holds"),
         ({"cache": "x", "context": "reference"}, "a cache holds"),
@@ -124,8 +124,11 @@ class Kept(DistillTrainer):
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     kept: list[dict[str, Any]] = []
     monkeypatch.setattr(Kept, "batches", kept, raising=False)
-    monkeypatch.setattr("distillknob.distillation.stage.DistillTrainer", Kept)
     return kept
+
+
+def keep(values: DistillConfig, folder: Path) -> Run:
+    return distill(values, folder, trainer_class=Kept)
 
 
 def logits(language_model: LanguageModel, batch: dict[str, Any], prompt: str = "prompt") -> torch.Tensor:
@@ -142,7 +145,7 @@ def test_tokens_are_chosen_over_the_whole_batch(
     tiny_pair: Any, tmp_path: Path, batches: list[dict[str, Any]], tokens: str, accumulation: int
 ) -> None:
     values = {"tokens": tokens, "tokens_share": 0.3, "gradient_accumulation_steps": accumulation, "max_steps": 1}
-    run = distill(config(tiny_pair, method="gkd", lmbda=0.0, **values), tmp_path / "run")
+    run = keep(config(tiny_pair, method="gkd", lmbda=0.0, **values), tmp_path / "run")
     assert len(batches) == accumulation
     teacher, student = load_model(tiny_pair.teacher), load_model(tiny_pair.student)
     entropy, apart, kept = [], [], []
@@ -155,7 +158,7 @@ def test_tokens_are_chosen_over_the_whole_batch(
         assert not (batch["loss_mask"].bool() & ~here).any()
     choice = CHOICES[tokens]
     assert choice is not None
-    expected = choice(torch.cat(entropy), torch.cat(apart), 0.3)
+    expected = choice.mask(torch.cat(entropy), torch.cat(apart), 0.3)
     assert torch.equal(torch.cat(kept), expected) and 0 < expected.sum() < len(expected)
     assert all(batch["items"] == int(expected.sum()) for batch in batches)
     loss = sum(batch["loss"] for batch in batches)
@@ -167,7 +170,7 @@ def test_tokens_are_chosen_over_the_whole_batch(
 
 
 def test_the_teacher_sees_the_reference_solution(tiny_pair: Any, tmp_path: Path, batches: list[dict[str, Any]]) -> None:
-    run = distill(config(tiny_pair, method="opsd"), tmp_path / "run")
+    run = keep(config(tiny_pair, method="opsd"), tmp_path / "run")
     task = get_task("math")
     solutions = {task.messages(e)[0]["content"]: e.gold_solution for e in task.examples("train", 12)}
     teacher, student = load_model(tiny_pair.teacher), load_model(tiny_pair.student)
@@ -284,7 +287,7 @@ def test_a_student_learns_from_the_cache_what_it_learns_from_the_teacher(
     few = cached(tiny_pair, tmp_path / "few")
     values: dict[str, Any] = {"method": "gkd", "divergence": kind, "lmbda": 0.0}
     for name, given in (("teacher", {}), ("every", {"cache": str(every)}), ("few", {"cache": str(few)})):
-        distill(config(tiny_pair, **values, **given), tmp_path / name / "run")
+        keep(config(tiny_pair, **values, **given), tmp_path / name / "run")
     with_teacher, from_every, from_few = (batches[i]["loss"] for i in (0, 2, 4))
     assert from_every == pytest.approx(with_teacher, rel=5e-3)
     assert 0 < from_few <= with_teacher * 1.01  # buckets never tell more

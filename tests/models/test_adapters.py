@@ -15,6 +15,7 @@ from distillknob.errors import BadInputError
 from distillknob.models.load import load_model
 from distillknob.models.scoring import sequence_logprob
 from distillknob.tasks import get_task
+from interrupted import Stopped, stopped_in
 
 LORA: dict[str, Any] = {"use_peft": True, "lora_r": 4, "lora_alpha": 8}
 
@@ -156,24 +157,11 @@ def test_an_adapter_that_does_not_hold_gives_the_original_back(
 
 
 def test_a_stopped_training_goes_on_with_its_adapter(tiny_pair: Any, tmp_path: Path) -> None:
-    class Stopped(Exception):
-        pass
-
-    values = {"max_steps": 6, "save_steps": 2, "curve_steps": 1}
-    whole = distill(distillation(tiny_pair, **values), tmp_path / "whole", evaluate=lambda student: {"math": 0.0})
-    points = [0]
-
-    def stops(student: Any) -> dict[str, float]:
-        points[0] += 1
-        if points[0] == 5:  # after four steps
-            raise Stopped
-        return {"math": 0.0}
-
+    values = {"max_steps": 6, "save_steps": 2}
+    whole = distill(distillation(tiny_pair, **values), tmp_path / "whole")
     with pytest.raises(Stopped):
-        distill(distillation(tiny_pair, **values), tmp_path / "run", evaluate=stops)
-    resumed = distill(
-        distillation(tiny_pair, **values), tmp_path / "run", resume=True, evaluate=lambda student: {"math": 0.0}
-    )
+        distill(distillation(tiny_pair, **values), tmp_path / "run", trainer_class=stopped_in(4))
+    resumed = distill(distillation(tiny_pair, **values), tmp_path / "run", resume=True)
     torch.testing.assert_close(
         likelihoods(str(resumed.path / "model")), likelihoods(str(whole.path / "model")), atol=1e-4, rtol=1e-5
     )

@@ -114,7 +114,9 @@ def test_a_new_recipe_of_one_s_own_small_task_fills_its_steps(
 
 
 def test_a_pair_that_is_too_large_is_refused_with_what_would_hold_it() -> None:
+    pair: dict[str, Any] = {"teacher": PAIR["teacher"], "student": PAIR["student"], "target": None}
+    pair["tasks"] = PAIR["tasks"]
     with pytest.raises(BadInputError, match=r"nothing makes it fit on 1 × RTX 4090 .*smaller models, or --gpu"):
-        new_recipe("Qwen/Qwen3-8B", "Qwen/Qwen3-1.7B", None, ["bigmath-4"], Engine(GPUS["rtx4090"]))
+        new_recipe(**pair, engine=Engine(GPUS["rtx4090"]))
     with pytest.raises(BadInputError, match=r"leave out --full"):
-        new_recipe("Qwen/Qwen3-8B", "Qwen/Qwen3-1.7B", None, ["bigmath-4"], H100, lora=False)
+        new_recipe(**pair, engine=H100, lora=False)

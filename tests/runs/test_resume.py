@@ -20,7 +20,7 @@ from distillknob.distillation.stage import DistillConfig, distill
 from distillknob.runs.run import Run
 from distillknob.training.checkpoints import start_from
 from distillknob.training.sampler import EpochSampler
-from interrupted import Stopped, stopping, weights
+from interrupted import Stopped, stopped_in, stopping, weights
 from launch import launch
 
 
@@ -52,7 +52,6 @@ def test_distillation_goes_on_in_a_later_epoch(tiny_pair: Any, tmp_path: Path, s
             method="gkd",
             max_steps=8,
             save_steps=1,
-            curve_steps=1,
             learning_rate=1e-2,
             per_device_train_batch_size=4,
             gradient_checkpointing=False,
@@ -60,14 +59,10 @@ def test_distillation_goes_on_in_a_later_epoch(tiny_pair: Any, tmp_path: Path, s
             max_completion_length=8,
         )
 
-    def score(student: Any) -> dict[str, float]:
-        return {"math": 0.0}
-
-    stops = stopping(score, stop_after + 1)  # the first point is before the training
-    whole = distill(config(), tmp_path / "whole", evaluate=score)
+    whole = distill(config(), tmp_path / "whole")
     with pytest.raises(Stopped):
-        distill(config(), tmp_path / "run", evaluate=stops)
-    resumed = distill(config(), tmp_path / "run", resume=True, evaluate=score)
+        distill(config(), tmp_path / "run", trainer_class=stopped_in(stop_after + 1))
+    resumed = distill(config(), tmp_path / "run", resume=True)
     assert same(whole.path, resumed.path)
     assert [row["loss"] for row in whole.metrics() if "loss" in row] == [
         row["loss"] for row in resumed.metrics() if "loss" in row

@@ -1,1 +1,1 @@
-"""The command line: parsing flags, calling a stage, and showing what it found."""
+"""The command line: parsing flags, calling a stage, and showing its result."""

@@ -79,7 +79,8 @@ def _recipe(arguments: argparse.Namespace) -> int:
 def _new_recipe(arguments: argparse.Namespace) -> int:
     from distillknob.config.shipped import find_accelerate
     from distillknob.planning.hardware import engine
-    from distillknob.planning.new_recipe import write_recipe
+    from distillknob.planning.new_recipe import new_file, new_recipe
+    from distillknob.runs.files import atomic_write
     from distillknob.runtime.machine import quiet_libraries
     from distillknob.training.config import for_another_machine
 
@@ -87,9 +88,19 @@ def _new_recipe(arguments: argparse.Namespace) -> int:
     if arguments.teacher is None or arguments.student is None:
         raise BadInputError("recipe new needs --teacher and --student: folders or hub ids")
     where = engine(arguments.gpu, find_accelerate(arguments.accelerate) if arguments.accelerate else None)
-    pair = (arguments.teacher, arguments.student, arguments.target, arguments.tasks or ["math"], where)
+    path = new_file(arguments.name)
     with for_another_machine(arguments.gpu is not None):
-        print(write_recipe(arguments.name, *pair, lora=not arguments.full, longest=arguments.max_new_tokens))
+        text = new_recipe(
+            teacher=arguments.teacher,
+            student=arguments.student,
+            target=arguments.target,
+            tasks=arguments.tasks or ["math"],
+            engine=where,
+            lora=not arguments.full,
+            longest=arguments.max_new_tokens,
+        )
+    atomic_write(path, text.encode())
+    print(path)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""How flags and YAML become a stage's config, and what a bad one is told.
+"""How flags and YAML become a stage's config, and what is said of bad ones.
 
 A stage has one dataclass, which may extend one of TRL's. Its fields are the recipe's keys and the command line's
 flags: there is no second list of them anywhere, and no field is copied from one config to another. Values come, in
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -109,12 +109,12 @@ def stage_values(
     stage: str,
     recipe: Mapping[str, Any],
     overrides: Mapping[str, Any],
-    known: Iterable[str] | None = None,
+    known_fields: Collection[str] | None = None,
 ) -> dict[str, Any]:
     """The keyword arguments for `cls`, the config of `stage`: what the recipe and the flags set, checked and coerced.
 
     A top-level key of the recipe that is a stage's name holds that stage's section, a mapping; any other is shared,
-    and reaches each stage that has such a field. `known` holds the fields of all stages: a shared key outside of it
+    and reaches each stage that has such a field. `known_fields` are those of all stages: a shared key outside of them
     belongs to none and is refused. None skips that check. A mapping or list given later replaces one given earlier.
 
     Raises BadInputError for an unknown field (with the nearest known name), a value of the wrong type, a float that
@@ -133,8 +133,8 @@ def stage_values(
                 )
         elif key in fields:
             shared[key] = value
-        elif known is not None and key not in known:
-            guess = nearest(key, [*known, *STAGES])
+        elif known_fields is not None and key not in known_fields:
+            guess = nearest(key, [*known_fields, *STAGES])
             raise BadInputError(
                 f"{_placed(recipe, key)}no stage has the recipe's field {key!r}{guess or ': remove it'}"
             )

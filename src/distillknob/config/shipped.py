@@ -1,4 +1,4 @@
-"""The recipes and Accelerate configurations that come with distillknob, found wherever it is installed.
+"""The recipes and Accelerate configurations that come with distillknob, wherever it is installed.
 
 They lie inside the package, in a checkout and in a wheel; a checkout's `recipes/` is a link to them.
 """
@@ -27,30 +27,30 @@ def recipe_names() -> list[str]:
 
 def recipe_path(name: str) -> Path:
     """The file of a shipped recipe. Raises BadInputError with the nearest known name."""
-    return _found(name, _named(_folder()), "recipe")
+    return _shipped(name, _named(_folder()), "recipe")
 
 
-def _found(name: str, known: dict[str, Path], what: str) -> Path:
+def _shipped(name: str, files: dict[str, Path], what: str) -> Path:
     stem = name.removesuffix(".yaml")
-    if stem not in known:
+    if stem not in files:
         raise BadInputError(
             f"there is no {what} {name}: no file of that name is here, and none such comes with distillknob"
-            f"{nearest(stem, known, otherwise='.')} Known: {', '.join(known)}"
+            f"{nearest(stem, files, otherwise='.')} Known: {', '.join(files)}"
         )
-    return known[stem]
+    return files[stem]
 
 
-def find_recipe(given: str) -> Path:
-    """The file `given`, or the shipped recipe of that name. A file goes first. Raises BadInputError for neither."""
-    path = Path(given)
+def find_recipe(name: str) -> Path:
+    """The file `name`, or the shipped recipe of that name. A file goes first. Raises BadInputError for neither."""
+    path = Path(name)
     # Anything with a folder in it can only have been meant as a path: the reader says what is wrong with that.
-    return path if path.exists() or path.name != given else recipe_path(given)
+    return path if path.exists() or path.name != name else recipe_path(name)
 
 
-def find_accelerate(given: str) -> Path:
+def find_accelerate(name: str) -> Path:
     """The same for a configuration of `accelerate launch`."""
-    path = Path(given)
-    return path if path.exists() else _found(given, _named(_folder() / "accelerate"), "Accelerate configuration")
+    path = Path(name)
+    return path if path.exists() else _shipped(name, _named(_folder() / "accelerate"), "Accelerate configuration")
 
 
 def recipe_table() -> str:

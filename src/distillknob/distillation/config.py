@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from trl import DistillationConfig  # type: ignore[attr-defined]
 
@@ -15,11 +15,10 @@ from distillknob.config.checks import check_at_least_one
 from distillknob.config.fields import check_choices
 from distillknob.config.inherited import check_inherited
 from distillknob.config.shared import BoundedAnswers
-from distillknob.distillation.losses.cross_tokenizer import CROSS
+from distillknob.distillation.losses import LOSSES, Loss
 from distillknob.distillation.teacher_context import CONTEXTS
 from distillknob.distillation.token_choice import CHOICES
 from distillknob.distillation.traces import SOURCES
-from distillknob.divergences.dense import KINDS
 from distillknob.errors import BadInputError
 from distillknob.methods import METHODS, Method
 from distillknob.models.adapters import AdapterOptions
@@ -50,7 +49,7 @@ class DistillConfig(BoundedAnswers, AdapterOptions, DistillationConfig):
     method: str = field(default="gkd", metadata={"help": "How the student learns.", "choices": tuple(METHODS)})
     divergence: str | None = field(
         default=None,
-        metadata={"help": "The loss: hard_label or a divergence.", "choices": ("hard_label", *KINDS, *CROSS)},
+        metadata={"help": "The loss: hard_label or a divergence.", "choices": tuple(LOSSES)},
     )
     traces: str | None = field(
         default=None, metadata={"help": "Where off-policy traces come from.", "choices": SOURCES}
@@ -95,53 +94,10 @@ class DistillConfig(BoundedAnswers, AdapterOptions, DistillationConfig):
 
     def __post_init__(self) -> None:
         check_choices(self)
-        if not 0 < self.tokens_share <= 1:
-            raise BadInputError(f"tokens_share={self.tokens_share}: a share of the tokens, above 0 and at most 1")
-        if not 0 <= self.skew < 1:
-            raise BadInputError(f"skew={self.skew}: must lie in [0, 1)")
-        if not 0 <= self.share_on_policy <= 1:
-            raise BadInputError(f"lmbda={self.lmbda}: a share of steps, between 0 and 1")
-        objective = self.objective
-        if self.share_on_policy and not objective.needs_teacher_distribution:
-            raise BadInputError(f"lmbda={self.lmbda}: {self.method} trains on stored traces alone, so lmbda must be 0")
-        if self.share_on_policy < 1 and objective.traces == "none":
-            raise BadInputError(
-                f"lmbda={self.lmbda}: {self.method} trains on the student's own samples alone, so lmbda must be 1 "
-                "(gkd mixes them with the teacher's; or name traces)"
-            )
-        if not objective.needs_teacher_distribution and (objective.tokens != "all" or objective.context != "plain"):
-            raise BadInputError(
-                f"tokens={objective.tokens!r}, context={objective.context!r}: hard labels ask the teacher nothing, so "
-                "both belong to methods with a divergence (gkd, opd_rkl)"
-            )
-        if objective.tokens != "all" and self.tokens_per_step is not None:
-            raise BadInputError("tokens_per_step cuts batches to a number of tokens, which `tokens` would cut again")
-        if objective.loss in CROSS:
-            named = {"tokens": objective.tokens, "tokens_per_step": self.tokens_per_step, "cache": self.cache}
-            for name, value in named.items():
-                if value not in (None, "all"):
-                    none = "all" if name == "tokens" else "null"
-                    raise BadInputError(
-                        f"{name}={value}: {objective.loss} compares spans of text, and {name} chooses or holds tokens: "
-                        f"leave it out, or where the recipe sets it, --{name.replace('_', '-')} {none}"
-                    )
-        if self.cache is not None and (
-            not objective.needs_teacher_distribution or self.share_on_policy > 0 or objective.context != "plain"
-        ):
-            raise BadInputError(
-                f"cache={self.cache!r}: a cache holds the teacher's distributions on its own traces, so it serves a "
-                "method with a divergence, lmbda 0 and context plain (e.g. --method gkd --lmbda 0)"
-            )
-        if self.cache is not None and self.temperature != 1:
-            raise BadInputError(
-                f"temperature={self.temperature}: a cache holds the teacher's distributions at 1, so the student's are "
-                "compared at 1 too: leave temperature out, or cache"
-            )
-        if self.temperature != 1 and objective.loss in ("hard_label", *CROSS):
-            raise BadInputError(
-                f"temperature={self.temperature}: {self.method} compares no distributions at a temperature, and traces "
-                "are sampled at 1: leave it out"
-            )
+        self._check_shares()
+        self._check_parts()
+        if self.cache is not None:
+            self._check_cache()
         if self.lora_dropout and self.disable_dropout:
             raise BadInputError(
                 f"lora_dropout={self.lora_dropout}: disable_dropout switches it off: set disable_dropout to false "
@@ -156,17 +112,79 @@ class DistillConfig(BoundedAnswers, AdapterOptions, DistillationConfig):
         check_unbent(self)
         check_installed(self)
 
+    def _check_shares(self) -> None:
+        """Raise BadInputError for a share outside of its range, or of steps that the method doesn't have."""
+        if not 0 < self.tokens_share <= 1:
+            raise BadInputError(f"tokens_share={self.tokens_share}: a share of the tokens, above 0 and at most 1")
+        if not 0 <= self.skew < 1:
+            raise BadInputError(f"skew={self.skew}: must lie in [0, 1)")
+        share = self.share_on_policy
+        if not 0 <= share <= 1:
+            raise BadInputError(f"lmbda={self.lmbda}: a share of steps, between 0 and 1")
+        if share and not self.loss.asks_teacher:
+            raise BadInputError(f"lmbda={self.lmbda}: {self.method} trains on stored traces alone, so lmbda must be 0")
+        if share < 1 and self.objective.traces == "none":
+            raise BadInputError(
+                f"lmbda={self.lmbda}: {self.method} trains on the student's own samples alone, so lmbda must be 1 "
+                "(gkd mixes them with the teacher's; or name traces)"
+            )
+
+    def _check_parts(self) -> None:
+        """Raise BadInputError for parts that mean nothing to the loss."""
+        objective, loss = self.objective, self.loss
+        if not loss.asks_teacher and (objective.tokens != "all" or objective.context != "plain"):
+            raise BadInputError(
+                f"tokens={objective.tokens!r}, context={objective.context!r}: {objective.loss} asks the teacher "
+                "nothing, so both belong to methods with a divergence (gkd, opd_rkl)"
+            )
+        if objective.tokens != "all" and self.tokens_per_step is not None:
+            raise BadInputError("tokens_per_step cuts batches to a number of tokens, which `tokens` would cut again")
+        named = {"tokens": objective.tokens, "tokens_per_step": self.tokens_per_step, "cache": self.cache}
+        for name, value in named.items():
+            if not loss.counts_tokens and value not in (None, "all"):
+                none = "all" if name == "tokens" else "null"
+                raise BadInputError(
+                    f"{name}={value}: {objective.loss} compares spans of text, and {name} chooses or holds tokens: "
+                    f"leave it out, or where the recipe sets it, --{name.replace('_', '-')} {none}"
+                )
+        if self.temperature != 1 and not loss.tempered:
+            raise BadInputError(
+                f"temperature={self.temperature}: {self.method} compares no distributions at a temperature, and traces "
+                "are sampled at 1: leave it out"
+            )
+
+    def _check_cache(self) -> None:
+        """Raise BadInputError for what a cache can't serve."""
+        if not self.loss.cacheable or self.share_on_policy > 0 or self.objective.context != "plain":
+            raise BadInputError(
+                f"cache={self.cache!r}: a cache holds the teacher's distributions on its own traces, so it serves a "
+                "method with a divergence, lmbda 0 and context plain (e.g. --method gkd --lmbda 0)"
+            )
+        if self.temperature != 1:
+            raise BadInputError(
+                f"temperature={self.temperature}: a cache holds the teacher's distributions at 1, so the student's are "
+                "compared at 1 too: leave temperature out, or cache"
+            )
+
     @property
     def objective(self) -> Method:
         """The method with the parts that this config replaces."""
-        method = METHODS[self.method]
-        given = {"loss": self.divergence, "traces": self.traces, "tokens": self.tokens, "context": self.context}
-        replaced = {name: value for name, value in given.items() if value is not None}
-        if self.lmbda is not None:
-            replaced["lmbda"] = self.lmbda  # type: ignore[assignment]
-        elif self.cache is not None:
-            replaced["lmbda"] = 0.0  # type: ignore[assignment]
-        return dataclasses.replace(method, **replaced)  # type: ignore[arg-type]
+        method, lmbda = METHODS[self.method], self.lmbda
+        if lmbda is None:
+            lmbda = method.lmbda if self.cache is None else 0.0
+        return dataclasses.replace(
+            method,
+            loss=self.divergence or method.loss,
+            traces=self.traces or method.traces,
+            tokens=self.tokens or method.tokens,
+            context=self.context or method.context,
+            lmbda=lmbda,
+        )
+
+    @property
+    def loss(self) -> Loss:
+        """The method's loss, with the teacher itself: `stored` puts a cache in its place."""
+        return LOSSES[self.objective.loss](self)
 
     @property
     def needs_target(self) -> bool:
@@ -176,10 +194,13 @@ class DistillConfig(BoundedAnswers, AdapterOptions, DistillationConfig):
     @property
     def needs_teacher(self) -> bool:
         """Is the teacher itself asked for anything?"""
-        if self.cache is not None:
-            return False
-        objective = self.objective
-        return objective.needs_teacher_distribution or (self.share_on_policy < 1 and objective.traces != "gold")
+        writes_traces = self.share_on_policy < 1 and self.objective.traces != "gold"
+        return self.needs_teacher_weights or (self.cache is None and writes_traces)
+
+    @property
+    def needs_teacher_weights(self) -> bool:
+        """Is the teacher asked for more than its texts?"""
+        return self.cache is None and self.loss.asks_teacher
 
     @property
     def models_read(self) -> list[str]:
@@ -191,12 +212,17 @@ class DistillConfig(BoundedAnswers, AdapterOptions, DistillationConfig):
         ]
 
     @property
+    def teacher_options(self) -> dict[str, Any]:
+        """What the teacher is loaded with, its revision on the hub included."""
+        pinned = {} if self.teacher_model_revision is None else {"revision": self.teacher_model_revision}
+        return {**pinned, **as_dict(self.teacher_model_init_kwargs)}
+
+    @property
     def revisions_read(self) -> list[tuple[str, str | None]]:
         """The models that the stage reads, each with its revision on the hub; None stands for `main`."""
-        of_student, of_teacher = as_dict(self.model_init_kwargs), as_dict(self.teacher_model_init_kwargs)
-        taught = (self.teacher, of_teacher.get("revision") or self.teacher_model_revision)
+        of_student = as_dict(self.model_init_kwargs)
         return [
-            *([taught] if self.needs_teacher else []),
+            *([(self.teacher, self.teacher_options.get("revision"))] if self.needs_teacher else []),
             (self.student, of_student.get("revision")),
             *([(self.target, None)] if self.needs_target else []),
         ]

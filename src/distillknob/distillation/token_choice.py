@@ -1,24 +1,25 @@
 """Which tokens of the traces count in the loss.
 
-A choice is a function from the student's entropy and the divergence to the teacher, a number each for every token of
-the whole batch (of all processes), to a mask. It is made when the traces are there and before the student moves.
+A choice is made when the traces are there and before the student moves, from the student's entropy and the loss, a
+number each for every token of the whole batch (of all processes).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
-Choice = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
+from distillknob.distillation.losses.base import Loss, View
 
 
 def highest(value_N: torch.Tensor, share: float) -> torch.Tensor:
     """Mask [N] of the tokens with the highest values: a `share` of them, at least one, more where values tie."""
     if len(value_N) == 0:
         return torch.zeros(0, dtype=torch.bool)
-    kept = min(len(value_N), max(1, round(share * len(value_N))))
-    return value_N >= value_N.topk(kept).values[-1]
+    count = min(len(value_N), max(1, round(share * len(value_N))))
+    return value_N >= value_N.topk(count).values[-1]
 
 
 def by_entropy(entropy_N: torch.Tensor, divergence_N: torch.Tensor, share: float) -> torch.Tensor:
@@ -37,4 +38,24 @@ def tip(entropy_N: torch.Tensor, divergence_N: torch.Tensor, share: float) -> to
     return highest(entropy_N, share) | highest(divergence_N, share)
 
 
-CHOICES: dict[str, Choice | None] = {"all": None, "entropy": by_entropy, "divergence": by_divergence, "tip": tip}
+@dataclass(frozen=True)
+class Choice:
+    """`mask` makes the mask [N] of the tokens that count from (entropy [N], divergence [N], share); without `compares`
+    it doesn't look at the divergence, which is then 0 and costs no pass of the teacher."""
+
+    mask: Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
+    compares: bool = True
+
+    def measured(self, loss: Loss, view: View) -> torch.Tensor:
+        """The student's entropy and the loss at each token that counts, [N, 2]."""
+        entropy_N = view.student.entropy(view.counted_BC)
+        divergence_N = loss.per_token(view) if self.compares else torch.zeros_like(entropy_N)
+        return torch.stack([entropy_N, divergence_N], dim=1)
+
+
+CHOICES: dict[str, Choice | None] = {
+    "all": None,
+    "entropy": Choice(by_entropy, compares=False),
+    "divergence": Choice(by_divergence),
+    "tip": Choice(tip),
+}

@@ -113,10 +113,11 @@ class SweepConfig(ExperimentConfig):
         ]
 
 
-def _check_keys(what: str, values: Mapping[str, Any], known: Sequence[str]) -> None:
+def _check_keys(what: str, values: Mapping[str, Any], allowed: Sequence[str]) -> None:
+    """Raise BadInputError for a key that isn't allowed there, and a value of another kind than the key has."""
     for key in values:
-        if key not in known:
-            guess = nearest(key, known) or f" known are {', '.join(known)}"
+        if key not in allowed:
+            guess = nearest(key, allowed) or f" known are {', '.join(allowed)}"
             raise BadInputError(f"{what} sets {key!r}:{guess}")
         kind, words = (Mapping, "a mapping") if key in CHAINED else (list, "a list")
         if not isinstance(values[key], kind):

@@ -110,18 +110,18 @@ def _spread(path: Path) -> tuple[int, str]:
     from accelerate.commands.config.config_args import load_config_from_file
 
     try:
-        found = load_config_from_file(str(path))
+        configuration = load_config_from_file(str(path))
     except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
         raise BadInputError(f"{path} is no configuration of `accelerate launch`: {error}") from error
-    kind = str(getattr(found.distributed_type, "value", found.distributed_type))
-    stage = (getattr(found, "deepspeed_config", None) or {}).get("zero_stage", 3)
-    version = (getattr(found, "fsdp_config", None) or {}).get("fsdp_version", 2)
+    kind = str(getattr(configuration.distributed_type, "value", configuration.distributed_type))
+    stage = (getattr(configuration, "deepspeed_config", None) or {}).get("zero_stage", 3)
+    version = (getattr(configuration, "fsdp_config", None) or {}).get("fsdp_version", 2)
     if kind not in SHARDINGS or stage != 3 or int(version) != 2:
         raise BadInputError(
             f"{path}: distributed_type {kind} (zero_stage {stage}, fsdp_version {version}) can't be estimated: "
             f"{', '.join(SHARDINGS)} can, DeepSpeed at stage 3 and FSDP at version 2"
         )
-    return int(found.num_processes or 1), SHARDINGS[kind]
+    return int(configuration.num_processes or 1), SHARDINGS[kind]
 
 
 def this_machine() -> Device:

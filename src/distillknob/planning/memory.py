@@ -76,28 +76,28 @@ def _trained(trained: Trained, engine: Engine, parts: int) -> dict[str, float]:
     model, loaded = trained.model, _loaded(trained.model, engine)
     n = trained.adapter or model.parameters
     if trained.adapter:
-        found = {
+        sizes = {
             "weights": model.parameters * loaded / parts,
             "adapter": 4.0 * n / parts,
             "gradients": 4.0 * n / parts,
             "optimizer": 4.0 * ADAM * n / parts,
         }
     elif engine.sharding == "zero3":
-        found = {"weights": 2.0 * n / parts, "gradients": 2.0 * n / parts, "optimizer": 4.0 * (ADAM + 1) * n / parts}
+        sizes = {"weights": 2.0 * n / parts, "gradients": 2.0 * n / parts, "optimizer": 4.0 * (ADAM + 1) * n / parts}
     else:
         split = parts if engine.sharding == "fsdp2" else 1
-        found = {"weights": 4.0 * n / split, "gradients": 4.0 * n / split, "optimizer": 4.0 * ADAM * n / split}
+        sizes = {"weights": 4.0 * n / split, "gradients": 4.0 * n / split, "optimizer": 4.0 * ADAM * n / split}
     if engine.sharding == "ddp":
-        found["DDP's buckets"] = found["gradients"]
+        sizes["DDP's buckets"] = sizes["gradients"]
     if trained.reference:
         # FSDP2 shards TRL's reference model as one group, which a forward pass gathers whole.
         # TRL loads it in the type of the policy, which DeepSpeed then makes bfloat16.
         zero3 = engine.sharding == "zero3"
-        found["reference"] = model.parameters * (loaded / parts if zero3 else 4.0)
+        sizes["reference"] = model.parameters * (loaded / parts if zero3 else 4.0)
     if parts > 1:
         # Two layers at a time (the one at work and the next), and the embeddings and head for the whole pass.
-        found["gathered"] = 2.0 * (2 * _layer(model) + model.parameters - model.layers * _layer(model))
-    return found
+        sizes["gathered"] = 2.0 * (2 * _layer(model) + model.parameters - model.layers * _layer(model))
+    return sizes
 
 
 def _layer(model: Architecture) -> float:
@@ -116,10 +116,10 @@ def _phase(phase: Phase, work: Workload, engine: Engine, parts: int, width: int)
         caches = float(rows * width * model.cached(phase.tokens))
         # `sampling` draws in float64 from a float32 copy; transformers' own sampling keeps a few float32 copies.
         drawing = float(rows * model.vocabulary * (4 + 4 + 8 + 8 if phase.own else 4 * 4))
-        found = {"key–value caches": caches, "next-token logits": drawing}
+        sizes = {"key–value caches": caches, "next-token logits": drawing}
         if parts > 1 and not phase.own and engine.sharding == "zero3":
-            found["gathered for generation"] = 2.0 * model.parameters
-        return found
+            sizes["gathered for generation"] = 2.0 * model.parameters
+        return sizes
     if phase.kind == "score":
         rows = min(phase.at_once, int(phase.rows) or 1)
         answers = rows * phase.answer
@@ -152,21 +152,21 @@ def _kept(model: Architecture, width: int) -> float:
 def _training(phase: Phase, trained: Trained, engine: Engine, width: int) -> dict[str, float]:
     model, rows = trained.model, phase.at_once
     tokens, answers = rows * phase.tokens, rows * phase.answer
-    kept = _kept(model, width)
+    saved = _kept(model, width)
     if trained.adapter:  # what the adapters add to each projection's result
         queries, keys = model.heads * model.head_dim, model.kv_heads * model.head_dim
-        kept += width * (queries + 2 * keys + 2 * model.hidden + 2 * model.intermediate)
-    layers = model.hidden * width * model.layers + kept if trained.checkpointing else kept * model.layers
-    found = {"activations": tokens * layers}
+        saved += width * (queries + 2 * keys + 2 * model.hidden + 2 * model.intermediate)
+    layers = model.hidden * width * model.layers + saved if trained.checkpointing else saved * model.layers
+    sizes = {"activations": tokens * layers}
     whole_head = 0.0 if trained.adapter else 4.0 * model.head  # the head's gradient is summed in float32
     if trained.loss == "grpo":
         tile = min(answers, TRL_CHUNK[0]) * min(model.vocabulary, TRL_CHUNK[1])
-        found["head"] = 2.0 * 4 * tile + whole_head + 2.0 * 4 * answers * model.hidden
+        sizes["head"] = 2.0 * 4 * tile + whole_head + 2.0 * 4 * answers * model.hidden
     elif trained.loss == "divergence":
         device = torch.device("cpu" if engine.device.itemsize == 4 else "cuda")
         chunk = chunk_rows(answers, model.vocabulary, device)
-        found["head"] = 2.0 * 4 * chunk * model.vocabulary + whole_head + 3.0 * 4 * answers * model.hidden
+        sizes["head"] = 2.0 * 4 * chunk * model.vocabulary + whole_head + 3.0 * 4 * answers * model.hidden
     else:
         # Logits, their float32 copy, the log-softmax and its gradient, over every token of the answers.
-        found["logits"] = float(answers * model.vocabulary * (width + 4 + 4 + 4)) + whole_head
-    return found
+        sizes["logits"] = float(answers * model.vocabulary * (width + 4 + 4 + 4)) + whole_head
+    return sizes

@@ -25,7 +25,6 @@ from distillknob.models.chat import values_read
 from distillknob.planning.fitting import SHORTEST, fitting, memory, roomier
 from distillknob.planning.hardware import GIB, Engine
 from distillknob.planning.workload import PROMPT_TOKENS
-from distillknob.runs.files import atomic_write
 from distillknob.stages import CHAINED
 
 PROBLEMS, GUARD_PROBLEMS, TEST_PROBLEMS = 2000, 100, 200
@@ -66,12 +65,12 @@ class Draft:
 
 
 def new_recipe(
+    *,
     teacher: str,
     student: str,
     target: str | None,
     tasks: Sequence[str],
     engine: Engine,
-    *,
     lora: bool = True,
     longest: int | None = None,
 ) -> str:
@@ -102,24 +101,34 @@ def new_recipe(
     return draft.text(head)
 
 
-def write_recipe(file: str, *pair: Any, **how: Any) -> Path:
-    """Write what `new_recipe` returns for its arguments into a file, and return its path. Raises BadInputError where
-    there is one already, or it can't be written."""
-    path = Path(file)
+def new_file(name: str) -> Path:
+    """The path of a recipe that can be written there. Raises BadInputError where there is a file already, or no folder
+    for it."""
+    path = Path(name)
     if path.exists():
         raise BadInputError(f"{path} is there already: give another name, or remove it")
     if not path.parent.is_dir():
         raise BadInputError(f"can't write {path}: there is no folder {path.parent}")
-    atomic_write(path, new_recipe(*pair, **how).encode())
     return path
 
 
-def _usual(preflight: Preflight, sides: Sequence[Side], tasks: Sequence[str], lora: bool, longest: int | None) -> Draft:
-    """The usual settings for a pair, cut to what the tasks and contexts have room for."""
-    teacher, student, target = sides
-    seen = [preflight.task(name) for name in tasks]
+@dataclass(frozen=True)
+class _Sizes:
+    """What a pair's tasks and contexts have room for: `problems` a task to train on and `guard` problems beside them,
+    `rows` of all tasks, and the tokens of an answer, in `length`, of the `longest` that the tasks have."""
+
+    problems: int
+    guard: int
+    rows: int
+    length: int
+    longest: int
+
+
+def _sizes(preflight: Preflight, sides: Sequence[Side], tasks: Sequence[str], longest: int | None) -> _Sizes:
+    """Raises BadInputError where a context has no room for answers."""
     problems, guard, prompts = PROBLEMS, GUARD_PROBLEMS, [0]
     rows = 0
+    seen = [preflight.task(name) for name in tasks]
     for task in seen:
         if task is not None:
             trained, held_out = train_and_guard(task, PROBLEMS, GUARD_PROBLEMS, 0)
@@ -137,57 +146,29 @@ def _usual(preflight: Preflight, sides: Sequence[Side], tasks: Sequence[str], lo
             f"the shortest context of these models has {min(contexts)} tokens, and prompts up to {max(prompts)}: there "
             "is no room for answers: take shorter prompts, or models with longer contexts"
         )
-    length = min(answer, fits_in)
-    groups = max(1, min(16, rows // preflight.processes))
-    batches = max(1, min(8, rows // (4 * preflight.processes)))
+    return _Sizes(problems=problems, guard=guard, rows=rows, length=min(answer, fits_in), longest=answer)
+
+
+def _usual(preflight: Preflight, sides: Sequence[Side], tasks: Sequence[str], lora: bool, longest: int | None) -> Draft:
+    """The usual settings for a pair, cut to what the tasks and contexts have room for, with their reasons."""
+    teacher, student, target = sides
+    sizes = _sizes(preflight, sides, tasks, longest)
     method = "spans" if teacher.same_tokens(student) is False else "gkd"
-    adapter: dict[str, Any] = {"use_peft": True, "lora_r": 32, "lora_alpha": 64} if lora else {"use_peft": False}
+    sections = _sections(sizes, preflight.processes, method, lora)
     draft = Draft(
-        {"teacher": teacher.name, "student": student.name, "target": target.name, "tasks": list(tasks)},
-        {
-            "diagnose": {"problems": min(100, problems), "samples": 2, "candidates": 8, "max_new_tokens": length},
-            "calibrate": {
-                **adapter,
-                "max_steps": 60,
-                "per_device_train_batch_size": GROUP,
-                "gradient_accumulation_steps": groups,
-                "num_generations": GROUP,
-                "learning_rate": 2e-5 if lora else 1e-6,
-                "lr_scheduler_type": "constant_with_warmup",
-                "warmup_steps": 5,
-                "gradient_checkpointing": True,
-                "beta": 0.1,
-                "utility_tolerance": 0.02,
-                "problems": problems,
-                "guard_problems": guard,
-                "guard_samples": 4,
-            },
-            "distill": {
-                **adapter,
-                "method": method,
-                "max_steps": 200,
-                "per_device_train_batch_size": 4,
-                "gradient_accumulation_steps": batches,
-                "learning_rate": 1e-4 if lora else 1e-5,
-                "lr_scheduler_type": "cosine",
-                "warmup_steps": 10,
-                "gradient_checkpointing": True,
-                "problems": problems,
-            },
-            "evaluate": {"problems": TEST_PROBLEMS, "samples": 16, "max_new_tokens": length},
-            "demo": {"eta_distillable": -0.5, "eta_undistillable": 0.5, "methods": ["sft", method]},
-        },
+        {"teacher": teacher.name, "student": student.name, "target": target.name, "tasks": list(tasks)}, sections
     )
-    draft.shared["max_completion_length"] = length
+    draft.shared["max_completion_length"] = sizes.length
     if any(_thinks(side) for side in (teacher, student)):
         draft.shared["chat_template_kwargs"] = dict(THINKING_OFF)
         draft.why["", "chat_template_kwargs"] = "thoughts would need far longer answers"
-    cut = "what the shortest context has room for" if length < answer else "an answer's longest"
+    cut = "what the shortest context has room for" if sizes.length < sizes.longest else "an answer's longest"
+    samples = GROUP * sections["calibrate"]["gradient_accumulation_steps"]
     draft.why |= {
         ("", "target"): "π_C: what η < 0 pulls the teacher towards, and η > 0 pushes it away from",
         ("", "max_completion_length"): cut,
         ("calibrate", "num_generations"): "samples of a prompt, which are compared with each other",
-        ("calibrate", "gradient_accumulation_steps"): f"{GROUP * groups} samples a step on each device",
+        ("calibrate", "gradient_accumulation_steps"): f"{samples} samples a step on each device",
         ("calibrate", "learning_rate"): LORA_RATE if lora else "TRL's own for GRPO",
         ("calibrate", "beta"): "the anchor to the original, which the guard adapts",
         ("calibrate", "guard_problems"): "more of them tell smaller drops from noise",
@@ -196,6 +177,49 @@ def _usual(preflight: Preflight, sides: Sequence[Side], tasks: Sequence[str], lo
         ("evaluate", "samples"): "pass@16 needs as many",
     }
     return draft
+
+
+def _sections(sizes: _Sizes, processes: int, method: str, lora: bool) -> dict[str, dict[str, Any]]:
+    """The recipe's section for each stage."""
+    adapter: dict[str, Any] = {"use_peft": True, "lora_r": 32, "lora_alpha": 64} if lora else {"use_peft": False}
+    return {
+        "diagnose": {
+            "problems": min(100, sizes.problems),
+            "samples": 2,
+            "candidates": 8,
+            "max_new_tokens": sizes.length,
+        },
+        "calibrate": {
+            **adapter,
+            "max_steps": 60,
+            "per_device_train_batch_size": GROUP,
+            "gradient_accumulation_steps": max(1, min(16, sizes.rows // processes)),
+            "num_generations": GROUP,
+            "learning_rate": 2e-5 if lora else 1e-6,
+            "lr_scheduler_type": "constant_with_warmup",
+            "warmup_steps": 5,
+            "gradient_checkpointing": True,
+            "beta": 0.1,
+            "utility_tolerance": 0.02,
+            "problems": sizes.problems,
+            "guard_problems": sizes.guard,
+            "guard_samples": 4,
+        },
+        "distill": {
+            **adapter,
+            "method": method,
+            "max_steps": 200,
+            "per_device_train_batch_size": 4,
+            "gradient_accumulation_steps": max(1, min(8, sizes.rows // (4 * processes))),
+            "learning_rate": 1e-4 if lora else 1e-5,
+            "lr_scheduler_type": "cosine",
+            "warmup_steps": 10,
+            "gradient_checkpointing": True,
+            "problems": sizes.problems,
+        },
+        "evaluate": {"problems": TEST_PROBLEMS, "samples": 16, "max_new_tokens": sizes.length},
+        "demo": {"eta_distillable": -0.5, "eta_undistillable": 0.5, "methods": ["sft", method]},
+    }
 
 
 def _thinks(side: Side) -> bool:

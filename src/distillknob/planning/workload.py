@@ -211,7 +211,7 @@ def _distill(config: DistillConfig, engine: Engine) -> Workload:
                 held.append(("target", target))
                 at_once = max(1, SCORED_AT_ONCE // (prompt + answer))
                 phases.append(Phase("best of n", "score", target, problems * each, prompt, answer, at_once))
-        if method.needs_teacher_distribution:
+        if config.loss.asks_teacher:
             phases.append(Phase("teacher", "score", teacher, rows, prompt, answer, micro))
     if share > 0:
         phases.append(Phase("samples", "decode", student, share * rows, prompt, answer, here, own=False))
@@ -220,7 +220,7 @@ def _distill(config: DistillConfig, engine: Engine) -> Workload:
         measured = (1 + rows / batch // config.curve_steps) * CURVE_PROBLEMS * len(config.tasks)
         phases.append(Phase("curve", "decode", student, measured, prompt, answer, SAMPLED_AT_ONCE, spread=False))
     held += reward_models(config.tasks)
-    loss: Any = "divergence" if method.needs_teacher_distribution else "hard_label"
+    loss: Any = "divergence" if config.loss.asks_teacher else "hard_label"
     trained = Trained(student, _adapter(config, config.student), config.gradient_checkpointing, loss, False)
     return Workload("distill", phases, held, trained, single=False, **_vllm(config))
 

@@ -1,1 +1,26 @@
-"""Losses of distillation: one object each, which says what it needs and gives its value from a view of a batch."""
+"""Losses of distillation by name, one object each (`base` says what a loss is).
+
+A new one is a file beside these and a row in `LOSSES`; a method names it in its own row (`distillknob.methods`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from distillknob.distillation.losses.base import Loss, Rollouts, Settings, States, View
+from distillknob.distillation.losses.divergence import Divergence
+from distillknob.distillation.losses.hard_label import HardLabel
+from distillknob.distillation.losses.spans import Spans
+from distillknob.distillation.losses.uld import Uld
+from distillknob.divergences.kernel import KINDS
+
+__all__ = ["LOSSES", "Loss", "Rollouts", "Settings", "States", "View"]
+
+# What makes each from the config's fields.
+LOSSES: dict[str, Callable[[Settings], Loss]] = {
+    "hard_label": lambda settings: HardLabel(),
+    **{kind: partial(Divergence.of, kind) for kind in KINDS},
+    "spans": lambda settings: Spans(),
+    "uld": lambda settings: Uld(),
+}

@@ -1,0 +1,119 @@
+"""What `distill` and its dry run look at before any weight is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from distillknob.config.checks import check_fills_a_step
+from distillknob.distillation.config import DistillConfig
+from distillknob.distillation.teacher_cache import TeacherCache
+from distillknob.distillation.teacher_context import CONTEXTS
+from distillknob.distillation.traces import RIGHT_ONES
+from distillknob.errors import BadInputError
+from distillknob.inputs.preflight import Preflight, Side, check_learning_rate, check_traces, same_weights
+from distillknob.models.names import check_meant
+from distillknob.tasks import Example, Task
+from distillknob.training.checkpoints import check_trainable
+
+
+class Sides(NamedTuple):
+    """The models of a distillation that read texts; None where one isn't asked for anything."""
+
+    student: Side
+    teacher: Side | None
+    target: Side | None
+
+
+def check(config: DistillConfig, preflight: Preflight) -> None:
+    """Raise BadInputError for what `distill` couldn't use, before any weight is loaded."""
+    cache = None if config.cache is None else TeacherCache(config.cache)
+    sides = _sides(config, preflight)
+    _check_tokenizers(config, sides, cache)
+    check_trainable(config.student, config)
+    check_learning_rate(config.student, config)
+    itself = sides.teacher is not None and same_weights(config.teacher, config.student)
+    if itself and config.objective.context == "plain":
+        preflight.remark(
+            f"teacher and student are the same model ({config.student}): there is nothing to learn, and a divergence "
+            "will be about 0"
+        )
+    step = config.per_device_train_batch_size * config.gradient_accumulation_steps * preflight.processes
+    if cache is not None:
+        check_traces(sides.student, cache.traces, f"the cache {config.cache}")
+        check_fills_a_step(len(cache.traces), step, "problems to train on")
+        return
+    tasks = [preflight.task(name, graded=config.objective.traces in RIGHT_ONES) for name in config.tasks]
+    rows = 0
+    for task in tasks:
+        if task is None:  # its data would have to be fetched
+            continue
+        examples = task.examples("train", config.problems, seed=config.seed)
+        rows += len(examples)
+        _check_lengths(config, preflight, task, examples, sides)
+    if None not in tasks:
+        check_fills_a_step(rows, step, "problems to train on")
+
+
+def _sides(config: DistillConfig, preflight: Preflight) -> Sides:
+    values: Any = config.chat_template_kwargs  # both are dicts once the config has parsed them
+    of_student: Any = config.model_init_kwargs or {}
+    sides = preflight.sides(
+        config.models_read,
+        values,
+        weights=[config.student, *([config.teacher] if config.needs_teacher_weights else [])],
+        revisions={config.student: of_student.get("revision"), config.teacher: config.teacher_options.get("revision")},
+    )
+    named = {side.name: side for side in sides}
+    return Sides(
+        named[config.student],
+        named[config.teacher] if config.needs_teacher else None,
+        named[config.target] if config.needs_target else None,
+    )
+
+
+def _check_tokenizers(config: DistillConfig, sides: Sides, cache: TeacherCache | None) -> None:
+    """Raise BadInputError for a pair whose tokenizers the method can't compare, and for chat templates of one
+    another's."""
+    student, teacher, target = sides
+    compared = teacher is not None and config.needs_teacher_weights and not config.loss.crosses_tokenizers
+    if teacher is not None and compared and teacher.same_tokens(student) is False:
+        raise BadInputError(
+            f"{config.method} compares next-token distributions, but {config.teacher!r} and {config.student!r} have "
+            "different tokenizers: use divergence spans or uld, an sft method, or a student with its tokenizer"
+        )
+    if student.tokenizer is None:
+        return
+    if teacher is not None and teacher.tokenizer is not None:
+        check_meant("student", config.student, student.tokenizer, config.teacher, teacher.tokenizer)
+    if target is not None and target.tokenizer is not None:
+        check_meant("target", config.target, target.tokenizer, config.student, student.tokenizer)
+    if cache is not None:
+        cache.check_student(config.student, student.tokenizer)
+
+
+def _check_lengths(
+    config: DistillConfig, preflight: Preflight, task: Task, examples: Sequence[Example], sides: Sides
+) -> None:
+    """Does what each model reads fit its context? The student its own samples and stored traces, the teacher what it
+    samples and judges, with more in its prompt where the method says so."""
+    method, field = config.objective, "max_completion_length"
+    context = CONTEXTS[method.context]
+    judge = sides.teacher if config.loss.asks_teacher else None
+    gold = config.share_on_policy < 1 and method.traces == "gold"
+    if not gold or config.share_on_policy > 0:
+        answer = preflight.longest_answer(config.tasks, config.max_completion_length)
+        for side in sides:
+            if side is not None:
+                preflight.check_fit(side, task, examples, answer, field)
+        if judge is not None and context is not None:
+            preflight.check_fit(judge, task, examples, answer, field, context)
+    if gold:
+        longest = preflight.check_gold(sides.student, task, examples)
+        if judge is not None:
+            preflight.check_gold(judge, task, examples, context)
+        if config.max_completion_length is not None and longest > config.max_completion_length:
+            preflight.remark(
+                f"solutions of {task.name!r} have up to {longest} tokens: max_completion_length="
+                f"{config.max_completion_length} bounds samples, and solutions are trained on whole"
+            )

@@ -1,0 +1,86 @@
+"""The models of a distillation, loaded and made to read and end texts alike."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from distillknob.distillation.config import DistillConfig
+from distillknob.distillation.teacher_cache import TeacherCache
+from distillknob.models.base import LanguageModel
+from distillknob.models.chat import set_in_templates
+from distillknob.models.load import load_model
+from distillknob.models.names import check_meant
+from distillknob.models.same_text import know_ends, one_vocabulary
+from distillknob.models.sampling import Sampler
+from distillknob.models.scoring import Scorer
+from distillknob.models.served.model import load_or_connect
+from distillknob.runtime.processes import process_index
+from distillknob.runtime.template_date import by_name, fix_dates
+from distillknob.training.checkpoints import load_trained
+from distillknob.training.config import as_dict
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A student and its teacher.
+
+    `teacher` draws samples; it is None where it isn't asked for anything, and its tokenizer is None where only a server
+    knows it. `teacher_model` is the same with its weights, where a loss reads them.
+    """
+
+    config: DistillConfig
+    student: LanguageModel
+    teacher: Sampler | None
+    teacher_model: Any
+
+    @property
+    def teacher_tokenizer(self) -> PreTrainedTokenizerBase | None:
+        return None if self.teacher is None else self.teacher.tokenizer
+
+    @property
+    def tokenizers(self) -> dict[str, PreTrainedTokenizerBase]:
+        """The tokenizers by their models' names."""
+        of_teacher = self.teacher_tokenizer
+        sides = [(self.config.student, self.student.tokenizer)]
+        return by_name(*sides, *([] if of_teacher is None else [(self.config.teacher, of_teacher)]))
+
+    def load_target(self, template_date: str) -> Scorer | None:
+        """The model whose likelihood chooses traces, with the pair's template values and date; None where the method
+        has none."""
+        if not self.config.needs_target:
+            return None
+        name = self.config.target
+        values = as_dict(self.config.chat_template_kwargs)
+        target = load_or_connect(name)
+        set_in_templates(by_name(*self.tokenizers.items(), (name, target.tokenizer)), values)
+        fix_dates({name: target.tokenizer}, template_date)
+        return target
+
+
+def load_pair(config: DistillConfig, cache: TeacherCache | None) -> Pair:
+    """Load what a distillation trains and learns from. The student learns the teacher's ends of a turn, or the cache's.
+
+    Raises BadInputError for a model that can't be loaded, or whose template can't take the config's values.
+    """
+    student = load_trained(config.student, config)
+    if config.needs_teacher_weights:
+        loaded = load_model(config.teacher, options=config.teacher_options)
+        pair = Pair(config, student, loaded, loaded.model)
+    else:
+        teacher = load_or_connect(config.teacher, scores=False) if config.needs_teacher else None
+        pair = Pair(config, student, teacher, None)
+    tokenizer = pair.teacher_tokenizer
+    if pair.teacher is not None and tokenizer is None and config.chat_template_kwargs and process_index() == 0:
+        print(f"chat_template_kwargs don't reach {config.teacher}: its template is the server's", file=sys.stderr)
+    set_in_templates(pair.tokenizers, as_dict(config.chat_template_kwargs))
+    if tokenizer is not None:  # a server's turns out when it is asked
+        check_meant("student", config.student, student.tokenizer, config.teacher, tokenizer)
+    if cache is not None:
+        know_ends(student, cache.ends)
+    elif pair.teacher is not None and tokenizer is not None and one_vocabulary(tokenizer, student.tokenizer):
+        know_ends(student, pair.teacher.ends)
+    return pair
