@@ -23,7 +23,8 @@ from distillknob.report import build_report
 from distillknob.report.drawing.markup import bounds, decimal, escape, number, percent, points, tag
 from distillknob.report.drawing.svg import Panel, Scale
 from distillknob.runs.run import Run
-from distillknob.verdicts import teacher_key, teacher_label, turning
+from distillknob.verdicts.teachers import teacher_key, teacher_label
+from distillknob.verdicts.turning import turning
 
 HOSTILE = '<script>alert(1)</script><img src="https://evil.example/x.png" onerror=alert(2)>'
 # A control character, a lone surrogate and an override of the writing direction: what a bad sampler can emit.

@@ -10,15 +10,9 @@ import pytest
 
 from distillknob.runs.files import json_bytes
 from distillknob.runs.model_record import RECORD, record_of, teacher_warning
-from distillknob.verdicts import (
-    is_original,
-    student_claim,
-    teacher_label,
-    turned_text,
-    turning,
-    turning_of_tasks,
-    unturned,
-)
+from distillknob.verdicts.claims import student_claim
+from distillknob.verdicts.teachers import is_original, teacher_label, unturned
+from distillknob.verdicts.turning import turned_text, turning, turning_of_tasks
 
 BEFORE = [3.0, 2.0, 4.0, 3.5, 2.5]
 
