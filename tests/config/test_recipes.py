@@ -21,7 +21,7 @@ from distillknob.experiments.plan import Cell
 from distillknob.models.architecture import SHAPES
 from distillknob.runs.run import load_run, verify_manifest
 from distillknob.stages import EXPERIMENTS, STAGES
-from distillknob.verdicts import teacher_label
+from distillknob.verdicts.teachers import teacher_label
 from pairs import Pair
 from result_types import faults_below
 

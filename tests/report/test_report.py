@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from distillknob.report import build_report
 from distillknob.report.drawing.markup import bounds, decimal, escape, number, percent, points, tag
 from distillknob.report.drawing.svg import Panel, Scale
 from distillknob.runs.run import Run
-from distillknob.verdicts import teacher_key, teacher_label, turning
+from distillknob.verdicts.teachers import teacher_key, teacher_label
+from distillknob.verdicts.turning import turning
 
 HOSTILE = '<script>alert(1)</script><img src="https://evil.example/x.png" onerror=alert(2)>'
 # A control character, a lone surrogate and an override of the writing direction: what a bad sampler can emit.
@@ -661,7 +662,7 @@ def test_the_page_tells_the_verdict_on_held_out_problems(tmp_path: Path) -> None
     path = calibrate_run(tmp_path / "run", -0.5)
     result = json.loads((path / "result.json").read_text())
 
-    def told(verdict: dict[str, Any]) -> str:
+    def told(verdict: Mapping[str, Any]) -> str:
         (path / "result.json").write_text(json.dumps({**result, "turned": verdict}))
         return Page(build_report(path, tmp_path / "page.html")).text
 

@@ -9,7 +9,7 @@ from distillknob.calibration.guard import UtilityGuard
 from distillknob.calibration.last_good import LastThatHolds
 from distillknob.results.schema import Bounds
 from distillknob.runs.model_record import calibrated_as, read_record
-from distillknob.verdicts import Turning, turned_text
+from distillknob.verdicts.turning import Turning, turned_text
 
 
 def model_card(config: CalibrationConfig, guard: UtilityGuard, last: LastThatHolds, turned: Turning) -> str:

@@ -37,7 +37,7 @@ from distillknob.tasks import graded_tasks
 from distillknob.training.callbacks import FiniteLoss, RunLogger, StageProgress, add_callbacks
 from distillknob.training.checkpoints import check_saves_whole, checkpoint_errors, load_trained, save_model, start_from
 from distillknob.training.config import as_dict, plain_config, refused_by_the_trainer
-from distillknob.verdicts import Turning
+from distillknob.verdicts.turning import Turning
 
 __all__ = ["CalibrationConfig", "CalibrationTrainer", "calibrate", "check", "task_reward"]
 

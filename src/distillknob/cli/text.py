@@ -10,7 +10,9 @@ from typing import Any
 from distillknob.results.pass_at_k import best_name, pass_at
 from distillknob.runs.run import Run
 from distillknob.stages import EXPERIMENTS
-from distillknob.verdicts import UNCLEAR, WRONG, is_original, label_of, student_claims, turned_text, unturned
+from distillknob.verdicts.claims import student_claims
+from distillknob.verdicts.teachers import is_original, label_of, unturned
+from distillknob.verdicts.turning import UNCLEAR, WRONG, turned_text
 
 Rows = Sequence[Sequence[str]]
 WIDTH = 110  # of running text, in characters

@@ -35,7 +35,7 @@ from distillknob.runs.files import read_json
 from distillknob.runs.run import Run
 from distillknob.stats import pass_at_k
 from distillknob.tasks import get_task
-from distillknob.verdicts import teacher_label
+from distillknob.verdicts.teachers import teacher_label
 
 
 def cell_config(cell: Cell, recipe: Mapping[str, Any]) -> dict[str, Any]:

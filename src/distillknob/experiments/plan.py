@@ -20,7 +20,7 @@ from distillknob.inputs.preflight import Preflight
 from distillknob.methods import METHODS
 from distillknob.stages import EXPERIMENTS, STAGES, Stage
 from distillknob.tasks import get_task, task_on_the_hub
-from distillknob.verdicts import teacher_key
+from distillknob.verdicts.teachers import teacher_key
 
 
 @dataclass(frozen=True)

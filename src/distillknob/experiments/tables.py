@@ -25,7 +25,8 @@ from distillknob.results.experiments import (
 from distillknob.results.pass_at_k import add_difference_at_k, measured_k, pass_at
 from distillknob.runs.run import Run
 from distillknob.stats import paired_difference, spearman
-from distillknob.verdicts import is_original, student_claims, teacher_key, teacher_label
+from distillknob.verdicts.claims import student_claims
+from distillknob.verdicts.teachers import is_original, teacher_key, teacher_label
 
 
 def tables(cells: Sequence[Run]) -> Tables:
@@ -34,7 +35,7 @@ def tables(cells: Sequence[Run]) -> Tables:
     A difference is paired by problem: a calibrated teacher's to the original's, and a student's to the student of the
     original teacher by the same method and seed. A gain is a student's difference to the student before distillation.
     Where a calibrated teacher is the original itself, `same` says so, and nothing is a difference between teachers.
-    A claim says what the students show of a teacher (`verdicts.student_claim`).
+    A claim says what the students show of a teacher (`verdicts.claims`).
     """
     results = [cast(CellResult, cell.result) for cell in cells]
     originals = {cell["seed"]: cell for cell in results if _is_original_of_grid(cell)}

@@ -21,7 +21,7 @@ from distillknob.results.children import children
 from distillknob.results.schema import check_schema
 from distillknob.runs.files import read_json, sha256
 from distillknob.runs.run import ENVIRONMENT, MANIFEST, RESULT, UNFINISHED, Run, load_run
-from distillknob.verdicts import teacher_key
+from distillknob.verdicts.teachers import teacher_key
 
 THIS = "this"  # what stands for the teacher of a student on its own page
 Student = tuple[str, str]  # its teacher's key, and its method

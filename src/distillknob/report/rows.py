@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from distillknob.report.drawing.markup import Row, count, mapping, number, percent, percent_range, rows
 from distillknob.report.names import FORMER, METHODS, in_order, ordered
-from distillknob.verdicts import label_of, teacher_key
+from distillknob.verdicts.teachers import label_of, teacher_key
 
 
 def where(found: Sequence[Row], **wanted: object) -> list[Row]:

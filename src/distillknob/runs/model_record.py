@@ -14,7 +14,8 @@ from distillknob.results.schema import check_schema
 from distillknob.results.stages import CalibrateResult, TeacherRecord
 from distillknob.runs.files import read_json
 from distillknob.runtime.processes import process_index
-from distillknob.verdicts import TURNED, UNCLEAR, WRONG, is_original, signed, tasks_turned_wrong, verdict_of
+from distillknob.verdicts.teachers import is_original, signed, verdict_of
+from distillknob.verdicts.turning import TURNED, UNCLEAR, WRONG, tasks_turned_wrong
 
 RECORD = "distillknob.json"
 

@@ -44,7 +44,8 @@ from distillknob.report.names import (
 )
 from distillknob.report.read import THIS, RunData, Source, Student
 from distillknob.report.sections.findings import finding_card
-from distillknob.verdicts import is_original, teacher_key, turned_text
+from distillknob.verdicts.teachers import is_original, teacher_key
+from distillknob.verdicts.turning import turned_text
 
 _CURVES = (
     ("task_score", "task score", True),

@@ -24,7 +24,8 @@ from distillknob.report.drawing.svg import swatch
 from distillknob.report.names import method_name, teacher_style
 from distillknob.report.rows import by_teacher, find, focus, main_value, where
 from distillknob.results.pass_at_k import difference_at_k
-from distillknob.verdicts import NON_INFERIORITY_MARGIN, label_of, student_claims, unturned
+from distillknob.verdicts.claims import NON_INFERIORITY_MARGIN, student_claims
+from distillknob.verdicts.teachers import label_of, unturned
 
 
 def headline(result: Row) -> tuple[list[str], Html | None]:

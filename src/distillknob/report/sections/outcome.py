@@ -49,7 +49,8 @@ from distillknob.report.rows import (
 )
 from distillknob.report.sections.students import row_name, students_figure, styles_part
 from distillknob.results.pass_at_k import best_name, difference_at_k
-from distillknob.verdicts import label_of, student_claims
+from distillknob.verdicts.claims import student_claims
+from distillknob.verdicts.teachers import label_of
 
 
 def outcome_section(source: Source) -> Section:

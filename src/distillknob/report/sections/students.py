@@ -42,7 +42,7 @@ from distillknob.report.rows import (
     with_range_text,
 )
 from distillknob.results.pass_at_k import best_name
-from distillknob.verdicts import label_of
+from distillknob.verdicts.teachers import label_of
 
 
 def row_name(row: Row) -> str:

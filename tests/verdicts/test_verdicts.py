@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from distillknob.results.stages import CalibrateResult
 from distillknob.runs.files import json_bytes
 from distillknob.runs.model_record import RECORD, record_of, teacher_warning
-from distillknob.verdicts import (
-    is_original,
-    student_claim,
-    teacher_label,
-    turned_text,
-    turning,
-    turning_of_tasks,
-    unturned,
-)
+from distillknob.verdicts.claims import student_claim
+from distillknob.verdicts.teachers import is_original, teacher_label, unturned
+from distillknob.verdicts.turning import turned_text, turning, turning_of_tasks
 
 BEFORE = [3.0, 2.0, 4.0, 3.5, 2.5]
 
@@ -165,13 +160,12 @@ def test_a_calibration_of_a_calibrated_teacher_that_changed_nothing_names_that_o
         ),
     ):
         folder.mkdir()
-        (folder / RECORD).write_text(json.dumps(record_of(result, teacher, "./target")))
+        record = record_of(cast(CalibrateResult, result), teacher, "./target")
+        (folder / RECORD).write_text(json.dumps(record))
     assert teacher_warning(str(first)) is None
     warning = str(teacher_warning(str(second)))
     assert f"{str(first)!r}, unchanged: its calibration kept step 0 (η = +0.25)" in warning
     assert "That one was calibrated with η = −0.5 (turned)" in warning and "original" not in warning
     # A cache's teacher may be gone, and its record lies in the cache.
-    assert (
-        teacher_warning("./gone", record_of({"stage": "calibrate", "eta": 0.5, "kept_step": 0}, "./plain", "./target"))
-        is not None
-    )
+    before_verdicts = cast(CalibrateResult, {"stage": "calibrate", "eta": 0.5, "kept_step": 0})
+    assert teacher_warning("./gone", record_of(before_verdicts, "./plain", "./target")) is not None
