@@ -18,19 +18,19 @@ from transformers import TrainerCallback
 from distillknob.config.checks import check_fills_a_step
 from distillknob.diagnosis.finding import Finding
 from distillknob.diagnosis.traps.teacher_hacking import teacher_hacking
+from distillknob.distillation.cache_files import TeacherCache
 from distillknob.distillation.check import check
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.learning_curve import CurveProblems, LearningCurve, curve_problems, student_scores
 from distillknob.distillation.losses import Loss
 from distillknob.distillation.pair import Pair, load_pair
-from distillknob.distillation.teacher_cache import TeacherCache
 from distillknob.distillation.teacher_context import CONTEXTS
 from distillknob.distillation.traces import RIGHT_ONES, TraceOptions, make_traces
 from distillknob.distillation.trainer import DistillTrainer
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight, Side, check_traces
 from distillknob.models.architecture import context_of
-from distillknob.results.stages import DistillResult
+from distillknob.results.stages import DistillResult, TeacherRecord
 from distillknob.runs.journal import Journal
 from distillknob.runs.model_record import read_record, warn_of_teacher
 from distillknob.runs.run import Run, runs_behind
@@ -101,27 +101,17 @@ def distill(
     trainer.accelerator.free_memory()
     card = _card(config, taught_by, config.tasks if cache is None else cache.tasks, steps, warning)
     save_model(str(final), pair.student.tokenizer, run.path / "model", card, whole=config.merge_adapter)
-    metrics = run.metrics()
-    losses = [row["loss"] for row in metrics if row.get("loss") is not None]
-    result: DistillResult = {
-        "stage": "distill",
-        "teacher": taught_by,
-        "teacher_record": record,
-        "warning": warning,
-        "notes": changed_meanwhile(run, config),
-        "student": config.student,
-        "method": config.method,
-        "steps": steps,
-        "tokens": int(sum(row.get("trained_tokens", 0) for row in metrics)),
-        "learning_rate": config.learning_rate,
-        "final_loss": sum(losses[-10:]) / max(1, len(losses[-10:])),
-        "traces": len(traces),
-        "curve": {
-            "problems": {name: len(examples) for name, examples in divided.held_out.items()},
-            "reason": divided.reason,
-        },
-        "findings": [_hacking(metrics, settings, steps).as_row()],
-    }
+    result = _result(
+        config,
+        run,
+        settings,
+        divided,
+        taught_by=taught_by,
+        record=record,
+        warning=warning,
+        steps=steps,
+        traces=len(traces),
+    )
     run.finish(result)
     return run
 
@@ -192,6 +182,42 @@ def _train(trainer: DistillTrainer, run: Run, divided: CurveProblems, *, resume:
         trainer.save_model(str(folder / "final"))
     wait()
     return int(trainer.state.global_step), folder / "final"
+
+
+def _result(
+    config: DistillConfig,
+    run: Run,
+    settings: DistillConfig,
+    divided: CurveProblems,
+    *,
+    taught_by: str,
+    record: TeacherRecord | None,
+    warning: str | None,
+    steps: int,
+    traces: int,
+) -> DistillResult:
+    """The stage's result, from what was logged."""
+    metrics = run.metrics()
+    losses = [row["loss"] for row in metrics if row.get("loss") is not None]
+    return {
+        "stage": "distill",
+        "teacher": taught_by,
+        "teacher_record": record,
+        "warning": warning,
+        "notes": changed_meanwhile(run, config),
+        "student": config.student,
+        "method": config.method,
+        "steps": steps,
+        "tokens": int(sum(row.get("trained_tokens", 0) for row in metrics)),
+        "learning_rate": config.learning_rate,
+        "final_loss": sum(losses[-10:]) / max(1, len(losses[-10:])),
+        "traces": traces,
+        "curve": {
+            "problems": {name: len(examples) for name, examples in divided.held_out.items()},
+            "reason": divided.reason,
+        },
+        "findings": [_hacking(metrics, settings, steps).as_row()],
+    }
 
 
 def _hacking(metrics: list[dict[str, Any]], config: DistillConfig, planned: int) -> Finding:
