@@ -22,9 +22,9 @@ class RunFailedError(DistillknobError):
     """A run that started well can't go on. The message says what is kept, and how to go on."""
 
 
-def nearest(name: str, known: Iterable[str], *, otherwise: str = "") -> str:
+def nearest(name: str, names: Iterable[str], *, otherwise: str = "") -> str:
     """`", did you mean 'x'?"` for the known name closest to `name`, or `otherwise` where none is close."""
-    matches = get_close_matches(name, list(known), n=1, cutoff=0.5)
+    matches = get_close_matches(name, list(names), n=1, cutoff=0.5)
     return f", did you mean {matches[0]!r}?" if matches else otherwise
 
 

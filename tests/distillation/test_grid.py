@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import torch
 
+from distillknob.distillation import cache_files
+from distillknob.distillation.cache_files import TeacherCache
 from distillknob.distillation.learning_curve import CURVE_PROBLEMS, curve_problems
 from distillknob.distillation.losses.stored import padded_rows, stored_divergence
 from distillknob.distillation.stage import DistillConfig, DistillTrainer, distill
-from distillknob.distillation.teacher_cache import CacheConfig, TeacherCache, cache
+from distillknob.distillation.teacher_cache import CacheConfig, cache
 from distillknob.distillation.teacher_context import reference
 from distillknob.distillation.token_choice import CHOICES, by_divergence, by_entropy, highest, tip
 from distillknob.divergences.dense import divergence
@@ -207,7 +209,7 @@ def cached(pair: Pair, folder: Path, **values: Any) -> Path:
 
 
 def test_a_cache_holds_the_teacher_s_top_k(tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distillknob.distillation.teacher_cache.TRACES_A_FILE", 5)
+    monkeypatch.setattr(cache_files, "TRACES_A_FILE", 5)
     folder = cached(tiny_pair, tmp_path / "cache")
     found, teacher = TeacherCache(folder), load_model(tiny_pair.teacher)
     assert len(list(folder.glob("topk-*.safetensors"))) == 3 and verify_manifest(folder) == []
@@ -236,9 +238,7 @@ def test_a_thousand_tokens_take_the_bytes_that_are_told(tiny_pair: Pair, tmp_pat
 def test_a_stopped_cache_goes_on_at_the_next_file(
     tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import distillknob.distillation.teacher_cache as stage
-
-    monkeypatch.setattr(stage, "TRACES_A_FILE", 5)
+    monkeypatch.setattr(cache_files, "TRACES_A_FILE", 5)
     whole = cached(tiny_pair, tmp_path / "whole")
     written: list[Path] = []
 
@@ -248,13 +248,13 @@ def test_a_stopped_cache_goes_on_at_the_next_file(
         written.append(path)
         atomic_write(path, data)
 
-    monkeypatch.setattr(stage, "atomic_write", stops)
+    monkeypatch.setattr(cache_files, "atomic_write", stops)
     with pytest.raises(KeyboardInterrupt):
         cached(tiny_pair, tmp_path / "run")
     times = {path: path.stat().st_mtime_ns for path in written}
-    monkeypatch.setattr(stage, "atomic_write", atomic_write)
-    values: dict[str, Any] = {"problems": 12, "max_completion_length": 12, "top_k": 8}
-    run = cache(CacheConfig(teacher=tiny_pair.teacher, **values), tmp_path / "run", resume=True)
+    monkeypatch.setattr(cache_files, "atomic_write", atomic_write)
+    settings = CacheConfig(teacher=tiny_pair.teacher, problems=12, max_completion_length=12, top_k=8)
+    run = cache(settings, tmp_path / "run", resume=True)
     assert all(path.stat().st_mtime_ns == then for path, then in times.items())
     for path in sorted(whole.glob("topk-*")):
         assert path.read_bytes() == (run.path / path.name).read_bytes()

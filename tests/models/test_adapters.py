@@ -139,11 +139,7 @@ def test_the_anchor_is_the_model_with_its_adapter_off(tiny_pair: Pair, tmp_path:
 
 
 @pytest.mark.parametrize("merge", [False, True])
-def test_an_adapter_that_does_not_hold_gives_the_original_back(
-    tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, merge: bool
-) -> None:
-    from distillknob.calibration import stage
-
+def test_an_adapter_that_does_not_hold_gives_the_original_back(tiny_pair: Pair, tmp_path: Path, merge: bool) -> None:
     def lost(model: Any, tasks: Any, config: Any, what: str, *rest: Any) -> Any:
         value = 1.0 if what == "before" else 0.0
         return {
@@ -151,8 +147,8 @@ def test_an_adapter_that_does_not_hold_gives_the_original_back(
             for name, one in task_scores(model, tasks, config, what, *rest).items()
         }
 
-    monkeypatch.setattr(stage, "task_scores", lost)
-    run = calibrate(calibration(tiny_pair, merge_adapter=merge, guard=True, guard_steps=1), tmp_path / "run")
+    config = calibration(tiny_pair, merge_adapter=merge, guard=True, guard_steps=1)
+    run = calibrate(config, tmp_path / "run", measure=lost)
     assert run.result["kept_step"] == 0 and len(run.result["events"]) >= 1
     model = str(run.path / "model")
     assert (Path(model) / "adapter_config.json").exists() is not merge

@@ -13,7 +13,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState
 from trl.models.utils import unwrap_model_for_generation
 
-from distillknob.distillation.teacher_cache import TeacherCache
+from distillknob.distillation.cache_files import TeacherCache
+from distillknob.distillation.config import DistillConfig
 from distillknob.evaluation.measure import sample_and_grade
 from distillknob.models.adapters import bare
 from distillknob.models.base import LanguageModel
@@ -34,7 +35,7 @@ class CurveProblems:
     reason: str | None = None
 
 
-def curve_problems(config: Any, cache: TeacherCache | None = None) -> CurveProblems:
+def curve_problems(config: DistillConfig, cache: TeacherCache | None = None) -> CurveProblems:
     """Divide each task's train problems for a distillation with this config. With `curve_steps`, `CURVE_PROBLEMS` are
     left for the learning curve: those behind the `problems` trained on, or of a small file a fifth, which isn't trained
     on then. A cache was made before, so that only problems behind its own are left.
@@ -42,21 +43,10 @@ def curve_problems(config: Any, cache: TeacherCache | None = None) -> CurveProbl
     Raises BadInputError for a task that has too few problems for both, and with `curve_steps` for one that can't be
     graded.
     """
-    found, wanted = CurveProblems(), CURVE_PROBLEMS if config.curve_steps else 0
+    wanted = CURVE_PROBLEMS if config.curve_steps else 0
     if cache is not None:
-        missing = []
-        for task in graded_tasks(cache.tasks) if wanted else []:
-            examples = task.examples("train", cache.problems + wanted, seed=cache.seed)[cache.problems :]
-            if examples:
-                found.held_out[task.name] = examples
-            else:
-                missing.append(task.name)
-        if missing:
-            found.reason = (
-                f"curve_steps is set, but the cache holds every train problem of {', '.join(missing)}: make it with "
-                "fewer problems to leave some for a learning curve"
-            )
-        return found
+        return _behind(cache, wanted)
+    divided = CurveProblems()
     for task in (graded_tasks if wanted else get_tasks)(config.tasks):
         trained, held_out = hold_back(
             task,
@@ -65,10 +55,27 @@ def curve_problems(config: Any, cache: TeacherCache | None = None) -> CurveProbl
             config.seed,
             why="to hold some back for the learning curve: leave curve_steps out",
         )
-        found.trained[task.name] = len(trained)
+        divided.trained[task.name] = len(trained)
         if wanted:
-            found.held_out[task.name] = held_out
-    return found
+            divided.held_out[task.name] = held_out
+    return divided
+
+
+def _behind(cache: TeacherCache, wanted: int) -> CurveProblems:
+    """The problems behind those of a cache, as many as are wanted of each of its tasks."""
+    divided, exhausted = CurveProblems(), []
+    for task in graded_tasks(cache.tasks) if wanted else []:
+        examples = task.examples("train", cache.problems + wanted, seed=cache.seed)[cache.problems :]
+        if examples:
+            divided.held_out[task.name] = examples
+        else:
+            exhausted.append(task.name)
+    if exhausted:
+        divided.reason = (
+            f"curve_steps is set, but the cache holds every train problem of {', '.join(exhausted)}: make it with "
+            "fewer problems to leave some for a learning curve"
+        )
+    return divided
 
 
 def student_scores(

@@ -8,8 +8,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from distillknob.distillation.cache_files import TeacherCache
 from distillknob.distillation.config import DistillConfig
-from distillknob.distillation.teacher_cache import TeacherCache
 from distillknob.models.base import LanguageModel
 from distillknob.models.chat import set_in_templates
 from distillknob.models.load import load_model

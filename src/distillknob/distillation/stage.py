@@ -19,12 +19,12 @@ from transformers import TrainerCallback
 from distillknob.config.checks import check_fills_a_step
 from distillknob.diagnosis.finding import Finding
 from distillknob.diagnosis.traps.teacher_hacking import teacher_hacking
+from distillknob.distillation.cache_files import TeacherCache
 from distillknob.distillation.check import check
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.learning_curve import CurveProblems, LearningCurve, curve_problems, student_scores
 from distillknob.distillation.losses import Loss
 from distillknob.distillation.pair import Pair, load_pair
-from distillknob.distillation.teacher_cache import TeacherCache
 from distillknob.distillation.teacher_context import CONTEXTS
 from distillknob.distillation.traces import RIGHT_ONES, TraceOptions, make_traces
 from distillknob.distillation.trainer import DistillTrainer
@@ -101,8 +101,8 @@ def distill(
     trainer.accelerator.free_memory()
     card = _card(config, taught_by, config.tasks if cache is None else cache.tasks, steps, warning)
     save_model(str(final), pair.student.tokenizer, run.path / "model", card, whole=config.merge_adapter)
-    told = {"teacher": taught_by, "teacher_record": record, "warning": warning, "traces": len(traces)}
-    run.finish({"stage": "distill", **told, **_result(config, run, steps, settings, divided)})
+    taught = {"teacher": taught_by, "teacher_record": record, "warning": warning, "traces": len(traces)}
+    run.finish({"stage": "distill", **taught, **_result(config, run, steps, settings, divided)})
     return run
 
 

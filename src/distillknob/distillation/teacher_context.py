@@ -23,8 +23,8 @@ def reference(messages: Messages, example: Example) -> Messages:
             f"task {example.task!r} has neither a worked solution nor a plain reference answer for {example.prompt!r}: "
             "use context plain"
         )
-    told = REFERENCE.format(prompt=messages[-1]["content"], solution=solution)
-    return [*messages[:-1], {**messages[-1], "content": told}]
+    shown = REFERENCE.format(prompt=messages[-1]["content"], solution=solution)
+    return [*messages[:-1], {**messages[-1], "content": shown}]
 
 
 CONTEXTS: dict[str, Context | None] = {"plain": None, "reference": reference}

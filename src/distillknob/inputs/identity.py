@@ -199,8 +199,8 @@ def _examples_of(task: Task) -> str:
         except BadInputError:  # a split without a row
             continue
         for example in examples:
-            asked = [example.key, task.messages(example), example.reference, dict(example.solutions)]
-            made.update(json.dumps(asked, sort_keys=True, default=str).encode("utf-8", "surrogatepass"))
+            problem = [example.key, task.messages(example), example.reference, dict(example.solutions)]
+            made.update(json.dumps(problem, sort_keys=True, default=str).encode("utf-8", "surrogatepass"))
     if isinstance(task, RowsTask):
         _examples[task] = made.hexdigest()
     elif type(task).__module__.startswith(f"{tasks.__name__}."):

@@ -203,14 +203,14 @@ class Preflight:
             return None
         key = (id(side), task.name, len(examples), examples[0].prompt, examples[-1].prompt, context)
         if key not in self._readings:
-            asked = [task.messages(example) for example in examples]
+            prompts = [task.messages(example) for example in examples]
             if context is not None:
-                asked = [context(messages, example) for messages, example in zip(asked, examples, strict=True)]
+                prompts = [context(messages, example) for messages, example in zip(prompts, examples, strict=True)]
             if id(side) not in self._reads:
                 self._reads[id(side)] = _how_read(side.tokenizer)
             lengths = self._lengths.setdefault(self._reads[id(side)], {})
-            texts = [repr(messages) for messages in asked]
-            new = {text: messages for text, messages in zip(texts, asked, strict=True) if text not in lengths}
+            texts = [repr(messages) for messages in prompts]
+            new = {text: messages for text, messages in zip(texts, prompts, strict=True) if text not in lengths}
             ids = prompt_ids(side.tokenizer, list(new.values()))
             lengths.update({text: len(row) for text, row in zip(new, ids, strict=True)})
             self._readings[key] = Reading(task.name, [lengths[t] for t in texts], [e.prompt for e in examples])
@@ -305,13 +305,13 @@ def same_weights(a: str, b: str) -> bool:
 
 
 def _ends(folder: Path, size: int = 1 << 16) -> dict[str, tuple[int, bytes, bytes]]:
-    found = {}
+    ends = {}
     for file in (file for kind in WEIGHTS for file in folder.glob(kind)):
         with file.open("rb") as opened:
             start = opened.read(size)
             opened.seek(max(0, file.stat().st_size - size))
-            found[file.name] = (file.stat().st_size, start, opened.read())
-    return found
+            ends[file.name] = (file.stat().st_size, start, opened.read())
+    return ends
 
 
 class OptimizerConfig(Protocol):

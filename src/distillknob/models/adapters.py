@@ -46,14 +46,14 @@ class AdapterOptions:
         from peft import LoraConfig
 
         modules = self.lora_target_modules
-        given: Any = getattr(self, "model_init_kwargs", None) or {}  # of the trainer's config
+        init_kwargs: Any = getattr(self, "model_init_kwargs", None) or {}  # of the trainer's config
         return LoraConfig(
             task_type="CAUSAL_LM",
             r=self.lora_r,
             lora_alpha=self.lora_alpha,
             lora_dropout=self.lora_dropout,
             target_modules="all-linear" if modules == ["all-linear"] else modules,
-            revision=given.get("revision"),  # of the base, which is loaded anew
+            revision=init_kwargs.get("revision"),  # of the base, which is loaded anew
         )
 
 

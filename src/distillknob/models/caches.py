@@ -115,23 +115,23 @@ def _layers(model: Any, tokens: int, *, masked: bool) -> list[Any]:
     """What the model keeps of a row, layer by layer; all of it in one for a model with a memory of its own kind."""
     ids = torch.zeros(1, tokens, dtype=torch.long, device=model.device)
     output = model(input_ids=ids, attention_mask=torch.ones_like(ids) if masked else None, use_cache=True)
-    kept = [value for name, value in output.items() if name in ("past_key_values", "cache_params", "state", "mems")]
-    if not kept or not hasattr(kept[0], "layers"):
-        return kept
+    memory = [value for name, value in output.items() if name in ("past_key_values", "cache_params", "state", "mems")]
+    if not memory or not hasattr(memory[0], "layers"):
+        return memory
     # MiniMax keeps the states of its linear layers beside the cache's layers.
-    return [*kept[0].layers, {name: value for name, value in vars(kept[0]).items() if name != "layers"}]
+    return [*memory[0].layers, {name: value for name, value in vars(memory[0]).items() if name != "layers"}]
 
 
 def _of_a_layer(short: Any, long: Any) -> list[_Kept]:
     """A layer's window, if it has one, and all else that it keeps."""
     before, after = (sum(tensor.numel() for tensor in _tensors(layer)) for layer in (short, long))
-    window, found = getattr(short, "sliding_window", None), []
+    window, windowed = getattr(short, "sliding_window", None), []
     if isinstance(window, int):
         first, last = (sum(t.numel() for t in (layer.keys, layer.values) if t is not None) for layer in (short, long))
-        found.append(_Kept(0, math.ceil(first / min(_SHORT, max(1, window - 1))), window))
+        windowed.append(_Kept(0, math.ceil(first / min(_SHORT, max(1, window - 1))), window))
         before, after = before - first, after - last
     each = max(0, math.ceil((after - before) / (_LONG - _SHORT)))
-    return [*found, _Kept(max(0, before - each * _SHORT), each)]
+    return [*windowed, _Kept(max(0, before - each * _SHORT), each)]
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:

@@ -44,9 +44,9 @@ def set_in_templates(
             line = f"{{%- set {name} = {json.dumps(value, ensure_ascii=False)} %}}"
             for kind, template in templates_of(tokenizer).items():
                 body, before = template, ""
-                while (found := _SET.match(body) or HEADER.match(body)) is not None:
-                    before += found[0] if found[1] != name else ""  # a value that was set before gives way
-                    body = body[found.end() :]
+                while (line_set := _SET.match(body) or HEADER.match(body)) is not None:
+                    before += line_set[0] if line_set[1] != name else ""  # a value that was set before gives way
+                    body = body[line_set.end() :]
                 reads = _reads(body, name)
                 readers += reads
                 changed[kind] = f"{line}{before}{body}" if reads else template

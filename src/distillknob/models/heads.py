@@ -124,7 +124,7 @@ def _two_tokens(model: Any) -> torch.Tensor:
 
 def _own_logits(model: Any, longer: float = 1.0) -> torch.Tensor:
     """The model's own logits of two tokens, [2, V], from `longer` times what its body gives to the head."""
-    hook = model.get_output_embeddings().register_forward_pre_hook(lambda _, given: (given[0] * longer, *given[1:]))
+    hook = model.get_output_embeddings().register_forward_pre_hook(lambda _, args: (args[0] * longer, *args[1:]))
     try:
         logits: torch.Tensor = model(input_ids=_two_tokens(model), use_cache=False).logits[0].float()
     finally:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from distillknob.errors import BadInputError, first_line
 from distillknob.models.base import LanguageModel
-from distillknob.models.chat import eos_ids, turn_end
+from distillknob.models.chat import turn_end
 from distillknob.models.checkpoint_files import adapter_base, is_adapter
 from distillknob.models.names import SERVED, resolve
 from distillknob.runtime.processes import device as own_device
@@ -124,21 +124,21 @@ def load_model(
         raise BadInputError(
             f"{name!r} stands behind a server, but this needs the weights themselves: give a folder or id"
         )
-    given = dict(options or {})
-    tokenizer = load_tokenizer(name, revision=given.get("revision"))
+    options = dict(options or {})
+    tokenizer = load_tokenizer(name, revision=options.get("revision"))
     try:
         if not is_adapter(where):
-            config = AutoConfig.from_pretrained(where, revision=given.get("revision"))
+            config = AutoConfig.from_pretrained(where, revision=options.get("revision"))
             check_config(config, name)
             check_tokenizer(tokenizer, name, config.get_text_config().vocab_size)
         if device is None:
             device = own_device()
-        given = {"dtype": dtype or ("float32" if device == "cpu" else "auto"), **given}
+        options = {"dtype": dtype or ("float32" if device == "cpu" else "auto"), **options}
         with _whole_weights():
             model: Any = (
-                _adapted(where, tokenizer, {**given, "dtype": "float32"} if whole else given)
+                _adapted(where, tokenizer, {**options, "dtype": "float32"} if whole else options)
                 if is_adapter(where)
-                else AutoModelForCausalLM.from_pretrained(where, **given)
+                else AutoModelForCausalLM.from_pretrained(where, **options)
             )
     except (OSError, ValueError, KeyError, AttributeError, TypeError, ImportError, SafetensorError) as error:
         # Of a family's own code too: a config that it can't read, a package that it needs.
@@ -149,14 +149,14 @@ def load_model(
         model.to(device)
     except (AssertionError, RuntimeError) as error:  # a torch without CUDA, a number that isn't there, no memory left
         raise BadInputError(f"can't put {name!r} on the device {device!r}: {first_line(error)}") from error
-    found = LanguageModel(model.eval(), tokenizer)
+    language_model = LanguageModel(model.eval(), tokenizer)
     check_family(model, name)
-    end, known = turn_end(tokenizer), eos_ids(found)
-    if model.generation_config is not None and end not in known:
+    end, ends = turn_end(tokenizer), language_model.ends
+    if model.generation_config is not None and end not in ends:
         # A base checkpoint ends texts, and its chat template turns. A student that learns to end its turns goes on
         # behind them otherwise, here as with whoever loads what is saved.
-        model.generation_config.eos_token_id = [*known, end]
-    return found
+        model.generation_config.eos_token_id = [*ends, end]
+    return language_model
 
 
 @contextmanager
@@ -166,16 +166,16 @@ def _whole_weights() -> Iterator[None]:
     the Trainer makes its engine."""
     from transformers.integrations import deepspeed
 
-    held = deepspeed._hf_deepspeed_config_weak_ref  # which has a setter and no getter
+    config_ref = deepspeed._hf_deepspeed_config_weak_ref  # which has a setter and no getter
     deepspeed.unset_hf_deepspeed_config()
     try:
         yield
     finally:
-        if held is not None and held() is not None:
-            deepspeed.set_hf_deepspeed_config(held())
+        if config_ref is not None and config_ref() is not None:
+            deepspeed.set_hf_deepspeed_config(config_ref())
 
 
-def _adapted(where: str, tokenizer: PreTrainedTokenizerBase, given: Mapping[str, Any]) -> PreTrainedModel:
+def _adapted(where: str, tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any]) -> PreTrainedModel:
     """The base model of an adapter with the adapter in it: one of transformers' own classes either way, so whatever
     reads its layers needs no second way."""
     import torch
@@ -184,8 +184,8 @@ def _adapted(where: str, tokenizer: PreTrainedTokenizerBase, given: Mapping[str,
     from transformers import AutoModelForCausalLM
 
     name, revision = adapter_base(where)
-    options = {key: value for key, value in given.items() if key != "revision"}  # the adapter's, which is in a folder
-    plain: Any = AutoModelForCausalLM.from_pretrained(resolve(name), revision=revision or "main", **options)
+    of_base = {key: value for key, value in options.items() if key != "revision"}  # the adapter's, which is in a folder
+    plain: Any = AutoModelForCausalLM.from_pretrained(resolve(name), revision=revision or "main", **of_base)
     if len(tokenizer) > plain.get_input_embeddings().num_embeddings:  # tokens that came with the adapter
         plain.resize_token_embeddings(len(tokenizer))
     adapted: Any = PeftModelForCausalLM.from_pretrained(plain, where)

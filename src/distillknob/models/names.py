@@ -57,9 +57,9 @@ def resolve(name: str) -> str:
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").exists() and not (path / "adapter_config.json").exists():
-            found = ", ".join(sorted(p.name for p in path.iterdir())[:5]) or "nothing"
+            contents = ", ".join(sorted(p.name for p in path.iterdir())[:5]) or "nothing"
             hint = f", did you mean {path / 'model'}?" if (path / "model" / "config.json").exists() else ""
-            raise BadInputError(f"{path} holds no checkpoint (no config.json; it holds {found}){hint}")
+            raise BadInputError(f"{path} holds no checkpoint (no config.json; it holds {contents}){hint}")
         check_whole(path, name)
         return str(path.absolute())  # it is kept in what is made of it, and read from other places
     if path.is_file():

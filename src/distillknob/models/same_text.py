@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from distillknob.models.base import LanguageModel
-from distillknob.models.chat import eos_ids, turn_end
+from distillknob.models.chat import turn_end
 from distillknob.models.scoring import Prompt, Scorer, sequence_logprob, token_logprobs
 from distillknob.runs.journal import Journal
 
@@ -47,12 +47,12 @@ def as_read(
     the author's, and for any other (a generation config may name several) where the reader knows it as none.
     """
     ours, theirs = turn_end(author), turn_end(reader.tokenizer)
-    known = {theirs, *reader.ends}
+    ends = {theirs, *reader.ends}
     rows = [list(ids) for ids in answers_ids]
     if ours == theirs and not reader.knows_every_end:
         return rows
     for ids, done in zip(rows, finished, strict=True):
-        if done and ids and (ids[-1] == ours or ids[-1] not in known):
+        if done and ids and (ids[-1] == ours or ids[-1] not in ends):
             ids[-1] = theirs
     return rows
 
@@ -62,10 +62,10 @@ def know_ends(language_model: LanguageModel, ends: Iterable[int]) -> None:
 
     A student takes over its teacher's end of a turn, from its texts as from its distributions, and would go on behind
     it otherwise. Its own end stays one: it may have learnt that before."""
-    model, known = language_model.model, eos_ids(language_model)
-    more = sorted({int(end) for end in ends} - set(known))
+    model, own = language_model.model, language_model.ends
+    more = sorted({int(end) for end in ends} - set(own))
     if model.generation_config is not None and more:
-        model.generation_config.eos_token_id = [*known, *more]
+        model.generation_config.eos_token_id = [*own, *more]
 
 
 def spelled(

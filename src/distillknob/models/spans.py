@@ -53,8 +53,8 @@ def score_spans(
         for before, end in zip([None, *both], both, strict=False):
             answer.append(i)
             pieces.append([side[end] - (0.0 if before is None else side[before]) for side in (taught, studied)])
-    found = torch.tensor(pieces, dtype=torch.float64).reshape(-1, 2)
-    return ScoredSpans(torch.tensor(answer, dtype=torch.long), found[:, 0], found[:, 1])
+    logprob_N2 = torch.tensor(pieces, dtype=torch.float64).reshape(-1, 2)
+    return ScoredSpans(torch.tensor(answer, dtype=torch.long), logprob_N2[:, 0], logprob_N2[:, 1])
 
 
 def token_ends(scorer: Scorer, texts: Sequence[str], finished: Sequence[bool]) -> list[list[int | None]]:
@@ -69,13 +69,13 @@ def token_ends(scorer: Scorer, texts: Sequence[str], finished: Sequence[bool]) -
     if not texts:
         return []
     offsets = encoded_texts(tokenizer, texts, return_offsets_mapping=True)["offset_mapping"]
-    found = []
+    ends_of_texts = []
     for text, spans, done in zip(texts, offsets, finished, strict=True):
         ends: list[int | None] = [
             end if following >= end else None for (_, end), (following, _) in itertools.pairwise(spans)
         ]
-        found.append([*ends, *([len(text)] if spans else []), *([len(text) + 1] if done else [])])
-    return found
+        ends_of_texts.append([*ends, *([len(text)] if spans else []), *([len(text) + 1] if done else [])])
+    return ends_of_texts
 
 
 def _at_ends(ends: Sequence[int | None], logprobs: torch.Tensor) -> dict[int, float]:

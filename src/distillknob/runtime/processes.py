@@ -75,8 +75,8 @@ def by_parts(work: Callable[..., Sequence[V]], *columns: Sequence[Any]) -> list[
     rows = range(len(columns[0]))
     mine = my_share(rows)
     done = work(*([column[i] for i in mine] for column in columns)) if mine else []
-    found = merged(dict(zip(mine, done, strict=True)))
-    return [found[i] for i in rows]
+    everything = merged(dict(zip(mine, done, strict=True)))
+    return [everything[i] for i in rows]
 
 
 def wait() -> None:

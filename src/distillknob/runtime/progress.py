@@ -26,7 +26,7 @@ class LogLines:
 
     def __init__(self, description: str, total: int, *, unit: str = "it", initial: int = 0):
         self.description, self.total, self.unit, self.done = description, total, unit, initial
-        self.first, self.started, self.told = initial, time.monotonic(), self._tenths
+        self.first, self.started, self.printed_tenths = initial, time.monotonic(), self._tenths
         self.postfix = ""
         self._line(f"{total} {unit}s" + (f", {initial} of them done" if initial else ""))
 
@@ -40,7 +40,7 @@ class LogLines:
         """So many more are done."""
         self.done += n
         now = time.monotonic()
-        if self._tenths > self.told or now - LogLines.printed >= AT_LEAST:
+        if self._tenths > self.printed_tenths or now - LogLines.printed >= AT_LEAST:
             spent = now - self.started
             left = spent / max(1, self.done - self.first) * max(0, self.total - self.done)
             times = f"{tqdm.format_interval(spent)}, about {tqdm.format_interval(left)} left"
@@ -61,7 +61,7 @@ class LogLines:
         now = time.monotonic()
         if now - LogLines.printed < APART or process_index() > 0:
             return
-        LogLines.printed, self.told = now, self._tenths
+        LogLines.printed, self.printed_tenths = now, self._tenths
         print(f"{self.description}: {text}", file=sys.stderr, flush=True)
 
 

@@ -54,8 +54,8 @@ def with_date(template: str, day: str, *, pinned: bool) -> str:
 
 def templates_of(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
     """A tokenizer's chat templates by name; its only one by none."""
-    given: Any = tokenizer.chat_template
-    return given if isinstance(given, dict) else {"": given}
+    templates: Any = tokenizer.chat_template
+    return templates if isinstance(templates, dict) else {"": templates}
 
 
 def by_name(*sides: tuple[str, PreTrainedTokenizerBase]) -> dict[str, PreTrainedTokenizerBase]:

@@ -56,8 +56,8 @@ class StageProgress(TrainerCallback):
     ) -> None:
         if self.bar is not None and logs:
             # TRL logs None for what isn't finite.
-            known = {label: logs[name] for name, label in self.shown.items() if logs.get(name) is not None}
-            self.bar.set_postfix({label: f"{float(value):.3g}" for label, value in known.items()})
+            figures = {label: logs[name] for name, label in self.shown.items() if logs.get(name) is not None}
+            self.bar.set_postfix({label: f"{float(value):.3g}" for label, value in figures.items()})
 
     def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.bar is not None:

@@ -28,13 +28,13 @@ _PLACES = {"output_dir", "logging_dir", "run_name", "hub_model_id", "disable_tqd
 def plain_config(config: Any) -> dict[str, Any]:
     """What stands in `config.yaml`: our own fields, and the inherited ones that differ from their defaults."""
     default = type(config)()
-    given = {
+    changed = {
         field.name: getattr(config, field.name)
         for field in dataclasses.fields(config)
         if field.init and field.name not in _PLACES and getattr(config, field.name) != getattr(default, field.name)
     }
-    kept = resolved(type(config), given)
-    return {name: value for name, value in kept.items() if name not in _PLACES}
+    plain = resolved(type(config), changed)
+    return {name: value for name, value in plain.items() if name not in _PLACES}
 
 
 class TrainingConfig(Protocol):

@@ -66,19 +66,27 @@ def aligned(
     """Both tokenizations of each answer with their spans. Raises BadInputError for a slow tokenizer."""
     ids = [answer_ids(side, texts, finished) for side in (student, teacher)]
     ends = [token_ends(side, texts, finished) for side in (student, teacher)]
-    found = []
+    rows = []
     for ours, theirs, our_ends, their_ends in zip(*ids, *ends, strict=True):
         shared = {end for end in our_ends if end is not None} & {end for end in their_ends if end is not None}
-        found.append(Aligned(ours, theirs, _spans(our_ends, shared), _spans(their_ends, shared)))
-    return found
+        rows.append(
+            Aligned(
+                student_ids=ours,
+                teacher_ids=theirs,
+                student_span=_spans(our_ends, shared),
+                teacher_span=_spans(their_ends, shared),
+            )
+        )
+    return rows
 
 
 def _spans(ends: Sequence[int | None], shared: set[int]) -> list[int]:
-    found, span = [], 0
+    """The number of the span that each token lies in: a new one begins behind every end that both have."""
+    spans, span = [], 0
     for end in ends:
-        found.append(span)
+        spans.append(span)
         span += end in shared
-    return found
+    return spans
 
 
 def padded(rows: Sequence[Sequence[int]], value: int, device: torch.device) -> Tensor:
