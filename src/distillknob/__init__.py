@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from distillknob.calibration.config import CalibrationConfig as CalibrationConfig
     from distillknob.calibration.stage import calibrate as calibrate
     from distillknob.calibration.trainer import CalibrationTrainer as CalibrationTrainer
+    from distillknob.diagnosis.compare import compare_diagnoses as compare_diagnoses
     from distillknob.diagnosis.config import DiagnoseConfig as DiagnoseConfig
     from distillknob.diagnosis.finding import Finding as Finding
     from distillknob.diagnosis.stage import diagnose as diagnose
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from distillknob.distillation.config import DistillConfig as DistillConfig
     from distillknob.distillation.stage import distill as distill
     from distillknob.distillation.teacher_cache import CacheConfig as CacheConfig
+    from distillknob.distillation.teacher_cache import cache_teacher as cache_teacher
     from distillknob.distillation.trainer import DistillTrainer as DistillTrainer
     from distillknob.divergences.dense import divergence as divergence
     from distillknob.divergences.fused import fused_divergence as fused_divergence
@@ -56,13 +58,14 @@ _HOMES = {
     "calibration.config": "CalibrationConfig",
     "calibration.stage": "calibrate",
     "calibration.trainer": "CalibrationTrainer",
+    "diagnosis.compare": "compare_diagnoses",
     "diagnosis.config": "DiagnoseConfig",
     "diagnosis.finding": "Finding",
     "diagnosis.stage": "diagnose",
     "distillation.cache_files": "TeacherCache",
     "distillation.config": "DistillConfig",
     "distillation.stage": "distill",
-    "distillation.teacher_cache": "CacheConfig",
+    "distillation.teacher_cache": "CacheConfig cache_teacher",
     "distillation.trainer": "DistillTrainer",
     "divergences.dense": "divergence",
     "divergences.fused": "fused_divergence",

@@ -77,7 +77,7 @@ STAGES = {
             "cache",
             module="distillknob.distillation.teacher_cache",
             config="CacheConfig",
-            function="cache",
+            function="cache_teacher",
             summary="store a teacher's traces and log-probabilities",
         ),
         Stage(

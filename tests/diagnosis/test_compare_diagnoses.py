@@ -8,7 +8,7 @@ import pytest
 
 from diagnosed import config
 from distillknob.diagnosis import diagnose
-from distillknob.diagnosis.compare import BY_PROMPT, compare
+from distillknob.diagnosis.compare import BY_PROMPT, compare_diagnoses
 from distillknob.errors import BadInputError
 from distillknob.runs.files import read_json
 from pairs import Pair
@@ -18,7 +18,7 @@ def test_two_diagnoses_are_compared_problem_by_problem(tiny_pair: Pair, tmp_path
     values = {"tasks": ["math"], "problems": 8}
     diagnose(config(tiny_pair, **values), tmp_path / "before")
     diagnose(config(tiny_pair, **values, teacher=tiny_pair.student), tmp_path / "after")
-    compared = compare([tmp_path / "before", tmp_path / "after", tmp_path / "before"])
+    compared = compare_diagnoses([tmp_path / "before", tmp_path / "after", tmp_path / "before"])
     assert [run["teacher"] for run in compared["runs"]] == [tiny_pair.teacher, tiny_pair.student, tiny_pair.teacher]
     before, after, again = (row for row in compared["rows"] if row["measure"] == "token_reverse_kl_on_policy")
     assert before["difference"] is None and before["value"] > 0 and before["n"] == 8
@@ -39,7 +39,7 @@ def test_what_cannot_be_compared_is_told(tiny_pair: Pair, tmp_path: Path) -> Non
         ([tmp_path / "one", tmp_path / "none"], "no run directory"),
     ):
         with pytest.raises(BadInputError, match=message):
-            compare(paths)
+            compare_diagnoses(paths)
     (tmp_path / "one" / BY_PROMPT).unlink()
     with pytest.raises(BadInputError, match="older distillknob"):
-        compare([tmp_path / "one", tmp_path / "one"])
+        compare_diagnoses([tmp_path / "one", tmp_path / "one"])

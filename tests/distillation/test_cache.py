@@ -14,7 +14,7 @@ from distillknob.distillation.cache_files import TeacherCache
 from distillknob.distillation.learning_curve import CURVE_PROBLEMS, curve_problems
 from distillknob.distillation.losses.stored import padded_rows, stored_divergence
 from distillknob.distillation.stage import DistillConfig, DistillTrainer, distill
-from distillknob.distillation.teacher_cache import CacheConfig, cache
+from distillknob.distillation.teacher_cache import CacheConfig, cache_teacher
 from distillknob.divergences.fused import fused_divergence
 from distillknob.divergences.top_k import topk_of
 from distillknob.errors import BadInputError
@@ -67,7 +67,7 @@ def keep(values: DistillConfig, folder: Path) -> Run:
 
 def cached(pair: Any, folder: Path, **values: Any) -> Path:
     given = {"teacher": pair.teacher, "problems": 12, "max_completion_length": 12, "top_k": 8, **values}
-    return cache(CacheConfig(**given), folder).path
+    return cache_teacher(CacheConfig(**given), folder).path
 
 
 def test_a_cache_holds_the_teacher_s_top_k(tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +117,7 @@ def test_a_stopped_cache_goes_on_at_the_next_file(
     times = {path: path.stat().st_mtime_ns for path in written}
     monkeypatch.setattr(cache_files, "atomic_write", write)
     settings = CacheConfig(teacher=tiny_pair.teacher, problems=12, max_completion_length=12, top_k=8)
-    run = cache(settings, tmp_path / "run", resume=True)
+    run = cache_teacher(settings, tmp_path / "run", resume=True)
     assert all(path.stat().st_mtime_ns == then for path, then in times.items())
     for path in sorted(whole.glob("topk-*")):
         assert path.read_bytes() == (run.path / path.name).read_bytes()

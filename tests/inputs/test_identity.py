@@ -274,7 +274,7 @@ def stages(pair: Pair) -> dict[str, tuple[Callable[..., Run], Any]]:
     from distillknob.calibration.stage import CalibrationConfig, calibrate
     from distillknob.diagnosis import DiagnoseConfig, diagnose
     from distillknob.distillation.stage import DistillConfig, distill
-    from distillknob.distillation.teacher_cache import CacheConfig, cache
+    from distillknob.distillation.teacher_cache import CacheConfig, cache_teacher
 
     both: dict[str, Any] = {"teacher": pair.teacher, "student": pair.student}
     trained: dict[str, Any] = {"max_steps": 1, "gradient_checkpointing": False, "report_to": "none"}
@@ -284,7 +284,7 @@ def stages(pair: Pair) -> dict[str, tuple[Callable[..., Run], Any]]:
             diagnose,
             DiagnoseConfig(**both, problems=2, samples=1, candidates=2, gradient_problems=1, max_new_tokens=4),
         ),
-        "cache": (cache, CacheConfig(teacher=pair.teacher, problems=2, top_k=4, max_completion_length=4)),
+        "cache": (cache_teacher, CacheConfig(teacher=pair.teacher, problems=2, top_k=4, max_completion_length=4)),
         "distill": (
             distill,
             DistillConfig(**both, **trained, method="sft_gold", problems=4, per_device_train_batch_size=2),

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from distillknob.calibration.stage import CalibrationConfig, calibrate
 from distillknob.diagnosis import DiagnoseConfig, diagnose
 from distillknob.distillation.stage import DistillConfig, distill
-from distillknob.distillation.teacher_cache import CacheConfig, cache
+from distillknob.distillation.teacher_cache import CacheConfig, cache_teacher
 from distillknob.errors import BadInputError
 from distillknob.evaluation.config import EvaluateConfig
 from distillknob.evaluation.stage import evaluate
@@ -67,7 +67,7 @@ STAGES: dict[str, tuple[Callable[..., Any], Make]] = {
         ),
     ),
     "cache": (
-        cache,
+        cache_teacher,
         lambda teacher, student, values: CacheConfig(
             teacher, problems=4, top_k=4, max_completion_length=6, chat_template_kwargs=values
         ),

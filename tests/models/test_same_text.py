@@ -11,7 +11,7 @@ import torch
 from distillknob.diagnosis.gradients import compare_gradients
 from distillknob.diagnosis.pair_scores import score_pair
 from distillknob.distillation.stage import DistillConfig, distill
-from distillknob.distillation.teacher_cache import CacheConfig, cache
+from distillknob.distillation.teacher_cache import CacheConfig, cache_teacher
 from distillknob.distillation.traces import TraceOptions, make_traces
 from distillknob.divergences.dense import divergence
 from distillknob.divergences.fused import fused_divergence
@@ -172,7 +172,7 @@ def test_a_teacher_reads_its_own_template_live_and_from_its_cache(tiny_pair: Pai
     losses = {}
     for name, teacher in (("plain", tiny_pair.teacher), ("own", own)):
         folder = tmp_path / f"{name}-cache"
-        cache(CacheConfig(teacher=teacher, tasks=["qa"], traces="gold", top_k=2048, problems=8), folder)
+        cache_teacher(CacheConfig(teacher=teacher, tasks=["qa"], traces="gold", top_k=2048, problems=8), folder)
         runs: dict[str, dict[str, Any]] = {"live": {}, "cached": {"cache": str(folder)}}
         for kind, values in runs.items():
             config = DistillConfig(

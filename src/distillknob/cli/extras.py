@@ -51,10 +51,10 @@ def _compare(arguments: argparse.Namespace) -> int | None:
     if not arguments.compare:
         return None
     from distillknob.cli.text import compare_text
-    from distillknob.diagnosis.compare import compare
+    from distillknob.diagnosis.compare import compare_diagnoses
     from distillknob.runs.files import plain
 
-    compared = compare(arguments.compare)
+    compared = compare_diagnoses(arguments.compare)
     print(json.dumps(plain(compared), indent=2) if arguments.json else compare_text(compared))
     return 0
 

@@ -23,7 +23,7 @@ BY_PROMPT = "by_prompt.json"
 SAME = ("student", "tasks", "problems", "samples", "candidates", "max_new_tokens", "seed")  # for a pairing by problem
 
 
-def compare(paths: Sequence[str | Path]) -> dict[str, Any]:
+def compare_diagnoses(paths: Sequence[str | Path]) -> dict[str, Any]:
     """Finished diagnoses of one student beside each other: `runs` (path, teacher), and `rows`, for each task, measure
     and run its `value`, and its `difference` to the first run with a 95 % interval, paired over the problems that both
     have (`n`). Differences of the first run are None.

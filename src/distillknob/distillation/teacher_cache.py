@@ -86,7 +86,7 @@ def check(config: CacheConfig, preflight: Preflight) -> None:
             preflight.check_fit(teacher, task, examples, answer, "max_completion_length")
 
 
-def cache(config: CacheConfig, output: str | Path, *, resume: bool = False) -> Run:
+def cache_teacher(config: CacheConfig, output: str | Path, *, resume: bool = False) -> Run:
     """Write the teacher's traces and top-k log-probabilities and return the run.
 
     Raises BadInputError before any work for input that can't be used.
