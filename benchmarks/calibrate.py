@@ -19,8 +19,10 @@ from typing import Any
 from transformers import TrainerCallback
 from trl import GRPOTrainer  # type: ignore[attr-defined]
 
+from distillknob.calibration.config import CalibrationConfig
+from distillknob.calibration.rewards import task_reward
 from distillknob.calibration.rows import training_rows
-from distillknob.calibration.stage import CalibrationConfig, CalibrationTrainer, task_reward
+from distillknob.calibration.trainer import CalibrationTrainer
 from distillknob.models.load import load_model
 from distillknob.runtime.machine import keep_freed_memory, quiet_libraries
 from distillknob.tasks import get_task

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from distillknob.diagnosis import DiagnoseConfig
+from distillknob.diagnosis.config import DiagnoseConfig
 from distillknob.diagnosis.gradients import compare_gradients
 from distillknob.diagnosis.pair_scores import score_pair
 from distillknob.diagnosis.pilot import pilot_rows

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from distillknob.config.recipe import read_recipe, stage_config
-from distillknob.distillation.stage import DistillConfig, distill
+from distillknob.distillation.config import DistillConfig
+from distillknob.distillation.stage import distill
 from distillknob.evaluation.task_result import evaluate_task
 from distillknob.models.base import LanguageModel
 from distillknob.models.load import load_model

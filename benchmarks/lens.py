@@ -27,8 +27,10 @@ from typing import Any
 import numpy as np
 from transformers import set_seed
 
-from distillknob.diagnosis import DiagnoseConfig, diagnose
-from distillknob.distillation.stage import DistillConfig, distill
+from distillknob.diagnosis.config import DiagnoseConfig
+from distillknob.diagnosis.stage import diagnose
+from distillknob.distillation.config import DistillConfig
+from distillknob.distillation.stage import distill
 from distillknob.evaluation.config import EvaluateConfig
 from distillknob.evaluation.stage import evaluate
 from distillknob.models.load import load_tokenizer

@@ -155,7 +155,8 @@ def other(tiny_other: str) -> LanguageModel:
 def diagnose_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
     """Write a pair of tables as checkpoints, diagnose it, and return the result with its findings by name."""
     from distillknob import tasks
-    from distillknob.diagnosis import DiagnoseConfig, diagnose
+    from distillknob.diagnosis.config import DiagnoseConfig
+    from distillknob.diagnosis.stage import diagnose
     from distillknob.tasks import register_task
     from planted import PlantedTask, logits_of, save_bigram, tokenizer_of, words_of
 

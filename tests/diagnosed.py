@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from distillknob.calibration.stage import CalibrationConfig
+from distillknob.calibration.config import CalibrationConfig
 from distillknob.config.fields import checked, fields_of
-from distillknob.diagnosis import DiagnoseConfig
-from distillknob.distillation.stage import DistillConfig
+from distillknob.diagnosis.config import DiagnoseConfig
+from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.teacher_cache import CacheConfig
 from pairs import Pair
 

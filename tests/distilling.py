@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from distillknob.distillation.stage import DistillConfig
+from distillknob.distillation.config import DistillConfig
 from distillknob.tasks.generated.qa import QA
 
 

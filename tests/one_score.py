@@ -12,8 +12,10 @@ import torch
 from datasets import Dataset
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from distillknob.calibration.stage import CalibrationConfig, CalibrationTrainer
-from distillknob.distillation.stage import DistillConfig, DistillTrainer
+from distillknob.calibration.config import CalibrationConfig
+from distillknob.calibration.trainer import CalibrationTrainer
+from distillknob.distillation.config import DistillConfig
+from distillknob.distillation.trainer import DistillTrainer
 from distillknob.models.chat import prompt_ids
 from distillknob.models.load import load_model
 

@@ -17,7 +17,8 @@ from transformers import TrainerCallback
 from distillknob.calibration.config import CalibrationConfig
 from distillknob.calibration.rows import training_rows
 from distillknob.calibration.trainer import CalibrationTrainer
-from distillknob.distillation.stage import DistillConfig, DistillTrainer
+from distillknob.distillation.config import DistillConfig
+from distillknob.distillation.trainer import DistillTrainer
 from distillknob.models.load import load_model
 from distillknob.models.scoring import token_logprobs
 from distillknob.runtime.processes import disconnect

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from distillknob.calibration.config import CalibrationConfig
 from distillknob.calibration.held_out import HeldOut
-from distillknob.calibration.stage import CalibrationConfig, CalibrationTrainer
+from distillknob.calibration.trainer import CalibrationTrainer
 from distillknob.models.base import LanguageModel
 from distillknob.models.sampling import Sample
 from distillknob.models.scoring import answer_ids, sequence_logprob, token_logprobs

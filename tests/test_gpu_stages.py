@@ -19,8 +19,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from distillknob.calibration.stage import CalibrationConfig, calibrate
-from distillknob.distillation.stage import DistillConfig, distill
+from distillknob.calibration.config import CalibrationConfig
+from distillknob.calibration.stage import calibrate
+from distillknob.distillation.config import DistillConfig
+from distillknob.distillation.stage import distill
 from interrupted import Stopped, stopped_in, stopping, weights
 from pairs import Pair
 

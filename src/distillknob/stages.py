@@ -15,17 +15,17 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Stage:
-    """One command that makes a run directory. Its `module` has the `config` class, the `function`, called as
-    `function(config, output, *, resume=False)`, which returns the run, and a `check(config, preflight)`, which raises
-    BadInputError for what the function couldn't use.
+    """One command that makes a run directory. Where its parts lie stands as `module:name` under this package: the class
+    of its config; the function, called as `function(config, output, *, resume=False)`, which returns the run; and the
+    check, called as `check(config, preflight)`, which raises BadInputError for what the function couldn't use.
 
     An `experiment` chains stages in cells: those that are `chained`, each by its section of the recipe. One that
     `trains` holds gradients, so that a dry run knows more ways to make it fit."""
 
     name: str
-    module: str
-    config: str
-    function: str
+    config_at: str
+    function_at: str
+    check_at: str
     summary: str
     kind: Literal["stage", "experiment"] = "stage"
     chained: bool = False
@@ -33,24 +33,26 @@ class Stage:
 
     @property
     def config_class(self) -> type[Any]:
-        """The config's class. Loads the stage's module, which takes seconds for one that trains."""
-        cls: type[Any] = self._part(self.config)
+        """The config's class. Loads its module, which takes seconds for one that trains."""
+        cls: type[Any] = _part(self.config_at)
         return cls
 
     @property
     def run(self) -> Callable[..., Any]:
         """The function that does the stage's work. Loads its module."""
-        function: Callable[..., Any] = self._part(self.function)
+        function: Callable[..., Any] = _part(self.function_at)
         return function
 
     @property
     def check(self) -> Callable[[Any, Any], None]:
         """What looks at a config before any work. Loads its module."""
-        check: Callable[[Any, Any], None] = self._part("check")
+        check: Callable[[Any, Any], None] = _part(self.check_at)
         return check
 
-    def _part(self, name: str) -> Any:
-        return getattr(import_module(self.module), name)
+
+def _part(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(import_module(f"distillknob.{module}"), name)
 
 
 STAGES = {
@@ -58,58 +60,58 @@ STAGES = {
     for stage in (
         Stage(
             "diagnose",
-            module="distillknob.diagnosis.stage",
-            config="DiagnoseConfig",
-            function="diagnose",
+            config_at="diagnosis.config:DiagnoseConfig",
+            function_at="diagnosis.stage:diagnose",
+            check_at="diagnosis.stage:check",
             summary="show why a pair will fail, before training",
             chained=True,
         ),
         Stage(
             "calibrate",
-            module="distillknob.calibration.stage",
-            config="CalibrationConfig",
-            function="calibrate",
+            config_at="calibration.config:CalibrationConfig",
+            function_at="calibration.stage:calibrate",
+            check_at="calibration.check:check",
             summary="turn the knob on a teacher",
             chained=True,
             trains=True,
         ),
         Stage(
             "cache",
-            module="distillknob.distillation.teacher_cache",
-            config="CacheConfig",
-            function="cache_teacher",
+            config_at="distillation.teacher_cache:CacheConfig",
+            function_at="distillation.teacher_cache:cache_teacher",
+            check_at="distillation.teacher_cache:check",
             summary="store a teacher's traces and log-probabilities",
         ),
         Stage(
             "distill",
-            module="distillknob.distillation.stage",
-            config="DistillConfig",
-            function="distill",
+            config_at="distillation.config:DistillConfig",
+            function_at="distillation.stage:distill",
+            check_at="distillation.check:check",
             summary="train a student on a teacher",
             chained=True,
             trains=True,
         ),
         Stage(
             "evaluate",
-            module="distillknob.evaluation.stage",
-            config="EvaluateConfig",
-            function="evaluate",
+            config_at="evaluation.config:EvaluateConfig",
+            function_at="evaluation.stage:evaluate",
+            check_at="evaluation.stage:check",
             summary="measure models on tasks, with intervals",
             chained=True,
         ),
         Stage(
             "demo",
-            module="distillknob.experiments.demo",
-            config="DemoConfig",
-            function="demo",
+            config_at="experiments.demo:DemoConfig",
+            function_at="experiments.demo:demo",
+            check_at="experiments.plan:check",
             summary="the whole main job on one pair",
             kind="experiment",
         ),
         Stage(
             "sweep",
-            module="distillknob.experiments.sweep",
-            config="SweepConfig",
-            function="sweep",
+            config_at="experiments.sweep:SweepConfig",
+            function_at="experiments.sweep:sweep",
+            check_at="experiments.plan:check",
             summary="a recipe × η values × seeds, into one knob curve",
             kind="experiment",
         ),

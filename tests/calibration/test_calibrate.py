@@ -10,8 +10,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from distillknob.calibration.config import CalibrationConfig
 from distillknob.calibration.held_out import task_scores
-from distillknob.calibration.stage import CalibrationConfig, CalibrationTrainer, calibrate
+from distillknob.calibration.stage import calibrate
+from distillknob.calibration.trainer import CalibrationTrainer
 from distillknob.errors import BadInputError
 from distillknob.models.load import load_model
 from distillknob.runs.journal import Journal

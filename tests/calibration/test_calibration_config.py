@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from transformers.integrations import integration_utils
 
+from distillknob.calibration.config import CalibrationConfig
 from distillknob.calibration.rows import training_rows
-from distillknob.calibration.stage import CalibrationConfig, CalibrationTrainer, calibrate
+from distillknob.calibration.stage import calibrate
+from distillknob.calibration.trainer import CalibrationTrainer
 from distillknob.errors import BadInputError
 from distillknob.models.load import load_model
 from distillknob.tasks import get_task
@@ -82,7 +84,7 @@ def test_a_knob_without_a_target_is_told(tiny_pair: Pair, tmp_path: Path) -> Non
 
 
 def test_what_is_not_installed_is_told_before_any_work(tiny_pair: Pair) -> None:
-    from distillknob.distillation.stage import DistillConfig
+    from distillknob.distillation.config import DistillConfig
 
     known = {"neptune", "dvclive", "comet_ml"} - set(integration_utils.get_available_reporting_integrations())
     for make in (CalibrationConfig, DistillConfig):

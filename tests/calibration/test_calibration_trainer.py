@@ -12,11 +12,12 @@ import torch
 from safetensors.torch import load_file
 from trl import GRPOTrainer  # type: ignore[attr-defined]
 
-from distillknob.calibration import stage
 from distillknob.calibration.advantage import calibrated_advantages, group_centred, group_z_score, token_advantages
 from distillknob.calibration.guard import UtilityGuard
+from distillknob.calibration.rewards import task_reward
 from distillknob.calibration.rows import training_rows
-from distillknob.calibration.stage import CalibrationTrainer, calibrate
+from distillknob.calibration.stage import calibrate
+from distillknob.calibration.trainer import CalibrationTrainer
 from distillknob.errors import BadInputError
 from distillknob.models.load import load_model
 from distillknob.models.same_text import spelled
@@ -163,8 +164,8 @@ def test_the_embedded_tasks_grade_the_samples(tiny_pair: Pair, tmp_path: Path, r
     row = training_rows([get_task("instruct")], 1, 0)[0]
     example = get_task("instruct").examples("train", 1, seed=0)[0]
     columns = [[{"role": "assistant", "content": "thoughts"}]], [row["task"]], [row["reference"]]
-    assert stage.task_reward(*columns, finished=[True], answer_text=[example.gold_solution]) == [1.0]
-    assert stage.task_reward(*columns, finished=[False], answer_text=[example.gold_solution]) == [0.0]
+    assert task_reward(*columns, finished=[True], answer_text=[example.gold_solution]) == [1.0]
+    assert task_reward(*columns, finished=[False], answer_text=[example.gold_solution]) == [0.0]
 
 
 def test_a_sample_without_a_reward_counts_in_nothing(

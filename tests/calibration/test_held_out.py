@@ -12,7 +12,8 @@ import torch
 
 from distillknob.calibration.guard import UtilityGuard
 from distillknob.calibration.held_out import HeldOut, log_ratio_turned, task_scores, train_and_guard
-from distillknob.calibration.stage import CalibrationTrainer, calibrate
+from distillknob.calibration.stage import calibrate
+from distillknob.calibration.trainer import CalibrationTrainer
 from distillknob.cli.main import main
 from distillknob.errors import BadInputError
 from distillknob.models.base import LanguageModel

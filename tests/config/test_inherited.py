@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from trl import DistillationConfig, GRPOConfig  # type: ignore[attr-defined]
 
-from distillknob.calibration.stage import CalibrationConfig
+from distillknob.calibration.config import CalibrationConfig
 from distillknob.config.fields import REFUSED as NEVER_SET
 from distillknob.config.fields import default_of
 from distillknob.config.inherited import REFUSED, check_inherited
-from distillknob.distillation.stage import DistillConfig
+from distillknob.distillation.config import DistillConfig
 from distillknob.errors import BadInputError
 from distillknob.training.rollouts import BENDING
 

@@ -13,7 +13,7 @@ import pytest
 
 from distillknob.cli.main import main
 from distillknob.config.recipe import read_recipe, stage_config
-from distillknob.diagnosis import diagnose
+from distillknob.diagnosis.stage import diagnose
 from distillknob.errors import BadInputError
 from distillknob.experiments.cell import run_cell
 from distillknob.experiments.demo import DemoConfig, demo

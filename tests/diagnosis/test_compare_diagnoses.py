@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from diagnosed import config
-from distillknob.diagnosis import diagnose
 from distillknob.diagnosis.compare import BY_PROMPT, compare_diagnoses
+from distillknob.diagnosis.stage import diagnose
 from distillknob.errors import BadInputError
 from distillknob.runs.files import read_json
 from pairs import Pair

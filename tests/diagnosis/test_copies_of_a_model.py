@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from diagnosed import config, pairs, right, silent, written
 from distillknob import tasks
-from distillknob.diagnosis import DiagnoseConfig, diagnose
+from distillknob.diagnosis.config import DiagnoseConfig
+from distillknob.diagnosis.stage import diagnose
 from distillknob.errors import BadInputError
 from distillknob.tasks import register_task
 from pairs import Pair

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from diagnosed import MILD, Diagnose, config, pairs, right, silent
-from distillknob.diagnosis import diagnose
 from distillknob.diagnosis.compare import BY_PROMPT
+from distillknob.diagnosis.stage import diagnose
 from distillknob.errors import BadInputError
 from distillknob.runs.files import read_json
 from distillknob.runs.run import verify_manifest

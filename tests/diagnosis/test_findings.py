@@ -7,8 +7,7 @@ import math
 import pytest
 
 from diagnosed import recipe_lines
-from distillknob.diagnosis import Finding
-from distillknob.diagnosis.finding import graded
+from distillknob.diagnosis.finding import Finding, graded
 from distillknob.errors import BadInputError
 from distillknob.stats import Interval
 

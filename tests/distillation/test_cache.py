@@ -11,10 +11,12 @@ import torch
 
 from distillknob.distillation import cache_files
 from distillknob.distillation.cache_files import TeacherCache
+from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.learning_curve import CURVE_PROBLEMS, curve_problems
 from distillknob.distillation.losses.stored import padded_rows, stored_divergence
-from distillknob.distillation.stage import DistillConfig, DistillTrainer, distill
+from distillknob.distillation.stage import distill
 from distillknob.distillation.teacher_cache import CacheConfig, cache_teacher
+from distillknob.distillation.trainer import DistillTrainer
 from distillknob.divergences.fused import fused_divergence
 from distillknob.divergences.top_k import topk_of
 from distillknob.errors import BadInputError

@@ -11,10 +11,12 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.losses.cross_tokenizer import Aligned, aligned, padded, span_starts
 from distillknob.distillation.losses.spans import by_span, span_loss, token_logprob
 from distillknob.distillation.losses.uld import uld_loss
-from distillknob.distillation.stage import DistillConfig, DistillTrainer, distill
+from distillknob.distillation.stage import distill
+from distillknob.distillation.trainer import DistillTrainer
 from distillknob.errors import BadInputError
 from distillknob.models.base import LanguageModel
 from distillknob.models.heads import Head

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from distillknob.distillation.stage import DistillConfig, DistillTrainer, distill
+from distillknob.distillation.config import DistillConfig
+from distillknob.distillation.stage import distill
 from distillknob.distillation.teacher_context import reference
 from distillknob.distillation.token_choice import CHOICES, by_divergence, by_entropy, highest, tip
+from distillknob.distillation.trainer import DistillTrainer
 from distillknob.divergences.dense import divergence
 from distillknob.errors import BadInputError
 from distillknob.methods import METHODS

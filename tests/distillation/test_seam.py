@@ -13,10 +13,11 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import TrainerCallback
 
+from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.losses import Loss, Rollouts, View
 from distillknob.distillation.losses.blocks import by_blocks
 from distillknob.distillation.losses.spans import token_logprob
-from distillknob.distillation.stage import DistillConfig, DistillTrainer
+from distillknob.distillation.trainer import DistillTrainer
 from distillknob.divergences.dense import divergence
 from distillknob.models.load import load_model
 from distillknob.tasks import get_task

@@ -17,8 +17,10 @@ from distilling import config, weights
 from distillknob.cli.main import main
 from distillknob.cli.text import result_text
 from distillknob.distillation import learning_curve
+from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.learning_curve import curve_problems
-from distillknob.distillation.stage import DistillConfig, DistillTrainer, distill
+from distillknob.distillation.stage import distill
+from distillknob.distillation.trainer import DistillTrainer
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.models.sampling import generate
 from distillknob.runs.model_record import RECORD, teacher_warning

@@ -15,8 +15,9 @@ from transformers import AutoModelForCausalLM
 
 from distilling import config, weights
 from distillknob.distillation import pair
-from distillknob.distillation.stage import DistillConfig, DistillTrainer, distill
-from distillknob.distillation.trainer import first_tokens
+from distillknob.distillation.config import DistillConfig
+from distillknob.distillation.stage import distill
+from distillknob.distillation.trainer import DistillTrainer, first_tokens
 from distillknob.divergences.dense import divergence
 from distillknob.errors import BadInputError
 from distillknob.methods import METHODS

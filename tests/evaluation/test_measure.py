@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from distillknob.calibration.stage import task_reward
-from distillknob.diagnosis import DiagnoseConfig
+from distillknob.calibration.rewards import task_reward
+from distillknob.diagnosis.config import DiagnoseConfig
 from distillknob.diagnosis.gather import gather
 from distillknob.distillation.traces import TraceOptions, make_traces
 from distillknob.errors import BadInputError, RunFailedError

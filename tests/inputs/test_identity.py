@@ -271,9 +271,12 @@ def test_kept_cells_from_before_the_record_still_load() -> None:
 
 def stages(pair: Pair) -> dict[str, tuple[Callable[..., Run], Any]]:
     """Every stage that loads models, with its smallest config."""
-    from distillknob.calibration.stage import CalibrationConfig, calibrate
-    from distillknob.diagnosis import DiagnoseConfig, diagnose
-    from distillknob.distillation.stage import DistillConfig, distill
+    from distillknob.calibration.config import CalibrationConfig
+    from distillknob.calibration.stage import calibrate
+    from distillknob.diagnosis.config import DiagnoseConfig
+    from distillknob.diagnosis.stage import diagnose
+    from distillknob.distillation.config import DistillConfig
+    from distillknob.distillation.stage import distill
     from distillknob.distillation.teacher_cache import CacheConfig, cache_teacher
 
     both: dict[str, Any] = {"teacher": pair.teacher, "student": pair.student}

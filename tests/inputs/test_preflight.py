@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from distillknob.calibration import stage as calibration
-from distillknob.calibration.stage import CalibrationConfig
+from distillknob.calibration.check import check as check_calibration
+from distillknob.calibration.config import CalibrationConfig
 from distillknob.cli.main import main
-from distillknob.distillation import stage as distillation
-from distillknob.distillation.stage import DistillConfig
+from distillknob.distillation.check import check as check_distillation
+from distillknob.distillation.config import DistillConfig
+from distillknob.distillation.stage import distill
 from distillknob.errors import BadInputError
 from distillknob.inputs.preflight import Preflight, check_learning_rate, same_weights
 from pairs import Pair
@@ -137,9 +138,9 @@ def test_lengths_beyond_the_context_are_refused_by_every_method(
     )
     for fetch in (True, False):
         with pytest.raises(BadInputError, match=what):
-            distillation.check(config, Preflight(fetch=fetch))
+            check_distillation(config, Preflight(fetch=fetch))
     with pytest.raises(BadInputError, match=what):
-        distillation.distill(config, tmp_path / "run")
+        distill(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -177,20 +178,20 @@ def test_a_split_that_a_task_has_not(tiny_pair: Pair, tmp_path: Path, capsys: py
 def test_a_target_s_own_context_counts(tiny_pair: Pair, short: Pair) -> None:
     config = CalibrationConfig(teacher=tiny_pair.teacher, target=short.student, max_completion_length=100, **QUICK)
     with pytest.raises(BadInputError, match=r"context of 64 \(.*student\)"):
-        calibration.check(config, Preflight())
+        check_calibration(config, Preflight())
 
 
 def test_settings_that_may_not_be_meant_are_remarked(tiny_pair: Pair, tmp_path: Path) -> None:
     same = copied(tiny_pair.student, tmp_path / "same")
     look = Preflight(fetch=False)
-    calibration.check(CalibrationConfig(teacher=same, target=tiny_pair.student, eta=25, **QUICK), look)
-    distillation.check(DistillConfig(teacher=same, student=tiny_pair.student, **QUICK), look)
+    check_calibration(CalibrationConfig(teacher=same, target=tiny_pair.student, eta=25, **QUICK), look)
+    check_distillation(DistillConfig(teacher=same, student=tiny_pair.student, **QUICK), look)
     told = "\n".join(look.remarks)
     assert "teacher and target are the same model" in told and "eta=25: all that was measured" in told
     assert "teacher and student are the same model" in told
     assert "the guard compares 300 problems × 4 samples of 'math', which differ by up to 3.5 points" in told
     look = Preflight(fetch=False)
-    calibration.check(CalibrationConfig(teacher=tiny_pair.teacher, target=same, utility_tolerance=0.2), look)
+    check_calibration(CalibrationConfig(teacher=tiny_pair.teacher, target=same, utility_tolerance=0.2), look)
     assert look.remarks == []
 
 

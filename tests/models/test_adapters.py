@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from distillknob.calibration.config import CalibrationConfig
 from distillknob.calibration.held_out import task_scores
-from distillknob.calibration.stage import CalibrationConfig, calibrate
-from distillknob.distillation.stage import DistillConfig, distill
+from distillknob.calibration.stage import calibrate
+from distillknob.distillation.config import DistillConfig
+from distillknob.distillation.stage import distill
 from distillknob.errors import BadInputError
 from distillknob.models.load import load_model
 from distillknob.models.scoring import sequence_logprob

@@ -12,9 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from distillknob.calibration.stage import CalibrationConfig, calibrate
-from distillknob.diagnosis import DiagnoseConfig, diagnose
-from distillknob.distillation.stage import DistillConfig, distill
+from distillknob.calibration.config import CalibrationConfig
+from distillknob.calibration.stage import calibrate
+from distillknob.diagnosis.config import DiagnoseConfig
+from distillknob.diagnosis.stage import diagnose
+from distillknob.distillation.config import DistillConfig
+from distillknob.distillation.stage import distill
 from distillknob.evaluation.config import EvaluateConfig
 from distillknob.evaluation.stage import evaluate
 from distillknob.models.load import load_model, load_tokenizer

@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from distillknob.distillation.stage import DistillConfig, distill
+from distillknob.distillation.config import DistillConfig
+from distillknob.distillation.stage import distill
 from distillknob.errors import BadInputError
 from distillknob.evaluation.config import EvaluateConfig
 from distillknob.evaluation.stage import evaluate

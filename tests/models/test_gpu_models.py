@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from distillknob.calibration.stage import CalibrationConfig, calibrate
+from distillknob.calibration.config import CalibrationConfig
+from distillknob.calibration.stage import calibrate
 from pairs import Pair
 from tiny_families import LIMIT, documented, outcome, tiny_config
 

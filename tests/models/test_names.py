@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
-from distillknob.calibration.stage import CalibrationConfig, calibrate
-from distillknob.diagnosis import DiagnoseConfig, diagnose
-from distillknob.distillation.stage import DistillConfig, distill
+from distillknob.calibration.config import CalibrationConfig
+from distillknob.calibration.stage import calibrate
+from distillknob.diagnosis.config import DiagnoseConfig
+from distillknob.diagnosis.stage import diagnose
+from distillknob.distillation.config import DistillConfig
+from distillknob.distillation.stage import distill
 from distillknob.errors import BadInputError
 from distillknob.models.load import load_model
 from distillknob.models.names import name_zoo_base, resolve

@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from distillknob.calibration.stage import CalibrationConfig
+from distillknob.calibration.config import CalibrationConfig
 from distillknob.config.recipe import read_recipe, stage_config, stage_values
 from distillknob.diagnosis.pair_scores import score_pair
-from distillknob.distillation.stage import DistillConfig, check
+from distillknob.distillation.check import check
+from distillknob.distillation.config import DistillConfig
 from distillknob.errors import BadInputError
 from distillknob.evaluation.config import EvaluateConfig
 from distillknob.experiments.demo import DemoConfig

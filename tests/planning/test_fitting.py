@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from distillknob.calibration.stage import CalibrationConfig
+from distillknob.calibration.config import CalibrationConfig
 from distillknob.cli.main import main
-from distillknob.diagnosis import DiagnoseConfig
-from distillknob.distillation.stage import DistillConfig
+from distillknob.diagnosis.config import DiagnoseConfig
+from distillknob.distillation.config import DistillConfig
 from distillknob.errors import BadInputError
 from distillknob.planning.fitting import changed, fitting, memory, room, roomier
 from distillknob.planning.hardware import GPUS, Engine

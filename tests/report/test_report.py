@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from distillknob.errors import BadInputError
-from distillknob.report import build_report
 from distillknob.report.drawing.markup import bounds, decimal, escape, number, percent, points, tag
 from distillknob.report.drawing.svg import Panel, Scale
+from distillknob.report.page import build_report
 from distillknob.runs.run import Run
 from distillknob.verdicts.teachers import teacher_key, teacher_label
 from distillknob.verdicts.turning import turning

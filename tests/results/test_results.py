@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from distillknob.errors import BadInputError
-from distillknob.report import build_report
+from distillknob.report.page import build_report
 from distillknob.results.children import child_run, children, in_experiment
 from distillknob.results.pass_at_k import (
     add_difference_at_k,

@@ -14,9 +14,11 @@ import pytest
 import torch
 from trl.trainer.utils import RepeatSampler
 
-from distillknob.calibration.stage import CalibrationConfig, calibrate
+from distillknob.calibration.config import CalibrationConfig
+from distillknob.calibration.stage import calibrate
 from distillknob.cli.main import main
-from distillknob.distillation.stage import DistillConfig, distill
+from distillknob.distillation.config import DistillConfig
+from distillknob.distillation.stage import distill
 from distillknob.runs.run import Run
 from distillknob.training.checkpoints import start_from
 from distillknob.training.sampler import EpochSampler

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from distillknob.distillation.stage import DistillConfig
+from distillknob.distillation.config import DistillConfig
 from distillknob.errors import BadInputError
 from distillknob.models.load import load_model
 from distillknob.training.checkpoints import load_trained

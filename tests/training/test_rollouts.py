@@ -12,8 +12,8 @@ import torch
 from transformers import AutoConfig
 
 import one_score
-from distillknob.calibration.stage import CalibrationConfig
-from distillknob.distillation.stage import DistillConfig
+from distillknob.calibration.config import CalibrationConfig
+from distillknob.distillation.config import DistillConfig
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.models.forward import number_positions, silence
 from distillknob.models.load import load_model

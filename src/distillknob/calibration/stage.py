@@ -39,8 +39,6 @@ from distillknob.training.checkpoints import check_saves_whole, checkpoint_error
 from distillknob.training.config import as_dict, plain_config, refused_by_the_trainer
 from distillknob.verdicts.turning import Turning
 
-__all__ = ["CalibrationConfig", "CalibrationTrainer", "calibrate", "check", "task_reward"]
-
 TRAINED = "trained.json"  # of an unfinished run: the training is over
 
 LOGGED = {

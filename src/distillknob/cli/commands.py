@@ -45,7 +45,7 @@ def _add_zoo(commands: Commands) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from distillknob.report import build_report
+    from distillknob.report.page import build_report
 
     if len(arguments.run) > 1:
         raise BadInputError(

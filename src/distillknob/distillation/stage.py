@@ -41,8 +41,6 @@ from distillknob.training.callbacks import FiniteLoss, RunLogger, StageProgress,
 from distillknob.training.checkpoints import check_saves_whole, checkpoint_errors, save_model, start_from
 from distillknob.training.config import plain_config, refused_by_the_trainer
 
-__all__ = ["DistillConfig", "DistillTrainer", "check", "distill"]
-
 Traces = Sequence[dict[str, Any]]
 
 

@@ -9,21 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from distillknob.config.recipe import stage_config
-from distillknob.diagnosis import diagnose
+from distillknob.diagnosis.stage import diagnose
 from distillknob.errors import BadInputError
 from distillknob.experiments.cell import run_cell
 from distillknob.experiments.plan import Cell, ExperimentConfig, Step, check
 from distillknob.experiments.tables import tables
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight
-from distillknob.report import build_report
+from distillknob.report.page import build_report
 from distillknob.results.children import child_run, children, in_experiment
 from distillknob.results.experiments import ChildRun, DemoResult, ExampleRow
 from distillknob.runs.run import Run, load_run
 from distillknob.runtime.processes import process_count
 from distillknob.tasks import get_task
-
-__all__ = ["DemoConfig", "check", "demo"]
 
 
 @dataclass

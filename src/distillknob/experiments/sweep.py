@@ -18,15 +18,13 @@ from distillknob.experiments.cell import cell_config, read_by_cell, run_cell
 from distillknob.experiments.plan import Cell, ExperimentConfig, check
 from distillknob.experiments.tables import causal, knob, tables
 from distillknob.inputs.preflight import Preflight
-from distillknob.report import build_report
+from distillknob.report.page import build_report
 from distillknob.results.experiments import SweepResult, Tables
 from distillknob.results.schema import with_schema
 from distillknob.runs.files import atomic_directory, atomic_write, json_bytes, read_json
 from distillknob.runs.run import CONFIG, ENVIRONMENT, MANIFEST, RESULT, Run, load_run
 from distillknob.runtime.processes import notice, process_count, process_index, wait
 from distillknob.stages import CHAINED
-
-__all__ = ["SweepConfig", "check", "sweep"]
 
 # Without `evaluate`: a variant is set beside the grid problem by problem.
 OF_A_VARIANT = ("etas", "seeds", "methods", *(stage for stage in CHAINED if stage != "evaluate"))

@@ -26,9 +26,9 @@ from distillknob.tasks.graders.reward_model import DEFAULT
 from distillknob.tasks.reward_task import RewardTask
 
 if TYPE_CHECKING:
-    from distillknob.calibration.stage import CalibrationConfig
-    from distillknob.diagnosis import DiagnoseConfig
-    from distillknob.distillation.stage import DistillConfig
+    from distillknob.calibration.config import CalibrationConfig
+    from distillknob.diagnosis.config import DiagnoseConfig
+    from distillknob.distillation.config import DistillConfig
     from distillknob.distillation.teacher_cache import CacheConfig
     from distillknob.evaluation.config import EvaluateConfig
 

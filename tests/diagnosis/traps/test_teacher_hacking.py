@@ -13,7 +13,8 @@ import torch
 from diagnosed import fired, pairs, silent
 from distillknob import tasks
 from distillknob.diagnosis.traps.teacher_hacking import teacher_hacking
-from distillknob.distillation.stage import DistillConfig, distill
+from distillknob.distillation.config import DistillConfig
+from distillknob.distillation.stage import distill
 from distillknob.runs.run import Run
 from distillknob.tasks import register_task
 from planted import PlantedTask, chain, logits_of, save_bigram, tokenizer_of, words_of

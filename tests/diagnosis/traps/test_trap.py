@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from diagnosed import config
-from distillknob.diagnosis import Finding, diagnose, traps
+from distillknob.diagnosis import traps
 from distillknob.diagnosis.compare import BY_PROMPT
-from distillknob.diagnosis.finding import finding_of, graded
+from distillknob.diagnosis.finding import Finding, finding_of, graded
 from distillknob.diagnosis.samples import Candidates, Gathered, Missing, means_by_prompt
-from distillknob.diagnosis.stage import TABLES
+from distillknob.diagnosis.stage import TABLES, diagnose
 from distillknob.diagnosis.traps import TRAPS
 from distillknob.diagnosis.traps.base import ByPrompt, Rows, Trap
 from distillknob.runs.files import read_json

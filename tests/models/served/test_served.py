@@ -14,10 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from distillknob.calibration.stage import CalibrationConfig, calibrate
+from distillknob.calibration.config import CalibrationConfig
+from distillknob.calibration.stage import calibrate
 from distillknob.cli.main import main
-from distillknob.diagnosis import DiagnoseConfig, diagnose
-from distillknob.distillation.stage import DistillConfig, distill
+from distillknob.diagnosis.config import DiagnoseConfig
+from distillknob.diagnosis.stage import diagnose
+from distillknob.distillation.config import DistillConfig
+from distillknob.distillation.stage import distill
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.evaluation.config import EvaluateConfig
 from distillknob.evaluation.stage import evaluate

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from distillknob.distillation.stage import DistillConfig, distill
+from distillknob.distillation.config import DistillConfig
+from distillknob.distillation.stage import distill
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.evaluation.config import EvaluateConfig
 from distillknob.evaluation.stage import evaluate

@@ -121,7 +121,8 @@ def test_a_name_that_can_be_no_reward_model_is_told_before_anything_is_graded(tm
 
 
 def test_a_gate_that_no_answer_passes_is_told(tiny_reward: str, tiny_pair: Pair, tmp_path: Path) -> None:
-    from distillknob.calibration.stage import CalibrationConfig, calibrate
+    from distillknob.calibration.config import CalibrationConfig
+    from distillknob.calibration.stage import calibrate
 
     name = f"dolly@{DATA / 'dolly'}?reward={tiny_reward}"
     config = CalibrationConfig(teacher=tiny_pair.teacher, target=tiny_pair.student, tasks=[name])
@@ -178,7 +179,7 @@ def test_responses_are_judged_once_and_a_batch_in_one_pass(tiny_reward: str, mon
 
 
 def test_the_stages_grade_with_it(tiny_reward: str, student: Any) -> None:
-    from distillknob.calibration.stage import task_reward
+    from distillknob.calibration.rewards import task_reward
     from distillknob.evaluation.task_result import evaluate_task
 
     task = get_task(f"dolly@{DATA / 'dolly'}?reward={tiny_reward}")
