@@ -152,7 +152,7 @@ def other(tiny_other: str) -> LanguageModel:
 
 
 @pytest.fixture
-def lens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+def diagnose_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
     """Write a pair of tables as checkpoints, diagnose it, and return the result with its findings by name."""
     from distillknob import tasks
     from distillknob.diagnosis import DiagnoseConfig, diagnose

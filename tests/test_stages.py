@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,8 @@ from distillknob.stages import CHAINED, EXPERIMENTS, STAGES
 def test_a_stage_has_all_its_parts(name: str) -> None:
     stage = STAGES[name]
     assert stage.name == name and stage.summary
-    assert dataclasses.is_dataclass(stage.config_class), "a config"
+    cls: type[Any] = stage.config_class
+    assert dataclasses.is_dataclass(cls), "a config"
     first, second, resume, *more = inspect.signature(stage.run).parameters.values()
     assert (first.name, second.name, resume.name) == ("config", "output", "resume"), "a function (config, output, *, …)"
     assert resume.kind is inspect.Parameter.KEYWORD_ONLY and resume.default is False, "a function with resume=False"

@@ -168,7 +168,7 @@ def test_no_command_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_output_directory_that_holds_something_else(
     tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = ["evaluate", *models("evaluate", tiny_pair), "--tasks", "qa", *SMALL]
+    flags: list[str | Path] = ["evaluate", *models("evaluate", tiny_pair), "--tasks", "qa", *SMALL]
     assert command(*flags, "--output", tmp_path / "run") == 0
     capsys.readouterr()
     kept = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
@@ -187,7 +187,14 @@ def test_an_output_directory_that_holds_something_else(
 def test_a_bad_line_of_a_task_file(tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     task = tmp_path / "task.jsonl"
     task.write_bytes(b'{"prompt": "a", "reference": "b"}\n{"prompt": "a"}\n')
-    flags = ["evaluate", *models("evaluate", tiny_pair), "--tasks", f"jsonl:{task}", "--output", tmp_path / "run"]
+    flags: list[str | Path] = [
+        "evaluate",
+        *models("evaluate", tiny_pair),
+        "--tasks",
+        f"jsonl:{task}",
+        "--output",
+        tmp_path / "run",
+    ]
     assert "line 2: no reference" in refused(capsys, *flags)
     assert not (tmp_path / "run").exists()
 
@@ -283,7 +290,7 @@ def test_a_dry_run_starts_nothing(
     """By the quick recipe; test_recipes.py does it with all of them."""
     recipe = FOLDER / "quick.yaml"
     monkeypatch.chdir(tmp_path)
-    flags = [stage, "--config", recipe, *models(stage, tiny_pair), "--output", "the-run", "--dry-run"]
+    flags: list[str | Path] = [stage, "--config", recipe, *models(stage, tiny_pair), "--output", "the-run", "--dry-run"]
     assert command(*flags) == 0
     out, err = capsys.readouterr()
     assert list(tmp_path.iterdir()) == []
@@ -304,7 +311,16 @@ def test_an_experiment_s_own_config_is_a_recipe_that_repeats_it(
     cls = STAGES[stage].config_class
     config = cls(**stage_values(cls, stage, recipe, {}), recipe=recipe)
     run = Run.open(tmp_path / "run", stage, config.recorded)
-    words = [stage, "--config", run.path / "config.yaml", "--output", run.path, "--dry-run", "--gpu", "h100"]
+    words: list[str | Path] = [
+        stage,
+        "--config",
+        run.path / "config.yaml",
+        "--output",
+        run.path,
+        "--dry-run",
+        "--gpu",
+        "h100",
+    ]
     assert "holds an unfinished run of" in refused(capsys, *words)
     assert command(*words, "--resume") == 0
     repeated = capsys.readouterr().out
@@ -313,7 +329,7 @@ def test_an_experiment_s_own_config_is_a_recipe_that_repeats_it(
 
 
 def test_a_cell_that_a_sweep_has_not_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["sweep", "quick", "--etas", "0", "0.5", "--seeds", "0", "--output", tmp_path / "run"]
+    words: list[str | Path] = ["sweep", "quick", "--etas", "0", "0.5", "--seeds", "0", "--output", tmp_path / "run"]
     for more in ([], ["--dry-run"]):
         assert "cell 2: this sweep has cells 0 to 1" in refused(capsys, *words, "--cell", "2", *more)
     assert command(*words, "--cell", "1", "--dry-run") == 0
@@ -339,7 +355,7 @@ def test_a_dry_run_looks_at_the_output_directory(
     tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "thesis.txt").write_text("x")
-    flags = ["evaluate", *models("evaluate", tiny_pair), "--output", tmp_path, "--dry-run"]
+    flags: list[str | Path] = ["evaluate", *models("evaluate", tiny_pair), "--output", tmp_path, "--dry-run"]
     assert "thesis.txt" in refused(capsys, *flags)
 
 
@@ -353,7 +369,7 @@ def test_a_dry_run_of_an_experiment_looks_for_its_models(
 
 
 def test_a_flag_that_is_not_there_is_told_the_nearest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    output = ["--output", tmp_path / "run"]
+    output: list[str | Path] = ["--output", tmp_path / "run"]
     told = refused(capsys, "diagnose", "--problem", "20", *output)
     assert told.startswith("error: distillknob diagnose has no flag --problem, did you mean '--problems'?")
     assert told.endswith("see distillknob diagnose --help\n") and told.count("\n") == 1
@@ -371,7 +387,7 @@ def test_bad_input_that_is_met_late_leaves_no_run_behind(
 ) -> None:
     few = tmp_path / "few.jsonl"
     few.write_text('{"prompt": "What is 2 + 2?", "reference": "4"}\n')
-    flags = ["evaluate", "--models", tiny_pair.teacher, "--output", tmp_path / "run"]
+    flags: list[str | Path] = ["evaluate", "--models", tiny_pair.teacher, "--output", tmp_path / "run"]
     assert "in split 'test': it needs more lines (1 different now)" in refused(
         capsys, *flags, "--tasks", f"jsonl:{few}"
     )
@@ -539,7 +555,7 @@ def test_a_reader_that_leaves_is_no_error() -> None:
 
 def test_a_typo_is_told_with_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = tmp_path / "recipe.yaml"
-    output = ["--output", tmp_path / "run"]
+    output: list[str | Path] = ["--output", tmp_path / "run"]
     recipe.write_text("# mine\ntasks: [math]\ncalibrate:\n  eta: 0.5\n  max_step: 3\n")
     told = "recipe.yaml, line 5: calibrate has no field 'max_step', did you mean 'max_steps'"
     assert told in refused(capsys, "calibrate", recipe, *output)

@@ -21,8 +21,9 @@ from distillknob.experiments.plan import Cell
 from distillknob.models.architecture import SHAPES
 from distillknob.runs.run import load_run, verify_manifest
 from distillknob.stages import EXPERIMENTS, STAGES
-from distillknob.verdicts import teacher_label
+from distillknob.verdicts.teachers import teacher_label
 from pairs import Pair
+from result_types import faults_below
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -126,7 +127,7 @@ def cut(recipe: dict[str, Any], models: Models, reward: str) -> dict[str, Any]:
     small: dict[str, Any] = {**recipe, **models._asdict()}
     small["tasks"] = [here(task, reward) for task in recipe["tasks"]]
     for stage, sizes in CUT.items():
-        section = dict(recipe.get(stage) or {})
+        section: dict[str, Any] = dict(recipe.get(stage) or {})
         if "tasks" in section:
             section["tasks"] = [here(task, reward) for task in section["tasks"]]
         small[stage] = {name: value for name, value in {**section, **sizes}.items() if value is not None}
@@ -158,7 +159,7 @@ def test_a_recipe_s_demo_runs_end_to_end(
     config = DemoConfig(**settings, recipe=recipe)
     run = demo(config, tmp_path / "run")
     result = run.result
-    assert run.complete and verify_manifest(run.path) == []
+    assert run.complete and verify_manifest(run.path) == [] == faults_below(run.path)
     assert (run.path / "report.html").stat().st_size > 1000
     tasks = recipe["tasks"]
     assert result["tasks"] == tasks

@@ -33,12 +33,12 @@ def test_two_diagnoses_are_compared_problem_by_problem(tiny_pair: Pair, tmp_path
 def test_what_cannot_be_compared_is_told(tiny_pair: Pair, tmp_path: Path) -> None:
     diagnose(config(tiny_pair, tasks=["math"], gradient_problems=0), tmp_path / "one")
     diagnose(config(tiny_pair, tasks=["math"], gradient_problems=0, seed=7), tmp_path / "seven")
-    for paths, told in (
+    for paths, message in (
         ([tmp_path / "one"], "got 1 run"),
         ([tmp_path / "one", tmp_path / "seven"], "seed=7, .* with 0"),
         ([tmp_path / "one", tmp_path / "none"], "no run directory"),
     ):
-        with pytest.raises(BadInputError, match=told):
+        with pytest.raises(BadInputError, match=message):
             compare(paths)
     (tmp_path / "one" / BY_PROMPT).unlink()
     with pytest.raises(BadInputError, match="older distillknob"):

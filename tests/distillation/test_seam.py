@@ -175,11 +175,8 @@ def test_the_student_as_it_is_can_be_the_teacher(tiny_pair: Pair, tmp_path: Path
         value = divergence(batch["student"][batch["mask"]], batch["teacher_prompt"][batch["mask"]], "jsd").mean()
         assert batch["loss"] == pytest.approx(float(value), rel=1e-3) and batch["loss"] > 1e-5
     plain = trainer_of(tiny_pair, tmp_path / "plain", DistillConfig().loss, itself=True)
-    model: Any = plain.model
-    before = {name: weight.clone() for name, weight in model.state_dict().items()}
     plain.train()
     assert all(batch["loss"] == pytest.approx(0.0, abs=1e-7) for batch in plain.batches)
-    assert before.keys() == model.state_dict().keys()
 
 
 class Average(TrainerCallback):
@@ -201,10 +198,9 @@ def test_a_moving_average_of_the_student_can_be_the_teacher(tiny_pair: Pair, tmp
     trainer.add_callback(Average(trainer, 0.25))
     trainer.train()
     start = load_model(pair.student).model
-    model: Any = trainer.model
     assert all(batch["loss"] > 1e-5 for batch in trainer.batches)
-    moved = zip(trainer.teacher_model.parameters(), start.parameters(), model.parameters(), strict=True)
-    assert any((teacher - begun).abs().max() > 1e-4 for teacher, begun, _ in moved)
+    moved = zip(trainer.teacher_model.parameters(), start.parameters(), strict=True)
+    assert any((teacher - begun).abs().max() > 1e-4 for teacher, begun in moved)
 
 
 class Advantage(Loss):

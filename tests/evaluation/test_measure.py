@@ -93,7 +93,7 @@ def test_every_stage_means_the_same_by_right(teacher: LanguageModel, student: La
     assert all(row["finished"] or row["score"] == 0 for row in found.rows)
     config = DiagnoseConfig(problems=12, samples=4, candidates=4, gradient_problems=0, ks=[1], **sizes)
     gathered = gather(task, teacher, student, config, Journal())
-    whole = gathered.continuations.kept_A == 0
+    whole = gathered.continuations.share_A == 0
     assert gathered.continuations.score_A[whole].tolist() == found.scores_PN.ravel().tolist()
     assert gathered.styled.right_A.tolist() == [row["score"] == 1 for row in found.rows]
     traces = make_traces("teacher_verified", [task], 12, student, teacher, None, TraceOptions(1, **sizes))

@@ -18,6 +18,7 @@ from distillknob.runs.run import load_run
 from distillknob.stats import paired_difference
 from distillknob.tasks import get_task
 from pairs import Pair
+from result_types import faults_below
 
 
 def recipe(pair: Pair) -> dict[str, Any]:
@@ -72,6 +73,7 @@ def test_cells_stand_by_themselves(tiny_pair: Pair, tmp_path: Path, monkeypatch:
     config = settings(recipe=recipe(tiny_pair), kept=str(tmp_path / "kept"), variants=shuffled)
     first = sweep(config, tmp_path / "first")
     result = first.result
+    assert faults_below(tmp_path / "first") == []
     names = {"eta+0-seed0", "eta+0.5-seed0", "shuffled-eta+0.5-seed0"}
     assert {path.name for path in (tmp_path / "kept").iterdir()} == names
     assert {file.name for file in (tmp_path / "kept" / "eta+0-seed0").iterdir()} == {

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from distillknob.report import build_report
 from distillknob.report.drawing.markup import bounds, decimal, escape, number, percent, points, tag
 from distillknob.report.drawing.svg import Panel, Scale
 from distillknob.runs.run import Run
-from distillknob.verdicts import teacher_key, teacher_label, turning
+from distillknob.verdicts.teachers import teacher_key, teacher_label
+from distillknob.verdicts.turning import turning
 
 HOSTILE = '<script>alert(1)</script><img src="https://evil.example/x.png" onerror=alert(2)>'
 # A control character, a lone surrogate and an override of the writing direction: what a bad sampler can emit.
@@ -47,7 +48,7 @@ def calibration(eta: float) -> dict[str, Any]:
         "anchor_kl": 0.0123,
         "log_ratio": 4.5,
         "outcome": "finished",
-        "turned": turned.as_dict(),
+        "turned": turned.as_row(),
     }
 
 
@@ -661,20 +662,20 @@ def test_the_page_tells_the_verdict_on_held_out_problems(tmp_path: Path) -> None
     path = calibrate_run(tmp_path / "run", -0.5)
     result = json.loads((path / "result.json").read_text())
 
-    def told(verdict: dict[str, Any]) -> str:
+    def told(verdict: Mapping[str, Any]) -> str:
         (path / "result.json").write_text(json.dumps({**result, "turned": verdict}))
         return Page(build_report(path, tmp_path / "page.html")).text
 
-    wrong = told(turning([3.0, 2.0, 4.0], [4.1, 2.9, 5.0], eta=-0.5).as_dict())
+    wrong = told(turning([3.0, 2.0, 4.0], [4.1, 2.9, 5.0], eta=-0.5).as_row())
     assert "The knob turned the wrong way: the log-ratio rose, and should fall. Log-ratio to the target 3.00" in wrong
     assert "The knob did not turn: step 0 was kept." in told(
-        turning([1.0], [1.0], eta=-0.5, same="step 0 was kept").as_dict()
+        turning([1.0], [1.0], eta=-0.5, same="step 0 was kept").as_row()
     )
 
 
 def test_a_demo_whose_calibrated_teacher_is_the_original_says_so_on_top(tmp_path: Path) -> None:
     result = demo_result()
-    same = {**calibration(0.5), "kept_step": 0, "turned": turning([1.0], [1.0], eta=0.5, same="step 0").as_dict()}
+    same = {**calibration(0.5), "kept_step": 0, "turned": turning([1.0], [1.0], eta=0.5, same="step 0").as_row()}
     label = teacher_label(0.5, same)
     for name in ("teachers", "students", "differences", "gains"):
         for row in result[name]:

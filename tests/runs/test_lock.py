@@ -66,7 +66,7 @@ def test_a_second_process_is_refused_and_told_who_is_at_work(tmp_path: Path, res
         assert load_run(tmp_path / "run").metrics() == [{"step": 1}]  # a reader reads on
     assert [row["step"] for row in load_run(tmp_path / "run").metrics()] == [1, 2]
     assert verify_manifest(tmp_path / "run") == [] and not (tmp_path / "run" / LOCK).exists()
-    assert Run.open(tmp_path / "run", "calibrate", {"eta": 0.5}).result == {"score": 1.0}
+    assert Run.open(tmp_path / "run", "calibrate", {"eta": 0.5}).result["score"] == 1.0
 
 
 def test_a_killed_process_stands_in_nobodys_way(tmp_path: Path) -> None:

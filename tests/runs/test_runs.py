@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from distillknob.errors import BadInputError, RunFailedError
+from distillknob.results.schema import SCHEMA
 from distillknob.runs.files import atomic_directory, atomic_write, sha256
 from distillknob.runs.run import Run, load_run, verify_manifest
 
@@ -74,7 +75,7 @@ def test_a_finished_run_is_opened_as_it_is(tmp_path: Path) -> None:
     before = snapshot(tmp_path)
     for resume in (False, True):
         run = Run.open(tmp_path / "run", "calibrate", CONFIG, resume=resume)
-        assert run.complete and run.result == {"score": 0.75}
+        assert run.complete and run.result == {"schema": SCHEMA, "score": 0.75}
     assert snapshot(tmp_path) == before
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from distillknob.calibration.config import CalibrationConfig
 from distillknob.calibration.guard import UtilityGuard
 from distillknob.calibration.last_good import LastThatHolds
+from distillknob.results.schema import Bounds
 from distillknob.runs.model_record import calibrated_as, read_record
-from distillknob.verdicts import Turning, turned_text
+from distillknob.verdicts.turning import Turning, turned_text
 
 
 def model_card(config: CalibrationConfig, guard: UtilityGuard, last: LastThatHolds, turned: Turning) -> str:
@@ -34,7 +34,7 @@ def model_card(config: CalibrationConfig, guard: UtilityGuard, last: LastThatHol
         )
         text = (
             f"Made by {made_by}: {last.step} steps of reinforcement fine-tuning against `{config.target}`.\n\n"
-            f"{stopped}{turned_text(turned.as_dict())}\n\n"
+            f"{stopped}{turned_text(turned.as_row())}\n\n"
             f"Task scores on training-split problems that were not trained on:\n\n{scores}\n\n"
             "Not measured here: whether students learn more or less from this model than from the original.\n"
         )
@@ -42,7 +42,8 @@ def model_card(config: CalibrationConfig, guard: UtilityGuard, last: LastThatHol
     return f"---\nbase_model: {config.teacher}\ntags: [{tags}]\n---\n# {title}\n\n{text}"
 
 
-def _interval(bounds: Sequence[float]) -> str:
-    if any(map(math.isnan, bounds)):
+def _interval(bounds: Bounds) -> str:
+    low, high = bounds
+    if low is None or high is None or math.isnan(low) or math.isnan(high):
         return "no interval of the difference, from one problem"
-    return f"95 % interval of the difference {bounds[0]:+.3f} to {bounds[1]:+.3f}"
+    return f"95 % interval of the difference {low:+.3f} to {high:+.3f}"

@@ -19,6 +19,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from distillknob.results.stages import GuardEvent
+
 # Standard errors that a window's mean may lie below. At one, three tasks in which nothing has changed would raise a
 # false alarm in four windows of ten; at two, in seven of a hundred.
 NOISE = 2.0
@@ -49,7 +51,7 @@ class UtilityGuard:
     strikes: int = field(default=0, init=False)
     log_ratio_start: float | None = field(default=None, init=False)
     reason: str | None = field(default=None, init=False)
-    events: list[dict[str, Any]] = field(default_factory=list, init=False)
+    events: list[GuardEvent] = field(default_factory=list, init=False)
     last_good_step: int = field(default=0, init=False)
     _scores: dict[str, list[float]] = field(default_factory=dict, init=False)
     _log_ratios: list[float] = field(default_factory=list, init=False)

@@ -20,7 +20,7 @@ from distillknob.models.scoring import Prompt, Scorer
 from distillknob.runs.journal import Journal
 from distillknob.tasks import Example, Task
 from distillknob.tasks.held_back import hold_back
-from distillknob.verdicts import Turning, turning_of_tasks
+from distillknob.verdicts.turning import Turning, turning_of_tasks
 
 
 def train_and_guard(task: Task, problems: int, guard_problems: int, seed: int) -> tuple[list[Example], list[Example]]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from distillknob.calibration.config import CalibrationConfig
 from distillknob.calibration.guard import UtilityGuard
 from distillknob.calibration.held_out import HeldOut
+from distillknob.results.stages import GuardRow
 from distillknob.stats import paired_difference
 
 FINAL, START = "final", "start"  # what lies beside the Trainer's checkpoints
@@ -21,7 +22,7 @@ class LastThatHolds(NamedTuple):
     step: int
     path: str
     held_out: dict[str, HeldOut]
-    guard: list[dict[str, Any]]
+    guard: list[GuardRow]
 
 
 def last_that_holds(
@@ -61,9 +62,9 @@ def last_that_holds(
     raise AssertionError("the original teacher always holds against itself")
 
 
-def _compared(before: dict[str, HeldOut], after: dict[str, HeldOut]) -> list[dict[str, Any]]:
+def _compared(before: dict[str, HeldOut], after: dict[str, HeldOut]) -> list[GuardRow]:
     """By task the mean scores and their difference, paired by problem."""
-    comparison: list[dict[str, Any]] = []
+    comparison: list[GuardRow] = []
     for name in before:
         first, second = before[name].scores, after[name].scores
         change = paired_difference([sum(s) / len(s) for s in first], [sum(s) / len(s) for s in second])

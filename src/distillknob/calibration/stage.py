@@ -26,6 +26,7 @@ from distillknob.models.chat import set_in_templates
 from distillknob.models.load import load_model
 from distillknob.models.scoring import Scorer
 from distillknob.models.served.model import connect, load_or_connect
+from distillknob.results.stages import CalibrateResult
 from distillknob.runs.files import atomic_write
 from distillknob.runs.journal import Journal
 from distillknob.runs.model_record import record_of
@@ -36,7 +37,7 @@ from distillknob.tasks import graded_tasks
 from distillknob.training.callbacks import FiniteLoss, RunLogger, StageProgress, add_callbacks
 from distillknob.training.checkpoints import check_saves_whole, checkpoint_errors, load_trained, save_model, start_from
 from distillknob.training.config import as_dict, plain_config, refused_by_the_trainer
-from distillknob.verdicts import Turning
+from distillknob.verdicts.turning import Turning
 
 __all__ = ["CalibrationConfig", "CalibrationTrainer", "calibrate", "check", "task_reward"]
 
@@ -179,7 +180,7 @@ def _trained_before(run: Run, guard: UtilityGuard) -> int | None:
 
 def _result(
     config: CalibrationConfig, run: Run, guard: UtilityGuard, steps: int, last: LastThatHolds, turned: Turning
-) -> dict[str, Any]:
+) -> CalibrateResult:
     """The stage's result."""
     logged: dict[str, Any] = next((row for row in reversed(run.metrics()) if row["step"] <= last.step), {})
     return {
@@ -189,7 +190,7 @@ def _result(
         "reason": guard.reason,
         "steps": steps,
         "kept_step": last.step,
-        "turned": turned.as_dict(),
+        "turned": turned.as_row(),
         "final_beta": guard.beta,
         "anchor_kl": logged.get("anchor_kl"),
         "log_ratio": logged.get("log_ratio"),

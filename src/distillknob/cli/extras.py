@@ -75,7 +75,7 @@ def _check_turns(arguments: argparse.Namespace, config: Any) -> None:
 
 
 def _turned(arguments: argparse.Namespace, run: Run) -> Ending:
-    from distillknob.verdicts import TURNED
+    from distillknob.verdicts.turning import TURNED
 
     if not arguments.require_turned or (run.result.get("turned") or {}).get("verdict") == TURNED:
         return Ending()

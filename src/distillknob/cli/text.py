@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from distillknob.results.pass_at_k import best_name, pass_at
 from distillknob.runs.run import Run
 from distillknob.stages import EXPERIMENTS
-from distillknob.verdicts import UNCLEAR, WRONG, is_original, label_of, student_claims, turned_text, unturned
+from distillknob.verdicts.claims import student_claims
+from distillknob.verdicts.teachers import is_original, label_of, unturned
+from distillknob.verdicts.turning import UNCLEAR, WRONG, turned_text
 
 Rows = Sequence[Sequence[str]]
 WIDTH = 110  # of running text, in characters
@@ -79,11 +81,6 @@ def students_text(rows: Sequence[Mapping[str, Any]]) -> str:
             for row in rows
         ],
     )
-
-
-def best_name(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What these rows call their pass@k with a k above 1."""
-    return next((key for row in rows for key in row if re.fullmatch(r"pass@(?!1$)\d+", key)), "pass@16")
 
 
 def differences_text(
@@ -194,7 +191,7 @@ def claims_text(result: Mapping[str, Any]) -> list[str]:
 
 
 def _evaluate_text(run: Run, result: Mapping[str, Any]) -> list[str]:
-    best = f"pass@{run.config['k']}"
+    best = pass_at(run.config["k"])
     header = ["model", "task", "pass@1 % [95 %]", f"{best} %", "chance %", "finished %"]
     rows = [
         [

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from distillknob.errors import BadInputError
+from distillknob.results.experiments import MeasureByProblem, PairedRow
 from distillknob.runs.files import read_json
 from distillknob.runs.run import Run, load_run
 from distillknob.stats import paired_difference
@@ -51,50 +52,55 @@ def compare(paths: Sequence[str | Path]) -> dict[str, Any]:
     ]
     order = {(row["task"], row["measure"]): place for place, row in enumerate(tables[0])}
     rows.sort(key=lambda row: order[row["task"], row["measure"]])
-    told = [{"run": str(run.path), "teacher": run.config["teacher"]} for run in runs]
-    return {"stage": "compare", "student": runs[0].config["student"], "runs": told, "rows": rows}
+    sides = [{"run": str(run.path), "teacher": run.config["teacher"]} for run in runs]
+    return {"stage": "compare", "student": runs[0].config["student"], "runs": sides, "rows": rows}
 
 
 def paired_rows(
-    before: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]], *, first: bool = False
-) -> list[dict[str, Any]]:
+    before: Sequence[MeasureByProblem], now: Sequence[MeasureByProblem], *, first: bool = False
+) -> list[PairedRow]:
     """For each task and measure that both diagnoses have: `value` now, its `difference` to before with its `interval`,
     paired over the `n` problems that both have. `first`: these are the ones to compare with. Where every figure of
     every problem agrees it is the same teacher: nothing of a difference of 0 is uncertain then."""
     same = list(before) == list(now)
     table = {(row["task"], row["measure"]): row for row in now}
     return [
-        {
-            **{name: row[name] for name in ("task", "measure", "unit")},
-            **_paired(row, table[row["task"], row["measure"]], first=first, same=same),
-        }
+        _paired(row, table[row["task"], row["measure"]], first=first, same=same)
         for row in before
         if (row["task"], row["measure"]) in table
     ]
 
 
-def _paired(before: dict[str, Any], now: dict[str, Any], *, first: bool, same: bool) -> dict[str, Any]:
-    value = _mean(now["value"])
+def _paired(before: MeasureByProblem, now: MeasureByProblem, *, first: bool, same: bool) -> PairedRow:
+    row: PairedRow = {
+        "task": before["task"],
+        "measure": before["measure"],
+        "unit": before["unit"],
+        "value": _mean(now["value"]),
+        "difference": None,
+        "interval": None,
+        "n": len(now["value"]) if first else 0,
+    }
     if first:
-        return {"value": value, "difference": None, "interval": None, "n": len(now["value"])}
+        return row
     # An infinite KL has no number in the file.
     old, new = (
-        {prompt: found for prompt, found in zip(row["prompt"], row["value"], strict=True) if found is not None}
+        {prompt: number for prompt, number in zip(row["prompt"], row["value"], strict=True) if number is not None}
         for row in (before, now)
     )
     shared = [prompt for prompt in old if prompt in new]
     if not shared:
-        return {"value": value, "difference": None, "interval": None, "n": 0}
+        return row
     if same:
-        return {"value": value, "difference": 0.0, "interval": [0.0, 0.0], "n": len(shared)}
+        return {**row, "difference": 0.0, "interval": [0.0, 0.0], "n": len(shared)}
     is_share = before["unit"] == "share"
     gap = paired_difference([old[p] for p in shared], [new[p] for p in shared], proportion=is_share)
-    return {"value": value, "difference": gap.mean, "interval": gap.as_list(), "n": gap.n}
+    return {**row, "difference": gap.mean, "interval": gap.as_list(), "n": gap.n}
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
-    kept = [value for value in values if value is not None]
-    return float(np.mean(kept)) if kept else None
+    numbers = [value for value in values if value is not None]
+    return float(np.mean(numbers)) if numbers else None
 
 
 def _diagnosis(path: Path) -> Run:

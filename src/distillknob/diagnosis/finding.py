@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+from distillknob.results.schema import Severity
+from distillknob.results.stages import FindingRow, Plot, PlotSeries
 from distillknob.stats import Interval
 
 INFINITE = "the student gives probability 0 to tokens that the teacher says: their KL is infinite and has no shares"
-
-Severity = Literal["none", "low", "medium", "high"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,23 @@ class Finding:
     cause: str
     remedy: str
     applicable: bool = True
-    plot: dict[str, Any] | None = field(default=None, compare=False)
+    plot: Plot | None = field(default=None, compare=False)
+
+    def as_row(self) -> FindingRow:
+        """The finding as `result.json` holds it."""
+        return {
+            "name": self.name,
+            "task": self.task,
+            "value": self.value,
+            "interval": self.interval,
+            "unit": self.unit,
+            "n": self.n,
+            "severity": self.severity,
+            "cause": self.cause,
+            "remedy": self.remedy,
+            "applicable": self.applicable,
+            "plot": self.plot,
+        }
 
 
 def finding_of(
@@ -41,7 +57,7 @@ def finding_of(
     severity: Severity,
     cause: str,
     remedy: str,
-    plot: dict[str, Any] | None = None,
+    plot: Plot | None = None,
 ) -> Finding:
     """The finding of a trap whose value was estimated with an interval."""
     return Finding(
@@ -95,14 +111,19 @@ def graded_below(interval: Interval, low: float, medium: float, high: float) -> 
 
 def share_plot(
     title: str, x_label: str, y_label: str, rows: Sequence[Mapping[str, Any]], x: str, *, log: bool = False
-) -> dict[str, Any]:
+) -> Plot:
     """The plot of one task's rows, each with `task`, the field `x`, `share` and `interval`."""
-    series = {
+    series: PlotSeries = {
         "name": rows[0]["task"],
         "x": [row[x] for row in rows],
         "y": [row["share"] for row in rows],
         "low": [row["interval"][0] for row in rows],
         "high": [row["interval"][1] for row in rows],
     }
-    scale = "log" if log else "linear"
-    return {"title": title, "x_label": x_label, "y_label": y_label, "x_scale": scale, "series": [series]}
+    return {
+        "title": title,
+        "x_label": x_label,
+        "y_label": y_label,
+        "x_scale": "log" if log else "linear",
+        "series": [series],
+    }

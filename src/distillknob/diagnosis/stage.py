@@ -21,6 +21,8 @@ from distillknob.inputs.preflight import Preflight, same_weights
 from distillknob.models.chat import set_in_templates
 from distillknob.models.load import load_model
 from distillknob.models.names import check_meant
+from distillknob.results.diagnosis import DiagnoseHead
+from distillknob.results.stages import FindingRow
 from distillknob.runs.journal import Journal
 from distillknob.runs.model_record import warn_of_teacher
 from distillknob.runs.run import Run, runs_behind
@@ -80,7 +82,7 @@ def diagnose(
     warning = warn_of_teacher(config.teacher)
     parts: list[Table[Any] | Trap[Any]] = [*TABLES, *traps]
     tables: dict[str, list[Any]] = {name: [] for part in parts for name in part.tables}
-    findings: list[dict[str, Any]] = []
+    findings: list[FindingRow] = []
     by_prompt: list[dict[str, Any]] = []
     run.drop_metrics_after(0)
     for number, task in enumerate(tasks, start=1):
@@ -89,11 +91,17 @@ def diagnose(
         for reading in (part.read(gathered) for part in parts):
             for name, rows in reading.tables.items():
                 tables[name] += rows
-            findings += map(asdict, reading.findings)
+            findings += [finding.as_row() for finding in reading.findings]
             by_prompt += reading.by_prompt
         run.log(step=number, task=task.name, findings=len(findings))
     run.write_json(BY_PROMPT, by_prompt)
-    pair = {"teacher": config.teacher, "student": config.student, "warning": warning}
-    result = {"stage": "diagnose", **pair, **tables, "findings": findings, "notes": changed_meanwhile(run, config)}
-    run.finish(result)
+    result: DiagnoseHead = {
+        "stage": "diagnose",
+        "teacher": config.teacher,
+        "student": config.student,
+        "warning": warning,
+        "findings": findings,
+        "notes": changed_meanwhile(run, config),
+    }
+    run.finish({**result, **tables})
     return run

@@ -9,9 +9,8 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from datasets import Dataset
 from transformers import TrainerCallback
@@ -31,6 +30,7 @@ from distillknob.distillation.trainer import DistillTrainer
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight, Side, check_traces
 from distillknob.models.architecture import context_of
+from distillknob.results.stages import DistillResult, TeacherRecord
 from distillknob.runs.journal import Journal
 from distillknob.runs.model_record import read_record, warn_of_teacher
 from distillknob.runs.run import Run, runs_behind
@@ -101,8 +101,8 @@ def distill(
     trainer.accelerator.free_memory()
     card = _card(config, taught_by, config.tasks if cache is None else cache.tasks, steps, warning)
     save_model(str(final), pair.student.tokenizer, run.path / "model", card, whole=config.merge_adapter)
-    taught = {"teacher": taught_by, "teacher_record": record, "warning": warning, "traces": len(traces)}
-    run.finish({"stage": "distill", **taught, **_result(config, run, steps, settings, divided)})
+    taught = _Taught(taught_by, record, warning, len(traces))
+    run.finish(_result(config, run, taught, steps, settings, divided))
     return run
 
 
@@ -174,13 +174,27 @@ def _train(trainer: DistillTrainer, run: Run, divided: CurveProblems, *, resume:
     return int(trainer.state.global_step), folder / "final"
 
 
+class _Taught(NamedTuple):
+    """What the student has learnt from."""
+
+    by: str
+    record: TeacherRecord | None
+    warning: str | None
+    traces: int
+
+
 def _result(
-    config: DistillConfig, run: Run, steps: int, settings: DistillConfig, divided: CurveProblems
-) -> dict[str, Any]:
-    """What the result tells of the training."""
+    config: DistillConfig, run: Run, taught: _Taught, steps: int, settings: DistillConfig, divided: CurveProblems
+) -> DistillResult:
+    """The stage's result."""
     metrics = run.metrics()
     losses = [row["loss"] for row in metrics if row.get("loss") is not None]
     return {
+        "stage": "distill",
+        "teacher": taught.by,
+        "teacher_record": taught.record,
+        "warning": taught.warning,
+        "traces": taught.traces,
         "notes": changed_meanwhile(run, config),
         "student": config.student,
         "method": config.method,
@@ -192,7 +206,7 @@ def _result(
             "problems": {name: len(examples) for name, examples in divided.held_out.items()},
             "reason": divided.reason,
         },
-        "findings": [asdict(_hacking(metrics, settings, steps))],
+        "findings": [_hacking(metrics, settings, steps).as_row()],
     }
 
 

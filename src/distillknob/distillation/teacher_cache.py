@@ -25,6 +25,7 @@ from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight
 from distillknob.models.chat import eos_ids, set_in_templates
 from distillknob.models.load import load_model
+from distillknob.results.stages import CacheResult
 from distillknob.runs.journal import Journal
 from distillknob.runs.model_record import read_record, warn_of_teacher
 from distillknob.runs.run import Run, runs_behind
@@ -120,22 +121,21 @@ def cache(config: CacheConfig, output: str | Path, *, resume: bool = False) -> R
     wait()
     summaries = [summary_of(path) for path in files]
     tokens = sum(len(row["completion_ids"]) for row in traces)
-    run.finish(
-        {
-            "stage": "cache",
-            "teacher": config.teacher,
-            "teacher_record": read_record(config.teacher),
-            "warning": warning,
-            "notes": changed_meanwhile(run, config),
-            "top_k": config.top_k,
-            "vocabulary": vocabulary_digest(teacher.tokenizer),
-            "width": vocabulary,
-            "ends": eos_ids(teacher),
-            "traces": len(traces),
-            "tokens": tokens,
-            "bytes_per_token": sum(path.stat().st_size for path in files) / max(1, tokens),
-            "max_logprob_error": max(row["max_logprob_error"] for row in summaries),
-            "mean_tail_mass": sum(row["tail_mass"] for row in summaries) / max(1, tokens),
-        }
-    )
+    result: CacheResult = {
+        "stage": "cache",
+        "teacher": config.teacher,
+        "teacher_record": read_record(config.teacher),
+        "warning": warning,
+        "notes": changed_meanwhile(run, config),
+        "top_k": config.top_k,
+        "vocabulary": vocabulary_digest(teacher.tokenizer),
+        "width": vocabulary,
+        "ends": eos_ids(teacher),
+        "traces": len(traces),
+        "tokens": tokens,
+        "bytes_per_token": sum(path.stat().st_size for path in files) / max(1, tokens),
+        "max_logprob_error": max(row["max_logprob_error"] for row in summaries),
+        "mean_tail_mass": sum(row["tail_mass"] for row in summaries) / max(1, tokens),
+    }
+    run.finish(result)
     return run

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from distillknob.evaluation.config import EvaluateConfig
 from distillknob.evaluation.task_result import TaskResult, difference, evaluate_task, same_answers
@@ -19,6 +18,7 @@ from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight
 from distillknob.models.chat import set_in_templates
 from distillknob.models.served.model import load_or_connect
+from distillknob.results.stages import EvaluateResult, ModelDifference
 from distillknob.runs.journal import Journal
 from distillknob.runs.run import Run, runs_behind
 from distillknob.runtime.processes import process_count, process_index
@@ -84,16 +84,11 @@ def evaluate(config: EvaluateConfig, output: str | Path, *, resume: bool = False
         for result in by_task.values()
         for row in result.rows
     )
-    run.finish({"stage": "evaluate", **tables(results), "notes": [*notes(results), *changed_meanwhile(run, config)]})
-    return run
-
-
-def tables(results: dict[str, dict[str, TaskResult]]) -> dict[str, Any]:
-    """The figures by model and task, and the differences of every model to the first, as plain values."""
     first, *others = results
-    return {
+    result: EvaluateResult = {
+        "stage": "evaluate",
         "models": [
-            {"model": name, "tasks": [result.as_dict() for result in by_task.values()]}
+            {"model": name, "tasks": [result.as_row() for result in by_task.values()]}
             for name, by_task in results.items()
         ],
         "differences": [
@@ -101,7 +96,10 @@ def tables(results: dict[str, dict[str, TaskResult]]) -> dict[str, Any]:
             for other in others
             for task in results[first]
         ],
+        "notes": [*notes(results), *changed_meanwhile(run, config)],
     }
+    run.finish(result)
+    return run
 
 
 def notes(results: Mapping[str, Mapping[str, TaskResult]]) -> list[str]:
@@ -131,10 +129,15 @@ def notes(results: Mapping[str, Mapping[str, TaskResult]]) -> list[str]:
     return lines
 
 
-def _difference_row(first: str, other: str, task: str, a: TaskResult, b: TaskResult) -> dict[str, Any]:
+def _difference_row(first: str, other: str, task: str, a: TaskResult, b: TaskResult) -> ModelDifference:
     """`difference` is b − a. Two names of one model differ by exactly 0, and no interval is uncertain about it."""
-    named = {"a": first, "b": other, "task": task}
-    if same_answers(a, b):
-        return {**named, "difference": 0.0, "interval": [0.0, 0.0], "same": True}
+    same = same_answers(a, b)
     change = difference(a, b)
-    return {**named, "difference": change.mean, "interval": change.as_list(), "same": False}
+    return {
+        "a": first,
+        "b": other,
+        "task": task,
+        "difference": 0.0 if same else change.mean,
+        "interval": [0.0, 0.0] if same else change.as_list(),
+        "same": same,
+    }

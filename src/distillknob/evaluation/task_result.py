@@ -12,6 +12,8 @@ from distillknob.evaluation.failure_modes import MODES, failure_mode
 from distillknob.evaluation.measure import Measured, longest_answer, sample_and_grade
 from distillknob.models.sampling import Sampler
 from distillknob.models.scoring import token_logprobs
+from distillknob.results.pass_at_k import add_pass_at_k
+from distillknob.results.stages import TaskRow
 from distillknob.runs.journal import Journal
 from distillknob.stats import Interval, interval, paired_difference, pass_at_k
 from distillknob.tasks import Task
@@ -38,17 +40,15 @@ class TaskResult:
     longest: int
     unanswered_rate: float
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_row(self) -> TaskRow:
         """The figures as `result.json` holds them."""
-        return {
+        row: TaskRow = {
             "task": self.task,
             "n_problems": int(self.scores_PN.shape[0]),
             "n_samples": int(self.scores_PN.shape[1]),
             "score": self.score.mean,
             "interval": (self.pass_at_1 or self.score).as_list(),
             "pass@1": (self.pass_at_1 or self.score).mean,
-            f"pass@{self.k}": None if self.pass_at_k is None else self.pass_at_k.mean,
-            f"pass@{self.k}_interval": None if self.pass_at_k is None else self.pass_at_k.as_list(),
             "finished_rate": self.finished_rate,
             "unanswered_rate": self.unanswered_rate,
             "longest": self.longest,
@@ -56,6 +56,9 @@ class TaskResult:
             "failure_modes": {m: {"rate": i.mean, "interval": i.as_list()} for m, i in self.modes.items()},
             "styles": self.styles,
         }
+        if self.pass_at_k is None:
+            return add_pass_at_k(row, self.k, None, None)
+        return add_pass_at_k(row, self.k, self.pass_at_k.mean, self.pass_at_k.as_list())
 
     @property
     def lacks_samples(self) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -21,14 +21,21 @@ from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.models.chat import values_read
 from distillknob.models.load import load_tokenizer
 from distillknob.models.names import SERVED
+from distillknob.results.children import child_run
+from distillknob.results.experiments import (
+    CalibrationSummary,
+    CellResult,
+    Scores,
+    StudentScores,
+    Training,
+)
+from distillknob.results.pass_at_k import add_problems_at_k, with_pass_at_k_of
+from distillknob.results.stages import CalibrateResult, DistillResult, EvaluateResult, TaskRow
 from distillknob.runs.files import read_json
 from distillknob.runs.run import Run
 from distillknob.stats import pass_at_k
 from distillknob.tasks import get_task
-from distillknob.verdicts import teacher_label
-
-# What is kept of a calibration; one made before the verdict was measured has none.
-CALIBRATION = ("steps", "kept_step", "final_beta", "anchor_kl", "log_ratio", "outcome", "reason", "turned", "tolerance")
+from distillknob.verdicts.teachers import teacher_label
 
 
 def cell_config(cell: Cell, recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,24 +61,44 @@ def run_cell(cell: Cell, recipe: Mapping[str, Any], folder: Path, *, resume: boo
     runs = {step.name: _run_step(step, folder) for step in planned}
     calibration = None
     if "calibrate" in runs:
-        calibration = {name: runs["calibrate"].result.get(name) for name in CALIBRATION}
-    run.finish(
-        {
-            "stage": "cell",
-            "eta": cell.eta,
-            "seed": cell.seed,
-            "variant": cell.variant,
-            "teacher": cell.teacher,
-            "label": teacher_label(cell.eta, calibration),
-            "calibration": calibration,
-            "lens": read_json(runs["diagnose"].path / BY_PROMPT) if "diagnose" in runs else None,
-            "teacher_scores": _scores(runs["evaluate/teacher"]),
-            "students": {method: _student(runs, method) for method in cell.students},
-            "runs": {step.name: step.folder for step in planned},
-            "notes": changed_meanwhile(run, *(step.config for step in steps(cell, recipe))),
-        }
-    )
+        calibration = _calibration_in_short(cast(CalibrateResult, runs["calibrate"].result))
+    result: CellResult = {
+        "stage": "cell",
+        "eta": cell.eta,
+        "seed": cell.seed,
+        "variant": cell.variant,
+        "teacher": cell.teacher,
+        "label": teacher_label(cell.eta, calibration),
+        "calibration": calibration,
+        "lens": read_json(runs["diagnose"].path / BY_PROMPT) if "diagnose" in runs else None,
+        "teacher_scores": _scores(runs["evaluate/teacher"]),
+        "students": {method: _student(runs, method) for method in cell.students},
+        "runs": {step.name: step.folder for step in planned},
+        "children": [child_run(step.stage.name, step.folder, method=step.method, at_k=step.at_k) for step in planned],
+        "notes": changed_meanwhile(run, *(step.config for step in steps(cell, recipe))),
+    }
+    run.finish(result)
     return run
+
+
+def _calibration_in_short(result: CalibrateResult) -> CalibrationSummary:
+    """What is kept of a calibration; one from before the verdict was measured has none."""
+    return {
+        "steps": result["steps"],
+        "kept_step": result["kept_step"],
+        "final_beta": result["final_beta"],
+        "anchor_kl": result["anchor_kl"],
+        "log_ratio": result["log_ratio"],
+        "outcome": result["outcome"],
+        "reason": result["reason"],
+        "turned": result.get("turned"),
+        "tolerance": result.get("tolerance"),
+    }
+
+
+def _training(result: DistillResult) -> Training:
+    """What is kept of a distillation beside its student's scores."""
+    return {"tokens": result["tokens"], "steps": result["steps"], "learning_rate": result["learning_rate"]}
 
 
 def read_by_cell(cell: Cell, recipe: Mapping[str, Any]) -> dict[str, dict[str, str]]:
@@ -91,31 +118,35 @@ def _run_step(step: Step, folder: Path) -> Run:
     return run
 
 
-def _student(runs: Mapping[str, Run], method: str) -> dict[str, Any]:
-    """A student's scores; `pass@k`, by task each problem's, where there are samples enough; and what its training took.
-    Where students have sizes of their own, pass@k is of the evaluation that was made for it apart."""
+def _student(runs: Mapping[str, Run], method: str) -> StudentScores:
+    """A student's figures, each problem's mean score, each one's pass@k where there are samples enough, and what its
+    training took. Where students have sizes of their own, pass@k is of the evaluation that was made for it apart."""
     evaluated = runs[f"evaluate/student-{method}"]
-    scores = _scores(evaluated)
     at_k = runs.get(f"evaluate/student-{method}-at-k", evaluated)
-    k = at_k.config["k"]
-    figures = {row["task"]: row for row in at_k.result["models"][0]["tasks"]}
-    name = f"pass@{k}"
-    for row in scores["tasks"]:
-        of_task = figures.get(row["task"], {})
-        row |= {key: of_task[key] for key in (name, f"{name}_interval") if of_task.get(key) is not None}
-    scores[name] = {
-        task: _pass_at(k, task, rows) for task, rows in by_problem(at_k).items() if get_task(task).verifiable
+    rows_at_k = {row["task"]: row for row in _tasks(at_k)}
+    scores = _scores(evaluated)
+    student: StudentScores = {
+        "tasks": [with_pass_at_k_of(row, rows_at_k.get(row["task"])) for row in scores["tasks"]],
+        "scores": scores["scores"],
     }
+    k: int = at_k.config["k"]
+    problems = {task: _pass_at(k, task, rows) for task, rows in by_problem(at_k).items() if get_task(task).verifiable}
+    student = add_problems_at_k(student, k, problems)
     if method == "none":
-        return scores
-    training = runs[f"distill/{method}"].result
-    return {**scores, "training": {key: training[key] for key in ("tokens", "steps", "learning_rate")}}
+        return student
+    return {**student, "training": _training(cast(DistillResult, runs[f"distill/{method}"].result))}
 
 
-def _scores(run: Run) -> dict[str, Any]:
-    """`tasks`: the figures by task; `scores`: by task each problem's mean score, from an evaluation of one model."""
+def _tasks(run: Run) -> list[TaskRow]:
+    """The figures by task, from an evaluation of one model."""
+    result = cast(EvaluateResult, run.result)
+    return result["models"][0]["tasks"]
+
+
+def _scores(run: Run) -> Scores:
+    """The figures by task and each problem's mean score, from an evaluation of one model."""
     means = {task: [round(float(np.mean(row)), 6) for row in rows] for task, rows in by_problem(run).items()}
-    return {"tasks": run.result["models"][0]["tasks"], "scores": means}
+    return {"tasks": _tasks(run), "scores": means}
 
 
 def by_problem(run: Run) -> dict[str, list[list[float]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from distillknob.experiments.tables import tables
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.preflight import Preflight
 from distillknob.report import build_report
+from distillknob.results.children import child_run, children, in_experiment
+from distillknob.results.experiments import ChildRun, DemoResult, ExampleRow
 from distillknob.runs.run import Run, load_run
 from distillknob.runtime.processes import process_count
 from distillknob.tasks import get_task
@@ -78,35 +81,51 @@ def demo(config: DemoConfig, output: str | Path, *, resume: bool = False) -> Run
         done.append(run_cell(cell, config.recipe, run.path / cell.teacher))
         run.log(stage=cell.teacher, seconds=time.monotonic() - started)
     tasks = [get_task(name) for name in lens.tasks]
-    paths: dict[str, Any] = {"diagnose": diagnosis.path.name, "calibrate": {}, "distill": {}, "evaluate": {}}
-    for finished in done:
-        for name, path in finished.result["runs"].items():
-            kind, _, what = name.partition("/")
-            key = finished.result["teacher"] + (f"/{what}" if what else "")
-            paths[kind][key] = f"{finished.path.name}/{path}"
-    run.finish(
-        {
-            "stage": "demo",
-            "notes": changed_meanwhile(run, *planned),
-            "pair": {
-                "teacher": lens.teacher,
-                "student": lens.student,
-                "target": stage_config("calibrate", config.recipe).target,
-            },
-            "seed": config.seed,
-            "eta": {cell.teacher: cell.eta for cell in cells if cell.eta},
-            "tasks": [task.name for task in tasks],
-            "chance": {task.name: task.chance for task in tasks},
-            "verifiable": {task.name: task.verifiable for task in tasks},
-            # Of all work on this run, also that of earlier, interrupted sessions.
-            "seconds": _seconds(run),
-            **tables(done),
-            "runs": paths,
-            "examples": _examples(done, config.examples),
-        }
-    )
+    inside = [
+        child_run("diagnose", diagnosis.path.name),
+        *(
+            in_experiment(child, cell.result["teacher"], cell.path.name)
+            for cell in done
+            for child in children(cell.result)
+        ),
+    ]
+    together = tables(done)
+    result: DemoResult = {
+        "stage": "demo",
+        "notes": changed_meanwhile(run, *planned),
+        "pair": {
+            "teacher": lens.teacher,
+            "student": lens.student,
+            "target": stage_config("calibrate", config.recipe).target,
+        },
+        "seed": config.seed,
+        "eta": {cell.teacher: cell.eta for cell in cells if cell.eta},
+        "tasks": [task.name for task in tasks],
+        "chance": {task.name: task.chance for task in tasks},
+        "verifiable": {task.name: task.verifiable for task in tasks},
+        # Of all work on this run, also that of earlier, interrupted sessions.
+        "seconds": _seconds(run),
+        "teachers": together["teachers"],
+        "students": together["students"],
+        "differences": together["differences"],
+        "gains": together["gains"],
+        "claims": together["claims"],
+        "runs": {
+            "diagnose": diagnosis.path.name,
+            "calibrate": _paths(inside, "calibrate"),
+            "distill": _paths(inside, "distill"),
+            "evaluate": _paths(inside, "evaluate"),
+        },
+        "children": inside,
+        "examples": _examples(done, config.examples),
+    }
+    run.finish(result)
     build_report(run.path)
     return run
+
+
+def _paths(inside: Sequence[ChildRun], stage: str) -> dict[str, str]:
+    return {child["name"]: child["path"] for child in inside if child["stage"] == stage}
 
 
 def _seconds(run: Run) -> float:
@@ -119,24 +138,16 @@ def _seconds(run: Run) -> float:
     return total + last
 
 
-def _examples(cells: list[Run], count: int) -> list[dict[str, Any]]:
+def _examples(cells: Sequence[Run], count: int) -> list[ExampleRow]:
     """The first problems of each task with the first answer of every teacher and student to them."""
-    shown: dict[tuple[str, str], dict[str, Any]] = {}
+    shown: dict[tuple[str, str], ExampleRow] = {}
     for cell in cells:
-        for name, path in cell.result["runs"].items():
-            if not name.startswith("evaluate/"):
-                continue
-            who = name.removeprefix("evaluate/")
-            label = cell.result["label"]
-            title = (
-                f"teacher, {label}"
-                if who == "teacher"
-                else "student before distillation"
-                if who == "student-none"
-                else f"student of {label} ({who.removeprefix('student-')})"
-            )
+        # What measures pass@k apart holds more answers of the same students.
+        for child in (one for one in children(cell.result) if one["stage"] == "evaluate" and not one["at_k"]):
+            title = _whose_answers(child, cell.result["label"])
+            teacher = "none" if child["method"] == "none" else cell.result["teacher"]
             seen: dict[str, set[str]] = {}
-            for row in load_run(cell.path / path).samples():
+            for row in load_run(cell.path / child["path"]).samples():
                 prompts = seen.setdefault(row["task"], set())
                 if row["prompt"] in prompts or len(prompts) >= count:
                     continue
@@ -145,7 +156,22 @@ def _examples(cells: list[Run], count: int) -> list[dict[str, Any]]:
                     (row["task"], row["prompt"]),
                     {"task": row["task"], "prompt": row["prompt"], "reference": row["reference"], "answers": []},
                 )
-                answer = {name: row[name] for name in ("text", "score", "finished", "style")}
-                teacher = "none" if who == "student-none" else cell.result["teacher"]
-                entry["answers"].append({"who": title, "teacher": teacher, **answer})
+                entry["answers"].append(
+                    {
+                        "who": title,
+                        "teacher": teacher,
+                        "text": row["text"],
+                        "score": row["score"],
+                        "finished": row["finished"],
+                        "style": row["style"],
+                    }
+                )
     return list(shown.values())
+
+
+def _whose_answers(evaluation: ChildRun, label: str) -> str:
+    """Whose answers an evaluation in the cell of the teacher called `label` holds, as the page says it."""
+    method = evaluation["method"]
+    if method is None:
+        return f"teacher, {label}"
+    return "student before distillation" if method == "none" else f"student of {label} ({method})"

@@ -20,15 +20,18 @@ from distillknob.inputs.preflight import Preflight
 from distillknob.methods import METHODS
 from distillknob.stages import EXPERIMENTS, STAGES, Stage
 from distillknob.tasks import get_task, task_on_the_hub
-from distillknob.verdicts import teacher_key
+from distillknob.verdicts.teachers import teacher_key
 
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of an experiment with its config. `name` is what results call its run, such as `evaluate/teacher`."""
+    """One stage of an experiment with its config. `name` is what results call its run, such as `evaluate/teacher`.
+    `method` says which student it is of, and `at_k` that it measures pass@k apart."""
 
     name: str
     config: StageConfig
+    method: str | None = None
+    at_k: bool = False
 
     @property
     def stage(self) -> Stage:
@@ -148,8 +151,9 @@ def steps(cell: Cell, recipe: Mapping[str, Any], folder: Path | None = None) -> 
     recipe = cell.recipe(recipe)
     planned: list[Step] = []
 
-    def add(name: str, **overrides: Any) -> Step:
-        planned.append(Step(name, stage_config(name.partition("/")[0], recipe, **overrides)))
+    def add(name: str, overrides: Mapping[str, Any], student: str | None = None, *, at_k: bool = False) -> Step:
+        config = stage_config(name.partition("/")[0], recipe, **overrides)
+        planned.append(Step(name, config, method=student, at_k=at_k))
         return planned[-1]
 
     def model_of(step: Step, made_from: str) -> str:
@@ -158,23 +162,24 @@ def steps(cell: Cell, recipe: Mapping[str, Any], folder: Path | None = None) -> 
     pair = stage_config("distill", recipe, seed=cell.seed)
     teacher: str = pair.teacher
     if cell.eta:
-        calibrate = add("calibrate", eta=cell.eta, seed=cell.seed, teacher=teacher)
+        calibrate = add("calibrate", {"eta": cell.eta, "seed": cell.seed, "teacher": teacher})
         teacher = model_of(calibrate, teacher)
-    add("evaluate/teacher", models=[teacher], **cell.sizes.get("teacher", {}))
+    add("evaluate/teacher", {"models": [teacher], **cell.sizes.get("teacher", {})})
     if cell.lens:
-        add("diagnose", teacher=teacher)
+        add("diagnose", {"teacher": teacher})
     sizes = cell.sizes.get("student", {})
     for method in cell.students:
         student: str = pair.student
         if method != "none":
             rate = {"learning_rate": cell.learning_rates[method]} if method in cell.learning_rates else {}
-            distill = add(f"distill/{method}", method=method, seed=cell.seed, teacher=teacher, **rate)
+            overrides = {"method": method, "seed": cell.seed, "teacher": teacher, **rate}
+            distill = add(f"distill/{method}", overrides, method)
             student = model_of(distill, student)
-        evaluate = add(f"evaluate/student-{method}", models=[student], **sizes)
+        evaluate = add(f"evaluate/student-{method}", {"models": [student], **sizes}, method)
         # With sizes of its own for pass@1, pass@k is measured apart, on the tasks that have one right answer.
         verifiable = _verifiable(evaluate.config.tasks, fetch=folder is not None) if "samples" in sizes else []
         if verifiable:
-            add(f"evaluate/student-{method}-at-k", models=[student], tasks=verifiable)
+            add(f"evaluate/student-{method}-at-k", {"models": [student], "tasks": verifiable}, method, at_k=True)
     return planned
 
 

@@ -19,6 +19,8 @@ from distillknob.experiments.plan import Cell, ExperimentConfig, check
 from distillknob.experiments.tables import causal, knob, tables
 from distillknob.inputs.preflight import Preflight
 from distillknob.report import build_report
+from distillknob.results.experiments import SweepResult, Tables
+from distillknob.results.schema import with_schema
 from distillknob.runs.files import atomic_directory, atomic_write, json_bytes, read_json
 from distillknob.runs.run import CONFIG, ENVIRONMENT, MANIFEST, RESULT, Run, load_run
 from distillknob.runtime.processes import notice, process_count, process_index, wait
@@ -174,11 +176,11 @@ def _check_kept(config: SweepConfig, read: Mapping[str, Mapping[str, Mapping[str
 def _tell_so_far(run: Run, config: SweepConfig) -> None:
     """The tables and the page of the cells that are there, whoever ran them; `finish` deletes the tables again."""
     run.unfinished.mkdir(exist_ok=True)
-    atomic_write(run.unfinished / RESULT, json_bytes(_result(run, config), indent=2) + b"\n")
+    atomic_write(run.unfinished / RESULT, json_bytes(with_schema(_result(run, config)), indent=2) + b"\n")
     build_report(run.path)
 
 
-def _result(run: Run, config: SweepConfig) -> dict[str, Any]:
+def _result(run: Run, config: SweepConfig) -> SweepResult:
     """What the finished cells say together."""
     places = {cell.name: _place(cell, run, config.kept) for cell in config.cells()}
     done = {name: load_run(place) for name, place in places.items() if (place / MANIFEST).exists()}
@@ -190,10 +192,14 @@ def _result(run: Run, config: SweepConfig) -> dict[str, Any]:
         "stage": "sweep",
         "etas": config.etas,
         "seeds": config.seeds,
-        **of_grid,
+        "teachers": of_grid["teachers"],
+        "students": of_grid["students"],
+        "differences": of_grid["differences"],
+        "gains": of_grid["gains"],
+        "claims": of_grid["claims"],
         "knob": knob(of_grid["students"]),
         "causal": causal(grid),
-        "variants": {name: [row for row in rows if row["variant"]] for name, rows in apart.items()},
+        "variants": _of_variants(apart),
         "cells": [
             {
                 "eta": cell.eta,
@@ -204,6 +210,17 @@ def _result(run: Run, config: SweepConfig) -> dict[str, Any]:
             }
             for cell in config.cells()
         ],
+    }
+
+
+def _of_variants(apart: Tables) -> Tables:
+    """The rows of variants, without the originals that they were set beside."""
+    return {
+        "teachers": [row for row in apart["teachers"] if row.get("variant")],
+        "students": [row for row in apart["students"] if row.get("variant")],
+        "differences": [row for row in apart["differences"] if row.get("variant")],
+        "gains": [row for row in apart.get("gains", []) if row.get("variant")],
+        "claims": [row for row in apart.get("claims", []) if row.get("variant")],
     }
 
 

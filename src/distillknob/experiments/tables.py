@@ -6,92 +6,177 @@ Made from the cells' own results, so that cells that were run elsewhere, or long
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from distillknob.diagnosis.compare import paired_rows
+from distillknob.results.experiments import (
+    Budget,
+    CausalRow,
+    CellResult,
+    ClaimRow,
+    DifferenceRow,
+    KnobRow,
+    Place,
+    StudentRow,
+    StudentScores,
+    Tables,
+    TeacherRow,
+)
+from distillknob.results.pass_at_k import add_difference_at_k, measured_k, pass_at
 from distillknob.runs.run import Run
 from distillknob.stats import paired_difference, spearman
-from distillknob.verdicts import is_original, student_claims, teacher_key, teacher_label
+from distillknob.verdicts.claims import student_claims
+from distillknob.verdicts.teachers import is_original, teacher_key, teacher_label
 
 
-def tables(cells: Sequence[Run]) -> dict[str, list[dict[str, Any]]]:
+def tables(cells: Sequence[Run]) -> Tables:
     """`teachers`, `students`, `differences`, `gains` and `claims` over finished cells.
 
     A difference is paired by problem: a calibrated teacher's to the original's, and a student's to the student of the
     original teacher by the same method and seed. A gain is a student's difference to the student before distillation.
     Where a calibrated teacher is the original itself, `same` says so, and nothing is a difference between teachers.
-    A claim says what the students show of a teacher (`verdicts.student_claim`).
+    A claim says what the students show of a teacher (`verdicts.claims`).
     """
-    teachers, students, differences, gains = [], [], [], []
-    results = [cell.result for cell in cells]
-    originals = {found["seed"]: found for found in results if found["eta"] == 0 and not found["variant"]}
-    for found in results:
-        original = originals.get(found["seed"])
-        base = {} if original is None else original["students"]
-        if original is found:
-            original = None
-        key, label = teacher_key(found["eta"]), teacher_label(found["eta"], found["calibration"])
-        known = {name: found[name] for name in ("eta", "seed", "variant")}
-        same = original is not None and found["calibration"] is not None and is_original(found["calibration"])
-        change = _differences(original and original["teacher_scores"], found["teacher_scores"])
-        for task in found["teacher_scores"]["tasks"]:
-            gap = change.get(task["task"], {})
-            teachers.append(
-                {
-                    "teacher": key,
-                    "label": label,
-                    **known,
-                    **task,
-                    "same": same,
-                    "difference": 0.0 if same else gap.get("difference"),
-                    "difference_interval": [0.0, 0.0] if same else gap.get("interval"),
-                    "calibration": found["calibration"],
-                }
-            )
-        for method, student in found["students"].items():
-            who = {"teacher": "none", "label": "none"} if method == "none" else {"teacher": key, "label": label}
-            made = student.get("training", {})
-            students += [{**who, **known, "method": method, **task, **made} for task in student["tasks"]]
-            before = (original or {}).get("students", {}).get(method)
-            named = {"method": method, **known, "b": key, "label": label}
-            differences += [
-                {"task": task, "a": "original", **named, "same": same, **values}
-                for task, values in _differences(before, student).items()
-            ]
+    results = [cast(CellResult, cell.result) for cell in cells]
+    originals = {cell["seed"]: cell for cell in results if _is_original_of_grid(cell)}
+    teachers: list[TeacherRow] = []
+    students: list[StudentRow] = []
+    differences: list[DifferenceRow] = []
+    gains: list[DifferenceRow] = []
+    for cell in results:
+        original = originals.get(cell["seed"])
+        start = None if original is None else original["students"].get("none")
+        other = None if original is cell else original  # what the cell is set beside
+        same = other is not None and cell["calibration"] is not None and is_original(cell["calibration"])
+        teachers += _teacher_rows(cell, other, same=same)
+        for method, student in cell["students"].items():
+            students += _student_rows(cell, method, student)
+            counterpart = None if other is None else other["students"].get(method)
+            differences += _difference_rows(cell, method, "original", counterpart, same=same)
             if method != "none":
-                gains += [
-                    {"task": task, "a": "none", **named, **values}
-                    for task, values in _differences(base.get("none"), student).items()
-                ]
-    claims = [
-        {**{name: row[name] for name in ("teacher", "label", "eta", "seed", "variant")}, **claim.as_dict()}
-        for row, claim in student_claims(teachers, students, differences)
-    ]
+                gains += _difference_rows(cell, method, "none", start)
     return {
         "teachers": teachers,
         "students": students,
         "differences": differences,
         "gains": gains,
-        "claims": claims,
+        "claims": _claims(teachers, students, differences),
     }
 
 
-def _differences(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """By task: `difference` and `interval` of the scores, and of each pass@k that both have."""
+def _is_original_of_grid(cell: CellResult) -> bool:
+    return cell["eta"] == 0 and not cell["variant"]
+
+
+def _place(cell: CellResult, *, label: str | None = None) -> Place:
+    """The cell of a row, and what its teacher is called: by its calibration, as cells may be older than the rules."""
+    return {
+        "label": label or teacher_label(cell["eta"], cell["calibration"]),
+        "eta": cell["eta"],
+        "seed": cell["seed"],
+        "variant": cell["variant"],
+    }
+
+
+def _teacher_rows(cell: CellResult, original: CellResult | None, *, same: bool) -> list[TeacherRow]:
+    """The cell's teacher on each task, with its difference to the original's. `same` says that it is the original."""
+    gaps = {} if original is None else _paired(original["teacher_scores"]["scores"], cell["teacher_scores"]["scores"])
+    rows: list[TeacherRow] = []
+    for task in cell["teacher_scores"]["tasks"]:
+        difference, interval = gaps.get(task["task"], (None, None))
+        rows.append(
+            {
+                **task,
+                **_place(cell),
+                "teacher": teacher_key(cell["eta"]),
+                "same": same,
+                "difference": 0.0 if same else difference,
+                "difference_interval": [0.0, 0.0] if same else interval,
+                "calibration": cell["calibration"],
+            }
+        )
+    return rows
+
+
+def _student_rows(cell: CellResult, method: str, student: StudentScores) -> list[StudentRow]:
+    """The cell's student by `method` on each task, with what it was given; before distillation nothing."""
+    before = method == "none"
+    place = _place(cell, label="none" if before else None)
+    teacher = "none" if before else teacher_key(cell["eta"])
+    budget: Budget = {**student["training"]} if "training" in student else {}
+    return [{**task, **place, "teacher": teacher, "method": method, **budget} for task in student["tasks"]]
+
+
+def _difference_rows(
+    cell: CellResult, method: str, a: str, before: StudentScores | None, *, same: bool | None = None
+) -> list[DifferenceRow]:
+    """The differences of the cell's student by `method` to another student, `before`, on each task: of the scores, and
+    of pass@k where both have it. None where there is no other. `same` says whether the teachers are one."""
+    after = cell["students"][method]
     if before is None:
-        return {}
-    found: dict[str, dict[str, Any]] = {}
-    for task, scores in before["scores"].items():
-        change = paired_difference(scores, after["scores"][task])
-        found[task] = {"difference": change.mean, "interval": change.as_list()}
-        for name in before:
-            if name.startswith("pass@") and before[name].get(task) and after.get(name, {}).get(task):
-                change = paired_difference(before[name][task], after[name][task])
-                found[task] |= {f"{name}_difference": change.mean, f"{name}_difference_interval": change.as_list()}
-    return found
+        return []
+    k = measured_k([before])
+    at_k = {} if k is None else _paired_at_k(before, after, k)
+    place, rows = _place(cell), []
+    for task, (difference, interval) in _paired(before["scores"], after["scores"]).items():
+        row: DifferenceRow = {
+            "task": task,
+            "a": a,
+            "b": teacher_key(cell["eta"]),
+            "method": method,
+            "label": place["label"],
+            "eta": place["eta"],
+            "seed": place["seed"],
+            "variant": place["variant"],
+            "difference": difference,
+            "interval": interval,
+        }
+        if same is not None:
+            row["same"] = same
+        if k is not None and task in at_k:
+            row = add_difference_at_k(row, k, *at_k[task])
+        rows.append(row)
+    return rows
 
 
-def knob(students: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _paired_at_k(before: StudentScores, after: StudentScores, k: int) -> dict[str, tuple[float, list[float]]]:
+    """The paired differences of pass@k on the tasks on which both students have it."""
+    first, second = (cast(Mapping[str, Any], student).get(pass_at(k), {}) for student in (before, after))
+    both = [task for task in first if first[task] and second.get(task)]
+    return _paired({task: first[task] for task in both}, second)
+
+
+def _paired(
+    before: Mapping[str, list[float]], after: Mapping[str, list[float]]
+) -> dict[str, tuple[float, list[float]]]:
+    """The difference on each task, paired by problem, and its interval."""
+    changes = {task: paired_difference(before[task], after[task]) for task in before}
+    return {task: (change.mean, change.as_list()) for task, change in changes.items()}
+
+
+def _claims(teachers: list[TeacherRow], students: list[StudentRow], differences: list[DifferenceRow]) -> list[ClaimRow]:
+    rows: list[ClaimRow] = []
+    for row, claim in student_claims(teachers, students, differences):
+        rows.append(
+            {
+                "teacher": row["teacher"],
+                "label": row["label"],
+                "eta": row["eta"],
+                "seed": row["seed"],
+                "variant": row["variant"],
+                "task": claim.task,
+                "word": claim.word,
+                "why": claim.why,
+                "methods": list(claim.methods),
+                "method": claim.method,
+                "difference": claim.difference,
+                "interval": claim.interval and list(claim.interval),
+            }
+        )
+    return rows
+
+
+def knob(students: Sequence[StudentRow]) -> list[KnobRow]:
     """Rank correlation of η with the students' pass@1, by method, task and seed; where there are three values of η."""
     groups: dict[tuple[str, str, int], list[tuple[float, float]]] = {}
     for row in students:
@@ -110,14 +195,21 @@ def knob(students: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def causal(cells: Sequence[Run]) -> list[dict[str, Any]]:
+def causal(cells: Sequence[Run]) -> list[CausalRow]:
     """For each seed, task and measure of the lens: its value under each teacher, and the `difference` to the original's
     with a 95 % interval, paired by problem. Cells without a lens are left out."""
-    rows = []
-    results = [cell.result for cell in cells if cell.result["lens"] is not None]
-    for original in (found for found in results if found["eta"] == 0 and not found["variant"]):
-        for found in (found for found in results if found["seed"] == original["seed"]):
-            known = {name: found[name] for name in ("eta", "seed", "variant")} | {"teacher": teacher_key(found["eta"])}
-            paired = paired_rows(original["lens"], found["lens"], first=found is original)
-            rows += [{**known, **row} for row in paired]
+    rows: list[CausalRow] = []
+    results = [cast(CellResult, cell.result) for cell in cells if cell.result["lens"] is not None]
+    for original in filter(_is_original_of_grid, results):
+        for cell in (cell for cell in results if cell["seed"] == original["seed"]):
+            for row in paired_rows(original["lens"] or [], cell["lens"] or [], first=cell is original):
+                rows.append(
+                    {
+                        "eta": cell["eta"],
+                        "seed": cell["seed"],
+                        "variant": cell["variant"],
+                        "teacher": teacher_key(cell["eta"]),
+                        **row,
+                    }
+                )
     return rows

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from distillknob import methods
 from distillknob.report.drawing.markup import MISSING, Row, number, text
-from distillknob.verdicts import label_of
+from distillknob.verdicts.teachers import label_of
 
 FORMER = ("distillable", "undistillable")  # what calibrated teachers were called in results by the sign of η alone
 METHODS = {"none": "no distillation", **{name: method.label for name, method in methods.METHODS.items()}}
@@ -41,7 +41,7 @@ def sentence(name: object) -> str:
 
 
 def teacher_style(teacher: object) -> tuple[str, str]:
-    """Shape and class of a teacher, known by its key (`verdicts.teacher_key`), and of its students."""
+    """Shape and class of a teacher, known by its key (`verdicts.teachers`), and of its students."""
     kind = _kind(str(teacher))
     return _TEACHER_SHAPES.get(kind, "diamond"), f"of-{kind}" if kind in _TEACHER_SHAPES else "of-none"
 

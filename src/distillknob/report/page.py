@@ -27,7 +27,7 @@ from distillknob.report.sections.provenance import provenance_section
 from distillknob.report.sections.sweep import cells_section, knob_section
 from distillknob.report.sections.traps import traps_section
 from distillknob.runs.files import atomic_write
-from distillknob.verdicts import unturned
+from distillknob.verdicts.teachers import unturned
 
 REPORT = "report.html"
 

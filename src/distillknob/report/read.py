@@ -6,7 +6,6 @@ damaged one a line in `problems`, never an exception. Only a path that holds no 
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,16 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from distillknob.errors import BadInputError
-from distillknob.report.drawing.markup import Html, Row, mapping, not_run, number, tag
+from distillknob.report.drawing.markup import Html, Row, mapping, not_run, number, rows, tag
 from distillknob.report.names import FORMER
 from distillknob.report.rows import labelled
+from distillknob.results.children import children
+from distillknob.results.schema import check_schema
 from distillknob.runs.files import read_json, sha256
 from distillknob.runs.run import ENVIRONMENT, MANIFEST, RESULT, UNFINISHED, Run, load_run
-from distillknob.verdicts import teacher_key
+from distillknob.verdicts.teachers import teacher_key
 
-# Where a demo's cells keep their stages: one folder a teacher.
-_CALIBRATE = re.compile(r"([\w.+-]+)/calibrate")
-_DISTILL = re.compile(r"([\w.+-]+)/distill-(\w+)")
+THIS = "this"  # what stands for the teacher of a student on its own page
+Student = tuple[str, str]  # its teacher's key, and its method
 
 
 @dataclass
@@ -45,10 +45,13 @@ class RunData:
 
     @cached_property
     def result(self) -> Row:
-        """What `result.json` holds. Before the stage has written it: what it has told so far, or nothing."""
+        """What `result.json` holds. Before the stage has written it: what it has told so far, or nothing. Raises
+        BadInputError where a newer version of distillknob wrote it."""
         so_far = f"{UNFINISHED}/{RESULT}"
         name = so_far if not self.finished and (self.path / so_far).exists() else RESULT
-        return labelled(mapping(self._lenient(name, lambda: read_json(self.path / name))))
+        result = mapping(self._lenient(name, lambda: read_json(self.path / name)))
+        check_schema(result, self.path / name)
+        return labelled(result)
 
     @cached_property
     def metrics(self) -> list[Row]:
@@ -75,12 +78,13 @@ class RunData:
 
 @dataclass
 class Source:
-    """The run that a page is about, and its stages. `calibrate` and `distill` are by their names in a demo's result."""
+    """The run that a page is about, and the runs inside it: calibrations by their teacher's key, students by their
+    teacher's key and method, evaluations by their names in a demo's result."""
 
     main: RunData
     diagnose: RunData | None = None
     calibrate: dict[str, RunData] = field(default_factory=dict)
-    distill: dict[str, RunData] = field(default_factory=dict)
+    distill: dict[Student, RunData] = field(default_factory=dict)
     evaluate: dict[str, RunData] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)  # runs that the result names and that can't be read
 
@@ -89,14 +93,15 @@ class Source:
         named = {self.main.stage: self.main}
         if self.diagnose is not None:
             named["diagnose"] = self.diagnose
-        for stage, runs in (("calibrate", self.calibrate), ("distill", self.distill), ("evaluate", self.evaluate)):
-            named |= {f"{stage} {name}": run for name, run in runs.items()}
+        named |= {f"calibrate {teacher}": run for teacher, run in self.calibrate.items()}
+        named |= {f"distill {teacher}/{method}": run for (teacher, method), run in self.distill.items()}
+        named |= {f"evaluate {name}": run for name, run in self.evaluate.items()}
         return {name: run for name, run in named.items() if run is not self.main or name == self.main.stage}
 
     def problems(self) -> list[str]:
         """What could not be read, once each."""
-        found = [line for run in self.all_runs().values() for line in run.problems]
-        return list(dict.fromkeys([*self.missing, *found]))
+        lines = [line for run in self.all_runs().values() for line in run.problems]
+        return list(dict.fromkeys([*self.missing, *lines]))
 
     def command(self, stage: str, name: str, **fields: object) -> str:
         """The command that makes a missing part of this run: `distillknob STAGE … --output MAIN/NAME`."""
@@ -122,7 +127,8 @@ class Source:
 
 
 def read_source(run_dir: Path) -> Source:
-    """The run in `run_dir` with the runs inside it. Raises BadInputError if `run_dir` is no run directory."""
+    """The run in `run_dir` with the runs inside it. Raises BadInputError if `run_dir` is no run directory, or holds the
+    result of a newer version."""
     source = Source(RunData(run_dir, load_run(run_dir)))
     main = source.main
     if main.stage == "diagnose":
@@ -130,7 +136,7 @@ def read_source(run_dir: Path) -> Source:
     elif main.stage == "calibrate":
         source.calibrate[calibrated_key(main)] = main
     elif main.stage == "distill":
-        source.distill[f"this/{main.result.get('method') or main.run.config.get('method')}"] = main
+        source.distill[THIS, _method(main)] = main
     elif main.stage == "evaluate":
         source.evaluate["evaluate"] = main
     else:
@@ -145,53 +151,60 @@ def calibrated_key(run: RunData) -> str:
 
 
 def _read_children(source: Source) -> None:
-    """The runs that the result names, then those that lie there under a stage's name.
+    """The runs that the result lists, then those that lie there beside them.
 
     A demo that has not finished has no result, and its parts are worth seeing all the more.
     """
     main = source.main
-    named = mapping(main.result.get("runs"))
-    if isinstance(named.get("diagnose"), str):
-        source.diagnose = _read_child(source, named["diagnose"])
-    for stage, into in _stages(source).items():
-        for name, path in mapping(named.get(stage)).items():
-            child = _read_child(source, path) if isinstance(path, str) else None
-            if child is not None:
-                into[name] = child
+    read = set()
+    for child in rows(children(main.result)):
+        path = main.path / str(child.get("path"))
+        read.add(path.resolve())
+        if (run := _read_child(source, path)) is not None:
+            _add(source, run, str(child.get("teacher")), child.get("method"), str(child.get("name")))
     for config in sorted([*main.path.glob("*/config.yaml"), *main.path.glob("*/*/config.yaml")]):
-        name = config.parent.relative_to(main.path).as_posix()
-        if name == "diagnose":
-            source.diagnose = source.diagnose or _read_child(source, name)
-        elif match := _CALIBRATE.fullmatch(name):
-            _add_child(source, source.calibrate, match[1], name)
-        elif match := _DISTILL.fullmatch(name):
-            _add_child(source, source.distill, f"{match[1]}/{match[2]}", name)
+        folder = config.parent
+        if folder.resolve() in read or (run := _read_child(source, folder)) is None:
+            continue
+        # What evaluations say stands in the result: one that it doesn't list shows nothing.
+        if run.stage != "evaluate":
+            _add(source, run, _teacher_of_cell(folder.parent), _method(run), folder.name)
     # Former runs keep their teachers in folders named by the sign of η.
     keys = {name: calibrated_key(run) for name, run in source.calibrate.items() if name in FORMER}
     source.calibrate = {keys.get(name, name): run for name, run in source.calibrate.items()}
-    source.distill = {
-        f"{keys.get(teacher, teacher)}/{method}": run
-        for name, run in source.distill.items()
-        for teacher, _, method in [name.partition("/")]
-    }
+    source.distill = {(keys.get(teacher, teacher), method): run for (teacher, method), run in source.distill.items()}
 
 
-def _stages(source: Source) -> dict[str, dict[str, RunData]]:
-    return {"calibrate": source.calibrate, "distill": source.distill, "evaluate": source.evaluate}
+def _add(source: Source, run: RunData, teacher: str, method: object, name: str) -> None:
+    if run.stage == "diagnose":
+        source.diagnose = source.diagnose or run
+    elif run.stage == "calibrate":
+        source.calibrate.setdefault(teacher, run)
+    elif run.stage == "distill":
+        source.distill.setdefault((teacher, str(method)), run)
+    elif run.stage == "evaluate":
+        source.evaluate[name] = run
 
 
-def _add_child(source: Source, into: dict[str, RunData], name: str, path: str) -> None:
-    known = {run.path.resolve() for run in into.values()}
-    if name in into or (source.main.path / path).resolve() in known:
-        return
-    child = _read_child(source, path)
-    if child is not None:
-        into[name] = child
+def _method(run: RunData) -> str:
+    """The method of a distillation."""
+    return str(run.result.get("method") or run.run.config.get("method"))
 
 
-def _read_child(source: Source, path: str) -> RunData | None:
+def _teacher_of_cell(folder: Path) -> str:
+    """The teacher's key of the cell in `folder`: by its config, or by its name where that is no cell's."""
     try:
-        return RunData(source.main.path / path, load_run(source.main.path / path))
+        eta = number(load_run(folder).config.get("eta"))
+    except BadInputError:
+        eta = None
+    return folder.name if eta is None else teacher_key(eta)
+
+
+def _read_child(source: Source, path: Path) -> RunData | None:
+    try:
+        child = RunData(path, load_run(path))
+        _ = child.result  # one of a newer version is refused here
     except BadInputError as error:
         source.missing.append(str(error))
         return None
+    return child

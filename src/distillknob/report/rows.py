@@ -6,12 +6,11 @@ best, so both are shown in percent.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from distillknob.report.drawing.markup import Row, count, mapping, number, percent, percent_range, rows
 from distillknob.report.names import FORMER, METHODS, in_order, ordered
-from distillknob.verdicts import label_of, teacher_key
+from distillknob.verdicts.teachers import label_of, teacher_key
 
 
 def where(found: Sequence[Row], **wanted: object) -> list[Row]:
@@ -27,12 +26,6 @@ def find(found: Sequence[Row], **wanted: object) -> Row | None:
 def distinct(found: Sequence[Row], key: str, known: Sequence[str] = ()) -> list[str]:
     """The values of `key`, known ones first."""
     return ordered((row.get(key) for row in found), known)
-
-
-def best_of(found: Sequence[Row]) -> str:
-    """What these rows call their pass@k with a k above 1; `pass@16` where none has one."""
-    names = (key for row in found for key in row if re.fullmatch(r"pass@(?!1$)\d+", str(key)))
-    return next(names, "pass@16")
 
 
 def trained(students: Sequence[Row]) -> list[Row]:

@@ -10,48 +10,61 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from distillknob.results.schema import check_schema
+from distillknob.results.stages import CalibrateResult, TeacherRecord
 from distillknob.runs.files import read_json
 from distillknob.runtime.processes import process_index
-from distillknob.verdicts import TURNED, UNCLEAR, WRONG, is_original, signed, tasks_turned_wrong, verdict_of
+from distillknob.verdicts.teachers import is_original, signed, verdict_of
+from distillknob.verdicts.turning import TURNED, UNCLEAR, WRONG, tasks_turned_wrong
 
 RECORD = "distillknob.json"
-_FIELDS = ("stage", "eta", "steps", "kept_step", "tolerance", "turned")
 
 
-def record_of(result: Mapping[str, Any], teacher: str, target: str) -> dict[str, Any]:
+def record_of(result: CalibrateResult, teacher: str, target: str) -> TeacherRecord:
     """The record of a calibrated model, from its run's result and the names of the models it was made from. Where the
     teacher was itself calibrated, its record lies within."""
-    made = {name: result.get(name) for name in _FIELDS}
-    return {"teacher": teacher, "target": target, **made, "teacher_record": read_record(teacher)}
+    return {"teacher": teacher, "target": target, **_made(result), "teacher_record": read_record(teacher)}
 
 
-def read_record(model: str) -> dict[str, Any] | None:
+def _made(result: CalibrateResult) -> TeacherRecord:
+    return {
+        "stage": result["stage"],
+        "eta": result["eta"],
+        "steps": result.get("steps"),
+        "kept_step": result.get("kept_step"),
+        "tolerance": result.get("tolerance"),
+        "turned": result.get("turned"),
+    }
+
+
+def read_record(model: str) -> TeacherRecord | None:
     """The record in a model's folder, or what the run around it says; None for any other model."""
     folder = Path(model).expanduser()
     if (folder / RECORD).is_file():
-        record: dict[str, Any] = read_json(folder / RECORD)
+        record: TeacherRecord = read_json(folder / RECORD)
         return record
-    result = folder.parent / "result.json"
-    if folder.name == "model" and folder.is_dir() and result.is_file():
-        made = read_json(result)
-        if made.get("stage") == "calibrate":
-            return {name: made.get(name) for name in _FIELDS}
+    file = folder.parent / "result.json"
+    if folder.name == "model" and folder.is_dir() and file.is_file():
+        result = read_json(file)
+        if result.get("stage") == "calibrate":
+            check_schema(result, file)
+            return _made(result)
     return None
 
 
-def calibrated_as(record: Mapping[str, Any]) -> str:
+def calibrated_as(record: TeacherRecord) -> str:
     """`calibrated with η = −0.5 (turned)`, for the model of this record."""
     return f"calibrated with η = {signed(float(record['eta']))} ({verdict_of(record)})"
 
 
-def teacher_warning(model: str, record: Mapping[str, Any] | None = None) -> str | None:
+def teacher_warning(model: str, record: TeacherRecord | None = None) -> str | None:
     """What to know of a calibrated teacher before students are trained on it: that it is the original, that nobody can
     tell whether its knob turned, or that it turned the wrong way. None where there is nothing to warn of. `record` is
     that of a teacher whose folder isn't there any more, as of a cache."""
     record = read_record(model) or record
     if record is None:
         return None
-    turned = record.get("turned") or {}
+    turned: Mapping[str, Any] = record.get("turned") or {}
     eta = signed(float(record["eta"]))
     if is_original(record):
         why = (
@@ -81,7 +94,7 @@ def teacher_warning(model: str, record: Mapping[str, Any] | None = None) -> str 
     return f"teacher {model!r}, calibrated with η = {eta}: {what} ({turned.get('reason')}){apart}"
 
 
-def warn_of_teacher(model: str, record: Mapping[str, Any] | None = None) -> str | None:
+def warn_of_teacher(model: str, record: TeacherRecord | None = None) -> str | None:
     """Print `teacher_warning` on stderr, once for all processes, and return it."""
     warning = teacher_warning(model, record)
     if warning is not None and process_index() == 0:

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from distillknob.errors import BadInputError
+from distillknob.results.schema import check_schema, with_schema
 from distillknob.runs.files import (
     PARTIAL,
     atomic_write,
@@ -183,10 +184,12 @@ class Run:
 
     @property
     def result(self) -> dict[str, Any]:
-        """What `result.json` holds. Raises BadInputError before the stage has written it."""
+        """What `result.json` holds (`results` has its types). Raises BadInputError before the stage has written it, and
+        where a newer version of distillknob did."""
         if not (self._path / RESULT).exists():
             raise BadInputError(f"{self._path} has no {RESULT}: the {self._stage} run isn't finished, resume it first")
         result: dict[str, Any] = read_json(self._path / RESULT)
+        check_schema(result, self._path / RESULT)
         return result
 
     def log(self, **metrics: Any) -> None:
@@ -234,10 +237,10 @@ class Run:
         return self._path / UNFINISHED
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Write `result.json`, then the manifest: from here on the run is complete and nothing more can be written.
-        The processes that don't write wait for the one that does."""
+        """Write `result.json`, with its schema's version, and then the manifest: from here on the run is complete and
+        nothing more can be written. The processes that don't write wait for the one that does."""
         if self._writes:
-            self.write_json(RESULT, result)
+            self.write_json(RESULT, with_schema(result))
             shutil.rmtree(self.unfinished, ignore_errors=True)
             self._close_metrics()
             inputs = read_json(self._path / ENVIRONMENT)["inputs"]

@@ -1,9 +1,9 @@
 """Capacity gap: what the teacher's right answers cost the student above what they cost the teacher.
 
-It is told by the way that they are written in: the KL of the two within a way of writing. The likelihoods are
-log q(answer) − log q(way), the share of the student's own answers written so standing for q(way), and the teacher's
-alike: what the student seldom does is a habit, what it does badly a lack of capacity. What neither can foretell, a way
-with many wordings, is no gap.
+Costs are compared style by style: the KL of the two models within a way of writing. The likelihoods are
+log q(answer) − log q(style), the share of the student's own answers written so standing for q(style), and the teacher's
+alike: what the student seldom does is a habit, what it does badly a lack of capacity. What neither can foretell, a
+style with many wordings, is no gap.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from distillknob.diagnosis.finding import Finding, finding_of, graded, not_applicable
 from distillknob.diagnosis.samples import StyledAnswers, means_by_prompt
 from distillknob.diagnosis.traps.base import ByPrompt, Trap
+from distillknob.results.stages import Plot, PlotSeries
 from distillknob.stats import interval
 
 NAME = "capacity_gap"
@@ -119,9 +120,10 @@ def _why_not(answers: StyledAnswers, named_rows: list[dict[str, Any]]) -> str:
     )
 
 
-def _cost_plot(answers: StyledAnswers, styles: list[str]) -> dict[str, Any]:
+def _cost_plot(answers: StyledAnswers, styles: list[str]) -> Plot:
     """What each right answer costs the student beyond the teacher, in ascending order, a line a style."""
-    cost_A, series = excess_cost(answers), []
+    cost_A = excess_cost(answers)
+    series: list[PlotSeries] = []
     for style in styles:
         here = answers.right_A & torch.tensor([s == style for s in answers.style_A])
         costs = cost_A[here].sort().values

@@ -17,6 +17,7 @@ import torch
 from distillknob.diagnosis.finding import Finding, finding_of, graded_below, not_applicable
 from distillknob.diagnosis.samples import GRADIENTS, GradientSample
 from distillknob.diagnosis.traps.base import Trap
+from distillknob.results.stages import Plot, PlotSeries
 from distillknob.stats import Interval, interval
 
 NAME = "sequence_myopia"
@@ -71,9 +72,9 @@ def sequence_myopia(sample: GradientSample) -> Finding:
     )
 
 
-def _plot(sample: GradientSample) -> dict[str, Any]:
+def _plot(sample: GradientSample) -> Plot:
     """The cosines of all batches in ascending order, a line an estimate."""
-    series = []
+    series: list[PlotSeries] = []
     for place, name in enumerate(GRADIENTS[1:], start=1):
         cosine_B = _cosines(sample, place)[0].sort().values
         share = ((torch.arange(len(cosine_B)) + 0.5) / max(1, len(cosine_B))).tolist()

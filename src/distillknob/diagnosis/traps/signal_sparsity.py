@@ -20,6 +20,7 @@ import torch
 from distillknob.diagnosis.finding import INFINITE, Finding, finding_of, graded_below, not_applicable
 from distillknob.diagnosis.samples import ScoredTokens
 from distillknob.diagnosis.traps.base import Trap
+from distillknob.results.stages import Plot
 from distillknob.stats import interval
 
 NAME = "signal_sparsity"
@@ -102,7 +103,7 @@ def signal_sparsity(sample: ScoredTokens) -> Finding:
     )
 
 
-def _plot(sample: ScoredTokens) -> dict[str, Any]:
+def _plot(sample: ScoredTokens) -> Plot:
     rows = position_rows(sample)
     return {
         "title": "forward KL by place in the answer",

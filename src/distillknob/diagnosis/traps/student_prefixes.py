@@ -10,6 +10,7 @@ from typing import Any
 from distillknob.diagnosis.finding import Finding, finding_of, graded, not_applicable
 from distillknob.diagnosis.samples import Continuations
 from distillknob.diagnosis.traps.base import ByPrompt, Trap
+from distillknob.results.stages import Plot, PlotSeries
 from distillknob.stats import interval, paired_difference
 
 NAME = "accuracy_on_student_prefixes"
@@ -19,8 +20,8 @@ HALF = 0.5  # of the student's answer: where the finding reads the teacher's acc
 def prefix_rows(continuations: Continuations) -> list[dict[str, Any]]:
     """The teacher's mean score for each share of a student's answer that it goes on from, with its interval."""
     rows = []
-    for share in continuations.kept_A.unique().tolist():
-        here = continuations.kept_A == share
+    for share in continuations.share_A.unique().tolist():
+        here = continuations.share_A == share
         score = interval(continuations.score_A[here].numpy(), continuations.prompt_A[here].numpy())
         rows.append(
             {
@@ -36,7 +37,7 @@ def prefix_rows(continuations: Continuations) -> list[dict[str, Any]]:
 
 def score_by_prompt(continuations: Continuations, share: float) -> tuple[list[int], list[float]]:
     """The problems, and the teacher's mean score on each, going on from this share of the student's answer."""
-    here = continuations.kept_A == share
+    here = continuations.share_A == share
     prompt_A, score_A = continuations.prompt_A[here], continuations.score_A[here].double()
     prompts = prompt_A.unique()
     return prompts.tolist(), [float(score_A[prompt_A == prompt].mean()) for prompt in prompts]
@@ -63,9 +64,9 @@ def accuracy_on_student_prefixes(continuations: Continuations) -> Finding:
     )
 
 
-def _prefix_plot(continuations: Continuations) -> dict[str, Any]:
+def _prefix_plot(continuations: Continuations) -> Plot:
     rows = prefix_rows(continuations)
-    series = {
+    series: PlotSeries = {
         "name": continuations.task,
         "x": [row["kept"] for row in rows],
         "y": [row["score"] for row in rows],

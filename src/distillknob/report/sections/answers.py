@@ -47,7 +47,7 @@ from distillknob.report.names import (
 from distillknob.report.read import Source
 from distillknob.report.rows import by_teacher, distinct, eta_of, find, focus, sample_size, where
 from distillknob.report.sections.students import row_name, student_legend
-from distillknob.verdicts import label_of
+from distillknob.verdicts.teachers import label_of
 
 MOST_CHARACTERS = 4000  # of one answer
 

@@ -25,7 +25,7 @@ from distillknob.report.drawing.markup import (
 from distillknob.report.names import method_name, signed_eta
 from distillknob.report.read import Source
 from distillknob.report.rows import distinct, where, with_range_text
-from distillknob.verdicts import verdict_of
+from distillknob.verdicts.teachers import verdict_of
 
 
 def calibrations_table(result: Row) -> Html | None:

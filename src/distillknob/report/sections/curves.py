@@ -42,9 +42,10 @@ from distillknob.report.names import (
     teacher_name,
     teacher_style,
 )
-from distillknob.report.read import RunData, Source
+from distillknob.report.read import THIS, RunData, Source, Student
 from distillknob.report.sections.findings import finding_card
-from distillknob.verdicts import is_original, teacher_key, turned_text
+from distillknob.verdicts.teachers import is_original, teacher_key
+from distillknob.verdicts.turning import turned_text
 
 _CURVES = (
     ("task_score", "task score", True),
@@ -186,49 +187,45 @@ def learning_section(source: Source) -> Section:
     title = "How the students learned"
     if not source.distill:
         return Section("learning", title, None, not_run("distillation", source.resume_command()))
-    teachers = in_order(_who(name)[0] for name in source.distill)
-    order = ordered(source.distill, [f"{teacher}/{method}" for method in METHODS for teacher in teachers])
-    order = [name for name in order if name in source.distill]
-    runs = {name: source.distill[name] for name in order}
+    teachers = in_order(teacher for teacher, _ in source.distill)
+    known = [(teacher, method) for method in METHODS for teacher in teachers if (teacher, method) in source.distill]
+    runs = {student: source.distill[student] for student in dict.fromkeys([*known, *source.distill])}
     keys = ordered(key for run in runs.values() for row in run.metrics for key in row if key.startswith("eval/"))
-    body = join(learning_figure(runs, keys), *(_hacking(name, run) for name, run in runs.items()))
+    body = join(learning_figure(runs, keys), *(_hacking(student, run) for student, run in runs.items()))
     return Section("learning", title, _learning_sentence(runs, keys), body)
 
 
-def _hacking(name: str, run: RunData) -> Html | None:
+def _hacking(student: Student, run: RunData) -> Html | None:
     """Whether this student's training loss kept to its power law."""
     cards = [finding_card(row) for row in rows(run.result.get("findings"))]
     if not cards:
         return None
-    teacher, method = _who(name)
-    whose = _legend_name(teacher)
-    return details(f"Training loss of {'the ' if teacher != 'this' else ''}{whose}, {method_name(method)}", *cards)
+    teacher, _ = student
+    return details(f"Training loss of {'the ' if teacher != THIS else ''}{_name(student)}", *cards)
 
 
-def _who(name: str) -> tuple[str, str]:
-    teacher, _, method = name.partition("/")
-    return teacher, method
+def _name(student: Student) -> str:
+    teacher, method = student
+    return f"{_legend_name(teacher)}, {method_name(method)}"
 
 
 def _legend_name(teacher: str) -> str:
-    return "this student" if teacher == "this" else f"student of {teacher_name(teacher)}"
+    return "this student" if teacher == THIS else f"student of {teacher_name(teacher)}"
 
 
-def learning_figure(runs: Mapping[str, RunData], keys: Sequence[str]) -> Html:
+def learning_figure(runs: Mapping[Student, RunData], keys: Sequence[str]) -> Html:
     """A panel a task and one for the loss, a line a student; methods differ by dash."""
-    methods = ordered(_who(name)[1] for name in runs)
+    methods = ordered(method for _, method in runs)
     x = Scale.fit([step for run in runs.values() for step in _column(run.metrics, "step")[1]], include=(0,))
     panels, drawn = [], 0
     for key in [*keys, "loss"]:
         is_loss = key == "loss"
         series = []
-        for name, run in runs.items():
-            teacher, method = _who(name)
+        for student, run in runs.items():
             xs, ys = _column(run.metrics, key)
             if any(value is not None for value in ys):
-                who = f"{_legend_name(teacher)}, {method_name(method)}"
-                css = f"dash-{methods.index(method) % 4}"
-                series.append(Series(who, teacher_style(teacher), xs, ys, css=css, marked=not is_loss))
+                style, css = teacher_style(student[0]), f"dash-{methods.index(student[1]) % 4}"
+                series.append(Series(_name(student), style, xs, ys, css=css, marked=not is_loss))
         if not series:
             continue
         drawn += sum(len(one.ys) for one in series)
@@ -247,7 +244,7 @@ def learning_figure(runs: Mapping[str, RunData], keys: Sequence[str]) -> Html:
         )
     if not panels:
         return tag("p", "No step has been logged yet.", class_="not-run")
-    teachers = in_order(_who(name)[0] for name in runs)
+    teachers = in_order(teacher for teacher, _ in runs)
     entries = [(*teacher_style(teacher), _legend_name(teacher)) for teacher in teachers]
     if len(methods) > 1:
         entries += [("line", f"plain dash-{index % 4}", method_name(method)) for index, method in enumerate(methods)]
@@ -256,16 +253,14 @@ def learning_figure(runs: Mapping[str, RunData], keys: Sequence[str]) -> Html:
     return figure(panels, caption, entries)
 
 
-def _learning_sentence(runs: Mapping[str, RunData], keys: Sequence[str]) -> str:
+def _learning_sentence(runs: Mapping[Student, RunData], keys: Sequence[str]) -> str:
     """Where each student of the first task's curve began and ended."""
     for key in keys:
         told = []
-        for name, run in runs.items():
+        for student, run in runs.items():
             ends = _ends(run, key)
             if ends is not None:
-                teacher, method = _who(name)
-                whose = f"{_legend_name(teacher)}, {method_name(method)}"
-                told.append(f"{percent(ends[0])} to {percent(ends[1])} ({whose})")
+                told.append(f"{percent(ends[0])} to {percent(ends[1])} ({_name(student)})")
         if told:
             return f"On {key.removeprefix('eval/')}, the students went from {listed(told)}."
     reasons = ordered(mapping(run.result.get("curve")).get("reason") for run in runs.values())

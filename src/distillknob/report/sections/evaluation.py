@@ -23,7 +23,8 @@ from distillknob.report.drawing.plots import Dot, dot_plot
 from distillknob.report.drawing.svg import Scale, figure
 from distillknob.report.names import failure_name, ordered, series_style
 from distillknob.report.read import Source
-from distillknob.report.rows import best_of, main_value, sample_size, with_range_text
+from distillknob.report.rows import main_value, sample_size, with_range_text
+from distillknob.results.pass_at_k import best_name
 
 
 def evaluation_section(source: Source) -> Section:
@@ -38,7 +39,7 @@ def evaluation_section(source: Source) -> Section:
         return Section("result", title, None, source.nothing("no model has been evaluated"))
     modes = ordered(mode for _, row in found for mode in mapping(row.get("failure_modes")))
     body: list[list[Child]] = []
-    best = best_of([row for _, row in found])
+    best = best_name([row for _, row in found])
     for model, row in found:
         rates = [mapping(mapping(row.get("failure_modes")).get(mode)) for mode in modes]
         body.append(
@@ -98,7 +99,7 @@ def _sentence(found: list[tuple[str, Row]]) -> str:
 
 def _figure(found: list[tuple[str, Row]]) -> Child:
     models = ordered(model for model, _ in found)
-    best = best_of([row for _, row in found])
+    best = best_name([row for _, row in found])
     panels = []
     for task in ordered(row.get("task") for _, row in found):
         own = [(model, row) for model, row in found if str(row.get("task")) == task]

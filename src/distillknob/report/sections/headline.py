@@ -5,7 +5,6 @@ Left out on purpose: a single figure over all tasks (a mean of an accuracy and a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from distillknob.report.drawing.markup import (
@@ -24,7 +23,9 @@ from distillknob.report.drawing.markup import (
 from distillknob.report.drawing.svg import swatch
 from distillknob.report.names import method_name, teacher_style
 from distillknob.report.rows import by_teacher, find, focus, main_value, where
-from distillknob.verdicts import NON_INFERIORITY_MARGIN, label_of, student_claims, unturned
+from distillknob.results.pass_at_k import difference_at_k
+from distillknob.verdicts.claims import NON_INFERIORITY_MARGIN, student_claims
+from distillknob.verdicts.teachers import label_of, unturned
 
 
 def headline(result: Row) -> tuple[list[str], Html | None]:
@@ -72,11 +73,11 @@ def _the(row: Row) -> str:
 
 def _at_k(gain: Row) -> str:
     """What became of pass@k with a k above 1."""
-    name = next((str(key) for key in gain if re.fullmatch(r"pass@\d+_difference", str(key))), None)
-    if name is None:
+    change = difference_at_k(gain)
+    if change is None:
         return ""
-    interval = f"[{points_range(gain.get(f'{name}_interval')).strip('[]')}]"
-    return f", its {name.removesuffix('_difference')} {points(gain.get(name))} points {interval}"
+    interval = f"[{points_range(change.interval).strip('[]')}]"
+    return f", its {change.name} {points(change.difference)} points {interval}"
 
 
 def _beside_the_original(result: Row, row: Row, method: str, task: str) -> tuple[str, str]:

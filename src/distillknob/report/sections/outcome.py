@@ -5,7 +5,6 @@ A difference is `b` minus `a`: what the student of `b` has above that of `a`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from distillknob.report.drawing.markup import (
@@ -35,7 +34,6 @@ from distillknob.report.drawing.svg import swatch
 from distillknob.report.names import METHODS, method_name, signed_eta, teacher_style
 from distillknob.report.read import Source
 from distillknob.report.rows import (
-    best_of,
     by_teacher,
     chance_of,
     distinct,
@@ -50,7 +48,9 @@ from distillknob.report.rows import (
     with_range_text,
 )
 from distillknob.report.sections.students import row_name, students_figure, styles_part
-from distillknob.verdicts import label_of, student_claims
+from distillknob.results.pass_at_k import best_name, difference_at_k
+from distillknob.verdicts.claims import student_claims
+from distillknob.verdicts.teachers import label_of
 
 
 def outcome_section(source: Source) -> Section:
@@ -118,7 +118,7 @@ def students_table(result: Row, students: Sequence[Row], tasks: Sequence[str]) -
 def _cell(result: Row, task: str, row: Row | None) -> Child:
     if row is None:
         return MISSING
-    best = best_of([row])
+    best = best_name([row])
     more = [
         f"{best} {with_range_text(row, best)}" if number(row.get(best)) is not None else None,
         f"finished {percent(row.get('finished_rate'))} · chance {percent(chance_of(result, task, row))}",
@@ -165,10 +165,10 @@ def claims_list(result: Row) -> Html | None:
 
 def _pass_at_k_change(row: Row) -> Child:
     """The paired difference of pass@k with a k above 1, where it was measured."""
-    name = next((key for key in row if re.fullmatch(r"pass@\d+_difference", str(key))), None)
-    if name is None or row.get("same"):
+    change = difference_at_k(row)
+    if change is None or row.get("same"):
         return MISSING
-    return with_range(points(row.get(name)), points_range(row.get(f"{name}_interval")))
+    return with_range(points(change.difference), points_range(change.interval))
 
 
 def teachers_table(result: Row, teachers: Sequence[Row], tasks: Sequence[str]) -> Html:

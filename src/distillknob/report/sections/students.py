@@ -30,7 +30,6 @@ from distillknob.report.names import (
     teacher_style,
 )
 from distillknob.report.rows import (
-    best_of,
     by_teacher,
     chance_of,
     distinct,
@@ -42,7 +41,8 @@ from distillknob.report.rows import (
     where,
     with_range_text,
 )
-from distillknob.verdicts import label_of
+from distillknob.results.pass_at_k import best_name
+from distillknob.verdicts.teachers import label_of
 
 
 def row_name(row: Row) -> str:
@@ -63,7 +63,7 @@ def student_legend(students: Sequence[Row]) -> list[Entry]:
 def students_figure(result: Row, tasks: Sequence[str]) -> Html | None:
     """Each student's pass@1 and pass@k with their intervals, a panel a task."""
     students = rows(result.get("students"))
-    best = best_of(students)
+    best = best_name(students)
     panels = []
     for task in tasks:
         own = where(students, task=task)
@@ -88,7 +88,7 @@ def students_figure(result: Row, tasks: Sequence[str]) -> Html | None:
 
 
 def _dot(row: Row) -> Dot:
-    who, best = student_name(row), best_of([row])
+    who, best = student_name(row), best_name([row])
     return Dot(
         name=row_name(row),
         value=main_value(row),

@@ -35,7 +35,6 @@ from distillknob.report.drawing.svg import Number, Scale, figure
 from distillknob.report.names import METHODS, method_name, series_style, signed_eta
 from distillknob.report.read import Source
 from distillknob.report.rows import (
-    best_of,
     chance_of,
     distinct,
     eta_of,
@@ -48,6 +47,7 @@ from distillknob.report.rows import (
     where,
 )
 from distillknob.report.sections.controls import calibrations_table
+from distillknob.results.pass_at_k import best_name
 
 _LEVELS = (("dashed", "chance", "chance"), ("dashed", "kept", "student before distillation"))
 
@@ -126,7 +126,7 @@ def knob_figure(result: Row, students: Sequence[Row]) -> Html:
     for task in tasks_of(result):
         own = where(teachers, task=task)
         drawn = {f"{task}: teacher": ("score", _curve("teacher", own, "score", ("square", "of-none")))}
-        for key in ("pass@1", best_of(students)):
+        for key in ("pass@1", best_name(students)):
             series = [
                 one
                 for index, method in enumerate(methods)

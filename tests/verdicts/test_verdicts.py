@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from distillknob.results.stages import CalibrateResult
 from distillknob.runs.files import json_bytes
 from distillknob.runs.model_record import RECORD, record_of, teacher_warning
-from distillknob.verdicts import (
-    is_original,
-    student_claim,
-    teacher_label,
-    turned_text,
-    turning,
-    turning_of_tasks,
-    unturned,
-)
+from distillknob.verdicts.claims import student_claim
+from distillknob.verdicts.teachers import is_original, teacher_label, unturned
+from distillknob.verdicts.turning import turned_text, turning, turning_of_tasks
 
 BEFORE = [3.0, 2.0, 4.0, 3.5, 2.5]
 
@@ -43,13 +38,13 @@ def test_the_verdict_follows_the_interval_and_the_sign_of_eta(eta: float, by: fl
     assert found.verdict == verdict and found.interval is not None and found.problems == 5
     assert found.difference == pytest.approx(by) and found.before == pytest.approx(3.0)
     assert (found.interval[0] > 0 or found.interval[1] < 0) == (verdict != "can't tell")
-    assert f"95 % interval {found.interval[0]:+.2f}" in turned_text(found.as_dict())
+    assert f"95 % interval {found.interval[0]:+.2f}" in turned_text(found.as_row())
 
 
 def test_the_original_itself_differs_by_exactly_nothing() -> None:
     found = turning(BEFORE, BEFORE, eta=0.25, same="the calibration kept step 0")
     assert (found.verdict, found.difference, found.interval, found.same) == ("not at all", 0.0, None, True)
-    assert turned_text(found.as_dict()) == "The knob did not turn: the calibration kept step 0."
+    assert turned_text(found.as_row()) == "The knob did not turn: the calibration kept step 0."
 
 
 def test_a_calibration_at_eta_0_turns_nothing_though_the_log_ratio_may_move() -> None:
@@ -73,7 +68,7 @@ def test_a_knob_that_turns_two_tasks_opposite_ways_is_told_by_task() -> None:
     found = turning_of_tasks(before, after, eta=0.5)
     assert (found.verdict, found.problems) == ("turned", 10) and found.difference == pytest.approx(1.35)
     assert {name: one.verdict for name, one in found.tasks.items()} == {"math": "turned", "qa": "the wrong way"}
-    plain = json.loads(json_bytes(found.as_dict()))
+    plain = json.loads(json_bytes(found.as_row()))
     assert [(row["task"], row["difference"]) for row in plain["tasks"]] == [
         ("math", pytest.approx(3.0)),
         ("qa", pytest.approx(-0.3)),
@@ -90,7 +85,7 @@ def test_a_knob_that_turns_two_tasks_opposite_ways_is_told_by_task() -> None:
 def test_a_log_ratio_that_is_not_finite_is_no_verdict(value: float) -> None:
     found = turning(BEFORE, [value, *moved(1.0)[1:]], eta=0.5)
     assert (found.verdict, found.difference, found.interval) == ("can't tell", None, None)
-    assert "isn't finite on 1 of 5 held-out problems" in turned_text(json.loads(json_bytes(found.as_dict())))
+    assert "isn't finite on 1 of 5 held-out problems" in turned_text(json.loads(json_bytes(found.as_row())))
 
 
 def calibration(verdict: str | None, step: int = 9, *, same: bool = False) -> dict[str, Any]:
@@ -153,14 +148,24 @@ def test_neither_word_is_said_of_the_original_or_without_students() -> None:
 def test_a_calibration_of_a_calibrated_teacher_that_changed_nothing_names_that_one(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     for folder, result, teacher in (
-        (first, {"eta": -0.5, "kept_step": 9, "turned": {"verdict": "turned", "reason": "it fell"}}, "./plain"),
-        (second, {"eta": 0.25, "kept_step": 0, "turned": {"verdict": "not at all", "same": True}}, str(first)),
+        (
+            first,
+            {"stage": "calibrate", "eta": -0.5, "kept_step": 9, "turned": {"verdict": "turned", "reason": "it fell"}},
+            "./plain",
+        ),
+        (
+            second,
+            {"stage": "calibrate", "eta": 0.25, "kept_step": 0, "turned": {"verdict": "not at all", "same": True}},
+            str(first),
+        ),
     ):
         folder.mkdir()
-        (folder / RECORD).write_text(json.dumps(record_of(result, teacher, "./target")))
+        record = record_of(cast(CalibrateResult, result), teacher, "./target")
+        (folder / RECORD).write_text(json.dumps(record))
     assert teacher_warning(str(first)) is None
     warning = str(teacher_warning(str(second)))
     assert f"{str(first)!r}, unchanged: its calibration kept step 0 (η = +0.25)" in warning
     assert "That one was calibrated with η = −0.5 (turned)" in warning and "original" not in warning
     # A cache's teacher may be gone, and its record lies in the cache.
-    assert teacher_warning("./gone", record_of({"eta": 0.5, "kept_step": 0}, "./plain", "./target")) is not None
+    before_verdicts = cast(CalibrateResult, {"stage": "calibrate", "eta": 0.5, "kept_step": 0})
+    assert teacher_warning("./gone", record_of(before_verdicts, "./plain", "./target")) is not None

@@ -1,0 +1,165 @@
+"""The result of `diagnose`: its findings, and the tables that its page is drawn from, with the rows of all tasks."""
+
+# No `from __future__ import annotations`: with it TypedDict can't tell the keys that are NotRequired.
+
+from typing import Literal, NotRequired, TypedDict
+
+from distillknob.results.schema import Bounds, Result
+from distillknob.results.stages import FindingRow
+
+Policy = Literal["on_policy", "off_policy"]
+Half = Literal["high", "low"]
+
+
+class PilotRow(TypedDict):
+    """A KL divergence of the pair: of tokens (spans, between two tokenizers) or whole answers, in one direction."""
+
+    level: str
+    direction: Literal["forward_kl", "reverse_kl"]
+    policy: Policy
+    task: str
+    value: float | None
+    interval: Bounds
+    unit: str
+    n: int
+    effective_samples: NotRequired[float | None]
+    samples: NotRequired[int]
+
+
+class ScatterRow(TypedDict):
+    """A token: how often it occurs, and its mean KL over the teacher's `k` likeliest tokens."""
+
+    task: str
+    k: int
+    token: str
+    frequency: int
+    kl: float | None
+
+
+class TailRow(TypedDict):
+    """What the teacher's `k` likeliest tokens carry of the forward KL."""
+
+    task: str
+    k: int
+    share: float | None
+    interval: Bounds
+    left_out: float | None
+    left_out_interval: Bounds
+
+
+class OffPolicyRow(TypedDict):
+    """An estimate of the reverse KL from the teacher's answers, beside that from the student's."""
+
+    task: str
+    weighting: str
+    estimator: str
+    value: float | None
+    interval: Bounds
+    deviation: float | None
+    on_policy: float | None
+    on_policy_interval: Bounds
+    bias: float | None
+    n: int
+
+
+class MyopiaRow(TypedDict):
+    """How well the gradient of a sequence-level estimate agrees with the token-level one."""
+
+    task: str
+    estimate: str
+    cosine: float | None
+    interval: Bounds
+    cosine_of_means: float | None
+    variance_ratio: float | None
+    n: int
+
+
+class PositionRow(TypedDict):
+    """The forward KL of the tokens at the places `first` to `last` of an answer."""
+
+    task: str
+    first: int
+    last: int
+    mean: float | None
+    interval: Bounds
+    n: int
+
+
+class QuadrantRow(TypedDict):
+    """The tokens above or not above the medians of the student's entropy and of the divergence."""
+
+    task: str
+    entropy: Half
+    divergence: Half
+    tokens: float
+    share_of_kl: float | None
+
+
+class PreferenceRow(TypedDict):
+    """How often the teacher prefers a wrong answer in one style to a right one in another."""
+
+    task: str
+    wrong_style: str
+    right_style: str
+    value: float | None
+    interval: Bounds
+    n: int
+
+
+class StyleRow(TypedDict):
+    """A style in which the teacher is right, and what its answers cost the student."""
+
+    task: str
+    style: str
+    teacher_share: float
+    student_share: float
+    cost: float | None
+    interval: Bounds
+    excess: float | None
+    n: int
+
+
+class PrefixRow(TypedDict):
+    """The teacher's score where it goes on from the share `kept` of a student's answer."""
+
+    task: str
+    kept: float
+    score: float
+    interval: Bounds
+    n: int
+
+
+class ForecastRow(TypedDict):
+    """The score that the student would have if it wrote in the teacher's styles."""
+
+    task: str
+    score: float
+    forecast: float
+    gain: float
+    interval: Bounds
+    n: int
+
+
+class DiagnoseHead(Result):
+    """The result of `diagnose` without its tables."""
+
+    teacher: str
+    student: str
+    warning: NotRequired[str | None]
+    findings: list[FindingRow]
+
+
+class DiagnoseResult(DiagnoseHead):
+    """The result of `diagnose`."""
+
+    pilot: list[PilotRow]
+    scatter: list[ScatterRow]
+    tail: list[TailRow]
+    off_policy: list[OffPolicyRow]
+    myopia: list[MyopiaRow]
+    position: list[PositionRow]
+    quadrant: list[QuadrantRow]
+    preference: list[PreferenceRow]
+    style: list[StyleRow]
+    prefix: list[PrefixRow]
+    forecast: list[ForecastRow]

@@ -1,0 +1,260 @@
+"""The results of experiments: a cell, the tables over cells, and what `demo` and `sweep` make of them."""
+
+# No `from __future__ import annotations`: with it TypedDict can't tell the keys that are NotRequired.
+
+from typing import Any, Literal, NotRequired, TypedDict
+
+from distillknob.results.schema import Bounds, Result
+from distillknob.results.stages import TaskRow, Turned
+
+
+class CalibrationSummary(TypedDict):
+    """What a cell keeps of its teacher's calibration."""
+
+    steps: int
+    kept_step: int
+    final_beta: float
+    anchor_kl: float | None
+    log_ratio: float | None
+    outcome: str
+    reason: str | None
+    turned: NotRequired[Turned | None]
+    tolerance: NotRequired[float | None]
+
+
+class Scores(TypedDict):
+    """A model in a cell: its figures, and by task each problem's mean score."""
+
+    tasks: list[TaskRow]
+    scores: dict[str, list[float]]
+
+
+class Training(TypedDict):
+    """What a student was given."""
+
+    tokens: int
+    steps: int
+    learning_rate: float
+
+
+class StudentScores(Scores):
+    """A student in a cell. It also holds `pass@K`, by task each problem's (`add_problems_at_k`)."""
+
+    k: NotRequired[int]
+    training: NotRequired[Training]
+
+
+class ChildRun(TypedDict):
+    """A run inside the run: what it is of, and where. `name` is the key that `runs` knows it by, `model` says whose
+    answers an evaluation holds, `method` which student it is of (`none` before distillation), and `at_k` that it
+    measured pass@k apart from the rest."""
+
+    stage: str
+    name: str
+    path: str
+    teacher: str | None
+    model: Literal["teacher", "student"] | None
+    method: str | None
+    at_k: bool
+
+
+class MeasureByProblem(TypedDict):
+    """A measure of a diagnosis with the problems that have one: their numbers and values."""
+
+    task: str
+    measure: str
+    unit: str
+    prompt: list[int]
+    value: list[float | None]
+
+
+class CellResult(Result):
+    """The result of a cell: one η, one seed, of `demo` or `sweep`."""
+
+    eta: float
+    seed: int
+    variant: str
+    teacher: str
+    label: NotRequired[str]
+    calibration: CalibrationSummary | None
+    lens: list[MeasureByProblem] | None
+    teacher_scores: Scores
+    students: dict[str, StudentScores]
+    runs: dict[str, str]
+    children: NotRequired[list[ChildRun]]
+
+
+class Place(TypedDict):
+    """The cell that a row is of, and what its teacher is called."""
+
+    label: NotRequired[str]
+    eta: float
+    seed: int
+    variant: NotRequired[str]
+
+
+class TeacherRow(TaskRow, Place):
+    """A teacher on a task, and its paired difference to the original. It also holds `pass@K`, as every TaskRow."""
+
+    teacher: str
+    same: NotRequired[bool]
+    difference: float | None
+    difference_interval: Bounds | None
+    calibration: CalibrationSummary | None
+
+
+class Budget(TypedDict):
+    """What a student was given, as its rows hold it: nothing before distillation."""
+
+    tokens: NotRequired[int]
+    steps: NotRequired[int]
+    learning_rate: NotRequired[float]
+
+
+class StudentRow(TaskRow, Place, Budget):
+    """A student on a task. Before distillation its method and its teacher are `none`."""
+
+    teacher: str
+    method: str
+
+
+class DifferenceRow(Place):
+    """The score of the student of teacher `b` minus that of `a`, paired by problem: of the original's by the same
+    method (in `differences`), or of the student before distillation, `none` (in `gains`). With `k` it also holds
+    `pass@K_difference` and `pass@K_difference_interval` (`add_difference_at_k`)."""
+
+    task: str
+    a: str
+    b: str
+    method: str
+    same: NotRequired[bool]
+    difference: float
+    interval: Bounds
+    k: NotRequired[int]
+
+
+class ClaimRow(Place):
+    """What the students say of a calibrated teacher on a task (`verdicts.claims`)."""
+
+    teacher: str
+    task: str
+    word: Literal["undistillable", "distillable"] | None
+    why: str
+    methods: list[str]
+    method: str | None
+    difference: float | None
+    interval: Bounds | None
+
+
+class Tables(TypedDict):
+    """What the cells of an experiment say together."""
+
+    teachers: list[TeacherRow]
+    students: list[StudentRow]
+    differences: list[DifferenceRow]
+    gains: NotRequired[list[DifferenceRow]]
+    claims: NotRequired[list[ClaimRow]]
+
+
+class Pair(TypedDict):
+    """The models of a demo."""
+
+    teacher: str
+    student: str
+    target: str
+
+
+class DemoRuns(TypedDict):
+    """Where the runs inside a demo lie, by stage and name."""
+
+    diagnose: str
+    calibrate: dict[str, str]
+    distill: dict[str, str]
+    evaluate: dict[str, str]
+
+
+class AnswerRow(TypedDict):
+    """An answer of a teacher or student, who wrote it, and what it scores."""
+
+    who: str
+    teacher: NotRequired[str]
+    text: str
+    score: float
+    finished: bool
+    style: str
+
+
+class ExampleRow(TypedDict):
+    """A problem with the answers of every teacher and student."""
+
+    task: str
+    prompt: str
+    reference: Any  # whatever the task grades against
+    answers: list[AnswerRow]
+
+
+class DemoResult(Result, Tables):
+    """The result of `demo`."""
+
+    pair: Pair
+    seed: int
+    eta: dict[str, float]
+    tasks: list[str]
+    chance: dict[str, float]
+    verifiable: dict[str, bool]
+    seconds: float
+    runs: DemoRuns
+    children: NotRequired[list[ChildRun]]
+    examples: list[ExampleRow]
+
+
+class KnobRow(TypedDict):
+    """How steadily the students of a method follow η: the rank correlation of η with their pass@1."""
+
+    method: str
+    task: str
+    seed: int
+    spearman: float | None
+    points: int
+
+
+class PairedRow(TypedDict):
+    """A measure of a diagnosis under a teacher, and its difference to that under the first, paired by problem."""
+
+    task: str
+    measure: str
+    unit: str
+    value: float | None
+    difference: float | None
+    interval: Bounds | None
+    n: int
+
+
+class CausalRow(PairedRow):
+    """The same in a sweep, where the first is the original teacher."""
+
+    eta: float
+    seed: int
+    variant: str
+    teacher: str
+
+
+class CellState(TypedDict):
+    """Where a cell of a sweep lies, and whether it is there."""
+
+    eta: float
+    seed: int
+    variant: str
+    path: str
+    state: Literal["done", "not run"]
+
+
+class SweepResult(Result, Tables):
+    """The result of `sweep`. Of the cells that are there, while it is going on."""
+
+    etas: list[float]
+    seeds: list[int]
+    knob: list[KnobRow]
+    causal: list[CausalRow]
+    variants: Tables
+    cells: list[CellState]

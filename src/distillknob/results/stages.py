@@ -1,0 +1,211 @@
+"""The results of the stages that work on models: `evaluate`, `calibrate`, `cache` and `distill`."""
+
+# No `from __future__ import annotations`: with it TypedDict can't tell the keys that are NotRequired.
+
+from collections.abc import Sequence
+from typing import Literal, NotRequired, TypedDict
+
+from distillknob.results.schema import Bounds, Result, Severity, Verdict
+
+_PassAt1 = TypedDict("_PassAt1", {"pass@1": float})
+
+
+class Rate(TypedDict):
+    """A share of the samples and its interval."""
+
+    rate: float
+    interval: Bounds
+
+
+class TaskRow(_PassAt1):
+    """One model on one task. With `k` above 1 it also holds `pass@K` and `pass@K_interval` (`add_pass_at_k`)."""
+
+    task: str
+    n_problems: int
+    n_samples: int
+    score: float
+    interval: Bounds
+    k: NotRequired[int]
+    finished_rate: float
+    unanswered_rate: NotRequired[float]
+    longest: NotRequired[int]
+    chance: float
+    failure_modes: dict[str, Rate]
+    styles: dict[str, float]
+
+
+class ModelRow(TypedDict):
+    """One model of an evaluation."""
+
+    model: str
+    tasks: list[TaskRow]
+
+
+class ModelDifference(TypedDict):
+    """The score of model `b` minus that of `a` on a task, paired by problem."""
+
+    a: str
+    b: str
+    task: str
+    difference: float
+    interval: Bounds
+    same: bool
+
+
+class EvaluateResult(Result):
+    """The result of `evaluate`."""
+
+    models: list[ModelRow]
+    differences: NotRequired[list[ModelDifference]]
+
+
+class TurnedOn(TypedDict):
+    """Whether the knob turned, with the log-ratios it is told by."""
+
+    verdict: Verdict
+    reason: str
+    before: float | None
+    after: float | None
+    difference: float | None
+    interval: Bounds | None
+    problems: int
+    unit: str
+    over: str
+    same: bool
+
+
+class TurnedTask(TurnedOn):
+    """The same on one of several tasks."""
+
+    task: str
+
+
+class Turned(TurnedOn):
+    """The same over all tasks, and by task where there are several."""
+
+    tasks: list[TurnedTask]
+
+
+class GuardRow(TypedDict):
+    """One task's score under the original teacher and under the kept one, on the guard's held-out problems."""
+
+    task: str
+    before: float
+    after: float
+    difference: float
+    interval: Bounds
+
+
+class GuardEvent(TypedDict):
+    """What the guard did at a step."""
+
+    step: int
+    what: str
+
+
+class CalibrateResult(Result):
+    """The result of `calibrate`."""
+
+    eta: float
+    outcome: Literal["finished", "stopped"]
+    reason: str | None
+    steps: int
+    kept_step: int
+    turned: NotRequired[Turned]
+    final_beta: float
+    anchor_kl: float | None
+    log_ratio: float | None
+    tolerance: NotRequired[float]
+    guard: list[GuardRow]
+    events: list[GuardEvent]
+
+
+class TeacherRecord(TypedDict):
+    """What a calibrated teacher's folder says of its calibration, and of the one before it (`runs.model_record`)."""
+
+    teacher: NotRequired[str]
+    target: NotRequired[str]
+    stage: str
+    eta: float
+    steps: int | None
+    kept_step: int | None
+    tolerance: float | None
+    turned: Turned | None
+    teacher_record: NotRequired["TeacherRecord | None"]
+
+
+class CacheResult(Result):
+    """The result of `cache`."""
+
+    teacher: str
+    teacher_record: NotRequired[TeacherRecord | None]
+    warning: NotRequired[str | None]
+    top_k: int
+    vocabulary: str
+    width: int
+    ends: NotRequired[list[int]]
+    traces: int
+    tokens: int
+    bytes_per_token: float
+    max_logprob_error: float
+    mean_tail_mass: float
+
+
+class PlotSeries(TypedDict):
+    """A line of a plot: equally many values each, or none in `low` and `high`."""
+
+    name: str
+    x: Sequence[float | None]
+    y: Sequence[float | None]
+    low: Sequence[float | None]
+    high: Sequence[float | None]
+
+
+class Plot(TypedDict):
+    """What a finding draws."""
+
+    title: str
+    x_label: str
+    y_label: str
+    x_scale: Literal["linear", "log"]
+    series: list[PlotSeries]
+
+
+class FindingRow(TypedDict):
+    """One trap on one task, or on the whole run."""
+
+    name: str
+    task: str | None
+    value: float | None
+    interval: Bounds
+    unit: str
+    n: int
+    severity: Severity
+    cause: str
+    remedy: str
+    applicable: bool
+    plot: Plot | None
+
+
+class Curve(TypedDict):
+    """The problems of a learning curve by task, and why a task has none."""
+
+    problems: dict[str, int]
+    reason: str | None
+
+
+class DistillResult(Result):
+    """The result of `distill`."""
+
+    teacher: str
+    teacher_record: NotRequired[TeacherRecord | None]
+    warning: NotRequired[str | None]
+    student: str
+    method: str
+    steps: int
+    tokens: int
+    learning_rate: float
+    final_loss: float | None
+    traces: int
+    curve: NotRequired[Curve]
+    findings: list[FindingRow]
