@@ -13,7 +13,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import safe_open
@@ -26,6 +26,7 @@ from distillknob.models.base import LanguageModel
 from distillknob.models.chat import prompt_ids
 from distillknob.models.heads import checked_head
 from distillknob.models.scoring import answer_hidden, batches
+from distillknob.results.stages import CacheResult
 from distillknob.runs.files import atomic_write
 from distillknob.runs.run import load_run
 
@@ -108,7 +109,8 @@ class TeacherCache:
         if run.stage != "cache" or not run.complete:
             state = "" if run.complete else "unfinished "
             raise BadInputError(f"{path} holds an {state}{run.stage} run: give a finished one of `distillknob cache`")
-        self.result, self.traces, self._path = run.result, run.samples(), run.path
+        self.result = cast(CacheResult, run.result)
+        self.traces, self._path = run.samples(), run.path
         self.teacher: str = run.config["teacher"]
         self.width: int = self.result["width"]
         self.tasks: list[str] = run.config["tasks"]

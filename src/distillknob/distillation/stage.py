@@ -10,7 +10,7 @@ import copy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from datasets import Dataset
 from transformers import TrainerCallback
@@ -101,8 +101,18 @@ def distill(
     trainer.accelerator.free_memory()
     card = _card(config, taught_by, config.tasks if cache is None else cache.tasks, steps, warning)
     save_model(str(final), pair.student.tokenizer, run.path / "model", card, whole=config.merge_adapter)
-    taught = _Taught(taught_by, record, warning, len(traces))
-    run.finish(_result(config, run, taught, steps, settings, divided))
+    result = _result(
+        config,
+        run,
+        settings,
+        divided,
+        taught_by=taught_by,
+        record=record,
+        warning=warning,
+        steps=steps,
+        traces=len(traces),
+    )
+    run.finish(result)
     return run
 
 
@@ -174,27 +184,26 @@ def _train(trainer: DistillTrainer, run: Run, divided: CurveProblems, *, resume:
     return int(trainer.state.global_step), folder / "final"
 
 
-class _Taught(NamedTuple):
-    """What the student has learnt from."""
-
-    by: str
-    record: TeacherRecord | None
-    warning: str | None
-    traces: int
-
-
 def _result(
-    config: DistillConfig, run: Run, taught: _Taught, steps: int, settings: DistillConfig, divided: CurveProblems
+    config: DistillConfig,
+    run: Run,
+    settings: DistillConfig,
+    divided: CurveProblems,
+    *,
+    taught_by: str,
+    record: TeacherRecord | None,
+    warning: str | None,
+    steps: int,
+    traces: int,
 ) -> DistillResult:
-    """The stage's result."""
+    """The stage's result, from what was logged."""
     metrics = run.metrics()
     losses = [row["loss"] for row in metrics if row.get("loss") is not None]
     return {
         "stage": "distill",
-        "teacher": taught.by,
-        "teacher_record": taught.record,
-        "warning": taught.warning,
-        "traces": taught.traces,
+        "teacher": taught_by,
+        "teacher_record": record,
+        "warning": warning,
         "notes": changed_meanwhile(run, config),
         "student": config.student,
         "method": config.method,
@@ -202,6 +211,7 @@ def _result(
         "tokens": int(sum(row.get("trained_tokens", 0) for row in metrics)),
         "learning_rate": config.learning_rate,
         "final_loss": sum(losses[-10:]) / max(1, len(losses[-10:])),
+        "traces": traces,
         "curve": {
             "problems": {name: len(examples) for name, examples in divided.held_out.items()},
             "reason": divided.reason,
