@@ -10,9 +10,10 @@ from safetensors.torch import load_file
 
 from distillknob.distillation.config import DistillConfig
 from distillknob.tasks.generated.qa import QA
+from pairs import Pair
 
 
-def config(pair: Any, method: str, **values: Any) -> DistillConfig:
+def config(pair: Pair, method: str, **values: Any) -> DistillConfig:
     return DistillConfig(
         **{
             "teacher": pair.teacher,

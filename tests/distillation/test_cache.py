@@ -26,9 +26,10 @@ from distillknob.models.load import load_model
 from distillknob.runs.files import atomic_write
 from distillknob.runs.run import Run, verify_manifest
 from distillknob.tasks import get_task
+from pairs import Pair
 
 
-def config(pair: Any, **values: Any) -> DistillConfig:
+def config(pair: Pair, **values: Any) -> DistillConfig:
     return DistillConfig(
         **{
             "teacher": pair.teacher,
@@ -67,12 +68,12 @@ def keep(values: DistillConfig, folder: Path) -> Run:
     return distill(values, folder, trainer_class=Kept)
 
 
-def cached(pair: Any, folder: Path, **values: Any) -> Path:
+def cached(pair: Pair, folder: Path, **values: Any) -> Path:
     given = {"teacher": pair.teacher, "problems": 12, "max_completion_length": 12, "top_k": 8, **values}
     return cache_teacher(CacheConfig(**given), folder).path
 
 
-def test_a_cache_holds_the_teacher_s_top_k(tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_holds_the_teacher_s_top_k(tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache_files, "TRACES_A_FILE", 5)
     folder = cached(tiny_pair, tmp_path / "cache")
     found, teacher = TeacherCache(folder), load_model(tiny_pair.teacher)
@@ -94,13 +95,13 @@ def test_a_cache_holds_the_teacher_s_top_k(tiny_pair: Any, tmp_path: Path, monke
     assert found.result["bytes_per_token"] < 6 * 8 + 2 + 60  # the headers of three tiny files are the rest
 
 
-def test_a_thousand_tokens_take_the_bytes_that_are_told(tiny_pair: Any, tmp_path: Path) -> None:
+def test_a_thousand_tokens_take_the_bytes_that_are_told(tiny_pair: Pair, tmp_path: Path) -> None:
     folder = cached(tiny_pair, tmp_path / "cache", problems=100, top_k=32, max_completion_length=None)
     assert TeacherCache(folder).result["bytes_per_token"] < 200
 
 
 def test_a_stopped_cache_goes_on_at_the_next_file(
-    tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache_files, "TRACES_A_FILE", 5)
     whole = cached(tiny_pair, tmp_path / "whole")
@@ -126,7 +127,7 @@ def test_a_stopped_cache_goes_on_at_the_next_file(
     assert run.result == TeacherCache(whole).result
 
 
-def test_padding_of_the_embeddings_is_no_part_of_what_is_cached(tiny_pair: Any, tmp_path: Path) -> None:
+def test_padding_of_the_embeddings_is_no_part_of_what_is_cached(tiny_pair: Pair, tmp_path: Path) -> None:
     """One tokenizer, embeddings of two widths: the student finds what a teacher of its own width would have left."""
     model, tokenizer = load_model(tiny_pair.teacher)
     model.resize_token_embeddings(2048 + 64, mean_resizing=False)
@@ -149,7 +150,7 @@ def test_padding_of_the_embeddings_is_no_part_of_what_is_cached(tiny_pair: Any, 
 
 @pytest.mark.parametrize("kind", ["jsd", "forward_kl", "reverse_kl"])
 def test_a_student_learns_from_the_cache_what_it_learns_from_the_teacher(
-    tiny_pair: Any, tmp_path: Path, batches: list[dict[str, Any]], kind: str
+    tiny_pair: Pair, tmp_path: Path, batches: list[dict[str, Any]], kind: str
 ) -> None:
     """With the whole vocabulary kept the losses differ by the rounding alone; with 8 tokens by the tail as well."""
     every = cached(tiny_pair, tmp_path / "every", top_k=2048)
@@ -163,7 +164,7 @@ def test_a_student_learns_from_the_cache_what_it_learns_from_the_teacher(
     assert batches[3]["loss"] == pytest.approx(batches[1]["loss"], rel=0.02)  # after a step from these gradients
 
 
-def test_the_teacher_is_not_needed_beside_its_cache(tiny_pair: Any, tmp_path: Path) -> None:
+def test_the_teacher_is_not_needed_beside_its_cache(tiny_pair: Pair, tmp_path: Path) -> None:
     folder = cached(tiny_pair, tmp_path / "cache")
     run = distill(config(tiny_pair, method="gkd", cache=str(folder), teacher="/no/such"), tmp_path / "run")
     assert (run.result["steps"], run.result["teacher"]) == (2, tiny_pair.teacher)
@@ -173,7 +174,7 @@ def test_the_teacher_is_not_needed_beside_its_cache(tiny_pair: Any, tmp_path: Pa
 
 
 def test_a_learning_curve_beside_a_cache_is_on_problems_that_the_cache_has_not(
-    tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = cached(tiny_pair, tmp_path / "cache", tasks=["qa"], seed=5)
     given = config(tiny_pair, method="gkd", cache=str(folder), tasks=["math"], problems=3, seed=0, curve_steps=1)
@@ -192,7 +193,7 @@ def test_a_learning_curve_beside_a_cache_is_on_problems_that_the_cache_has_not(
     assert all("loss" in row for row in run.metrics())
 
 
-def test_what_a_cache_cannot_serve_is_told(tiny_pair: Any, tiny_other: str, tmp_path: Path) -> None:
+def test_what_a_cache_cannot_serve_is_told(tiny_pair: Pair, tiny_other: str, tmp_path: Path) -> None:
     folder = cached(tiny_pair, tmp_path / "cache")
     with pytest.raises(BadInputError, match="another tokenizer"):
         distill(config(tiny_pair, method="gkd", cache=str(folder), student=tiny_other), tmp_path / "run")

@@ -28,10 +28,11 @@ from distillknob.runs.run import discard_unstarted, load_run
 from distillknob.tasks import get_task
 from distillknob.tasks.base import GeneratedTask
 from interrupted import Stopped, stopped_in
+from pairs import Pair
 
 
 def test_a_learning_curve_has_a_point_at_the_start_at_each_interval_and_at_the_end(
-    tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each point is of the student as it is sampled from elsewhere: in evaluation mode, and the same in every run."""
     seen: list[bool] = []
@@ -53,7 +54,7 @@ def test_a_learning_curve_has_a_point_at_the_start_at_each_interval_and_at_the_e
 
 
 def test_the_command_s_learning_curve_is_on_problems_that_are_not_trained_on(
-    tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
     monkeypatch.setattr(learning_curve, "CURVE_PROBLEMS", 5)
@@ -75,7 +76,7 @@ def test_the_command_s_learning_curve_is_on_problems_that_are_not_trained_on(
     assert len(trained) == 12 and len(set(seen)) == 5 and not trained & set(seen)
 
 
-def test_a_small_file_leaves_a_fifth_for_the_learning_curve(tiny_pair: Any, tmp_path: Path) -> None:
+def test_a_small_file_leaves_a_fifth_for_the_learning_curve(tiny_pair: Pair, tmp_path: Path) -> None:
     """Set from Python, without anything else: the problems are fewer than those asked for."""
     rows = [{"prompt": f"What is {i} + 1?", "reference": str(i + 1)} for i in range(40)]
     (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -129,7 +130,7 @@ def test_a_teacher_s_folder_says_whether_to_warn(
 
 
 def test_a_student_of_the_original_is_told_on_stderr_in_the_result_and_in_its_card(
-    tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     teacher = shutil.copytree(tiny_pair.teacher, tmp_path / "model")
     record = {"stage": "calibrate", "eta": 0.25, "kept_step": 0}
@@ -144,7 +145,7 @@ def test_a_student_of_the_original_is_told_on_stderr_in_the_result_and_in_its_ca
 
 
 def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(
-    tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def values() -> DistillConfig:
         return config(tiny_pair, "gkd", max_steps=4, problems=16, save_steps=2, curve_steps=2, max_completion_length=8)
@@ -163,7 +164,7 @@ def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(
     assert resumed.result == unbroken.result
 
 
-def test_a_loss_that_is_not_finite_is_told_and_the_run_goes_on_later(tiny_pair: Any, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_is_told_and_the_run_goes_on_later(tiny_pair: Pair, tmp_path: Path) -> None:
     def values() -> DistillConfig:
         return config(tiny_pair, "gkd", max_steps=4, problems=16, save_steps=1)
 
@@ -193,7 +194,7 @@ def test_a_loss_that_is_not_finite_is_told_and_the_run_goes_on_later(tiny_pair: 
     ids=["torch", "safetensors", "system"],
 )
 def test_a_disk_that_fills_up_during_a_checkpoint_is_told_and_the_run_goes_on_later(
-    tiny_pair: Any, tmp_path: Path, error: Exception
+    tiny_pair: Pair, tmp_path: Path, error: Exception
 ) -> None:
     values = {"max_steps": 4, "problems": 16, "save_steps": 2}
     unbroken = distill(config(tiny_pair, "sft_gold", **values), tmp_path / "unbroken")
@@ -214,7 +215,7 @@ def test_a_disk_that_fills_up_during_a_checkpoint_is_told_and_the_run_goes_on_la
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_over(
-    tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(learning_curve, "CURVE_PROBLEMS", 5)
     values = {"curve_steps": 5, "max_completion_length": 8}
@@ -243,17 +244,17 @@ def test_a_run_killed_before_its_first_checkpoint_starts_over(
         ("gkd", {"teacher_model_name_or_path": "x"}, "teacher_model_name_or_path='x': use teacher"),
     ],
 )
-def test_settings_that_cannot_work_are_told(tiny_pair: Any, method: str, values: dict[str, Any], what: str) -> None:
+def test_settings_that_cannot_work_are_told(tiny_pair: Pair, method: str, values: dict[str, Any], what: str) -> None:
     with pytest.raises(BadInputError, match=what):
         config(tiny_pair, method, **values)
 
 
-def test_the_target_is_read_by_the_method_that_needs_it_alone(tiny_pair: Any) -> None:
+def test_the_target_is_read_by_the_method_that_needs_it_alone(tiny_pair: Pair) -> None:
     assert config(tiny_pair, "gkd", target="/no/such").models_read == list(tiny_pair)
     assert config(tiny_pair, "sft_best_of_n", target="a-target").models_read == [*tiny_pair, "a-target"]
 
 
-def test_data_that_do_not_fill_a_step_are_told(tiny_pair: Any, tmp_path: Path, parity: GeneratedTask) -> None:
+def test_data_that_do_not_fill_a_step_are_told(tiny_pair: Pair, tmp_path: Path, parity: GeneratedTask) -> None:
     """TRL leaves out what doesn't fill a batch: no step, and no word of it."""
     with pytest.raises(BadInputError, match="7 problems to train on, but a step takes 8"):
         distill(config(tiny_pair, "sft_gold", problems=7, gradient_accumulation_steps=2), tmp_path / "few")
@@ -265,7 +266,7 @@ def test_data_that_do_not_fill_a_step_are_told(tiny_pair: Any, tmp_path: Path, p
     assert not (tmp_path / "verified").exists()
 
 
-def test_what_the_trainer_refuses_is_bad_input(tiny_pair: Any, tmp_path: Path) -> None:
+def test_what_the_trainer_refuses_is_bad_input(tiny_pair: Pair, tmp_path: Path) -> None:
     class Refuses(DistillTrainer):
         def __init__(self, *args: Any, **kwargs: Any):
             raise ValueError("not like this")
@@ -274,7 +275,7 @@ def test_what_the_trainer_refuses_is_bad_input(tiny_pair: Any, tmp_path: Path) -
         distill(config(tiny_pair, "sft_gold"), tmp_path / "run", trainer_class=Refuses)
 
 
-def test_mixed_precision_reaches_the_layers(tiny_pair: Any, tmp_path: Path) -> None:
+def test_mixed_precision_reaches_the_layers(tiny_pair: Pair, tmp_path: Path) -> None:
     """Accelerate's autocast lives in the whole model's forward, which the loss doesn't call."""
     seen = set()
 
@@ -292,7 +293,7 @@ def test_mixed_precision_reaches_the_layers(tiny_pair: Any, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("field", ["teacher", "student", "target"])
-def test_what_is_not_there_is_told_before_anything_is_written(tiny_pair: Any, tmp_path: Path, field: str) -> None:
+def test_what_is_not_there_is_told_before_anything_is_written(tiny_pair: Pair, tmp_path: Path, field: str) -> None:
     with pytest.raises(BadInputError, match="no checkpoint folder '/no/such'"):
         distill(config(tiny_pair, "sft_best_of_n", **{field: "/no/such"}), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -26,6 +26,7 @@ from distillknob.models.load import load_model
 from distillknob.runs.run import Run, verify_manifest
 from distillknob.tasks.base import GeneratedTask
 from distillknob.tasks.generated.qa import QA
+from pairs import Pair
 
 
 class Recorder(DistillTrainer):
@@ -75,7 +76,7 @@ def record(values: DistillConfig, folder: Path) -> Run:
 
 @pytest.mark.parametrize("method", [name for name in METHODS if not DistillConfig(method=name).loss.crosses_tokenizers])
 def test_each_method_trains_by_its_loss(
-    tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]], parity: GeneratedTask, method: str
+    tiny_pair: Pair, tmp_path: Path, recorded: list[dict[str, Any]], parity: GeneratedTask, method: str
 ) -> None:
     run = record(config(tiny_pair, method), tmp_path / "run")
     assert len(recorded) == 2
@@ -101,7 +102,7 @@ def test_each_method_trains_by_its_loss(
 
 @pytest.mark.parametrize("wider", ["teacher", "student"])
 def test_embeddings_padded_to_another_width_are_compared_on_the_shared_part(
-    tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]], wider: str
+    tiny_pair: Pair, tmp_path: Path, recorded: list[dict[str, Any]], wider: str
 ) -> None:
     """Two sizes of a family may share a tokenizer and pad their embeddings to two widths."""
     model, tokenizer = load_model(getattr(tiny_pair, wider))
@@ -114,7 +115,7 @@ def test_embeddings_padded_to_another_width_are_compared_on_the_shared_part(
     assert batch["items"] > 10 and batch["loss"] == pytest.approx(batch["plain"], rel=2e-4)
 
 
-def test_the_teacher_s_own_options_are_used(tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_teacher_s_own_options_are_used(tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
     class Seen(DistillTrainer):
@@ -137,7 +138,7 @@ def test_the_teacher_s_own_options_are_used(tiny_pair: Any, tmp_path: Path, monk
     assert asked == [{"attn_implementation": way, "revision": "v2"} for way in seen]
 
 
-def test_the_trainer_loads_a_teacher_by_its_name(tiny_pair: Any, tmp_path: Path, student: LanguageModel) -> None:
+def test_the_trainer_loads_a_teacher_by_its_name(tiny_pair: Pair, tmp_path: Path, student: LanguageModel) -> None:
     rows = [{"prompt": [{"role": "user", "content": "2 + 2"}], "completion_ids": [5, 6]}] * 4
     values = config(tiny_pair, "gkd", lmbda=0.0, output_dir=str(tmp_path / "run"), max_completion_length=8)
     trainer = DistillTrainer(
@@ -155,7 +156,7 @@ def test_the_trainer_loads_a_teacher_by_its_name(tiny_pair: Any, tmp_path: Path,
 
 
 def test_sft_learns_the_stored_tokens_and_their_end(
-    tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]], student: LanguageModel
+    tiny_pair: Pair, tmp_path: Path, recorded: list[dict[str, Any]], student: LanguageModel
 ) -> None:
     values = config(tiny_pair, "sft_gold", problems=8)
     run = record(values, tmp_path / "run")
@@ -170,7 +171,7 @@ def test_sft_learns_the_stored_tokens_and_their_end(
 
 @pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
 def test_gkd_s_beta_reaches_the_divergence(
-    tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]], beta: float
+    tiny_pair: Pair, tmp_path: Path, recorded: list[dict[str, Any]], beta: float
 ) -> None:
     record(config(tiny_pair, "gkd", lmbda=0.0, beta=beta, max_steps=1), tmp_path / "run")
     (batch,) = recorded
@@ -183,7 +184,7 @@ def test_gkd_is_the_jensen_shannon_divergence_unless_told_otherwise() -> None:
 
 
 def test_accumulated_batches_weigh_every_token_the_same(
-    tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]]
+    tiny_pair: Pair, tmp_path: Path, recorded: list[dict[str, Any]]
 ) -> None:
     values = config(tiny_pair, "sft", per_device_train_batch_size=2, gradient_accumulation_steps=2, max_steps=1)
     record(values, tmp_path / "run")
@@ -199,7 +200,7 @@ def test_accumulated_batches_weigh_every_token_the_same(
 @pytest.mark.parametrize("method", ["gkd", "sft"])
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_a_budget_of_tokens_a_step_is_held_exactly(
-    tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]], method: str, accumulation: int
+    tiny_pair: Pair, tmp_path: Path, recorded: list[dict[str, Any]], method: str, accumulation: int
 ) -> None:
     settings = config(
         tiny_pair, method, tokens_per_step=7, gradient_accumulation_steps=accumulation, problems=20, max_steps=3
@@ -230,7 +231,7 @@ def test_the_coin_is_drawn_from_seed_and_step() -> None:
 
 
 def test_gkd_mixes_stored_and_own_samples_by_the_coin(
-    tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]]
+    tiny_pair: Pair, tmp_path: Path, recorded: list[dict[str, Any]]
 ) -> None:
     values = config(tiny_pair, "gkd", max_steps=6, problems=24)
     run = record(values, tmp_path / "run")
@@ -243,7 +244,7 @@ def test_gkd_mixes_stored_and_own_samples_by_the_coin(
 
 
 def test_the_student_s_own_samples_end_by_their_eos_or_at_the_limit(
-    tiny_pair: Any, tmp_path: Path, recorded: list[dict[str, Any]], student: LanguageModel
+    tiny_pair: Pair, tmp_path: Path, recorded: list[dict[str, Any]], student: LanguageModel
 ) -> None:
     record(config(tiny_pair, "opd_rkl", max_completion_length=10), tmp_path / "run")
     eos = student.tokenizer.eos_token_id
@@ -255,7 +256,7 @@ def test_the_student_s_own_samples_end_by_their_eos_or_at_the_limit(
 
 
 def test_divergences_between_two_tokenizers_are_refused_and_sft_is_not(
-    tiny_pair: Any, tiny_other: str, tmp_path: Path, recorded: list[dict[str, Any]], other: LanguageModel
+    tiny_pair: Pair, tiny_other: str, tmp_path: Path, recorded: list[dict[str, Any]], other: LanguageModel
 ) -> None:
     for method in ("gkd", "opd_rkl"):
         with pytest.raises(BadInputError, match=f"{method} compares next-token distributions.*different tokenizers"):

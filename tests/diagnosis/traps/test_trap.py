@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from diagnosed import config
 from distillknob.diagnosis import traps
@@ -16,6 +15,7 @@ from distillknob.diagnosis.traps import TRAPS
 from distillknob.diagnosis.traps.base import ByPrompt, Rows, Trap
 from distillknob.runs.files import read_json
 from distillknob.stats import interval
+from pairs import Pair
 
 
 def long_answers(candidates: Candidates) -> Finding:
@@ -53,7 +53,7 @@ ADDED = Trap(
 UNASKED = Trap(name="unasked", needs=nothing, finding=long_answers, tables={"unasked": lengths}, by_prompt=by_prompt)
 
 
-def test_a_trap_that_is_added_is_asked_like_all_others(tiny_pair: Any, tmp_path: Path) -> None:
+def test_a_trap_that_is_added_is_asked_like_all_others(tiny_pair: Pair, tmp_path: Path) -> None:
     tasks = ["math", "instruct"]
     values = config(tiny_pair, tasks=tasks, gradient_problems=0)
     run = diagnose(values, tmp_path / "run", traps=(*TRAPS, ADDED, UNASKED))
