@@ -7,9 +7,11 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from pairs import Pair
 
 if TYPE_CHECKING:
     from distillknob.models.base import LanguageModel
@@ -34,13 +36,6 @@ else:
 ROOT = Path(__file__).parent.parent
 
 
-class Pair(NamedTuple):
-    """Folders of a tiny teacher and a tiny student with one tokenizer (as texts: what a recipe or a flag holds)."""
-
-    teacher: str
-    student: str
-
-
 def _make(root: Path) -> None:
     """Four checkpoints of one layer. Teacher and student are trained for seconds: they end their answers, in the
     tasks' words, and are hardly ever right; the third and the reward model have fresh weights."""
@@ -52,7 +47,8 @@ def _make(root: Path) -> None:
     from distillknob.zoo.build import RECIPES, Phase, tokenized, untrained
     from distillknob.zoo.tokenizers import build_tokenizer
 
-    small, size = {"layers": 1, "heads": 2}, 32
+    small: dict[str, Any] = {"layers": 1, "heads": 2}
+    size = 32
     recipes = {
         "teacher": replace(RECIPES["teacher"], hidden=32, feed_forward=64, phases=(Phase(30, 1e-2),), **small),
         "student": replace(RECIPES["student"], hidden=16, feed_forward=32, phases=(Phase(20, 1e-2),), **small),
@@ -84,15 +80,15 @@ def _make_reward_model(folder: Path, tokenizer: Any) -> None:
     from transformers import Qwen3Config, Qwen3ForSequenceClassification
 
     size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    values: dict[str, Any] = {**size, "num_labels": 1}
     config = Qwen3Config(
         vocab_size=len(tokenizer),
         num_key_value_heads=2,
         head_dim=8,
         max_position_embeddings=256,
         pad_token_id=tokenizer.pad_token_id,
-        num_labels=1,
         initializer_range=0.5,  # so that the rewards of different answers differ
-        **size,
+        **values,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
@@ -156,7 +152,7 @@ def other(tiny_other: str) -> LanguageModel:
 
 
 @pytest.fixture
-def lens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+def diagnose_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
     """Write a pair of tables as checkpoints, diagnose it, and return the result with its findings by name."""
     from distillknob import tasks
     from distillknob.diagnosis import DiagnoseConfig, diagnose

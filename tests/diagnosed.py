@@ -11,6 +11,7 @@ from distillknob.config.fields import checked, fields_of
 from distillknob.diagnosis import DiagnoseConfig
 from distillknob.distillation.stage import DistillConfig
 from distillknob.distillation.teacher_cache import CacheConfig
+from pairs import Pair
 
 MILD = 0.15  # standard deviation of the logits of a student that differs without structure
 
@@ -63,7 +64,7 @@ def written(words: list[str]) -> str:
     return words[0]
 
 
-def config(pair: Any, **values: Any) -> DiagnoseConfig:
+def config(pair: Pair, **values: Any) -> DiagnoseConfig:
     return DiagnoseConfig(
         **{
             "teacher": pair.teacher,

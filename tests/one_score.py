@@ -166,4 +166,4 @@ def rollouts(stage: str, checkpoint: str, folder: Path, n: int = 20) -> list[lis
     trainer.model.train()
     torch.manual_seed(0)
     drawn = trainer._generate_single_turn(ids, None, {}, *([n] if stage == "calibrate" else []))
-    return drawn[0] if stage == "calibrate" else drawn  # type: ignore[no-any-return]
+    return drawn[0] if stage == "calibrate" else drawn

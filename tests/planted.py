@@ -108,10 +108,12 @@ def save_bigram(
         pad_token_id=tokenizer.pad_token_id,
     )
     model = LlamaForCausalLM(config)
+    read: Any = model.get_input_embeddings()
+    said: Any = model.get_output_embeddings()
     with torch.no_grad():
-        model.get_input_embeddings().weight.copy_(torch.eye(size))
+        read.weight.copy_(torch.eye(size))
         # The norm makes a one-hot vector as long as the square root of its width.
-        model.get_output_embeddings().weight.copy_(padded_VV.T * (1 / size + config.rms_norm_eps) ** 0.5)
+        said.weight.copy_(padded_VV.T * (1 / size + config.rms_norm_eps) ** 0.5)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)

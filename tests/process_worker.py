@@ -66,6 +66,7 @@ class SampledCalibration(CalibrationTrainer):
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
         rollout = self._rollout
+        assert self.target is not None
         scored = token_logprobs(self.target, rollout["prompts"], rollout["ids"])
         target = torch.stack([row.sum() for row in scored])
         texts = self._tokenizer.batch_decode(rollout["ids"], skip_special_tokens=True)
@@ -137,7 +138,9 @@ def train(stage: str, teacher_name: str, student_name: str, output: str, batch: 
         )
     else:
         method, _, tokens = stage.partition("+")
-        parts = {} if method == "sft" else {"lmbda": 1.0 * sampled, "tokens": tokens or "all", "tokens_share": 0.3}
+        parts: dict[str, Any] = {}
+        if method != "sft":
+            parts = {"lmbda": 1.0 * sampled, "tokens": tokens or "all", "tokens_share": 0.3}
         settings = DistillConfig(student=student_name, method=method, **parts, **common)
         task = get_task("math")
         rows = [task.messages(example) for example in task.examples("train", 96)]

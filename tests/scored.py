@@ -48,13 +48,13 @@ def sampled(
     )
 
 
-def known_logprobs(
+def of_logprobs(
     prompt_A: torch.Tensor, answer_N: torch.Tensor, teacher_N: torch.Tensor, student_N: torch.Tensor, policy: str
 ) -> ScoredTokens:
-    """A sample of which nothing but its log-probabilities is known."""
+    """Answers with log-probabilities and nothing else."""
     zeros = torch.zeros(len(answer_N))
     return ScoredTokens(
-        task="known",
+        task="planted",
         policy=policy,
         prompt_A=prompt_A,
         answer_N=answer_N,
@@ -81,7 +81,7 @@ def noise(*shape: int, seed: int = 1) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def known_pair(answers: int, policy: str) -> tuple[ScoredTokens, float, float]:
+def listed_pair(answers: int, policy: str) -> tuple[ScoredTokens, float, float]:
     """A teacher and a student over three tokens and sequences of four, of which all 81 can be listed: a large sample
     of one policy, and the exact sequence-level KLs, forward and reverse."""
     first, second = noise(3, 3, seed=11).double(), noise(3, 3, seed=12).double()
@@ -92,6 +92,6 @@ def known_pair(answers: int, policy: str) -> tuple[ScoredTokens, float, float]:
     weights = (student if policy == "on_policy" else teacher).exp()
     drawn = torch.multinomial(weights, answers, replacement=True, generator=torch.Generator().manual_seed(4))
     # The whole sequence's log-probability in one entry.
-    sample = known_logprobs(torch.arange(answers) // 2, torch.arange(answers), teacher[drawn], student[drawn], policy)
+    sample = of_logprobs(torch.arange(answers) // 2, torch.arange(answers), teacher[drawn], student[drawn], policy)
     assert ids.shape == (81, 4) and forward > 0.01 and reverse > 0.01
     return sample, forward, reverse

@@ -11,9 +11,11 @@ from safetensors.torch import load_file
 
 from distillknob.calibration.held_out import HeldOut
 from distillknob.calibration.stage import CalibrationConfig, CalibrationTrainer
+from distillknob.models.base import LanguageModel
 from distillknob.models.sampling import Sample
 from distillknob.models.scoring import answer_ids, sequence_logprob, token_logprobs
 from distillknob.runs.run import Run, verify_manifest
+from pairs import Pair
 
 
 def even_length(completions: list[Any], **kwargs: Any) -> list[float]:
@@ -21,7 +23,7 @@ def even_length(completions: list[Any], **kwargs: Any) -> list[float]:
     return [float(len(completion[0]["content"]) % 2 == 0) for completion in completions]
 
 
-def config(pair: Any, **values: Any) -> CalibrationConfig:
+def config(pair: Pair, **values: Any) -> CalibrationConfig:
     return CalibrationConfig(
         **{
             "teacher": pair.teacher,
@@ -59,7 +61,9 @@ class Recorder(CalibrationTrainer):
 
     def _log_ratio(self, batch: dict[str, Any], rollout: Any) -> torch.Tensor:
         ratio = super()._log_ratio(batch, rollout)
-        policy = self.target._replace(model=self.model)  # the pair's tokenizer
+        assert isinstance(self.target, LanguageModel)
+        model: Any = self.model
+        policy = self.target._replace(model=model)  # the pair's tokenizer
         ids = [
             row[mask.bool()].tolist()
             for row, mask in zip(batch["completion_ids"], batch["completion_mask"], strict=True)

@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from distillknob.calibration.stage import CalibrationConfig, calibrate
 from distillknob.distillation.stage import DistillConfig, distill
 from interrupted import Stopped, stopped_in, stopping, weights
+from pairs import Pair
 
 SLACK = 4.0  # times the distance of two unbroken runs
 LARGEST = 1e-2  # of the weights: further apart, two runs of one command would show no resumption
@@ -50,11 +51,11 @@ def check_resumed(original: str, whole: Path, again: Path, resumed: Path) -> Non
     assert apart(ended, weights(resumed)) <= SLACK * repeated
 
 
-def mixed(gpu: str) -> dict[str, bool]:
+def mixed(gpu: str) -> dict[str, Any]:
     return {"bf16": True, "use_cpu": gpu == "cpu"}
 
 
-def test_calibration_ends_and_resumes_on_a_gpu(gpu: str, tiny_pair: Any, tmp_path: Path) -> None:
+def test_calibration_ends_and_resumes_on_a_gpu(gpu: str, tiny_pair: Pair, tmp_path: Path) -> None:
     def config() -> CalibrationConfig:
         return CalibrationConfig(
             teacher=tiny_pair.teacher,
@@ -87,7 +88,7 @@ def test_calibration_ends_and_resumes_on_a_gpu(gpu: str, tiny_pair: Any, tmp_pat
 
 
 @pytest.mark.parametrize("method", ["gkd", "sft"])
-def test_distillation_ends_and_resumes_on_a_gpu(gpu: str, tiny_pair: Any, tmp_path: Path, method: Any) -> None:
+def test_distillation_ends_and_resumes_on_a_gpu(gpu: str, tiny_pair: Pair, tmp_path: Path, method: Any) -> None:
     def config() -> DistillConfig:
         return DistillConfig(
             teacher=tiny_pair.teacher,
@@ -111,7 +112,7 @@ def test_distillation_ends_and_resumes_on_a_gpu(gpu: str, tiny_pair: Any, tmp_pa
     check_resumed(tiny_pair.student, whole.path, again.path, resumed.path)
 
 
-def test_a_command_killed_on_a_gpu_goes_on(gpu: str, tiny_pair: Any, tmp_path: Path) -> None:
+def test_a_command_killed_on_a_gpu_goes_on(gpu: str, tiny_pair: Pair, tmp_path: Path) -> None:
     """SIGKILL in the middle of the training, then the same command with --resume; the unbroken runs beside it."""
     command = [sys.executable, "-m", "distillknob", "distill", "--teacher", tiny_pair.teacher, "--bf16"]
     command += ["--student", tiny_pair.student, "--method", "sft", "--max-steps", "40", "--save-steps", "2"]

@@ -129,8 +129,9 @@ def imports(tree: ast.Module) -> Iterator[Import]:
                 # `from distillknob import tasks` and `from distillknob.tasks import base` name modules, too
                 names = [f"{module}.{alias.name}" for alias in child.names] if module else []
             elif isinstance(child, ast.Call) and ast.unparse(child.func).endswith(("import_module", "__import__")):
-                names = [item.value for item in child.args[:1] if isinstance(item, ast.Constant)]
+                names = [str(item.value) for item in child.args[:1] if isinstance(item, ast.Constant)]
             for name in names:
+                assert isinstance(child, ast.stmt | ast.expr)  # which have a line
                 top, _, rest = name.partition(".")
                 if top != "distillknob":
                     yield Import(top, own=not top, lazy=inside, line=child.lineno)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from typing import Any
 
 import pytest
 
 from distillknob.cli.extras import EXTRAS
 from distillknob.cli.text import TEXTS
+from distillknob.config.shared import StageConfig
 from distillknob.planning.workload import WORKLOADS
 from distillknob.report.page import PAGES
 from distillknob.stages import CHAINED, EXPERIMENTS, STAGES
@@ -18,7 +20,8 @@ from distillknob.stages import CHAINED, EXPERIMENTS, STAGES
 def test_a_stage_has_all_its_parts(name: str) -> None:
     stage = STAGES[name]
     assert stage.name == name and stage.summary
-    assert dataclasses.is_dataclass(stage.config_class), "a config"
+    cls: type[Any] = stage.config_class
+    assert dataclasses.is_dataclass(cls), "a config"
     first, second, resume, *more = inspect.signature(stage.run).parameters.values()
     assert (first.name, second.name, resume.name) == ("config", "output", "resume"), "a function (config, output, *, …)"
     assert resume.kind is inspect.Parameter.KEYWORD_ONLY and resume.default is False, "a function with resume=False"
@@ -28,7 +31,7 @@ def test_a_stage_has_all_its_parts(name: str) -> None:
     assert name in PAGES, "a page, or None: report.page.PAGES"
     assert (name in WORKLOADS) is (stage.kind == "stage"), "what a dry run counts: planning.workload.WORKLOADS"
     if stage.kind == "stage":
-        config = stage.config_class()
+        config: StageConfig = STAGES[name].config_class()
         assert config.tasks and config.models_read and config.answer_limit is None, "what config.shared asks for"
         assert hasattr(config, config.answer_field), "the field that bounds answers"
     assert not (stage.chained and stage.kind == "experiment")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import combinations, pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -154,7 +155,7 @@ def test_undefined_is_nan() -> None:
         ({"values": [0.5, 2.0], "proportion": True}, "outside"),
     ],
 )
-def test_interval_refuses_nonsense(arguments: dict, message: str) -> None:
+def test_interval_refuses_nonsense(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(BadInputError, match=message):
         interval(**arguments)
 
@@ -260,7 +261,7 @@ def test_an_interval_can_not_be_changed_or_made_by_position() -> None:
     with pytest.raises(AttributeError):
         found.low = 0.0  # type: ignore[misc]
     with pytest.raises(TypeError):
-        Interval(0.5, 0.4, 0.6, 10)  # type: ignore[misc]
+        Interval(0.5, 0.4, 0.6, 10)  # type: ignore[call-arg]
 
 
 # Spearman

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -41,6 +42,7 @@ def pair(seed: int, vocabulary: int, distance: float, offset: float = 0.0, rows:
     return teacher + distance * torch.randn(rows, vocabulary, generator=generator) + offset, teacher
 
 
-def policy(seed: int, vocabulary: int = 4):
+def policy(seed: int, vocabulary: int = 4) -> Callable[[Tensor], Tensor]:
+    """A student or teacher by a table: from prefixes [M, t] to the next token's log-probabilities [M, V]."""
     table = torch.randn(vocabulary + 1, vocabulary, generator=torch.Generator().manual_seed(seed)).log_softmax(-1)
     return lambda ids: table[ids[:, -1] if ids.shape[1] else torch.full((len(ids),), vocabulary)]

@@ -198,7 +198,7 @@ def agreement(language_model: LanguageModel, limit: float = LIMIT) -> None:
         "generated": [row[: len(a)] for row, a in zip(written, ids, strict=True)],
         "batch": token_logprobs(language_model, PROMPTS, ids),
         "shared prompt": token_logprobs(
-            language_model, *([x for x in rows for _ in range(4)] for rows in (PROMPTS, ids))
+            language_model, [prompt for prompt in PROMPTS for _ in range(4)], [a for a in ids for _ in range(4)]
         )[::4],
     }
     compare(ways, alone, limit)
@@ -286,7 +286,7 @@ SECTIONS = {"works": "## Work", "refused": "## Refused", "not tried": "## Not tr
 
 def documented(page: str) -> dict[str, str]:
     """What docs/families.md says of each family: a key of SECTIONS."""
-    verdicts = {}
+    verdicts: dict[str, str] = {}
     for verdict, heading in SECTIONS.items():
         section = page.partition(f"{heading}\n")[2].partition("\n## ")[0]
         verdicts |= dict.fromkeys(re.findall(r"`([\w-]+)`", section), verdict)

@@ -16,10 +16,11 @@ from distillknob.errors import BadInputError
 from distillknob.models.load import load_model
 from distillknob.runs.journal import Journal
 from distillknob.runs.run import load_run
+from pairs import Pair
 from small_calibrations import Killed, config, even_length, killed_behind_step, same, weights
 
 
-def test_the_model_is_an_ordinary_one_and_has_moved(tiny_pair: Any, tmp_path: Path) -> None:
+def test_the_model_is_an_ordinary_one_and_has_moved(tiny_pair: Pair, tmp_path: Path) -> None:
     run = calibrate(config(tiny_pair, eta=0.5), tmp_path / "run", reward_funcs=even_length)
     model = AutoModelForCausalLM.from_pretrained(run.path / "model")
     tokenizer = AutoTokenizer.from_pretrained(run.path / "model")
@@ -36,7 +37,7 @@ def test_the_model_is_an_ordinary_one_and_has_moved(tiny_pair: Any, tmp_path: Pa
         calibrate(config(tiny_pair, eta=-0.5), tmp_path / "run")
 
 
-def test_a_jsonl_task_can_be_calibrated_on(tiny_pair: Any, tmp_path: Path) -> None:
+def test_a_jsonl_task_can_be_calibrated_on(tiny_pair: Pair, tmp_path: Path) -> None:
     rows = [{"prompt": f"Where is the lamp {i}?", "reference": "here"} for i in range(60)]
     (tmp_path / "task.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     values = config(
@@ -45,13 +46,13 @@ def test_a_jsonl_task_can_be_calibrated_on(tiny_pair: Any, tmp_path: Path) -> No
     assert calibrate(values, tmp_path / "run").result["outcome"] == "finished"
 
 
-def test_data_that_do_not_fill_a_step_are_told(tiny_pair: Any, tmp_path: Path) -> None:
+def test_data_that_do_not_fill_a_step_are_told(tiny_pair: Pair, tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="3 problems to train on, but a step takes 4"):
         calibrate(config(tiny_pair, problems=3, per_device_train_batch_size=16), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(tiny_pair: Any, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(tiny_pair: Pair, tmp_path: Path) -> None:
     def values() -> CalibrationConfig:
         return config(tiny_pair, max_steps=4, guard_steps=2, eta=0.5)
 
@@ -69,7 +70,7 @@ def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(tiny_pair: Any, 
     assert {k: v for k, v in resumed.result.items()} == unbroken.result
 
 
-def test_a_run_killed_before_its_first_checkpoint_starts_over(tiny_pair: Any, tmp_path: Path) -> None:
+def test_a_run_killed_before_its_first_checkpoint_starts_over(tiny_pair: Pair, tmp_path: Path) -> None:
     with pytest.raises(Killed):
         calibrate(config(tiny_pair, guard_steps=5), tmp_path / "run", reward_funcs=killed_behind_step(1))
     run = calibrate(config(tiny_pair, guard_steps=5), tmp_path / "run", resume=True, reward_funcs=even_length)
@@ -77,7 +78,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_over(tiny_pair: Any, tm
 
 
 def test_a_run_killed_behind_its_training_measures_on_and_trains_no_step_again(
-    tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = calibrate(config(tiny_pair), tmp_path / "whole", reward_funcs=even_length)
 

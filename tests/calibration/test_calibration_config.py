@@ -15,10 +15,11 @@ from distillknob.errors import BadInputError
 from distillknob.models.load import load_model
 from distillknob.tasks import get_task
 from distillknob.training.config import plain_config
+from pairs import Pair
 from small_calibrations import config, even_length
 
 
-def test_a_run_s_config_repeats_it(tiny_pair: Any) -> None:
+def test_a_run_s_config_repeats_it(tiny_pair: Pair) -> None:
     """TRL fills in two fields of which it takes one alone."""
     made = config(tiny_pair, gradient_accumulation_steps=2)
     assert (made.generation_batch_size, made.steps_per_generation) == (16, 2)
@@ -50,7 +51,7 @@ def test_a_run_s_config_repeats_it(tiny_pair: Any) -> None:
         ({"mask_truncated_completions": True}, "would hide answers that were cut from one side of the log-ratio"),
     ],
 )
-def test_settings_that_cannot_work_are_told(tiny_pair: Any, values: dict[str, Any], what: str) -> None:
+def test_settings_that_cannot_work_are_told(tiny_pair: Pair, values: dict[str, Any], what: str) -> None:
     with pytest.raises(BadInputError, match=what):
         config(tiny_pair, **values)
 
@@ -64,14 +65,14 @@ def test_settings_that_cannot_work_are_told(tiny_pair: Any, values: dict[str, An
     ],
 )
 def test_what_is_not_there_is_told_before_anything_is_written(
-    tiny_pair: Any, tmp_path: Path, values: dict[str, Any], what: str
+    tiny_pair: Pair, tmp_path: Path, values: dict[str, Any], what: str
 ) -> None:
     with pytest.raises(BadInputError, match=what):
         calibrate(config(tiny_pair, **values), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_knob_without_a_target_is_told(tiny_pair: Any, tmp_path: Path) -> None:
+def test_a_knob_without_a_target_is_told(tiny_pair: Pair, tmp_path: Path) -> None:
     model, tokenizer = load_model(tiny_pair.teacher)
     values = config(tiny_pair, output_dir=str(tmp_path), max_completion_length=8)
     rows = training_rows([get_task("qa")], 8, 0)
@@ -80,7 +81,7 @@ def test_a_knob_without_a_target_is_told(tiny_pair: Any, tmp_path: Path) -> None
         CalibrationTrainer(model=model, reward_funcs=[even_length], **arguments)
 
 
-def test_what_is_not_installed_is_told_before_any_work(tiny_pair: Any) -> None:
+def test_what_is_not_installed_is_told_before_any_work(tiny_pair: Pair) -> None:
     from distillknob.distillation.stage import DistillConfig
 
     known = {"neptune", "dvclive", "comet_ml"} - set(integration_utils.get_available_reporting_integrations())

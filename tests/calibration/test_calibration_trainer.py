@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from trl import GRPOTrainer
+from trl import GRPOTrainer  # type: ignore[attr-defined]
 
 from distillknob.calibration import stage
 from distillknob.calibration.advantage import calibrated_advantages, group_centred, group_z_score, token_advantages
@@ -23,12 +23,13 @@ from distillknob.models.same_text import spelled
 from distillknob.models.scoring import sequence_logprob, token_logprobs
 from distillknob.runs.run import verify_manifest
 from distillknob.tasks import get_task
+from pairs import Pair
 from small_calibrations import Recorder, config, even_length, same
 
 
 @pytest.mark.parametrize(("eta", "gate"), [(-0.7, True), (0.7, False)])
 def test_a_step_trains_on_the_task_and_eta_times_the_log_ratio(
-    tiny_pair: Any, tmp_path: Path, recorder: type[Recorder], eta: float, gate: bool
+    tiny_pair: Pair, tmp_path: Path, recorder: type[Recorder], eta: float, gate: bool
 ) -> None:
     run = calibrate(
         config(tiny_pair, eta=eta, gate=gate), tmp_path / "run", reward_funcs=even_length, trainer_class=recorder
@@ -62,7 +63,7 @@ def test_a_step_trains_on_the_task_and_eta_times_the_log_ratio(
 
 
 def test_the_target_may_have_another_tokenizer_and_the_ratio_may_be_a_mean(
-    tiny_pair: Any, tiny_other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_pair: Pair, tiny_other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[tuple[Any, Any, torch.Tensor, torch.Tensor]] = []
     inner = CalibrationTrainer._log_ratio
@@ -85,7 +86,7 @@ def test_the_target_may_have_another_tokenizer_and_the_ratio_may_be_a_mean(
     torch.testing.assert_close(found, wanted, atol=1e-3, rtol=1e-4)
 
 
-def test_each_token_may_have_its_own_log_ratio(tiny_pair: Any, tmp_path: Path, recorder: type[Recorder]) -> None:
+def test_each_token_may_have_its_own_log_ratio(tiny_pair: Pair, tmp_path: Path, recorder: type[Recorder]) -> None:
     run = calibrate(
         config(tiny_pair, eta=-0.7, log_ratio="token"),
         tmp_path / "run",
@@ -106,7 +107,7 @@ def test_each_token_may_have_its_own_log_ratio(tiny_pair: Any, tmp_path: Path, r
         assert row["log_ratio"] == pytest.approx(float(batch["log_ratio"].sum(1).mean()), abs=1e-4)
 
 
-def test_a_log_ratio_a_token_needs_one_tokenizer(tiny_pair: Any, tiny_other: str, tmp_path: Path) -> None:
+def test_a_log_ratio_a_token_needs_one_tokenizer(tiny_pair: Pair, tiny_other: str, tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="another tokenizer"):
         calibrate(config(tiny_pair, target=tiny_other, log_ratio="token"), tmp_path / "run", reward_funcs=even_length)
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
@@ -114,7 +115,7 @@ def test_a_log_ratio_a_token_needs_one_tokenizer(tiny_pair: Any, tiny_other: str
 
 @pytest.mark.parametrize("log_ratio", ["sum", "mean", "token"])
 def test_the_anchor_may_stand_in_the_reward(
-    tiny_pair: Any, tmp_path: Path, recorder: type[Recorder], log_ratio: str
+    tiny_pair: Pair, tmp_path: Path, recorder: type[Recorder], log_ratio: str
 ) -> None:
     values = {"anchor": "reward", "log_ratio": log_ratio, "max_steps": 3, "learning_rate": 3e-3, "beta": 0.5}
     run = calibrate(
@@ -141,7 +142,7 @@ def test_the_anchor_may_stand_in_the_reward(
     assert kls[0] == pytest.approx(0.0, abs=1e-3) and kls[-1] > 0.01  # the first step's policy is the original
 
 
-def test_an_anchor_in_the_reward_leaves_none_in_the_loss(tiny_pair: Any, tmp_path: Path) -> None:
+def test_an_anchor_in_the_reward_leaves_none_in_the_loss(tiny_pair: Pair, tmp_path: Path) -> None:
     # Rewards tie, and the first step's policy is the original: the reward has nothing to say, whatever beta is.
     still = [lambda completions, **kwargs: [0.0] * len(completions)]
     values = {"anchor": "reward", "eta": 0.0, "beta": 5.0, "max_steps": 1, "guard": False}
@@ -150,7 +151,7 @@ def test_an_anchor_in_the_reward_leaves_none_in_the_loss(tiny_pair: Any, tmp_pat
     assert same(before, after)
 
 
-def test_the_embedded_tasks_grade_the_samples(tiny_pair: Any, tmp_path: Path, recorder: type[Recorder]) -> None:
+def test_the_embedded_tasks_grade_the_samples(tiny_pair: Pair, tmp_path: Path, recorder: type[Recorder]) -> None:
 
     run = calibrate(config(tiny_pair, tasks=["qa", "instruct"], max_steps=1), tmp_path / "run", trainer_class=recorder)
     (batch,) = recorder.batches
@@ -167,7 +168,7 @@ def test_the_embedded_tasks_grade_the_samples(tiny_pair: Any, tmp_path: Path, re
 
 
 def test_a_sample_without_a_reward_counts_in_nothing(
-    tiny_pair: Any, tmp_path: Path, recorder: type[Recorder], monkeypatch: pytest.MonkeyPatch
+    tiny_pair: Pair, tmp_path: Path, recorder: type[Recorder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a reward function says None of what it can't score."""
     seen: list[list[float]] = []
@@ -191,7 +192,7 @@ def test_a_sample_without_a_reward_counts_in_nothing(
 
 
 def test_the_guard_sees_one_score_a_prompt(
-    tiny_pair: Any, tmp_path: Path, recorder: type[Recorder], monkeypatch: pytest.MonkeyPatch
+    tiny_pair: Pair, tmp_path: Path, recorder: type[Recorder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[float]] = []
     observe = UtilityGuard.observe

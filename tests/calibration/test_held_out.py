@@ -21,10 +21,11 @@ from distillknob.models.sampling import Sample
 from distillknob.models.scoring import answer_ids, token_logprobs
 from distillknob.runs.model_record import RECORD, read_record, teacher_warning
 from distillknob.tasks import get_task
+from pairs import Pair
 from small_calibrations import after_step, config, even_length, perfect, same, scored, stopped, weights
 
 
-def test_a_collapse_stops_the_run_and_keeps_the_last_good_checkpoint(tiny_pair: Any, tmp_path: Path) -> None:
+def test_a_collapse_stops_the_run_and_keeps_the_last_good_checkpoint(tiny_pair: Pair, tmp_path: Path) -> None:
     values = config(tiny_pair, max_steps=6, utility_tolerance=0.05, problems=12)
     run = calibrate(values, tmp_path / "run", reward_funcs=after_step(2, lambda step: 0.0), measure=perfect)
     result = stopped(run)
@@ -35,7 +36,7 @@ def test_a_collapse_stops_the_run_and_keeps_the_last_good_checkpoint(tiny_pair: 
 
 
 def test_values_that_are_not_finite_stop_the_run_with_finite_weights(
-    tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inner = CalibrationTrainer._log_ratio
 
@@ -51,14 +52,14 @@ def test_values_that_are_not_finite_stop_the_run_with_finite_weights(
     assert all(torch.isfinite(value).all() for value in weights(tmp_path / "run" / "model").values())
 
 
-def test_a_run_lost_from_the_start_gives_the_original_back(tiny_pair: Any, tmp_path: Path) -> None:
+def test_a_run_lost_from_the_start_gives_the_original_back(tiny_pair: Pair, tmp_path: Path) -> None:
     values = config(tiny_pair, utility_tolerance=0.05)
     run = calibrate(values, tmp_path / "run", reward_funcs=after_step(0, lambda step: 0.0), measure=perfect)
     assert (run.result["outcome"], run.result["kept_step"]) == ("stopped", 0)
     assert same(weights(run.path / "model"), weights(Path(tiny_pair.teacher)))
 
 
-def test_what_does_not_hold_on_unseen_problems_is_not_kept(tiny_pair: Any, tmp_path: Path) -> None:
+def test_what_does_not_hold_on_unseen_problems_is_not_kept(tiny_pair: Pair, tmp_path: Path) -> None:
     """The training samples look good throughout, the unseen problems only up to step 1."""
     calls: list[str] = []
 
@@ -74,7 +75,7 @@ def test_what_does_not_hold_on_unseen_problems_is_not_kept(tiny_pair: Any, tmp_p
     assert same(weights(run.path / "model"), weights(run.path / "checkpoints" / "checkpoint-1"))
 
 
-def test_the_log_ratio_is_measured_on_held_out_problems_before_and_after(tiny_pair: Any, tmp_path: Path) -> None:
+def test_the_log_ratio_is_measured_on_held_out_problems_before_and_after(tiny_pair: Pair, tmp_path: Path) -> None:
     """Without a guard, and ungated: every sample of every held-out problem counts."""
     values = {"guard": False, "gate": False, "eta": -4.0, "max_steps": 3, "tasks": ["qa", "instruct"]}
     run = calibrate(config(tiny_pair, **values), tmp_path / "run", reward_funcs=even_length)
@@ -106,7 +107,7 @@ def test_the_log_ratio_is_measured_on_held_out_problems_before_and_after(tiny_pa
     ("log_ratio", "unit"), [("sum", "nats an answer"), ("mean", "nats a token"), ("token", "nats a token")]
 )
 def test_the_held_out_log_ratio_counts_right_finished_samples_in_the_reward_s_unit(
-    tiny_pair: Any, log_ratio: str, unit: str, student: LanguageModel
+    tiny_pair: Pair, log_ratio: str, unit: str, student: LanguageModel
 ) -> None:
     prompt = [{"role": "user", "content": "What is 2 + 3?"}]
     drawn = [Sample("Answer: 5", answer_ids(student, ["Answer: 5"], [True])[0], finished=True)] * 4
@@ -126,7 +127,7 @@ def test_the_held_out_log_ratio_counts_right_finished_samples_in_the_reward_s_un
 
 
 def test_an_unchanged_teacher_is_called_the_original(
-    tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """All steps were done and kept, at a learning rate of 0."""
     run = calibrate(config(tiny_pair, learning_rate=0.0, eta=0.25), tmp_path / "run")
@@ -145,7 +146,7 @@ def test_an_unchanged_teacher_is_called_the_original(
 
 
 def test_the_guard_compares_rewards_with_rewards(
-    tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On the scale of the reward functions, which needn't be that of the task's scores; None is no reward."""
     guards: list[UtilityGuard] = []
@@ -179,12 +180,12 @@ def test_the_guard_compares_rewards_with_rewards(
         calibrate(config(tiny_pair), tmp_path / "none", reward_funcs=nothing)
 
 
-def test_without_a_guard_nothing_is_judged(tiny_pair: Any, tmp_path: Path) -> None:
+def test_without_a_guard_nothing_is_judged(tiny_pair: Pair, tmp_path: Path) -> None:
     run = calibrate(config(tiny_pair, guard=False, beta=0.0), tmp_path / "run", reward_funcs=even_length)
     assert (run.result["outcome"], run.result["kept_step"], run.result["events"]) == ("finished", 2, [])
 
 
-def test_without_a_guard_the_trainer_s_own_checkpoints_are_made(tiny_pair: Any, tmp_path: Path) -> None:
+def test_without_a_guard_the_trainer_s_own_checkpoints_are_made(tiny_pair: Pair, tmp_path: Path) -> None:
     values = {"guard": False, "save_steps": 1, "save_total_limit": 1}
     run = calibrate(config(tiny_pair, **values), tmp_path / "run", reward_funcs=even_length)
     assert [path.name for path in (run.path / "checkpoints").glob("checkpoint-*")] == ["checkpoint-2"]

@@ -22,12 +22,13 @@ from distillknob.config.recipe import read_recipe, stage_values
 from distillknob.config.shipped import find_recipe
 from distillknob.runs.run import Run
 from distillknob.stages import EXPERIMENTS, STAGES
+from pairs import Pair
 
 FOLDER = Path(__file__).parents[2] / "recipes"
 SMALL = ["--problems", "4", "--samples", "2"]
 
 
-def command(*words: str | Path) -> int:
+def command(*words: object) -> int:
     """The exit status, also where argparse leaves by itself."""
     try:
         return main([str(word) for word in words])
@@ -35,7 +36,7 @@ def command(*words: str | Path) -> int:
         return int(left.code or 0)
 
 
-def models(stage: str, pair: Any) -> list[str]:
+def models(stage: str, pair: Pair) -> list[str]:
     """Flags that name tiny models to a stage."""
     if stage in EXPERIMENTS:
         return []
@@ -50,7 +51,7 @@ def models(stage: str, pair: Any) -> list[str]:
     ]
 
 
-def refused(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
+def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
     """Run a command that must be refused as bad input; its one message."""
     assert command(*words) == 2
     out, err = capsys.readouterr()
@@ -63,7 +64,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
 # Bad input
 
 
-def test_a_checkpoint_that_is_not_there(tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_checkpoint_that_is_not_there(tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "run"
     for stage, flag in (("calibrate", "--teacher"), ("distill", "--student"), ("diagnose", "--teacher")):
         told = refused(capsys, stage, *models(stage, tiny_pair), flag, "/no/such", "--output", output)
@@ -95,7 +96,7 @@ def test_a_checkpoint_that_is_not_there(tiny_pair: Any, tmp_path: Path, capsys: 
     ],
 )
 def test_a_value_that_cannot_work(
-    tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], stage: str, flags: list[str], what: str
+    tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str], stage: str, flags: list[str], what: str
 ) -> None:
     assert what in refused(capsys, stage, *models(stage, tiny_pair), *flags, "--output", tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -117,7 +118,7 @@ def test_a_value_that_cannot_work(
     ],
 )
 def test_a_recipe_that_cannot_be_used(
-    tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, what: str
+    tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, what: str
 ) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(text)
@@ -165,9 +166,9 @@ def test_no_command_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_an_output_directory_that_holds_something_else(
-    tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = ["evaluate", *models("evaluate", tiny_pair), "--tasks", "qa", *SMALL]
+    flags: list[str | Path] = ["evaluate", *models("evaluate", tiny_pair), "--tasks", "qa", *SMALL]
     assert command(*flags, "--output", tmp_path / "run") == 0
     capsys.readouterr()
     kept = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
@@ -183,10 +184,17 @@ def test_an_output_directory_that_holds_something_else(
     assert "is a file: give a directory" in refused(capsys, *flags, "--output", tmp_path / "file")
 
 
-def test_a_bad_line_of_a_task_file(tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_line_of_a_task_file(tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     task = tmp_path / "task.jsonl"
     task.write_bytes(b'{"prompt": "a", "reference": "b"}\n{"prompt": "a"}\n')
-    flags = ["evaluate", *models("evaluate", tiny_pair), "--tasks", f"jsonl:{task}", "--output", tmp_path / "run"]
+    flags: list[str | Path] = [
+        "evaluate",
+        *models("evaluate", tiny_pair),
+        "--tasks",
+        f"jsonl:{task}",
+        "--output",
+        tmp_path / "run",
+    ]
     assert "line 2: no reference" in refused(capsys, *flags)
     assert not (tmp_path / "run").exists()
 
@@ -214,7 +222,7 @@ def test_a_cell_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_a_run_that_fails_after_a_good_start_exits_with_1(
-    tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from distillknob.errors import RunFailedError
     from distillknob.evaluation import stage as evaluate
@@ -232,7 +240,7 @@ def test_a_run_that_fails_after_a_good_start_exits_with_1(
 # Results
 
 
-def test_stdout_holds_only_the_result(tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_stdout_holds_only_the_result(tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["evaluate", *models("evaluate", tiny_pair), "--tasks", "qa", *SMALL, "--output", tmp_path / "run"]
     assert command(*flags, "--json") == 0
     result = json.loads(capsys.readouterr().out)
@@ -247,7 +255,7 @@ def test_stdout_holds_only_the_result(tiny_pair: Any, tmp_path: Path, capsys: py
 
 @pytest.mark.parametrize("stage", ["calibrate", "distill", "diagnose"])
 def test_a_stage_runs_from_a_recipe_and_prints_json_alone(
-    tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], stage: str
+    tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str], stage: str
 ) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
@@ -277,12 +285,12 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_dry_run_starts_nothing(
-    tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, stage: str
+    tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     """By the quick recipe; test_recipes.py does it with all of them."""
     recipe = FOLDER / "quick.yaml"
     monkeypatch.chdir(tmp_path)
-    flags = [stage, "--config", recipe, *models(stage, tiny_pair), "--output", "the-run", "--dry-run"]
+    flags: list[str | Path] = [stage, "--config", recipe, *models(stage, tiny_pair), "--output", "the-run", "--dry-run"]
     assert command(*flags) == 0
     out, err = capsys.readouterr()
     assert list(tmp_path.iterdir()) == []
@@ -303,7 +311,16 @@ def test_an_experiment_s_own_config_is_a_recipe_that_repeats_it(
     cls = STAGES[stage].config_class
     config = cls(**stage_values(cls, stage, recipe, {}), recipe=recipe)
     run = Run.open(tmp_path / "run", stage, config.recorded)
-    words = [stage, "--config", run.path / "config.yaml", "--output", run.path, "--dry-run", "--gpu", "h100"]
+    words: list[str | Path] = [
+        stage,
+        "--config",
+        run.path / "config.yaml",
+        "--output",
+        run.path,
+        "--dry-run",
+        "--gpu",
+        "h100",
+    ]
     assert "holds an unfinished run of" in refused(capsys, *words)
     assert command(*words, "--resume") == 0
     repeated = capsys.readouterr().out
@@ -312,14 +329,14 @@ def test_an_experiment_s_own_config_is_a_recipe_that_repeats_it(
 
 
 def test_a_cell_that_a_sweep_has_not_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["sweep", "quick", "--etas", "0", "0.5", "--seeds", "0", "--output", tmp_path / "run"]
+    words: list[str | Path] = ["sweep", "quick", "--etas", "0", "0.5", "--seeds", "0", "--output", tmp_path / "run"]
     for more in ([], ["--dry-run"]):
         assert "cell 2: this sweep has cells 0 to 1" in refused(capsys, *words, "--cell", "2", *more)
     assert command(*words, "--cell", "1", "--dry-run") == 0
     assert "only" not in yaml.safe_load(capsys.readouterr().out)["sweep"]
 
 
-def test_a_dry_run_checks_what_a_run_would(tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_checks_what_a_run_would(tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--output", tmp_path / "run", "--dry-run"]
     assert "/no/such" in refused(capsys, "calibrate", *models("calibrate", tiny_pair), "--teacher", "/no/such", *flags)
     assert "eta" in refused(capsys, "calibrate", *models("calibrate", tiny_pair), "--eta", "nan", *flags)
@@ -335,10 +352,10 @@ def test_an_answer_that_does_not_fit_the_context_is_refused_by_the_dry_run(capsy
 
 
 def test_a_dry_run_looks_at_the_output_directory(
-    tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "thesis.txt").write_text("x")
-    flags = ["evaluate", *models("evaluate", tiny_pair), "--output", tmp_path, "--dry-run"]
+    flags: list[str | Path] = ["evaluate", *models("evaluate", tiny_pair), "--output", tmp_path, "--dry-run"]
     assert "thesis.txt" in refused(capsys, *flags)
 
 
@@ -352,7 +369,7 @@ def test_a_dry_run_of_an_experiment_looks_for_its_models(
 
 
 def test_a_flag_that_is_not_there_is_told_the_nearest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    output = ["--output", tmp_path / "run"]
+    output: list[str | Path] = ["--output", tmp_path / "run"]
     told = refused(capsys, "diagnose", "--problem", "20", *output)
     assert told.startswith("error: distillknob diagnose has no flag --problem, did you mean '--problems'?")
     assert told.endswith("see distillknob diagnose --help\n") and told.count("\n") == 1
@@ -366,11 +383,11 @@ def test_a_flag_that_is_not_there_is_told_the_nearest(tmp_path: Path, capsys: py
 
 
 def test_bad_input_that_is_met_late_leaves_no_run_behind(
-    tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     few = tmp_path / "few.jsonl"
     few.write_text('{"prompt": "What is 2 + 2?", "reference": "4"}\n')
-    flags = ["evaluate", "--models", tiny_pair.teacher, "--output", tmp_path / "run"]
+    flags: list[str | Path] = ["evaluate", "--models", tiny_pair.teacher, "--output", tmp_path / "run"]
     assert "in split 'test': it needs more lines (1 different now)" in refused(
         capsys, *flags, "--tasks", f"jsonl:{few}"
     )
@@ -385,7 +402,7 @@ def test_bad_input_that_is_met_late_leaves_no_run_behind(
 
 
 def test_a_recipe_s_pair_is_what_evaluate_measures(
-    tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = tmp_path / "recipe.yaml"
     pair = f"teacher: {tiny_pair.teacher}\nstudent: {tiny_pair.student}\n"
@@ -403,15 +420,18 @@ def test_a_recipe_s_pair_is_what_evaluate_measures(
     assert measured("tasks: [math]\n") == ["zoo:teacher", "zoo:student"]
 
 
+def text_of(stage: str, result: dict[str, Any]) -> str:
+    """What is printed of a run that has this result."""
+    run: Any = SimpleNamespace(stage=stage, path=Path("run"), result=result)
+    return result_text(run)
+
+
 def test_a_knob_that_did_not_turn_is_told() -> None:
     row = {"task": "math", "before": 0.9, "after": 0.9, "difference": 0.0, "interval": [-0.1, 0.1]}
     events = [{"step": 9, "what": "not kept: math changed by -0.200 on unseen problems"}]
     result = {"eta": 0.25, "outcome": "finished", "reason": None, "steps": 9, "final_beta": 0.1, "tolerance": 0.01}
     result |= {"guard": [row], "events": events}
-    told = [
-        result_text(SimpleNamespace(stage="calibrate", path=Path("run"), result={**result, "kept_step": step}))
-        for step in (0, 9)
-    ]
+    told = [text_of("calibrate", {**result, "kept_step": step}) for step in (0, 9)]
     assert "The knob did not turn" in told[0] and "not kept: math changed by -0.200" in told[0]
     assert "did not turn" not in told[1]
 
@@ -427,7 +447,7 @@ def test_a_diagnosis_says_what_to_do_about_what_it_found() -> None:
         *({**nowhere, "task": task, "value": None, "interval": [None, None]} for task in ("math", "qa")),
     ]
     result = {"findings": findings, "forecast": []}
-    told = result_text(SimpleNamespace(stage="diagnose", path=Path("run"), result=result))
+    told = text_of("diagnose", result)
     assert max(map(len, told.splitlines())) <= 110
     assert told.index("high: capacity_gap on math") < told.index("medium: tail_noise on math")
     assert told.count("set top_k") == 2  # a low one is a line of the table
@@ -466,7 +486,7 @@ def test_the_help_answers_within_a_second() -> None:
 
 
 def test_diagnoses_are_compared_from_the_terminal(
-    tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = [tmp_path / "before", tmp_path / "after"]
     small = ["--tasks", "math", "--problems", "3", "--samples", "1", "--candidates", "1", "--max-new-tokens", "8"]
@@ -507,7 +527,7 @@ def test_a_terminal_without_our_characters_gets_others(
     monkeypatch.setattr(sys, "stdout", terminal)
     assert command(*words) == 0
     terminal.flush()
-    assert "η".encode(encoding, "replace") in terminal.buffer.getvalue()  # type: ignore[attr-defined]
+    assert "η".encode(encoding, "replace") in terminal.buffer.getvalue()
 
 
 def test_the_interpreter_s_own_streams_get_others_too() -> None:
@@ -535,7 +555,7 @@ def test_a_reader_that_leaves_is_no_error() -> None:
 
 def test_a_typo_is_told_with_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = tmp_path / "recipe.yaml"
-    output = ["--output", tmp_path / "run"]
+    output: list[str | Path] = ["--output", tmp_path / "run"]
     recipe.write_text("# mine\ntasks: [math]\ncalibrate:\n  eta: 0.5\n  max_step: 3\n")
     told = "recipe.yaml, line 5: calibrate has no field 'max_step', did you mean 'max_steps'"
     assert told in refused(capsys, "calibrate", recipe, *output)

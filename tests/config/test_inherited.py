@@ -56,7 +56,7 @@ BASES = {CalibrationConfig: GRPOConfig, DistillConfig: DistillationConfig}
 
 def raw(cls: type[Any], **values: Any) -> Any:
     """A config as its `__post_init__` sees it."""
-    config = cls.__new__(cls)
+    config = object.__new__(cls)
     for field in dataclasses.fields(cls):
         setattr(config, field.name, values.get(field.name, default_of(field)))
     return config

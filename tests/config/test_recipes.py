@@ -22,12 +22,13 @@ from distillknob.models.architecture import SHAPES
 from distillknob.runs.run import load_run, verify_manifest
 from distillknob.stages import EXPERIMENTS, STAGES
 from distillknob.verdicts.teachers import teacher_label
+from pairs import Pair
 from result_types import faults_below
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 DATA = Path(__file__).parents[1] / "fixtures" / "data"
-CUT = {
+CUT: dict[str, dict[str, Any]] = {
     "diagnose": {"problems": 2, "samples": 1, "candidates": 2, "max_new_tokens": 6},
     "calibrate": {
         "problems": 4,
@@ -98,7 +99,7 @@ def made(name: str, folder: Path, seed: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def tiny_models(tiny_pair: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def tiny_models(tiny_pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """recipe -> tiny models that stand for its own."""
     folder, found = tmp_path_factory.mktemp("architectures"), {}
 
@@ -126,7 +127,7 @@ def cut(recipe: dict[str, Any], models: Models, reward: str) -> dict[str, Any]:
     small: dict[str, Any] = {**recipe, **models._asdict()}
     small["tasks"] = [here(task, reward) for task in recipe["tasks"]]
     for stage, sizes in CUT.items():
-        section = dict(recipe.get(stage) or {})
+        section: dict[str, Any] = dict(recipe.get(stage) or {})
         if "tasks" in section:
             section["tasks"] = [here(task, reward) for task in section["tasks"]]
         small[stage] = {name: value for name, value in {**section, **sizes}.items() if value is not None}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,9 +11,10 @@ from distillknob.diagnosis import diagnose
 from distillknob.diagnosis.compare import BY_PROMPT, compare
 from distillknob.errors import BadInputError
 from distillknob.runs.files import read_json
+from pairs import Pair
 
 
-def test_two_diagnoses_are_compared_problem_by_problem(tiny_pair: Any, tmp_path: Path) -> None:
+def test_two_diagnoses_are_compared_problem_by_problem(tiny_pair: Pair, tmp_path: Path) -> None:
     values = {"tasks": ["math"], "problems": 8}
     diagnose(config(tiny_pair, **values), tmp_path / "before")
     diagnose(config(tiny_pair, **values, teacher=tiny_pair.student), tmp_path / "after")
@@ -30,15 +30,15 @@ def test_two_diagnoses_are_compared_problem_by_problem(tiny_pair: Any, tmp_path:
     assert own["prompt"] == list(range(8)) and sum(own["value"]) / 8 == pytest.approx(before["value"])
 
 
-def test_what_cannot_be_compared_is_told(tiny_pair: Any, tmp_path: Path) -> None:
+def test_what_cannot_be_compared_is_told(tiny_pair: Pair, tmp_path: Path) -> None:
     diagnose(config(tiny_pair, tasks=["math"], gradient_problems=0), tmp_path / "one")
     diagnose(config(tiny_pair, tasks=["math"], gradient_problems=0, seed=7), tmp_path / "seven")
-    for paths, told in (
+    for paths, message in (
         ([tmp_path / "one"], "got 1 run"),
         ([tmp_path / "one", tmp_path / "seven"], "seed=7, .* with 0"),
         ([tmp_path / "one", tmp_path / "none"], "no run directory"),
     ):
-        with pytest.raises(BadInputError, match=told):
+        with pytest.raises(BadInputError, match=message):
             compare(paths)
     (tmp_path / "one" / BY_PROMPT).unlink()
     with pytest.raises(BadInputError, match="older distillknob"):

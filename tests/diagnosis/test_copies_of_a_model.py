@@ -1,4 +1,4 @@
-"""Copies of one model, in the same and in other tokens, differ in nothing; broken ones are told."""
+"""Copies of one model, in the same and in other tokens, differ in nothing; broken ones are refused."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from distillknob import tasks
 from distillknob.diagnosis import DiagnoseConfig, diagnose
 from distillknob.errors import BadInputError
 from distillknob.tasks import register_task
+from pairs import Pair
 from planted import ASKED, EOS, TEMPLATE, PlantedTask, chain, logits_of, save_bigram, tokenizer_of, words_of
 
 RELATIVE = ("tail_noise", "signal_sparsity", "off_policy_instability", "sequence_myopia", "capacity_gap")
@@ -51,40 +52,43 @@ def diagnosed(teacher: str, student: str, output: Path, **values: Any) -> dict[s
     return {**result, **{row["name"]: row for row in result["findings"]}}
 
 
-def test_the_same_model_twice_sets_no_trap(tiny_pair: Any, tmp_path: Path) -> None:
+def test_the_same_model_twice_sets_no_trap(tiny_pair: Pair, tmp_path: Path) -> None:
     values = config(tiny_pair, student=tiny_pair.teacher, tasks=["qa"])
     result = diagnose(values, tmp_path / "run").result
-    found = {row["name"]: row for row in result["findings"]}
-    assert not found["tail_noise"]["applicable"] and not found["signal_sparsity"]["applicable"]
+    findings = {row["name"]: row for row in result["findings"]}
+    assert not findings["tail_noise"]["applicable"] and not findings["signal_sparsity"]["applicable"]
     assert all(row["value"] == 0.0 for row in result["pilot"])
     relative = ("tail_noise", "signal_sparsity", "off_policy_instability", "sequence_myopia")
-    assert all(found[name]["severity"] == "none" for name in relative)
+    assert all(findings[name]["severity"] == "none" for name in relative)
 
 
 def test_gradients_that_were_not_asked_for_are_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = diagnosed(*copies(tmp_path, monkeypatch), tmp_path / "run", gradient_problems=0)
-    finding = told["sequence_myopia"]
+    result = diagnosed(*copies(tmp_path, monkeypatch), tmp_path / "run", gradient_problems=0)
+    finding = result["sequence_myopia"]
     assert not finding["applicable"] and finding["cause"] == "left out, as gradient_problems is 0"
 
 
 def test_two_copies_in_two_folders_differ_in_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     teacher, student = copies(tmp_path, monkeypatch)
     for number, pair in enumerate([(teacher, student), (teacher, teacher)]):
-        told = diagnosed(*pair, tmp_path / f"run-{number}", gradient_problems=10)
-        assert all(row["value"] == 0.0 and set(row["interval"]) == {0.0} for row in told["pilot"])
-        assert all(row["value"] == row["deviation"] == 0.0 for row in told["off_policy"] if row["weighting"] == "plain")
-        assert all(row["share"] == row["left_out"] == 0.0 for row in told["tail"])
-        assert all(row["share_of_kl"] == 0.0 for row in told["quadrant"]) and told["myopia"] == []
-        for name in ("tail_noise", "signal_sparsity"):
-            assert not told[name]["applicable"] and "agree exactly" in told[name]["cause"]
-        assert (
-            not told["sequence_myopia"]["applicable"] and "no batch has a gradient" in told["sequence_myopia"]["cause"]
+        result = diagnosed(*pair, tmp_path / f"run-{number}", gradient_problems=10)
+        assert all(row["value"] == 0.0 and set(row["interval"]) == {0.0} for row in result["pilot"])
+        assert all(
+            row["value"] == row["deviation"] == 0.0 for row in result["off_policy"] if row["weighting"] == "plain"
         )
-        assert told["off_policy_instability"]["value"] == 1.0 and silent(told["off_policy_instability"])
+        assert all(row["share"] == row["left_out"] == 0.0 for row in result["tail"])
+        assert all(row["share_of_kl"] == 0.0 for row in result["quadrant"]) and result["myopia"] == []
+        for name in ("tail_noise", "signal_sparsity"):
+            assert not result[name]["applicable"] and "agree exactly" in result[name]["cause"]
+        assert (
+            not result["sequence_myopia"]["applicable"]
+            and "no batch has a gradient" in result["sequence_myopia"]["cause"]
+        )
+        assert result["off_policy_instability"]["value"] == 1.0 and silent(result["off_policy_instability"])
         # Its ways of writing don't cost it the same, but not more than they cost itself.
-        costs = [row["cost"] for row in told["style"]]
-        assert max(costs) - min(costs) > 0.5 and silent(told["capacity_gap"])
-        assert silent(told["accuracy_on_student_prefixes"])
+        costs = [row["cost"] for row in result["style"]]
+        assert max(costs) - min(costs) > 0.5 and silent(result["capacity_gap"])
+        assert silent(result["accuracy_on_student_prefixes"])
 
 
 @pytest.mark.parametrize("pieces", [None, SPLIT], ids=["other ids", "other tokens"])
@@ -92,14 +96,14 @@ def test_a_copy_in_other_tokens_differs_in_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pieces: Mapping[str, Any] | None
 ) -> None:
     teacher, student = copies(tmp_path, monkeypatch, pieces=pieces, backwards=True)
-    told = diagnosed(teacher, student, tmp_path / "run")
-    assert {row["level"] for row in told["pilot"]} == {"span", "sequence"}
-    assert all(abs(row["value"]) < 1e-5 for row in told["pilot"])
+    result = diagnosed(teacher, student, tmp_path / "run")
+    assert {row["level"] for row in result["pilot"]} == {"span", "sequence"}
+    assert all(abs(row["value"]) < 1e-5 for row in result["pilot"])
     for name in ("tail_noise", "signal_sparsity", "sequence_myopia"):
-        assert not told[name]["applicable"] and "different tokenizers" in told[name]["cause"]
-    assert told["off_policy_instability"]["value"] == pytest.approx(1.0, abs=1e-6)
+        assert not result[name]["applicable"] and "different tokenizers" in result[name]["cause"]
+    assert result["off_policy_instability"]["value"] == pytest.approx(1.0, abs=1e-6)
     for name in ("off_policy_instability", "capacity_gap", "accuracy_on_student_prefixes"):
-        assert silent(told[name])
+        assert silent(result[name])
 
 
 def test_a_vocabulary_padded_to_another_width_is_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,9 +111,9 @@ def test_a_vocabulary_padded_to_another_width_is_no_difference(tmp_path: Path, m
     words = words_of(weak())
     wide = save_bigram(tmp_path / "wide", tokenizer_of(words), logits_of(weak(), words), width=64)
     for number, pair in enumerate([(teacher, wide), (wide, teacher)]):
-        told = diagnosed(*pair, tmp_path / f"run-{number}", gradient_problems=4)
-        assert all(abs(row["value"]) < 1e-6 for row in told["pilot"])
-        assert told["tail"][-1]["k"] == len(words) and silent(told["off_policy_instability"])
+        result = diagnosed(*pair, tmp_path / f"run-{number}", gradient_problems=4)
+        assert all(abs(row["value"]) < 1e-6 for row in result["pilot"])
+        assert result["tail"][-1]["k"] == len(words) and silent(result["off_policy_instability"])
 
 
 def test_the_student_is_asked_in_its_own_template_only_where_the_tokens_differ(
@@ -119,8 +123,8 @@ def test_the_student_is_asked_in_its_own_template_only_where_the_tokens_differ(
     tokenizer = AutoTokenizer.from_pretrained(student)
     tokenizer.chat_template = TEMPLATE + "{{ ' n0 ?' }}"
     tokenizer.save_pretrained(student)
-    told = diagnosed(teacher, student, tmp_path / "run", gradient_problems=0)
-    assert all(row["value"] == 0.0 for row in told["pilot"])
+    result = diagnosed(teacher, student, tmp_path / "run", gradient_problems=0)
+    assert all(row["value"] == 0.0 for row in result["pilot"])
 
 
 def test_other_special_tokens_over_the_same_words_are_told_by_text(
@@ -131,9 +135,9 @@ def test_other_special_tokens_over_the_same_words_are_told_by_text(
     words = ["</s>" if word == EOS else word for word in words_of(weak())]
     tokenizer = tokenizer_of(words, eos="</s>")
     save_bigram(Path(student), tokenizer, logits_of(weak(), words_of(weak())))
-    told = diagnosed(teacher, student, tmp_path / "run")
-    assert all(abs(row["value"]) < 1e-5 for row in told["pilot"]) and told["pilot"][0]["level"] == "span"
-    assert silent(told["off_policy_instability"]) and silent(told["capacity_gap"])
+    result = diagnosed(teacher, student, tmp_path / "run")
+    assert all(abs(row["value"]) < 1e-5 for row in result["pilot"]) and result["pilot"][0]["level"] == "span"
+    assert silent(result["off_policy_instability"]) and silent(result["capacity_gap"])
 
 
 @pytest.mark.parametrize("side", ["teacher", "student"])

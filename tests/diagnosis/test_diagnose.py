@@ -14,10 +14,11 @@ from distillknob.diagnosis.compare import BY_PROMPT
 from distillknob.errors import BadInputError
 from distillknob.runs.files import read_json
 from distillknob.runs.run import verify_manifest
+from pairs import Pair
 from planted import ASKED, PlantedTask, chain
 
 
-def test_a_diagnosis_holds_its_tables_for_each_task(tiny_pair: Any, tmp_path: Path) -> None:
+def test_a_diagnosis_holds_its_tables_for_each_task(tiny_pair: Pair, tmp_path: Path) -> None:
     run = diagnose(config(tiny_pair), tmp_path / "run")
     result = run.result
     for task in ("math", "instruct"):
@@ -37,10 +38,10 @@ def test_a_diagnosis_holds_its_tables_for_each_task(tiny_pair: Any, tmp_path: Pa
     assert diagnose(config(tiny_pair), tmp_path / "run").result == result
 
 
-def test_a_pair_without_a_trap_sets_none(lens: Diagnose) -> None:
+def test_a_pair_without_a_trap_sets_none(diagnose_tables: Diagnose) -> None:
     """Two ways of writing, eight open words, an answer that is right 97 times of 100, and a student a little apart."""
     ways = {"easy": 0.5, "hard": 0.5}
-    told = lens(
+    result = diagnose_tables(
         table := chain(ways, *(pairs(i) for i in range(8)), {"yes": 0.97, "no": 0.03}),
         table,
         PlantedTask(lambda words: "yes" in words, lambda words: words[0]),
@@ -49,19 +50,19 @@ def test_a_pair_without_a_trap_sets_none(lens: Diagnose) -> None:
         samples=4,
         candidates=16,
     )
-    assert len(told["findings"]) == 8
-    for finding in told["findings"]:
+    assert len(result["findings"]) == 8
+    for finding in result["findings"]:
         assert silent(finding), finding
-    assert told["pilot"][0]["value"] > 1e-3  # the two models do differ
+    assert result["pilot"][0]["value"] > 1e-3  # the two models do differ
 
 
-def test_a_student_that_ends_no_answer_is_diagnosed_all_the_same(tiny_pair: Any, tmp_path: Path) -> None:
+def test_a_student_that_ends_no_answer_is_diagnosed_all_the_same(tiny_pair: Pair, tmp_path: Path) -> None:
     run = diagnose(config(tiny_pair, tasks=["math"], max_new_tokens=1), tmp_path / "run")
     finding = next(row for row in run.result["findings"] if row["name"] == "wrong_trace_preference")
     assert not finding["applicable"] and finding["value"] is None
 
 
-def test_missing_models_are_told_before_anything_is_written(tiny_pair: Any, tmp_path: Path) -> None:
+def test_missing_models_are_told_before_anything_is_written(tiny_pair: Pair, tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="no checkpoint folder '/no/such'"):
         diagnose(config(tiny_pair, teacher="/no/such"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -75,37 +76,39 @@ def test_missing_models_are_told_before_anything_is_written(tiny_pair: Any, tmp_
             config(tiny_pair, **values)
 
 
-def test_one_problem_one_sample_one_word(lens: Diagnose) -> None:
+def test_one_problem_one_sample_one_word(diagnose_tables: Diagnose) -> None:
     """The smallest diagnosis there is: values, no intervals, and no trap that could be sure."""
     teacher = {ASKED: {"right": 0.8, "wrong": 0.2}}
     student = {ASKED: {"right": 0.2, "wrong": 0.8}}
-    told = lens(teacher, student, PlantedTask(right), problems=1, samples=1, candidates=1, gradient_problems=1)
-    assert len(told["findings"]) == 8
-    for finding in told["findings"]:
+    result = diagnose_tables(
+        teacher, student, PlantedTask(right), problems=1, samples=1, candidates=1, gradient_problems=1
+    )
+    assert len(result["findings"]) == 8
+    for finding in result["findings"]:
         assert finding["severity"] == "none", finding
         assert finding["applicable"] or len(finding["cause"]) > 20
-    assert told["tail_noise"]["value"] is not None and set(told["tail_noise"]["interval"]) == {None}
+    assert result["tail_noise"]["value"] is not None and set(result["tail_noise"]["interval"]) == {None}
     # Two tokens and the end: half of the answer is the word itself.
-    assert [row["kept"] for row in told["prefix"]] == [0.0, 0.5, 0.75]
+    assert [row["kept"] for row in result["prefix"]] == [0.0, 0.5, 0.75]
 
 
-def test_answers_that_never_end_are_diagnosed_and_judged_wrong(lens: Diagnose) -> None:
+def test_answers_that_never_end_are_diagnosed_and_judged_wrong(diagnose_tables: Diagnose) -> None:
     teacher = {ASKED: {"a": 0.5, "b": 0.5}, "a": {"a": 0.5, "b": 0.5}, "b": {"a": 0.5, "b": 0.5}}
-    told = lens(teacher, teacher, PlantedTask(longest=6), mild=MILD, problems=20)
+    result = diagnose_tables(teacher, teacher, PlantedTask(longest=6), mild=MILD, problems=20)
     for name in ("wrong_trace_preference", "wrong_trace_preference_per_token"):
-        assert not told[name]["applicable"] and "both a right and a wrong" in told[name]["cause"]
-    assert not told["capacity_gap"]["applicable"] and told["capacity_gap"]["severity"] == "none"
-    assert told["accuracy_on_student_prefixes"]["value"] == 0.0 and silent(told["accuracy_on_student_prefixes"])
-    assert told["tail_noise"]["applicable"]
+        assert not result[name]["applicable"] and "both a right and a wrong" in result[name]["cause"]
+    assert not result["capacity_gap"]["applicable"] and result["capacity_gap"]["severity"] == "none"
+    assert result["accuracy_on_student_prefixes"]["value"] == 0.0 and silent(result["accuracy_on_student_prefixes"])
+    assert result["tail_noise"]["applicable"]
 
 
-def test_two_tokenizers_are_diagnosed_by_text_and_by_spans(tiny_pair: Any, tiny_other: str, tmp_path: Path) -> None:
+def test_two_tokenizers_are_diagnosed_by_text_and_by_spans(tiny_pair: Pair, tiny_other: str, tmp_path: Path) -> None:
     run = diagnose(config(tiny_pair, student=tiny_other, problems=8), tmp_path / "run")
     findings = {(row["task"], row["name"]): row for row in run.result["findings"]}
     for task in ("math", "instruct"):
         for name in ("tail_noise", "signal_sparsity", "sequence_myopia"):
-            told = findings[task, name]
-            assert not told["applicable"] and "different tokenizers" in told["cause"]
+            finding = findings[task, name]
+            assert not finding["applicable"] and "different tokenizers" in finding["cause"]
         assert findings[task, "off_policy_instability"]["applicable"]
         assert "spans" in findings[task, "off_policy_instability"]["cause"]
         pilot = [row for row in run.result["pilot"] if row["task"] == task]
@@ -123,19 +126,19 @@ def test_two_tokenizers_are_diagnosed_by_text_and_by_spans(tiny_pair: Any, tiny_
 
 @pytest.mark.parametrize("batches_done", [0, 1, 2, 4, 7, 12])
 def test_a_stopped_diagnosis_goes_on_at_the_batch_where_it_was(
-    tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches_done: int
+    tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches_done: int
 ) -> None:
     """Stopped while a batch is kept, gone on with, and equal to an unbroken run; no batch is done twice."""
     from distillknob.runs.journal import Journal
 
     values = config(tiny_pair, tasks=["math", "qa"], gradient_problems=2)
     whole = diagnose(values, tmp_path / "whole")
-    kept, keep = [0], Journal.keep
+    batches, keep = [0], Journal.keep
 
     def stops(self: Journal, *batch: Any) -> None:
-        if kept[0] == batches_done:
+        if batches[0] == batches_done:
             raise KeyboardInterrupt
-        kept[0] += 1
+        batches[0] += 1
         keep(self, *batch)
 
     monkeypatch.setattr(Journal, "keep", stops)
@@ -146,7 +149,7 @@ def test_a_stopped_diagnosis_goes_on_at_the_batch_where_it_was(
     then = {file: file.stat().st_mtime_ns for file in files}
 
     def goes_on(self: Journal, *batch: Any) -> None:
-        kept[0] += 1
+        batches[0] += 1
         keep(self, *batch)
         assert all(file.stat().st_mtime_ns == time for file, time in then.items())
 
@@ -159,7 +162,7 @@ def test_a_stopped_diagnosis_goes_on_at_the_batch_where_it_was(
     assert not resumed.unfinished.exists() and verify_manifest(resumed.path) == []
     assert [row["task"] for row in resumed.metrics()] == ["math", "qa"]
     # on-policy and off-policy scores, candidates, three samplings, two prompts' gradients: eight a task
-    assert kept[0] == 16
+    assert batches[0] == 16
 
 
 def test_a_journal_of_another_version_is_refused(tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ from distillknob.diagnosis.traps.sequence_myopia import myopia_rows, sequence_my
 from distillknob.models.chat import prompt_ids
 from distillknob.models.load import load_model
 from distillknob.models.scoring import answer_logits, batches
+from pairs import Pair
 from scored import noise
 
 
-def test_sampled_gradients_are_the_token_level_one_in_the_mean(teacher: Any, tiny_pair: Any) -> None:
+def test_sampled_gradients_are_the_token_level_one_in_the_mean(teacher: Any, tiny_pair: Pair) -> None:
     """Every answer of one token, weighted by its probability: the three gradients of `compare_gradients` agree."""
     student = load_model(tiny_pair.student)
     with torch.no_grad():
@@ -25,22 +26,22 @@ def test_sampled_gradients_are_the_token_level_one_in_the_mean(teacher: Any, tin
     likely = answer_logits(student, batch)[0, 0].detach().log_softmax(-1).double().topk(200)
     assert float(likely.values.exp().sum()) > 0.999
     answers = [[[int(token)]] for token in likely.indices]
-    found = compare_gradients(teacher, student, "math", [prompt] * len(answers), answers)
-    assert found.product_BEE.shape == (len(answers), 3, 3)
+    gradients = compare_gradients(teacher, student, "math", [prompt] * len(answers), answers)
+    assert gradients.product_BEE.shape == (len(answers), 3, 3)
     # one token: the sequence is the token, and the token-level gradient doesn't depend on which was drawn
-    assert torch.allclose(found.product_BEE[:, 1], found.product_BEE[:, 2], rtol=1e-5)
-    whole = found.product_BEE[0, 0, 0]
-    assert torch.allclose(found.product_BEE[:, 0, 0], whole.expand(len(answers)), rtol=1e-5)
+    assert torch.allclose(gradients.product_BEE[:, 1], gradients.product_BEE[:, 2], rtol=1e-5)
+    whole = gradients.product_BEE[0, 0, 0]
+    assert torch.allclose(gradients.product_BEE[:, 0, 0], whole.expand(len(answers)), rtol=1e-5)
     # E[g_token · g_sampled] = |g_token|²: one answer with each token, q as its share
-    expected = (likely.values.exp() * found.product_BEE[:, 0, 1]).sum()
+    expected = (likely.values.exp() * gradients.product_BEE[:, 0, 1]).sum()
     assert float(expected) == pytest.approx(float(whole), rel=1e-3)
 
 
 def test_gradients_skip_prompts_without_answers(teacher: Any, student: Any) -> None:
     prompt = [{"role": "user", "content": "Calculate modulo 1000: start with 1, and after that add 2."}]
-    found = compare_gradients(teacher, student, "math", [prompt] * 3, [[[5, 6], []], [[]], [[7]]])
-    assert found.prompt_B.tolist() == [0, 2]
-    rows = myopia_rows(found)
+    gradients = compare_gradients(teacher, student, "math", [prompt] * 3, [[[5, 6], []], [[]], [[7]]])
+    assert gradients.prompt_B.tolist() == [0, 2]
+    rows = myopia_rows(gradients)
     assert [row["estimate"] for row in rows] == ["sampled_token", "sequence"] and all(row["n"] == 2 for row in rows)
     nothing = compare_gradients(teacher, student, "math", [], [])
     assert not sequence_myopia(nothing).applicable and myopia_rows(nothing) == []

@@ -71,8 +71,8 @@ def test_a_pair_s_divergences_are_the_core_s_at_every_token(teacher: LanguageMod
         before = prompt_ids(teacher.tokenizer, [prompt])[0]
         with torch.no_grad():
             t, s = (m.model(torch.tensor([before + row])).logits[0, len(before) - 1 : -1] for m in (teacher, student))
-        for kind, found in (("forward_kl", pair.forward_kl_N), ("reverse_kl", pair.reverse_kl_N)):
-            torch.testing.assert_close(found[here].double(), divergence(s, t, kind).double(), atol=1e-4, rtol=1e-3)
+        for kind, values_N in (("forward_kl", pair.forward_kl_N), ("reverse_kl", pair.reverse_kl_N)):
+            torch.testing.assert_close(values_N[here].double(), divergence(s, t, kind).double(), atol=1e-4, rtol=1e-3)
         torch.testing.assert_close(
             pair.teacher_logprob_N[here].double(), plainly(teacher, prompt, row), atol=1e-4, rtol=0
         )

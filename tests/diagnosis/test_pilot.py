@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from distillknob.diagnosis.pilot import pilot_rows
-from scored import PROMPTS, TOKENS, VOCABULARY, known_pair, noise, sampled
+from scored import PROMPTS, TOKENS, VOCABULARY, listed_pair, noise, sampled
 
 
 def test_the_pilot_table_has_eight_rows_a_task_with_intervals() -> None:
@@ -31,7 +31,7 @@ def test_the_pilot_table_has_eight_rows_a_task_with_intervals() -> None:
 
 @pytest.mark.parametrize("policy", ["on_policy", "off_policy"])
 def test_sequence_kls_agree_with_their_exact_values(policy: str) -> None:
-    sample, forward, reverse = known_pair(20_000, policy)
+    sample, forward, reverse = listed_pair(20_000, policy)
     rows = {row["direction"]: row for row in pilot_rows([sample]) if row["level"] == "sequence"}
     for direction, exact in (("forward_kl", forward), ("reverse_kl", reverse)):
         low, high = rows[direction]["interval"]

@@ -12,9 +12,9 @@ from scored import PROMPTS, TOKENS, noise, sampled
 
 def test_answers_are_laid_out_token_by_token() -> None:
     sample = sampled(noise(PROMPTS * TOKENS, 5), noise(PROMPTS * TOKENS, 5, seed=2), ks=(1, 5))
-    kept = torch.arange(PROMPTS * TOKENS) % TOKENS < (torch.arange(PROMPTS * TOKENS) // TOKENS) % TOKENS + 1
-    ragged = replace(sample, answer_N=sample.answer_N[kept])
-    values, mask = ragged.by_answer(torch.arange(PROMPTS * TOKENS)[kept])
+    inside = torch.arange(PROMPTS * TOKENS) % TOKENS < (torch.arange(PROMPTS * TOKENS) // TOKENS) % TOKENS + 1
+    ragged = replace(sample, answer_N=sample.answer_N[inside])
+    values, mask = ragged.by_answer(torch.arange(PROMPTS * TOKENS)[inside])
     assert mask.sum(1).tolist() == [i % TOKENS + 1 for i in range(PROMPTS)]
     assert values[3].tolist() == [60, 61, 62, 63, *[0] * (TOKENS - 4)]
 

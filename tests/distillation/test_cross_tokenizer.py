@@ -22,10 +22,11 @@ from distillknob.models.load import load_model
 from distillknob.models.scoring import sequence_logprob
 from distillknob.runs.run import Run
 from distillknob.tasks import get_task
+from pairs import Pair
 
 
 @pytest.fixture(scope="module")
-def copy(tiny_pair: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
+def copy(tiny_pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The tiny teacher under a tokenizer whose ids are permuted, its embeddings with them: another vocabulary, the same
     model."""
     folder = tmp_path_factory.mktemp("permuted")
@@ -44,7 +45,7 @@ def copy(tiny_pair: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
     (folder / "raw.json").unlink()
     permuted.save_pretrained(folder)
     with torch.no_grad():
-        weight = model.get_input_embeddings().weight
+        weight: Any = model.get_input_embeddings().weight
         moved = torch.empty_like(weight)
         moved[torch.tensor(order)] = weight
         weight.copy_(moved)
@@ -177,7 +178,7 @@ def keep(values: DistillConfig, folder: Path) -> Run:
 @pytest.mark.parametrize("method", ["spans", "uld"])
 @pytest.mark.parametrize("lmbda", [0.0, 1.0])
 def test_a_copy_under_another_tokenizer_has_nothing_to_learn(
-    tiny_pair: Any, copy: str, tmp_path: Path, losses: list[dict[str, Any]], method: str, lmbda: float
+    tiny_pair: Pair, copy: str, tmp_path: Path, losses: list[dict[str, Any]], method: str, lmbda: float
 ) -> None:
     values = {"method": method, "lmbda": lmbda, "max_steps": 1}
     keep(config(tiny_pair.teacher, copy, **values), tmp_path / "copy")
@@ -187,7 +188,7 @@ def test_a_copy_under_another_tokenizer_has_nothing_to_learn(
 
 
 def test_the_span_loss_is_that_of_the_two_likelihoods(
-    tiny_pair: Any, tiny_other: str, tmp_path: Path, losses: list[dict[str, Any]]
+    tiny_pair: Pair, tiny_other: str, tmp_path: Path, losses: list[dict[str, Any]]
 ) -> None:
     """Over texts of one span each the loss is half the squared difference of the answers' likelihoods."""
     keep(config(tiny_pair.teacher, tiny_other, lmbda=0.0, max_steps=1), tmp_path / "run")
@@ -211,7 +212,7 @@ def test_the_span_loss_is_that_of_the_two_likelihoods(
 
 @pytest.mark.parametrize("method", ["spans", "uld"])
 def test_a_student_with_another_tokenizer_learns(
-    tiny_pair: Any, tiny_other: str, tmp_path: Path, losses: list[dict[str, Any]], method: str
+    tiny_pair: Pair, tiny_other: str, tmp_path: Path, losses: list[dict[str, Any]], method: str
 ) -> None:
     values = {"method": method, "max_steps": 40, "learning_rate": 1e-2, "lmbda": 0.0, "problems": 40}
     run = keep(config(tiny_pair.teacher, tiny_other, **values), tmp_path / "run")
@@ -222,21 +223,22 @@ def test_a_student_with_another_tokenizer_learns(
 
 @pytest.mark.parametrize("method", ["spans", "uld"])
 def test_two_vocabularies_of_two_sizes(
-    tiny_pair: Any, copy: str, tmp_path: Path, losses: list[dict[str, Any]], method: str
+    tiny_pair: Pair, copy: str, tmp_path: Path, losses: list[dict[str, Any]], method: str
 ) -> None:
     """The copy with more embeddings than the teacher trains, and what its further tokens take of the probability is
     what it has to learn."""
     model, tokenizer = load_model(copy)
     model.resize_token_embeddings(2100, mean_resizing=False)
+    wider: Any = model.get_input_embeddings()
     with torch.no_grad():
-        model.get_input_embeddings().weight[2048:] = 0.0
+        wider.weight[2048:] = 0.0
     model.save_pretrained(tmp_path / "wider")
     tokenizer.save_pretrained(tmp_path / "wider")
     keep(config(tiny_pair.teacher, str(tmp_path / "wider"), method=method, lmbda=0.0), tmp_path / "run")
     assert losses[0]["items"] > 10 and 1e-6 < losses[0]["loss"] < math.inf
 
 
-def test_what_does_not_fit_is_told(tiny_pair: Any, tiny_other: str, tmp_path: Path) -> None:
+def test_what_does_not_fit_is_told(tiny_pair: Pair, tiny_other: str, tmp_path: Path) -> None:
     for values in ({"tokens": "tip"}, {"tokens_per_step": 8}):
         with pytest.raises(BadInputError, match="spans of text"):
             config(tiny_pair.teacher, tiny_other, **values)

@@ -20,6 +20,7 @@ from distillknob.distillation.stage import DistillConfig, DistillTrainer
 from distillknob.divergences.dense import divergence
 from distillknob.models.load import load_model
 from distillknob.tasks import get_task
+from pairs import Pair
 
 
 class Watched(DistillTrainer):
@@ -48,7 +49,7 @@ class Watched(DistillTrainer):
 
 
 def trainer_of(
-    pair: Any, folder: Path, loss: Loss, *, itself: bool = False, context: bool = False, **more: Any
+    pair: Pair, folder: Path, loss: Loss, *, itself: bool = False, context: bool = False, **more: Any
 ) -> Watched:
     """A trainer of two steps with this loss on solutions of eight problems; with `context` the teacher sees the
     solution, too. `itself`: the teacher is the student that is trained."""
@@ -98,7 +99,7 @@ def entropy(logits: Tensor) -> Tensor:
     return torch.distributions.Categorical(logits=logits).entropy()
 
 
-def test_tokens_weigh_by_both_distributions(tiny_pair: Any, tmp_path: Path) -> None:
+def test_tokens_weigh_by_both_distributions(tiny_pair: Pair, tmp_path: Path) -> None:
     trainer = trainer_of(tiny_pair, tmp_path, Gated())
     trainer.train()
     for batch in trainer.batches:
@@ -123,7 +124,7 @@ def cosines(hidden_BCH: Tensor, mask_BC: Tensor) -> Tensor:
     return unit @ unit.mT
 
 
-def test_hidden_states_of_two_widths_are_compared_by_their_relations(tiny_pair: Any, tmp_path: Path) -> None:
+def test_hidden_states_of_two_widths_are_compared_by_their_relations(tiny_pair: Pair, tmp_path: Path) -> None:
     trainer = trainer_of(tiny_pair, tmp_path, Relations())
     trainer.train()
     batch, start = trainer.batches[0], load_model(tiny_pair.student).model
@@ -151,7 +152,7 @@ class TwoViews(Loss):
         return divergence(logits_NV, mean_NV.log(), "forward_kl").sum() / view.items
 
 
-def test_a_loss_may_ask_the_teacher_in_several_contexts(tiny_pair: Any, tmp_path: Path) -> None:
+def test_a_loss_may_ask_the_teacher_in_several_contexts(tiny_pair: Pair, tmp_path: Path) -> None:
     trainer = trainer_of(tiny_pair, tmp_path, TwoViews(), context=True)
     trainer.train()
     for batch in trainer.batches:
@@ -163,7 +164,7 @@ def test_a_loss_may_ask_the_teacher_in_several_contexts(tiny_pair: Any, tmp_path
     assert len(trainer.batches) == 2
 
 
-def test_the_student_as_it_is_can_be_the_teacher(tiny_pair: Any, tmp_path: Path) -> None:
+def test_the_student_as_it_is_can_be_the_teacher(tiny_pair: Pair, tmp_path: Path) -> None:
     """With the solution in its prompt it teaches itself, and is read anew at every step; without, there is nothing."""
     trainer = trainer_of(tiny_pair, tmp_path / "context", DistillConfig().loss, itself=True, context=True)
     trainer.train()
@@ -174,10 +175,11 @@ def test_the_student_as_it_is_can_be_the_teacher(tiny_pair: Any, tmp_path: Path)
         value = divergence(batch["student"][batch["mask"]], batch["teacher_prompt"][batch["mask"]], "jsd").mean()
         assert batch["loss"] == pytest.approx(float(value), rel=1e-3) and batch["loss"] > 1e-5
     plain = trainer_of(tiny_pair, tmp_path / "plain", DistillConfig().loss, itself=True)
-    before = {name: weight.clone() for name, weight in plain.model.state_dict().items()}
+    model: Any = plain.model
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
     plain.train()
     assert all(batch["loss"] == pytest.approx(0.0, abs=1e-7) for batch in plain.batches)
-    assert before.keys() == plain.model.state_dict().keys()
+    assert before.keys() == model.state_dict().keys()
 
 
 class Average(TrainerCallback):
@@ -193,15 +195,15 @@ class Average(TrainerCallback):
             theirs.lerp_(ours, self.share)
 
 
-def test_a_moving_average_of_the_student_can_be_the_teacher(tiny_pair: Any, tmp_path: Path) -> None:
+def test_a_moving_average_of_the_student_can_be_the_teacher(tiny_pair: Pair, tmp_path: Path) -> None:
     pair = tiny_pair._replace(teacher=tiny_pair.student)
     trainer = trainer_of(pair, tmp_path, DistillConfig().loss, context=True)
     trainer.add_callback(Average(trainer, 0.25))
     trainer.train()
-    start, model = load_model(pair.student).model, trainer.model
+    start = load_model(pair.student).model
     assert all(batch["loss"] > 1e-5 for batch in trainer.batches)
-    moved = zip(trainer.teacher_model.parameters(), start.parameters(), model.parameters(), strict=True)
-    assert any((teacher - begun).abs().max() > 1e-4 for teacher, begun, _ in moved)
+    moved = zip(trainer.teacher_model.parameters(), start.parameters(), strict=True)
+    assert any((teacher - begun).abs().max() > 1e-4 for teacher, begun in moved)
 
 
 class Advantage(Loss):
@@ -229,7 +231,7 @@ class Advantage(Loss):
         return -(view.batch["advantage"] * logprob_BC).sum() / view.items
 
 
-def test_an_advantage_is_measured_before_the_student_moves(tiny_pair: Any, tmp_path: Path) -> None:
+def test_an_advantage_is_measured_before_the_student_moves(tiny_pair: Pair, tmp_path: Path) -> None:
     trainer = trainer_of(tiny_pair, tmp_path, Advantage(), gradient_accumulation_steps=2, max_steps=1)
     trainer.train()
     assert len(trainer.batches) == 2 and {int(sign) for b in trainer.batches for sign in b["sign"]} == {-1, 1}
@@ -241,7 +243,7 @@ def test_an_advantage_is_measured_before_the_student_moves(tiny_pair: Any, tmp_p
         assert batch["loss"] == pytest.approx(float(value), rel=1e-3)
 
 
-def test_only_what_a_loss_asks_for_is_read_and_that_once(tiny_pair: Any, tmp_path: Path) -> None:
+def test_only_what_a_loss_asks_for_is_read_and_that_once(tiny_pair: Pair, tmp_path: Path) -> None:
     class Twice(Loss):
         def value(self, view: View) -> Tensor:
             return view.student.hidden_BCH.sum() - view.student.hidden_BCH.sum()
@@ -249,7 +251,8 @@ def test_only_what_a_loss_asks_for_is_read_and_that_once(tiny_pair: Any, tmp_pat
     trainer = trainer_of(tiny_pair, tmp_path, Twice())
     read: list[str] = []
     model: Any = trainer.model
-    batch = trainer._prepare_inputs([dict(row) for row in trainer.train_dataset][:4])
+    rows: Any = trainer.train_dataset
+    batch = trainer._prepare_inputs([dict(row) for row in rows][:4])
     for name, one in (("student", model), ("teacher", trainer.teacher_model)):
         one.model.register_forward_hook(lambda *_, name=name: read.append(name))
     DistillTrainer._compute_loss(trainer, model, batch, None)

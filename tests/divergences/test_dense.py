@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from textbook import LOG2, LOG3, pair, reference
 BOUNDED = ("jsd", "skew_forward_kl", "skew_reverse_kl", "total_variation")
 
 
-OPTIONS = (
+OPTIONS: tuple[dict[str, Any], ...] = (
     {},
     {"temperature": 2.5},
     {"beta": 0.1, "alpha": 0.7},
@@ -42,7 +43,9 @@ any_dtype = st.sampled_from([torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=40, deadline=None)
 @given(logits=any_pair, dtype=any_dtype, options=st.sampled_from(OPTIONS), data=st.data())
-def test_properties_that_every_kind_has(kind, logits, dtype, options, data):
+def test_properties_that_every_kind_has(
+    kind: str, logits: tuple[Tensor, Tensor], dtype: torch.dtype, options: dict[str, Any], data: st.DataObject
+) -> None:
     student, teacher = (t.to(dtype) for t in logits)
     # Some tokens impossible for both, for the student alone and for the teacher alone; never all.
     for tensors in data.draw(st.lists(st.sampled_from([(student, teacher), (student,), (teacher,)]), max_size=2)):
@@ -58,7 +61,7 @@ def test_properties_that_every_kind_has(kind, logits, dtype, options, data):
     assert value.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     assert value.shape == student.shape[:-1]
     assert (value >= 0).all()  # and so no NaN
-    assert teacher.grad is None
+    assert teacher.grad is None and student.grad is not None
     assert student.grad.isfinite().all()
     if kind in BOUNDED:
         assert value.isfinite().all()
@@ -75,7 +78,7 @@ def test_properties_that_every_kind_has(kind, logits, dtype, options, data):
     nothing = divergence(same, same.detach().clone(), kind, **options)
     nothing.sum().backward()
     assert (nothing == 0).all()
-    assert (same.grad == 0).all()
+    assert same.grad is not None and (same.grad == 0).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -89,7 +92,9 @@ def test_properties_that_every_kind_has(kind, logits, dtype, options, data):
         ({}, {"temperature": 2.0}, {"temperature": 0.1}, {"beta": 0.99}, {"beta": 1e-3, "alpha": 0.9})
     ),
 )
-def test_float32_is_right_to_1e5_relative_down_to_1e6(kind, seed, vocabulary, distance, offset, options):
+def test_float32_is_right_to_1e5_relative_down_to_1e6(
+    kind: str, seed: int, vocabulary: int, distance: float, offset: float, options: dict[str, Any]
+) -> None:
     student, teacher = pair(seed, vocabulary, distance, offset, rows=4)
     value = divergence(student, teacher, kind, **options).double()
     truth = reference(student, teacher, kind, **options)
@@ -99,7 +104,7 @@ def test_float32_is_right_to_1e5_relative_down_to_1e6(kind, seed, vocabulary, di
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=20, deadline=None)
 @given(logits=any_pair, beta=st.sampled_from([0.01, 0.3, 0.99]), alpha=st.sampled_from([0.01, 0.5, 0.99]))
-def test_float64_agrees_with_the_textbook(kind, logits, beta, alpha):
+def test_float64_agrees_with_the_textbook(kind: str, logits: tuple[Tensor, Tensor], beta: float, alpha: float) -> None:
     student, teacher = (t.double() for t in logits)
     value = divergence(student, teacher, kind, beta=beta, alpha=alpha)
     # At an offset of 1e4 the reference's own log-softmax has lost four digits.
@@ -108,7 +113,7 @@ def test_float64_agrees_with_the_textbook(kind, logits, beta, alpha):
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
-def test_gradients_by_finite_differences(kind, options):
+def test_gradients_by_finite_differences(kind: str, options: dict[str, Any]) -> None:
     generator = torch.Generator().manual_seed(3)
     student, teacher = (2 * torch.randn(5, 7, generator=generator, dtype=torch.float64) for _ in "st")
     student[0, 2] = teacher[0, 2] = -math.inf
@@ -125,7 +130,7 @@ def test_gradients_by_finite_differences(kind, options):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_chain_of_blocks_is_one_computation(kind, monkeypatch):
+def test_a_chain_of_blocks_is_one_computation(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     student, teacher = pair(1, 50, 1.0, rows=9)
     whole = divergence(student, teacher, kind)
     monkeypatch.setattr("distillknob.divergences.kernel.CORE_CACHE_BYTES", 4 * 100)
@@ -147,7 +152,7 @@ BY_HAND = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_tokens_by_hand(kind):
+def test_two_tokens_by_hand(kind: str) -> None:
     student, teacher = torch.tensor([[0.25, 0.75]]).log(), torch.zeros(1, 2)
     assert divergence(student, teacher, kind, alpha=0.5).item() == pytest.approx(BY_HAND[kind], rel=1e-6)
 
@@ -163,37 +168,38 @@ def test_two_tokens_by_hand(kind):
         ("total_variation", 0.5),
     ],
 )
-def test_impossible_tokens_by_hand(kind, expected):
+def test_impossible_tokens_by_hand(kind: str, expected: float) -> None:
     student = torch.tensor([[0.0, -math.inf, -math.inf]], requires_grad=True)
     value = divergence(student, torch.tensor([[0.0, 0.0, -math.inf]]), kind)
     value.sum().backward()
     assert value.item() == pytest.approx(expected, rel=5e-6)
-    assert student.grad.tolist() == [[0, 0, 0]]
+    assert student.grad is not None and student.grad.tolist() == [[0, 0, 0]]
 
 
-def test_an_impossible_token_of_the_teacher_makes_the_reverse_kl_infinite_and_its_gradient_zero():
+def test_an_impossible_token_of_the_teacher_makes_the_reverse_kl_infinite_and_its_gradient_zero() -> None:
     student = torch.zeros(2, 3, requires_grad=True)
     teacher = torch.tensor([[0.0, 0.0, -math.inf], [1.0, 0.0, 0.0]])
     value = divergence(student, teacher, "reverse_kl")
     value.sum().backward()
     assert value[0] == math.inf
     assert value[1].isfinite()
+    assert student.grad is not None
     assert (student.grad[0] == 0).all()
     assert (student.grad[1] != 0).any()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_extreme_logits(kind):
+def test_extreme_logits(kind: str) -> None:
     student = torch.tensor([[1e4, -1e4, 0.0], [1e4, 1e4, -1e4], [0.0, 1e4, -1e4]], requires_grad=True)
     teacher = torch.tensor([[-1e4, 1e4, 0.0], [1e4, 1e4, -1e4], [0.0, 1e4, 1e4]])
     value = divergence(student, teacher, kind)
     value.sum().backward()
     torch.testing.assert_close(value.double(), reference(student, teacher, kind).detach(), rtol=5e-6, atol=1e-15)
-    assert student.grad.isfinite().all()
+    assert student.grad is not None and student.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_rows_without_a_distribution_are_nan_and_spoil_no_other(kind):
+def test_rows_without_a_distribution_are_nan_and_spoil_no_other(kind: str) -> None:
     student = torch.zeros(4, 3)
     student[0] = -math.inf
     student[1, 1] = math.nan
@@ -202,7 +208,7 @@ def test_rows_without_a_distribution_are_nan_and_spoil_no_other(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_padded_vocabulary_changes_nothing(kind):
+def test_a_padded_vocabulary_changes_nothing(kind: str) -> None:
     student, teacher = pair(5, 30, 1.0)
     padding = torch.full((8, 6), 3.0)  # what an untrained embedding row may well say
     value = divergence(student, teacher, kind)
@@ -211,7 +217,7 @@ def test_a_padded_vocabulary_changes_nothing(kind):
     assert (divergence(torch.cat([teacher, padding], 1), teacher, kind) == 0).all()
 
 
-def test_bf16_keeps_a_small_kl():
+def test_bf16_keeps_a_small_kl() -> None:
     # Liger is 22 % off at 2e-4 (peers.md, 10).
     student, teacher = (t.bfloat16() for t in pair(2, 500, 0.02))
     truth = reference(student, teacher, "forward_kl")
@@ -219,7 +225,7 @@ def test_bf16_keeps_a_small_kl():
     torch.testing.assert_close(divergence(student, teacher, "forward_kl").double(), truth, rtol=1e-5, atol=0)
 
 
-def test_the_ends_of_jsd():
+def test_the_ends_of_jsd() -> None:
     student, teacher = pair(7, 40, 2.0)
     for beta, kind in ((0.0, "forward_kl"), (1.0, "reverse_kl")):
         kl = divergence(student, teacher, kind)
@@ -234,23 +240,24 @@ def test_the_ends_of_jsd():
 
 
 @pytest.mark.parametrize("end", ["forward_kl", "reverse_kl"])
-def test_a_skew_of_zero_is_the_kl(end):
+def test_a_skew_of_zero_is_the_kl(end: str) -> None:
     student, teacher = pair(8, 40, 2.0)
     assert torch.equal(divergence(student, teacher, "skew_" + end, alpha=0.0), divergence(student, teacher, end))
 
 
-def test_t2_keeps_the_gradients_size():
+def test_t2_keeps_the_gradients_size() -> None:
     student, teacher = (t.double() / 100 for t in pair(9, 40, 2.0))
     sizes = []
     for temperature in (1.0, 4.0):
         x = student.clone().requires_grad_()
         divergence(x, teacher, "forward_kl", temperature=temperature, t2=True).sum().backward()
+        assert x.grad is not None
         sizes.append(x.grad.norm().item())
     assert sizes[0] == pytest.approx(sizes[1], rel=0.05)
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.2, 0.5, 1.0])
-def test_gkd_agrees(beta):
+def test_gkd_agrees(beta: float) -> None:
     from trl.experimental.gkd import GKDTrainer
 
     student, teacher = (t.double().view(2, 4, 40) for t in pair(11, 40, 1.0))
@@ -260,7 +267,7 @@ def test_gkd_agrees(beta):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_autocast_does_not_lower_the_precision(kind):
+def test_autocast_does_not_lower_the_precision(kind: str) -> None:
     student, teacher = pair(2, 60, 3.0)
     student.requires_grad_()
     student_logits = student

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 
@@ -41,6 +44,6 @@ IDS, LOGPS, TAIL = torch.zeros(2, 1, dtype=torch.long), torch.full((2, 1), -LOG2
         (lambda: enumerate_sequences(policy(1), 10, 10), "can't be listed"),
     ],
 )
-def test_a_bad_input_is_told_what_was_wrong(call, told):
+def test_a_bad_input_is_told_what_was_wrong(call: Callable[[], Any], told: str) -> None:
     with pytest.raises(BadInputError, match=told):
         call()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from torch import Tensor
 from distillknob.divergences import fused
 from distillknob.divergences.dense import KINDS, divergence
 from distillknob.divergences.fused import chunk_rows, fused_divergence
+from distillknob.divergences.kernel import Spec, value_and_grad
 from distillknob.errors import BadInputError
 from launch import launch
 
@@ -38,7 +40,7 @@ class Case:
         self.teacher = [draw(rows, 9), draw(43, 9), draw(43)]
         self.mask = torch.rand(rows, generator=generator) < 0.7
         self.weights = torch.rand(rows, generator=generator).to(dtype)
-        self.logit_options = (
+        self.logit_options: dict[str, Any] = (
             {"student_softcap": 4.0, "teacher_softcap": 6.0, "student_logit_scale": 0.7, "teacher_logit_scale": 1.2}
             if capped
             else {}
@@ -46,20 +48,21 @@ class Case:
 
     def fused(self, kind: str, **options: Any) -> Tensor:
         (hidden, head, bias), (t_hidden, t_head, t_bias) = self.inputs, self.teacher
-        biases = {"student_bias": bias, "teacher_bias": t_bias}
-        return fused_divergence(hidden, head, t_hidden, t_head, kind, **biases, **self.logit_options, **options)
+        values = {"student_bias": bias, "teacher_bias": t_bias, **self.logit_options, **options}
+        return fused_divergence(hidden, head, t_hidden, t_head, kind, **values)
 
     def dense(self, kind: str, **options: Any) -> Tensor:
         """Divergence [N] from the logits."""
 
-        def logits(hidden: Tensor, head: Tensor, bias: Tensor, scale: float, cap: float | None) -> Tensor:
+        def logits(tensors: list[Tensor], scale: float, cap: float | None) -> Tensor:
+            hidden, head, bias = tensors
             dtype = torch.float64 if hidden.dtype == torch.float64 else torch.float32
             raw = (hidden.to(dtype) @ head.to(dtype).T + bias.to(dtype)) * scale
             return raw if cap is None else cap * torch.tanh(raw / cap)
 
         given = self.logit_options
-        student = logits(*self.inputs, given.get("student_logit_scale", 1.0), given.get("student_softcap"))
-        teacher = logits(*self.teacher, given.get("teacher_logit_scale", 1.0), given.get("teacher_softcap"))
+        student = logits(self.inputs, given.get("student_logit_scale", 1.0), given.get("student_softcap"))
+        teacher = logits(self.teacher, given.get("teacher_logit_scale", 1.0), given.get("teacher_softcap"))
         return divergence(student, teacher, kind, **options)
 
     def grads(self, value: Tensor) -> tuple[Tensor, ...]:
@@ -85,10 +88,18 @@ def close(ours: Any, theirs: Any, tolerance: float) -> None:
     reduction=st.sampled_from(["sum", "none"]),
     use=st.tuples(st.booleans(), st.booleans(), st.sampled_from([None, 7, torch.tensor(11)])),
 )
-def test_same_values_and_gradients_as_the_dense_one(kind, seed, rows, options, capped, reduction, use):
+def test_same_values_and_gradients_as_the_dense_one(
+    kind: str,
+    seed: int,
+    rows: int,
+    options: dict[str, Any],
+    capped: bool,
+    reduction: str,
+    use: tuple[bool, bool, int | Tensor | None],
+) -> None:
     case = Case(seed, rows=rows, capped=capped)
     masked, weighted, num_items = use
-    given = {"num_items": num_items, "reduction": reduction}
+    given: dict[str, Any] = {"num_items": num_items, "reduction": reduction}
     if masked:
         given["mask"] = case.mask
     if weighted:
@@ -108,7 +119,7 @@ def test_same_values_and_gradients_as_the_dense_one(kind, seed, rows, options, c
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_float32_is_no_worse_than_dense(kind):
+def test_float32_is_no_worse_than_dense(kind: str) -> None:
     exact, single = Case(1, rows=64, capped=False), Case(1, rows=64, capped=False)
     single.inputs = [t.detach().float().requires_grad_() for t in single.inputs]
     single.teacher = [t.float() for t in single.teacher]
@@ -125,7 +136,7 @@ def test_float32_is_no_worse_than_dense(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_bf16_is_computed_in_float32(kind):
+def test_bf16_is_computed_in_float32(kind: str) -> None:
     case = Case(2, rows=40, dtype=torch.bfloat16)
     value, dense = case.fused(kind), case.dense(kind).sum() / 40
     assert value.dtype == torch.float32
@@ -135,7 +146,7 @@ def test_bf16_is_computed_in_float32(kind):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", KINDS)
-def test_identical_models_are_at_zero_whatever_the_padding(kind, dtype):
+def test_identical_models_are_at_zero_whatever_the_padding(kind: str, dtype: torch.dtype) -> None:
     hidden, head = torch.randn(33, 13).to(dtype).requires_grad_(), torch.randn(500, 13).to(dtype)
     padded = torch.cat([head, torch.randn(12, 13).to(dtype)])
     for student, teacher in ((head, head), (head, head.clone()), (padded, head), (head, padded)):
@@ -146,7 +157,7 @@ def test_identical_models_are_at_zero_whatever_the_padding(kind, dtype):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_gradients_by_finite_differences(kind):
+def test_gradients_by_finite_differences(kind: str) -> None:
     case = Case(3, rows=4)
     case.inputs = [t.detach().clone().requires_grad_() for t in case.inputs]
 
@@ -158,7 +169,7 @@ def test_gradients_by_finite_differences(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_impossible_tokens_by_a_bias(kind):
+def test_impossible_tokens_by_a_bias(kind: str) -> None:
     case = Case(4, capped=False)
     with torch.no_grad():
         case.inputs[2][3] = case.teacher[2][3] = -math.inf
@@ -174,7 +185,7 @@ def test_impossible_tokens_by_a_bias(kind):
 
 
 @pytest.mark.parametrize("kind", ["forward_kl", "jsd"])
-def test_unequal_micro_batches_add_up(kind):
+def test_unequal_micro_batches_add_up(kind: str) -> None:
     case = Case(5, rows=31)
     items = int(case.mask.sum())
     whole = case.fused(kind, mask=case.mask)
@@ -187,8 +198,9 @@ def test_unequal_micro_batches_add_up(kind):
                 student_bias=bias, teacher_bias=t_bias, **case.logit_options,
             )
         )  # fmt: skip
-    close([sum(parts)], [whole], 1e-12)
-    close(case.grads(sum(parts)), case.grads(whole), 1e-12)
+    total = torch.stack(parts).sum()
+    close([total], [whole], 1e-12)
+    close(case.grads(total), case.grads(whole), 1e-12)
 
 
 def _data_parallel(store: str) -> None:
@@ -222,7 +234,7 @@ def _data_parallel(store: str) -> None:
     torch.distributed.destroy_process_group()
 
 
-def test_two_processes_give_the_gradient_of_one(tmp_path):
+def test_two_processes_give_the_gradient_of_one(tmp_path: Path) -> None:
     case = Case(6, rows=20, dtype=torch.float32, capped=False)
     whole = case.grads(case.fused("jsd", mask=case.mask))[1:]
     done = launch(_data_parallel, (str(tmp_path),), tmp_path / "log", processes=2)
@@ -230,7 +242,7 @@ def test_two_processes_give_the_gradient_of_one(tmp_path):
     close(torch.load(tmp_path / "grads.pt"), whole, 1e-6)
 
 
-def test_an_empty_mask_is_zero_with_gradients_of_zero():
+def test_an_empty_mask_is_zero_with_gradients_of_zero() -> None:
     case = Case(7)
     nothing = torch.zeros(23, dtype=torch.bool)
     for reduction in ("sum", "none"):
@@ -239,10 +251,10 @@ def test_an_empty_mask_is_zero_with_gradients_of_zero():
         assert all((grad == 0).all() for grad in case.grads(value))
     hidden = torch.zeros(0, 6, requires_grad=True)
     fused_divergence(hidden, torch.ones(4, 6), torch.zeros(0, 6), torch.ones(4, 6), "jsd").backward()
-    assert hidden.grad.shape == (0, 6)
+    assert hidden.grad is not None and hidden.grad.shape == (0, 6)
 
 
-def test_a_masked_row_may_hold_anything():
+def test_a_masked_row_may_hold_anything() -> None:
     case = Case(8)
     kept = case.fused("reverse_kl", mask=case.mask)
     with torch.no_grad():
@@ -263,7 +275,7 @@ class _Products(torch.overrides.TorchFunctionMode):
         super().__init__()
         self.count = 0
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in (torch.mm, Tensor.addmm_):
             a, b = args[-2:]
             self.count += a.shape[0] * a.shape[1] * b.shape[1]
@@ -280,7 +292,7 @@ class _Products(torch.overrides.TorchFunctionMode):
         ((True, True), True, 1),  # a quarter of the rows, a quarter of the work
     ],
 )
-def test_no_product_is_computed_in_vain(needs, masked, products):
+def test_no_product_is_computed_in_vain(needs: tuple[bool, bool], masked: bool, products: int) -> None:
     hidden, head = torch.randn(200, 8), torch.randn(50, 8)
     student, student_head = hidden.clone().requires_grad_(needs[0]), head.clone().requires_grad_(needs[1])
     mask = torch.arange(200) % 4 == 0 if masked else None
@@ -290,18 +302,18 @@ def test_no_product_is_computed_in_vain(needs, masked, products):
             value.backward()
     assert counted.count == products * 200 * 50 * 8
     assert (student.grad is not None, student_head.grad is not None) == needs
-    if masked:
-        assert (student.grad[~mask] == 0).all()
+    if mask is not None:
+        assert student.grad is not None and (student.grad[~mask] == 0).all()
 
 
-def test_no_gradient_reaches_the_teacher_or_the_weights():
-    tensors = [torch.randn(5, 4, requires_grad=True) for _ in range(4)]
+def test_no_gradient_reaches_the_teacher_or_the_weights() -> None:
+    hidden, head, t_hidden, t_head = (torch.randn(5, 4, requires_grad=True) for _ in range(4))
     weights = torch.rand(5, requires_grad=True)
-    fused_divergence(*tensors, "jsd", weights=weights).backward()
-    assert [t.grad is None for t in (*tensors, weights)] == [False, False, True, True, True]
+    fused_divergence(hidden, head, t_hidden, t_head, "jsd", weights=weights).backward()
+    assert [t.grad is None for t in (hidden, head, t_hidden, t_head, weights)] == [False, False, True, True, True]
 
 
-def test_backward_twice_and_scaled():
+def test_backward_twice_and_scaled() -> None:
     case = Case(9)
     value = case.fused("jsd")
     once = torch.autograd.grad(value, case.inputs, retain_graph=True)
@@ -309,14 +321,14 @@ def test_backward_twice_and_scaled():
     close(scaled, [3 * grad for grad in once], 1e-12)
 
 
-def test_autocast_does_not_lower_the_precision():
+def test_autocast_does_not_lower_the_precision() -> None:
     case = Case(10, dtype=torch.float32)
     plain = case.fused("forward_kl")
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(case.fused("forward_kl"), plain)
 
 
-def test_small_gradients_survive_until_the_loss_is_scaled():
+def test_small_gradients_survive_until_the_loss_is_scaled() -> None:
     """Divided by a batch's 16,384 tokens a gradient is below float16's smallest number, and its scale may be above the
     largest."""
     case = Case(12, dtype=torch.float16, capped=False)
@@ -328,23 +340,22 @@ def test_small_gradients_survive_until_the_loss_is_scaled():
     close([grad.double() for grad in scaled], exact.grads(65536 * exact.fused("jsd", num_items=16384)), 2e-3)
 
 
-def test_without_gradients_none_is_formed(monkeypatch):
-    asked = set()
-    inner = fused.value_and_grad
+def test_without_gradients_none_is_formed(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted: set[bool] = set()
 
-    def spied(x, y, spec, top_k, with_grad):
-        asked.add(with_grad)
-        return inner(x, y, spec, top_k, with_grad)
+    def spied(x: Tensor, y: Tensor, spec: Spec, top_k: int | None, with_grad: bool) -> tuple[Tensor, Tensor | None]:
+        wanted.add(with_grad)
+        return value_and_grad(x, y, spec, top_k, with_grad)
 
     monkeypatch.setattr(fused, "value_and_grad", spied)
     case = Case(13)
     with torch.no_grad():
         plain = case.fused("jsd")
-    assert asked == {False}
-    assert torch.equal(case.fused("jsd").detach(), plain) and asked == {False, True}
+    assert wanted == {False}
+    assert torch.equal(case.fused("jsd").detach(), plain) and wanted == {False, True}
 
 
-def test_a_head_changed_before_the_backward_pass_is_told():
+def test_a_head_changed_before_the_backward_pass_is_told() -> None:
     case = Case(14)
     value = case.fused("jsd", reduction="none").sum()
     with torch.no_grad():
@@ -353,7 +364,7 @@ def test_a_head_changed_before_the_backward_pass_is_told():
         value.backward()
 
 
-def test_chunks_are_even_and_bounded():
+def test_chunks_are_even_and_bounded() -> None:
     cpu = torch.device("cpu")
     assert chunk_rows(0, 50, cpu) == 1
     assert chunk_rows(257, 1_000_000, cpu) == 86  # three of at most 128
@@ -364,7 +375,7 @@ def test_chunks_are_even_and_bounded():
     assert all(8 * width * rows <= 1 << 26 for width, rows in zip((2_048, 32_768), sizes[1:3], strict=True))
 
 
-def test_nothing_of_the_size_of_the_logits_is_held(monkeypatch):
+def test_nothing_of_the_size_of_the_logits_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
     largest = 0
     empty = torch.empty
 
@@ -385,7 +396,7 @@ def test_nothing_of_the_size_of_the_logits_is_held(monkeypatch):
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
-def test_trls_chunked_loss_agrees(beta):
+def test_trls_chunked_loss_agrees(beta: float) -> None:
     from trl.trainer.distillation_trainer import _chunked_divergence_loss
 
     case = Case(11, dtype=torch.float32)
@@ -405,7 +416,7 @@ def test_trls_chunked_loss_agrees(beta):
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
-def test_ligers_fused_loss_agrees(beta):
+def test_ligers_fused_loss_agrees(beta: float) -> None:
     liger = pytest.importorskip("liger_kernel.chunked_loss")
     hidden, teacher = torch.randn(64, 16, requires_grad=True), torch.randn(64, 16)
     head, teacher_head = torch.randn(90, 16, requires_grad=True), torch.randn(90, 16)
@@ -434,8 +445,8 @@ def test_ligers_fused_loss_agrees(beta):
         ({"top_k": -1}, "top-k.*-1"),
     ],
 )
-def test_a_bad_input_is_told_what_was_wrong(changes, told):
-    call = {
+def test_a_bad_input_is_told_what_was_wrong(changes: dict[str, Any], told: str) -> None:
+    call: dict[str, Any] = {
         "student_hidden": torch.ones(5, 4),
         "student_head": torch.ones(7, 4),
         "teacher_hidden": torch.ones(5, 4),

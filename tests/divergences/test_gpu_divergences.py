@@ -74,8 +74,9 @@ def test_the_fused_divergence_is_the_exact_one(gpu: str, kind: str, top_k: int |
         drawn(VOCABULARY, HIDDEN, device=gpu, seed=4, dtype=dtype, scale=2.0 / HIDDEN**0.5),
     ]
     hidden, head = (tensor.requires_grad_() for tensor in inputs)
+    t_hidden, t_head = taught
     mask = torch.arange(ROWS, device=gpu) % 3 > 0
-    value = fused_divergence(hidden, head, *taught, kind, top_k=top_k, mask=mask)
+    value = fused_divergence(hidden, head, t_hidden, t_head, kind, top_k=top_k, mask=mask)
     grads = torch.autograd.grad(value, [hidden, head])
     true_inputs, true_taught = exact(inputs), exact(taught)
     rows = divergence(true_inputs[0] @ true_inputs[1].T, true_taught[0] @ true_taught[1].T, kind, top_k=top_k)

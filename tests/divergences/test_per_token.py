@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from distillknob.divergences.top_k import topk_gap
 from textbook import LOG2, pair, reference
 
 
-def test_token_stats_agree_with_the_textbook():
+def test_token_stats_agree_with_the_textbook() -> None:
     student, teacher = pair(13, 200, 1.0)
     ks = (50, 1, 7, 200, 1000)
     stats = token_stats(student.view(2, 4, 200), teacher.view(2, 4, 200), ks, temperature=1.4)
@@ -49,7 +50,7 @@ def test_token_stats_agree_with_the_textbook():
 
 
 @pytest.mark.parametrize("distance", [0.01, 1.0, 8.0])
-def test_the_gap_of_a_top_k_is_what_its_buckets_leave_out(distance):
+def test_the_gap_of_a_top_k_is_what_its_buckets_leave_out(distance: float) -> None:
     student, teacher = (t.double() for t in pair(31, 300, distance))
     stats = token_stats(student, teacher, [1, 7, 299, 300, 400])
     for column, k in enumerate(stats.ks):
@@ -61,7 +62,7 @@ def test_the_gap_of_a_top_k_is_what_its_buckets_leave_out(distance):
     )
 
 
-def test_token_stats_of_impossible_tokens_and_of_nothing():
+def test_token_stats_of_impossible_tokens_and_of_nothing() -> None:
     student = torch.tensor([[0.0, -math.inf, -math.inf]])
     stats = token_stats(student, torch.tensor([[0.0, 0.0, -math.inf]]), [1, 3])
     assert stats.forward_kl.tolist() == [math.inf]
@@ -73,12 +74,13 @@ def test_token_stats_of_impossible_tokens_and_of_nothing():
     assert none.forward_parts_topk.shape == (0, 2)
 
 
-def test_the_kl_of_rare_tokens_is_what_one_bucket_for_them_leaves_out():
+def test_the_kl_of_rare_tokens_is_what_one_bucket_for_them_leaves_out() -> None:
     student, teacher = (side[:6].double() for side in pair(6, 60, 3.0))
     teacher[1] = 0.0  # nothing is rare
     student[2] = teacher[2]
     student[3, teacher[3].argmin()] = -math.inf
     rare_kl = token_stats(student, teacher, [5], rare=0.05).rare_kl
+    assert rare_kl is not None
     for row in range(6):
         p, q = teacher[row].softmax(-1), student[row].softmax(-1)
         rare = p < 0.05 * p.max()
@@ -90,12 +92,17 @@ def test_the_kl_of_rare_tokens_is_what_one_bucket_for_them_leaves_out():
     torch.testing.assert_close(single, rare_kl.view(2, 3).float())
 
 
-def test_token_stats_do_not_sort_the_vocabulary(monkeypatch):
-    asked = []
+def test_token_stats_do_not_sort_the_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
+    widths: list[int] = []
     topk = Tensor.topk
-    monkeypatch.setattr(Tensor, "topk", lambda self, k, *a, **b: asked.append(k) or topk(self, k, *a, **b))
+
+    def recorded(self: Tensor, k: int, *args: Any, **kwargs: Any) -> Any:
+        widths.append(k)
+        return topk(self, k, *args, **kwargs)
+
+    monkeypatch.setattr(Tensor, "topk", recorded)
     token_stats(*pair(1, 50, 1.0), [1, 8, 50, 60])
-    assert asked == [8]
+    assert widths == [8]
 
 
 def textbook_rare_kl(x: Tensor, y: Tensor, rare: float) -> Tensor:
@@ -110,7 +117,7 @@ def textbook_rare_kl(x: Tensor, y: Tensor, rare: float) -> Tensor:
 
 @pytest.mark.parametrize("ks", [[1], [5, 20], [5, 60], [60]])
 @pytest.mark.parametrize("spread", [0.0, 0.3, 2.0, 8.0])
-def test_the_statistics_tell_the_kl_of_rare_tokens_in_the_same_pass(ks, spread):
+def test_the_statistics_tell_the_kl_of_rare_tokens_in_the_same_pass(ks: list[int], spread: float) -> None:
     """Whether the tokens that are said are fewer than the top ones at hand, more, or all."""
     generator = torch.Generator().manual_seed(5)
     student, teacher = (torch.randn(40, 60, generator=generator, dtype=torch.float64) * spread for _ in range(2))
@@ -121,5 +128,6 @@ def test_the_statistics_tell_the_kl_of_rare_tokens_in_the_same_pass(ks, spread):
         rare_kl = token_stats(student, teacher, ks, rare=0.05, temperature=temperature).rare_kl
         wanted = textbook_rare_kl(student / temperature, teacher / temperature, 0.05)
         torch.testing.assert_close(rare_kl, wanted, atol=1e-12, rtol=1e-9)
-    assert token_stats(teacher, teacher, ks, rare=0.05).rare_kl.abs().max() == 0
+    same = token_stats(teacher, teacher, ks, rare=0.05).rare_kl
+    assert same is not None and same.abs().max() == 0
     assert token_stats(student, teacher, ks).rare_kl is None

@@ -12,7 +12,7 @@ from distillknob.divergences.sequence import ESTIMATORS, enumerate_sequences, mo
 from textbook import policy
 
 
-def test_exact_sequence_kl_by_the_chain_rule():
+def test_exact_sequence_kl_by_the_chain_rule() -> None:
     student, teacher = policy(1), policy(2)
     ids, logp = enumerate_sequences(student, 4, 5)
     _, logq = enumerate_sequences(teacher, 4, 5)
@@ -26,7 +26,7 @@ def test_exact_sequence_kl_by_the_chain_rule():
     assert moments(logp, logq, "k1").kl == pytest.approx(chain, rel=1e-6)
 
 
-def test_bias_and_variance_of_the_estimators():
+def test_bias_and_variance_of_the_estimators() -> None:
     _, logp = enumerate_sequences(policy(1), 4, 5)
     _, logq = enumerate_sequences(policy(2), 4, 5)
     exact = {name: moments(logp, logq, name) for name in ESTIMATORS}
@@ -45,13 +45,13 @@ def test_bias_and_variance_of_the_estimators():
         assert values.mean().item() == pytest.approx(moment.mean, abs=5 * math.sqrt(moment.variance / 20_000))
 
 
-def test_estimators_of_what_the_other_policy_cannot_write_are_infinite():
+def test_estimators_of_what_the_other_policy_cannot_write_are_infinite() -> None:
     for name in ESTIMATORS:
         assert sequence_kl(torch.tensor([[-1.0, -1.0]]), torch.tensor([[-1.0, -math.inf]]), name).item() == math.inf
         assert moments(torch.tensor([0.5, 0.5]).log(), torch.tensor([1.0, 0.0]).log(), name).kl == math.inf
 
 
-def test_estimators_by_hand_and_masked():
+def test_estimators_by_hand_and_masked() -> None:
     sampler, other = torch.tensor([[-1.0, -2.0, -math.inf]]), torch.tensor([[-2.0, -2.5, 0.0]])
     mask = torch.tensor([[1, 1, 0]])
     hand = {"k1": 1.5, "k2": 1.125, "k3": 1.5 - 1 + math.exp(-1.5)}

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from distillknob.divergences.dense import KINDS, divergence
 from distillknob.divergences.top_k import divergence_from_topk, topk_bound, topk_gap, topk_of
@@ -19,19 +20,21 @@ from textbook import LOG2, pair, reference
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_top_k_by_buckets(kind):
+def test_top_k_by_buckets(kind: str) -> None:
     student, teacher = (t.double() for t in pair(12, 60, 1.5))
     previous = torch.zeros(8, dtype=torch.float64)
     full = divergence(student, teacher, kind)
     for k in (1, 5, 30, 60, 99):
         value = divergence(student, teacher, kind, top_k=k)
         ids = teacher.topk(min(k, 60)).indices
-        buckets = []
-        for logits in (student, teacher):
+
+        def buckets(logits: Tensor, ids: Tensor = ids) -> Tensor:
             probs = logits.softmax(-1)
             tail = probs.scatter(-1, ids, 0.0).sum(-1, keepdim=True)
-            buckets.append(torch.cat([probs.gather(-1, ids), tail], -1).log())
-        torch.testing.assert_close(value, reference(*buckets, kind), rtol=1e-9, atol=1e-12)
+            return torch.cat([probs.gather(-1, ids), tail], -1).log()
+
+        textbook = reference(buckets(student), buckets(teacher), kind)
+        torch.testing.assert_close(value, textbook, rtol=1e-9, atol=1e-12)
         assert (value >= previous - 1e-12).all()  # finer buckets tell more
         if k < 60:
             torch.testing.assert_close(topk_gap(student, teacher, kind, k), full - value, rtol=1e-7, atol=1e-12)
@@ -42,7 +45,7 @@ def test_top_k_by_buckets(kind):
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**31), k=st.integers(1, 20), distance=st.sampled_from([0.01, 1.0, 5.0]))
-def test_a_stored_teacher_gives_the_same_value_and_a_bound(kind, seed, k, distance):
+def test_a_stored_teacher_gives_the_same_value_and_a_bound(kind: str, seed: int, k: int, distance: float) -> None:
     student, teacher = pair(seed, 30, distance)
     x = student.clone().requires_grad_()
     value = divergence(x, teacher, kind, top_k=k, temperature=1.3)
@@ -60,7 +63,7 @@ def test_a_stored_teacher_gives_the_same_value_and_a_bound(kind, seed, k, distan
     assert without.isinf().all() == (kind == "reverse_kl")
 
 
-def test_the_bound_is_reached_by_the_worst_tail():
+def test_the_bound_is_reached_by_the_worst_tail() -> None:
     # Teacher (0.4, 0.3, 0.3, 0), stored: its first token alone. The tail's 0.6 fits on two seats of at most 0.4: the
     # worst teacher has 0.4 on the student's least likely tail token and 0.2 on the next.
     student = torch.tensor([[0.7, 0.2, 0.09, 0.01]], dtype=torch.float64).log()
@@ -72,7 +75,7 @@ def test_the_bound_is_reached_by_the_worst_tail():
 
 @pytest.mark.parametrize("task", ["math", "qa", "instruct"])
 @pytest.mark.parametrize("k", [5, 50])
-def test_on_the_embedded_pair_the_bound_is_within_ten_times_the_gap(task, k):
+def test_on_the_embedded_pair_the_bound_is_within_ten_times_the_gap(task: str, k: int) -> None:
     made = get_task(task)
     examples = made.examples("train", 12, seed=5)
     messages = [made.messages(example) for example in examples]
@@ -92,7 +95,7 @@ def test_on_the_embedded_pair_the_bound_is_within_ten_times_the_gap(task, k):
             assert (bound / gap).median() <= 10, kind
 
 
-def test_the_tail_is_not_renormalised_away():
+def test_the_tail_is_not_renormalised_away() -> None:
     # Renormalised over the top token this is zero; the truth is large (peers.md, 6), and training feels it (7).
     student = torch.tensor([[0.0, 12.0, 12.0]], requires_grad=True)
     value = divergence(student, torch.tensor([[12.0, 0.0, 0.0]]), "forward_kl", top_k=1)
@@ -102,4 +105,4 @@ def test_the_tail_is_not_renormalised_away():
     # Near certainty the bucket's gradient stays a difference of probabilities (14).
     sure = torch.tensor([[40.0, 0.0, 0.0]], requires_grad=True)
     divergence(sure, torch.tensor([[39.0, 0.0, 0.0]]), "reverse_kl", top_k=1).sum().backward()
-    assert sure.grad.abs().max() < 1e-12
+    assert sure.grad is not None and sure.grad.abs().max() < 1e-12

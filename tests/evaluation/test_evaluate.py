@@ -21,6 +21,7 @@ from distillknob.runs.run import verify_manifest
 from distillknob.stats import pass_at_k
 from distillknob.tasks import get_task
 from distillknob.tasks.generated.qa import QA
+from pairs import Pair
 
 PROBLEMS, SAMPLES = 12, 5
 
@@ -96,7 +97,8 @@ def test_every_model_gets_the_same_problems_and_differences_are_paired(
 
 def test_pass_at_k_is_told_only_where_it_means_something(teacher: LanguageModel) -> None:
     few = measured(teacher, samples=2, k=3)
-    assert few.pass_at_k is None and few.as_row()["pass@3"] is None and few.as_row()["pass@3_interval"] is None
+    row: dict[str, Any] = {**few.as_row()}
+    assert few.pass_at_k is None and row["k"] == 3 and row["pass@3"] is row["pass@3_interval"] is None
     open_ended = evaluate_task(teacher, get_task("instruct"), problems=6, samples=3, k=2)
     assert open_ended.pass_at_1 is None and open_ended.pass_at_k is None
     assert set(open_ended.modes) == {"local_decoding_degradation"}
@@ -109,7 +111,7 @@ def config(*models: str, **values: Any) -> EvaluateConfig:
     )
 
 
-def test_two_names_of_one_model_differ_by_exactly_nothing(tiny_pair: Any, tmp_path: Path) -> None:
+def test_two_names_of_one_model_differ_by_exactly_nothing(tiny_pair: Pair, tmp_path: Path) -> None:
     copy = shutil.copytree(tiny_pair.teacher, tmp_path / "copy")
     run = evaluate(config(tiny_pair.teacher, str(copy), tiny_pair.student, tasks=["qa"]), tmp_path / "run")
     same, other = run.result["differences"]
@@ -121,7 +123,7 @@ def test_two_names_of_one_model_differ_by_exactly_nothing(tiny_pair: Any, tmp_pa
     assert percent(other["difference"], other["interval"], signed=True) in told
 
 
-def test_a_run_holds_every_model_task_and_sample(tiny_pair: Any, tiny_other: str, tmp_path: Path) -> None:
+def test_a_run_holds_every_model_task_and_sample(tiny_pair: Pair, tiny_other: str, tmp_path: Path) -> None:
     values = config(tiny_pair.teacher, tiny_pair.student, tiny_other, k=2)
     run = evaluate(values, tmp_path / "run")
     result = run.result
@@ -162,7 +164,7 @@ def test_settings_that_cannot_work_are_told(values: dict[str, Any], what: str) -
         config()
 
 
-def test_a_missing_model_task_or_split_is_told(tiny_pair: Any, tmp_path: Path) -> None:
+def test_a_missing_model_task_or_split_is_told(tiny_pair: Pair, tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="no checkpoint folder '/no/such'"):
         evaluate(config(tiny_pair.teacher, "/no/such"), tmp_path / "run")
     with pytest.raises(BadInputError, match="did you mean 'instruct'"):

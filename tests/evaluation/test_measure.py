@@ -25,6 +25,7 @@ from distillknob.models.sampling import Sample, Sampling, generate
 from distillknob.models.served.model import ServedModel
 from distillknob.runs.journal import Journal
 from distillknob.tasks.generated.qa import QA
+from pairs import Pair
 
 
 class Parity(QA):
@@ -70,7 +71,7 @@ def test_what_did_not_end_or_says_nothing_scores_0_whatever_the_grader_says() ->
     assert task.graded == 2
 
 
-def test_thoughts_opened_by_the_template_are_no_answer(tiny_pair: Any) -> None:
+def test_thoughts_opened_by_the_template_are_no_answer(tiny_pair: Pair) -> None:
     tokenizer = load_tokenizer(tiny_pair.teacher)
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}<think>"
     tokenizer.chat_template = tokenizer.chat_template.replace(
@@ -85,17 +86,18 @@ def test_thoughts_opened_by_the_template_are_no_answer(tiny_pair: Any) -> None:
 
 def test_every_stage_means_the_same_by_right(teacher: LanguageModel, student: LanguageModel) -> None:
     """At a length at which many answers are cut off."""
-    task, sizes = Parity(), {"max_new_tokens": 8, "seed": 3}
-    found = evaluate_task(teacher, task, split="train", problems=12, samples=4, modes=False, **sizes)  # type: ignore[arg-type]
+    task = Parity()
+    sizes: dict[str, Any] = {"max_new_tokens": 8, "seed": 3}
+    found = evaluate_task(teacher, task, split="train", problems=12, samples=4, modes=False, **sizes)
     assert 0 < found.finished_rate < 1 and 0 < found.score.mean < found.finished_rate
     assert all(row["finished"] or row["score"] == 0 for row in found.rows)
-    config = DiagnoseConfig(problems=12, samples=4, candidates=4, gradient_problems=0, ks=[1], **sizes)  # type: ignore[arg-type]
+    config = DiagnoseConfig(problems=12, samples=4, candidates=4, gradient_problems=0, ks=[1], **sizes)
     gathered = gather(task, teacher, student, config, Journal())
-    whole = gathered.continuations.kept_A == 0
+    whole = gathered.continuations.share_A == 0
     assert gathered.continuations.score_A[whole].tolist() == found.scores_PN.ravel().tolist()
     assert gathered.styled.right_A.tolist() == [row["score"] == 1 for row in found.rows]
-    traces = make_traces("teacher_verified", [task], 12, student, teacher, None, TraceOptions(1, **sizes))  # type: ignore[arg-type]
-    drawn = sample_and_grade(teacher, task, task.examples("train", 12, seed=3), 1, **sizes)  # type: ignore[arg-type]
+    traces = make_traces("teacher_verified", [task], 12, student, teacher, None, TraceOptions(1, **sizes))
+    drawn = sample_and_grade(teacher, task, task.examples("train", 12, seed=3), 1, **sizes)
     assert [row["completion"] for row in traces] == [
         s[0].text for s, r in zip(drawn.samples, drawn.right, strict=True) if r[0]
     ]
@@ -111,7 +113,7 @@ def test_every_stage_means_the_same_by_right(teacher: LanguageModel, student: La
 
 @pytest.mark.parametrize("batches", [0, 1, 2, 4, 6])
 def test_a_stopped_evaluation_goes_on_at_its_batch(
-    tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches: int
+    tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches: int
 ) -> None:
     def config() -> EvaluateConfig:
         return EvaluateConfig([*tiny_pair], ["qa", "math"], problems=4, samples=3, k=2, max_new_tokens=8)
@@ -179,7 +181,7 @@ class Server(ServedModel):
 
 
 @pytest.mark.parametrize("dead_after", [0, 1, 6, 11])
-def test_what_a_lost_server_has_answered_is_not_asked_again(tiny_pair: Any, tmp_path: Path, dead_after: int) -> None:
+def test_what_a_lost_server_has_answered_is_not_asked_again(tiny_pair: Pair, tmp_path: Path, dead_after: int) -> None:
     server = Server("http://x", "m", load_tokenizer(tiny_pair.teacher), batch_size=8)
     prompts = [[{"role": "user", "content": f"{i} plus {i}"}] for i in range(12)]
 
@@ -207,7 +209,7 @@ def test_a_journal_of_other_inputs_is_refused(teacher: LanguageModel, tmp_path: 
             other()
 
 
-def test_answers_that_none_could_end_and_samples_that_are_too_few_are_told(tiny_pair: Any, tmp_path: Path) -> None:
+def test_answers_that_none_could_end_and_samples_that_are_too_few_are_told(tiny_pair: Pair, tmp_path: Path) -> None:
     values = EvaluateConfig([tiny_pair.teacher], ["qa"], problems=3, samples=2, k=4, max_new_tokens=1)
     notes = evaluate(values, tmp_path / "run").result["notes"]
     assert any("none of the answers" in note and "within 1 tokens" in note for note in notes)

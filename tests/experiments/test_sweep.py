@@ -17,10 +17,11 @@ from distillknob.experiments.sweep import SweepConfig, sweep
 from distillknob.runs.run import load_run
 from distillknob.stats import paired_difference
 from distillknob.tasks import get_task
+from pairs import Pair
 from result_types import faults_below
 
 
-def recipe(pair: Any) -> dict[str, Any]:
+def recipe(pair: Pair) -> dict[str, Any]:
     common: dict[str, Any] = {"problems": 8, "max_steps": 2, "max_completion_length": 8}
     return {
         "teacher": pair.teacher,
@@ -66,7 +67,7 @@ def settings(**values: Any) -> SweepConfig:
 
 
 @pytest.mark.slow
-def test_cells_stand_by_themselves(tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cells_stand_by_themselves(tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("distillknob.distillation.learning_curve.CURVE_PROBLEMS", 4)
     shuffled = {"shuffled": {"etas": [0.5], "methods": ["sft"], "calibrate": {"shuffle_calibration": True}}}
     config = settings(recipe=recipe(tiny_pair), kept=str(tmp_path / "kept"), variants=shuffled)

@@ -18,6 +18,8 @@ from distillknob.evaluation.stage import evaluate
 from distillknob.inputs import identity
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.runs.run import Run, load_run
+from distillknob.tasks import GeneratedTask
+from pairs import Pair
 
 
 class Reads:
@@ -28,7 +30,7 @@ class Reads:
 
 
 @pytest.fixture
-def model(tiny_pair: Any, tmp_path: Path) -> Path:
+def model(tiny_pair: Pair, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_pair.student, tmp_path / "mine"))
 
 
@@ -101,6 +103,7 @@ def test_a_changed_base_of_an_adapter_is_a_change(model: Path, tmp_path: Path) -
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet", "gsm8k"])
 def test_changed_data_are_refused_by_name(tmp_path: Path, kind: str) -> None:
+    change: Callable[[], object]
     if kind == "jsonl":
         path, name, change = rows(tmp_path / "p.jsonl"), f"jsonl:{tmp_path}/p.jsonl", lambda: rows(path, "5")
     else:
@@ -127,6 +130,7 @@ def test_a_task_of_a_user_s_code_is_known_by_its_examples(tmp_path: Path, monkey
     from distillknob.tasks import get_task
 
     task = get_task("math")
+    assert isinstance(task, GeneratedTask)
     draw = type(task).draw
     opened(tmp_path / "run", Reads(tasks=("math",)))
     assert opened(tmp_path / "run", Reads(tasks=("math",))).complete
@@ -196,11 +200,17 @@ def test_a_finished_run_of_a_served_model_says_that_it_may_be_another_now(
 
 
 def test_a_file_is_hashed_once_a_process_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, times = tmp_path / "weights", []
+    file = tmp_path / "weights"
+    times: list[Path] = []
+
+    def recorded(path: Path) -> str:
+        times.append(path)
+        return path.read_text()
+
     file.write_bytes(b"one")
     os.utime(file, (1, 1))
     monkeypatch.setattr(identity, "_JUST_WRITTEN", -1.0)
-    monkeypatch.setattr(identity, "sha256", lambda path: times.append(path) or path.read_text())
+    monkeypatch.setattr(identity, "sha256", recorded)
     assert [identity.digest(file), identity.digest(file)] == ["one", "one"] and len(times) == 1
     file.write_bytes(b"two")
     os.utime(file, (1, 1))
@@ -259,14 +269,14 @@ def test_kept_cells_from_before_the_record_still_load() -> None:
     assert cells and all(load_run(cell).complete and load_run(cell).template_date[:2] == "20" for cell in cells)
 
 
-def stages(pair: Any) -> dict[str, tuple[Callable[..., Run], Any]]:
+def stages(pair: Pair) -> dict[str, tuple[Callable[..., Run], Any]]:
     """Every stage that loads models, with its smallest config."""
     from distillknob.calibration.stage import CalibrationConfig, calibrate
     from distillknob.diagnosis import DiagnoseConfig, diagnose
     from distillknob.distillation.stage import DistillConfig, distill
     from distillknob.distillation.teacher_cache import CacheConfig, cache
 
-    both = {"teacher": pair.teacher, "student": pair.student}
+    both: dict[str, Any] = {"teacher": pair.teacher, "student": pair.student}
     trained: dict[str, Any] = {"max_steps": 1, "gradient_checkpointing": False, "report_to": "none"}
     return {
         "evaluate": (evaluate, small(pair.student)),
@@ -300,7 +310,7 @@ def stages(pair: Any) -> dict[str, tuple[Callable[..., Run], Any]]:
 
 @pytest.mark.parametrize("name", ["evaluate", "diagnose", "cache", "distill", "calibrate"])
 def test_a_config_serves_twice_and_a_complete_run_loads_no_model(
-    tiny_pair: Any,
+    tiny_pair: Pair,
     tmp_path: Path,
     name: str,
     monkeypatch: pytest.MonkeyPatch,

@@ -17,8 +17,14 @@ from distillknob.distillation import stage as distillation
 from distillknob.distillation.stage import DistillConfig
 from distillknob.errors import BadInputError
 from distillknob.inputs.preflight import Preflight, check_learning_rate, same_weights
+from pairs import Pair
 
-QUICK = {"max_steps": 1, "per_device_train_batch_size": 8, "gradient_checkpointing": False, "report_to": "none"}
+QUICK: dict[str, Any] = {
+    "max_steps": 1,
+    "per_device_train_batch_size": 8,
+    "gradient_checkpointing": False,
+    "report_to": "none",
+}
 
 
 def rows(path: Path, prompt: Callable[[int], str], solution: str = "so 4") -> str:
@@ -37,10 +43,10 @@ def copied(model: str, folder: Path, **config: Any) -> str:
 
 
 @pytest.fixture
-def short(tiny_pair: Any, tmp_path: Path) -> Any:
+def short(tiny_pair: Pair, tmp_path: Path) -> Pair:
     """The pair with contexts of 64 tokens."""
     made = [copied(model, tmp_path / Path(model).name, max_position_embeddings=64) for model in tiny_pair]
-    return type(tiny_pair)(*made)
+    return Pair(*made)
 
 
 def told_alike(capsys: pytest.CaptureFixture[str], tmp_path: Path, *words: str) -> str:
@@ -58,7 +64,7 @@ def told_alike(capsys: pytest.CaptureFixture[str], tmp_path: Path, *words: str) 
 
 
 def test_a_pair_of_two_tokenizers(
-    tiny_pair: Any, tiny_other: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_pair: Pair, tiny_other: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pair = ["--teacher", tiny_pair.teacher, "--student", tiny_other]
     assert "compares next-token distributions" in told_alike(capsys, tmp_path, "distill", *pair, "--method", "gkd")
@@ -68,7 +74,7 @@ def test_a_pair_of_two_tokenizers(
 
 @pytest.mark.parametrize("stage", ["calibrate", "distill", "diagnose", "evaluate", "cache", "demo", "sweep"])
 def test_a_tokenizer_without_a_chat_template(
-    tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], stage: str
+    tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str], stage: str
 ) -> None:
     bare = Path(copied(tiny_pair.teacher, tmp_path / "bare"))
     (bare / "chat_template.jinja").unlink()
@@ -78,7 +84,7 @@ def test_a_tokenizer_without_a_chat_template(
 
 
 def test_a_folder_without_weights_or_tokenizer(
-    tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bare = Path(copied(tiny_pair.teacher, tmp_path / "bare"))
     (bare / "model.safetensors").unlink()
@@ -91,7 +97,7 @@ def test_a_folder_without_weights_or_tokenizer(
 
 @pytest.mark.parametrize("stage", ["calibrate", "distill", "diagnose", "evaluate", "cache"])
 def test_a_prompt_beyond_the_context_is_named(
-    short: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], stage: str
+    short: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str], stage: str
 ) -> None:
     task = rows(tmp_path / "long.jsonl", lambda i: f"What is {'1+' * (40 if i == 7 else 1)}{i}?")
     recipe = tmp_path / "recipe.yaml"
@@ -117,11 +123,18 @@ def test_a_prompt_beyond_the_context_is_named(
     ],
 )
 def test_lengths_beyond_the_context_are_refused_by_every_method(
-    short: Any, tmp_path: Path, method: Any, length: int, what: str
+    short: Pair, tmp_path: Path, method: Any, length: int, what: str
 ) -> None:
     task = rows(tmp_path / "task.jsonl", lambda i: f"What is {i} + {i}?", solution="we add and add again " * 20)
-    given = {"teacher": short.teacher, "student": short.student, "target": short.student, "tasks": [task]}
-    config = DistillConfig(**given, method=method, max_completion_length=length, **QUICK)
+    config = DistillConfig(
+        teacher=short.teacher,
+        student=short.student,
+        target=short.student,
+        tasks=[task],
+        method=method,
+        max_completion_length=length,
+        **QUICK,
+    )
     for fetch in (True, False):
         with pytest.raises(BadInputError, match=what):
             distillation.check(config, Preflight(fetch=fetch))
@@ -139,14 +152,14 @@ def test_lengths_beyond_the_context_are_refused_by_every_method(
     ],
 )
 def test_a_family_that_can_not_be_used(
-    tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], config: dict[str, Any], reason: str
+    tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str], config: dict[str, Any], reason: str
 ) -> None:
     folder = Path(copied(tiny_pair.teacher, tmp_path / "other"))
     (folder / "config.json").write_text(json.dumps({**config, "vocab_size": 4096}))
     assert reason in told_alike(capsys, tmp_path, "evaluate", "--models", str(folder))
 
 
-def test_a_checkpoint_with_a_missing_file(tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_checkpoint_with_a_missing_file(tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = Path(copied(tiny_pair.teacher, tmp_path / "other"))
     (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
     names = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
@@ -155,19 +168,19 @@ def test_a_checkpoint_with_a_missing_file(tiny_pair: Any, tmp_path: Path, capsys
     assert "model-00002-of-00002.safetensors" in told_alike(capsys, tmp_path, *words)
 
 
-def test_a_split_that_a_task_has_not(tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_split_that_a_task_has_not(tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     task = rows(tmp_path / "task.jsonl", lambda i: f"What is {i} + {i}?")
     words = ["evaluate", "--models", tiny_pair.teacher, "--tasks", task, "--split", "tset"]
     assert "no split 'tset'" in told_alike(capsys, tmp_path, *words)
 
 
-def test_a_target_s_own_context_counts(tiny_pair: Any, short: Any) -> None:
+def test_a_target_s_own_context_counts(tiny_pair: Pair, short: Pair) -> None:
     config = CalibrationConfig(teacher=tiny_pair.teacher, target=short.student, max_completion_length=100, **QUICK)
     with pytest.raises(BadInputError, match=r"context of 64 \(.*student\)"):
         calibration.check(config, Preflight())
 
 
-def test_settings_that_may_not_be_meant_are_remarked(tiny_pair: Any, tmp_path: Path) -> None:
+def test_settings_that_may_not_be_meant_are_remarked(tiny_pair: Pair, tmp_path: Path) -> None:
     same = copied(tiny_pair.student, tmp_path / "same")
     look = Preflight(fetch=False)
     calibration.check(CalibrationConfig(teacher=same, target=tiny_pair.student, eta=25, **QUICK), look)
@@ -177,11 +190,11 @@ def test_settings_that_may_not_be_meant_are_remarked(tiny_pair: Any, tmp_path: P
     assert "teacher and student are the same model" in told
     assert "the guard compares 300 problems × 4 samples of 'math', which differ by up to 3.5 points" in told
     look = Preflight(fetch=False)
-    calibration.check(CalibrationConfig(**{"teacher": tiny_pair.teacher, "target": same}, utility_tolerance=0.2), look)
+    calibration.check(CalibrationConfig(teacher=tiny_pair.teacher, target=same, utility_tolerance=0.2), look)
     assert look.remarks == []
 
 
-def test_the_same_weights_are_known_by_place_or_content(tiny_pair: Any, tmp_path: Path) -> None:
+def test_the_same_weights_are_known_by_place_or_content(tiny_pair: Pair, tmp_path: Path) -> None:
     same = copied(tiny_pair.student, tmp_path / "same")
     assert same_weights(tiny_pair.student, same) and same_weights("zoo:student", "zoo:student")
     assert not same_weights(tiny_pair.student, tiny_pair.teacher)
@@ -199,7 +212,7 @@ def test_a_toy_s_learning_rate_is_not_for_models_of_real_size() -> None:
     check_learning_rate("Qwen/Qwen3-0.6B", CalibrationConfig(learning_rate=1e-5, **QUICK))
 
 
-def test_a_dry_run_for_a_gpu_is_not_bound_to_this_machine(tiny_pair: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_for_a_gpu_is_not_bound_to_this_machine(tiny_pair: Pair, capsys: pytest.CaptureFixture[str]) -> None:
     pair = ["--teacher", tiny_pair.teacher, "--target", tiny_pair.student]
     assert main(["calibrate", *pair, "--bf16", "--dry-run"]) == 2
     assert "bf16: this machine has no GPU" in capsys.readouterr().err

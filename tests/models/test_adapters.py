@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from distillknob.calibration.held_out import task_scores
 from distillknob.calibration.stage import CalibrationConfig, calibrate
 from distillknob.distillation.stage import DistillConfig, distill
 from distillknob.errors import BadInputError
@@ -16,11 +17,12 @@ from distillknob.models.load import load_model
 from distillknob.models.scoring import sequence_logprob
 from distillknob.tasks import get_task
 from interrupted import Stopped, stopped_in
+from pairs import Pair
 
 LORA: dict[str, Any] = {"use_peft": True, "lora_r": 4, "lora_alpha": 8}
 
 
-def calibration(pair: Any, **values: Any) -> CalibrationConfig:
+def calibration(pair: Pair, **values: Any) -> CalibrationConfig:
     return CalibrationConfig(
         **{
             "teacher": pair.teacher,
@@ -43,7 +45,7 @@ def calibration(pair: Any, **values: Any) -> CalibrationConfig:
     )
 
 
-def distillation(pair: Any, **values: Any) -> DistillConfig:
+def distillation(pair: Pair, **values: Any) -> DistillConfig:
     return DistillConfig(
         **{
             "teacher": pair.teacher,
@@ -70,10 +72,13 @@ def likelihoods(name: str) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("stage", ["calibrate", "distill"])
-def test_the_adapter_and_the_merged_model_are_one(tiny_pair: Any, tmp_path: Path, stage: str) -> None:
-    make, run = (calibration, calibrate) if stage == "calibrate" else (distillation, distill)
-    adapter = run(make(tiny_pair), tmp_path / "adapter").path / "model"  # type: ignore[operator]
-    merged = run(make(tiny_pair, merge_adapter=True), tmp_path / "merged").path / "model"  # type: ignore[operator]
+def test_the_adapter_and_the_merged_model_are_one(tiny_pair: Pair, tmp_path: Path, stage: str) -> None:
+    def trained(folder: Path, **values: Any) -> Path:
+        if stage == "calibrate":
+            return calibrate(calibration(tiny_pair, **values), folder).path / "model"
+        return distill(distillation(tiny_pair, **values), folder).path / "model"
+
+    adapter, merged = trained(tmp_path / "adapter"), trained(tmp_path / "merged", merge_adapter=True)
     assert (adapter / "adapter_config.json").exists() and not (adapter / "model.safetensors").exists()
     assert (merged / "model.safetensors").exists() and not (merged / "adapter_config.json").exists()
     assert (adapter / "adapter_model.safetensors").stat().st_size < (merged / "model.safetensors").stat().st_size / 3
@@ -86,7 +91,7 @@ def test_the_adapter_and_the_merged_model_are_one(tiny_pair: Any, tmp_path: Path
 
 
 def test_an_adapter_is_not_rounded_away_in_a_short_type(
-    tiny_pair: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tiny_pair: Pair, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Merged into bfloat16 weights, changes of a thousandth are all lost."""
     base = tmp_path / "base"
@@ -113,7 +118,7 @@ def test_an_adapter_is_not_rounded_away_in_a_short_type(
     assert any(not torch.equal(weight, kept[name].float()) for name, weight in whole.state_dict().items())
 
 
-def test_an_adapter_s_adapter_and_its_anchor_are_refused(tiny_pair: Any, tmp_path: Path) -> None:
+def test_an_adapter_s_adapter_and_its_anchor_are_refused(tiny_pair: Pair, tmp_path: Path) -> None:
     model = str(distill(distillation(tiny_pair), tmp_path / "first").path / "model")
     second = distillation(tiny_pair, student=model)
     with pytest.raises(BadInputError, match="is a LoRA adapter, and a second adapter on it would know its base"):
@@ -127,7 +132,7 @@ def test_an_adapter_s_adapter_and_its_anchor_are_refused(tiny_pair: Any, tmp_pat
     torch.testing.assert_close(likelihoods(str(further.path / "model")), likelihoods(model), atol=1e-3, rtol=1e-4)
 
 
-def test_the_anchor_is_the_model_with_its_adapter_off(tiny_pair: Any, tmp_path: Path) -> None:
+def test_the_anchor_is_the_model_with_its_adapter_off(tiny_pair: Pair, tmp_path: Path) -> None:
     run = calibrate(calibration(tiny_pair, max_steps=4), tmp_path / "run")
     kl = [row["anchor_kl"] for row in run.metrics() if row.get("anchor_kl") is not None]
     assert kl[0] == pytest.approx(0.0, abs=1e-5) and kl[-1] > kl[0]
@@ -135,28 +140,25 @@ def test_the_anchor_is_the_model_with_its_adapter_off(tiny_pair: Any, tmp_path: 
 
 @pytest.mark.parametrize("merge", [False, True])
 def test_an_adapter_that_does_not_hold_gives_the_original_back(
-    tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, merge: bool
+    tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, merge: bool
 ) -> None:
-    from distillknob.calibration import stage
-
-    real = stage.task_scores
 
     def lost(model: Any, tasks: Any, config: Any, what: str, *rest: Any) -> Any:
         value = 1.0 if what == "before" else 0.0
         return {
             name: replace(one, scores=[[value for _ in row] for row in one.scores])
-            for name, one in real(model, tasks, config, what, *rest).items()
+            for name, one in task_scores(model, tasks, config, what, *rest).items()
         }
 
-    monkeypatch.setattr(stage, "task_scores", lost)
-    run = calibrate(calibration(tiny_pair, merge_adapter=merge, guard=True, guard_steps=1), tmp_path / "run")
+    config = calibration(tiny_pair, merge_adapter=merge, guard=True, guard_steps=1)
+    run = calibrate(config, tmp_path / "run", measure=lost)
     assert run.result["kept_step"] == 0 and len(run.result["events"]) >= 1
     model = str(run.path / "model")
     assert (Path(model) / "adapter_config.json").exists() is not merge
     assert torch.equal(likelihoods(model), likelihoods(tiny_pair.teacher))
 
 
-def test_a_stopped_training_goes_on_with_its_adapter(tiny_pair: Any, tmp_path: Path) -> None:
+def test_a_stopped_training_goes_on_with_its_adapter(tiny_pair: Pair, tmp_path: Path) -> None:
     values = {"max_steps": 6, "save_steps": 2}
     whole = distill(distillation(tiny_pair, **values), tmp_path / "whole")
     with pytest.raises(Stopped):
@@ -176,7 +178,7 @@ def test_a_stopped_training_goes_on_with_its_adapter(tiny_pair: Any, tmp_path: P
         ({"use_peft": False, "merge_adapter": True}, "needs use_peft"),
     ],
 )
-def test_bad_adapter_options_are_told(tiny_pair: Any, values: dict[str, Any], told: str) -> None:
+def test_bad_adapter_options_are_told(tiny_pair: Pair, values: dict[str, Any], told: str) -> None:
     for make in (calibration, distillation):
         with pytest.raises(BadInputError, match=told):
             make(tiny_pair, **values)

@@ -18,6 +18,7 @@ from distillknob.errors import BadInputError
 from distillknob.evaluation.config import EvaluateConfig
 from distillknob.evaluation.stage import evaluate
 from distillknob.models.load import load_tokenizer
+from pairs import Pair
 
 THINKS = "{% if enable_thinking is not defined or enable_thinking %}{{ '<|system|>' }}{% endif %}"
 SMALL: dict[str, Any] = {
@@ -81,7 +82,7 @@ STAGES: dict[str, tuple[Callable[..., Any], Make]] = {
 
 
 @pytest.fixture(scope="module")
-def thinking_pair(tiny_pair: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+def thinking_pair(tiny_pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """The tiny pair with a chat template that thinks unless it is told not to."""
     folder = tmp_path_factory.mktemp("thinking")
     for name, source in (("teacher", tiny_pair.teacher), ("student", tiny_pair.student)):
@@ -99,7 +100,7 @@ def rendered(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     render = PreTrainedTokenizerBase.apply_chat_template
 
     def recorded(self: Any, *args: Any, **kwargs: Any) -> Any:
-        given = render(self, *args, **kwargs)
+        given: Any = render(self, *args, **kwargs)
         if isinstance(given, str):  # a turn, to see how it ends
             return given
         token = self.convert_tokens_to_ids("<|system|>")

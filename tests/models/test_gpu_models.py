@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distillknob.calibration.stage import CalibrationConfig, calibrate
+from pairs import Pair
 from tiny_families import LIMIT, documented, outcome, tiny_config
 
 PAGE = (Path(__file__).parents[2] / "docs" / "families.md").read_text(encoding="utf-8")
@@ -37,7 +38,7 @@ def test_a_token_has_one_log_probability_on_a_gpu(gpu: str, family: str, dtype: 
     ids=["float32", "mixed", "bfloat16 and LoRA"],
 )
 def test_the_log_ratio_of_a_teacher_to_itself_is_0_on_a_gpu(
-    gpu: str, tiny_pair: Any, tmp_path: Path, how: dict[str, bool], limit: float
+    gpu: str, tiny_pair: Pair, tmp_path: Path, how: dict[str, Any], limit: float
 ) -> None:
     """In nats a sample, of some 24 tokens; the mean over 16 samples, before the first step has moved anything."""
     name = tiny_pair.teacher

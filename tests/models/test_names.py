@@ -16,6 +16,7 @@ from distillknob.distillation.stage import DistillConfig, distill
 from distillknob.errors import BadInputError
 from distillknob.models.load import load_model
 from distillknob.models.names import name_zoo_base, resolve
+from pairs import Pair
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,7 @@ def test_a_folder_without_a_checkpoint_is_told_with_what_it_holds(tmp_path: Path
         resolve(str(tmp_path))
 
 
-def test_a_run_directory_is_answered_with_its_model(tmp_path: Path, tiny_pair: Any) -> None:
+def test_a_run_directory_is_answered_with_its_model(tmp_path: Path, tiny_pair: Pair) -> None:
     shutil.copytree(tiny_pair.student, tmp_path / "model")
     (tmp_path / "config.yaml").write_text("distill: {}\n")
     with pytest.raises(BadInputError, match=f"did you mean {tmp_path / 'model'}") as told:

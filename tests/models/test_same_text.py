@@ -24,6 +24,7 @@ from distillknob.models.same_text import answers_logprob, as_read, spelled
 from distillknob.models.scoring import answer_ids, sequence_logprob, token_logprobs
 from distillknob.models.spans import score_spans
 from distillknob.tasks import get_task
+from pairs import Pair
 
 PROMPTS = [[{"role": "user", "content": text}] for text in ("Hi", "Who is Ada, and what does she do all day?")]
 SYSTEM = "{{ '<|system|>Be brief.<|end|>' }}"
@@ -43,7 +44,7 @@ def templated(checkpoint: str, folder: Path, *, end: str = "<|end|>", system: st
 
 
 @pytest.fixture(scope="module")
-def otherwise(tiny_pair: Any, tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
+def otherwise(tiny_pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
     """The student, whose turns end by `<|system|>` here, and which has a system prompt."""
     folder = tmp_path_factory.mktemp("templates") / "student"
     return load_model(templated(tiny_pair.student, folder, end="<|system|>", system=SYSTEM))
@@ -59,18 +60,18 @@ def test_the_end_is_the_reader_s_own(teacher: LanguageModel, otherwise: Language
     assert rows[0] == [7, ours]
 
 
-def test_a_third_end_stays_where_the_reader_knows_it(tiny_pair: Any, teacher: LanguageModel) -> None:
+def test_a_third_end_stays_where_the_reader_knows_it(tiny_pair: Pair, teacher: LanguageModel) -> None:
     reader = load_model(tiny_pair.student)
     assert as_read([[7, 9]], [True], teacher.tokenizer, reader) == [[7, turn_end(reader.tokenizer)]]
     reader.model.generation_config.eos_token_id = [1, 9]
     assert as_read([[7, 9]], [True], teacher.tokenizer, reader) == [[7, 9]]
 
 
-def test_a_student_knows_its_teacher_s_end_too(tiny_pair: Any, tmp_path: Path, otherwise: LanguageModel) -> None:
+def test_a_student_knows_its_teacher_s_end_too(tiny_pair: Pair, tmp_path: Path, otherwise: LanguageModel) -> None:
     ours = turn_end(load_model(tiny_pair.teacher).tokenizer)
     config = DistillConfig(
         teacher=tiny_pair.teacher,
-        student=otherwise.model.name_or_path,
+        student=str(otherwise.model.name_or_path),
         method="opd_rkl",
         tasks=["qa"],
         problems=4,
@@ -86,7 +87,7 @@ def test_a_student_knows_its_teacher_s_end_too(tiny_pair: Any, tmp_path: Path, o
 def test_what_was_drawn_is_scored_and_not_its_text(teacher: LanguageModel, student: LanguageModel) -> None:
     """Special tokens in the middle, a spelling that nobody would use, and letters that spell an end."""
     tokenizer = teacher.tokenizer
-    user, end = tokenizer.convert_tokens_to_ids("<|user|>"), turn_end(tokenizer)
+    user, end = tokenizer.get_vocab()["<|user|>"], turn_end(tokenizer)
     letters = [tokenizer(letter, add_special_tokens=False)["input_ids"][0] for letter in "yes"]
     ids = [[letters[0], user, letters[1], end], [*letters, end], letters]
     finished, prompts = [True, True, False], [*PROMPTS, PROMPTS[0]]
@@ -99,7 +100,7 @@ def test_what_was_drawn_is_scored_and_not_its_text(teacher: LanguageModel, stude
 
 def test_another_vocabulary_reads_the_spelling_of_special_tokens(teacher: LanguageModel, other: LanguageModel) -> None:
     tokenizer = teacher.tokenizer
-    user, end = tokenizer.convert_tokens_to_ids("<|user|>"), turn_end(tokenizer)
+    user, end = tokenizer.get_vocab()["<|user|>"], turn_end(tokenizer)
     letter = tokenizer("y", add_special_tokens=False)["input_ids"][0]
     assert spelled(tokenizer, [[letter, user, end], [letter, user]], [True, False]) == ["y<|user|>"] * 2
     assert spelled(tokenizer, [], []) == []
@@ -135,7 +136,7 @@ def test_traces_end_as_they_were_drawn_and_gold_as_the_student_s_turns(
 ) -> None:
     ours, theirs = turn_end(teacher.tokenizer), turn_end(otherwise.tokenizer)
     for source, end, other in (("teacher", ours, theirs), ("gold", theirs, ours)):
-        rows = make_traces(source, [get_task("qa")], 8, otherwise, teacher, None, TraceOptions(max_new_tokens=60))  # type: ignore[arg-type]
+        rows = make_traces(source, [get_task("qa")], 8, otherwise, teacher, None, TraceOptions(max_new_tokens=60))
         ends = [row["completion_ids"][-1] for row in rows]
         assert end in ends and other not in ends
 
@@ -152,7 +153,7 @@ def test_each_side_reads_the_prompt_by_its_own_template(teacher: LanguageModel, 
     torch.testing.assert_close(pair.student_logprob_N, torch.cat(studied), atol=1e-4, rtol=1e-4)
 
 
-def test_a_model_has_no_gradient_towards_itself_under_another_end(tiny_pair: Any, tmp_path: Path) -> None:
+def test_a_model_has_no_gradient_towards_itself_under_another_end(tiny_pair: Pair, tmp_path: Path) -> None:
     """The student's copy with its two ends renamed, weights and all, is the same model."""
     student = load_model(tiny_pair.student)
     renamed = load_model(templated(tiny_pair.student, tmp_path / "renamed", end="<|system|>"))
@@ -165,14 +166,15 @@ def test_a_model_has_no_gradient_towards_itself_under_another_end(tiny_pair: Any
     assert found.product_BEE.abs().max() < 1e-8
 
 
-def test_a_teacher_reads_its_own_template_live_and_from_its_cache(tiny_pair: Any, tmp_path: Path) -> None:
+def test_a_teacher_reads_its_own_template_live_and_from_its_cache(tiny_pair: Pair, tmp_path: Path) -> None:
     """Another system prompt and another end of a turn than the student's."""
     own = templated(tiny_pair.teacher, tmp_path / "own", end="<|system|>", system=SYSTEM)
     losses = {}
     for name, teacher in (("plain", tiny_pair.teacher), ("own", own)):
         folder = tmp_path / f"{name}-cache"
         cache(CacheConfig(teacher=teacher, tasks=["qa"], traces="gold", top_k=2048, problems=8), folder)
-        for kind, values in (("live", {}), ("cached", {"cache": str(folder)})):
+        runs: dict[str, dict[str, Any]] = {"live": {}, "cached": {"cache": str(folder)}}
+        for kind, values in runs.items():
             config = DistillConfig(
                 teacher=teacher,
                 student=tiny_pair.student,

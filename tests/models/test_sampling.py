@@ -14,6 +14,7 @@ from distillknob.models.load import load_model
 from distillknob.models.loaded.sampling import SeededSampler, logits_processors
 from distillknob.models.sampling import Sampling, generate
 from distillknob.tasks import get_task
+from pairs import Pair
 
 DRAWS = 20_000
 LOGITS = [2.0, 1.0, 0.5, 0.0, -0.5, -1.0, -3.0, 0.25]
@@ -114,7 +115,7 @@ def test_the_first_token_follows_the_model(teacher: LanguageModel) -> None:
         assert abs(float(counts[token]) / 3000 - p) < 4 * (p * (1 - p) / 3000) ** 0.5 + 1e-9
 
 
-def test_the_checkpoint_s_own_decoding_settings_do_not_bend_the_distribution(tiny_pair: Any) -> None:
+def test_the_checkpoint_s_own_decoding_settings_do_not_bend_the_distribution(tiny_pair: Pair) -> None:
     """Published checkpoints carry temperatures, top-k and penalties; every figure here is about the model itself."""
     plain, bent = load_model(tiny_pair.teacher), load_model(tiny_pair.teacher)
     bent.model.generation_config.update(
@@ -199,7 +200,7 @@ def test_an_answer_goes_on_from_its_beginning(teacher: LanguageModel) -> None:
     for start, row in zip(begun, drawn, strict=True):
         for sample in row:
             assert sample.token_ids[: len(start)] == start and len(sample.token_ids) <= len(start) + 40
-            assert sample.text.startswith(teacher.tokenizer.decode(start))
+            assert sample.text.startswith(str(teacher.tokenizer.decode(start)))
     same = generate(teacher, asked, 2, Sampling(max_new_tokens=40), begun=[[]]).completions
     assert same == generate(teacher, asked, 2, Sampling(max_new_tokens=40)).completions
     with pytest.raises(BadInputError, match="2 prompts but 1 beginnings"):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 
@@ -14,6 +12,7 @@ from distillknob.models.load import load_model
 from distillknob.models.scoring import answer_ids, batches, sequence_logprob, token_logprobs
 from distillknob.models.spans import score_spans
 from distillknob.tasks import get_task
+from pairs import Pair
 
 Prompt = list[dict[str, str]]
 
@@ -34,7 +33,7 @@ def plainly(language_model: LanguageModel, prompt: Prompt, ids: list[int]) -> to
 
 
 @pytest.fixture(scope="module")
-def exact(tiny_pair: Any) -> LanguageModel:
+def exact(tiny_pair: Pair) -> LanguageModel:
     model, tokenizer = load_model(tiny_pair.teacher)
     return LanguageModel(model.double(), tokenizer)
 

@@ -15,7 +15,7 @@ from distillknob.models.chat import prompt_ids
 from distillknob.models.load import load_model
 from distillknob.models.scoring import token_logprobs
 from distillknob.models.shared_prefix import grouped_batches, worthwhile
-from test_architectures import ARCHITECTURES, made
+from tiny_architectures import ARCHITECTURES, made
 
 PROMPTS = [
     [{"role": "user", "content": text}]

@@ -35,8 +35,9 @@ from distillknob.planning.workload import PAIRED_AT_ONCE, SAMPLED_AT_ONCE, SCORE
 ROOT = Path(__file__).parents[2]
 H100 = GPUS["h100"]
 ONE = Engine(H100)
-QWEN = {"teacher": "Qwen/Qwen3-8B", "target": "Qwen/Qwen3-0.6B", "tasks": ["bigmath-4"], "max_completion_length": 1024}
-PAIR = {"teacher": "Qwen/Qwen3-8B", "student": "Qwen/Qwen3-1.7B", "tasks": ["bigmath-4"], "max_completion_length": 1024}
+SIZES: dict[str, Any] = {"tasks": ["bigmath-4"], "max_completion_length": 1024}
+QWEN: dict[str, Any] = {"teacher": "Qwen/Qwen3-8B", "target": "Qwen/Qwen3-0.6B", **SIZES}
+PAIR: dict[str, Any] = {"teacher": "Qwen/Qwen3-8B", "student": "Qwen/Qwen3-1.7B", **SIZES}
 
 
 # Architectures
@@ -204,7 +205,7 @@ def test_what_is_measured_beside_the_training_is_counted() -> None:
     for what in ("verdict, teacher", "verdict, target"):
         assert more[what] == pytest.approx(2 * found[what]) and found[what] > 0
     assert more["training"] == found["training"]
-    plain, curve = (DistillConfig(**PAIR, max_steps=8, **given) for given in ({}, {"curve_steps": 4}))
+    plain, curve = DistillConfig(**PAIR, max_steps=8), DistillConfig(**PAIR, max_steps=8, curve_steps=4)
     assert "curve" not in dict(estimates("distill", plain, Engine(H100)))["distill"].seconds
     assert dict(estimates("distill", curve, Engine(H100)))["distill"].seconds["curve"] > 0
 

@@ -16,10 +16,12 @@ from distillknob.errors import BadInputError
 from distillknob.planning.fitting import changed, fitting, memory, room, roomier
 from distillknob.planning.hardware import GPUS, Engine
 from distillknob.planning.new_recipe import new_recipe
+from pairs import Pair
 
 H100 = Engine(GPUS["h100"])
-LARGE = {"teacher": "Qwen/Qwen3-8B", "target": "Qwen/Qwen3-0.6B", "tasks": ["bigmath-4"], "max_completion_length": 1024}
-PAIR = {"teacher": "Qwen/Qwen3-8B", "student": "Qwen/Qwen3-1.7B", "tasks": ["bigmath-4"], "max_completion_length": 1024}
+SIZES: dict[str, Any] = {"tasks": ["bigmath-4"], "max_completion_length": 1024}
+LARGE: dict[str, Any] = {"teacher": "Qwen/Qwen3-8B", "target": "Qwen/Qwen3-0.6B", **SIZES}
+PAIR: dict[str, Any] = {"teacher": "Qwen/Qwen3-8B", "student": "Qwen/Qwen3-1.7B", **SIZES}
 
 
 def test_what_fits_is_left_as_it_is() -> None:
@@ -40,8 +42,8 @@ def test_the_mildest_changes_that_fit_are_told() -> None:
         if name != "gradient_accumulation_steps":
             fewer = {key: value for key, value in found.settings.items() if key != name}
             assert memory("calibrate", changed(config, fewer), H100) > room(H100)
-    config = DiagnoseConfig(teacher="Qwen/Qwen3-8B", student="Qwen/Qwen3-1.7B", tasks=["bigmath-4"])
-    found = fitting("diagnose", config, Engine(GPUS["a100-40"]))
+    diagnosis = DiagnoseConfig(teacher="Qwen/Qwen3-8B", student="Qwen/Qwen3-1.7B", tasks=["bigmath-4"])
+    found = fitting("diagnose", diagnosis, Engine(GPUS["a100-40"]))
     assert found is not None and found.settings == {"gradient_problems": 0}
 
 
@@ -82,7 +84,7 @@ def test_a_dry_run_that_does_not_fit_exits_with_2_and_says_what_would(capsys: py
     ],
 )
 def test_a_new_recipe_fits_in_every_stage(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], gpu: str, pair: Any, lora: bool
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], gpu: str, pair: tuple[str, str, str], lora: bool
 ) -> None:
     path, (teacher, student, target) = tmp_path / "mine.yaml", pair
     words = ["recipe", "new", str(path), "--teacher", teacher, "--student", student, "--tasks", "bigmath-4"]
@@ -100,7 +102,7 @@ def test_a_new_recipe_fits_in_every_stage(
 
 
 def test_a_new_recipe_of_one_s_own_small_task_fills_its_steps(
-    tiny_pair: Any, tiny_other: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_pair: Pair, tiny_other: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = "".join(f'{{"prompt": "Where is the lamp {i}?", "reference": "here"}}\n' for i in range(60))
     (tmp_path / "few.jsonl").write_text(lines)

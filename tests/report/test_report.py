@@ -22,6 +22,7 @@ from distillknob.errors import BadInputError
 from distillknob.report import build_report
 from distillknob.report.drawing.markup import bounds, decimal, escape, number, percent, points, tag
 from distillknob.report.drawing.svg import Panel, Scale
+from distillknob.results.stages import Turned
 from distillknob.runs.run import Run
 from distillknob.verdicts.teachers import teacher_key, teacher_label
 from distillknob.verdicts.turning import turning
@@ -662,7 +663,7 @@ def test_the_page_tells_the_verdict_on_held_out_problems(tmp_path: Path) -> None
     path = calibrate_run(tmp_path / "run", -0.5)
     result = json.loads((path / "result.json").read_text())
 
-    def told(verdict: dict[str, Any]) -> str:
+    def told(verdict: Turned) -> str:
         (path / "result.json").write_text(json.dumps({**result, "turned": verdict}))
         return Page(build_report(path, tmp_path / "page.html")).text
 

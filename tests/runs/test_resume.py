@@ -22,6 +22,7 @@ from distillknob.training.checkpoints import start_from
 from distillknob.training.sampler import EpochSampler
 from interrupted import Stopped, stopped_in, stopping, weights
 from launch import launch
+from pairs import Pair
 
 
 def same(one: Path, other: Path) -> bool:
@@ -44,7 +45,7 @@ def test_the_order_of_an_epoch_follows_from_seed_and_epoch() -> None:
 
 
 @pytest.mark.parametrize("stop_after", [2, 3, 5, 6])
-def test_distillation_goes_on_in_a_later_epoch(tiny_pair: Any, tmp_path: Path, stop_after: int) -> None:
+def test_distillation_goes_on_in_a_later_epoch(tiny_pair: Pair, tmp_path: Path, stop_after: int) -> None:
     def config() -> DistillConfig:  # three steps an epoch
         return DistillConfig(
             teacher=tiny_pair.teacher,
@@ -70,7 +71,7 @@ def test_distillation_goes_on_in_a_later_epoch(tiny_pair: Any, tmp_path: Path, s
 
 
 @pytest.mark.parametrize("stop_after", [3, 5])
-def test_calibration_goes_on_in_a_later_epoch(tiny_pair: Any, tmp_path: Path, stop_after: int) -> None:
+def test_calibration_goes_on_in_a_later_epoch(tiny_pair: Pair, tmp_path: Path, stop_after: int) -> None:
     def config() -> CalibrationConfig:  # two steps an epoch
         return CalibrationConfig(
             teacher=tiny_pair.teacher,
@@ -100,7 +101,7 @@ def test_calibration_goes_on_in_a_later_epoch(tiny_pair: Any, tmp_path: Path, st
     assert same(whole.path, resumed.path)
 
 
-def test_a_killed_command_goes_on(tiny_pair: Any, tmp_path: Path) -> None:
+def test_a_killed_command_goes_on(tiny_pair: Pair, tmp_path: Path) -> None:
     """SIGKILL in the middle of the training, then the same command with --resume. `benchmarks/kill.py` does it at
     random moments, ten times for each stage."""
     words = ["distill", "--teacher", tiny_pair.teacher, "--student", tiny_pair.student, "--method", "gkd"]

@@ -19,9 +19,10 @@ from distillknob.models.load import load_model
 from distillknob.runs.run import Run, load_run, verify_manifest
 from distillknob.runtime.processes import disconnect, process_index, wait
 from launch import launch
+from pairs import Pair
 
 
-def trained(stage: str, pair: Any, output: Path, *, processes: int, batch: int, accumulation: int = 1) -> Path:
+def trained(stage: str, pair: Pair, output: Path, *, processes: int, batch: int, accumulation: int = 1) -> Path:
     """The folder with the gradients of the first step and the weights after ten."""
     arguments = (stage, pair.teacher, pair.student, str(output), batch, accumulation)
     environment = {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
@@ -41,7 +42,7 @@ def distance(one: Path, other: Path, name: str) -> float:
 
 
 @pytest.mark.parametrize("stage", ["calibrate", "gkd", "sft", "gkd+tip", "spans"])
-def test_processes_and_micro_batches_change_nothing(tiny_pair: Any, tmp_path: Path, stage: str) -> None:
+def test_processes_and_micro_batches_change_nothing(tiny_pair: Pair, tmp_path: Path, stage: str) -> None:
     one = trained(stage, tiny_pair, tmp_path / "one", processes=1, batch=8)
     two = trained(stage, tiny_pair, tmp_path / "two", processes=2, batch=4)
     accumulated = trained(stage, tiny_pair, tmp_path / "accumulated", processes=1, batch=4, accumulation=2)
@@ -53,7 +54,7 @@ def test_processes_and_micro_batches_change_nothing(tiny_pair: Any, tmp_path: Pa
     assert distance(tmp_path, one, "weights.pt") > 1e-3  # they moved, by more than they may differ
 
 
-def test_the_advantages_of_sampled_groups_are_global(tiny_pair: Any, tmp_path: Path) -> None:
+def test_the_advantages_of_sampled_groups_are_global(tiny_pair: Pair, tmp_path: Path) -> None:
     """Six samples a process and groups of four: a group lies on both processes."""
     folder = trained("sampled-calibrate", tiny_pair, tmp_path, processes=2, batch=6)
     told = [torch.load(folder / f"process-{rank}.pt") for rank in (0, 1)]
@@ -71,7 +72,7 @@ def test_the_advantages_of_sampled_groups_are_global(tiny_pair: Any, tmp_path: P
 
 
 @pytest.mark.parametrize("stage", ["sampled-gkd", "sampled-gkd+tip"])
-def test_the_denominator_of_sampled_answers_is_global(tiny_pair: Any, tmp_path: Path, stage: str) -> None:
+def test_the_denominator_of_sampled_answers_is_global(tiny_pair: Pair, tmp_path: Path, stage: str) -> None:
     folder = trained(stage, tiny_pair, tmp_path, processes=2, batch=4)
     told = [torch.load(folder / f"process-{rank}.pt") for rank in (0, 1)]
     assert told[0]["items"] == told[1]["items"] == told[0]["tokens"] + told[1]["tokens"]
@@ -91,7 +92,7 @@ STAGES = {
 }
 
 
-def by_command(stage: str, pair: Any, output: Path, processes: int) -> tuple[str, dict[str, Any]]:
+def by_command(stage: str, pair: Pair, output: Path, processes: int) -> tuple[str, dict[str, Any]]:
     """What the command prints, and its result, from so many processes."""
     words = [stage, *STAGES[stage].format(pair.teacher, pair.student).split(), "--json", "--output", str(output)]
     done = launch(main, (words,), output.with_name(f"log-{processes}"), processes=processes)
@@ -101,7 +102,7 @@ def by_command(stage: str, pair: Any, output: Path, processes: int) -> tuple[str
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_runs_on_two_processes(tiny_pair: Any, tmp_path: Path, stage: str) -> None:
+def test_a_stage_runs_on_two_processes(tiny_pair: Pair, tmp_path: Path, stage: str) -> None:
     printed, result = by_command(stage, tiny_pair, tmp_path / "run", 2)
     assert json.loads(printed) == result  # one of the two tells
     assert verify_manifest(tmp_path / "run") == []
@@ -138,7 +139,7 @@ def test_no_process_works_in_a_run_before_the_first_has_opened_it(tmp_path: Path
     assert {item.name for item in (tmp_path / "run" / "unfinished").iterdir()} == {"0", "1"}
 
 
-def test_a_bad_input_is_told_once(tiny_pair: Any, tmp_path: Path) -> None:
+def test_a_bad_input_is_told_once(tiny_pair: Pair, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "distillknob"]
     words = ["evaluate", "--models", tiny_pair.teacher, "--tasks", "maths", "--output", str(tmp_path / "run")]
     done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=120, check=False)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
+import sys
 
-from distillknob.runtime import progress as stage
+import pytest
+from tqdm import tqdm
+
 from distillknob.runtime.progress import LogLines, progress
 
 
@@ -12,7 +14,7 @@ from distillknob.runtime.progress import LogLines, progress
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time in seconds, to be moved on by the test."""
     now = [100.0]
-    monkeypatch.setattr(stage.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("distillknob.runtime.progress.time.monotonic", lambda: now[0])
     monkeypatch.setattr(LogLines, "printed", -float("inf"))
     return now
 
@@ -47,6 +49,6 @@ def test_short_work_fills_no_log(clock: list[float], capsys: pytest.CaptureFixtu
 
 
 def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage.sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     with progress("work", 3, unit="step") as bar:
-        assert isinstance(bar, stage.tqdm)
+        assert isinstance(bar, tqdm)

@@ -18,6 +18,7 @@ from distillknob.models.chat import prompt_ids, set_in_templates
 from distillknob.models.load import load_tokenizer
 from distillknob.runs.run import Run, load_run
 from distillknob.runtime.template_date import by_name, fix_dates, undated
+from pairs import Pair
 
 # How the models that are known to do so ask for it.
 LLAMA = (
@@ -34,7 +35,7 @@ WITHIN = (
 
 
 @pytest.fixture
-def dated(tiny_pair: Any, tmp_path: Path) -> Callable[[str], str]:
+def dated(tiny_pair: Pair, tmp_path: Path) -> Callable[[str], str]:
     def make(beginning: str = GRANITE) -> str:
         folder = tmp_path / "dated"
         shutil.copytree(tiny_pair.student, folder, dirs_exist_ok=True)
@@ -98,7 +99,7 @@ def test_a_fixed_date_is_what_the_template_would_have_written_on_that_day(
     assert rendered(tokenizer) == live
 
 
-def test_a_template_without_a_date_stays_as_it_is(tiny_pair: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_template_without_a_date_stays_as_it_is(tiny_pair: Pair, capsys: pytest.CaptureFixture[str]) -> None:
     tokenizer = load_tokenizer(tiny_pair.student)
     template = tokenizer.chat_template
     fix_dates({"m": tokenizer}, "2026-01-05")
@@ -116,7 +117,7 @@ def test_a_date_that_the_user_sets_is_the_model_s(dated: Callable[[str], str]) -
         set_in_templates({"m": tokenizer}, {"strftime_now": "today"})
 
 
-def test_a_date_for_templates_that_read_none_is_refused(tiny_pair: Any) -> None:
+def test_a_date_for_templates_that_read_none_is_refused(tiny_pair: Pair) -> None:
     with pytest.raises(BadInputError, match=r"no chat template of m reads the date: leave it out"):
         set_in_templates({"m": load_tokenizer(tiny_pair.student)}, {"strftime_now": "2026-01-05"})
 

@@ -17,7 +17,7 @@ from embedded_tasks import DESCRIBE, EMBEDDED, LIST, SENTENCE
 # Whatever a model writes
 
 
-REFERENCES = {"math": ["07"], "qa": ["Lima"], "instruct": [SENTENCE, LIST, DESCRIBE]}
+REFERENCES: dict[str, list[Any]] = {"math": ["07"], "qa": ["Lima"], "instruct": [SENTENCE, LIST, DESCRIBE]}
 
 
 def check(task: Task, text: str, reference: Any) -> None:

@@ -12,9 +12,10 @@ from distillknob.distillation.stage import DistillConfig
 from distillknob.errors import BadInputError
 from distillknob.models.load import load_model
 from distillknob.training.checkpoints import load_trained
+from pairs import Pair
 
 
-def test_what_is_trained_is_loaded_as_trl_would(tiny_pair: Any, tmp_path: Path) -> None:
+def test_what_is_trained_is_loaded_as_trl_would(tiny_pair: Pair, tmp_path: Path) -> None:
     half = load_model(tiny_pair.student, dtype="bfloat16")
     half.model.save_pretrained(tmp_path)
     half.tokenizer.save_pretrained(tmp_path)

@@ -18,6 +18,7 @@ from distillknob.errors import BadInputError, RunFailedError
 from distillknob.models.forward import number_positions, silence
 from distillknob.models.load import load_model
 from distillknob.models.scoring import token_logprobs
+from pairs import Pair
 
 GPT2 = {"n_positions": 256, "n_embd": 32, "n_layer": 2, "n_head": 2}
 OPT = {"ffn_dim": 64, "word_embed_proj_dim": 32, "dropout": 0.3, "attention_dropout": 0.3, "layerdrop": 0.3}
@@ -35,7 +36,7 @@ OPT = {"ffn_dim": 64, "word_embed_proj_dim": 32, "dropout": 0.3, "attention_drop
     ],
 )
 def test_a_model_has_no_log_ratio_to_itself(
-    tiny_pair: Any, tmp_path: Path, kind: str, shape: dict[str, Any], values: dict[str, Any]
+    tiny_pair: Pair, tmp_path: Path, kind: str, shape: dict[str, Any], values: dict[str, Any]
 ) -> None:
     checkpoint = one_score.tiny(kind, tmp_path / kind, tiny_pair.teacher, **shape)
     log_ratio_bT = one_score.self_log_ratio(checkpoint, tmp_path, **values)
@@ -43,18 +44,17 @@ def test_a_model_has_no_log_ratio_to_itself(
 
 
 @pytest.mark.parametrize("log_ratio", ["sum", "mean"])
-def test_nor_has_it_over_whole_answers(tiny_pair: Any, tmp_path: Path, log_ratio: str) -> None:
+def test_nor_has_it_over_whole_answers(tiny_pair: Pair, tmp_path: Path, log_ratio: str) -> None:
     checkpoint = one_score.tiny("gpt2", tmp_path / "gpt2", tiny_pair.teacher, **GPT2)
     assert one_score.self_log_ratio(checkpoint, tmp_path, log_ratio=log_ratio).abs().max() < 1e-3
 
 
-def test_a_batch_of_two_lengths_trains_as_its_rows_do_alone(tiny_pair: Any, tmp_path: Path) -> None:
+def test_a_batch_of_two_lengths_trains_as_its_rows_do_alone(tiny_pair: Pair, tmp_path: Path) -> None:
     checkpoint = one_score.tiny("gpt2", tmp_path / "gpt2", tiny_pair.teacher, **GPT2)
     answers = [[5, 9, 30, 41, 1], [7, 8, 1]]
-    trainer = one_score.distillation_trainer(checkpoint, tmp_path, answers)
+    trainer: Any = one_score.distillation_trainer(checkpoint, tmp_path, answers)
     gradients: dict[str, torch.Tensor] = {}
     trainer.create_optimizer()
-    assert trainer.optimizer is not None
     trainer.optimizer.register_step_pre_hook(
         lambda *args: gradients.update(
             {name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.grad is not None}
@@ -66,7 +66,8 @@ def test_a_batch_of_two_lengths_trains_as_its_rows_do_alone(tiny_pair: Any, tmp_
     alone = load_model(checkpoint)
     total = torch.zeros(())
     for prompt, answer in zip(one_score.PROMPTS, answers, strict=True):
-        ids = alone.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True)["input_ids"]
+        rendered: Any = alone.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True)
+        ids = rendered["input_ids"]
         logprobs_TV = alone.model(input_ids=torch.tensor([[*ids, *answer]])).logits[0].log_softmax(-1)
         total = total - logprobs_TV[len(ids) - 1 : -1].gather(1, torch.tensor(answer)[:, None]).sum()
     (total / 8).backward()
@@ -76,7 +77,7 @@ def test_a_batch_of_two_lengths_trains_as_its_rows_do_alone(tiny_pair: Any, tmp_
         torch.testing.assert_close(gradients[name], parameter.grad, atol=1e-5, rtol=1e-3)
 
 
-def test_a_student_has_nothing_to_learn_from_itself(tiny_pair: Any, tmp_path: Path) -> None:
+def test_a_student_has_nothing_to_learn_from_itself(tiny_pair: Pair, tmp_path: Path) -> None:
     checkpoint = one_score.tiny("opt", tmp_path / "opt", tiny_pair.teacher, **OPT)
     trainer = one_score.distillation_trainer(checkpoint, tmp_path, [[5], [6]], method="opd_rkl")
     trainer.train()
@@ -86,7 +87,7 @@ def test_a_student_has_nothing_to_learn_from_itself(tiny_pair: Any, tmp_path: Pa
 
 @pytest.mark.parametrize("broken", [-torch.inf, torch.nan])
 def test_a_target_that_gives_no_number_ends_the_training_by_name(
-    tiny_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: float
+    tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: float
 ) -> None:
     monkeypatch.setattr(
         "distillknob.calibration.trainer.answers_logprob",
@@ -98,7 +99,7 @@ def test_a_target_that_gives_no_number_ends_the_training_by_name(
         trainer.train()
 
 
-def test_a_model_given_to_a_trainer_itself_is_refused_as_when_it_is_loaded(tiny_pair: Any, tmp_path: Path) -> None:
+def test_a_model_given_to_a_trainer_itself_is_refused_as_when_it_is_loaded(tiny_pair: Pair, tmp_path: Path) -> None:
     model = load_model(tiny_pair.student)
     model.model.config.index_topk = 8
     with pytest.raises(BadInputError, match="sparse attention"):
@@ -106,7 +107,7 @@ def test_a_model_given_to_a_trainer_itself_is_refused_as_when_it_is_loaded(tiny_
 
 
 @pytest.mark.parametrize("stage", ["calibrate", "distill"])
-def test_rollouts_follow_no_setting_of_the_checkpoint(tiny_pair: Any, tmp_path: Path, stage: str) -> None:
+def test_rollouts_follow_no_setting_of_the_checkpoint(tiny_pair: Pair, tmp_path: Path, stage: str) -> None:
     folders = {"plain": tiny_pair.student, "bent": one_score.bent(tiny_pair.student, tmp_path / "bent")}
     drawn = {name: one_score.rollouts(stage, folder, tmp_path / name) for name, folder in folders.items()}
     assert drawn["bent"] == drawn["plain"]
@@ -115,14 +116,14 @@ def test_rollouts_follow_no_setting_of_the_checkpoint(tiny_pair: Any, tmp_path: 
     assert load_model(folders["bent"]).model.generation_config.no_repeat_ngram_size == 2
 
 
-def test_a_third_end_of_a_checkpoint_still_ends_its_rollouts(tiny_pair: Any, tmp_path: Path) -> None:
+def test_a_third_end_of_a_checkpoint_still_ends_its_rollouts(tiny_pair: Pair, tmp_path: Path) -> None:
     likely = one_score.rollouts("distill", tiny_pair.student, tmp_path / "plain")[0][0]
     folder = one_score.bent(tiny_pair.student, tmp_path / "bent", eos_token_id=[1, likely], min_p=0.5)
     drawn = one_score.rollouts("distill", folder, tmp_path / "again")
     assert all(likely not in ids[:-1] for ids in drawn) and any(ids[-1] == likely for ids in drawn)
 
 
-def test_rollouts_are_drawn_without_the_dropout_that_trains(tiny_pair: Any, tmp_path: Path) -> None:
+def test_rollouts_are_drawn_without_the_dropout_that_trains(tiny_pair: Pair, tmp_path: Path) -> None:
     checkpoint = one_score.tiny("opt", tmp_path / "opt", tiny_pair.teacher, **OPT)
     plain = one_score.tiny(
         "opt",
@@ -142,16 +143,16 @@ def test_rollouts_are_drawn_without_the_dropout_that_trains(tiny_pair: Any, tmp_
     assert seen[0] == seen[1]
 
 
-def test_what_is_saved_has_the_dropout_of_the_original(tiny_pair: Any, tmp_path: Path) -> None:
+def test_what_is_saved_has_the_dropout_of_the_original(tiny_pair: Pair, tmp_path: Path) -> None:
     checkpoint = one_score.tiny("opt", tmp_path / "opt", tiny_pair.teacher, **OPT)
-    trainer = one_score.distillation_trainer(checkpoint, tmp_path, [[5], [6]])
+    trainer: Any = one_score.distillation_trainer(checkpoint, tmp_path, [[5], [6]])
     assert trainer.model.config.dropout == 0.0
     trainer.save_model(str(tmp_path / "saved"))
     assert AutoConfig.from_pretrained(tmp_path / "saved").dropout == pytest.approx(0.3)
     assert trainer.model.config.dropout == 0.0
 
 
-def test_a_model_that_is_random_in_ways_that_are_not_known_is_refused(tiny_pair: Any, tmp_path: Path) -> None:
+def test_a_model_that_is_random_in_ways_that_are_not_known_is_refused(tiny_pair: Pair, tmp_path: Path) -> None:
     model: Any = load_model(one_score.tiny("gpt2", tmp_path / "gpt2", tiny_pair.teacher, **GPT2)).model
     model.transformer.wte.register_forward_hook(
         lambda module, args, output: output + torch.randn_like(output) if module.training else output
@@ -160,7 +161,7 @@ def test_a_model_that_is_random_in_ways_that_are_not_known_is_refused(tiny_pair:
         silence(model)
 
 
-def test_positions_count_on_behind_a_cache_and_are_left_as_they_are_passed(tiny_pair: Any, tmp_path: Path) -> None:
+def test_positions_count_on_behind_a_cache_and_are_left_as_they_are_passed(tiny_pair: Pair, tmp_path: Path) -> None:
     model: Any = load_model(one_score.tiny("gpt2", tmp_path / "gpt2", tiny_pair.teacher, **GPT2)).model
     ids, mask = torch.tensor([[0, 0, 5, 6, 7], [9, 8, 5, 6, 7]]), torch.tensor([[0, 0, 1, 1, 1], [1] * 5])
     with torch.no_grad():
@@ -218,7 +219,7 @@ def test_settings_that_would_blur_a_score_or_do_nothing_are_refused(
         config(**values)
 
 
-def test_the_answer_of_one_model_is_scored_alike_in_a_batch(tiny_pair: Any, tmp_path: Path) -> None:
+def test_the_answer_of_one_model_is_scored_alike_in_a_batch(tiny_pair: Pair, tmp_path: Path) -> None:
     model = load_model(one_score.tiny("gpt2", tmp_path / "gpt2", tiny_pair.teacher, **GPT2))
     answers = [[5, 9, 30, 41, 1], [7, 8, 1]]
     together = token_logprobs(model, one_score.PROMPTS, answers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,8 @@ RECIPES = {
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
+def tokenizer_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], PreTrainedTokenizerFast]:
+    """Small recipes, and the tokenizer of a kind, made of few examples."""
     made: dict[str, PreTrainedTokenizerFast] = {}
 
     def tokenizer(kind: str) -> PreTrainedTokenizerFast:
@@ -34,6 +36,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "build_tokenizer", tokenizer)
     monkeypatch.setattr(build, "SAVE_STEPS", 2)
     monkeypatch.setattr(zoo, "CHECKED_PROBLEMS", 3)
+    return tokenizer
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -112,8 +115,10 @@ def test_a_style_can_be_practised_more_than_the_others() -> None:
     assert share(practised) == pytest.approx(0.75, abs=0.05)
 
 
-def test_a_model_is_deepened_without_changing_what_it_computes() -> None:
-    tokenizer = build.build_tokenizer("main")
+def test_a_model_is_deepened_without_changing_what_it_computes(
+    tokenizer_of: Callable[[str], PreTrainedTokenizerFast],
+) -> None:
+    tokenizer = tokenizer_of("main")
     shallow, deep = (untrained(Recipe("qwen3", 16, layers, 1, 32, "main", 1, ()), tokenizer) for layers in (1, 3))
     ids = torch.tensor([[5, 6, 7]])
     before = shallow(ids).logits

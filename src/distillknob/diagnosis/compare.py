@@ -52,8 +52,8 @@ def compare(paths: Sequence[str | Path]) -> dict[str, Any]:
     ]
     order = {(row["task"], row["measure"]): place for place, row in enumerate(tables[0])}
     rows.sort(key=lambda row: order[row["task"], row["measure"]])
-    told = [{"run": str(run.path), "teacher": run.config["teacher"]} for run in runs]
-    return {"stage": "compare", "student": runs[0].config["student"], "runs": told, "rows": rows}
+    sides = [{"run": str(run.path), "teacher": run.config["teacher"]} for run in runs]
+    return {"stage": "compare", "student": runs[0].config["student"], "runs": sides, "rows": rows}
 
 
 def paired_rows(
@@ -85,7 +85,7 @@ def _paired(before: MeasureByProblem, now: MeasureByProblem, *, first: bool, sam
         return row
     # An infinite KL has no number in the file.
     old, new = (
-        {prompt: found for prompt, found in zip(row["prompt"], row["value"], strict=True) if found is not None}
+        {prompt: number for prompt, number in zip(row["prompt"], row["value"], strict=True) if number is not None}
         for row in (before, now)
     )
     shared = [prompt for prompt in old if prompt in new]
@@ -99,8 +99,8 @@ def _paired(before: MeasureByProblem, now: MeasureByProblem, *, first: bool, sam
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
-    kept = [value for value in values if value is not None]
-    return float(np.mean(kept)) if kept else None
+    numbers = [value for value in values if value is not None]
+    return float(np.mean(numbers)) if numbers else None
 
 
 def _diagnosis(path: Path) -> Run:

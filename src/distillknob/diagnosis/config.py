@@ -1,4 +1,4 @@
-"""What `diagnose` can be told."""
+"""The config of `diagnose`: the pair, its tasks, and how much is sampled and compared."""
 
 from __future__ import annotations
 

@@ -218,7 +218,7 @@ class _Work:
         return Continuations(
             task=self.task.name,
             prompt_A=torch.tensor([i for i, _, _ in rows]),
-            kept_A=torch.tensor([share for _, share, _ in rows], dtype=torch.float64),
+            share_A=torch.tensor([share for _, share, _ in rows], dtype=torch.float64),
             score_A=torch.tensor([score for _, _, score in rows], dtype=torch.float64),
         )
 

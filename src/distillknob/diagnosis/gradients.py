@@ -44,40 +44,39 @@ def compare_gradients(
     batch_tokens: int = 16_384,
     journal: Journal | None = None,
 ) -> GradientSample:
-    """Inner products of the three gradients in the student's trainable parameters, a prompt at a time.
+    """Take the inner products of the three gradients in the student's trainable parameters, a prompt at a time.
 
-    `answers_ids` [prompts][answers] are token ids that the student sampled. Prompts whose answers are all empty are
-    left out. Every process takes a part of the prompts. Raises BadInputError for a student without trainable
-    parameters.
+    Args: answers_ids: [prompts][answers] of token ids that the student sampled. Prompts whose answers are all empty
+      are left out. Every process takes a part of the prompts.
+    Raises: BadInputError for a student without trainable parameters.
     """
     parameters = [p for p in student.model.parameters() if p.requires_grad]
     if not parameters:
         raise BadInputError(f"no parameter of {student.model.name_or_path!r} is trainable: there is no gradient")
-    journal = journal or Journal()
-    journal = journal.of_process()
-    found_by_prompt: dict[int, list[torch.Tensor]] = {}
+    journal = (journal or Journal()).of_process()
+    by_prompt: dict[int, list[torch.Tensor]] = {}  # products and sketches
     sides = [prompt_ids(side.tokenizer, prompts) for side in (teacher, student)]
     with progress(f"gradients: {task}", len(prompts), unit="prompt") as bar:
         for i in my_share(range(len(answers_ids))):
             answers = [answer for answer in answers_ids[i] if answer]
             if answers:
-                found = journal.take([i])
-                if found is None:
+                compared = journal.take([i])
+                if compared is None:
                     gradients = _gradients(
                         teacher, student, parameters, [ids[i] for ids in sides], answers, batch_tokens
                     )
-                    found = [_products(gradients), _sketched(gradients)]
-                    journal.keep([i], found)
-                found_by_prompt[i] = found
+                    compared = [_products(gradients), _sketched(gradients)]
+                    journal.keep([i], compared)
+                by_prompt[i] = compared
             bar.update(1)
-    found_by_prompt = dict(sorted(merged(found_by_prompt).items()))
-    products, sketches = ([found[k] for found in found_by_prompt.values()] for k in (0, 1))
+    by_prompt = dict(sorted(merged(by_prompt).items()))
+    products, sketches = ([compared[k] for compared in by_prompt.values()] for k in (0, 1))
     mean = torch.stack(sketches).mean(0) if sketches else torch.zeros(3, 1)
-    found_BEE = torch.stack(products) if products else torch.zeros(0, 3, 3, dtype=torch.float64)
+    product_BEE = torch.stack(products) if products else torch.zeros(0, 3, 3, dtype=torch.float64)
     return GradientSample(
         task=task,
-        prompt_B=torch.tensor(list(found_by_prompt), dtype=torch.long),
-        product_BEE=found_BEE,
+        prompt_B=torch.tensor(list(by_prompt), dtype=torch.long),
+        product_BEE=product_BEE,
         mean_EE=_products(list(mean)),
     )
 
@@ -98,9 +97,9 @@ def _gradients(
         own = batch if taught == studied else batch_of(batch.rows, studied, answers, student.model.device)
         losses = _losses(teacher, student, batch, own)
         for k, loss in enumerate(losses):
-            found = torch.autograd.grad(loss, parameters, retain_graph=k < 2, materialize_grads=True)
+            parts = torch.autograd.grad(loss, parameters, retain_graph=k < 2, materialize_grads=True)
             at = 0
-            for gradient in found:
+            for gradient in parts:
                 gradients[k][at : at + gradient.numel()] += gradient.reshape(-1)
                 at += gradient.numel()
     scale = 1 / sum(len(answer) for answer in answers)

@@ -18,8 +18,7 @@ from distillknob.models.base import LanguageModel
 from distillknob.models.chat import prompt_ids, turn_end
 from distillknob.models.families import check_length
 from distillknob.models.heads import Head, checked_head
-from distillknob.models.loaded.scoring import chosen_logprob
-from distillknob.models.scoring import Batch, Prompt, answer_hidden, batch_of, batches
+from distillknob.models.scoring import Batch, Prompt, answer_hidden, batch_of, batches, chosen_logprob
 from distillknob.runs.journal import Journal
 from distillknob.runtime.processes import merged, process_count, process_index
 from distillknob.runtime.progress import progress

@@ -131,11 +131,11 @@ class StyledAnswers:
 
 @dataclass(frozen=True)
 class Continuations:
-    """Scores of the teacher's answers to one task that begin as one of the student's, and of its own (`kept` 0)."""
+    """Scores of the teacher's answers to one task: those that begin as one of the student's, and its own (share 0)."""
 
     task: str
     prompt_A: torch.Tensor
-    kept_A: torch.Tensor  # share of the student's answer that the teacher went on from
+    share_A: torch.Tensor  # share of the student's answer that the teacher went on from
     score_A: torch.Tensor  # in [0, 1]
 
 

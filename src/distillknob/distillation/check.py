@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from distillknob.config.checks import check_fills_a_step
 from distillknob.distillation.cache_files import TeacherCache
@@ -15,6 +15,7 @@ from distillknob.inputs.preflight import Preflight, Side, check_learning_rate, c
 from distillknob.models.names import check_meant
 from distillknob.tasks import Example, Task
 from distillknob.training.checkpoints import check_trainable
+from distillknob.training.config import as_dict
 
 
 class Sides(NamedTuple):
@@ -56,13 +57,14 @@ def check(config: DistillConfig, preflight: Preflight) -> None:
 
 
 def _sides(config: DistillConfig, preflight: Preflight) -> Sides:
-    values: Any = config.chat_template_kwargs  # both are dicts once the config has parsed them
-    of_student: Any = config.model_init_kwargs or {}
     sides = preflight.sides(
         config.models_read,
-        values,
+        as_dict(config.chat_template_kwargs),
         weights=[config.student, *([config.teacher] if config.needs_teacher_weights else [])],
-        revisions={config.student: of_student.get("revision"), config.teacher: config.teacher_options.get("revision")},
+        revisions={
+            config.student: as_dict(config.model_init_kwargs).get("revision"),
+            config.teacher: config.teacher_options.get("revision"),
+        },
     )
     named = {side.name: side for side in sides}
     return Sides(

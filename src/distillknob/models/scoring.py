@@ -192,6 +192,14 @@ def token_logprobs(
     return [everything[i] for i in rows]
 
 
+def chosen_logprob(
+    logits_NV: torch.Tensor, token_N: torch.Tensor, log_partition_N: torch.Tensor | None = None
+) -> torch.Tensor:
+    """log softmax(logits)[token], [N]; of the part of the vocabulary whose log Σ exp(logit) is given."""
+    log_partition_N = logits_NV.logsumexp(-1) if log_partition_N is None else log_partition_N
+    return logits_NV.gather(-1, token_N[:, None])[:, 0] - log_partition_N
+
+
 def answer_ids(scorer: Scorer, texts: Sequence[str], finished: Sequence[bool]) -> list[list[int]]:
     """Answers as token ids of this model's tokenizer, closed by the end of its own turns where they finished. What
     spells a special token in a text is letters."""

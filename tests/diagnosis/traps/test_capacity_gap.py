@@ -70,8 +70,8 @@ def test_what_has_no_name_is_no_way_of_writing() -> None:
 
 def test_a_teacher_that_has_all_but_given_up_the_easy_way_leaves_a_gap() -> None:
     rows = styled(9.0, answers=400)
-    kept = (torch.arange(400) % 2 == 1) | (torch.arange(400) < 40)  # all 200 hard answers, 20 of the easy ones
-    finding = capacity_gap(replace(rows, right_A=kept))
+    right_A = (torch.arange(400) % 2 == 1) | (torch.arange(400) < 40)  # all 200 hard answers, 20 of the easy ones
+    finding = capacity_gap(replace(rows, right_A=right_A))
     assert finding.severity == "high" and finding.value == pytest.approx(6.0 * 200 / 220, abs=0.2)
 
 
@@ -114,27 +114,27 @@ def divergent(p: float, q: float) -> float:
     return p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
 
 
-def test_a_capacity_gap_is_found_where_one_way_is_beyond_the_student(lens: Diagnose) -> None:
-    finding = lens(ways(0.95), ways(0.1), PlantedTask(right, written), candidates=16)["capacity_gap"]
+def test_a_capacity_gap_is_found_where_one_way_is_beyond_the_student(diagnose_tables: Diagnose) -> None:
+    finding = diagnose_tables(ways(0.95), ways(0.1), PlantedTask(right, written), candidates=16)["capacity_gap"]
     exact = 0.5 * 3 * divergent(0.95, 0.1)  # the KL of half of the answers, above that of the easy ones, which is 0
     assert fired(finding, "high") and covers(finding, exact) and finding["value"] == pytest.approx(exact, rel=0.1)
     assert "'hard'" in finding["cause"] and "'easy' " in finding["cause"]
     assert {"method", "eta"} <= {field for field, _ in recipe_lines(finding["remedy"])}
 
 
-def test_a_way_that_the_student_seldom_writes_is_no_gap(lens: Diagnose) -> None:
-    finding = lens(ways(0.95), ways(0.95, habit=0.05), PlantedTask(right, written), mild=MILD, candidates=16)[
-        "capacity_gap"
-    ]
+def test_a_way_that_the_student_seldom_writes_is_no_gap(diagnose_tables: Diagnose) -> None:
+    finding = diagnose_tables(
+        ways(0.95), ways(0.95, habit=0.05), PlantedTask(right, written), mild=MILD, candidates=16
+    )["capacity_gap"]
     assert silent(finding) and abs(finding["value"]) < 0.3
 
 
-def test_a_way_with_many_wordings_is_no_gap(lens: Diagnose) -> None:
+def test_a_way_with_many_wordings_is_no_gap(diagnose_tables: Diagnose) -> None:
     """It costs the student much, and the teacher as much: twelve wordings at each of three places."""
     many = {f"v{i}": 1 / 12 for i in range(12)}
     table = {ASKED: {"easy": 0.5, "hard": 0.5}, "easy": {"right": 1.0}}
     table |= chain(*({f"{word}{i}": p for word, p in many.items()} for i in range(3)), {"right": 1.0}, start="hard")
-    told = lens(table, table, PlantedTask(right, written), mild=MILD, candidates=16)
-    costs = {row["style"]: row["cost"] for row in told["style"]}
+    result = diagnose_tables(table, table, PlantedTask(right, written), mild=MILD, candidates=16)
+    costs = {row["style"]: row["cost"] for row in result["style"]}
     assert costs["hard"] - costs["easy"] == pytest.approx(3 * math.log(12), rel=0.05)
-    assert silent(told["capacity_gap"]) and abs(told["capacity_gap"]["value"]) < 0.3
+    assert silent(result["capacity_gap"]) and abs(result["capacity_gap"]["value"]) < 0.3

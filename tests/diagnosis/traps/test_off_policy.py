@@ -22,7 +22,7 @@ from distillknob.diagnosis.traps.off_policy import (
 )
 from distillknob.divergences.sequence import ESTIMATORS, enumerate_sequences
 from planted import ASKED, EOS, Table, chain
-from scored import known_logprobs, known_pair, markov, noise
+from scored import listed_pair, markov, noise, of_logprobs
 
 
 def drifted(drift: float, answers: int = 400, tokens: int = 12) -> ScoredTokens:
@@ -30,7 +30,7 @@ def drifted(drift: float, answers: int = 400, tokens: int = 12) -> ScoredTokens:
     teacher = noise(1, 6, seed=21).expand(answers * tokens, -1).double().log_softmax(-1)
     student = (teacher + drift * noise(1, 6, seed=22)).log_softmax(-1)
     token_N = torch.multinomial(teacher.exp(), 1, generator=torch.Generator().manual_seed(6))[:, 0]
-    return known_logprobs(
+    return of_logprobs(
         torch.arange(answers) // 2,
         torch.arange(answers).repeat_interleave(tokens),
         teacher.gather(-1, token_N[:, None])[:, 0],
@@ -75,7 +75,7 @@ def test_weighted_estimates_of_the_reverse_kl_agree_with_their_exact_values(weig
     p_tokens, q_tokens = tokenwise(p_next), tokenwise(q_next)
     torch.testing.assert_close(p_tokens.sum(1), p)
     drawn = torch.multinomial(p.exp(), answers, replacement=True, generator=torch.Generator().manual_seed(4))
-    sample = known_logprobs(
+    sample = of_logprobs(
         torch.arange(answers),
         torch.arange(answers).repeat_interleave(4),
         p_tokens[drawn].flatten(),
@@ -104,10 +104,10 @@ def test_weighted_estimates_of_the_reverse_kl_agree_with_their_exact_values(weig
 def test_an_answer_that_the_student_cannot_write_weighs_nothing() -> None:
     """Its weight of 0 times an estimator that is infinite there is what it tends to, and not NaN."""
     teacher, student = torch.full((8,), -1.0), torch.tensor([-0.5, -1.5, -1.0, -2.0, -0.5, -0.5, -1.0, -math.inf])
-    never = known_logprobs(torch.arange(4), torch.arange(4).repeat_interleave(2), teacher, student, "off_policy")
+    never = of_logprobs(torch.arange(4), torch.arange(4).repeat_interleave(2), teacher, student, "off_policy")
     hardly = student.clone()
     hardly[-1] = -25.0
-    seldom = known_logprobs(torch.arange(4), torch.arange(4).repeat_interleave(2), teacher, hardly, "off_policy")
+    seldom = of_logprobs(torch.arange(4), torch.arange(4).repeat_interleave(2), teacher, hardly, "off_policy")
     for weighting in WEIGHTINGS:
         for estimator in ESTIMATORS:
             terms = [weighted_terms(sample, weighting, estimator) for sample in (never, seldom)]
@@ -122,7 +122,7 @@ def test_a_control_variate_takes_variance_away() -> None:
 
 
 def test_off_policy_rows_set_every_estimate_beside_the_on_policy_value() -> None:
-    off, on = known_pair(4000, "off_policy")[0], known_pair(4000, "on_policy")[0]
+    off, on = listed_pair(4000, "off_policy")[0], listed_pair(4000, "on_policy")[0]
     rows = off_policy_rows(off, on)
     assert {(row["weighting"], row["estimator"]) for row in rows} == {(w, e) for w in WEIGHTINGS for e in ESTIMATORS}
     for row in rows:
@@ -141,9 +141,11 @@ def squared_weight(teacher: Table, student: Table, word: str = ASKED) -> float:
 
 
 @pytest.mark.parametrize(("drift", "severity"), [(0.58, "none"), (0.62, "low"), (0.9, "high")])
-def test_off_policy_instability_is_found_where_weights_multiply(lens: Diagnose, drift: float, severity: str) -> None:
+def test_off_policy_instability_is_found_where_weights_multiply(
+    diagnose_tables: Diagnose, drift: float, severity: str
+) -> None:
     teacher, student = chain(*(pairs(i) for i in range(20))), chain(*(pairs(i, drift) for i in range(20)))
-    finding = lens(teacher, student, samples=8, seed=2)["off_policy_instability"]
+    finding = diagnose_tables(teacher, student, samples=8, seed=2)["off_policy_instability"]
     exact = 1 / squared_weight(teacher, student)
     assert exact == pytest.approx((0.5 / (drift**2 + (1 - drift) ** 2)) ** 20)
     assert fired(finding, severity)
@@ -157,7 +159,7 @@ def test_off_policy_instability_is_found_where_weights_multiply(lens: Diagnose, 
     assert "multiply over the tokens" in finding["cause"] and "method=opd_rkl" in finding["remedy"]
 
 
-def test_off_policy_estimates_of_a_pair_near_each_other_are_stable(lens: Diagnose) -> None:
+def test_off_policy_estimates_of_a_pair_near_each_other_are_stable(diagnose_tables: Diagnose) -> None:
     table = chain(*(pairs(i) for i in range(20)))
-    finding = lens(table, table, mild=MILD)["off_policy_instability"]
+    finding = diagnose_tables(table, table, mild=MILD)["off_policy_instability"]
     assert silent(finding) and 0.5 < finding["value"] < 1.0

@@ -78,17 +78,17 @@ def expected_cosine(teacher: Table, student: Table) -> float:
     return float((q_V * inner_V / (length_V * (whole_V @ kernel_VV @ whole_V).sqrt())).nan_to_num(0.0).sum())
 
 
-def test_sequence_myopia_is_found_where_one_word_of_many_is_seen(lens: Diagnose) -> None:
+def test_sequence_myopia_is_found_where_one_word_of_many_is_seen(diagnose_tables: Diagnose) -> None:
     shares = torch.randn(100, generator=torch.Generator().manual_seed(5)).softmax(0).tolist()
     teacher = {ASKED: {f"w{i}": shares[i] for i in range(100)}}
     student = {ASKED: {f"w{i}": 1 / 100 for i in range(100)}}
-    told = lens(teacher, student, samples=1, problems=140, gradient_problems=140)
-    finding = told["sequence_myopia"]
+    result = diagnose_tables(teacher, student, samples=1, problems=140, gradient_problems=140)
+    finding = result["sequence_myopia"]
     assert fired(finding, "high") and covers(finding, expected_cosine(teacher, student))
     assert "sees the sampled token alone" in finding["cause"] and "method=gkd" in finding["remedy"]
 
 
-def test_a_sampled_word_of_two_tells_the_whole(lens: Diagnose) -> None:
+def test_a_sampled_word_of_two_tells_the_whole(diagnose_tables: Diagnose) -> None:
     table = chain(*(pairs(i) for i in range(8)))
-    finding = lens(table, table, mild=MILD, gradient_problems=50)["sequence_myopia"]
+    finding = diagnose_tables(table, table, mild=MILD, gradient_problems=50)["sequence_myopia"]
     assert silent(finding) and finding["value"] > 0.7

@@ -54,14 +54,14 @@ def test_quadrants_part_the_tokens_by_entropy_and_divergence() -> None:
     assert rows["high", "low"]["share_of_kl"] == rows["low", "low"]["share_of_kl"] == 0.0
 
 
-def test_signal_sparsity_is_found_where_one_word_in_twenty_differs(lens: Diagnose) -> None:
+def test_signal_sparsity_is_found_where_one_word_in_twenty_differs(diagnose_tables: Diagnose) -> None:
     teacher = chain(*(pairs(i) for i in range(19)))
     student = chain(*(pairs(i, 0.1 if i == 7 else 0.5) for i in range(19)))
-    finding = lens(teacher, student)["signal_sparsity"]
+    finding = diagnose_tables(teacher, student)["signal_sparsity"]
     assert fired(finding, "high") and finding["value"] == pytest.approx(1 / 20, abs=0.01) and covers(finding, 1 / 20)
     assert "of 4800 tokens; at 5% of them" in finding["cause"]  # 240 answers of twenty, of which the end is sure
 
 
-def test_a_pair_that_differs_everywhere_alike_has_no_sparse_signal(lens: Diagnose) -> None:
+def test_a_pair_that_differs_everywhere_alike_has_no_sparse_signal(diagnose_tables: Diagnose) -> None:
     table = chain(*(pairs(i) for i in range(19)))
-    assert silent(lens(table, table, mild=MILD)["signal_sparsity"])
+    assert silent(diagnose_tables(table, table, mild=MILD)["signal_sparsity"])

@@ -22,7 +22,7 @@ def continued(on_half: float) -> Continuations:
     return Continuations(
         task="planted",
         prompt_A=prompt_A.repeat(2),
-        kept_A=torch.tensor([0.0, 0.5], dtype=torch.float64).repeat_interleave(100),
+        share_A=torch.tensor([0.0, 0.5], dtype=torch.float64).repeat_interleave(100),
         score_A=torch.cat([alone, led]),
     )
 
@@ -39,7 +39,7 @@ def test_a_teacher_that_finds_its_way_back_is_left_alone() -> None:
 
 def test_answers_too_short_to_cut_have_no_prefixes() -> None:
     whole = continued(0.5)
-    alone = replace(whole, **{f: getattr(whole, f)[:100] for f in ("prompt_A", "kept_A", "score_A")})
+    alone = replace(whole, **{f: getattr(whole, f)[:100] for f in ("prompt_A", "share_A", "score_A")})
     assert not accuracy_on_student_prefixes(alone).applicable
 
 
@@ -53,16 +53,18 @@ def led(astray: float, way_back: float) -> dict[str, dict[str, float]]:
     return table | {"good3": {"right": 1.0}, "bad3": {"wrong": 1.0}}
 
 
-def test_a_planted_teacher_that_student_prefixes_lead_astray_is_found(lens: Diagnose) -> None:
-    finding = lens(led(0.05, 0.02), led(0.8, 0.02), PlantedTask(right), samples=4)["accuracy_on_student_prefixes"]
+def test_a_planted_teacher_that_student_prefixes_lead_astray_is_found(diagnose_tables: Diagnose) -> None:
+    finding = diagnose_tables(led(0.05, 0.02), led(0.8, 0.02), PlantedTask(right), samples=4)[
+        "accuracy_on_student_prefixes"
+    ]
     # Half of an answer of six tokens is its first three words: two chances to have come back, one more from there.
     stays = 0.98**3
     assert fired(finding, "high") and covers(finding, (1 - 0.05 * stays) - (1 - 0.8 * stays))
     assert "doesn't find its way back" in finding["cause"] and "lmbda=0" in finding["remedy"]
 
 
-def test_a_planted_teacher_that_finds_its_way_back_is_left_alone(lens: Diagnose) -> None:
-    told = lens(led(0.05, 0.9), led(0.8, 0.02), PlantedTask(right), samples=4)
-    assert silent(told["accuracy_on_student_prefixes"])
-    halves = {row["kept"]: row["score"] for row in told["prefix"]}
+def test_a_planted_teacher_that_finds_its_way_back_is_left_alone(diagnose_tables: Diagnose) -> None:
+    result = diagnose_tables(led(0.05, 0.9), led(0.8, 0.02), PlantedTask(right), samples=4)
+    assert silent(result["accuracy_on_student_prefixes"])
+    halves = {row["kept"]: row["score"] for row in result["prefix"]}
     assert halves[0.75] < halves[0.0]  # too late to come back: the student does go astray

@@ -100,8 +100,8 @@ def test_what_training_on_the_top_k_leaves_out_is_told() -> None:
     assert [row["left_out"] for row in rows] == sorted((row["left_out"] for row in rows), reverse=True)
     assert rows[-1]["left_out"] == 0.0
     for row in rows:
-        kept = divergence(student, teacher, "forward_kl", top_k=row["k"])
-        missing = (divergence(student, teacher, "forward_kl") - kept).double().mean()
+        over_top_k = divergence(student, teacher, "forward_kl", top_k=row["k"])
+        missing = (divergence(student, teacher, "forward_kl") - over_top_k).double().mean()
         assert row["left_out"] == pytest.approx(float(missing), abs=1e-6)
         assert row["left_out_interval"][0] <= row["left_out"] <= row["left_out_interval"][1]
 
@@ -113,12 +113,12 @@ def spread(heads: float = 0.85, tails: float = 0.02) -> dict[str, dict[str, floa
     return {word: row for word in (ASKED, *(word for word in row if word != EOS))}
 
 
-def test_tail_noise_is_found_in_a_pair_whose_tails_disagree(lens: Diagnose) -> None:
+def test_tail_noise_is_found_in_a_pair_whose_tails_disagree(diagnose_tables: Diagnose) -> None:
     teacher = spread()
     tails = (3.0 * torch.randn(200, generator=torch.Generator().manual_seed(3))).softmax(0).tolist()
     row = dict(teacher[ASKED]) | {f"t{i}": 0.02 * tails[i] for i in range(200)}
     student = dict.fromkeys(teacher, row)
-    finding = lens(teacher, student)["tail_noise"]
+    finding = diagnose_tables(teacher, student)["tail_noise"]
     p, q = (torch.tensor(list(table[ASKED].values()), dtype=torch.float64) for table in (teacher, student))
     tail = torch.arange(len(p)).ge(5) & torch.arange(len(p)).lt(205)
     exact = float((p[tail] * (p[tail] / q[tail]).log()).sum() / (p * (p / q).log()).sum())  # nothing but the tail's
@@ -127,23 +127,23 @@ def test_tail_noise_is_found_in_a_pair_whose_tails_disagree(lens: Diagnose) -> N
     assert "a hundredth of its likeliest" in finding["cause"] and "top_k=" in finding["remedy"]
 
 
-def test_a_tail_that_is_only_too_heavy_is_no_noise(lens: Diagnose) -> None:
+def test_a_tail_that_is_only_too_heavy_is_no_noise(diagnose_tables: Diagnose) -> None:
     """A student that says unsaid words ten times too often, all alike: most of the KL lies beyond the top 5, and it is
     one number, which a loss with one bucket knows."""
-    told = lens(spread(), spread(heads=0.67, tails=0.2))
-    assert silent(told["tail_noise"]) and told["tail_noise"]["value"] < 0.01
-    beyond = 1 - next(row["share"] for row in told["tail"] if row["k"] == 5)
-    assert beyond > 0.5 and f"{beyond:.0%} of the KL" in told["tail_noise"]["cause"]
+    result = diagnose_tables(spread(), spread(heads=0.67, tails=0.2))
+    assert silent(result["tail_noise"]) and result["tail_noise"]["value"] < 0.01
+    beyond = 1 - next(row["share"] for row in result["tail"] if row["k"] == 5)
+    assert beyond > 0.5 and f"{beyond:.0%} of the KL" in result["tail_noise"]["cause"]
 
 
-def test_a_pair_that_differs_everywhere_alike_has_no_tail_noise(lens: Diagnose) -> None:
-    told = lens(spread(), spread(), mild=MILD)["tail_noise"]
-    assert silent(told) and 0 < told["value"] < 0.05
+def test_a_pair_that_differs_everywhere_alike_has_no_tail_noise(diagnose_tables: Diagnose) -> None:
+    finding = diagnose_tables(spread(), spread(), mild=MILD)["tail_noise"]
+    assert silent(finding) and 0 < finding["value"] < 0.05
 
 
-def test_fifty_words_to_choose_from_are_no_tail(lens: Diagnose) -> None:
+def test_fifty_words_to_choose_from_are_no_tail(diagnose_tables: Diagnose) -> None:
     row = {f"w{i}": 0.9 / 50 for i in range(50)} | {EOS: 0.1}
     table = {word: row for word in (ASKED, *(f"w{i}" for i in range(50)))}
-    told = lens(table, table, mild=MILD)
-    assert silent(told["tail_noise"])
-    assert next(row["share"] for row in told["tail"] if row["k"] == 5) < 0.5
+    result = diagnose_tables(table, table, mild=MILD)
+    assert silent(result["tail_noise"])
+    assert next(row["share"] for row in result["tail"] if row["k"] == 5) < 0.5

@@ -49,8 +49,8 @@ def test_a_loss_that_bends_from_the_beginning_has_no_power_law() -> None:
     for curve in (0.5 * (-steps / 40).exp(), 0.5 / (1 + (steps / 30) ** 2)):
         finding = teacher_hacking(steps.long().tolist(), (curve * (0.1 * noise(200)).exp()).tolist())
         assert not finding.applicable and "no power law to depart from" in finding.cause
-    told = [teacher_hacking(list(range(1, 201)), power_law(0.0, seed=seed)).applicable for seed in range(200)]
-    assert sum(told) >= 198  # a power law is taken for none once in a thousand
+    applicable = [teacher_hacking(list(range(1, 201)), power_law(0.0, seed=seed)).applicable for seed in range(200)]
+    assert sum(applicable) >= 198  # a power law is taken for none once in a thousand
 
 
 def test_teacher_hacking_tells_on_policy_steps_from_a_departure() -> None:

@@ -83,13 +83,13 @@ def test_prompts_with_one_kind_alone_are_left_out() -> None:
     assert (wrong_trace_preference(mixed).n, wrong_trace_preference(mixed).value) == (2, 1.0)
 
 
-def test_wrong_traces_that_the_teacher_prefers_are_found(lens: Diagnose) -> None:
+def test_wrong_traces_that_the_teacher_prefers_are_found(diagnose_tables: Diagnose) -> None:
     """Of two wrong answers the teacher likes one better than the right one; the student writes both alike."""
     teacher = {ASKED: {"right": 0.3, "wrong": 0.6, "worse": 0.1}}
     student = {ASKED: {"right": 0.5, "wrong": 0.25, "worse": 0.25}}
-    told = lens(teacher, student, PlantedTask(right), candidates=16)
+    result = diagnose_tables(teacher, student, PlantedTask(right), candidates=16)
     for name in ("wrong_trace_preference", "wrong_trace_preference_per_token"):
-        finding = told[name]
+        finding = result[name]
         assert fired(finding, "high") and covers(finding, 0.5)
         assert (
             "habits of writing" in finding["cause"] and "2.0 tokens on average, the right ones 2.0" in finding["cause"]
@@ -97,22 +97,22 @@ def test_wrong_traces_that_the_teacher_prefers_are_found(lens: Diagnose) -> None
         assert "method=sft_verified" in finding["remedy"]
 
 
-def test_a_teacher_that_knows_better_prefers_no_wrong_trace(lens: Diagnose) -> None:
+def test_a_teacher_that_knows_better_prefers_no_wrong_trace(diagnose_tables: Diagnose) -> None:
     table = {ASKED: {"right": 0.9, "wrong": 0.05, "worse": 0.05}}
-    told = lens(table, table, PlantedTask(right), mild=MILD, candidates=16)
+    result = diagnose_tables(table, table, PlantedTask(right), mild=MILD, candidates=16)
     for name in ("wrong_trace_preference", "wrong_trace_preference_per_token"):
-        assert silent(told[name]) and told[name]["value"] == 0.0
+        assert silent(result[name]) and result[name]["value"] == 0.0
 
 
 @pytest.mark.parametrize("longer", ["right", "wrong"])
-def test_a_bias_of_length_is_told_by_one_of_the_two_preferences(lens: Diagnose, longer: str) -> None:
+def test_a_bias_of_length_is_told_by_one_of_the_two_preferences(diagnose_tables: Diagnose, longer: str) -> None:
     """Sums of log-likelihoods favour the short answer, means the long one whose every word is likelier."""
     shorter = "wrong" if longer == "right" else "right"
     # log 0.4 = -0.92 over two tokens, against log 0.6 + 5·log 0.8 = -1.63 over seven.
     steps = [{f"c{i}": 0.8, f"d{i}": 0.2} for i in range(5)]
     table = {ASKED: {longer: 0.6, shorter: 0.4}, **chain(*steps, start=longer)}
-    told = lens(table, table, PlantedTask(lambda words: words[0] == "right"), candidates=32, problems=60)
-    summed, mean = told["wrong_trace_preference"], told["wrong_trace_preference_per_token"]
+    result = diagnose_tables(table, table, PlantedTask(lambda words: words[0] == "right"), candidates=32, problems=60)
+    summed, mean = result["wrong_trace_preference"], result["wrong_trace_preference_per_token"]
     if longer == "right":
         # Every long answer loses by its sum; by its mean only those with two or more of the unlikely words.
         assert (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -28,8 +29,8 @@ from distillknob.models.scoring import sequence_logprob, token_logprobs
 from distillknob.models.served import model as served
 from distillknob.models.served.model import ServedModel, connect
 from distillknob.runs.run import load_run
-from distillknob.runtime import http as post
 from distillknob.tasks import get_task
+from pairs import Pair
 
 
 class Server:
@@ -126,8 +127,8 @@ def test_a_server_scores_as_the_model_does(server: Server, other: LanguageModel,
     remote = ServedModel(remote.url, remote.name, remote.tokenizer, batch_size=2)
     for reduction in ("sum", "mean"):
         torch.testing.assert_close(
-            sequence_logprob(remote, prompts, texts, finished, reduction=reduction),  # type: ignore[arg-type]
-            sequence_logprob(other, prompts, texts, finished, reduction=reduction),  # type: ignore[arg-type]
+            sequence_logprob(remote, prompts, texts, finished, reduction=reduction),
+            sequence_logprob(other, prompts, texts, finished, reduction=reduction),
             atol=1e-3,
             rtol=1e-4,
         )
@@ -136,7 +137,7 @@ def test_a_server_scores_as_the_model_does(server: Server, other: LanguageModel,
 
 
 def test_a_teacher_is_calibrated_against_a_served_target(
-    server: Server, tiny_pair: Any, tiny_other: str, tmp_path: Path
+    server: Server, tiny_pair: Pair, tiny_other: str, tmp_path: Path
 ) -> None:
     def config(**values: Any) -> CalibrationConfig:
         return CalibrationConfig(
@@ -168,7 +169,7 @@ def test_a_teacher_is_calibrated_against_a_served_target(
 
 
 def test_a_training_whose_server_is_lost_goes_on_when_it_is_back(
-    server: Server, tiny_pair: Any, tiny_other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Server, tiny_pair: Pair, tiny_other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def config() -> CalibrationConfig:
         return CalibrationConfig(
@@ -266,7 +267,7 @@ def test_every_prompt_has_noise_of_its_own(server: Server, tiny_other: str, monk
     assert seeds[0] == seeds[1] and not seeds[0] & seeds[2]
 
 
-def test_stages_take_a_served_model_by_name(server: Server, tiny_pair: Any, tiny_other: str, tmp_path: Path) -> None:
+def test_stages_take_a_served_model_by_name(server: Server, tiny_pair: Pair, tiny_other: str, tmp_path: Path) -> None:
     name = f"{server.url}#the-target#{tiny_other}"
     config = EvaluateConfig(models=[name, tiny_other], problems=3, samples=2, k=2, max_new_tokens=5)
     result = evaluate(config, tmp_path / "evaluate").result
@@ -287,11 +288,14 @@ def test_stages_take_a_served_model_by_name(server: Server, tiny_pair: Any, tiny
 
 
 def test_a_key_is_sent(server: Server, tiny_other: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    sent = []
-    real = post.urllib.request.urlopen
-    monkeypatch.setattr(
-        post.urllib.request, "urlopen", lambda request, **more: sent.append(request.headers) or real(request, **more)
-    )
+    sent: list[Any] = []
+    real = urllib.request.urlopen
+
+    def recorded(request: urllib.request.Request, **options: Any) -> Any:
+        sent.append(request.headers)
+        return real(request, **options)
+
+    monkeypatch.setattr("distillknob.runtime.http.urllib.request.urlopen", recorded)
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     connect(server.url, "the-target", tiny_other)
     assert sent[0]["Authorization"] == "Bearer secret"

@@ -21,13 +21,12 @@ from distillknob.evaluation.config import EvaluateConfig
 from distillknob.evaluation.stage import evaluate
 from distillknob.models.load import load_tokenizer
 from distillknob.models.sampling import Sampling, generate
-from distillknob.models.served import chat as served_chat
-from distillknob.models.served import model as served
 from distillknob.models.served.answers import choices_of, ended, message_of, prompt_logprobs, text_of, token_ids_of
 from distillknob.models.served.chat import ServedChat
 from distillknob.models.served.model import ServedModel, connect, load_or_connect
 from distillknob.runtime import http as post
 from distillknob.runtime.http import RefusedError, post_json, retry_after
+from pairs import Pair
 
 IDS = [5, 6, 7, 8]
 ROWS: list[Any] = [None, *({str(token): {"logprob": -0.5}} for token in IDS[1:])]
@@ -203,7 +202,7 @@ def stub() -> Iterator[Callable[..., Stub]]:
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses between tries, which are noted and not waited for."""
     pauses: list[float] = []
-    monkeypatch.setattr(post.time, "sleep", pauses.append)
+    monkeypatch.setattr("distillknob.runtime.http.time.sleep", pauses.append)
     return pauses
 
 
@@ -347,7 +346,7 @@ def test_one_that_gives_a_single_answer_whatever_it_is_asked_is_asked_again(stub
 
 
 def test_a_chat_model_teaches_by_its_texts_and_is_evaluated(
-    stub: Callable[..., Stub], tiny_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    stub: Callable[..., Stub], tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = f"{stub(chat_reply()).url}#hosted"
     sizes: dict[str, Any] = {"problems": 4, "max_steps": 1, "per_device_train_batch_size": 2, "report_to": "none"}
@@ -367,4 +366,4 @@ def test_a_model_that_is_nowhere_is_told_by_both_interfaces(stub: Callable[..., 
     server = stub(lambda path, body: (404, {}, {"error": "no such model"}))
     with pytest.raises(BadInputError, match=r"chat interface neither.*\(404\)"):
         load_or_connect(f"{server.url}#hosted", scores=False)
-    assert served.PROBE_TRIES < post.TRIES and served_chat.PROBE_TRIES < post.TRIES
+    assert post.PROBE_TRIES < post.TRIES

@@ -27,6 +27,7 @@ from distillknob.tasks.graders.reward_model import (
     reward_model,
 )
 from distillknob.tasks.reward_task import sigmoid
+from pairs import Pair
 
 DATA = Path(__file__).parents[2] / "fixtures" / "data"
 EXCHANGES = [
@@ -91,7 +92,7 @@ def test_a_broken_model_is_told(tiny_reward: str) -> None:
         judge.rewards(EXCHANGES)
 
 
-def test_a_checkpoint_that_is_no_reward_model_is_told(tiny_reward: str, tiny_pair: Any, tmp_path: Path) -> None:
+def test_a_checkpoint_that_is_no_reward_model_is_told(tiny_reward: str, tiny_pair: Pair, tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="Qwen3ForCausalLM, so its classification head would be random"):
         load(tiny_pair.student)
     with pytest.raises(BadInputError, match=r"can't load the reward model '.*none'.*reward_url"):
@@ -119,7 +120,7 @@ def test_a_name_that_can_be_no_reward_model_is_told_before_anything_is_graded(tm
             get_task(f"dolly@{DATA / 'dolly'}?{query}")
 
 
-def test_a_gate_that_no_answer_passes_is_told(tiny_reward: str, tiny_pair: Any, tmp_path: Path) -> None:
+def test_a_gate_that_no_answer_passes_is_told(tiny_reward: str, tiny_pair: Pair, tmp_path: Path) -> None:
     from distillknob.calibration.stage import CalibrationConfig, calibrate
 
     name = f"dolly@{DATA / 'dolly'}?reward={tiny_reward}"

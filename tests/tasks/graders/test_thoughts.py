@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from distillknob.evaluation.measure import AnswerReader
@@ -12,6 +10,7 @@ from distillknob.tasks.graders.choice import chosen_letter
 from distillknob.tasks.graders.committed import answer_or_last_line
 from distillknob.tasks.graders.mathematics import is_correct
 from distillknob.tasks.graders.thoughts import after_thinking, unclosed_mark
+from pairs import Pair
 
 HARMONY = "<|channel|>analysis<|message|>", "<|start|>assistant<|channel|>final<|message|>"
 PAIRS = [
@@ -72,7 +71,7 @@ TEMPLATE = (
         ("assistant\n", ""),
     ],
 )
-def test_the_reader_knows_what_the_template_opened(tiny_pair: Any, ending: str, opened: str) -> None:
+def test_the_reader_knows_what_the_template_opened(tiny_pair: Pair, ending: str, opened: str) -> None:
     tokenizer = load_tokenizer(tiny_pair.teacher)
     tokenizer.chat_template = TEMPLATE.format(ending)
     reader = AnswerReader(tokenizer)
@@ -82,7 +81,7 @@ def test_the_reader_knows_what_the_template_opened(tiny_pair: Any, ending: str, 
     assert answer == ("" if opened else "Answer: 18. But wait")
 
 
-def test_a_template_that_begins_differently_for_a_generation_is_read_behind_its_last_words(tiny_pair: Any) -> None:
+def test_a_template_that_begins_differently_for_a_generation_is_read_behind_its_last_words(tiny_pair: Pair) -> None:
     tokenizer = load_tokenizer(tiny_pair.teacher)
     tokenizer.chat_template = "{% if add_generation_prompt %}Now.{% endif %}" + TEMPLATE.format("<think>")
     reader = AnswerReader(tokenizer)
@@ -93,7 +92,7 @@ def test_a_template_that_begins_differently_for_a_generation_is_read_behind_its_
 
 @pytest.mark.parametrize(("opens", "closes"), [("[THINK]", "[/THINK]"), HARMONY])
 def test_marks_that_are_special_tokens_are_seen_though_the_text_hides_them(
-    tiny_pair: Any, opens: str, closes: str
+    tiny_pair: Pair, opens: str, closes: str
 ) -> None:
     tokenizer = load_tokenizer(tiny_pair.teacher)
     tokens = ["[THINK]", "[/THINK]", "<|start|>", "<|channel|>", "<|message|>"]

@@ -192,7 +192,7 @@ def test_data_that_training_must_avoid_have_to_be_there(tmp_path: Path) -> None:
 
 def test_both_halves_of_a_repeated_problem_are_on_one_side(tmp_path: Path) -> None:
     problems = [f"Is number {i} even?" for i in range(300)]
-    rows = [{"instruction": p, "context": "", "response": "yes"} for p in problems]
+    rows: list[dict[str, Any]] = [{"instruction": p, "context": "", "response": "yes"} for p in problems]
     rows += [{"instruction": otherwise_written(p), "context": None, "response": "no"} for p in problems]
     task = get_task(f"dolly@{write(tmp_path / 'dolly.jsonl', rows)}")
     assert isinstance(task, RowsTask)

@@ -1,9 +1,9 @@
 """Capacity gap: what the teacher's right answers cost the student above what they cost the teacher.
 
-It is told by the way that they are written in: the KL of the two within a way of writing. The likelihoods are
-log q(answer) − log q(way), the share of the student's own answers written so standing for q(way), and the teacher's
-alike: what the student seldom does is a habit, what it does badly a lack of capacity. What neither can foretell, a way
-with many wordings, is no gap.
+Costs are compared style by style: the KL of the two models within a way of writing. The likelihoods are
+log q(answer) − log q(style), the share of the student's own answers written so standing for q(style), and the teacher's
+alike: what the student seldom does is a habit, what it does badly a lack of capacity. What neither can foretell, a
+style with many wordings, is no gap.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ HALF = 0.5  # of the student's answer: where the finding reads the teacher's acc
 def prefix_rows(continuations: Continuations) -> list[dict[str, Any]]:
     """The teacher's mean score for each share of a student's answer that it goes on from, with its interval."""
     rows = []
-    for share in continuations.kept_A.unique().tolist():
-        here = continuations.kept_A == share
+    for share in continuations.share_A.unique().tolist():
+        here = continuations.share_A == share
         score = interval(continuations.score_A[here].numpy(), continuations.prompt_A[here].numpy())
         rows.append(
             {
@@ -37,7 +37,7 @@ def prefix_rows(continuations: Continuations) -> list[dict[str, Any]]:
 
 def score_by_prompt(continuations: Continuations, share: float) -> tuple[list[int], list[float]]:
     """The problems, and the teacher's mean score on each, going on from this share of the student's answer."""
-    here = continuations.kept_A == share
+    here = continuations.share_A == share
     prompt_A, score_A = continuations.prompt_A[here], continuations.score_A[here].double()
     prompts = prompt_A.unique()
     return prompts.tolist(), [float(score_A[prompt_A == prompt].mean()) for prompt in prompts]

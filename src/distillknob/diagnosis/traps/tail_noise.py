@@ -10,7 +10,7 @@ So the finding counts what is left then: how the tokens that the teacher would h
 themselves, P · KL(p given rare ‖ q given rare) with P their mass. Rare are tokens less likely than a hundredth of the
 likeliest one, whatever the size of the vocabulary: a teacher that has fifty words to choose from has no tail in its
 sixth. The share of the KL that goes there is the share of the lesson that no answer of the teacher bears out. From 5 %
-of it on it is told, from 10 % and from a quarter more gravely.
+of it on the trap is there, from 10 % and from a quarter more gravely.
 
 Left out on purpose: the share beyond the top 5 as the finding. It lies above 10 % for every pair of small models that
 were trained apart (docs/benchmarks.md), of which a loss over the top 5 and one bucket leaves out next to nothing.
@@ -29,8 +29,8 @@ from distillknob.diagnosis.traps.base import ByPrompt, Trap
 from distillknob.stats import Interval, interval, share_interval
 
 NAME = "tail_noise"
-HEAD = 5  # the K whose complement is told beside the finding
-SCATTERED = (1, 5, 50, 500)  # the K at which token types are told apart
+HEAD = 5  # the K beyond which the cause and the values by problem tell the KL
+SCATTERED = (1, 5, 50, 500)  # the K of the scatter
 
 
 def tail_rows(sample: ScoredTokens) -> list[dict[str, Any]]:

@@ -16,13 +16,12 @@ finding is a reason to look at held-out scores, not a verdict.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from distillknob.diagnosis.finding import Finding, finding_of, graded, not_applicable
 from distillknob.results.stages import Plot
-from distillknob.stats import Interval, t_quantile
+from distillknob.stats import Floats, Interval, t_quantile
 
 NAME = "teacher_hacking"
 FEWEST = 20  # logged steps in each half
@@ -85,7 +84,7 @@ def teacher_hacking(
     )
 
 
-def _bends(design_ND: Any, log_loss_N: Any) -> bool:
+def _bends(design_ND: Floats, log_loss_N: Floats) -> bool:
     """Is the coefficient of (log step)² off zero, at 99.9 %?"""
     with_square_ND = np.column_stack([design_ND, design_ND[:, 1] ** 2])
     fit_D = np.linalg.lstsq(with_square_ND, log_loss_N, rcond=None)[0]
@@ -95,7 +94,7 @@ def _bends(design_ND: Any, log_loss_N: Any) -> bool:
     return bool(abs(float(fit_D[-1])) > t_quantile(0.9995, freedom) * error)
 
 
-def _plot(step_N: Any, loss_N: Any, law_N: Any, half: int) -> Plot:
+def _plot(step_N: Floats, loss_N: Floats, law_N: Floats, half: int) -> Plot:
     lines = (("training loss", step_N, loss_N), ("power law of the first half", step_N, law_N))
     return {
         "title": f"training loss and the power law of its first {half} steps",

@@ -9,7 +9,7 @@ import torch
 from distillknob.models.chat import prompt_ids
 from distillknob.models.families import check_length
 from distillknob.models.heads import Head, checked_head
-from distillknob.models.scoring import Batch, ScoreRequest, answer_hidden, batches, padded_ids
+from distillknob.models.scoring import Batch, ScoreRequest, answer_hidden, batches, chosen_logprob, padded_ids
 from distillknob.models.shared_prefix import (
     GroupedBatch,
     grouped_batches,
@@ -86,12 +86,3 @@ def _edited_logprobs(language_model: Loaded, head: Head, batch: Batch, edit: Log
             logits_RV = edit(ids_BT[row_R, : before + a], head.logits(hidden_NH[place_R]))
             logprob_N[place_R.cpu()] = chosen_logprob(logits_RV, batch.answer_ids_BA[row_R, a]).float().cpu()
     return logprob_N
-
-
-def chosen_logprob(
-    logits_NV: torch.Tensor, token_N: torch.Tensor, log_partition_N: torch.Tensor | None = None
-) -> torch.Tensor:
-    """log softmax(logits)[token], [N]. `log_partition_N` is log Σ exp(logit) where it was formed before, or is that of
-    a part of the vocabulary."""
-    log_partition_N = logits_NV.logsumexp(-1) if log_partition_N is None else log_partition_N
-    return logits_NV.gather(-1, token_N[:, None])[:, 0] - log_partition_N
