@@ -175,11 +175,8 @@ def test_the_student_as_it_is_can_be_the_teacher(tiny_pair: Pair, tmp_path: Path
         value = divergence(batch["student"][batch["mask"]], batch["teacher_prompt"][batch["mask"]], "jsd").mean()
         assert batch["loss"] == pytest.approx(float(value), rel=1e-3) and batch["loss"] > 1e-5
     plain = trainer_of(tiny_pair, tmp_path / "plain", DistillConfig().loss, itself=True)
-    model: Any = plain.model
-    before = {name: weight.clone() for name, weight in model.state_dict().items()}
     plain.train()
     assert all(batch["loss"] == pytest.approx(0.0, abs=1e-7) for batch in plain.batches)
-    assert before.keys() == model.state_dict().keys()
 
 
 class Average(TrainerCallback):

@@ -97,8 +97,8 @@ def test_every_model_gets_the_same_problems_and_differences_are_paired(
 
 def test_pass_at_k_is_told_only_where_it_means_something(teacher: LanguageModel) -> None:
     few = measured(teacher, samples=2, k=3)
-    row: dict[str, Any] = {**few.as_row()}
-    assert few.pass_at_k is None and row["k"] == 3 and row["pass@3"] is row["pass@3_interval"] is None
+    row = dict(few.as_row())
+    assert few.pass_at_k is None and row["pass@3"] is None and row["pass@3_interval"] is None
     open_ended = evaluate_task(teacher, get_task("instruct"), problems=6, samples=3, k=2)
     assert open_ended.pass_at_1 is None and open_ended.pass_at_k is None
     assert set(open_ended.modes) == {"local_decoding_degradation"}

@@ -139,10 +139,7 @@ def test_the_anchor_is_the_model_with_its_adapter_off(tiny_pair: Pair, tmp_path:
 
 
 @pytest.mark.parametrize("merge", [False, True])
-def test_an_adapter_that_does_not_hold_gives_the_original_back(
-    tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, merge: bool
-) -> None:
-
+def test_an_adapter_that_does_not_hold_gives_the_original_back(tiny_pair: Pair, tmp_path: Path, merge: bool) -> None:
     def lost(model: Any, tasks: Any, config: Any, what: str, *rest: Any) -> Any:
         value = 1.0 if what == "before" else 0.0
         return {
