@@ -6,12 +6,9 @@ import errno
 import json
 import math
 import os
-import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,16 +17,11 @@ import numpy as np
 import pytest
 import yaml
 
-from distillknob.errors import BadInputError, RunFailedError
+from distillknob.errors import BadInputError
 from distillknob.results.schema import SCHEMA
-from distillknob.runs.files import atomic_directory, atomic_write, sha256
+from distillknob.runs.files import atomic_directory, sha256
 from distillknob.runs.run import Run, load_run, verify_manifest
-
-CONFIG: dict[str, Any] = {"eta": -0.5, "learning_rate": 1e-5, "tasks": ["math"], "generation": {"top_p": 1.0}}
-
-
-def snapshot(folder: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+from run_folders import CONFIG, snapshot
 
 
 def finished(path: Path, **result: Any) -> Run:
@@ -37,17 +29,6 @@ def finished(path: Path, **result: Any) -> Run:
     run.log(step=1, loss=0.5)
     run.finish(result or {"score": 1.0})
     return run
-
-
-@contextmanager
-def file_size_limit(size: int) -> Iterator[None]:
-    """A real full disk, as far as one process is concerned: no file may grow beyond `size` bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 # Opening
@@ -340,56 +321,6 @@ def test_a_reader_writes_nothing(tmp_path: Path) -> None:
 
 
 # Whole or not at all
-
-
-def test_atomic_write_replaces_and_keeps_no_temporary_file(tmp_path: Path) -> None:
-    atomic_write(tmp_path / "a", b"one")
-    atomic_write(tmp_path / "a", b"two")
-    assert snapshot(tmp_path) == {"a": b"two"}
-
-
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    run = Run.open(tmp_path / "run", "calibrate", CONFIG)
-    run.write_json("state.json", {"step": 1})
-    before = snapshot(tmp_path)
-
-    def full(descriptor: int) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(RunFailedError, match=r"no space left to write .*state.json.*is kept.*--resume"):
-        run.write_json("state.json", {"step": 2})
-    assert snapshot(tmp_path) == before
-
-
-def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
-    run = Run.open(tmp_path / "run", "calibrate", CONFIG)
-    run.log(step=1)
-    with file_size_limit(2000), pytest.raises(RunFailedError, match=r"samples.jsonl"):
-        run.write_samples([{"text": "x" * 5000}])
-    assert not (run.path / "samples.jsonl").exists()
-    with file_size_limit(2000), pytest.raises(RunFailedError, match=r"metrics.jsonl.*--resume"):
-        for step in range(2, 200):
-            run.log(step=step, text="y" * 100)
-    logged = len(run.metrics())
-    assert 10 <= logged < 20
-    resumed = Run.open(tmp_path / "run", "calibrate", CONFIG, resume=True)
-    resumed.log(step=99)
-    assert len(resumed.metrics()) == logged + 1
-
-
-def test_a_directory_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    with atomic_directory(tmp_path / "model") as folder:
-        (folder / "a").write_text("1")
-        assert not (tmp_path / "model").exists()
-    with pytest.raises(KeyboardInterrupt), atomic_directory(tmp_path / "model") as folder:
-        (folder / "a").write_text("2")
-        raise KeyboardInterrupt
-    assert snapshot(tmp_path) == {"model/a": b"1"}
-    with atomic_directory(tmp_path / "model") as folder:
-        (folder / "b").write_text("3")
-    assert snapshot(tmp_path) == {"model/b": b"3"}
 
 
 def test_a_killed_stage_leaves_a_run_that_resumes(tmp_path: Path) -> None:

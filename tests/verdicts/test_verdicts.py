@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -145,27 +146,36 @@ def test_neither_word_is_said_of_the_original_or_without_students() -> None:
     assert alone.word is None and "no student stands beside" in alone.why
 
 
+def calibrated(eta: float, kept_step: int) -> CalibrateResult:
+    """The result of a calibration that turned; of one that kept the original where `kept_step` is 0."""
+    same = None if kept_step else "the calibration kept step 0"
+    return {
+        "stage": "calibrate",
+        "eta": eta,
+        "outcome": "finished",
+        "reason": None,
+        "steps": 9,
+        "kept_step": kept_step,
+        "turned": turning(BEFORE, moved(math.copysign(1.0, eta)), eta=eta, same=same).as_row(),
+        "final_beta": 0.1,
+        "anchor_kl": 0.01,
+        "log_ratio": 3.0,
+        "guard": [],
+        "events": [],
+    }
+
+
 def test_a_calibration_of_a_calibrated_teacher_that_changed_nothing_names_that_one(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     for folder, result, teacher in (
-        (
-            first,
-            {"stage": "calibrate", "eta": -0.5, "kept_step": 9, "turned": {"verdict": "turned", "reason": "it fell"}},
-            "./plain",
-        ),
-        (
-            second,
-            {"stage": "calibrate", "eta": 0.25, "kept_step": 0, "turned": {"verdict": "not at all", "same": True}},
-            str(first),
-        ),
+        (first, calibrated(-0.5, 9), "./plain"),
+        (second, calibrated(0.25, 0), str(first)),
     ):
         folder.mkdir()
-        record = record_of(cast(CalibrateResult, result), teacher, "./target")
-        (folder / RECORD).write_text(json.dumps(record))
+        (folder / RECORD).write_text(json.dumps(record_of(result, teacher, "./target")))
     assert teacher_warning(str(first)) is None
     warning = str(teacher_warning(str(second)))
     assert f"{str(first)!r}, unchanged: its calibration kept step 0 (η = +0.25)" in warning
     assert "That one was calibrated with η = −0.5 (turned)" in warning and "original" not in warning
     # A cache's teacher may be gone, and its record lies in the cache.
-    before_verdicts = cast(CalibrateResult, {"stage": "calibrate", "eta": 0.5, "kept_step": 0})
-    assert teacher_warning("./gone", record_of(before_verdicts, "./plain", "./target")) is not None
+    assert teacher_warning("./gone", record_of(calibrated(0.5, 0), "./plain", "./target")) is not None

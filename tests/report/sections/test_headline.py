@@ -1,0 +1,87 @@
+"""What stands on top of a page comes from the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from distillknob.report import build_report
+from distillknob.verdicts.teachers import teacher_label
+from distillknob.verdicts.turning import turning
+from planted_results import calibration, demo_result
+from planted_runs import Page, distill_run, write_run
+
+
+def test_headline_and_takeaways_come_from_the_data(tmp_path: Path) -> None:
+    def told(change: Callable[[dict[str, Any]], None]) -> str:
+        result = demo_result()
+        change(result)
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        text = Page(build_report(write_run(folder, "demo", result))).text
+        return (
+            text.replace("\N{NO-BREAK SPACE}", " ")
+            .replace("\N{NARROW NO-BREAK SPACE}", "")
+            .replace("\N{MINUS SIGN}", "-")
+        )
+
+    plain = told(lambda result: None)
+    assert "On math, the original teacher scores 99.0 % and the student before distillation 55.0 %." in plain
+    assert (
+        "On math, the GKD student of the original reaches 52.0 %, not clearly different from the student before "
+        "(-3.0 points, 95 % interval [-8.0, +2.0]), its pass@16 -1.5 points [-6.5, +3.5]." in plain
+    )
+    assert "student of η = -0.5 (turned) reaches 80.0 %, 25.0 points above the student before" in plain
+    assert "28.0 points above the original's student (95 % interval [+23.0, +33.0])." in plain
+    assert "student of η = +0.5 (turned) reaches 21.0 %, 34.0 points below the student before" in plain
+    assert "math, η = +0.5 (turned): undistillable by gkd: its best student, by gkd, scores 21.0 %" in plain
+    assert "math, η = -0.5 (turned): distillable by gkd" in plain
+    assert "keep their scores to within 1.5 points" in plain and "is -1.1 points (η = +0.5 (turned)" in plain
+    assert "The 7 distilled students had the same budget: 1240000 tokens, 300 steps, learning rate 0.001." in plain
+
+    def worse(result: dict[str, Any]) -> None:
+        result["differences"][0] |= {"difference": 0.02, "interval": [-0.03, 0.07]}
+        result["teachers"][-1] |= {"difference": -0.03, "difference_interval": [-0.04, -0.02]}
+        result["students"][-2]["steps"] = 200
+
+    other = told(worse)
+    assert "not clearly different from the original's student (+2.0 points, 95 % interval [-3.0, +7.0])" in other
+    assert "η = -0.5 (turned): neither distillable nor undistillable is shown by gkd" in other
+    assert "A loss of 1.5 points can't be excluded for 1 of 6 calibrated teachers' scores: η = +0.5" in other
+    assert "η = +0.5 (turned) on instruct (-3.0 points, [-4.0, -2.0])" in other
+    assert "did not all have the same budget: they differ in steps" in other
+
+
+def test_a_demo_whose_calibrated_teacher_is_the_original_says_so_on_top(tmp_path: Path) -> None:
+    result = demo_result()
+    same = {**calibration(0.5), "kept_step": 0, "turned": turning([1.0], [1.0], eta=0.5, same="step 0").as_row()}
+    label = teacher_label(0.5, same)
+    for name in ("teachers", "students", "differences", "gains"):
+        for row in result[name]:
+            if "eta+0.5" in (row.get("teacher"), row.get("b")):
+                row |= {"label": label, "same": name != "students"}
+                row |= {"calibration": same} if name == "teachers" else {}
+    text = Page(build_report(write_run(tmp_path / "demo", "demo", result))).text
+    lede = text[: text.index("Students and teachers")]
+    assert "it is the original)" in lede and "its calibration changed nothing" in lede
+    assert "which is no effect: its teacher is the original" in lede and "undistillable by" not in lede
+
+
+def test_a_student_s_page_begins_with_what_is_to_be_known_of_its_teacher(tmp_path: Path) -> None:
+    record = {"eta": 0.25, "target": "./the-target"}
+    warning = "teacher 'x/model' is the original: its calibration kept step 0"
+    result = {
+        "stage": "distill",
+        "method": "sft",
+        "warning": warning,
+        "teacher_record": record,
+        "notes": ["A <b> moved."],
+    }
+    path = write_run(tmp_path / "distill", "distill", result)
+    told = Page(build_report(path)).text
+    assert told.index("Teacher 'x/model' is the original: its calibration kept step 0. A <b> moved.") < told.index(
+        "Learn"
+    )
+    assert "Calibration target./the-target" in " ".join(told.split())
+    plain = " ".join(Page(build_report(distill_run(tmp_path / "plain", "gkd", 0.7))).text.split())
+    assert "the original" not in plain and "Calibration target–" in plain

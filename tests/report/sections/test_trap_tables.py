@@ -1,0 +1,28 @@
+"""A page about a diagnosis: the gap between teacher and student, and what estimates are worth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from distillknob.report import build_report
+from planted_results import diagnose_result
+from planted_runs import Page, write_run
+
+
+def test_a_diagnosis_tells_the_gap_between_teacher_and_student(tmp_path: Path) -> None:
+    text = Page(build_report(write_run(tmp_path / "run", "diagnose", diagnose_result()))).text
+    assert "hard way costs 3.2 nats on math, easy way 1.5" in text
+    assert "62.5\u00a0%" in text
+    assert (
+        "the teacher scores 20.0\u00a0% instead of 95.0\u00a0% on math" in text
+        and "75% of the student's answer" in text
+    )
+    assert "+2.5" in text and "if it wrote as the teacher does" in text
+    assert "1.8e-07 [0, 6e-07]" in text  # what the top 1 and a bucket leave out
+
+
+def test_what_estimates_are_worth_is_told(pages: dict[str, Path]) -> None:
+    told = Page(pages["diagnose"]).text
+    assert "nearest to the on-policy reverse KL come self normalised k1 on" in told and "off by 0.25 of 2 nats" in told
+    assert "cosine with its token-level gradient of 0.31 on" in told
+    assert "high student entropy, high divergence" in told and "86.0" in told
