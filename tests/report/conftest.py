@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distillknob.report import build_report
+from distillknob.report.page import build_report
 from planted_runs import MAKERS
 
 

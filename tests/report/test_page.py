@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from distillknob.errors import BadInputError
-from distillknob.report import build_report
+from distillknob.report.page import build_report
 from planted_results import HOSTILE
 from planted_runs import MAKERS, SECTIONS, Page, calibrate_run, demo_run, write_run
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from distillknob.report import build_report
+from distillknob.report.page import build_report
 from distillknob.runs.run import Run
 from planted_results import demo_result
 from planted_runs import SECTIONS, Page, calibrate_run, demo_run, distill_run, write_run

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from distillknob.report import build_report
+from distillknob.report.page import build_report
 from distillknob.verdicts.turning import turning
 from planted_runs import Page, calibrate_run, distill_run
 

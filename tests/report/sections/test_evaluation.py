@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from distillknob.report import build_report
+from distillknob.report.page import build_report
 from planted_results import student
 from planted_runs import Page, write_run
 

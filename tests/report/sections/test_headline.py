@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from distillknob.report import build_report
+from distillknob.report.page import build_report
 from distillknob.verdicts.teachers import teacher_label
 from distillknob.verdicts.turning import turning
 from planted_results import calibration, demo_result

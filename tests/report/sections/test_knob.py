@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from distillknob.report import build_report
+from distillknob.report.page import build_report
 from planted_results import student
 from planted_runs import Page, sweep_run
 
