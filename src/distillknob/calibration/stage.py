@@ -20,8 +20,8 @@ from distillknob.calibration.last_good import FINAL, START, LastThatHolds, last_
 from distillknob.calibration.rewards import task_reward
 from distillknob.calibration.rows import rewarded_as_in_training, training_rows
 from distillknob.calibration.trainer import CalibrationTrainer, GuardCallback
-from distillknob.inputs.identity import changed_meanwhile, read_by
-from distillknob.inputs.preflight import Preflight
+from distillknob.inputs.identity import changed_meanwhile
+from distillknob.inputs.opening import Opening, checked
 from distillknob.models.chat import set_in_templates
 from distillknob.models.load import load_model
 from distillknob.models.scoring import Scorer
@@ -30,8 +30,8 @@ from distillknob.results.stages import CalibrateResult
 from distillknob.runs.files import atomic_write
 from distillknob.runs.journal import Journal
 from distillknob.runs.model_record import record_of
-from distillknob.runs.run import Run, runs_behind
-from distillknob.runtime.processes import process_count, process_index, wait
+from distillknob.runs.run import Run
+from distillknob.runtime.processes import process_index, wait
 from distillknob.runtime.template_date import by_name, fix_dates
 from distillknob.tasks import graded_tasks
 from distillknob.training.callbacks import FiniteLoss, RunLogger, StageProgress, add_callbacks
@@ -70,21 +70,17 @@ def calibrate(
     """
     tasks = graded_tasks(config.tasks)
     rows = training_rows(tasks, config.problems, config.seed, config.guard_problems, config.max_completion_length)
-    inputs = runs_behind(config.models_read)
-    recorded = plain_config(config)
-    opened: dict[str, Any] = {"inputs": inputs, "read": read_by(config), "resume": resume}
-    if (done := Run.finished(output, "calibrate", recorded, **opened)) is not None:
+    opening = Opening("calibrate", config, output, plain_config(config), resume)
+    if (done := opening.finished()) is not None:
         return done
-    preflight = Preflight(process_count())
-    check(config, preflight)
-    preflight.tell()
+    checked(check, config)
     config = copy.copy(config)  # the caller's stays as it is, to be used again
     teacher, target = load_trained(config.teacher, config, anchored=config.beta > 0), _target(config)
     tokenizer = teacher.tokenizer
     values = as_dict(config.chat_template_kwargs)
     sides = by_name((config.teacher, tokenizer), (config.target, target.tokenizer))
     set_in_templates(sides, values)
-    run = Run.open(output, "calibrate", recorded, **opened)
+    run = opening.run()
     if run.complete:
         return run
     fix_dates(sides, run.template_date)

@@ -16,7 +16,8 @@ from distillknob.diagnosis.pilot import PILOT
 from distillknob.diagnosis.traps import TRAPS
 from distillknob.diagnosis.traps.base import Table, Trap
 from distillknob.errors import BadInputError
-from distillknob.inputs.identity import changed_meanwhile, read_by
+from distillknob.inputs.identity import changed_meanwhile
+from distillknob.inputs.opening import Opening, checked
 from distillknob.inputs.preflight import Preflight, same_weights
 from distillknob.models.chat import set_in_templates
 from distillknob.models.load import load_model
@@ -25,8 +26,7 @@ from distillknob.results.diagnosis import DiagnoseHead
 from distillknob.results.stages import FindingRow
 from distillknob.runs.journal import Journal
 from distillknob.runs.model_record import warn_of_teacher
-from distillknob.runs.run import Run, runs_behind
-from distillknob.runtime.processes import process_count
+from distillknob.runs.run import Run
 from distillknob.runtime.template_date import by_name, fix_dates
 from distillknob.tasks import graded_tasks
 
@@ -66,16 +66,14 @@ def diagnose(
     it did. `traps` are no part of what is recorded of a run: a complete one is returned with those that it was asked.
     """
     tasks = graded_tasks(config.tasks)
-    opened: dict[str, Any] = {"inputs": runs_behind(config.models_read), "read": read_by(config), "resume": resume}
-    if (done := Run.finished(output, "diagnose", asdict(config), **opened)) is not None:
+    opening = Opening("diagnose", config, output, asdict(config), resume)
+    if (done := opening.finished()) is not None:
         return done
-    preflight = Preflight(process_count())
-    check(config, preflight)
-    preflight.tell()
+    checked(check, config)
     teacher, student = (load_model(name) for name in config.models_read)
     sides = by_name((config.teacher, teacher.tokenizer), (config.student, student.tokenizer))
     set_in_templates(sides, config.chat_template_kwargs)
-    run = Run.open(output, "diagnose", asdict(config), **opened)
+    run = opening.run()
     if run.complete:
         return run
     fix_dates(sides, run.template_date)

@@ -27,13 +27,14 @@ from distillknob.distillation.pair import Pair, load_pair
 from distillknob.distillation.teacher_context import CONTEXTS
 from distillknob.distillation.traces import RIGHT_ONES, TraceOptions, make_traces
 from distillknob.distillation.trainer import DistillTrainer
-from distillknob.inputs.identity import changed_meanwhile, read_by
-from distillknob.inputs.preflight import Preflight, Side, check_traces
+from distillknob.inputs.identity import changed_meanwhile
+from distillknob.inputs.opening import Opening, checked
+from distillknob.inputs.preflight import Side, check_traces
 from distillknob.models.architecture import context_of
 from distillknob.results.stages import DistillResult, TeacherRecord
 from distillknob.runs.journal import Journal
 from distillknob.runs.model_record import read_record, warn_of_teacher
-from distillknob.runs.run import Run, runs_behind
+from distillknob.runs.run import Run
 from distillknob.runtime.processes import process_count, process_index, wait
 from distillknob.runtime.template_date import fix_dates
 from distillknob.tasks import Task, get_tasks, graded_tasks
@@ -61,18 +62,13 @@ def distill(
     divided = curve_problems(config, cache)
     count = sum(divided.trained.values()) if cache is None else len(cache.traces)
     check_fills_a_step(count, _rows_a_step(config), "problems to train on")
-    inputs = [*runs_behind(config.models_read), *([Path(config.cache)] if config.cache else [])]
-    recorded = plain_config(config)
-    opened: dict[str, Any] = {"inputs": inputs, "read": read_by(config), "resume": resume}
-    if (done := Run.finished(output, "distill", recorded, **opened)) is not None:
+    further = [] if config.cache is None else [Path(config.cache)]
+    opening = Opening("distill", config, output, plain_config(config), resume, further)
+    if (done := opening.finished()) is not None:
         return done
-    preflight = Preflight(process_count())
-    check(config, preflight)
-    preflight.tell()
+    checked(check, config)
     pair = load_pair(config, cache)
-    # What a cache holds was read on its day.
-    day = None if cache is None else cache.template_date
-    run = Run.open(output, "distill", recorded, **opened, template_date=day)
+    run = opening.run(None if cache is None else cache.template_date)  # what a cache holds was read on its day
     if run.complete:
         return run
     fix_dates(pair.tokenizers, run.template_date)

@@ -21,14 +21,15 @@ from distillknob.distillation.cache_files import (
 )
 from distillknob.distillation.traces import RIGHT_ONES, TraceOptions, make_traces
 from distillknob.errors import BadInputError
-from distillknob.inputs.identity import changed_meanwhile, read_by
+from distillknob.inputs.identity import changed_meanwhile
+from distillknob.inputs.opening import Opening, checked
 from distillknob.inputs.preflight import Preflight
 from distillknob.models.chat import eos_ids, set_in_templates
 from distillknob.models.load import load_model
 from distillknob.results.stages import CacheResult
 from distillknob.runs.journal import Journal
 from distillknob.runs.model_record import read_record, warn_of_teacher
-from distillknob.runs.run import Run, runs_behind
+from distillknob.runs.run import Run
 from distillknob.runtime.processes import process_count, process_index, wait
 from distillknob.runtime.progress import progress
 from distillknob.runtime.template_date import fix_dates
@@ -92,16 +93,14 @@ def cache_teacher(config: CacheConfig, output: str | Path, *, resume: bool = Fal
     Raises BadInputError before any work for input that can't be used.
     """
     tasks = (graded_tasks if config.traces in RIGHT_ONES else get_tasks)(config.tasks)
-    opened: dict[str, Any] = {"inputs": runs_behind(config.models_read), "read": read_by(config), "resume": resume}
-    if (done := Run.finished(output, "cache", asdict(config), **opened)) is not None:
+    opening = Opening("cache", config, output, asdict(config), resume)
+    if (done := opening.finished()) is not None:
         return done
-    preflight = Preflight(process_count())
-    check(config, preflight)
-    preflight.tell()
+    checked(check, config)
     teacher = load_model(config.teacher)
     set_in_templates({config.teacher: teacher.tokenizer}, config.chat_template_kwargs)
     vocabulary = compared_tokens(teacher)
-    run = Run.open(output, "cache", asdict(config), **opened)
+    run = opening.run()
     if run.complete:
         return run
     fix_dates({config.teacher: teacher.tokenizer}, run.template_date)

@@ -14,14 +14,15 @@ from pathlib import Path
 
 from distillknob.evaluation.config import EvaluateConfig
 from distillknob.evaluation.task_result import TaskResult, difference, evaluate_task, same_answers
-from distillknob.inputs.identity import changed_meanwhile, read_by
+from distillknob.inputs.identity import changed_meanwhile
+from distillknob.inputs.opening import Opening, checked
 from distillknob.inputs.preflight import Preflight
 from distillknob.models.chat import set_in_templates
 from distillknob.models.served.model import load_or_connect
 from distillknob.results.stages import EvaluateResult, ModelDifference
 from distillknob.runs.journal import Journal
-from distillknob.runs.run import Run, runs_behind
-from distillknob.runtime.processes import process_count, process_index
+from distillknob.runs.run import Run
+from distillknob.runtime.processes import process_index
 from distillknob.runtime.template_date import fix_dates
 from distillknob.tasks import graded_tasks
 
@@ -45,12 +46,12 @@ def check(config: EvaluateConfig, preflight: Preflight) -> None:
 
 def evaluate(config: EvaluateConfig, output: str | Path, *, resume: bool = False) -> Run:
     """Evaluate models on tasks and return the run: figures in `result.json`, every sample in `samples.jsonl`."""
-    preflight = Preflight(process_count())
-    check(config, preflight)
-    preflight.tell()
     tasks = graded_tasks(config.tasks)
-    inputs = runs_behind(config.models_read)
-    run = Run.open(output, "evaluate", asdict(config), inputs=inputs, read=read_by(config), resume=resume)
+    opening = Opening("evaluate", config, output, asdict(config), resume)
+    if (done := opening.finished()) is not None:
+        return done
+    checked(check, config)
+    run = opening.run()
     if run.complete:
         return run
     results: dict[str, dict[str, TaskResult]] = {}

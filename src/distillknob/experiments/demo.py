@@ -15,12 +15,11 @@ from distillknob.experiments.cell import run_cell
 from distillknob.experiments.plan import Cell, ExperimentConfig, Step, check
 from distillknob.experiments.tables import tables
 from distillknob.inputs.identity import changed_meanwhile, read_by
-from distillknob.inputs.preflight import Preflight
+from distillknob.inputs.opening import checked
 from distillknob.report.page import build_report
 from distillknob.results.children import child_run, children, in_experiment
 from distillknob.results.experiments import ChildRun, DemoResult, ExampleRow
 from distillknob.runs.run import Run, load_run
-from distillknob.runtime.processes import process_count
 from distillknob.tasks import get_task
 
 
@@ -63,9 +62,7 @@ class DemoConfig(ExperimentConfig):
 
 def demo(config: DemoConfig, output: str | Path, *, resume: bool = False) -> Run:
     """Run the demo of `config.recipe` and return the run; `report.html` lies in its directory."""
-    preflight = Preflight(process_count())
-    check(config, preflight)
-    preflight.tell()
+    checked(check, config)
     cells, lens = config.cells(), config.lens
     planned = [step.config for step in config.planned().values()]
     run = Run.open(output, "demo", config.recorded, read=read_by(*planned), resume=resume)

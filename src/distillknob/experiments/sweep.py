@@ -17,13 +17,13 @@ from distillknob.errors import BadInputError, nearest
 from distillknob.experiments.cell import cell_config, read_by_cell, run_cell
 from distillknob.experiments.plan import Cell, ExperimentConfig, check
 from distillknob.experiments.tables import causal, knob, tables
-from distillknob.inputs.preflight import Preflight
+from distillknob.inputs.opening import checked
 from distillknob.report.page import build_report
 from distillknob.results.experiments import SweepResult, Tables
 from distillknob.results.schema import with_schema
 from distillknob.runs.files import atomic_directory, atomic_write, json_bytes, read_json
 from distillknob.runs.run import CONFIG, ENVIRONMENT, MANIFEST, RESULT, Run, load_run
-from distillknob.runtime.processes import notice, process_count, process_index, wait
+from distillknob.runtime.processes import notice, process_index, wait
 from distillknob.stages import CHAINED
 
 # Without `evaluate`: a variant is set beside the grid problem by problem.
@@ -131,9 +131,7 @@ def sweep(config: SweepConfig, output: str | Path, *, resume: bool = False) -> R
     read there, and what is run is kept there too: config, environment, result and manifest of each, without models and
     samples. Raises BadInputError before any work for input that can't be used.
     """
-    preflight = Preflight(process_count())
-    check(config, preflight)
-    preflight.tell()
+    checked(check, config)
     cells, single = config.cells(), config.only is not None
     read = {cell.name: read_by_cell(cell, config.recipe) for cell in cells}
     _check_kept(config, read)
