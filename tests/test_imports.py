@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -185,6 +186,16 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 @pytest.mark.parametrize("path", MODULES, ids=map(module_name, MODULES))
 def test_a_module_imports_only_what_lies_below_it(path: Path) -> None:
     assert violations(module_name(path), path.read_text(encoding="utf-8")) == []
+
+
+def test_the_table_of_rooms_in_the_docs_is_this_one() -> None:
+    page = (PACKAGE.parents[1] / "docs" / "design.md").read_text(encoding="utf-8")
+    table = page[page.index("| room | what it holds |") :].split("\n\n")[0]
+    names = [name for line in table.splitlines()[2:] for name in re.findall(r"`(\w+)/?`", line.split("|")[1])]
+    assert sorted(names) == sorted(ROOMS)
+    for number, room in enumerate(names):
+        above = {*names[:number], "errors", "stats", "stages", "methods"}
+        assert ROOMS[room].rooms <= above | {"*"}, f"{room} stands above a room that it imports"
 
 
 def test_a_row_names_only_rooms_above_it_and_every_row_has_a_room() -> None:
