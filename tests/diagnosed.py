@@ -9,8 +9,8 @@ from typing import Any
 from distillknob.calibration.config import CalibrationConfig
 from distillknob.config.fields import checked, fields_of
 from distillknob.diagnosis.config import DiagnoseConfig
+from distillknob.distillation.cache.stage import CacheConfig
 from distillknob.distillation.config import DistillConfig
-from distillknob.distillation.teacher_cache import CacheConfig
 from pairs import Pair
 
 MILD = 0.15  # standard deviation of the logits of a student that differs without structure

@@ -24,7 +24,7 @@ IMPORTED = [
         "distillknob.evaluation.stage",
     ),
     *(
-        "distillknob.distillation.teacher_cache",
+        "distillknob.distillation.cache.stage",
         "distillknob.cli.text",
         "distillknob.cli.flags",
         "distillknob.config.shipped",

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from distillknob.diagnosis.config import DiagnoseConfig as DiagnoseConfig
     from distillknob.diagnosis.finding import Finding as Finding
     from distillknob.diagnosis.stage import diagnose as diagnose
-    from distillknob.distillation.cache_files import TeacherCache as TeacherCache
+    from distillknob.distillation.cache.files import TeacherCache as TeacherCache
+    from distillknob.distillation.cache.stage import CacheConfig as CacheConfig
+    from distillknob.distillation.cache.stage import cache_teacher as cache_teacher
     from distillknob.distillation.config import DistillConfig as DistillConfig
     from distillknob.distillation.stage import distill as distill
-    from distillknob.distillation.teacher_cache import CacheConfig as CacheConfig
-    from distillknob.distillation.teacher_cache import cache_teacher as cache_teacher
     from distillknob.distillation.trainer import DistillTrainer as DistillTrainer
     from distillknob.divergences.dense import divergence as divergence
     from distillknob.divergences.fused import fused_divergence as fused_divergence
@@ -62,10 +62,10 @@ _HOMES = {
     "diagnosis.config": "DiagnoseConfig",
     "diagnosis.finding": "Finding",
     "diagnosis.stage": "diagnose",
-    "distillation.cache_files": "TeacherCache",
+    "distillation.cache.files": "TeacherCache",
     "distillation.config": "DistillConfig",
     "distillation.stage": "distill",
-    "distillation.teacher_cache": "CacheConfig cache_teacher",
+    "distillation.cache.stage": "CacheConfig cache_teacher",
     "distillation.trainer": "DistillTrainer",
     "divergences.dense": "divergence",
     "divergences.fused": "fused_divergence",

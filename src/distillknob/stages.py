@@ -77,9 +77,9 @@ STAGES = {
         ),
         Stage(
             "cache",
-            config_at="distillation.teacher_cache:CacheConfig",
-            function_at="distillation.teacher_cache:cache_teacher",
-            check_at="distillation.teacher_cache:check",
+            config_at="distillation.cache.stage:CacheConfig",
+            function_at="distillation.cache.stage:cache_teacher",
+            check_at="distillation.cache.stage:check",
             summary="store a teacher's traces and log-probabilities",
         ),
         Stage(

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from distillknob.distillation import cache_files
-from distillknob.distillation.cache_files import TeacherCache
+from distillknob.distillation.cache import files
+from distillknob.distillation.cache.files import TeacherCache
+from distillknob.distillation.cache.stage import CacheConfig, cache_teacher
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.learning_curve import CURVE_PROBLEMS, curve_problems
 from distillknob.distillation.losses.stored import padded_rows, stored_divergence
 from distillknob.distillation.stage import distill
-from distillknob.distillation.teacher_cache import CacheConfig, cache_teacher
 from distillknob.distillation.trainer import DistillTrainer
 from distillknob.divergences.fused import fused_divergence
 from distillknob.divergences.top_k import topk_of
@@ -74,7 +74,7 @@ def cached(pair: Pair, folder: Path, **values: Any) -> Path:
 
 
 def test_a_cache_holds_the_teacher_s_top_k(tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_files, "TRACES_A_FILE", 5)
+    monkeypatch.setattr(files, "TRACES_A_FILE", 5)
     folder = cached(tiny_pair, tmp_path / "cache")
     found, teacher = TeacherCache(folder), load_model(tiny_pair.teacher)
     assert len(list(folder.glob("topk-*.safetensors"))) == 3 and verify_manifest(folder) == []
@@ -103,7 +103,7 @@ def test_a_thousand_tokens_take_the_bytes_that_are_told(tiny_pair: Pair, tmp_pat
 def test_a_stopped_cache_goes_on_at_the_next_file(
     tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache_files, "TRACES_A_FILE", 5)
+    monkeypatch.setattr(files, "TRACES_A_FILE", 5)
     whole = cached(tiny_pair, tmp_path / "whole")
     write = atomic_write
     written: list[Path] = []
@@ -114,11 +114,11 @@ def test_a_stopped_cache_goes_on_at_the_next_file(
         written.append(path)
         write(path, data)
 
-    monkeypatch.setattr(cache_files, "atomic_write", stops)
+    monkeypatch.setattr(files, "atomic_write", stops)
     with pytest.raises(KeyboardInterrupt):
         cached(tiny_pair, tmp_path / "run")
     times = {path: path.stat().st_mtime_ns for path in written}
-    monkeypatch.setattr(cache_files, "atomic_write", write)
+    monkeypatch.setattr(files, "atomic_write", write)
     settings = CacheConfig(teacher=tiny_pair.teacher, problems=12, max_completion_length=12, top_k=8)
     run = cache_teacher(settings, tmp_path / "run", resume=True)
     assert all(path.stat().st_mtime_ns == then for path, then in times.items())

@@ -275,9 +275,9 @@ def stages(pair: Pair) -> dict[str, tuple[Callable[..., Run], Any]]:
     from distillknob.calibration.stage import calibrate
     from distillknob.diagnosis.config import DiagnoseConfig
     from distillknob.diagnosis.stage import diagnose
+    from distillknob.distillation.cache.stage import CacheConfig, cache_teacher
     from distillknob.distillation.config import DistillConfig
     from distillknob.distillation.stage import distill
-    from distillknob.distillation.teacher_cache import CacheConfig, cache_teacher
 
     both: dict[str, Any] = {"teacher": pair.teacher, "student": pair.student}
     trained: dict[str, Any] = {"max_steps": 1, "gradient_checkpointing": False, "report_to": "none"}

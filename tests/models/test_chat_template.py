@@ -14,9 +14,9 @@ from distillknob.calibration.config import CalibrationConfig
 from distillknob.calibration.stage import calibrate
 from distillknob.diagnosis.config import DiagnoseConfig
 from distillknob.diagnosis.stage import diagnose
+from distillknob.distillation.cache.stage import CacheConfig, cache_teacher
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.stage import distill
-from distillknob.distillation.teacher_cache import CacheConfig, cache_teacher
 from distillknob.errors import BadInputError
 from distillknob.evaluation.config import EvaluateConfig
 from distillknob.evaluation.stage import evaluate

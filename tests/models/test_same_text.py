@@ -10,9 +10,9 @@ import torch
 
 from distillknob.diagnosis.gradients import compare_gradients
 from distillknob.diagnosis.pair_scores import score_pair
+from distillknob.distillation.cache.stage import CacheConfig, cache_teacher
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.stage import distill
-from distillknob.distillation.teacher_cache import CacheConfig, cache_teacher
 from distillknob.distillation.traces import TraceOptions, make_traces
 from distillknob.divergences.dense import divergence
 from distillknob.divergences.fused import fused_divergence

@@ -13,7 +13,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState
 from trl.models.utils import unwrap_model_for_generation
 
-from distillknob.distillation.cache_files import TeacherCache
+from distillknob.distillation.cache.files import TeacherCache
 from distillknob.distillation.config import DistillConfig
 from distillknob.evaluation.measure import sample_and_grade
 from distillknob.models.adapters import bare

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from distillknob.distillation.cache_files import TeacherCache
+from distillknob.distillation.cache.files import TeacherCache
 from distillknob.distillation.config import DistillConfig
 from distillknob.models.base import LanguageModel
 from distillknob.models.chat import set_in_templates

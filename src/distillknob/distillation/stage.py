@@ -18,7 +18,7 @@ from transformers import TrainerCallback
 from distillknob.config.checks import check_fills_a_step
 from distillknob.diagnosis.finding import Finding
 from distillknob.diagnosis.traps.teacher_hacking import teacher_hacking
-from distillknob.distillation.cache_files import TeacherCache
+from distillknob.distillation.cache.files import TeacherCache
 from distillknob.distillation.check import check
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.learning_curve import CurveProblems, LearningCurve, curve_problems, student_scores

@@ -28,8 +28,8 @@ from distillknob.tasks.reward_task import RewardTask
 if TYPE_CHECKING:
     from distillknob.calibration.config import CalibrationConfig
     from distillknob.diagnosis.config import DiagnoseConfig
+    from distillknob.distillation.cache.stage import CacheConfig
     from distillknob.distillation.config import DistillConfig
-    from distillknob.distillation.teacher_cache import CacheConfig
     from distillknob.evaluation.config import EvaluateConfig
 
 # A task whose data may still have to be fetched isn't opened for its prompts' length.

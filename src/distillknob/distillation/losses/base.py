@@ -35,7 +35,7 @@ from distillknob.models.base import LanguageModel
 from distillknob.models.heads import Head
 
 if TYPE_CHECKING:
-    from distillknob.distillation.cache_files import TeacherCache
+    from distillknob.distillation.cache.files import TeacherCache
 
 
 class Settings(Protocol):

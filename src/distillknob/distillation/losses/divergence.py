@@ -13,7 +13,7 @@ from distillknob.divergences.fused import fused_divergence
 from distillknob.models.heads import Head
 
 if TYPE_CHECKING:
-    from distillknob.distillation.cache_files import TeacherCache
+    from distillknob.distillation.cache.files import TeacherCache
 
 
 @dataclass(frozen=True)

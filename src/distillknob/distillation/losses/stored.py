@@ -15,7 +15,7 @@ from distillknob.divergences.top_k import divergence_from_topk
 from distillknob.models.heads import Head
 
 if TYPE_CHECKING:
-    from distillknob.distillation.cache_files import TeacherCache
+    from distillknob.distillation.cache.files import TeacherCache
 
 
 @dataclass(frozen=True)

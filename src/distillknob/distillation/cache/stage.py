@@ -1,6 +1,6 @@
 """The stage `cache`: a teacher's traces with its top-k log-probabilities, from which students are distilled without it.
 
-Files are written one by one (`cache_files`): a resumed run goes on at the next.
+Files are written one by one (`files`): a resumed run goes on at the next.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from distillknob.config.checks import check_at_least_one
 from distillknob.config.fields import check_choices
 from distillknob.config.shared import BoundedAnswers
-from distillknob.distillation.cache_files import (
+from distillknob.distillation.cache.files import (
     compared_tokens,
     files_of,
     summary_of,

@@ -1,0 +1,1 @@
+"""A teacher stored on disk: its traces and the log-probabilities of its likeliest tokens."""
