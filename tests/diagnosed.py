@@ -9,7 +9,7 @@ from typing import Any
 from distillknob.calibration.config import CalibrationConfig
 from distillknob.config.fields import checked, fields_of
 from distillknob.diagnosis.config import DiagnoseConfig
-from distillknob.distillation.cache.stage import CacheConfig
+from distillknob.distillation.cache.config import CacheConfig
 from distillknob.distillation.config import DistillConfig
 from pairs import Pair
 

@@ -147,7 +147,7 @@ def lies_in(target: str, names: frozenset[str]) -> bool:
 
 
 def is_stage(target: str) -> bool:
-    return target.split(".")[1:2] == ["stage"]
+    return "stage" in target.split(".")[1:]
 
 
 def fault(module: str, item: Import) -> str | None:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from distillknob.diagnosis.config import DiagnoseConfig as DiagnoseConfig
     from distillknob.diagnosis.finding import Finding as Finding
     from distillknob.diagnosis.stage import diagnose as diagnose
+    from distillknob.distillation.cache.config import CacheConfig as CacheConfig
     from distillknob.distillation.cache.files import TeacherCache as TeacherCache
-    from distillknob.distillation.cache.stage import CacheConfig as CacheConfig
     from distillknob.distillation.cache.stage import cache_teacher as cache_teacher
     from distillknob.distillation.config import DistillConfig as DistillConfig
     from distillknob.distillation.stage import distill as distill
@@ -65,7 +65,8 @@ _HOMES = {
     "distillation.cache.files": "TeacherCache",
     "distillation.config": "DistillConfig",
     "distillation.stage": "distill",
-    "distillation.cache.stage": "CacheConfig cache_teacher",
+    "distillation.cache.config": "CacheConfig",
+    "distillation.cache.stage": "cache_teacher",
     "distillation.trainer": "DistillTrainer",
     "divergences.dense": "divergence",
     "divergences.fused": "fused_divergence",

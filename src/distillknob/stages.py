@@ -77,7 +77,7 @@ STAGES = {
         ),
         Stage(
             "cache",
-            config_at="distillation.cache.stage:CacheConfig",
+            config_at="distillation.cache.config:CacheConfig",
             function_at="distillation.cache.stage:cache_teacher",
             check_at="distillation.cache.stage:check",
             summary="store a teacher's traces and log-probabilities",

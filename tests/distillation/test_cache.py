@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from distillknob.distillation.cache import files
+from distillknob.distillation.cache.config import CacheConfig
 from distillknob.distillation.cache.files import TeacherCache
-from distillknob.distillation.cache.stage import CacheConfig, cache_teacher
+from distillknob.distillation.cache.stage import cache_teacher
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.learning_curve import CURVE_PROBLEMS, curve_problems
 from distillknob.distillation.losses.stored import padded_rows, stored_divergence

@@ -275,7 +275,8 @@ def stages(pair: Pair) -> dict[str, tuple[Callable[..., Run], Any]]:
     from distillknob.calibration.stage import calibrate
     from distillknob.diagnosis.config import DiagnoseConfig
     from distillknob.diagnosis.stage import diagnose
-    from distillknob.distillation.cache.stage import CacheConfig, cache_teacher
+    from distillknob.distillation.cache.config import CacheConfig
+    from distillknob.distillation.cache.stage import cache_teacher
     from distillknob.distillation.config import DistillConfig
     from distillknob.distillation.stage import distill
 

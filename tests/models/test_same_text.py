@@ -10,7 +10,8 @@ import torch
 
 from distillknob.diagnosis.gradients import compare_gradients
 from distillknob.diagnosis.pair_scores import score_pair
-from distillknob.distillation.cache.stage import CacheConfig, cache_teacher
+from distillknob.distillation.cache.config import CacheConfig
+from distillknob.distillation.cache.stage import cache_teacher
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.stage import distill
 from distillknob.distillation.traces import TraceOptions, make_traces

@@ -28,7 +28,7 @@ from distillknob.tasks.reward_task import RewardTask
 if TYPE_CHECKING:
     from distillknob.calibration.config import CalibrationConfig
     from distillknob.diagnosis.config import DiagnoseConfig
-    from distillknob.distillation.cache.stage import CacheConfig
+    from distillknob.distillation.cache.config import CacheConfig
     from distillknob.distillation.config import DistillConfig
     from distillknob.evaluation.config import EvaluateConfig
 

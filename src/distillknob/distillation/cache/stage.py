@@ -5,13 +5,10 @@ Files are written one by one (`files`): a resumed run goes on at the next.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar
 
-from distillknob.config.checks import check_at_least_one
-from distillknob.config.fields import check_choices
-from distillknob.config.shared import BoundedAnswers
+from distillknob.distillation.cache.config import CacheConfig
 from distillknob.distillation.cache.files import (
     compared_tokens,
     files_of,
@@ -36,36 +33,6 @@ from distillknob.runtime.template_date import fix_dates
 from distillknob.tasks import get_tasks, graded_tasks
 
 CACHED = ("teacher", "teacher_verified", "gold")  # the sources of traces that a cache may have
-
-
-@dataclass
-class CacheConfig(BoundedAnswers):
-    """Config of `cache`."""
-
-    answer_field: ClassVar[str] = "max_completion_length"
-
-    teacher: str = field(default="zoo:teacher", metadata={"help": "Teacher: folder, hub id or zoo:NAME."})
-    tasks: list[str] = field(default_factory=lambda: ["math"], metadata={"help": "Tasks whose problems are used."})
-    problems: int = field(default=2000, metadata={"help": "Problems a task, from its train split."})
-    traces: str = field(default="teacher", metadata={"help": "Where the traces come from.", "choices": CACHED})
-    candidates: int = field(default=8, metadata={"help": "Teacher samples a problem for teacher_verified."})
-    top_k: int = field(default=32, metadata={"help": "Log-probabilities kept at each token, beside one for the rest."})
-    max_completion_length: int | None = field(default=None, metadata={"help": "Default: the task's own longest."})
-    chat_template_kwargs: dict[str, Any] | None = field(
-        default=None, metadata={"help": 'Variables of the chat templates, e.g. {"enable_thinking": false}.'}
-    )
-    seed: int = field(default=0, metadata={"help": "Seed of problems and sampling."})
-
-    def __post_init__(self) -> None:
-        check_at_least_one(self, "problems", "candidates", "top_k")
-        check_choices(self)
-        if not self.tasks:
-            raise BadInputError("tasks is empty: name at least one, e.g. math")
-
-    @property
-    def models_read(self) -> list[str]:
-        """The models that the stage reads; those that are runs' models are its inputs."""
-        return [self.teacher]
 
 
 def check(config: CacheConfig, preflight: Preflight) -> None:
