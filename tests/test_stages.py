@@ -11,6 +11,7 @@ import pytest
 from distillknob.cli.extras import EXTRAS
 from distillknob.cli.text import TEXTS
 from distillknob.config.shared import StageConfig
+from distillknob.experiments.plan import Cell, steps
 from distillknob.planning.workload import WORKLOADS
 from distillknob.report.page import PAGES
 from distillknob.stages import CHAINED, EXPERIMENTS, STAGES
@@ -45,3 +46,9 @@ def test_no_part_is_of_a_stage_that_has_no_row() -> None:
 def test_experiments_chain_stages_that_a_dry_run_can_count() -> None:
     assert EXPERIMENTS == ("demo", "sweep")
     assert set(CHAINED) <= WORKLOADS.keys()
+
+
+def test_a_stage_is_called_chained_where_a_cell_runs_it() -> None:
+    """A cell with everything in it: calibrated, diagnosed, and with a student."""
+    cell = Cell(0.5, seed=0, methods=("gkd",), lens=True)
+    assert {step.stage.name for step in steps(cell, {})} == set(CHAINED)

@@ -1,7 +1,7 @@
-"""How a student may learn: a divergence × where the traces come from × which tokens count × what the teacher sees.
+"""How a student may learn: a loss × where the traces come from × which tokens count × what the teacher sees.
 
 A method is one point of that grid and one row of `METHODS`; SFT is its hard-label corner. `DistillConfig` can replace
-each part by itself. The parts are named here and made in `distillation`: losses in `losses`, sources of traces in
+each part by itself. A part's name here leads to its code in `distillation`: losses in `losses`, sources of traces in
 `traces`, choices of tokens in `token_choice`, contexts in `teacher_context`.
 
 Left out on purpose: whatever needs torch. Reports and `--help` read these rows, too.
@@ -44,13 +44,14 @@ METHODS: dict[str, Method] = {
     "sft_verified": Method(label="verified SFT", loss="hard_label", traces="teacher_verified", lmbda=0.0),
     "sft_gold": Method(label="gold SFT", loss="hard_label", traces="gold", lmbda=0.0),
     "sft_best_of_n": Method(label="best-of-n SFT", loss="hard_label", traces="teacher_best_of_n", lmbda=0.0),
-    # With the teacher's samples as the data set.
+    # Divergences, on the teacher's samples and the student's own, or on the student's alone.
     "gkd": Method(label="GKD", paper="2306.13649", loss="jsd", traces="teacher", lmbda=0.5),
     "opd_rkl": Method(label="on-policy RKL", loss="reverse_kl", traces="none", lmbda=1.0),
     "tip": Method(label="TIP", paper="2604.14084", loss="reverse_kl", traces="none", lmbda=1.0, tokens="tip"),
     # Between two tokenizers.
     "uld": Method(label="ULD", paper="2402.12030", loss="uld", traces="teacher", lmbda=0.0),
     "spans": Method(label="span matching", loss="spans", traces="teacher", lmbda=0.5),
+    # The teacher sees the solution; it may be the student itself.
     "opsd": Method(
         label="self-distillation with the solution",
         paper="2601.18734",

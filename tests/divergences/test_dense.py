@@ -218,7 +218,7 @@ def test_a_padded_vocabulary_changes_nothing(kind: str) -> None:
 
 
 def test_bf16_keeps_a_small_kl() -> None:
-    # Liger is 22 % off at 2e-4 (peers.md, 10).
+    # Liger's kernel, in bfloat16 throughout, is 22 % off at a KL of 2e-4.
     student, teacher = (t.bfloat16() for t in pair(2, 500, 0.02))
     truth = reference(student, teacher, "forward_kl")
     assert 1e-5 < truth.min() < 1e-3

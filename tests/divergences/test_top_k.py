@@ -96,7 +96,7 @@ def test_on_the_embedded_pair_the_bound_is_within_ten_times_the_gap(task: str, k
 
 
 def test_the_tail_is_not_renormalised_away() -> None:
-    # Renormalised over the top token this is zero; the truth is large (peers.md, 6), and training feels it (7).
+    # Renormalised over the top token this is zero; the truth is large and training feels it.
     student = torch.tensor([[0.0, 12.0, 12.0]], requires_grad=True)
     value = divergence(student, torch.tensor([[12.0, 0.0, 0.0]]), "forward_kl", top_k=1)
     value.sum().backward()

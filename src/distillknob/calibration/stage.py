@@ -62,8 +62,8 @@ def calibrate(
 ) -> Run:
     """Calibrate `config.teacher` and return the run; its `model/` is the calibrated teacher.
 
-    `reward_funcs` take the place of the tasks' graders in training, as in TRL. `measure` tells what a model writes on
-    the guard's held-out problems, and what that scores.
+    `reward_funcs` take the place of the tasks' graders in training, as in TRL. `measure` samples a model's answers to
+    the guard's held-out problems and scores them.
 
     Raises BadInputError before any work for input that can't be used. A guard that can't hold the teacher ends the
     training, not the stage: the last good checkpoint becomes the model, and the result says so.

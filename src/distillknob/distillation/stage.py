@@ -1,6 +1,6 @@
 """The stage `distill`: traces, the trainer, the student.
 
-A method is a divergence × where the traces come from × which tokens count × what the teacher sees (`methods`); SFT is
+A method is a loss × where the traces come from × which tokens count × what the teacher sees (`methods`); SFT is
 its hard-label corner. Left out on purpose: a loop of our own.
 """
 
@@ -19,6 +19,7 @@ from distillknob.config.checks import check_fills_a_step
 from distillknob.diagnosis.finding import Finding
 from distillknob.diagnosis.traps.teacher_hacking import teacher_hacking
 from distillknob.distillation.cache.files import TeacherCache
+from distillknob.distillation.card import student_card
 from distillknob.distillation.check import check
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.learning_curve import CurveProblems, LearningCurve, curve_problems, student_scores
@@ -93,7 +94,7 @@ def distill(
         )
     steps, final = _train(trainer, run, divided, resume=resume)
     trainer.accelerator.free_memory()
-    card = _card(config, taught_by, config.tasks if cache is None else cache.tasks, steps, warning)
+    card = student_card(config, taught_by, config.tasks if cache is None else cache.tasks, steps, warning)
     save_model(str(final), pair.student.tokenizer, run.path / "model", card, whole=config.merge_adapter)
     result = _result(
         config,
@@ -222,17 +223,4 @@ def _hacking(metrics: list[dict[str, Any]], config: DistillConfig, planned: int)
         [row["loss"] for row in steps],
         [row.get("on_policy") or 0.0 for row in steps],
         warmup=config.get_warmup_steps(planned),
-    )
-
-
-def _card(config: DistillConfig, teacher: str, tasks: Sequence[str], steps: int, warning: str | None) -> str:
-    """The student's card: how it was made, what to know of its teacher, and that nothing was measured of it."""
-    note = "" if warning is None else f"\n{warning[:1].upper()}{warning[1:]}.\n"
-    return (
-        f"---\nbase_model: {config.student}\ntags: [distillknob, distilled-student]\n---\n"
-        f"# {config.student}, distilled from {teacher}\n\n"
-        f"Made by distillknob with method `{config.method}` ({config.objective.parts}) on {', '.join(tasks)} "
-        f"({steps} steps of {config.per_device_train_batch_size * config.gradient_accumulation_steps}, "
-        f"learning rate {config.learning_rate:g}, seed {config.seed}).\n{note}\n"
-        "Not measured here: what this student scores (`distillknob evaluate`).\n"
     )

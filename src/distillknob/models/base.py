@@ -14,12 +14,12 @@ A further engine (vLLM in this process, continuous batching) is one more class w
 `request.share(rows)` of the rows, looks for each batch in `request.own_journal` before it draws it and keeps it there
 when it is drawn, and takes every seed from `request.sampling.seed`, so that a resumed run draws the same samples.
 
-A model that acts when it is sampled from wraps another one. If it changes answers, its `draw` changes what the other's
-`draw` gives. If it changes the distribution of the next token, it hands a logits processor as `edit` to the `draw` and
-`score` of a LanguageModel and to `scoring.answer_logits`: so one rule samples, scores, and gives its distribution to
-whoever learns from distributions. `edit(ids_BT, logits_BV)` returns the logits of the next token behind these rows,
-which are padded on the left with the pad token. It has to be a function of each row alone, without a memory of other
-calls, since texts are scored in other batches than they were drawn in.
+A model that acts when it is sampled from, such as a defence, wraps another one (tests/models/test_base.py has two). One
+that changes answers changes what the other's `draw` gives. One that changes the distribution of the next token hands a
+logits processor as `edit` to the LanguageModel's `draw` and `score`, and to `scoring.answer_logits`. Its answers, their
+scores and the distribution that a student learns from then follow one rule. `edit(ids_BT, logits_BV)` returns the
+logits of the next token behind these rows, which are padded on the left with the pad token. It must depend on each row
+alone: texts are scored in other batches than they were drawn in.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a trap is made of, and a table that belongs to none.
+"""`Trap`: one reason for which a distillation fails. `Table`: figures of a diagnosis that no trap reads.
 
 A trap says what it needs of what was gathered on a task. Where that is missing it doesn't apply, and the reason is that
 of the missing piece: no trap decides this by itself.

@@ -123,6 +123,8 @@ class Loss(ABC):
     """Is a teacher's top k enough (`stored`)?"""
     tempered: ClassVar[bool] = False
     """Does `temperature` change it?"""
+    in_blocks: ClassVar[bool] = True
+    """Does it form the logits of a block of tokens at a time (`by_blocks`)? The dry run counts memory by it."""
     columns: ClassVar[tuple[str, ...]] = ()
     """Further columns of the data set that `prepare` reads."""
 

@@ -13,6 +13,7 @@ class HardLabel(Loss):
     """−log p(token) of the student, summed over the tokens that count. It asks the teacher nothing."""
 
     asks_teacher: ClassVar[bool] = False
+    in_blocks: ClassVar[bool] = False
 
     def value(self, view: View) -> Tensor:
         student, counted_BC = view.student, view.counted_BC

@@ -16,7 +16,7 @@ from distillknob.tasks.base import Example, GeneratedTask
 from distillknob.tasks.generated.words import ADJECTIVES, CATEGORIES, NUMBERS, PLACES, THINGS
 
 # The words are asked for as they stand in the answer, with their articles: copying is then counting back one distance
-# (see tasks/math.py).
+# (see `generated/math.py`).
 SENTENCE_PHRASES = (
     "Write a sentence with {}.",
     "Use in one sentence: {}.",

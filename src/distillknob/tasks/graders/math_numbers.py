@@ -30,7 +30,6 @@ FRACTION = re.compile(
     r"|(?<![\d])(?P<above>-?\d+)\s*/\s*(?P<below>\d+))",
     re.ASCII,
 )
-SCIENTIFIC = re.compile(rf"(?<![\w.])(?:{PLAIN})(?={TEN.rstrip('?')})", re.ASCII)
 
 
 def number_of(text: str, decimal_comma: bool = False) -> Decimal | None:

@@ -82,7 +82,6 @@ PIECE = re.compile(
     r"(?:\\(?:text|textrm|textbf|textit|textnormal|mathrm|mathsf|mbox|operatorname|hbox)\s*\{[^{}]*\}"
     r"(?:\s*\^\s*(?:\{\s*-?\d\s*\}|-?\d))?|\^\s*\{?\s*\\circ\s*\}?(?:\s*[CF])?|\\degree|\\?%|\\cdot|/)\s*$"
 )
-GLUED = re.compile(r"\d([A-Za-z]+)$")
 PLAIN_WORDS = re.compile(
     r"(?P<value>.*?\d)(?P<words>(?:\s+|-(?=[A-Za-z]{2})|/(?=[A-Za-z]))?[A-Za-z°%$€£¥¢][A-Za-z°%$€£¥¢'/.^\d\s{}-]*)",
     re.ASCII,
