@@ -98,7 +98,7 @@ def signed_eta(value: object) -> str:
     return MISSING if eta is None else f"{eta:+g}".replace("-", "\N{MINUS SIGN}") if eta else "0"
 
 
-def ordered(found: Iterable[object], known: Sequence[str] = ()) -> list[str]:
+def ordered(names: Iterable[object], order: Sequence[str] = ()) -> list[str]:
     """The distinct names found, known ones first in their order, the others as they came."""
-    names = list(dict.fromkeys(str(name) for name in found if name is not None))
-    return [name for name in known if name in names] + [name for name in names if name not in known]
+    distinct_names = list(dict.fromkeys(str(name) for name in names if name is not None))
+    return [name for name in order if name in distinct_names] + [name for name in distinct_names if name not in order]

@@ -112,16 +112,18 @@ def _header(source: Source, title: str) -> Html:
     result = source.main.result
     pair = mapping(result.get("pair"))
     names = [text(Path(str(pair[key])).name) for key in ("teacher", "student") if pair.get(key)]
-    told, tiles = headline(result) if source.main.stage == "demo" else (unturned(rows(result.get("teachers"))), None)
+    sentences, tiles = (
+        headline(result) if source.main.stage == "demo" else (unturned(rows(result.get("teachers"))), None)
+    )
     # What to know before any figure: of a teacher that is the original, of files that changed during the run.
     notes: list[Any] = [result.get("warning"), *(result.get("notes") or [])]
-    told = [*(f"{note[:1].upper()}{note[1:].rstrip('.')}." for note in notes if isinstance(note, str)), *told]
+    sentences = [*(f"{note[:1].upper()}{note[1:].rstrip('.')}." for note in notes if isinstance(note, str)), *sentences]
     return tag(
         "header",
         tag("p", "distillknob ", tag("span", source.main.stage), class_="brand"),
         tag("h1", title),
         tag("p", " → ".join(names), class_="pair") if names else None,
-        tag("p", " ".join(told), class_="lede") if told else None,
+        tag("p", " ".join(sentences), class_="lede") if sentences else None,
         tiles,
         _state(source),
         _problems(source.problems()),
@@ -132,17 +134,17 @@ def _header(source: Source, title: str) -> Html:
 def _state(source: Source) -> Html | None:
     if source.main.finished:
         return None
-    told = "This run has not finished; the page shows what is there. To go on: "
-    return tag("p", told, tag("code", source.resume_command()), class_="not-run")
+    message = "This run has not finished; the page shows what is there. To go on: "
+    return tag("p", message, tag("code", source.resume_command()), class_="not-run")
 
 
 def _problems(lines: Sequence[str]) -> Html | None:
     if not lines:
         return None
-    told = f"{plural(len(lines), 'part')} of the run could not be read"
-    return details(told, tag("ul", [tag("li", line) for line in lines]))
+    summary = f"{plural(len(lines), 'part')} of the run could not be read"
+    return details(summary, tag("ul", [tag("li", line) for line in lines]))
 
 
 def _footer() -> Html:
-    told = "Made by distillknob. Intervals are 95 %, clustered by prompt. This page loads nothing from the network."
-    return tag("footer", told)
+    line = "Made by distillknob. Intervals are 95 %, clustered by prompt. This page loads nothing from the network."
+    return tag("footer", line)

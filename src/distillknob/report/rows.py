@@ -13,19 +13,19 @@ from distillknob.report.names import FORMER, METHODS, in_order, ordered
 from distillknob.verdicts.teachers import label_of, teacher_key
 
 
-def where(found: Sequence[Row], **wanted: object) -> list[Row]:
+def where(rows_: Sequence[Row], **wanted: object) -> list[Row]:
     """The rows with all these values, compared as text: a name that a damaged file turned into a number is a name."""
-    return [row for row in found if all(str(row.get(key)) == str(value) for key, value in wanted.items())]
+    return [row for row in rows_ if all(str(row.get(key)) == str(value) for key, value in wanted.items())]
 
 
-def find(found: Sequence[Row], **wanted: object) -> Row | None:
+def find(rows_: Sequence[Row], **wanted: object) -> Row | None:
     """The first row with all these values."""
-    return next(iter(where(found, **wanted)), None)
+    return next(iter(where(rows_, **wanted)), None)
 
 
-def distinct(found: Sequence[Row], key: str, known: Sequence[str] = ()) -> list[str]:
+def distinct(rows_: Sequence[Row], key: str, order: Sequence[str] = ()) -> list[str]:
     """The values of `key`, known ones first."""
-    return ordered((row.get(key) for row in found), known)
+    return ordered((row.get(key) for row in rows_), order)
 
 
 def trained(students: Sequence[Row]) -> list[Row]:
@@ -33,9 +33,9 @@ def trained(students: Sequence[Row]) -> list[Row]:
     return [row for row in students if row.get("method") not in (None, "none")]
 
 
-def teachers_of(found: Sequence[Row]) -> list[str]:
+def teachers_of(rows_: Sequence[Row]) -> list[str]:
     """The keys of the rows' teachers, in their order on the page."""
-    return in_order(row.get("teacher") for row in found)
+    return in_order(row.get("teacher") for row in rows_)
 
 
 def labelled(result: Row) -> Row:
@@ -65,9 +65,9 @@ def _place(row: Row) -> tuple[str, ...]:
     return tuple(str(row.get(key)) for key in ("eta", "seed", "variant"))
 
 
-def by_teacher(found: Sequence[Row]) -> list[Row]:
+def by_teacher(rows_: Sequence[Row]) -> list[Row]:
     """The rows in the order of their teachers."""
-    return [row for name in teachers_of(found) for row in where(found, teacher=name)]
+    return [row for name in teachers_of(rows_) for row in where(rows_, teacher=name)]
 
 
 def main_value(row: Row) -> float | None:
@@ -93,9 +93,9 @@ def tasks_of(result: Row) -> list[str]:
 
 def is_verifiable(result: Row, task: str) -> bool:
     """Is pass@1 told for the task? As the result says; where it doesn't, as its students show."""
-    told = mapping(result.get("verifiable")).get(task)
-    if isinstance(told, bool):
-        return told
+    stated = mapping(result.get("verifiable")).get(task)
+    if isinstance(stated, bool):
+        return stated
     return any(number(row.get("pass@1")) is not None for row in where(rows(result.get("students")), task=task))
 
 
@@ -125,12 +125,12 @@ def with_range_text(row: Row, key: str, range_key: str | None = None) -> str:
     return f"{percent(row.get(key))} {percent_range(row.get(range_key or f'{key}_interval'))}".strip()
 
 
-def sample_size(found: Sequence[Row]) -> str:
+def sample_size(rows_: Sequence[Row]) -> str:
     """How much stands behind each figure: `500 problems, 8 000 samples`."""
-    told = []
+    sizes = []
     for key, what in (("n_problems", "problems"), ("n_samples", "samples")):
-        numbers = sorted({value for row in found if (value := number(row.get(key))) is not None})
+        numbers = sorted({value for row in rows_ if (value := number(row.get(key))) is not None})
         if numbers:
             span = [count(value) for value in numbers[:: max(len(numbers) - 1, 1)]]
-            told.append(f"{' to '.join(span)} {what}")
-    return ", ".join(told) or "an unknown number of problems"
+            sizes.append(f"{' to '.join(span)} {what}")
+    return ", ".join(sizes) or "an unknown number of problems"

@@ -150,34 +150,34 @@ def text(value: Any) -> str:
 
 def decimal(value: Any, digits: int = 3) -> str:
     """A number to `digits` significant digits."""
-    given = number(value)
-    if given is None:
+    finite = number(value)
+    if finite is None:
         return MISSING
-    if given != 0 and not 1e-4 <= abs(given) < 1e6:
-        shown = f"{given:.{digits - 1}e}".replace("e-0", "e-").replace("e+0", "e")
+    if finite != 0 and not 1e-4 <= abs(finite) < 1e6:
+        shown = f"{finite:.{digits - 1}e}".replace("e-0", "e-").replace("e+0", "e")
     else:
-        places = digits - 1 - (math.floor(math.log10(abs(given))) if given else 0)
-        shown = f"{given:,.{max(places, 0)}f}"
+        places = digits - 1 - (math.floor(math.log10(abs(finite))) if finite else 0)
+        shown = f"{finite:,.{max(places, 0)}f}"
         shown = shown.rstrip("0").rstrip(".") if "." in shown else shown
     return shown.replace("-", _MINUS).replace(",", _THIN)
 
 
 def count(value: Any) -> str:
     """A whole number with its thousands set apart."""
-    given = number(value)
-    return MISSING if given is None else f"{given:,.0f}".replace(",", _THIN).replace("-", _MINUS)
+    finite = number(value)
+    return MISSING if finite is None else f"{finite:,.0f}".replace(",", _THIN).replace("-", _MINUS)
 
 
 def percent(value: Any) -> str:
     """A fraction as a percentage."""
-    given = number(value)
-    return MISSING if given is None else f"{100 * given:.1f}{_SPACE}%".replace("-", _MINUS)
+    finite = number(value)
+    return MISSING if finite is None else f"{100 * finite:.1f}{_SPACE}%".replace("-", _MINUS)
 
 
 def points(value: Any) -> str:
     """A difference of fractions, in percentage points, with its sign."""
-    given = number(value)
-    return MISSING if given is None else f"{100 * given:+.1f}".replace("-", _MINUS)
+    finite = number(value)
+    return MISSING if finite is None else f"{100 * finite:+.1f}".replace("-", _MINUS)
 
 
 def percent_range(value: Any) -> str:

@@ -33,8 +33,8 @@ class Scale:
     @classmethod
     def fit(cls, values: Iterable[Number], *, log: bool = False, include: Sequence[float] = ()) -> Scale:
         """The scale that shows all `values` that it can, and `include`, with a little room around them."""
-        given = [value for value in (*values, *include) if value is not None and (value > 0 or not log)]
-        shown = [min(max(value, _SMALLEST if log else -_LARGEST), _LARGEST) for value in given]
+        defined = [value for value in (*values, *include) if value is not None and (value > 0 or not log)]
+        shown = [min(max(value, _SMALLEST if log else -_LARGEST), _LARGEST) for value in defined]
         if not shown:
             return cls(0.1, 1.0, log) if log else cls(0.0, 1.0)
         low, high = min(shown), max(shown)
@@ -64,9 +64,9 @@ class Scale:
             exponents = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)
             steps = (1.0, 2.0, 5.0) if len(exponents) < 3 else (1.0,)
             first = math.floor(math.log10(low))
-            found = [step * 10.0**power for power in range(first, first + len(exponents) + 2) for step in steps]
-            found = [value for value in found if low <= value <= high]
-            return found[:: max(1, math.ceil(len(found) / (most + 1)))]
+            marks = [step * 10.0**power for power in range(first, first + len(exponents) + 2) for step in steps]
+            marks = [value for value in marks if low <= value <= high]
+            return marks[:: max(1, math.ceil(len(marks) / (most + 1)))]
         rough = (high - low) / most
         power = 10.0 ** math.floor(math.log10(rough))
         step = next(step * power for step in (1, 2, 2.5, 5, 10) if step * power >= rough * 0.999)
