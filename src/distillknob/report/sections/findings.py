@@ -37,16 +37,16 @@ _SEVERITIES = ("high", "medium", "low", "none")
 def findings_sentence(findings: Sequence[Row]) -> str:
     """How many traps there are, and which are the gravest."""
     made = [row for row in findings if row.get("applicable", True)]
-    found = [row for row in made if row.get("severity") in ("high", "medium")]
+    traps = [row for row in made if row.get("severity") in ("high", "medium")]
     slight = sum(row.get("severity") == "low" for row in made)
     if not made:
         return "The diagnosis holds no findings."
-    if not found:
+    if not traps:
         return f"None of {plural(len(made), 'check')} found a trap in this pair{_slight(slight)}."
-    worst = min((str(row.get("severity")) for row in found), key=_SEVERITIES.index)
-    names = ordered([sentence(row.get("name")).lower() for row in found if row.get("severity") == worst])
-    told = f"{len(found)} of {len(made)} checks found a trap{_slight(slight)}"
-    return f"{told}; the gravest ({worst}): {listed(names)}."
+    worst = min((str(row.get("severity")) for row in traps), key=_SEVERITIES.index)
+    names = ordered([sentence(row.get("name")).lower() for row in traps if row.get("severity") == worst])
+    summary = f"{len(traps)} of {len(made)} checks found a trap{_slight(slight)}"
+    return f"{summary}; the gravest ({worst}): {listed(names)}."
 
 
 def _slight(low: int) -> str:

@@ -130,11 +130,11 @@ def _cell(result: Row, task: str, row: Row | None) -> Child:
 
 def differences_table(result: Row) -> Html | None:
     """The paired differences between students."""
-    found = [row for row in rows(result.get("differences")) if row.get("method") != "none"]
-    found = [*rows(result.get("gains")), *found]
-    if not found:
+    differences = [row for row in rows(result.get("differences")) if row.get("method") != "none"]
+    differences = [*rows(result.get("gains")), *differences]
+    if not differences:
         return None
-    many_seeds = len(distinct(found, "seed")) > 1
+    many_seeds = len(distinct(differences, "seed")) > 1
     body: list[list[Child]] = [
         [
             text(row.get("task")),
@@ -146,11 +146,11 @@ def differences_table(result: Row) -> Html | None:
             else with_range(points(row.get("difference")), points_range(row.get("interval"))),
             _pass_at_k_change(row),
         ]
-        for row in found
+        for row in differences
     ]
     head = ["Task", "Method", "Students of", *(["Seed"] if many_seeds else []), "Difference, points", "pass@k, points"]
     shown = table(head, body, numeric_from=3)
-    return details(f"{plural(len(found), 'paired difference')} between students", shown)
+    return details(f"{plural(len(differences), 'paired difference')} between students", shown)
 
 
 def claims_list(result: Row) -> Html | None:

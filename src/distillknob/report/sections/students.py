@@ -115,31 +115,31 @@ def styles_part(result: Row, tasks: Sequence[str]) -> Html | None:
         own = where(rows(result.get("students")), task=task)
         students = [*_first_of_each(where(own, method="none")), *_first_of_each(where(own, method=method))]
         groups = [("Teachers", teachers), (f"Students, {method_name(method)}", students)]
-        if len({name for _, found in groups for row in found for name in _shares(row)}) > 1:
+        if len({name for _, models in groups for row in models for name in _shares(row)}) > 1:
             drawn.append((task, groups))
     if not drawn:
         return None
-    styles = ordered(name for _, groups in drawn for _, found in groups for row in found for name in _shares(row))
+    styles = ordered(name for _, groups in drawn for _, models in groups for row in models for name in _shares(row))
     css = {name: series_style(index)[1] for index, name in enumerate(styles)}
     panels = []
     for task, groups in drawn:
         bars = [
-            (heading, [Bar(row_name(row), _parts(row, styles, css)) for row in found if _shares(row)])
-            for heading, found in groups
+            (heading, [Bar(row_name(row), _parts(row, styles, css)) for row in models if _shares(row)])
+            for heading, models in groups
         ]
         panels.append(share_plot(task, bars, x_label="share of the samples"))
-    told = " ".join(filter(None, (_styles_sentence(task, groups[0][1]) for task, groups in drawn)))
-    everyone = [row for _, groups in drawn for _, found in groups for row in found]
+    takeaway = " ".join(filter(None, (_styles_sentence(task, groups[0][1]) for task, groups in drawn)))
+    everyone = [row for _, groups in drawn for _, models in groups for row in models]
     caption = (
         "Which way of writing an answer each teacher and its student uses: does calibration move the teacher between "
         f"them, and do its students follow? Behind each bar: {sample_size(everyone)}."
     )
     shown = figure(panels, caption, [("square", css[name], sentence(name)) for name in styles])
-    return join(tag("h3", "Styles they write"), tag("p", told, class_="takeaway") if told else None, shown)
+    return join(tag("h3", "Styles they write"), tag("p", takeaway, class_="takeaway") if takeaway else None, shown)
 
 
-def _first_of_each(found: Sequence[Row]) -> list[Row]:
-    return [where(found, teacher=name)[0] for name in teachers_of(found)]
+def _first_of_each(models: Sequence[Row]) -> list[Row]:
+    return [where(models, teacher=name)[0] for name in teachers_of(models)]
 
 
 def _shares(row: Row) -> dict[str, float]:
@@ -163,5 +163,5 @@ def _styles_sentence(task: str, teachers: Sequence[Row]) -> str:
         return max(values) - min(values)
 
     name = max(names, key=spread)
-    told = [f"{percent(own.get(name, 0.0))} ({teacher})" for teacher, own in shares]
-    return f"On {task}, the teachers differ most in “{sentence(name).lower()}”: {listed(told)} of their answers."
+    figures = [f"{percent(own.get(name, 0.0))} ({teacher})" for teacher, own in shares]
+    return f"On {task}, the teachers differ most in “{sentence(name).lower()}”: {listed(figures)} of their answers."
