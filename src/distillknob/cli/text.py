@@ -119,8 +119,8 @@ def differences_text(
 
 def _with_interval(value: float, bounds: Sequence[float | None], form: str) -> str:
     """The value with its interval; one that rests on a single problem has none (NaN, in a file null)."""
-    known = [f"{bound:{form}}" for bound in bounds if bound is not None and not math.isnan(bound)]
-    return f"{value:{form}}" + (f" [{', '.join(known)}]" if len(known) == 2 else "")
+    ends = [f"{bound:{form}}" for bound in bounds if bound is not None and not math.isnan(bound)]
+    return f"{value:{form}}" + (f" [{', '.join(ends)}]" if len(ends) == 2 else "")
 
 
 def compare_text(compared: Mapping[str, Any]) -> str:
@@ -143,30 +143,30 @@ def turning_text(result: Mapping[str, Any]) -> str:
     turned = result.get("turned")
     if turned is None and not is_original(result):
         return "Whether the knob turned was not measured by this run."
-    told = (
+    message = (
         turned_text(turned) if turned else "The knob did not turn: step 0 was kept, so model/ is the teacher as it was."
     )
     refused = [event["what"] for event in result["events"] if event["what"].startswith("not kept")]
     if result["kept_step"] == 0:
         if refused:
             within = f"to within {percent(result['tolerance'])} points"
-            told += f" No checkpoint kept the teacher's score {within}; the last steps were {refused[0]}."
-        told += (
+            message += f" No checkpoint kept the teacher's score {within}; the last steps were {refused[0]}."
+        message += (
             "\nTo mend: where the guard's interval below is wide, more guard_problems or a larger utility_tolerance; "
             "else a lower learning_rate, a higher beta or more prompts a step."
         )
     elif turned and turned["same"]:
-        told += "\nTo mend: more steps or a higher learning_rate."
+        message += "\nTo mend: more steps or a higher learning_rate."
     elif turned and turned["verdict"] == UNCLEAR:
-        told += (
+        message += (
             "\nTo mend: more guard_problems or guard_samples for a narrower interval; more steps for a larger change."
         )
     elif turned and turned["verdict"] == WRONG:
-        told += (
+        message += (
             "\nTo mend: more prompts a step, more steps or a larger |η|. Its students may show the opposite of what η "
             "asked for."
         )
-    return "\n".join(map(_wrapped, told.splitlines()))
+    return "\n".join(map(_wrapped, message.splitlines()))
 
 
 def _experiment_text(run: Run, result: Mapping[str, Any]) -> list[str]:
@@ -210,41 +210,41 @@ def _evaluate_text(run: Run, result: Mapping[str, Any]) -> list[str]:
 
 def _paired_text(result: Mapping[str, Any]) -> list[str]:
     """Every other model's difference to the first, paired by problem, in points."""
-    found = result.get("differences") or []
-    if not found:
+    differences = result.get("differences") or []
+    if not differences:
         return []
-    header = ["model", "task", f"− {found[0]['a']}, points [95 %]"]
+    header = ["model", "task", f"− {differences[0]['a']}, points [95 %]"]
     rows = [
         [
             row["b"],
             row["task"],
             "0: the same model" if row.get("same") else percent(row["difference"], row["interval"], signed=True),
         ]
-        for row in found
+        for row in differences
     ]
-    return [f"Paired differences, each model − {found[0]['a']}:\n{text_table(header, rows)}"]
+    return [f"Paired differences, each model − {differences[0]['a']}:\n{text_table(header, rows)}"]
 
 
 def _diagnose_text(run: Run, result: Mapping[str, Any]) -> list[str]:
     findings = result["findings"]
-    applicable = [found for found in findings if found["applicable"]]
+    applicable = [finding for finding in findings if finding["applicable"]]
     rows = [
         [
-            found["name"],
-            found["task"] or "all",
-            found["severity"],
-            "–" if found["value"] is None else _with_interval(found["value"], found["interval"], ".3f"),
+            finding["name"],
+            finding["task"] or "all",
+            finding["severity"],
+            "–" if finding["value"] is None else _with_interval(finding["value"], finding["interval"], ".3f"),
         ]
-        for found in applicable
+        for finding in applicable
     ]
     parts = [text_table(["trap", "task", "severity", "value [95 %]"], rows)] if rows else []
     for severity in ("high", "medium"):
-        parts += [_advice(found) for found in applicable if found["severity"] == severity]
-    asked_of: dict[tuple[str, str], list[str]] = {}
-    for found in findings:
-        if not found["applicable"]:
-            asked_of.setdefault((found["name"], found["cause"]), []).append(found["task"] or "all tasks")
-    parts += [_wrapped(f"not applicable: {name} on {', '.join(on)}: {why}") for (name, why), on in asked_of.items()]
+        parts += [_advice(finding) for finding in applicable if finding["severity"] == severity]
+    tasks_of: dict[tuple[str, str], list[str]] = {}
+    for finding in findings:
+        if not finding["applicable"]:
+            tasks_of.setdefault((finding["name"], finding["cause"]), []).append(finding["task"] or "all tasks")
+    parts += [_wrapped(f"not applicable: {name} on {', '.join(on)}: {why}") for (name, why), on in tasks_of.items()]
     if result["forecast"]:
         header = ["forecast without training", "student now %", "if it wrote as the teacher %", "difference, points"]
         rows = [
@@ -260,12 +260,13 @@ def _diagnose_text(run: Run, result: Mapping[str, Any]) -> list[str]:
     return parts
 
 
-def _advice(found: Mapping[str, Any]) -> str:
+def _advice(finding: Mapping[str, Any]) -> str:
     """What a trap that was found means, why it is there, and which field to change."""
     head = (
-        f"{found['severity']}: {found['name']} on {found['task'] or 'all tasks'}: {found['value']:.3f} {found['unit']}"
+        f"{finding['severity']}: {finding['name']} on {finding['task'] or 'all tasks'}: "
+        f"{finding['value']:.3f} {finding['unit']}"
     )
-    return "\n".join([_wrapped(head), _wrapped(found["cause"], "  why: "), _wrapped(found["remedy"], "  do:  ")])
+    return "\n".join([_wrapped(head), _wrapped(finding["cause"], "  why: "), _wrapped(finding["remedy"], "  do:  ")])
 
 
 def _wrapped(text: str, start: str = "") -> str:
