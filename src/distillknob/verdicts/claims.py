@@ -77,12 +77,12 @@ def student_claim(
     against = [name for name in measured if _off_zero(gaps[name]["interval"]) == -_off_zero((low, high))]
     if against:
         return claim(f"{shown}, but that by {', '.join(against)} differs the other way")
-    kept = teacher.get("difference_interval") or [None]
+    own_change = teacher.get("difference_interval") or [None]
     if not _has_interval(teacher, "difference_interval"):
         return claim(f"{shown}, but the teacher was not compared with the original")
-    if kept[0] <= -NON_INFERIORITY_MARGIN:
+    if own_change[0] <= -NON_INFERIORITY_MARGIN:
         lost = f"the teacher itself may have lost more than {100 * NON_INFERIORITY_MARGIN:g} points"
-        return claim(f"{shown}, but {lost} ([{100 * kept[0]:+.1f}, {100 * kept[1]:+.1f}])")
+        return claim(f"{shown}, but {lost} ([{100 * own_change[0]:+.1f}, {100 * own_change[1]:+.1f}])")
     return claim(shown, "undistillable" if high < 0 else "distillable")
 
 
@@ -113,9 +113,9 @@ def student_claims(
     """The claim of every calibrated teacher on every task, with the teacher's row: from the rows of a `demo` or `sweep`
     (`experiments.tables`)."""
 
-    def own(found: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    def own(rows: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         keys = ("task", "eta", "seed", "variant")
-        return [other for other in found if all(other.get(key) == row.get(key) for key in keys)]
+        return [other for other in rows if all(other.get(key) == row.get(key) for key in keys)]
 
     starts = {
         (row.get("task"), row.get("seed"), row.get("variant")): score_of(row)

@@ -179,9 +179,9 @@ def turned_text(turned: Mapping[str, Any]) -> str:
         UNCLEAR: "Whether the knob turned can't be told",
         WRONG: "The knob turned the wrong way",
     }.get(verdict, "The knob did not turn")
-    told = f"{head}: {reason}."
+    summary = f"{head}: {reason}."
     if turned.get("same") or turned["difference"] is None:
-        return told
+        return summary
     by_task = [
         f"{row['task']} {row['verdict']} ({row['difference']:+.2f}{_interval_text(row['interval'])})"
         if row["difference"] is not None
@@ -189,7 +189,7 @@ def turned_text(turned: Mapping[str, Any]) -> str:
         for row in turned.get("tasks") or []
     ]
     return (
-        f"{told} Log-ratio to the target {turned['before']:.2f} before, {turned['after']:.2f} after "
+        f"{summary} Log-ratio to the target {turned['before']:.2f} before, {turned['after']:.2f} after "
         f"({turned['difference']:+.2f} {turned['unit']}{_interval_text(turned['interval'])}; {turned['over']} of "
         f"{turned['problems']} held-out problems)." + (f" By task: {', '.join(by_task)}." if by_task else "")
     )
