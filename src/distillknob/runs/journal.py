@@ -45,15 +45,15 @@ class Journal:
         path = self._file()
         if path is None or not path.exists():
             return None
-        kept = torch.load(io.BytesIO(path.read_bytes()), weights_only=True)
-        if kept["rows"] != rows or kept.get("made_of") != _digest(made_of):
+        batch = torch.load(io.BytesIO(path.read_bytes()), weights_only=True)
+        if batch["rows"] != rows or batch.get("made_of") != _digest(made_of):
             raise BadInputError(
                 f"{path} holds another batch than this one: it was written by another distillknob, on another kind of "
                 f"device, or from other inputs. Delete {self._folder} to do this part again"
             )
-        if kept.get("done", True):
+        if batch.get("done", True):
             self._next += 1
-        return kept["gave"]
+        return batch["gave"]
 
     def keep(self, rows: list[Any], gave: Any, made_of: Any = None, *, done: bool = True) -> None:
         """Keep what the batch gave; where it isn't `done`, what it gave so far."""

@@ -211,9 +211,9 @@ class Run:
     def drop_metrics_after(self, step: int) -> None:
         """Forget the rows whose `step` is above this one: training goes on from a checkpoint older than its log."""
         if self._writes and (self._path / METRICS).exists():
-            kept = [row for row in self.metrics() if row.get("step") is None or row["step"] <= step]
+            rows = [row for row in self.metrics() if row.get("step") is None or row["step"] <= step]
             self._close_metrics()
-            self._write(METRICS, b"".join(json_bytes(row) + b"\n" for row in kept))
+            self._write(METRICS, b"".join(json_bytes(row) + b"\n" for row in rows))
 
     def samples(self) -> list[dict[str, Any]]:
         """The rows of `samples.jsonl`; none where the stage wrote no samples."""
@@ -341,8 +341,8 @@ class Run:
 
 def _environment(digests: Mapping[str, str], read: Reads | None, template_date: str) -> dict[str, Any]:
     """What `environment.json` holds when a run begins."""
-    known = {} if read is None else {"read": read}
-    return {**environment(), "template_date": template_date, "inputs": dict(digests), **known, "resumed": []}
+    reads = {} if read is None else {"read": read}
+    return {**environment(), "template_date": template_date, "inputs": dict(digests), **reads, "resumed": []}
 
 
 def _date_around(path: Path) -> str | None:
@@ -384,9 +384,9 @@ def load_run(path: str | Path) -> Run:
 
 def _check_empty(path: Path) -> None:
     try:
-        held = sorted(item.name for item in path.iterdir() if item.name != LOCK and not item.name.endswith(PARTIAL))
+        names = sorted(item.name for item in path.iterdir() if item.name != LOCK and not item.name.endswith(PARTIAL))
     except OSError as error:
         raise BadInputError(f"can't read --output {path}: {error.strerror}. Give a directory you can read") from error
-    if held:
-        shown = ", ".join(held[:3]) + (", …" if len(held) > 3 else "")
+    if names:
+        shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
         raise BadInputError(f"--output {path} holds files of no run ({shown}): give a new or an empty directory")
