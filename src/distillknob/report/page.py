@@ -1,4 +1,4 @@
-"""One self-contained HTML page from a run directory.
+"""This module makes one self-contained HTML page from a run directory.
 
 The page loads nothing: style and plots are inside it, there is no script, and a content security policy forbids both
 should any ever slip in. It is made again from the run's files at any time, also while the run is still going.
@@ -34,7 +34,8 @@ REPORT = "report.html"
 
 @dataclass(frozen=True)
 class Page:
-    """The page of a stage: its title, and what makes its sections, each of which may have nothing to say."""
+    """A page is what the report shows of one stage: its title, and the functions that make its sections, each of which
+    may have nothing to say."""
 
     title: str
     sections: tuple[Callable[[Source], Section | None], ...]
@@ -62,7 +63,7 @@ def build_report(run_dir: Path, output: Path | None = None) -> Path:
     """Write the page about the run in `run_dir` to `output` (default: `report.html` inside it) and return its path.
 
     A run that has not finished, or lacks parts, gets a page that says so. Raises BadInputError if `run_dir` is no run
-    directory, if no page is known for its stage, or if `output` can't be written.
+    directory, if its stage has no page, or if `output` can't be written.
     """
     run_dir = Path(run_dir)
     target = run_dir / REPORT if output is None else Path(output)
@@ -78,7 +79,7 @@ def build_report(run_dir: Path, output: Path | None = None) -> Path:
 
 
 def render(source: Source) -> Html:
-    """The whole page. Raises BadInputError for a run of a stage that has none."""
+    """Return the whole page as HTML. Raises BadInputError for a run of a stage that has none."""
     page = PAGES.get(source.main.stage)
     if page is None:
         stages = ", ".join(stage for stage, one in PAGES.items() if one is not None)

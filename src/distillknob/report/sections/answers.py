@@ -1,4 +1,4 @@
-"""How students fail, and what teachers and students actually wrote.
+"""This section shows how students fail, and what teachers and students actually wrote.
 
 What models wrote is shown as text, whole up to a length that a page can bear.
 """
@@ -53,7 +53,7 @@ MOST_CHARACTERS = 4000  # of one answer
 
 
 def failures_section(source: Source) -> Section:
-    """The rate of each failure mode by student."""
+    """Show the rate of each failure mode by student."""
     title = "How the students fail"
     result = source.main.result
     students = [row for row in rows(result.get("students")) if mapping(row.get("failure_modes"))]
@@ -136,7 +136,7 @@ def _failures_table(students: Sequence[Row], modes: Sequence[str]) -> Html:
 
 
 def samples_section(source: Source) -> Section:
-    """The same prompts answered by teachers and students, side by side."""
+    """Show the same prompts answered by teachers and students, side by side."""
     title = "Sample answers"
     examples = rows(source.main.result.get("examples"))
     if not examples:

@@ -1,4 +1,5 @@
-"""What stands beside the knob curve: what each calibration came to, the causal table, and the controls (variants)."""
+"""These sections stand beside the knob curve: what each calibration came to, the causal table, and the controls
+(variants)."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ from distillknob.verdicts.teachers import verdict_of
 
 
 def calibrations_table(result: Row) -> Html | None:
-    """How each calibration went: the step that the guard kept, β at the end, and how far the teacher moved."""
+    """Show how each calibration went: the step that the guard kept, β at the end, and how far the teacher moved."""
     body: list[list[Child]] = []
     seen = set()
     for row in rows(result.get("teachers")):
@@ -59,7 +60,8 @@ def calibrations_table(result: Row) -> Html | None:
 
 
 def causal_section(source: Source) -> Section | None:
-    """What the lens measures under each teacher, against the original; none where no teacher was diagnosed."""
+    """Show what the diagnosis measures under each teacher, against the original; None where no teacher was
+    diagnosed."""
     causal = rows(source.main.result.get("causal"))
     if not causal:
         return None
@@ -88,7 +90,7 @@ def causal_section(source: Source) -> Section | None:
 
 
 def variants_section(source: Source) -> Section | None:
-    """The controls: cells with other settings, against the original teacher's students."""
+    """Show the controls: cells with other settings, against the original teacher's students."""
     variants = mapping(source.main.result.get("variants"))
     differences = rows(variants.get("differences"))
     if not differences:

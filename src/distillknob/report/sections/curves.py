@@ -1,4 +1,4 @@
-"""How it got there: the calibration of the teachers and the learning curves of the students.
+"""These sections show how the run got there: the calibration of the teachers and the learning curves of the students.
 
 Left out on purpose: smoothing. A curve shows what was logged; where the log has null, the line breaks.
 """
@@ -56,7 +56,7 @@ _CURVES = (
 
 
 def calibration_section(source: Source) -> Section:
-    """Both directions side by side: score, anchor, log-ratio and weight over the steps."""
+    """Show both directions of the knob side by side: score, anchor, log-ratio and weight over the steps."""
     title = "Calibrating the teacher"
     runs = {name: source.calibrate[name] for name in in_order(source.calibrate)}
     etas = [number(source.main.run.config.get(name)) for name in ("eta_distillable", "eta_undistillable")]
@@ -79,7 +79,7 @@ def _column(metrics: Sequence[Row], key: str) -> tuple[list[Number], list[Number
 
 
 def calibration_figure(runs: Mapping[str, RunData]) -> Html | None:
-    """One row of panels a quantity, one column a direction, on common axes."""
+    """Draw one row of panels a quantity, one column a direction, on common axes."""
     if not any(run.metrics for run in runs.values()):
         return tag("p", "The calibration has logged no step yet.", class_="not-run")
     tasks = ordered(
@@ -183,7 +183,7 @@ def _calibration_end(name: str, run: RunData) -> Html | None:
 
 
 def learning_section(source: Source) -> Section:
-    """The students' scores over their training."""
+    """Show the students' scores over their training."""
     title = "How the students learned"
     if not source.distill:
         return Section("learning", title, None, not_run("distillation", source.resume_command()))
@@ -216,7 +216,7 @@ def _legend_name(teacher: str) -> str:
 
 
 def learning_figure(runs: Mapping[Student, RunData], keys: Sequence[str]) -> Html:
-    """A panel a task and one for the loss, a line a student; methods differ by dash."""
+    """Draw a panel a task and one for the loss, a line a student; methods differ by dash."""
     methods = ordered(method for _, method in runs)
     x = Scale.fit([step for run in runs.values() for step in _column(run.metrics, "step")[1]], include=(0,))
     panels, drawn = [], 0

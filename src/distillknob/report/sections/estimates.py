@@ -1,4 +1,5 @@
-"""What a KL's estimates are worth on this pair: off-policy weightings, sampled-token gradients, quadrants of tokens."""
+"""These tables show what a KL's estimates are worth on this pair: off-policy weightings, sampled-token gradients,
+quadrants of tokens."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ from distillknob.report.rows import distinct, find, where
 
 
 def off_policy_table(estimates: Sequence[Row]) -> Html | None:
-    """One row a weighting and estimator, one column a task; the on-policy value is the last row."""
+    """Show the estimates of the reverse KL, one row a weighting and estimator, one column a task; the on-policy value
+    is the last row."""
     if not estimates:
         return None
     tasks = distinct(estimates, "task")
@@ -39,7 +41,7 @@ def off_policy_table(estimates: Sequence[Row]) -> Html | None:
 
 
 def off_policy_sentence(estimates: Sequence[Row]) -> str:
-    """On each task, the weighting that comes nearest to the on-policy value."""
+    """Name for each task the weighting that comes nearest to the on-policy value."""
     nearest = []
     for task in distinct(estimates, "task"):
         biases = [
@@ -55,7 +57,7 @@ def off_policy_sentence(estimates: Sequence[Row]) -> str:
 
 
 def myopia_table(estimates: Sequence[Row]) -> Html | None:
-    """One row a task and estimate."""
+    """Show how well a gradient's estimates agree with the token-level one, one row a task and estimate."""
     if not estimates:
         return None
     body: list[list[Child]] = [
@@ -73,7 +75,7 @@ def myopia_table(estimates: Sequence[Row]) -> Html | None:
 
 
 def myopia_sentence(estimates: Sequence[Row]) -> str:
-    """How far the sampled-token gradient points away from the token-level one."""
+    """Say how far the sampled-token gradient points away from the token-level one."""
     cosines = [
         f"{decimal(row.get('cosine'), 2)} on {text(row.get('task'))}"
         for row in where(estimates, estimate="sampled_token")
@@ -85,7 +87,7 @@ def myopia_sentence(estimates: Sequence[Row]) -> str:
 
 
 def quadrant_table(quadrants: Sequence[Row]) -> Html | None:
-    """One row a quadrant, one column a task: the share of the tokens and of the KL."""
+    """Show the share of the tokens and of the KL, one row a quadrant, one column a task."""
     if not quadrants:
         return None
     tasks = distinct(quadrants, "task")

@@ -1,4 +1,4 @@
-"""A page about one evaluation: each model's figures on each task."""
+"""This section shows one evaluation: each model's figures on each task."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from distillknob.results.pass_at_k import best_name
 
 
 def evaluation_section(source: Source) -> Section:
-    """The models of an evaluate run, in a table and side by side."""
+    """Show the models of an evaluate run, in a table and side by side."""
     title = "Models and tasks"
     model_rows = [
         (text(model.get("model")), task)

@@ -1,4 +1,4 @@
-"""The gap between teacher and student in the report: ways of writing, student's beginnings, the forecast."""
+"""These tables show the gap between teacher and student: ways of writing, student's beginnings, the forecast."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from distillknob.report.rows import distinct, find, where
 
 
 def preference_table(preferences: Sequence[Row]) -> Html | None:
-    """One row a task and pair of ways: the wrong answer's and the right one's."""
+    """Show how often the teacher prefers the wrong answer, one row a task and pair of ways: the wrong answer's and the
+    right one's."""
     if not preferences:
         return None
     body: list[list[Child]] = [
@@ -41,7 +42,7 @@ def preference_table(preferences: Sequence[Row]) -> Html | None:
 
 
 def style_table(styles: Sequence[Row]) -> Html | None:
-    """One row a task and way of writing; none of a task that names no ways."""
+    """Show who writes how, one row a task and way of writing; a task that names no ways is left out."""
     named = {row.get("task") for row in styles if row.get("style") != "other"}
     styles = [row for row in styles if row.get("task") in named]
     if not styles:
@@ -67,7 +68,7 @@ def style_table(styles: Sequence[Row]) -> Html | None:
 
 
 def style_sentence(styles: Sequence[Row]) -> str:
-    """What the dearest way of writing costs the student, where a task has several."""
+    """Say what the dearest way of writing costs the student, where a task has several."""
     contrasts = []
     for task in distinct(styles, "task"):
         by_cost = [(cost, row) for row in where(styles, task=task) if (cost := number(row.get("cost"))) is not None]
@@ -81,7 +82,8 @@ def style_sentence(styles: Sequence[Row]) -> str:
 
 
 def prefix_table(prefixes: Sequence[Row]) -> Html | None:
-    """One row a task, one column a share of the student's answer that the teacher goes on from."""
+    """Show the teacher's score where it goes on from a student's beginning, one row a task, one column a share of the
+    answer."""
     if not prefixes:
         return None
     shares = sorted({share for row in prefixes if (share := number(row.get("kept"))) is not None})
@@ -95,7 +97,7 @@ def prefix_table(prefixes: Sequence[Row]) -> Html | None:
 
 
 def prefix_sentence(prefixes: Sequence[Row]) -> str:
-    """How the teacher fares from the longest beginning, by task."""
+    """Say how the teacher fares from the longest beginning, by task."""
     contrasts = []
     for task in distinct(prefixes, "task"):
         by_share = [
@@ -110,7 +112,7 @@ def prefix_sentence(prefixes: Sequence[Row]) -> str:
 
 
 def forecast_table(forecasts: Sequence[Row]) -> Html | None:
-    """One row a task."""
+    """Show the forecast, one row a task."""
     if not forecasts:
         return None
     body: list[list[Child]] = [

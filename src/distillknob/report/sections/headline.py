@@ -1,4 +1,4 @@
-"""The run in a few sentences and figures: what a reader takes away who reads nothing else.
+"""This section tells the run in a few sentences and figures: what a reader takes away who reads nothing else.
 
 Left out on purpose: a single figure over all tasks (a mean of an accuracy and a rule's score means nothing).
 """
@@ -29,7 +29,7 @@ from distillknob.verdicts.teachers import label_of, unturned
 
 
 def headline(result: Row) -> tuple[list[str], Html | None]:
-    """The run in words, a sentence each, and its key figures as tiles."""
+    """Tell the run in words, a sentence each, with its key figures as tiles."""
     sentences: list[str] = list(unturned(rows(result.get("teachers"))))
     tiles: list[Html] = []
     chosen = focus(result)
@@ -91,7 +91,7 @@ def _beside_the_original(result: Row, row: Row, method: str, task: str) -> tuple
 
 
 def difference_sentence(difference: object, interval: object, to: str) -> str:
-    """A difference to something and its interval in words; an interval around zero is no difference."""
+    """Tell a difference to something and its interval in words; an interval around zero is no difference."""
     gap, pair = number(difference), bounds(interval)
     if gap is None:
         return f"with no difference to {to} measured"

@@ -1,4 +1,4 @@
-"""The per-token scatter: how often a token occurs against the KL accumulated over the teacher's top K.
+"""This module draws the per-token scatter: a token's frequency against its KL, accumulated over the teacher's top K.
 
 Left out on purpose: a name at every point (the tooltips have them), and more points than can be told apart.
 """
@@ -21,7 +21,7 @@ _FREQUENT = 10  # the most frequent tokens, which the takeaway sets against the 
 
 
 def scatter_figure(scatter: Sequence[Row]) -> Html | None:
-    """Frequency against accumulated KL of each token, a panel a K, on the same axes."""
+    """Draw the frequency against the accumulated KL of each token, a panel a K, on the same axes."""
     points = [row for row in scatter if (number(row.get("frequency")) or 0) > 0 and number(row.get("kl")) is not None]
     ks = sorted({k for row in points if (k := number(row.get("k"))) is not None})
     if not ks:
@@ -84,7 +84,7 @@ def _token_tip(row: Row) -> str:
 
 
 def scatter_sentence(scatter: Sequence[Row]) -> str:
-    """What the step from the smallest to the largest K does to frequent tokens, against the rest."""
+    """Say what the step from the smallest to the largest K does to frequent tokens, against the rest."""
     ks = sorted({k for row in scatter if (k := number(row.get("k"))) is not None})
     if len(ks) < 2:
         return ""

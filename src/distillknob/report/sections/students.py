@@ -1,4 +1,4 @@
-"""What came out, in figures: the students side by side, and the styles that teachers and students write."""
+"""This module draws what came out: the students side by side, and the styles that teachers and students write."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ from distillknob.verdicts.teachers import label_of
 
 
 def row_name(row: Row) -> str:
-    """The student's name in a plot whose heading has the method."""
+    """Return the student's name in a plot whose heading has the method."""
     if row.get("teacher") != "none":
         return label_of(row)
     return "before" if row.get("method") == "none" else "no teacher"
 
 
 def student_legend(students: Sequence[Row]) -> list[Entry]:
-    """An entry for the students of each teacher."""
+    """Make a legend with an entry for the students of each teacher."""
     return [
         (*teacher_style(teacher), "no teacher" if teacher == "none" else f"student of {teacher_name(teacher)}")
         for teacher in teachers_of(students)
@@ -61,7 +61,7 @@ def student_legend(students: Sequence[Row]) -> list[Entry]:
 
 
 def students_figure(result: Row, tasks: Sequence[str]) -> Html | None:
-    """Each student's pass@1 and pass@k with their intervals, a panel a task."""
+    """Draw each student's pass@1 and pass@k with their intervals, a panel a task."""
     students = rows(result.get("students"))
     best = best_name(students)
     panels = []
@@ -102,7 +102,7 @@ def _dot(row: Row) -> Dot:
 
 
 def styles_part(result: Row, tasks: Sequence[str]) -> Html | None:
-    """Which of a task's right styles the teachers and their students write; None where no task has several.
+    """Draw which of a task's right styles the teachers and their students write; None where no task has several.
 
     Of the students, those by the headline's method: it is the teachers that differ. A row for each seed and η of a
     sweep would be no plot to look at, so the first is drawn.

@@ -1,4 +1,4 @@
-"""The knob curve of a sweep: teacher and students against η, a line a method.
+"""This section draws the knob curve of a sweep: teacher and students against η, a line a method.
 
 With several seeds each is a mark with its own interval and the line goes through their means. Left out on purpose: an
 interval over seeds (three seeds make none worth drawing; the marks show how far they lie apart).
@@ -53,7 +53,7 @@ _LEVELS = (("dashed", "chance", "chance"), ("dashed", "kept", "student before di
 
 
 def knob_section(source: Source) -> Section:
-    """Teacher and students against η."""
+    """Show teacher and students against η."""
     title = "The knob curve"
     result = source.main.result
     students = [row for row in trained(rows(result.get("students"))) if eta_of(row) is not None]
@@ -68,7 +68,7 @@ def knob_section(source: Source) -> Section:
 
 
 def knob_sentence(result: Row) -> str:
-    """How far the knob turns the students, and how steadily."""
+    """Say how far the knob turns the students, and how steadily."""
     chosen = focus(result)
     if chosen is None:
         return "The sweep holds no student yet."
@@ -116,7 +116,7 @@ def _curve(name: str, models: Sequence[Row], key: str, style: tuple[str, str]) -
 
 
 def knob_figure(result: Row, students: Sequence[Row]) -> Html:
-    """For each task: the teacher's score, the students' pass@1 and their pass@k."""
+    """Draw for each task the teacher's score, the students' pass@1 and their pass@k."""
     teachers = rows(result.get("teachers"))
     before = where(rows(result.get("students")), method="none")
     methods = distinct(students, "method", list(METHODS))
@@ -184,7 +184,7 @@ def _knob_table(result: Row) -> Html | None:
 
 
 def cells_section(source: Source) -> Section:
-    """Which cells of the sweep are done."""
+    """Show which cells of the sweep are done."""
     result = source.main.result
     cells = rows(result.get("cells"))
     done = [row for row in cells if row.get("state") == "done"]

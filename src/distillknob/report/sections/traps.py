@@ -1,4 +1,5 @@
-"""The traps of a pair before any calibration: pilot table, per-token scatter, tail share, findings."""
+"""This section shows the traps of a pair before any calibration: pilot table, per-token scatter, tail share,
+findings."""
 
 from __future__ import annotations
 
@@ -55,7 +56,7 @@ _KL = {"forward_kl": "forward KL", "reverse_kl": "reverse KL"}
 
 
 def traps_section(source: Source) -> Section:
-    """What makes this pair hard to distil."""
+    """Show what makes this pair hard to distil."""
     title = "The traps of this pair"
     if source.diagnose is None:
         pair = mapping(source.main.result.get("pair"))
@@ -103,7 +104,7 @@ def _part(title: str, takeaway: str | None, body: Html | None) -> Html | None:
 
 
 def pilot_table(pilot: Sequence[Row]) -> Html | None:
-    """One row a divergence, one column a task."""
+    """Show the divergences of the pair, one row a divergence, one column a task."""
     if not pilot:
         return None
     tasks = distinct(pilot, "task")
@@ -127,7 +128,7 @@ def _pilot_cell(row: Row | None) -> Child:
 
 
 def pilot_sentence(pilot: Sequence[Row]) -> str:
-    """Which task has the lowest token KL, and how much less sure off-policy reverse KL is."""
+    """Say which task has the lowest token KL, and how much less sure off-policy reverse KL is."""
     sentences = []
     forward = [
         (value, text(row.get("task")))
@@ -163,7 +164,7 @@ def _width(row: Row | None) -> float | None:
 
 
 def tail_figure(tail: Sequence[Row]) -> Html | None:
-    """The share of the token KL that the top K tokens carry, a line a task."""
+    """Draw the share of the token KL that the top K tokens carry, a line a task."""
     usable = [row for row in tail if (number(row.get("k")) or 0) > 0 and number(row.get("share")) is not None]
     if not usable:
         return None
@@ -198,7 +199,7 @@ def tail_figure(tail: Sequence[Row]) -> Html | None:
 
 
 def tail_sentence(tail: Sequence[Row]) -> str:
-    """The share that the smallest K carries."""
+    """Say what share the smallest K carries."""
     usable = [row for row in tail if number(row.get("k")) is not None and number(row.get("share")) is not None]
     if not usable:
         return ""
@@ -212,7 +213,8 @@ def tail_sentence(tail: Sequence[Row]) -> str:
 
 
 def left_out_table(tail: Sequence[Row]) -> Html | None:
-    """One row a K, one column a task: the part of the forward KL that the top K and one bucket for the rest miss."""
+    """Show the part of the forward KL that the top K and one bucket for the rest miss, one row a K, one column a
+    task."""
     usable = [row for row in tail if number(row.get("left_out")) is not None]
     if not usable:
         return None
