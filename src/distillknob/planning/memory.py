@@ -1,4 +1,5 @@
-"""Memory that a stage would take on each device: what it holds all along, and what its largest phase adds.
+"""This module counts the memory that a stage would take on each device: what stays there all along, and what its
+largest phase adds.
 
 Widths are those that the libraries really use. A model is loaded in its checkpoint's own type (bfloat16) on a GPU and
 in float32 on a CPU. Full fine-tuning keeps weights, gradients and Adam's moments in float32, as TRL does, and works in
@@ -28,8 +29,8 @@ TRL_CHUNK = (4096, 8192)  # tokens × vocabulary of a tile of TRL's chunked log-
 
 
 class Footprint(NamedTuple):
-    """A footprint is the memory that a stage takes on each device, in bytes by what takes them: what stays there all along
-    (`resident`), and what the `largest` phase adds while it lasts (`phase`)."""
+    """A footprint is the memory that a stage takes on each device, in bytes by what takes them: what stays there all
+    along (`resident`), and what the `largest` phase adds while it lasts (`phase`)."""
 
     resident: dict[str, float]
     phase: dict[str, float]

@@ -1,4 +1,5 @@
-"""What a stage would do, from its config alone: which models it holds, what each writes, scores and trains on.
+"""This module says what a stage would do, from its config alone: which models stay in memory, what each writes, scores
+and trains on.
 
 Everything is counted at its longest: every answer runs to its limit, every set has as many problems as are asked for.
 So memory is what must fit, and time an upper figure. Left out on purpose: loading, compiling, saving, and what the
@@ -41,10 +42,10 @@ SCORED_AT_ONCE, PAIRED_AT_ONCE = BATCH_TOKENS, 16_384  # the second is `batch_to
 
 @dataclass(frozen=True)
 class Phase:
-    """Work on one model: `rows` sequences of up to `prompt + answer` tokens. `decode` writes the answers, `score` reads
-    them, `train` learns from them. `spread`: shared by the devices, or done by each of them whole. `at_once`: rows that
-    one device holds. `own` decoding is `sampling.generate`, which keeps its caches within a bound; the trainers'
-    isn't, and may be vLLM's."""
+    """A phase is work on one model: `rows` sequences of up to `prompt + answer` tokens. `decode` writes the answers,
+    `score` reads them, `train` learns from them. `spread`: shared by the devices, or done by each of them whole.
+    `at_once`: rows that one device holds. `own` decoding is `sampling.generate`, which keeps its caches within a bound;
+    the trainers' isn't, and may be vLLM's."""
 
     what: str
     kind: Literal["decode", "score", "train"]
@@ -63,8 +64,9 @@ class Phase:
 
 @dataclass(frozen=True)
 class Trained:
-    """The model that a stage trains. `adapter`: parameters of its LoRA adapter, 0 for all of its own; `loss` says what
-    the head is asked for: chunks of log-probabilities (grpo), of two heads (divergence), or all logits (hard_label)."""
+    """This is the model that a stage trains. `adapter`: parameters of its LoRA adapter, 0 for all of its own; `loss`
+    says what the head is asked for: chunks of log-probabilities (grpo), of two heads (divergence), or all logits
+    (hard_label)."""
 
     model: Architecture
     adapter: int
@@ -75,7 +77,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Workload:
-    """A workload says what a stage would do: its phases, the models that it keeps in memory, and what it trains.
+    """A workload is what a stage would do: its phases, the models that stay in memory, and what it trains.
 
     `resident`: (what, model) that stay whole on every device, `single`: nothing of the stage is sharded,
     `vllm_share`: the share of a device's memory that a vLLM beside the trainer takes, `gradients_of`: a model whose
@@ -120,7 +122,7 @@ def _task(name: str) -> Task | type[RowsTask]:
 
 
 def reward_models(tasks: Sequence[str]) -> list[tuple[str, Architecture]]:
-    """The models that grade these tasks' answers in the same process, each once."""
+    """Return the models that grade these tasks' answers in the same process, each once."""
     judges: dict[str, Architecture] = {}
     for name in tasks:
         task = _task(name)
@@ -132,7 +134,7 @@ def reward_models(tasks: Sequence[str]) -> list[tuple[str, Architecture]]:
 
 
 def longest_answer(config: StageConfig) -> int:
-    """Tokens that an answer of the stage may have."""
+    """Return how many tokens an answer of the stage may have."""
     return config.answer_limit or max((_task(name).max_new_tokens for name in config.tasks), default=0)
 
 
@@ -144,7 +146,7 @@ _adapter_parameters = cache(adapter_parameters)  # a search for settings that fi
 
 
 def workload(stage: str, config: StageConfig, engine: Engine) -> Workload:
-    """What one stage would do on `engine`. Raises BadInputError for a model whose config can't be had."""
+    """Return what one stage would do on `engine`. Raises BadInputError for a model whose config can't be had."""
     return WORKLOADS[stage](config, engine)
 
 
