@@ -1,4 +1,4 @@
-"""Results as plain text for the terminal."""
+"""This module tells results as plain text for the terminal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WIDTH = 110  # of running text, in characters
 
 
 def text_table(header: Sequence[str], rows: Rows) -> str:
-    """Columns aligned, the first to the left and the others to the right."""
+    """Align columns, the first to the left and the others to the right."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     lines = [
         "  ".join(
@@ -32,7 +32,7 @@ def text_table(header: Sequence[str], rows: Rows) -> str:
 
 
 def percent(value: float | None, bounds: Sequence[float | None] | None = None, *, signed: bool = False) -> str:
-    """`97.5 [96.1, 98.4]` in percent (points, where signed); an undefined value is a dash."""
+    """Write a fraction in percent (points, where signed): `97.5 [96.1, 98.4]`; an undefined value is a dash."""
     if value is None:
         return "–"
     sign = "+" if signed else ""
@@ -43,7 +43,7 @@ def percent(value: float | None, bounds: Sequence[float | None] | None = None, *
 
 
 def teachers_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The teachers' scores and their paired differences to the original."""
+    """Show the teachers' scores and their paired differences to the original."""
     return text_table(
         ["teacher", "seed", "task", "score % [95 %]", "− original, points", "finished %"],
         [
@@ -63,7 +63,7 @@ def teachers_text(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def students_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The students' pass@1 and pass@k beside chance."""
+    """Show the students' pass@1 and pass@k beside chance."""
     best = best_name(rows)
     return text_table(
         ["student of", "method", "seed", "task", "pass@1 % [95 %]", f"{best} %", "chance %", "finished %"],
@@ -86,7 +86,7 @@ def students_text(rows: Sequence[Mapping[str, Any]]) -> str:
 def differences_text(
     gains: Sequence[Mapping[str, Any]], differences: Sequence[Mapping[str, Any]], best: str = "pass@16"
 ) -> str:
-    """Each student's paired differences: to the student before distillation, and to the student of the original
+    """Show each student's paired differences: to the student before distillation, and to the student of the original
     teacher by the same method."""
     keys = ("b", "eta", "variant", "method", "seed", "task")
 
@@ -124,7 +124,7 @@ def _with_interval(value: float, bounds: Sequence[float | None], form: str) -> s
 
 
 def compare_text(compared: Mapping[str, Any]) -> str:
-    """The causal table: each measure under each teacher, with its paired difference to the first."""
+    """Show the causal table: each measure under each teacher, with its paired difference to the first."""
     header = ["task, measure", "unit", "run", "value", "− first [95 %]", "problems"]
     body = []
     for row in compared["rows"]:
@@ -138,8 +138,8 @@ def compare_text(compared: Mapping[str, Any]) -> str:
 
 
 def turning_text(result: Mapping[str, Any]) -> str:
-    """Whether the knob turned, and what to do where it did not. Of a run from before this was measured, only that it
-    kept none of its steps can be told."""
+    """Say whether the knob turned, and what to do where it did not. Of a run from before this was measured, only that
+    it kept none of its steps can be told."""
     turned = result.get("turned")
     if turned is None and not is_original(result):
         return "Whether the knob turned was not measured by this run."
@@ -184,7 +184,7 @@ def _experiment_text(run: Run, result: Mapping[str, Any]) -> list[str]:
 
 
 def claims_text(result: Mapping[str, Any]) -> list[str]:
-    """What the students show of each calibrated teacher, a line a teacher and task."""
+    """Say what the students show of each calibrated teacher, a line a teacher and task."""
     claims = student_claims(result["teachers"], result["students"], result["differences"])
     many = len({row["seed"] for row in result["teachers"]}) > 1
     return [claim.text(label_of(row) + (f", seed {row['seed']}" if many else "")) for row, claim in claims]
@@ -320,7 +320,7 @@ TEXTS: dict[str, Callable[[Run, Mapping[str, Any]], list[str]]] = {
 
 
 def result_text(run: Run) -> str:
-    """What a stage prints when it is done."""
+    """Return what a stage prints when it is done."""
     parts = TEXTS[run.stage](run, run.result)
     parts += [_wrapped(f"! {run.result['warning']}")] if run.result.get("warning") else []
     parts += [_wrapped(note, "note: ") for note in run.result.get("notes", [])]
@@ -328,6 +328,6 @@ def result_text(run: Run) -> str:
 
 
 def zoo_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The embedded checkpoints, one a row."""
+    """List the embedded checkpoints, one a row."""
     header = list(rows[0])
     return text_table(header, [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows])
