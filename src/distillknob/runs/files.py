@@ -48,8 +48,8 @@ def atomic_write(path: str | Path, data: bytes) -> None:
 
 @contextmanager
 def atomic_directory(path: str | Path) -> Iterator[Path]:
-    """Fill a folder that becomes `path` once all is on the disk: `with atomic_directory(run.path / "model") as
-    folder:`.
+    """Fill `folder` in `with atomic_directory(run.path / "model") as folder`; it becomes `path` once all is on the
+    disk.
 
     A folder that was at `path` is replaced. Where several processes train, for the first of them alone. Raises what
     `atomic_write` raises.
