@@ -193,7 +193,7 @@ def run_stage(stage: str, recipe: Path, output: Path) -> int:
             "reserved_bytes": cuda.max_memory_reserved() if cuda else None,
             "foretold": {
                 "bytes": footprint.total,
-                "held": footprint.held,
+                "held": footprint.resident,
                 "largest": footprint.largest,
                 "phase": footprint.phase,
                 "seconds": {name: one.time for name, one in foretold.items()},

@@ -101,39 +101,39 @@ def test_an_adapter_is_rank_times_inputs_and_outputs() -> None:
 # Memory
 
 
-def held(**options: Any) -> dict[str, float]:
+def resident(**options: Any) -> dict[str, float]:
     config = CalibrationConfig(**{**QWEN, **options.pop("config", {})})
     where = Engine(H100, **options)
-    return footprint(workload("calibrate", config, where), where).held
+    return footprint(workload("calibrate", config, where), where).resident
 
 
 def test_weights_gradients_and_moments_by_hand() -> None:
     n = 8_190_735_360
-    plain = held()
+    plain = resident()
     assert plain["weights"] == plain["gradients"] == plain["reference"] == 4 * n
     assert plain["optimizer"] == 8 * n  # two moments, in float32 like all that is trained
-    assert "DDP's buckets" in held(devices=8, sharding="ddp")
-    fsdp2 = held(devices=8, sharding="fsdp2")
+    assert "DDP's buckets" in resident(devices=8, sharding="ddp")
+    fsdp2 = resident(devices=8, sharding="fsdp2")
     assert fsdp2["weights"] == fsdp2["gradients"] == 4 * n / 8 and fsdp2["optimizer"] == 8 * n / 8
     assert fsdp2["reference"] == 4 * n  # TRL's is one group, gathered whole
-    zero3 = held(devices=8, sharding="zero3")
+    zero3 = resident(devices=8, sharding="zero3")
     assert zero3["weights"] + zero3["gradients"] + zero3["optimizer"] == 16 * n / 8
     assert zero3["reference"] == 2 * n / 8
     assert plain["target"] == fsdp2["target"] == 2 * 596_049_920
 
 
 def test_an_adapter_needs_no_second_model() -> None:
-    found = held(config={"use_peft": True, "lora_r": 8})
+    found = resident(config={"use_peft": True, "lora_r": 8})
     a = adapter_parameters("Qwen/Qwen3-8B", 8, ["all-linear"])
     assert "reference" not in found
     assert (found["adapter"], found["gradients"], found["optimizer"]) == (4 * a, 4 * a, 8 * a)
-    assert "reference" not in held(config={"beta": 0.0, "guard": False})
+    assert "reference" not in resident(config={"beta": 0.0, "guard": False})
 
 
 def test_a_teacher_is_held_by_the_methods_that_ask_it() -> None:
     for method, wanted in (("gkd", True), ("sft", True), ("sft_gold", False)):
         work = workload("distill", DistillConfig(**PAIR, method=method), Engine(H100))
-        assert (("teacher" in dict(work.held)) is wanted) and work.trained is not None
+        assert (("teacher" in dict(work.resident)) is wanted) and work.trained is not None
 
 
 def test_data_that_do_not_fill_a_step_of_the_named_devices_are_told(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_vllm_takes_its_share_instead_of_the_caches() -> None:
     config = CalibrationConfig(**QWEN, use_peft=True, guard_problems=1, guard_samples=1)
     config.use_vllm, config.vllm_gpu_memory_utilization = True, 0.25
     found = footprint(workload("calibrate", config, Engine(H100)), Engine(H100))
-    assert found.held["vLLM"] == 0.25 * H100.memory and found.largest != "samples"
+    assert found.resident["vLLM"] == 0.25 * H100.memory and found.largest != "samples"
 
 
 def test_the_rows_sampled_at_once_follow_from_their_caches() -> None:

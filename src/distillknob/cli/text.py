@@ -1,4 +1,4 @@
-"""Results as plain text for the terminal."""
+"""This module tells results as plain text for the terminal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WIDTH = 110  # of running text, in characters
 
 
 def text_table(header: Sequence[str], rows: Rows) -> str:
-    """Columns aligned, the first to the left and the others to the right."""
+    """Align columns, the first to the left and the others to the right."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     lines = [
         "  ".join(
@@ -32,7 +32,7 @@ def text_table(header: Sequence[str], rows: Rows) -> str:
 
 
 def percent(value: float | None, bounds: Sequence[float | None] | None = None, *, signed: bool = False) -> str:
-    """`97.5 [96.1, 98.4]` in percent (points, where signed); an undefined value is a dash."""
+    """Write a fraction in percent (points, where signed): `97.5 [96.1, 98.4]`; an undefined value is a dash."""
     if value is None:
         return "–"
     sign = "+" if signed else ""
@@ -43,7 +43,7 @@ def percent(value: float | None, bounds: Sequence[float | None] | None = None, *
 
 
 def teachers_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The teachers' scores and their paired differences to the original."""
+    """Show the teachers' scores and their paired differences to the original."""
     return text_table(
         ["teacher", "seed", "task", "score % [95 %]", "− original, points", "finished %"],
         [
@@ -63,7 +63,7 @@ def teachers_text(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def students_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The students' pass@1 and pass@k beside chance."""
+    """Show the students' pass@1 and pass@k beside chance."""
     best = best_name(rows)
     return text_table(
         ["student of", "method", "seed", "task", "pass@1 % [95 %]", f"{best} %", "chance %", "finished %"],
@@ -86,7 +86,7 @@ def students_text(rows: Sequence[Mapping[str, Any]]) -> str:
 def differences_text(
     gains: Sequence[Mapping[str, Any]], differences: Sequence[Mapping[str, Any]], best: str = "pass@16"
 ) -> str:
-    """Each student's paired differences: to the student before distillation, and to the student of the original
+    """Show each student's paired differences: to the student before distillation, and to the student of the original
     teacher by the same method."""
     keys = ("b", "eta", "variant", "method", "seed", "task")
 
@@ -119,12 +119,12 @@ def differences_text(
 
 def _with_interval(value: float, bounds: Sequence[float | None], form: str) -> str:
     """The value with its interval; one that rests on a single problem has none (NaN, in a file null)."""
-    known = [f"{bound:{form}}" for bound in bounds if bound is not None and not math.isnan(bound)]
-    return f"{value:{form}}" + (f" [{', '.join(known)}]" if len(known) == 2 else "")
+    ends = [f"{bound:{form}}" for bound in bounds if bound is not None and not math.isnan(bound)]
+    return f"{value:{form}}" + (f" [{', '.join(ends)}]" if len(ends) == 2 else "")
 
 
 def compare_text(compared: Mapping[str, Any]) -> str:
-    """The causal table: each measure under each teacher, with its paired difference to the first."""
+    """Show the causal table: each measure under each teacher, with its paired difference to the first."""
     header = ["task, measure", "unit", "run", "value", "− first [95 %]", "problems"]
     body = []
     for row in compared["rows"]:
@@ -138,35 +138,35 @@ def compare_text(compared: Mapping[str, Any]) -> str:
 
 
 def turning_text(result: Mapping[str, Any]) -> str:
-    """Whether the knob turned, and what to do where it did not. Of a run from before this was measured, only that it
-    kept none of its steps can be told."""
+    """Say whether the knob turned, and what to do where it did not. Of a run from before this was measured, only that
+    it kept none of its steps can be told."""
     turned = result.get("turned")
     if turned is None and not is_original(result):
         return "Whether the knob turned was not measured by this run."
-    told = (
+    message = (
         turned_text(turned) if turned else "The knob did not turn: step 0 was kept, so model/ is the teacher as it was."
     )
     refused = [event["what"] for event in result["events"] if event["what"].startswith("not kept")]
     if result["kept_step"] == 0:
         if refused:
             within = f"to within {percent(result['tolerance'])} points"
-            told += f" No checkpoint kept the teacher's score {within}; the last steps were {refused[0]}."
-        told += (
+            message += f" No checkpoint kept the teacher's score {within}; the last steps were {refused[0]}."
+        message += (
             "\nTo mend: where the guard's interval below is wide, more guard_problems or a larger utility_tolerance; "
             "else a lower learning_rate, a higher beta or more prompts a step."
         )
     elif turned and turned["same"]:
-        told += "\nTo mend: more steps or a higher learning_rate."
+        message += "\nTo mend: more steps or a higher learning_rate."
     elif turned and turned["verdict"] == UNCLEAR:
-        told += (
+        message += (
             "\nTo mend: more guard_problems or guard_samples for a narrower interval; more steps for a larger change."
         )
     elif turned and turned["verdict"] == WRONG:
-        told += (
+        message += (
             "\nTo mend: more prompts a step, more steps or a larger |η|. Its students may show the opposite of what η "
             "asked for."
         )
-    return "\n".join(map(_wrapped, told.splitlines()))
+    return "\n".join(map(_wrapped, message.splitlines()))
 
 
 def _experiment_text(run: Run, result: Mapping[str, Any]) -> list[str]:
@@ -184,7 +184,7 @@ def _experiment_text(run: Run, result: Mapping[str, Any]) -> list[str]:
 
 
 def claims_text(result: Mapping[str, Any]) -> list[str]:
-    """What the students show of each calibrated teacher, a line a teacher and task."""
+    """Say what the students show of each calibrated teacher, a line a teacher and task."""
     claims = student_claims(result["teachers"], result["students"], result["differences"])
     many = len({row["seed"] for row in result["teachers"]}) > 1
     return [claim.text(label_of(row) + (f", seed {row['seed']}" if many else "")) for row, claim in claims]
@@ -210,41 +210,41 @@ def _evaluate_text(run: Run, result: Mapping[str, Any]) -> list[str]:
 
 def _paired_text(result: Mapping[str, Any]) -> list[str]:
     """Every other model's difference to the first, paired by problem, in points."""
-    found = result.get("differences") or []
-    if not found:
+    differences = result.get("differences") or []
+    if not differences:
         return []
-    header = ["model", "task", f"− {found[0]['a']}, points [95 %]"]
+    header = ["model", "task", f"− {differences[0]['a']}, points [95 %]"]
     rows = [
         [
             row["b"],
             row["task"],
             "0: the same model" if row.get("same") else percent(row["difference"], row["interval"], signed=True),
         ]
-        for row in found
+        for row in differences
     ]
-    return [f"Paired differences, each model − {found[0]['a']}:\n{text_table(header, rows)}"]
+    return [f"Paired differences, each model − {differences[0]['a']}:\n{text_table(header, rows)}"]
 
 
 def _diagnose_text(run: Run, result: Mapping[str, Any]) -> list[str]:
     findings = result["findings"]
-    applicable = [found for found in findings if found["applicable"]]
+    applicable = [finding for finding in findings if finding["applicable"]]
     rows = [
         [
-            found["name"],
-            found["task"] or "all",
-            found["severity"],
-            "–" if found["value"] is None else _with_interval(found["value"], found["interval"], ".3f"),
+            finding["name"],
+            finding["task"] or "all",
+            finding["severity"],
+            "–" if finding["value"] is None else _with_interval(finding["value"], finding["interval"], ".3f"),
         ]
-        for found in applicable
+        for finding in applicable
     ]
     parts = [text_table(["trap", "task", "severity", "value [95 %]"], rows)] if rows else []
     for severity in ("high", "medium"):
-        parts += [_advice(found) for found in applicable if found["severity"] == severity]
-    asked_of: dict[tuple[str, str], list[str]] = {}
-    for found in findings:
-        if not found["applicable"]:
-            asked_of.setdefault((found["name"], found["cause"]), []).append(found["task"] or "all tasks")
-    parts += [_wrapped(f"not applicable: {name} on {', '.join(on)}: {why}") for (name, why), on in asked_of.items()]
+        parts += [_advice(finding) for finding in applicable if finding["severity"] == severity]
+    tasks_of: dict[tuple[str, str], list[str]] = {}
+    for finding in findings:
+        if not finding["applicable"]:
+            tasks_of.setdefault((finding["name"], finding["cause"]), []).append(finding["task"] or "all tasks")
+    parts += [_wrapped(f"not applicable: {name} on {', '.join(on)}: {why}") for (name, why), on in tasks_of.items()]
     if result["forecast"]:
         header = ["forecast without training", "student now %", "if it wrote as the teacher %", "difference, points"]
         rows = [
@@ -260,12 +260,13 @@ def _diagnose_text(run: Run, result: Mapping[str, Any]) -> list[str]:
     return parts
 
 
-def _advice(found: Mapping[str, Any]) -> str:
+def _advice(finding: Mapping[str, Any]) -> str:
     """What a trap that was found means, why it is there, and which field to change."""
     head = (
-        f"{found['severity']}: {found['name']} on {found['task'] or 'all tasks'}: {found['value']:.3f} {found['unit']}"
+        f"{finding['severity']}: {finding['name']} on {finding['task'] or 'all tasks'}: "
+        f"{finding['value']:.3f} {finding['unit']}"
     )
-    return "\n".join([_wrapped(head), _wrapped(found["cause"], "  why: "), _wrapped(found["remedy"], "  do:  ")])
+    return "\n".join([_wrapped(head), _wrapped(finding["cause"], "  why: "), _wrapped(finding["remedy"], "  do:  ")])
 
 
 def _wrapped(text: str, start: str = "") -> str:
@@ -319,7 +320,7 @@ TEXTS: dict[str, Callable[[Run, Mapping[str, Any]], list[str]]] = {
 
 
 def result_text(run: Run) -> str:
-    """What a stage prints when it is done."""
+    """Return what a stage prints when it is done."""
     parts = TEXTS[run.stage](run, run.result)
     parts += [_wrapped(f"! {run.result['warning']}")] if run.result.get("warning") else []
     parts += [_wrapped(note, "note: ") for note in run.result.get("notes", [])]
@@ -327,6 +328,6 @@ def result_text(run: Run) -> str:
 
 
 def zoo_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The embedded checkpoints, one a row."""
+    """List the embedded checkpoints, one a row."""
     header = list(rows[0])
     return text_table(header, [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows])

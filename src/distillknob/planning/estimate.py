@@ -182,7 +182,7 @@ def estimate_lines(named: Sequence[tuple[str, Estimate]], engine: Engine) -> lis
 def _memory_lines(named: Sequence[tuple[str, Estimate]], engine: Engine) -> list[str]:
     """The memory of the stage that needs most, and whether it fits."""
     name, worst = max(named, key=lambda pair: pair[1].footprint.total)
-    parts = " + ".join(f"{what} {_gib(size)}" for what, size in worst.footprint.held.items()) or "nothing"
+    parts = " + ".join(f"{what} {_gib(size)}" for what, size in worst.footprint.resident.items()) or "nothing"
     phase = " + ".join(f"{what} {_gib(size)}" for what, size in worst.footprint.phase.items()) or "nothing more"
     verdict = "fits" if worst.fits else "DOES NOT FIT"
     most = f" ({name} needs most)" if len(named) > 1 else ""

@@ -1,4 +1,5 @@
-"""Memory that a stage would take on each device: what it holds all along, and what its largest phase adds.
+"""This module counts the memory that a stage would take on each device: what stays there all along, and what its
+largest phase adds.
 
 Widths are those that the libraries really use. A model is loaded in its checkpoint's own type (bfloat16) on a GPU and
 in float32 on a CPU. Full fine-tuning keeps weights, gradients and Adam's moments in float32, as TRL does, and works in
@@ -28,37 +29,38 @@ TRL_CHUNK = (4096, 8192)  # tokens × vocabulary of a tile of TRL's chunked log-
 
 
 class Footprint(NamedTuple):
-    """Bytes on each device by what takes them: `held` all along, `phase` what the largest phase adds while it lasts."""
+    """A footprint is the memory that a stage takes on each device, in bytes by what takes them: what stays there all
+    along (`resident`), and what the `largest` phase adds while it lasts (`phase`)."""
 
-    held: dict[str, float]
+    resident: dict[str, float]
     phase: dict[str, float]
     largest: str
 
     @property
     def total(self) -> float:
-        return sum(self.held.values()) + sum(self.phase.values())
+        return sum(self.resident.values()) + sum(self.phase.values())
 
 
 def footprint(work: Workload, engine: Engine) -> Footprint:
-    """What the stage takes on each device of `engine`."""
+    """Estimate the bytes that the stage takes on each device of `engine`."""
     width = _width(engine)
     zero3 = engine.sharding == "zero3" and not work.single
     parts = 1 if work.single else engine.parts
-    held: dict[str, float] = {}
-    for what, model in work.held:
+    resident: dict[str, float] = {}
+    for what, model in work.resident:
         shared = parts if zero3 and what == "teacher" else 1
-        held[what] = held.get(what, 0.0) + model.parameters * _loaded(model, engine) / shared
+        resident[what] = resident.get(what, 0.0) + model.parameters * _loaded(model, engine) / shared
     if work.trained is not None:
-        held |= _trained(work.trained, engine, parts)
+        resident |= _trained(work.trained, engine, parts)
     if work.vllm_share:
-        held["vLLM"] = work.vllm_share * engine.device.memory
+        resident["vLLM"] = work.vllm_share * engine.device.memory
     phases = {phase.what: _phase(phase, work, engine, parts, width) for phase in work.phases}
     if work.gradients_of is not None:
         # Three are kept in float32, and one comes in the model's type.
         phases["gradients"] |= {"four gradients": (3 * 4.0 + width) * work.gradients_of.parameters}
     # Where every model stands behind a server, nothing is done here.
     largest = max(phases, key=lambda name: sum(phases[name].values()), default="nothing here")
-    return Footprint(held, phases.get(largest, {}), largest)
+    return Footprint(resident, phases.get(largest, {}), largest)
 
 
 def _width(engine: Engine) -> int:

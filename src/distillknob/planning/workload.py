@@ -1,4 +1,5 @@
-"""What a stage would do, from its config alone: which models it holds, what each writes, scores and trains on.
+"""This module says what a stage would do, from its config alone: which models stay in memory, what each writes, scores
+and trains on.
 
 Everything is counted at its longest: every answer runs to its limit, every set has as many problems as are asked for.
 So memory is what must fit, and time an upper figure. Left out on purpose: loading, compiling, saving, and what the
@@ -41,10 +42,10 @@ SCORED_AT_ONCE, PAIRED_AT_ONCE = BATCH_TOKENS, 16_384  # the second is `batch_to
 
 @dataclass(frozen=True)
 class Phase:
-    """Work on one model: `rows` sequences of up to `prompt + answer` tokens. `decode` writes the answers, `score` reads
-    them, `train` learns from them. `spread`: shared by the devices, or done by each of them whole. `at_once`: rows that
-    one device holds. `own` decoding is `sampling.generate`, which keeps its caches within a bound; the trainers'
-    isn't, and may be vLLM's."""
+    """A phase is work on one model: `rows` sequences of up to `prompt + answer` tokens. `decode` writes the answers,
+    `score` reads them, `train` learns from them. `spread`: shared by the devices, or done by each of them whole.
+    `at_once`: rows that one device holds. `own` decoding is `sampling.generate`, which keeps its caches within a bound;
+    the trainers' isn't, and may be vLLM's."""
 
     what: str
     kind: Literal["decode", "score", "train"]
@@ -63,8 +64,9 @@ class Phase:
 
 @dataclass(frozen=True)
 class Trained:
-    """The model that a stage trains. `adapter`: parameters of its LoRA adapter, 0 for all of its own; `loss` says what
-    the head is asked for: chunks of log-probabilities (grpo), of two heads (divergence), or all logits (hard_label)."""
+    """This is the model that a stage trains. `adapter`: parameters of its LoRA adapter, 0 for all of its own; `loss`
+    says what the head is asked for: chunks of log-probabilities (grpo), of two heads (divergence), or all logits
+    (hard_label)."""
 
     model: Architecture
     adapter: int
@@ -75,13 +77,16 @@ class Trained:
 
 @dataclass(frozen=True)
 class Workload:
-    """`held`: (what, model) that stay whole on every device, `single`: nothing of the stage is sharded,
+    """A workload is what a stage would do: its phases, the models that stay in memory, and what it trains.
+
+    `resident`: (what, model) that stay whole on every device, `single`: nothing of the stage is sharded,
     `vllm_share`: the share of a device's memory that a vLLM beside the trainer takes, `gradients_of`: a model whose
-    gradients are compared without training it."""
+    gradients are compared without training it.
+    """
 
     stage: str
     phases: list[Phase]
-    held: list[tuple[str, Architecture]]
+    resident: list[tuple[str, Architecture]]
     trained: Trained | None = None
     single: bool = True
     vllm: bool = False
@@ -90,7 +95,7 @@ class Workload:
 
     @property
     def models(self) -> list[Architecture]:
-        models = [model for _, model in self.held] + ([self.trained.model] if self.trained else [])
+        models = [model for _, model in self.resident] + ([self.trained.model] if self.trained else [])
         return list({model.name: model for model in models}.values())
 
 
@@ -117,7 +122,7 @@ def _task(name: str) -> Task | type[RowsTask]:
 
 
 def reward_models(tasks: Sequence[str]) -> list[tuple[str, Architecture]]:
-    """The models that grade these tasks' answers in the same process, each once."""
+    """Return the models that grade these tasks' answers in the same process, each once."""
     judges: dict[str, Architecture] = {}
     for name in tasks:
         task = _task(name)
@@ -129,7 +134,7 @@ def reward_models(tasks: Sequence[str]) -> list[tuple[str, Architecture]]:
 
 
 def longest_answer(config: StageConfig) -> int:
-    """Tokens that an answer of the stage may have."""
+    """Return how many tokens an answer of the stage may have."""
     return config.answer_limit or max((_task(name).max_new_tokens for name in config.tasks), default=0)
 
 
@@ -141,7 +146,7 @@ _adapter_parameters = cache(adapter_parameters)  # a search for settings that fi
 
 
 def workload(stage: str, config: StageConfig, engine: Engine) -> Workload:
-    """What one stage would do on `engine`. Raises BadInputError for a model whose config can't be had."""
+    """Return what one stage would do on `engine`. Raises BadInputError for a model whose config can't be had."""
     return WORKLOADS[stage](config, engine)
 
 
@@ -171,17 +176,17 @@ def _calibrate(config: CalibrationConfig, engine: Engine) -> Workload:
     ]
     if config.beta:
         phases.append(phase("anchor", "score", teacher, rows, micro))
-    held = []
+    resident = []
     if config.target_url is None and not config.target.startswith(SERVED) and config.target_device is None:
         target = architecture(config.target)
-        held.append(("target", target))
+        resident.append(("target", target))
         at_once = max(1, SCORED_AT_ONCE // (prompt + answer))
         phases.append(phase("log-ratio, target", "score", target, rows, min(here, at_once)))
         phases.append(phase("verdict, target", "score", target, 2 * guard, at_once))  # at most: where all are right
     adapter = _adapter(config, config.teacher)
     trained = Trained(teacher, adapter, config.gradient_checkpointing, "grpo", bool(config.beta) and not adapter)
-    held += reward_models(config.tasks)
-    return Workload("calibrate", phases, held, trained, single=False, **_vllm(config))
+    resident += reward_models(config.tasks)
+    return Workload("calibrate", phases, resident, trained, single=False, **_vllm(config))
 
 
 def _vllm(config: CalibrationConfig | DistillConfig) -> dict[str, Any]:
@@ -199,16 +204,16 @@ def _distill(config: DistillConfig, engine: Engine) -> Workload:
     problems = config.problems * len(config.tasks)
     rows = _steps(config, problems, batch) * batch
     share = config.share_on_policy
-    held, phases = [], []
+    resident, phases = [], []
     if config.needs_teacher and not config.teacher.startswith(SERVED):
         teacher = architecture(config.teacher)
-        held.append(("teacher", teacher))
+        resident.append(("teacher", teacher))
         if share < 1 and method.traces not in ("gold", "none"):
             each = 1 if method.traces == "teacher" else config.candidates
             phases.append(Phase("traces", "decode", teacher, problems * each, prompt, answer, SAMPLED_AT_ONCE))
             if config.needs_target and not config.target.startswith(SERVED):
                 target = architecture(config.target)
-                held.append(("target", target))
+                resident.append(("target", target))
                 at_once = max(1, SCORED_AT_ONCE // (prompt + answer))
                 phases.append(Phase("best of n", "score", target, problems * each, prompt, answer, at_once))
         if config.loss.asks_teacher:
@@ -219,10 +224,10 @@ def _distill(config: DistillConfig, engine: Engine) -> Workload:
     if config.curve_steps:
         measured = (1 + rows / batch // config.curve_steps) * CURVE_PROBLEMS * len(config.tasks)
         phases.append(Phase("curve", "decode", student, measured, prompt, answer, SAMPLED_AT_ONCE, spread=False))
-    held += reward_models(config.tasks)
+    resident += reward_models(config.tasks)
     loss: Any = "divergence" if config.loss.asks_teacher else "hard_label"
     trained = Trained(student, _adapter(config, config.student), config.gradient_checkpointing, loss, False)
-    return Workload("distill", phases, held, trained, single=False, **_vllm(config))
+    return Workload("distill", phases, resident, trained, single=False, **_vllm(config))
 
 
 def _scored_rows(tokens: int, at_once: int = SCORED_AT_ONCE) -> int:
@@ -254,8 +259,8 @@ def _evaluate(config: EvaluateConfig, engine: Engine) -> Workload:
         ]
     # A model is loaded while the one before it is still held.
     largest = sorted(models, key=lambda model: -model.parameters)[:2]
-    held = [*(("model", model) for model in largest), *reward_models(config.tasks)]
-    return Workload("evaluate", phases, held)
+    resident = [*(("model", model) for model in largest), *reward_models(config.tasks)]
+    return Workload("evaluate", phases, resident)
 
 
 def _diagnose(config: DiagnoseConfig, engine: Engine) -> Workload:

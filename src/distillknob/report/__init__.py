@@ -1,1 +1,1 @@
-"""Run directories to one self-contained HTML page."""
+"""This room turns run directories into one self-contained HTML page."""

@@ -1,4 +1,4 @@
-"""What things are called and which colour and shape they keep through the whole page.
+"""This module says what things are called, and which colour and shape they keep through the whole page.
 
 A teacher has one colour and one shape everywhere (its students too), so that a reader learns the code once. Tasks have
 another set, in the order in which the run names them.
@@ -25,23 +25,24 @@ _SERIES_COLOURS = 6
 
 
 def method_name(method: object) -> str:
-    """A method as a reader knows it; its own name where it is not one of ours."""
+    """Return what a reader calls a method; its own name where it is not one of ours."""
     return METHODS.get(str(method), text(method))
 
 
 def failure_name(mode: str) -> str:
-    """A failure mode as the paper calls it."""
+    """Return what the paper calls a failure mode."""
     return FAILURE_MODES.get(mode, sentence(mode))
 
 
 def sentence(name: object) -> str:
-    """`wrong_trace_preference` as `Wrong trace preference`."""
+    """Turn a key such as `wrong_trace_preference` into words: `Wrong trace preference`."""
     words = text(name).replace("_", " ")
     return words[:1].upper() + words[1:]
 
 
 def teacher_style(teacher: object) -> tuple[str, str]:
-    """Shape and class of a teacher, known by its key (`verdicts.teachers`), and of its students."""
+    """Return the shape and the CSS class of a teacher, which is known by its key (`verdicts.teachers`), and of its
+    students."""
     kind = _kind(str(teacher))
     return _TEACHER_SHAPES.get(kind, "diamond"), f"of-{kind}" if kind in _TEACHER_SHAPES else "of-none"
 
@@ -54,7 +55,8 @@ def _kind(teacher: str) -> str:
 
 
 def teacher_name(teacher: object) -> str:
-    """A teacher by its key alone, as in a legend: `original`, `η = −0.5`. Its verdict stands in its row's label."""
+    """Name a teacher by its key alone, as in a legend: `original`, `η = −0.5`. Its verdict stands in its row's
+    label."""
     name = text(teacher)
     if name in FORMER:
         return f"η {'<' if name == FORMER[0] else '>'} 0"
@@ -65,7 +67,7 @@ def teacher_name(teacher: object) -> str:
 
 
 def in_order(teachers: Iterable[object]) -> list[str]:
-    """The distinct teachers: none, the original, then by η."""
+    """Return the distinct teachers in their order on the page: none, the original, then by η."""
 
     def rank(name: str) -> tuple[int, float]:
         kinds = ("none", "original", "below", "above")
@@ -80,12 +82,12 @@ def in_order(teachers: Iterable[object]) -> list[str]:
 
 
 def series_style(index: int) -> tuple[str, str]:
-    """Shape and class of the series at `index`, for whatever is no teacher."""
+    """Return the shape and the CSS class of the series at `index`, for whatever is no teacher."""
     return _SERIES_SHAPES[index % len(_SERIES_SHAPES)], f"series-{index % _SERIES_COLOURS}"
 
 
 def student_name(row: Row) -> str:
-    """What a student is called in a sentence or a table."""
+    """Name a student as a sentence or a table does."""
     teacher, method = text(row.get("teacher")), text(row.get("method"))
     if teacher == "none":
         return "student before distillation" if method == "none" else f"student by {method_name(method)}"
@@ -93,12 +95,12 @@ def student_name(row: Row) -> str:
 
 
 def signed_eta(value: object) -> str:
-    """η with its sign."""
+    """Write η with its sign."""
     eta = number(value)
     return MISSING if eta is None else f"{eta:+g}".replace("-", "\N{MINUS SIGN}") if eta else "0"
 
 
-def ordered(found: Iterable[object], known: Sequence[str] = ()) -> list[str]:
-    """The distinct names found, known ones first in their order, the others as they came."""
-    names = list(dict.fromkeys(str(name) for name in found if name is not None))
-    return [name for name in known if name in names] + [name for name in names if name not in known]
+def ordered(names: Iterable[object], order: Sequence[str] = ()) -> list[str]:
+    """Return the distinct names: first those in `order`, in that order, then the others as they came."""
+    distinct_names = list(dict.fromkeys(str(name) for name in names if name is not None))
+    return [name for name in order if name in distinct_names] + [name for name in distinct_names if name not in order]

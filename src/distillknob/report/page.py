@@ -1,4 +1,4 @@
-"""One self-contained HTML page from a run directory.
+"""This module makes one self-contained HTML page from a run directory.
 
 The page loads nothing: style and plots are inside it, there is no script, and a content security policy forbids both
 should any ever slip in. It is made again from the run's files at any time, also while the run is still going.
@@ -34,7 +34,8 @@ REPORT = "report.html"
 
 @dataclass(frozen=True)
 class Page:
-    """The page of a stage: its title, and what makes its sections, each of which may have nothing to say."""
+    """A page is what the report shows of one stage: its title, and the functions that make its sections, each of which
+    may have nothing to say."""
 
     title: str
     sections: tuple[Callable[[Source], Section | None], ...]
@@ -62,7 +63,7 @@ def build_report(run_dir: Path, output: Path | None = None) -> Path:
     """Write the page about the run in `run_dir` to `output` (default: `report.html` inside it) and return its path.
 
     A run that has not finished, or lacks parts, gets a page that says so. Raises BadInputError if `run_dir` is no run
-    directory, if no page is known for its stage, or if `output` can't be written.
+    directory, if its stage has no page, or if `output` can't be written.
     """
     run_dir = Path(run_dir)
     target = run_dir / REPORT if output is None else Path(output)
@@ -78,7 +79,7 @@ def build_report(run_dir: Path, output: Path | None = None) -> Path:
 
 
 def render(source: Source) -> Html:
-    """The whole page. Raises BadInputError for a run of a stage that has none."""
+    """Return the whole page as HTML. Raises BadInputError for a run of a stage that has none."""
     page = PAGES.get(source.main.stage)
     if page is None:
         stages = ", ".join(stage for stage, one in PAGES.items() if one is not None)
@@ -112,16 +113,18 @@ def _header(source: Source, title: str) -> Html:
     result = source.main.result
     pair = mapping(result.get("pair"))
     names = [text(Path(str(pair[key])).name) for key in ("teacher", "student") if pair.get(key)]
-    told, tiles = headline(result) if source.main.stage == "demo" else (unturned(rows(result.get("teachers"))), None)
+    sentences, tiles = (
+        headline(result) if source.main.stage == "demo" else (unturned(rows(result.get("teachers"))), None)
+    )
     # What to know before any figure: of a teacher that is the original, of files that changed during the run.
     notes: list[Any] = [result.get("warning"), *(result.get("notes") or [])]
-    told = [*(f"{note[:1].upper()}{note[1:].rstrip('.')}." for note in notes if isinstance(note, str)), *told]
+    sentences = [*(f"{note[:1].upper()}{note[1:].rstrip('.')}." for note in notes if isinstance(note, str)), *sentences]
     return tag(
         "header",
         tag("p", "distillknob ", tag("span", source.main.stage), class_="brand"),
         tag("h1", title),
         tag("p", " → ".join(names), class_="pair") if names else None,
-        tag("p", " ".join(told), class_="lede") if told else None,
+        tag("p", " ".join(sentences), class_="lede") if sentences else None,
         tiles,
         _state(source),
         _problems(source.problems()),
@@ -132,17 +135,17 @@ def _header(source: Source, title: str) -> Html:
 def _state(source: Source) -> Html | None:
     if source.main.finished:
         return None
-    told = "This run has not finished; the page shows what is there. To go on: "
-    return tag("p", told, tag("code", source.resume_command()), class_="not-run")
+    message = "This run has not finished; the page shows what is there. To go on: "
+    return tag("p", message, tag("code", source.resume_command()), class_="not-run")
 
 
 def _problems(lines: Sequence[str]) -> Html | None:
     if not lines:
         return None
-    told = f"{plural(len(lines), 'part')} of the run could not be read"
-    return details(told, tag("ul", [tag("li", line) for line in lines]))
+    summary = f"{plural(len(lines), 'part')} of the run could not be read"
+    return details(summary, tag("ul", [tag("li", line) for line in lines]))
 
 
 def _footer() -> Html:
-    told = "Made by distillknob. Intervals are 95 %, clustered by prompt. This page loads nothing from the network."
-    return tag("footer", told)
+    line = "Made by distillknob. Intervals are 95 %, clustered by prompt. This page loads nothing from the network."
+    return tag("footer", line)

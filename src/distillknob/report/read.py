@@ -1,4 +1,4 @@
-"""What the report reads: a run directory and the runs inside it, as far as they are there.
+"""This module reads what the report shows: a run directory and the runs inside it, as far as they are there.
 
 A page must be able to tell about a run that has failed or is still going, so a missing part is None here and a
 damaged one a line in `problems`, never an exception. Only a path that holds no run at all is refused.
@@ -29,7 +29,7 @@ Student = tuple[str, str]  # its teacher's key, and its method
 
 @dataclass
 class RunData:
-    """One run directory, read leniently."""
+    """A RunData reads one run directory leniently: a damaged file becomes a line in `problems`."""
 
     path: Path
     run: Run
@@ -45,8 +45,8 @@ class RunData:
 
     @cached_property
     def result(self) -> Row:
-        """What `result.json` holds. Before the stage has written it: what it has told so far, or nothing. Raises
-        BadInputError where a newer version of distillknob wrote it."""
+        """Return what `result.json` holds. Before the stage has written it: what it has written so far, or nothing.
+        Raises BadInputError where a newer version of distillknob wrote it."""
         so_far = f"{UNFINISHED}/{RESULT}"
         name = so_far if not self.finished and (self.path / so_far).exists() else RESULT
         result = mapping(self._lenient(name, lambda: read_json(self.path / name)))
@@ -63,7 +63,8 @@ class RunData:
 
     @cached_property
     def manifest_hash(self) -> str | None:
-        """SHA-256 of the manifest, which holds the hashes of all the run's files; None before the run is finished."""
+        """Return the SHA-256 of the manifest, which holds the hashes of all the run's files; None before the run is
+        finished."""
         return sha256(self.path / MANIFEST) if self.finished else None
 
     def _lenient(self, name: str, read: Callable[[], Any]) -> Any:
@@ -78,8 +79,8 @@ class RunData:
 
 @dataclass
 class Source:
-    """The run that a page is about, and the runs inside it: calibrations by their teacher's key, students by their
-    teacher's key and method, evaluations by their names in a demo's result."""
+    """A source is the run that a page is about, with the runs inside it: calibrations by their teacher's key, students
+    by their teacher's key and method, evaluations by their names in a demo's result."""
 
     main: RunData
     diagnose: RunData | None = None
@@ -89,7 +90,7 @@ class Source:
     missing: list[str] = field(default_factory=list)  # runs that the result names and that can't be read
 
     def all_runs(self) -> dict[str, RunData]:
-        """Every run read, by a name for it."""
+        """Return every run that was read, by a name for it."""
         named = {self.main.stage: self.main}
         if self.diagnose is not None:
             named["diagnose"] = self.diagnose
@@ -99,12 +100,12 @@ class Source:
         return {name: run for name, run in named.items() if run is not self.main or name == self.main.stage}
 
     def problems(self) -> list[str]:
-        """What could not be read, once each."""
+        """Return what could not be read, once each."""
         lines = [line for run in self.all_runs().values() for line in run.problems]
         return list(dict.fromkeys([*self.missing, *lines]))
 
     def command(self, stage: str, name: str, **fields: object) -> str:
-        """The command that makes a missing part of this run: `distillknob STAGE … --output MAIN/NAME`."""
+        """Write the command that makes a missing part of this run: `distillknob STAGE … --output MAIN/NAME`."""
         words = ["distillknob", stage]
         for key, value in fields.items():
             if value is not None:
@@ -114,21 +115,21 @@ class Source:
         return shlex.join(words)
 
     def resume_command(self) -> str:
-        """The command that takes up the main run where it stopped."""
+        """Write the command that takes up the main run where it stopped."""
         path = self.main.path
         words = ["--config", str(path / "config.yaml"), "--output", str(path), "--resume"]
         return shlex.join(["distillknob", self.main.stage, *words])
 
     def nothing(self, what: str) -> Html:
-        """Says that the main run holds nothing for a part of the page: to be resumed, or finished without it."""
+        """Say that the main run holds nothing for a part of the page, and how to resume it where it isn't finished."""
         if self.main.finished:
             return tag("p", f"Nothing to show: {what} in this run.", class_="not-run")
         return not_run(what, self.resume_command())
 
 
 def read_source(run_dir: Path) -> Source:
-    """The run in `run_dir` with the runs inside it. Raises BadInputError if `run_dir` is no run directory, or holds the
-    result of a newer version."""
+    """Read the run in `run_dir` and the runs inside it. Raises BadInputError if `run_dir` is no run directory, or holds
+    the result of a newer version."""
     source = Source(RunData(run_dir, load_run(run_dir)))
     main = source.main
     if main.stage == "diagnose":
@@ -145,7 +146,7 @@ def read_source(run_dir: Path) -> Source:
 
 
 def calibrated_key(run: RunData) -> str:
-    """What a calibration's teacher is known by: its η; `calibrated` where that is 0 or unknown."""
+    """Return the key of the teacher that a calibration made: from its η, or `calibrated` where that is 0 or unknown."""
     eta = number(run.result.get("eta", run.run.config.get("eta")))
     return teacher_key(eta) if eta else "calibrated"
 

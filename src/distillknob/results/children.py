@@ -1,4 +1,4 @@
-"""The runs inside a cell or a demo, as its result lists them: of which stage, whose, and where.
+"""This module lists the runs inside a cell or a demo, as its result names them: of which stage, whose, and where.
 
 Results from before version 1 name them in `runs` alone, by names that are taken apart here.
 """
@@ -14,8 +14,9 @@ _STUDENT, _AT_K = "student-", "-at-k"  # in the names of evaluations
 
 
 def child_run(stage: str, path: str, *, method: str | None = None, at_k: bool = False) -> ChildRun:
-    """A run inside a cell: that of `stage`, of the student by `method` where there is one for each student. It is named
-    `calibrate`, `diagnose`, `distill/gkd`, `evaluate/teacher`, `evaluate/student-gkd`, `evaluate/student-gkd-at-k`."""
+    """Describe a run inside a cell: that of `stage`, of the student by `method` where there is one for each student. It
+    is named `calibrate`, `diagnose`, `distill/gkd`, `evaluate/teacher`, `evaluate/student-gkd`,
+    `evaluate/student-gkd-at-k`."""
     name = stage if method is None else f"{stage}/{method}"
     if stage == "evaluate":
         name = "evaluate/teacher" if method is None else f"evaluate/{_STUDENT}{method}{_AT_K if at_k else ''}"
@@ -23,15 +24,15 @@ def child_run(stage: str, path: str, *, method: str | None = None, at_k: bool = 
 
 
 def in_experiment(child: ChildRun, teacher: str, folder: str) -> ChildRun:
-    """A cell's run as the experiment around it knows it, where the cell of `teacher` lies in `folder`. It is named
-    `eta+0.5`, `eta+0.5/gkd`, `eta+0.5/student-gkd`."""
+    """Return a cell's run as the experiment around it knows it, where the cell of `teacher` lies in `folder`. It is
+    named `eta+0.5`, `eta+0.5/gkd`, `eta+0.5/student-gkd`."""
     _, _, rest = child["name"].partition("/")
     name = f"{teacher}/{rest}" if rest else teacher
     return {**child, "name": name, "path": f"{folder}/{child['path']}", "teacher": teacher}
 
 
 def children(result: Mapping[str, Any]) -> list[ChildRun]:
-    """The runs inside the run of this result, in the order in which they were made."""
+    """Return the runs inside the run of this result, in the order in which they were made."""
     listed, runs = result.get("children"), result.get("runs")
     if isinstance(listed, list):
         return listed

@@ -1,4 +1,5 @@
-"""The result of `diagnose`: its findings, and the tables that its page is drawn from, with the rows of all tasks."""
+"""This module types the result of `diagnose`: its findings, and the tables that its page is drawn from, with the rows
+of all tasks."""
 
 # No `from __future__ import annotations`: with it TypedDict can't tell the keys that are NotRequired.
 
@@ -12,7 +13,8 @@ Half = Literal["high", "low"]
 
 
 class PilotRow(TypedDict):
-    """A KL divergence of the pair: of tokens (spans, between two tokenizers) or whole answers, in one direction."""
+    """A row holds a KL divergence of the pair: of tokens (spans, between two tokenizers) or whole answers, in one
+    direction."""
 
     level: str
     direction: Literal["forward_kl", "reverse_kl"]
@@ -27,7 +29,7 @@ class PilotRow(TypedDict):
 
 
 class ScatterRow(TypedDict):
-    """A token: how often it occurs, and its mean KL over the teacher's `k` likeliest tokens."""
+    """A row holds a token: how often it occurs, and its mean KL over the teacher's `k` likeliest tokens."""
 
     task: str
     k: int
@@ -37,7 +39,7 @@ class ScatterRow(TypedDict):
 
 
 class TailRow(TypedDict):
-    """What the teacher's `k` likeliest tokens carry of the forward KL."""
+    """A row says what the teacher's `k` likeliest tokens carry of the forward KL."""
 
     task: str
     k: int
@@ -48,7 +50,7 @@ class TailRow(TypedDict):
 
 
 class OffPolicyRow(TypedDict):
-    """An estimate of the reverse KL from the teacher's answers, beside that from the student's."""
+    """A row holds an estimate of the reverse KL from the teacher's answers, beside that from the student's."""
 
     task: str
     weighting: str
@@ -63,7 +65,7 @@ class OffPolicyRow(TypedDict):
 
 
 class MyopiaRow(TypedDict):
-    """How well the gradient of a sequence-level estimate agrees with the token-level one."""
+    """A row says how well the gradient of a sequence-level estimate agrees with the token-level one."""
 
     task: str
     estimate: str
@@ -75,7 +77,7 @@ class MyopiaRow(TypedDict):
 
 
 class PositionRow(TypedDict):
-    """The forward KL of the tokens at the places `first` to `last` of an answer."""
+    """A row holds the forward KL of the tokens at the places `first` to `last` of an answer."""
 
     task: str
     first: int
@@ -86,7 +88,8 @@ class PositionRow(TypedDict):
 
 
 class QuadrantRow(TypedDict):
-    """The tokens above or not above the medians of the student's entropy and of the divergence."""
+    """A row holds the share of the tokens, and of the KL, above or not above the medians of the student's entropy and
+    of the divergence."""
 
     task: str
     entropy: Half
@@ -96,7 +99,7 @@ class QuadrantRow(TypedDict):
 
 
 class PreferenceRow(TypedDict):
-    """How often the teacher prefers a wrong answer in one style to a right one in another."""
+    """A row says how often the teacher prefers a wrong answer in one style to a right one in another."""
 
     task: str
     wrong_style: str
@@ -107,7 +110,7 @@ class PreferenceRow(TypedDict):
 
 
 class StyleRow(TypedDict):
-    """A style in which the teacher is right, and what its answers cost the student."""
+    """A row holds a style in which the teacher is right, and what its answers cost the student."""
 
     task: str
     style: str
@@ -120,7 +123,7 @@ class StyleRow(TypedDict):
 
 
 class PrefixRow(TypedDict):
-    """The teacher's score where it goes on from the share `kept` of a student's answer."""
+    """A row holds the teacher's score where it goes on from the share `kept` of a student's answer."""
 
     task: str
     kept: float
@@ -130,7 +133,7 @@ class PrefixRow(TypedDict):
 
 
 class ForecastRow(TypedDict):
-    """The score that the student would have if it wrote in the teacher's styles."""
+    """A row holds the score that the student would have if it wrote in the teacher's styles."""
 
     task: str
     score: float
@@ -141,7 +144,7 @@ class ForecastRow(TypedDict):
 
 
 class DiagnoseHead(Result):
-    """The result of `diagnose` without its tables."""
+    """This is the result of `diagnose` without its tables."""
 
     teacher: str
     student: str
@@ -150,7 +153,7 @@ class DiagnoseHead(Result):
 
 
 class DiagnoseResult(DiagnoseHead):
-    """The result of `diagnose`."""
+    """This is the result of `diagnose`."""
 
     pilot: list[PilotRow]
     scatter: list[ScatterRow]

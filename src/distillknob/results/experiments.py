@@ -1,4 +1,5 @@
-"""The results of experiments: a cell, the tables over cells, and what `demo` and `sweep` make of them."""
+"""This module types the results of experiments: a cell, the tables over cells, and what `demo` and `sweep` make of
+them."""
 
 # No `from __future__ import annotations`: with it TypedDict can't tell the keys that are NotRequired.
 
@@ -9,7 +10,7 @@ from distillknob.results.stages import TaskRow, Turned
 
 
 class CalibrationSummary(TypedDict):
-    """What a cell keeps of its teacher's calibration."""
+    """A cell keeps this of its teacher's calibration."""
 
     steps: int
     kept_step: int
@@ -23,14 +24,14 @@ class CalibrationSummary(TypedDict):
 
 
 class Scores(TypedDict):
-    """A model in a cell: its figures, and by task each problem's mean score."""
+    """These are a model's scores in a cell: its figures, and by task each problem's mean score."""
 
     tasks: list[TaskRow]
     scores: dict[str, list[float]]
 
 
 class Training(TypedDict):
-    """What a student was given."""
+    """This says how much a student was trained."""
 
     tokens: int
     steps: int
@@ -38,16 +39,16 @@ class Training(TypedDict):
 
 
 class StudentScores(Scores):
-    """A student in a cell. It also holds `pass@K`, by task each problem's (`add_problems_at_k`)."""
+    """These are a student's scores in a cell. It also holds `pass@K`, by task each problem's (`add_problems_at_k`)."""
 
     k: NotRequired[int]
     training: NotRequired[Training]
 
 
 class ChildRun(TypedDict):
-    """A run inside the run: what it is of, and where. `name` is the key that `runs` knows it by, `model` says whose
-    answers an evaluation holds, `method` which student it is of (`none` before distillation), and `at_k` that it
-    measured pass@k apart from the rest."""
+    """A child is a run inside the run: what it is of, and where. `name` is the key that `runs` knows it by, `model`
+    says whose answers an evaluation holds, `method` which student it is of (`none` before distillation), and `at_k`
+    that it measured pass@k apart from the rest."""
 
     stage: str
     name: str
@@ -59,7 +60,7 @@ class ChildRun(TypedDict):
 
 
 class MeasureByProblem(TypedDict):
-    """A measure of a diagnosis with the problems that have one: their numbers and values."""
+    """This holds a measure of a diagnosis with the problems that have one: their numbers and values."""
 
     task: str
     measure: str
@@ -69,7 +70,7 @@ class MeasureByProblem(TypedDict):
 
 
 class CellResult(Result):
-    """The result of a cell: one η, one seed, of `demo` or `sweep`."""
+    """This is the result of a cell: one η, one seed, of `demo` or `sweep`."""
 
     eta: float
     seed: int
@@ -85,7 +86,7 @@ class CellResult(Result):
 
 
 class Place(TypedDict):
-    """The cell that a row is of, and what its teacher is called."""
+    """These keys say which cell a row is of, and what its teacher is called."""
 
     label: NotRequired[str]
     eta: float
@@ -94,7 +95,8 @@ class Place(TypedDict):
 
 
 class TeacherRow(TaskRow, Place):
-    """A teacher on a task, and its paired difference to the original. It also holds `pass@K`, as every TaskRow."""
+    """A row holds a teacher on a task, and its paired difference to the original. It also holds `pass@K`, as every
+    TaskRow."""
 
     teacher: str
     same: NotRequired[bool]
@@ -104,7 +106,7 @@ class TeacherRow(TaskRow, Place):
 
 
 class Budget(TypedDict):
-    """What a student was given, as its rows hold it: nothing before distillation."""
+    """These keys say how much a student was trained, as its rows hold it: nothing before distillation."""
 
     tokens: NotRequired[int]
     steps: NotRequired[int]
@@ -112,16 +114,16 @@ class Budget(TypedDict):
 
 
 class StudentRow(TaskRow, Place, Budget):
-    """A student on a task. Before distillation its method and its teacher are `none`."""
+    """A row holds a student on a task. Before distillation its method and its teacher are `none`."""
 
     teacher: str
     method: str
 
 
 class DifferenceRow(Place):
-    """The score of the student of teacher `b` minus that of `a`, paired by problem: of the original's by the same
-    method (in `differences`), or of the student before distillation, `none` (in `gains`). With `k` it also holds
-    `pass@K_difference` and `pass@K_difference_interval` (`add_difference_at_k`)."""
+    """A row holds the score of the student of teacher `b` minus that of `a`, paired by problem: of the original's by
+    the same method (in `differences`), or of the student before distillation, `none` (in `gains`). With `k` it also
+    holds `pass@K_difference` and `pass@K_difference_interval` (`add_difference_at_k`)."""
 
     task: str
     a: str
@@ -134,7 +136,7 @@ class DifferenceRow(Place):
 
 
 class ClaimRow(Place):
-    """What the students say of a calibrated teacher on a task (`verdicts.claims`)."""
+    """A row holds what the students say of a calibrated teacher on a task (`verdicts.claims`)."""
 
     teacher: str
     task: str
@@ -147,7 +149,7 @@ class ClaimRow(Place):
 
 
 class Tables(TypedDict):
-    """What the cells of an experiment say together."""
+    """These tables hold what the cells of an experiment say together."""
 
     teachers: list[TeacherRow]
     students: list[StudentRow]
@@ -157,7 +159,7 @@ class Tables(TypedDict):
 
 
 class Pair(TypedDict):
-    """The models of a demo."""
+    """A pair names the models of a demo."""
 
     teacher: str
     student: str
@@ -165,7 +167,7 @@ class Pair(TypedDict):
 
 
 class DemoRuns(TypedDict):
-    """Where the runs inside a demo lie, by stage and name."""
+    """This says where the runs inside a demo lie, by stage and name."""
 
     diagnose: str
     calibrate: dict[str, str]
@@ -174,7 +176,7 @@ class DemoRuns(TypedDict):
 
 
 class AnswerRow(TypedDict):
-    """An answer of a teacher or student, who wrote it, and what it scores."""
+    """A row holds an answer of a teacher or student, who wrote it, and what it scores."""
 
     who: str
     teacher: NotRequired[str]
@@ -185,7 +187,7 @@ class AnswerRow(TypedDict):
 
 
 class ExampleRow(TypedDict):
-    """A problem with the answers of every teacher and student."""
+    """An example is a problem with the answers of every teacher and student."""
 
     task: str
     prompt: str
@@ -194,7 +196,7 @@ class ExampleRow(TypedDict):
 
 
 class DemoResult(Result, Tables):
-    """The result of `demo`."""
+    """This is the result of `demo`."""
 
     pair: Pair
     seed: int
@@ -209,7 +211,7 @@ class DemoResult(Result, Tables):
 
 
 class KnobRow(TypedDict):
-    """How steadily the students of a method follow η: the rank correlation of η with their pass@1."""
+    """A row says how steadily the students of a method follow η: the rank correlation of η with their pass@1."""
 
     method: str
     task: str
@@ -219,7 +221,8 @@ class KnobRow(TypedDict):
 
 
 class PairedRow(TypedDict):
-    """A measure of a diagnosis under a teacher, and its difference to that under the first, paired by problem."""
+    """A row holds a measure of a diagnosis under a teacher, and its difference to that under the first, paired by
+    problem."""
 
     task: str
     measure: str
@@ -231,7 +234,7 @@ class PairedRow(TypedDict):
 
 
 class CausalRow(PairedRow):
-    """The same in a sweep, where the first is the original teacher."""
+    """A row holds what a PairedRow does, in a sweep, where the first is the original teacher."""
 
     eta: float
     seed: int
@@ -240,7 +243,7 @@ class CausalRow(PairedRow):
 
 
 class CellState(TypedDict):
-    """Where a cell of a sweep lies, and whether it is there."""
+    """This says where a cell of a sweep lies, and whether it is there."""
 
     eta: float
     seed: int
@@ -250,7 +253,7 @@ class CellState(TypedDict):
 
 
 class SweepResult(Result, Tables):
-    """The result of `sweep`. Of the cells that are there, while it is going on."""
+    """This is the result of `sweep`. Of the cells that are there, while it is going on."""
 
     etas: list[float]
     seeds: list[int]

@@ -1,4 +1,4 @@
-"""The version of `result.json`, what every result begins with, and the words that its rows share.
+"""This module holds the version of `result.json`, what every result begins with, and the words that its rows share.
 
 docs/results.md tells each key's unit and meaning. Results of older versions lack the keys that are `NotRequired` in the
 types of this room. A figure that is undefined is `null` in the file (JSON has no NaN). A page about a run that may be
@@ -24,7 +24,7 @@ Severity = Literal["none", "low", "medium", "high"]
 
 
 class Result(TypedDict):
-    """What every stage's result begins with. `schema` is added where the file is written (`with_schema`)."""
+    """Every stage's result begins with these keys. `schema` is added where the file is written (`with_schema`)."""
 
     schema: NotRequired[int]
     stage: str
@@ -32,12 +32,13 @@ class Result(TypedDict):
 
 
 def with_schema(result: Mapping[str, Any]) -> dict[str, Any]:
-    """A result as the file holds it: with the version of its schema."""
+    """Return a result as the file holds it: with the version of its schema."""
     return {"schema": SCHEMA, **result}
 
 
 def check_schema(result: Mapping[str, Any], file: Path) -> None:
-    """Raise BadInputError where the result in `file` was written by a version whose schema isn't known here."""
+    """Raise BadInputError where the result in `file` was written by a newer version, whose schema this one can't
+    read."""
     version = result.get("schema", 0)
     if not isinstance(version, int) or version > SCHEMA:
         raise BadInputError(

@@ -1,4 +1,4 @@
-"""The results of the stages that work on models: `evaluate`, `calibrate`, `cache` and `distill`."""
+"""This module types the results of the stages that work on models: `evaluate`, `calibrate`, `cache` and `distill`."""
 
 # No `from __future__ import annotations`: with it TypedDict can't tell the keys that are NotRequired.
 
@@ -11,14 +11,15 @@ _PassAt1 = TypedDict("_PassAt1", {"pass@1": float})
 
 
 class Rate(TypedDict):
-    """A share of the samples and its interval."""
+    """A rate is a share of the samples with its interval."""
 
     rate: float
     interval: Bounds
 
 
 class TaskRow(_PassAt1):
-    """One model on one task. With `k` above 1 it also holds `pass@K` and `pass@K_interval` (`add_pass_at_k`)."""
+    """A row says what one model reaches on one task. With `k` above 1 it also holds `pass@K` and `pass@K_interval`
+    (`add_pass_at_k`)."""
 
     task: str
     n_problems: int
@@ -35,14 +36,14 @@ class TaskRow(_PassAt1):
 
 
 class ModelRow(TypedDict):
-    """One model of an evaluation."""
+    """A row holds one model of an evaluation."""
 
     model: str
     tasks: list[TaskRow]
 
 
 class ModelDifference(TypedDict):
-    """The score of model `b` minus that of `a` on a task, paired by problem."""
+    """A row holds the score of model `b` minus that of `a` on a task, paired by problem."""
 
     a: str
     b: str
@@ -53,14 +54,14 @@ class ModelDifference(TypedDict):
 
 
 class EvaluateResult(Result):
-    """The result of `evaluate`."""
+    """This is the result of `evaluate`."""
 
     models: list[ModelRow]
     differences: NotRequired[list[ModelDifference]]
 
 
 class TurnedOn(TypedDict):
-    """Whether the knob turned, with the log-ratios it is told by."""
+    """This says whether the knob turned, with the log-ratios by which that was judged."""
 
     verdict: Verdict
     reason: str
@@ -75,19 +76,20 @@ class TurnedOn(TypedDict):
 
 
 class TurnedTask(TurnedOn):
-    """The same on one of several tasks."""
+    """This says whether the knob turned on one of several tasks."""
 
     task: str
 
 
 class Turned(TurnedOn):
-    """The same over all tasks, and by task where there are several."""
+    """This says whether the knob turned over all tasks, and by task where there are several."""
 
     tasks: list[TurnedTask]
 
 
 class GuardRow(TypedDict):
-    """One task's score under the original teacher and under the kept one, on the guard's held-out problems."""
+    """A row holds one task's score under the original teacher and under the calibrated one that the guard kept, on the
+    guard's held-out problems."""
 
     task: str
     before: float
@@ -97,14 +99,14 @@ class GuardRow(TypedDict):
 
 
 class GuardEvent(TypedDict):
-    """What the guard did at a step."""
+    """An event says what the guard did at a step."""
 
     step: int
     what: str
 
 
 class CalibrateResult(Result):
-    """The result of `calibrate`."""
+    """This is the result of `calibrate`."""
 
     eta: float
     outcome: Literal["finished", "stopped"]
@@ -121,7 +123,8 @@ class CalibrateResult(Result):
 
 
 class TeacherRecord(TypedDict):
-    """What a calibrated teacher's folder says of its calibration, and of the one before it (`runs.model_record`)."""
+    """The record says in a calibrated teacher's folder how it was calibrated, and how before that
+    (`runs.model_record`)."""
 
     teacher: NotRequired[str]
     target: NotRequired[str]
@@ -135,7 +138,7 @@ class TeacherRecord(TypedDict):
 
 
 class CacheResult(Result):
-    """The result of `cache`."""
+    """This is the result of `cache`."""
 
     teacher: str
     teacher_record: NotRequired[TeacherRecord | None]
@@ -152,7 +155,7 @@ class CacheResult(Result):
 
 
 class PlotSeries(TypedDict):
-    """A line of a plot: equally many values each, or none in `low` and `high`."""
+    """A series is a line of a plot: equally many values each, or none in `low` and `high`."""
 
     name: str
     x: Sequence[float | None]
@@ -162,7 +165,7 @@ class PlotSeries(TypedDict):
 
 
 class Plot(TypedDict):
-    """What a finding draws."""
+    """A plot is what a finding draws."""
 
     title: str
     x_label: str
@@ -172,7 +175,7 @@ class Plot(TypedDict):
 
 
 class FindingRow(TypedDict):
-    """One trap on one task, or on the whole run."""
+    """A finding is about one trap on one task, or on the whole run."""
 
     name: str
     task: str | None
@@ -188,14 +191,14 @@ class FindingRow(TypedDict):
 
 
 class Curve(TypedDict):
-    """The problems of a learning curve by task, and why a task has none."""
+    """This counts the problems of a learning curve by task, and says why a task has none."""
 
     problems: dict[str, int]
     reason: str | None
 
 
 class DistillResult(Result):
-    """The result of `distill`."""
+    """This is the result of `distill`."""
 
     teacher: str
     teacher_record: NotRequired[TeacherRecord | None]

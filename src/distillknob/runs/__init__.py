@@ -1,1 +1,1 @@
-"""Run directories: what a run was told, wrote and measured, and the proof that nothing has changed since."""
+"""A run directory holds what a run was told, wrote and measured, and the proof that nothing has changed since."""

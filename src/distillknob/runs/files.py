@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and JSON that any reader takes.
+"""This module writes files whole or not at all, and JSON that any reader takes.
 
 A file goes under a temporary name beside the target, is fsynced and renamed. JSON has no NaN and no infinity, so both
 are written as `null`; a reader takes `null` as undefined.
@@ -48,7 +48,8 @@ def atomic_write(path: str | Path, data: bytes) -> None:
 
 @contextmanager
 def atomic_directory(path: str | Path) -> Iterator[Path]:
-    """`with atomic_directory(run.path / "model") as folder:` fill `folder`; it becomes `path` once all is on the disk.
+    """Fill `folder` in `with atomic_directory(run.path / "model") as folder`; it becomes `path` once all is on the
+    disk.
 
     A folder that was at `path` is replaced. Where several processes train, for the first of them alone. Raises what
     `atomic_write` raises.
@@ -83,7 +84,7 @@ def clear_leftovers(folder: Path, mark: str) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """What the JSON file `path` holds. Raises BadInputError with the place if it is malformed."""
+    """Return what the JSON file `path` holds. Raises BadInputError with the place if it is malformed."""
     try:
         return json.loads(Path(path).read_bytes())
     except ValueError as error:  # both malformed JSON and bytes that are no UTF-8
@@ -91,13 +92,13 @@ def read_json(path: str | Path) -> Any:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSONL file; none where there is no file. A last line still being written is left out."""
+    """Return the objects of a JSONL file; none where there is no file. A last line still being written is left out."""
     if not path.exists():
         return []
     # Split at "\n" alone: texts may hold other characters that str.splitlines takes for the end of a line.
@@ -113,13 +114,13 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def json_bytes(obj: Any, indent: int | None = None) -> bytes:
-    """`obj` as JSON in UTF-8. Raises TypeError for what is no plain value."""
+    """Write `obj` as JSON in UTF-8. Raises TypeError for what is no plain value."""
     text = json.dumps(plain(obj), indent=indent, ensure_ascii=False, allow_nan=False)
     return text.encode("utf-8", "backslashreplace")  # a lone surrogate becomes \udXXX, which is how JSON writes it
 
 
 def plain(obj: Any, *, finite: bool = True) -> Any:
-    """`obj` as dicts, lists and scalars. With `finite`, NaN and infinities become None."""
+    """Turn `obj` into dicts, lists and scalars. With `finite`, NaN and infinities become None."""
     if isinstance(obj, float):
         return None if finite and not math.isfinite(obj) else float(obj)
     if obj is None or isinstance(obj, str | int):  # bool is an int

@@ -1,4 +1,4 @@
-"""One process at work in a folder: an advisory lock that the operating system holds for the living process.
+"""A lock lets one process work in a folder: it is advisory, and the operating system holds it for the living process.
 
     .lock   who is at work: process id, host, since when. It goes away when the work is done
 
@@ -47,7 +47,7 @@ else:
 
 
 class Lock:
-    """The lock on a folder, held until `release` or the end of the process. Made by `hold`."""
+    """A lock on a folder is held until `release` or the end of the process. Made by `hold`."""
 
     def __init__(self, path: Path, descriptor: int, *, shared: bool):
         self._path, self._shared = path, shared
@@ -67,7 +67,7 @@ _HELD: weakref.WeakValueDictionary[Path, Lock] = weakref.WeakValueDictionary()  
 
 
 def hold(folder: Path, *, shared: bool = False) -> Lock | None:
-    """The lock on `folder`, which has to be there. None where its file system knows no locks.
+    """Take the lock on `folder`, which has to be there. None where its file system knows no locks.
 
     Raises BadInputError, naming the process, where another one is at work there.
     """
@@ -101,7 +101,7 @@ def hold(folder: Path, *, shared: bool = False) -> Lock | None:
 
 
 def hold_alone(folder: Path) -> Lock | None:
-    """The lock on `folder` for this process alone, in place of what it held there. Raises what `hold` raises."""
+    """Take the lock on `folder` for this process alone, in place of what it held there. Raises what `hold` raises."""
     if (own := _HELD.get(folder.resolve() / LOCK)) is not None:
         own.release()
     return hold(folder)

@@ -1,4 +1,4 @@
-"""The manifest of a finished run: SHA-256 of each of its files, and whether they are still what it says."""
+"""The manifest of a finished run holds the SHA-256 of each of its files, by which a later change shows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MANIFEST = "manifest.json"
 
 
 def verify_manifest(path: str | Path) -> list[str]:
-    """What differs from the manifest of the run in `path`: one line for each file that changed or is missing.
+    """Return what differs from the manifest of the run in `path`: one line for each file that changed or is missing.
 
     A run inside the run (of `demo` or `sweep`) is held by its own manifest and checked by it. A file that was added
     later is no mismatch: reports are written beside what they report on. Raises BadInputError if there is no manifest.
@@ -34,7 +34,8 @@ def verify_manifest(path: str | Path) -> list[str]:
 
 
 def manifest_of(path: Path) -> Path:
-    """The manifest of the finished run `path`, or that `path` lies directly in. Raises BadInputError for any other."""
+    """Return the manifest of the finished run `path`, or of the run that `path` lies directly in. Raises BadInputError
+    for any other."""
     for folder in (path, path.parent):
         if (folder / MANIFEST).exists():
             return folder / MANIFEST
@@ -56,5 +57,5 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of each file of the run in `folder`, by its path there."""
+    """Return the SHA-256 of each file of the run in `folder`, by its path there."""
     return {file.relative_to(folder).as_posix(): sha256(file) for file in _files(folder) if file != folder / MANIFEST}

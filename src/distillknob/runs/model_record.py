@@ -1,4 +1,5 @@
-"""What a calibrated model's folder says of itself to the stages that read it: `distillknob.json` beside the weights.
+"""The record of a calibrated model says what it is to the stages that read its folder: `distillknob.json` beside the
+weights.
 
 Without it a student's run could not know that its "calibrated" teacher is the original, unchanged.
 """
@@ -21,8 +22,8 @@ RECORD = "distillknob.json"
 
 
 def record_of(result: CalibrateResult, teacher: str, target: str) -> TeacherRecord:
-    """The record of a calibrated model, from its run's result and the names of the models it was made from. Where the
-    teacher was itself calibrated, its record lies within."""
+    """Make the record of a calibrated model, from its run's result and the names of the models it was made from. Where
+    the teacher was itself calibrated, its record lies within."""
     return {"teacher": teacher, "target": target, **_made(result), "teacher_record": read_record(teacher)}
 
 
@@ -38,7 +39,7 @@ def _made(result: CalibrateResult) -> TeacherRecord:
 
 
 def read_record(model: str) -> TeacherRecord | None:
-    """The record in a model's folder, or what the run around it says; None for any other model."""
+    """Return the record in a model's folder, or what the run around it says; None for any other model."""
     folder = Path(model).expanduser()
     if (folder / RECORD).is_file():
         record: TeacherRecord = read_json(folder / RECORD)
@@ -53,14 +54,14 @@ def read_record(model: str) -> TeacherRecord | None:
 
 
 def calibrated_as(record: TeacherRecord) -> str:
-    """`calibrated with η = −0.5 (turned)`, for the model of this record."""
+    """Tell how the model of this record was calibrated: `calibrated with η = −0.5 (turned)`."""
     return f"calibrated with η = {signed(float(record['eta']))} ({verdict_of(record)})"
 
 
 def teacher_warning(model: str, record: TeacherRecord | None = None) -> str | None:
-    """What to know of a calibrated teacher before students are trained on it: that it is the original, that nobody can
-    tell whether its knob turned, or that it turned the wrong way. None where there is nothing to warn of. `record` is
-    that of a teacher whose folder isn't there any more, as of a cache."""
+    """Return what to know of a calibrated teacher before students are trained on it: that it is the original, that
+    nobody can tell whether its knob turned, or that it turned the wrong way. None where there is nothing to warn of.
+    `record` is that of a teacher whose folder isn't there any more, as of a cache."""
     record = read_record(model) or record
     if record is None:
         return None

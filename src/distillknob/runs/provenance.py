@@ -1,4 +1,4 @@
-"""Where and by what a run was made: versions, machine, commit, command line."""
+"""This module records where and by what a run was made: versions, machine, commit, command line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PACKAGES = ("distillknob", "torch", "transformers", "trl", "peft", "accelerate",
 
 
 def environment() -> dict[str, Any]:
-    """Where and by what this process runs: versions, machine, commit, command line."""
+    """Return where and by what this process runs: versions, machine, commit, command line."""
     torch = sys.modules.get("torch")  # asking for threads must not cost the seconds that an import takes
     cuda = torch is not None and torch.cuda.is_available()
     return {

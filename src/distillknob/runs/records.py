@@ -1,4 +1,5 @@
-"""What a run directory records of its config and of what it read, and how either differs from another's."""
+"""This module knows what a run directory records of its config and of what it read, and how either differs from
+another's."""
 
 from __future__ import annotations
 
@@ -26,13 +27,13 @@ class _PlainDumper(yaml.SafeDumper):
 
 
 def config_text(stage: str, config: Mapping[str, Any]) -> str:
-    """What `config.yaml` holds: a recipe that repeats the run."""
+    """Return what `config.yaml` holds: a recipe that repeats the run."""
     body = yaml.dump({stage: dict(config)}, Dumper=_PlainDumper, sort_keys=False, allow_unicode=True, width=120)
     return f"# Repeat this run: distillknob {stage} --config THIS_FILE --output ANOTHER_DIRECTORY\n{body}"
 
 
 def read_config(path: Path) -> tuple[str, dict[str, Any]]:
-    """The stage and the config of the run directory `path`. Raises BadInputError where it holds none."""
+    """Return the stage and the config of the run directory `path`. Raises BadInputError where it holds none."""
     try:
         content = yaml.safe_load((path / CONFIG).read_bytes())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -45,7 +46,7 @@ def read_config(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def config_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """`"eta was 0.5, now 1.0"` for each changed key; a key inside a mapping is written `outer.inner`."""
+    """Return `"eta was 0.5, now 1.0"` for each changed key; a key inside a mapping is written `outer.inner`."""
     old, new = dict(_flat(then)), dict(_flat(now))
     lines = []
     for key in dict.fromkeys([*old, *new]):
@@ -67,7 +68,7 @@ def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def read_changes(then: Reads, now: Reads) -> list[str]:
-    """`"model ./mine: model.safetensors has changed"` for each model, task, … that isn't what it was.
+    """Return `"model ./mine: model.safetensors has changed"` for each model, task, … that isn't what it was.
 
     What only one side records is no change: which models and tasks a run reads stands in its config.
     """

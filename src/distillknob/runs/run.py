@@ -1,4 +1,5 @@
-"""A run directory: what a stage was told, where it ran, what it measured, and proof that nothing has changed since.
+"""A run directory holds what a stage was told, where it ran, what it measured, and proof that nothing has changed
+since.
 
     config.yaml        the resolved config under the stage's name: a recipe that repeats the run
     environment.json   versions, machine, commit, command line, the hashes of all that was read (`inputs/identity.py`),
@@ -55,7 +56,7 @@ METRICS, SAMPLES, RESULT, UNFINISHED = "metrics.jsonl", "samples.jsonl", "result
 
 
 class Run:
-    """One run directory. Made by `Run.open` (a stage, which writes) or `load_run` (a reader)."""
+    """A Run reads and writes one run directory. Made by `Run.open` (a stage, which writes) or `load_run` (a reader)."""
 
     def __init__(self, path: Path, stage: str, config: Mapping[str, Any], *, writes: bool):
         self._path, self._stage, self._config, self._writes = path, stage, dict(config), writes
@@ -76,7 +77,7 @@ class Run:
         shared: bool = False,
         template_date: str | None = None,
     ) -> Run:
-        """The run of `stage` under `config` in the directory `path`: a new one, or the one that is there already.
+        """Open the run of `stage` under `config` in the directory `path`: a new one, or the one that is there already.
 
         A missing or empty directory becomes a new run. A finished run of the same stage, config and inputs is opened
         as it is, and that nothing was run is said on stderr (`complete` is True: return `result`). An unfinished one
@@ -122,7 +123,7 @@ class Run:
         read: Reads | None = None,
         resume: bool = False,
     ) -> Run | None:
-        """The run of `open`, with these arguments, if it is complete, else None: asked before models are loaded.
+        """Return the run of `open`, with these arguments, if it is complete, else None: asked before models are loaded.
         Raises the BadInputError that `open` would raise, and writes nothing."""
         run = cls(Path(path), stage, plain(config, finite=False), writes=False)
         run._check(inputs, read, resume=resume, shared=False)
@@ -146,17 +147,17 @@ class Run:
 
     @property
     def path(self) -> Path:
-        """The run directory."""
+        """Return the run directory."""
         return self._path
 
     @property
     def stage(self) -> str:
-        """The stage's name, such as `calibrate`."""
+        """Return the stage's name, such as `calibrate`."""
         return self._stage
 
     @property
     def config(self) -> dict[str, Any]:
-        """The resolved config, as `config.yaml` holds it."""
+        """Return the resolved config, as `config.yaml` holds it."""
         return self._config
 
     @property
@@ -171,21 +172,22 @@ class Run:
 
     @property
     def template_date(self) -> str:
-        """The date (ISO) that chat templates are told: that of the day on which the run began, however often it is
-        resumed."""
+        """Return the date (ISO) that chat templates are told: that of the day on which the run began, however often it
+        is resumed."""
         environment: dict[str, Any] = read_json(self._path / ENVIRONMENT)
         return str(environment.get("template_date") or environment["started"][: len("2026-01-31")])
 
     @property
     def read(self) -> dict[str, dict[str, str]]:
-        """The digests of what was read (`identity.read_by`), as the run began; none of an older version's run."""
+        """Return the digests of what was read (`identity.read_by`), as the run began; none of an older version's
+        run."""
         read: dict[str, dict[str, str]] = read_json(self._path / ENVIRONMENT).get("read", {})
         return read
 
     @property
     def result(self) -> dict[str, Any]:
-        """What `result.json` holds (`results` has its types). Raises BadInputError before the stage has written it, and
-        where a newer version of distillknob did."""
+        """Return what `result.json` holds (`results` has its types). Raises BadInputError before the stage has written
+        it, and where a newer version of distillknob did."""
         if not (self._path / RESULT).exists():
             raise BadInputError(f"{self._path} has no {RESULT}: the {self._stage} run isn't finished, resume it first")
         result: dict[str, Any] = read_json(self._path / RESULT)
@@ -205,18 +207,18 @@ class Run:
                 line = line[self._metrics_file.write(line) :]
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The objects logged so far, in order. A last line still being written is left out."""
+        """Return the objects logged so far, in order. A last line still being written is left out."""
         return read_jsonl(self._path / METRICS)
 
     def drop_metrics_after(self, step: int) -> None:
         """Forget the rows whose `step` is above this one: training goes on from a checkpoint older than its log."""
         if self._writes and (self._path / METRICS).exists():
-            kept = [row for row in self.metrics() if row.get("step") is None or row["step"] <= step]
+            rows = [row for row in self.metrics() if row.get("step") is None or row["step"] <= step]
             self._close_metrics()
-            self._write(METRICS, b"".join(json_bytes(row) + b"\n" for row in kept))
+            self._write(METRICS, b"".join(json_bytes(row) + b"\n" for row in rows))
 
     def samples(self) -> list[dict[str, Any]]:
-        """The rows of `samples.jsonl`; none where the stage wrote no samples."""
+        """Return the rows of `samples.jsonl`; none where the stage wrote no samples."""
         return read_jsonl(self._path / SAMPLES)
 
     def write_json(self, name: str, obj: Any) -> None:
@@ -233,7 +235,7 @@ class Run:
 
     @property
     def unfinished(self) -> Path:
-        """The folder for what a resumed run goes on from. It is deleted when the run is finished."""
+        """Return the folder for what a resumed run goes on from. It is deleted when the run is finished."""
         return self._path / UNFINISHED
 
     def finish(self, result: Mapping[str, Any]) -> None:
@@ -341,8 +343,8 @@ class Run:
 
 def _environment(digests: Mapping[str, str], read: Reads | None, template_date: str) -> dict[str, Any]:
     """What `environment.json` holds when a run begins."""
-    known = {} if read is None else {"read": read}
-    return {**environment(), "template_date": template_date, "inputs": dict(digests), **known, "resumed": []}
+    reads = {} if read is None else {"read": read}
+    return {**environment(), "template_date": template_date, "inputs": dict(digests), **reads, "resumed": []}
 
 
 def _date_around(path: Path) -> str | None:
@@ -354,7 +356,7 @@ def _date_around(path: Path) -> str | None:
 
 
 def runs_behind(models: Iterable[str]) -> list[Path]:
-    """The finished runs that made these models, a stage's `inputs`. Hub ids and other folders add none."""
+    """Return the finished runs that made these models, a stage's `inputs`. Hub ids and other folders add none."""
     return [Path(name).parent for name in models if (Path(name).parent / MANIFEST).exists()]
 
 
@@ -372,7 +374,7 @@ def discard_unstarted(path: str | Path) -> None:
 
 
 def load_run(path: str | Path) -> Run:
-    """The run in `path`, finished or not, to be read. Raises BadInputError if that is no run directory."""
+    """Open the run in `path` to be read, finished or not. Raises BadInputError if that is no run directory."""
     path = Path(path)
     if not path.is_dir():
         raise BadInputError(f"there is no run directory {path}: give a directory that distillknob wrote")
@@ -384,9 +386,9 @@ def load_run(path: str | Path) -> Run:
 
 def _check_empty(path: Path) -> None:
     try:
-        held = sorted(item.name for item in path.iterdir() if item.name != LOCK and not item.name.endswith(PARTIAL))
+        names = sorted(item.name for item in path.iterdir() if item.name != LOCK and not item.name.endswith(PARTIAL))
     except OSError as error:
         raise BadInputError(f"can't read --output {path}: {error.strerror}. Give a directory you can read") from error
-    if held:
-        shown = ", ".join(held[:3]) + (", …" if len(held) > 3 else "")
+    if names:
+        shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
         raise BadInputError(f"--output {path} holds files of no run ({shown}): give a new or an empty directory")

@@ -1,4 +1,4 @@
-"""What the students show of a teacher: that it is undistillable, distillable, or neither."""
+"""This module says what the students show of a teacher: that it is undistillable, distillable, or neither."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ NON_INFERIORITY_MARGIN = 0.015
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """What the students say of one teacher on one task. `word` is None where neither word may be used, and `why` says
-    the reason; `method` made the teacher's best student, whose paired `difference` is to the original's student by the
-    same method."""
+    """A claim is what the students say of one teacher on one task. `word` is None where neither word may be used, and
+    `why` says the reason; `method` made the teacher's best student, whose paired `difference` is to the original's
+    student by the same method."""
 
     task: str
     word: Literal["undistillable", "distillable"] | None
@@ -29,7 +29,7 @@ class Claim:
     interval: tuple[float, float] | None = None
 
     def text(self, label: str) -> str:
-        """The claim as a sentence about the teacher called `label`."""
+        """Write the claim as a sentence about the teacher called `label`."""
         said = self.word or "neither distillable nor undistillable is shown"
         against = f" by {', '.join(self.methods)}" if self.methods else ""
         return f"{self.task}, {label}: {said}{against}: {self.why}"
@@ -77,17 +77,17 @@ def student_claim(
     against = [name for name in measured if _off_zero(gaps[name]["interval"]) == -_off_zero((low, high))]
     if against:
         return claim(f"{shown}, but that by {', '.join(against)} differs the other way")
-    kept = teacher.get("difference_interval") or [None]
+    own_change = teacher.get("difference_interval") or [None]
     if not _has_interval(teacher, "difference_interval"):
         return claim(f"{shown}, but the teacher was not compared with the original")
-    if kept[0] <= -NON_INFERIORITY_MARGIN:
+    if own_change[0] <= -NON_INFERIORITY_MARGIN:
         lost = f"the teacher itself may have lost more than {100 * NON_INFERIORITY_MARGIN:g} points"
-        return claim(f"{shown}, but {lost} ([{100 * kept[0]:+.1f}, {100 * kept[1]:+.1f}])")
+        return claim(f"{shown}, but {lost} ([{100 * own_change[0]:+.1f}, {100 * own_change[1]:+.1f}])")
     return claim(shown, "undistillable" if high < 0 else "distillable")
 
 
 def score_of(row: Mapping[str, Any]) -> float | None:
-    """How good a student is: its pass@1 where there is one, else its mean score."""
+    """Return how good a student is: its pass@1 where there is one, else its mean score."""
     value = row.get("pass@1") if row.get("pass@1") is not None else row.get("score")
     return float(value) if isinstance(value, int | float) else None
 
@@ -110,12 +110,12 @@ TeacherT = TypeVar("TeacherT", bound=Mapping[str, Any])
 def student_claims(
     teachers: Sequence[TeacherT], students: Sequence[Mapping[str, Any]], differences: Sequence[Mapping[str, Any]]
 ) -> list[tuple[TeacherT, Claim]]:
-    """The claim of every calibrated teacher on every task, with the teacher's row: from the rows of a `demo` or `sweep`
-    (`experiments.tables`)."""
+    """Make the claim of every calibrated teacher on every task, with the teacher's row: from the rows of a `demo` or
+    `sweep` (`experiments.tables`)."""
 
-    def own(found: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    def own(rows: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         keys = ("task", "eta", "seed", "variant")
-        return [other for other in found if all(other.get(key) == row.get(key) for key in keys)]
+        return [other for other in rows if all(other.get(key) == row.get(key) for key in keys)]
 
     starts = {
         (row.get("task"), row.get("seed"), row.get("variant")): score_of(row)

@@ -1,4 +1,5 @@
-"""What a teacher is called: its η with the verdict on its knob, and what to know of one whose knob did not turn."""
+"""This module names teachers by their η and the verdict on their knob, and tells what to know of one whose knob did not
+turn."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ def is_original(calibration: Mapping[str, Any] | None) -> bool:
 
 
 def verdict_of(calibration: Mapping[str, Any] | None) -> str:
-    """The verdict in the words of a label."""
+    """Put the verdict into the words of a label."""
     made = calibration or {}
     verdict = (made.get("turned") or {}).get("verdict")
     if is_original(calibration):
@@ -31,24 +32,25 @@ def verdict_of(calibration: Mapping[str, Any] | None) -> str:
 
 
 def signed(eta: float) -> str:
-    """η with its sign, and a minus that is one."""
+    """Write η with its sign, and a minus that is one."""
     return f"{eta:+g}".replace("-", "\N{MINUS SIGN}") if eta else "0"
 
 
 def teacher_label(eta: float, calibration: Mapping[str, Any] | None = None) -> str:
-    """What a teacher is called: `original`, `η = −0.5 (turned)`, `η = +0.25 (not calibrated: it is the original)`."""
+    """Name a teacher: `original`, `η = −0.5 (turned)`, `η = +0.25 (not calibrated: it is the original)`."""
     if eta == 0 and not calibration:
         return "original"
     return f"η = {signed(eta)} ({verdict_of(calibration)})"
 
 
 def teacher_key(eta: float) -> str:
-    """What a result's rows, folders and the page's colours know a teacher by: `original`, `eta-0.5`, `eta+0.25`."""
+    """Return the key by which a result's rows, folders and the page's colours know a teacher: `original`, `eta-0.5`,
+    `eta+0.25`."""
     return "original" if eta == 0 else f"eta{eta:+g}"
 
 
 def label_of(row: Mapping[str, Any]) -> str:
-    """What the teacher of a result's row is called. A row from before labels were kept is called by its η."""
+    """Return what the teacher of a result's row is called. A row from before labels were kept is called by its η."""
     if row.get("label"):
         return str(row["label"])
     name, eta = str(row.get("teacher", row.get("b"))), row.get("eta")
@@ -58,8 +60,8 @@ def label_of(row: Mapping[str, Any]) -> str:
 
 
 def unturned(teachers: Iterable[Mapping[str, Any]]) -> list[str]:
-    """What a reader has to know before any figure: a line for each calibrated teacher that is the original, whose knob
-    turned the wrong way, or of which nobody can tell. `teachers` are rows with `calibration`."""
+    """Return what a reader has to know before any figure: a line for each calibrated teacher that is the original,
+    whose knob turned the wrong way, or of which nobody can tell. `teachers` are rows with `calibration`."""
     lines = []
     for row in teachers:
         made = row.get("calibration")

@@ -1,5 +1,5 @@
-"""Whether a teacher's knob turned: by the log-ratio log π − log π_C of the original teacher and of the calibrated one,
-each on its own samples of the same held-out problems, paired by problem."""
+"""This module judges whether a teacher's knob turned: by the log-ratio log π − log π_C of the original teacher and of
+the calibrated one, each on its own samples of the same held-out problems, paired by problem."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ UNITS = {"sum": "nats an answer", "mean": "nats a token", "token": "nats a token
 
 @dataclass(frozen=True, kw_only=True)
 class Turning:
-    """Whether the knob turned. `before` and `after` are mean log-ratios in `unit` over the `problems` on which both
-    teachers have samples that the calibration reward is given to (`over`); `difference` is after − before with its 95 %
-    `interval`. What could not be measured is None; `same` says that the calibrated teacher is the original itself. Of
-    several tasks, `tasks` holds the same by task: a knob that turned over all of them may have turned the wrong way on
-    one."""
+    """A turning says whether the knob turned. `before` and `after` are mean log-ratios in `unit` over the `problems` on
+    which both teachers have samples that the calibration reward is given to (`over`); `difference` is after − before
+    with its 95 % `interval`. What could not be measured is None; `same` says that the calibrated teacher is the
+    original itself. Of several tasks, `tasks` holds the same by task: a knob that turned over all of them may have
+    turned the wrong way on one."""
 
     verdict: Verdict
     reason: str
@@ -44,7 +44,7 @@ class Turning:
     tasks: Mapping[str, Turning] = field(default_factory=dict)
 
     def as_row(self) -> Turned:
-        """The verdict and its figures as `result.json` holds them."""
+        """Return the verdict and its figures as `result.json` holds them."""
         return {**self._alone(), "tasks": [{"task": name, **one._alone()} for name, one in self.tasks.items()]}
 
     def _alone(self) -> TurnedOn:
@@ -65,7 +65,7 @@ class Turning:
 def turning_of_tasks(
     before: Mapping[str, Sequence[float | None]], after: Mapping[str, Sequence[float | None]], **of_all: Any
 ) -> Turning:
-    """`turning` over the problems of all tasks together, and by task where there are several."""
+    """Judge with `turning` over the problems of all tasks together, and by task where there are several."""
     first, second = ([value for name in before for value in side[name]] for side in (before, after))
     pooled = turning(first, second, **of_all)
     if len(before) < 2:
@@ -165,23 +165,23 @@ def _judged(eta: float, interval: tuple[float, float] | None, problems: int) -> 
 
 
 def tasks_turned_wrong(turned: Mapping[str, Any]) -> list[str]:
-    """The tasks on which the knob turned the wrong way, where the verdict over all tasks is another."""
+    """Return the tasks on which the knob turned the wrong way, where the verdict over all tasks is another."""
     if turned.get("verdict") == WRONG:
         return []
     return [str(row["task"]) for row in turned.get("tasks") or [] if row["verdict"] == WRONG]
 
 
 def turned_text(turned: Mapping[str, Any]) -> str:
-    """The verdict with its figures, in a sentence or two."""
+    """Tell the verdict with its figures, in a sentence or two."""
     verdict, reason = turned["verdict"], turned["reason"]
     head = {
         TURNED: "The knob turned",
         UNCLEAR: "Whether the knob turned can't be told",
         WRONG: "The knob turned the wrong way",
     }.get(verdict, "The knob did not turn")
-    told = f"{head}: {reason}."
+    summary = f"{head}: {reason}."
     if turned.get("same") or turned["difference"] is None:
-        return told
+        return summary
     by_task = [
         f"{row['task']} {row['verdict']} ({row['difference']:+.2f}{_interval_text(row['interval'])})"
         if row["difference"] is not None
@@ -189,7 +189,7 @@ def turned_text(turned: Mapping[str, Any]) -> str:
         for row in turned.get("tasks") or []
     ]
     return (
-        f"{told} Log-ratio to the target {turned['before']:.2f} before, {turned['after']:.2f} after "
+        f"{summary} Log-ratio to the target {turned['before']:.2f} before, {turned['after']:.2f} after "
         f"({turned['difference']:+.2f} {turned['unit']}{_interval_text(turned['interval'])}; {turned['over']} of "
         f"{turned['problems']} held-out problems)." + (f" By task: {', '.join(by_task)}." if by_task else "")
     )

@@ -1,1 +1,1 @@
-"""HTML, SVG and the plots that the report is drawn with."""
+"""This room makes the HTML, the SVG and the plots that the report is drawn with."""

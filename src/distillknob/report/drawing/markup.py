@@ -1,4 +1,4 @@
-"""HTML and SVG as values that can't forget to escape, and numbers as a reader wants them.
+"""This module makes HTML and SVG from values that can't forget to escape, and writes numbers as a reader wants them.
 
 A plain `str` is text and is escaped wherever it goes; only `Html`, which `tag` makes, is markup. What a model wrote
 stays a `str` up to the last moment, so no text of a model can become markup.
@@ -28,7 +28,7 @@ _VOID = {"meta", "br", "hr"}
 
 
 class Html(str):
-    """Markup. Made by `tag`, `join` and `escape`; every other string is text."""
+    """An Html is a string that is markup. Made by `tag`, `join` and `escape`; every other string is text."""
 
     __slots__ = ()
 
@@ -37,12 +37,12 @@ Child = str | None | Iterable["Child"]
 
 
 def escape(text: str) -> Html:
-    """`text` as markup that shows it."""
+    """Return markup that shows `text`."""
     return Html(html.escape(_UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)))
 
 
 def join(*children: Child) -> Html:
-    """The children in a row: `Html` as it is, any other string escaped, None left out."""
+    """Put the children in a row: `Html` as it is, any other string escaped, None left out."""
     parts: list[str] = []
     for child in children:
         if isinstance(child, Html):
@@ -55,7 +55,8 @@ def join(*children: Child) -> Html:
 
 
 def tag(name: str, *children: Child, **attributes: str | float | bool | None) -> Html:
-    """`<name …>children</name>`. `class_` and `text_anchor` become `class` and `text-anchor`; None and False vanish."""
+    """Write the element `<name …>children</name>`. `class_` and `text_anchor` become `class` and `text-anchor`; None
+    and False vanish."""
     parts = [name]
     for key, value in attributes.items():
         if value is None or value is False:
@@ -71,7 +72,7 @@ def tag(name: str, *children: Child, **attributes: str | float | bool | None) ->
 
 
 def table(head: Sequence[Child], body: Sequence[Sequence[Child]], *, numeric_from: int = 1, class_: str = "") -> Html:
-    """A table that scrolls sideways on a narrow screen; columns from `numeric_from` on are set as numbers."""
+    """Make a table that scrolls sideways on a narrow screen; columns from `numeric_from` on are set as numbers."""
 
     def kind(column: int) -> str | None:
         return "num" if column >= numeric_from else None
@@ -83,18 +84,19 @@ def table(head: Sequence[Child], body: Sequence[Sequence[Child]], *, numeric_fro
 
 
 def details(summary: Child, *body: Child, is_open: bool = False) -> Html:
-    """A part that the reader may open."""
+    """Make a part that the reader may open."""
     return tag("details", tag("summary", summary), *body, open=is_open)
 
 
 def not_run(what: str, command: str) -> Html:
-    """Says that a part is missing, and how to get it."""
+    """Say that a part is missing, and how to get it."""
     return tag("p", f"Not run: {what}. To run it: ", tag("code", command), class_="not-run")
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: its takeaway is one or two sentences made from the data."""
+    """A section is a part of the page under its own heading; its takeaway is one or two sentences made from the
+    data."""
 
     name: str
     title: str
@@ -102,13 +104,14 @@ class Section:
     body: Html
 
     def render(self) -> Html:
-        """The part with its heading, which the page's contents link to."""
+        """Return the part with its heading, which the page's contents link to."""
         takeaway = tag("p", self.takeaway, class_="takeaway") if self.takeaway else None
         return tag("section", tag("h2", self.title), takeaway, self.body, id=self.name)
 
 
 def number(value: Any) -> float | None:
-    """`value` if it is a finite number, else None: JSON's null, NaN and whatever else stands there are undefined."""
+    """Return `value` if it is a finite number, else None: JSON's null, NaN and whatever else stands there are
+    undefined."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
@@ -119,7 +122,7 @@ def number(value: Any) -> float | None:
 
 
 def bounds(value: Any) -> Bounds | None:
-    """`value` if it is an interval [low, high] of finite numbers, else None."""
+    """Return `value` if it is an interval [low, high] of finite numbers, else None."""
     if not isinstance(value, list | tuple) or len(value) != 2:
         return None
     low, high = number(value[0]), number(value[1])
@@ -132,56 +135,56 @@ def is_row(value: Any) -> TypeGuard[Row]:
 
 
 def mapping(value: Any) -> Row:
-    """`value` if it is a mapping, else an empty one."""
+    """Return `value` if it is a mapping, else an empty one."""
     return value if is_row(value) else {}
 
 
 def rows(value: Any) -> list[Row]:
-    """The mappings in the list `value`; none if it is no list."""
+    """Return the mappings in the list `value`; none if it is no list."""
     return [item for item in value if is_row(item)] if isinstance(value, list) else []
 
 
 def text(value: Any) -> str:
-    """`value` as text, the dash where there is none."""
+    """Write `value` as text, a dash where there is none."""
     if value is None or value == "":
         return MISSING
     return value if isinstance(value, str) else str(value)
 
 
 def decimal(value: Any, digits: int = 3) -> str:
-    """A number to `digits` significant digits."""
-    given = number(value)
-    if given is None:
+    """Write a number to `digits` significant digits."""
+    finite = number(value)
+    if finite is None:
         return MISSING
-    if given != 0 and not 1e-4 <= abs(given) < 1e6:
-        shown = f"{given:.{digits - 1}e}".replace("e-0", "e-").replace("e+0", "e")
+    if finite != 0 and not 1e-4 <= abs(finite) < 1e6:
+        shown = f"{finite:.{digits - 1}e}".replace("e-0", "e-").replace("e+0", "e")
     else:
-        places = digits - 1 - (math.floor(math.log10(abs(given))) if given else 0)
-        shown = f"{given:,.{max(places, 0)}f}"
+        places = digits - 1 - (math.floor(math.log10(abs(finite))) if finite else 0)
+        shown = f"{finite:,.{max(places, 0)}f}"
         shown = shown.rstrip("0").rstrip(".") if "." in shown else shown
     return shown.replace("-", _MINUS).replace(",", _THIN)
 
 
 def count(value: Any) -> str:
-    """A whole number with its thousands set apart."""
-    given = number(value)
-    return MISSING if given is None else f"{given:,.0f}".replace(",", _THIN).replace("-", _MINUS)
+    """Write a whole number with its thousands set apart."""
+    finite = number(value)
+    return MISSING if finite is None else f"{finite:,.0f}".replace(",", _THIN).replace("-", _MINUS)
 
 
 def percent(value: Any) -> str:
-    """A fraction as a percentage."""
-    given = number(value)
-    return MISSING if given is None else f"{100 * given:.1f}{_SPACE}%".replace("-", _MINUS)
+    """Write a fraction as a percentage."""
+    finite = number(value)
+    return MISSING if finite is None else f"{100 * finite:.1f}{_SPACE}%".replace("-", _MINUS)
 
 
 def points(value: Any) -> str:
-    """A difference of fractions, in percentage points, with its sign."""
-    given = number(value)
-    return MISSING if given is None else f"{100 * given:+.1f}".replace("-", _MINUS)
+    """Write a difference of fractions in percentage points, with its sign."""
+    finite = number(value)
+    return MISSING if finite is None else f"{100 * finite:+.1f}".replace("-", _MINUS)
 
 
 def percent_range(value: Any) -> str:
-    """An interval of fractions, in percent; nothing where there is none."""
+    """Write an interval of fractions in percent; nothing where there is none."""
     pair = bounds(value)
     if pair is None:
         return ""
@@ -189,27 +192,27 @@ def percent_range(value: Any) -> str:
 
 
 def points_range(value: Any) -> str:
-    """An interval of differences, in percentage points; nothing where there is none."""
+    """Write an interval of differences in percentage points; nothing where there is none."""
     pair = bounds(value)
     return "" if pair is None else f"[{points(pair[0])},{_SPACE}{points(pair[1])}]"
 
 
 def decimal_range(value: Any) -> str:
-    """An interval of numbers; nothing where there is none."""
+    """Write an interval of numbers; nothing where there is none."""
     pair = bounds(value)
     return "" if pair is None else f"[{decimal(pair[0])},{_SPACE}{decimal(pair[1])}]"
 
 
 def with_range(value: str, interval: str) -> Html:
-    """A figure and, smaller, its interval."""
+    """Set a figure beside its interval, which is smaller."""
     return join(value, tag("small", " ", interval, class_="range") if interval else None)
 
 
 def plural(amount: int, thing: str) -> str:
-    """`1 task`, `2 tasks`."""
+    """Count a thing: `1 task`, `2 tasks`."""
     return f"{amount} {thing}{'' if amount == 1 else 's'}"
 
 
 def listed(words: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
+    """Join words as a sentence lists them: `a`, `a and b`, `a, b and c`."""
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else MISSING

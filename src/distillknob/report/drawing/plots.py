@@ -1,4 +1,5 @@
-"""The kinds of plot the report draws: dots by row, lines over steps or η, scatters, stacked shares.
+"""This module draws the kinds of plot that the report has: dots by row, lines over steps or η, scatters, stacked
+shares.
 
 Each takes plain values and returns one panel; which rows go into it, and what the caption says, is for the sections.
 Left out on purpose: bars for scores (a bar hides its interval and forces the axis to zero; a dot with a line does not).
@@ -20,13 +21,13 @@ _MOST_MARKED = 30  # a line of more points than this is drawn without a mark at 
 
 
 def whole_percent(value: float) -> str:
-    """A tick of a percentage axis."""
+    """Label a tick of a percentage axis."""
     return f"{100 * value:.3g}%".replace("-", "\N{MINUS SIGN}")
 
 
 @dataclass(frozen=True)
 class Dot:
-    """One row of a dot plot: a value with its interval and, hollow, a second value."""
+    """A dot is one row of a dot plot: a value with its interval and, hollow, a second value."""
 
     name: str
     value: Number
@@ -40,7 +41,7 @@ class Dot:
 
 @dataclass(frozen=True)
 class Bar:
-    """One row of stacked shares: name, class and share of each part."""
+    """A bar is one row of stacked shares: name, class and share of each part."""
 
     name: str
     parts: Sequence[tuple[str, str, float]]
@@ -51,7 +52,7 @@ _Named = TypeVar("_Named", Dot, Bar)
 
 @dataclass(frozen=True)
 class Series:
-    """One line of a line plot. `spread` are intervals of the y values."""
+    """A series is one line of a line plot. `spread` are intervals of the y values."""
 
     name: str
     style: tuple[str, str]
@@ -65,7 +66,8 @@ class Series:
 
 @dataclass(frozen=True)
 class Scatter:
-    """A cloud of one colour, with a tooltip a point and names for the few that shall have one."""
+    """A scatter is a cloud of points in one colour, with a tooltip a point and names for the few that shall have
+    one."""
 
     style: tuple[str, str]
     xs: Sequence[Number]
@@ -84,7 +86,7 @@ def dot_plot(
     rule: Number = None,
     rule_tip: str = "",
 ) -> Html:
-    """Rows of dots under headings; a group with an empty heading has none."""
+    """Draw rows of dots under headings; a group with an empty heading has none."""
     panel, placed = _row_panel(title, groups, x, x_label, x_format)
     panel.rule_x(rule, "chance", rule_tip)
     for row, dot in placed:
@@ -97,7 +99,7 @@ def dot_plot(
 
 
 def share_plot(title: str, groups: Sequence[tuple[str, Sequence[Bar]]], *, x_label: str) -> Html:
-    """One stacked bar a row, under headings."""
+    """Draw one stacked bar a row, under headings."""
     panel, placed = _row_panel(title, groups, Scale(0, 1), x_label, whole_percent)
     for row, bar in placed:
         start = 0.0
@@ -150,7 +152,8 @@ def line_plot(
     width: float = 360,
     height: float = 236,
 ) -> Html:
-    """Lines with marks and intervals. `rules` and `columns` go across the panel at a y or x: value, class, tooltip."""
+    """Draw lines with marks and intervals. `rules` and `columns` go across the panel at a y or x: value, class,
+    tooltip."""
     panel = Panel(
         title,
         x,
@@ -189,7 +192,7 @@ def scatter_plot(
     x_label: str,
     y_label: str,
 ) -> Html:
-    """Clouds of points; names are set last so that no point covers them."""
+    """Draw clouds of points; names are set last so that no point covers them."""
     panel = Panel(title, x, y, x_label=x_label, y_label=y_label, x_format=count, width=WIDE, height=270)
     for cloud in clouds:
         for at, value, tip in zip(cloud.xs, cloud.ys, cloud.tips, strict=True):

@@ -1,4 +1,4 @@
-"""A small SVG plotter: scales, a panel with axes, and marks with tooltips and intervals.
+"""This module is a small SVG plotter: scales, a panel with axes, and marks with tooltips and intervals.
 
 A plot is one panel of fixed size; a figure is several panels in a grid that the style sheet lets wrap, so that a phone
 shows them one below the other at a size that can be read. Colours are named by class and given by the style sheet,
@@ -24,7 +24,8 @@ _LARGEST, _SMALLEST = 1e150, 1e-150  # what lies beyond is drawn at the edge: it
 
 @dataclass(frozen=True)
 class Scale:
-    """From values to the share of an axis, linear or logarithmic. `low` may lie above `high`: the axis is turned."""
+    """A scale maps values to the share of an axis, linear or logarithmic. `low` may lie above `high`: the axis is
+    turned."""
 
     low: float
     high: float
@@ -32,9 +33,9 @@ class Scale:
 
     @classmethod
     def fit(cls, values: Iterable[Number], *, log: bool = False, include: Sequence[float] = ()) -> Scale:
-        """The scale that shows all `values` that it can, and `include`, with a little room around them."""
-        given = [value for value in (*values, *include) if value is not None and (value > 0 or not log)]
-        shown = [min(max(value, _SMALLEST if log else -_LARGEST), _LARGEST) for value in given]
+        """Return the scale that shows all `values` that it can, and `include`, with a little room around them."""
+        defined = [value for value in (*values, *include) if value is not None and (value > 0 or not log)]
+        shown = [min(max(value, _SMALLEST if log else -_LARGEST), _LARGEST) for value in defined]
         if not shown:
             return cls(0.1, 1.0, log) if log else cls(0.0, 1.0)
         low, high = min(shown), max(shown)
@@ -48,7 +49,7 @@ class Scale:
         return cls(bottom, top if top > bottom else bottom + room)
 
     def place(self, value: float) -> float:
-        """Where `value` stands: 0 at `low`, 1 at `high`, and never further outside than an axis' tenth."""
+        """Say where `value` stands: 0 at `low`, 1 at `high`, and never further outside than an axis' tenth."""
         if self.log:
             if value <= 0:
                 return -0.1
@@ -58,15 +59,15 @@ class Scale:
         return min(max(share, -0.1), 1.1)
 
     def ticks(self, most: int = 5) -> list[float]:
-        """Round values to mark, at most about `most` of them."""
+        """Choose round values to mark, at most about `most` of them."""
         low, high = sorted((self.low, self.high))
         if self.log:
             exponents = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)
             steps = (1.0, 2.0, 5.0) if len(exponents) < 3 else (1.0,)
             first = math.floor(math.log10(low))
-            found = [step * 10.0**power for power in range(first, first + len(exponents) + 2) for step in steps]
-            found = [value for value in found if low <= value <= high]
-            return found[:: max(1, math.ceil(len(found) / (most + 1)))]
+            marks = [step * 10.0**power for power in range(first, first + len(exponents) + 2) for step in steps]
+            marks = [value for value in marks if low <= value <= high]
+            return marks[:: max(1, math.ceil(len(marks) / (most + 1)))]
         rough = (high - low) / most
         power = 10.0 ** math.floor(math.log10(rough))
         step = next(step * power for step in (1, 2, 2.5, 5, 10) if step * power >= rough * 0.999)
@@ -82,7 +83,7 @@ _SHAPES = {
 
 
 def mark(shape: str, x: float, y: float, size: float, css: str, tip: str | None = None) -> Html:
-    """One mark at (x, y) in pixels, `size` from its middle to its edge."""
+    """Draw one mark at (x, y) in pixels, `size` from its middle to its edge."""
     title = tag("title", tip) if tip else None
     if shape not in _SHAPES:
         return tag("circle", title, cx=x, cy=y, r=size, class_=css)
@@ -92,7 +93,7 @@ def mark(shape: str, x: float, y: float, size: float, css: str, tip: str | None 
 
 
 class Panel:
-    """One plot: axes first, then marks in the order they are added."""
+    """A panel is one plot: axes first, then marks in the order they are added."""
 
     def __init__(
         self,
@@ -144,12 +145,12 @@ class Panel:
         return self._bottom - self._y.place(value) * (self._bottom - self._top)
 
     def point(self, x: Number, y: Number, shape: str, css: str, tip: str, *, size: float = 4) -> None:
-        """A mark; nothing where a coordinate is undefined."""
+        """Add a mark; nothing where a coordinate is undefined."""
         if x is not None and y is not None:
             self._parts.append(mark(shape, self._px(x), self._py(y), size, f"mark {css}", tip))
 
     def line(self, xs: Sequence[Number], ys: Sequence[Number], css: str, tip: str) -> None:
-        """A line through the points, broken where a coordinate is undefined."""
+        """Add a line through the points, broken where a coordinate is undefined."""
         strokes, pen = [], "M"
         for x, y in zip(xs, ys, strict=True):
             if x is None or y is None:
@@ -161,19 +162,19 @@ class Panel:
             self._parts.append(tag("path", tag("title", tip), d="".join(strokes), class_=f"line {css}"))
 
     def interval_x(self, interval: Bounds | None, y: float, css: str) -> None:
-        """An interval of the x value."""
+        """Add an interval of the x value."""
         if interval is not None:
             low, high = self._px(interval[0]), self._px(interval[1])
             self._parts.append(tag("line", x1=low, x2=high, y1=self._py(y), y2=self._py(y), class_=f"interval {css}"))
 
     def interval_y(self, x: Number, interval: Bounds | None, css: str) -> None:
-        """An interval of the y value."""
+        """Add an interval of the y value."""
         if x is not None and interval is not None:
             low, high = self._py(interval[0]), self._py(interval[1])
             self._parts.append(tag("line", x1=self._px(x), x2=self._px(x), y1=low, y2=high, class_=f"interval {css}"))
 
     def bar(self, start: float, end: float, y: float, css: str, tip: str, *, thickness: float = 11) -> None:
-        """A horizontal bar from `start` to `end` around `y`."""
+        """Add a horizontal bar from `start` to `end` around `y`."""
         left, right = self._px(start), self._px(end)
         top = self._py(y) - thickness / 2
         title = tag("title", tip)
@@ -181,25 +182,25 @@ class Panel:
         self._parts.append(tag("rect", title, x=left, y=top, width=width, height=thickness, class_=f"bar {css}"))
 
     def rule_x(self, value: Number, css: str, tip: str) -> None:
-        """A vertical line through the whole panel."""
+        """Add a vertical line through the whole panel."""
         if value is not None:
             x = self._px(value)
             title = tag("title", tip)
             self._parts.append(tag("line", title, x1=x, x2=x, y1=self._top, y2=self._bottom, class_=f"rule {css}"))
 
     def rule_y(self, value: Number, css: str, tip: str) -> None:
-        """A horizontal line through the whole panel."""
+        """Add a horizontal line through the whole panel."""
         if value is not None:
             y = self._py(value)
             title = tag("title", tip)
             self._parts.append(tag("line", title, x1=self._left, x2=self._right, y1=y, y2=y, class_=f"rule {css}"))
 
     def heading(self, y: float, shown: str) -> None:
-        """A heading in the column of the y axis' names."""
+        """Add a heading in the column of the y axis' names."""
         self._parts.append(tag("text", shown, x=0, y=self._py(y) + 4, class_="heading"))
 
     def name_point(self, x: float, y: float, shown: str) -> None:
-        """A text beside a point, left out where it would cover another one."""
+        """Add a text beside a point, unless it would cover another one."""
         px, py = self._px(x), self._py(y)
         length = 6.2 * len(shown)
         to_left = px + 7 + length > self._right
@@ -212,13 +213,13 @@ class Panel:
         self._parts.append(tag("text", shown, x=x, y=py + 4, class_="name", text_anchor=anchor))
 
     def render(self) -> Html:
-        """The panel as an `<svg>`."""
+        """Return the panel as an `<svg>`."""
         size = f"0 0 {self._width:.0f} {self._height:.0f}"
         return tag("svg", *self._parts, viewBox=size, role="img", aria_label=self._title)
 
 
 def swatch(shape: str, css: str) -> Html:
-    """A series' mark, for a legend. The shapes `line` and `dashed` are strokes."""
+    """Draw a series' mark, for a legend. The shapes `line` and `dashed` are strokes."""
     if shape in {"line", "dashed"}:
         drawn = tag("path", d="M1 7H21", class_=f"{'line' if shape == 'line' else 'rule'} {css}")
     else:
@@ -227,11 +228,11 @@ def swatch(shape: str, css: str) -> Html:
 
 
 def legend(entries: Sequence[Entry]) -> Html:
-    """Shape, class and name of each series."""
+    """Show the shape, class and name of each series."""
     return tag("div", [tag("span", swatch(shape, css), name) for shape, css, name in entries], class_="legend")
 
 
 def figure(panels: Sequence[Html], caption: str, entries: Sequence[Entry] = (), columns: int = 3) -> Html:
-    """Panels in a grid, with a legend above and, below, what to see in them."""
+    """Set panels in a grid, with a legend above and, below, what to see in them."""
     grid = tag("div", panels, class_=f"panels of-{columns}")
     return tag("figure", legend(entries) if entries else None, grid, tag("figcaption", caption))

@@ -1,1 +1,1 @@
-"""The report's sections: each file makes one part of the page from what a run holds."""
+"""Each file of this room makes one part of the page from what a run holds."""

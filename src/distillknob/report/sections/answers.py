@@ -1,4 +1,4 @@
-"""How students fail, and what teachers and students actually wrote.
+"""This section shows how students fail, and what teachers and students actually wrote.
 
 What models wrote is shown as text, whole up to a length that a page can bear.
 """
@@ -53,7 +53,7 @@ MOST_CHARACTERS = 4000  # of one answer
 
 
 def failures_section(source: Source) -> Section:
-    """The rate of each failure mode by student."""
+    """Show the rate of each failure mode by student."""
     title = "How the students fail"
     result = source.main.result
     students = [row for row in rows(result.get("students")) if mapping(row.get("failure_modes"))]
@@ -82,14 +82,14 @@ def _failures_sentence(students: Sequence[Row], modes: Sequence[str]) -> str:
     worst, row, mode = max(rates, key=lambda item: item[0])
     if worst == 0:
         return "No student shows any of the failure modes."
-    told = (
+    summary = (
         f"The most frequent failure is {failure_name(mode).lower()} of the {student_name(row)} on {row.get('task')}: "
         f"{percent(worst)} {percent_range(_rate(row, mode)[1])}".rstrip()
     )
     base = find(students, teacher="original", task=row.get("task"))
     if base is None or base is row:
-        return f"{told}."
-    return f"{told}, against {percent(_rate(base, mode)[0])} for that of the original."
+        return f"{summary}."
+    return f"{summary}, against {percent(_rate(base, mode)[0])} for that of the original."
 
 
 def _failures_figure(students: Sequence[Row], modes: Sequence[str], method: str) -> Html | None:
@@ -136,7 +136,7 @@ def _failures_table(students: Sequence[Row], modes: Sequence[str]) -> Html:
 
 
 def samples_section(source: Source) -> Section:
-    """The same prompts answered by teachers and students, side by side."""
+    """Show the same prompts answered by teachers and students, side by side."""
     title = "Sample answers"
     examples = rows(source.main.result.get("examples"))
     if not examples:
@@ -165,9 +165,9 @@ def _one_line(prompt: object) -> str:
 
 def _example(example: Row) -> Html:
     cards = [_answer(answer) for answer in rows(example.get("answers"))]
-    asked = tag("div", tag("h4", "Prompt"), _written(example.get("prompt")), class_="asked")
-    wanted = tag("div", tag("h4", "Reference"), _written(example.get("reference")), class_="asked")
-    return join(tag("div", asked, wanted, class_="cards"), tag("div", cards, class_="cards"))
+    prompt = tag("div", tag("h4", "Prompt"), _written(example.get("prompt")), class_="asked")
+    reference = tag("div", tag("h4", "Reference"), _written(example.get("reference")), class_="asked")
+    return join(tag("div", prompt, reference, class_="cards"), tag("div", cards, class_="cards"))
 
 
 def _answer(answer: Row) -> Html:

@@ -1,4 +1,5 @@
-"""What stands beside the knob curve: what each calibration came to, the causal table, and the controls (variants)."""
+"""These sections stand beside the knob curve: what each calibration came to, the causal table, and the controls
+(variants)."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ from distillknob.verdicts.teachers import verdict_of
 
 
 def calibrations_table(result: Row) -> Html | None:
-    """How each calibration went: the step that the guard kept, β at the end, and how far the teacher moved."""
+    """Show how each calibration went: the step that the guard kept, β at the end, and how far the teacher moved."""
     body: list[list[Child]] = []
     seen = set()
     for row in rows(result.get("teachers")):
@@ -59,17 +60,18 @@ def calibrations_table(result: Row) -> Html | None:
 
 
 def causal_section(source: Source) -> Section | None:
-    """What the lens measures under each teacher, against the original; none where no teacher was diagnosed."""
-    found = rows(source.main.result.get("causal"))
-    if not found:
+    """Show what the diagnosis measures under each teacher, against the original; None where no teacher was
+    diagnosed."""
+    causal = rows(source.main.result.get("causal"))
+    if not causal:
         return None
-    etas = sorted({eta for row in found if (eta := number(row.get("eta"))) is not None})
+    etas = sorted({eta for row in causal if (eta := number(row.get("eta"))) is not None})
     body: list[list[Child]] = []
-    moved = known = 0
-    for seed in distinct(found, "seed"):
-        for task in distinct(found, "task"):
-            for measure in distinct(where(found, seed=seed, task=task), "measure"):
-                own = {number(row.get("eta")): row for row in where(found, seed=seed, task=task, measure=measure)}
+    moved = measured = 0
+    for seed in distinct(causal, "seed"):
+        for task in distinct(causal, "task"):
+            for measure in distinct(where(causal, seed=seed, task=task), "measure"):
+                own = {number(row.get("eta")): row for row in where(causal, seed=seed, task=task, measure=measure)}
                 unit = text(next(iter(own.values())).get("unit"))
                 cells: list[Child] = []
                 for eta in etas:
@@ -78,29 +80,29 @@ def causal_section(source: Source) -> Section | None:
                         cells.append(decimal(row.get("value")))
                         continue
                     gap, span = row.get("difference"), bounds(row.get("interval"))
-                    known += span is not None
+                    measured += span is not None
                     moved += span is not None and (span[0] > 0 or span[1] < 0)
                     cells.append(with_range(decimal(gap), decimal_range(row.get("interval"))))
                 body.append([f"{task}, {measure}".replace("_", " "), unit, seed, *cells])
     head = ["Measure", "Unit", "Seed", *("original" if eta == 0 else f"{signed_eta(eta)} − original" for eta in etas)]
-    takeaway = f"Of {known} differences to the original, {moved} have an interval off zero."
+    takeaway = f"Of {measured} differences to the original, {moved} have an interval off zero."
     return Section("causal", "What the calibration changed", takeaway, table(head, body, numeric_from=3))
 
 
 def variants_section(source: Source) -> Section | None:
-    """The controls: cells with other settings, against the original teacher's students."""
-    found = mapping(source.main.result.get("variants"))
-    differences = rows(found.get("differences"))
+    """Show the controls: cells with other settings, against the original teacher's students."""
+    variants = mapping(source.main.result.get("variants"))
+    differences = rows(variants.get("differences"))
     if not differences:
         return None
     body: list[list[Child]] = []
     for row in differences:
-        known = {key: row.get(key) for key in ("variant", "eta", "seed", "method", "task")}
-        student = next(iter(where(rows(found.get("students")), **known)), {})
+        place = {key: row.get(key) for key in ("variant", "eta", "seed", "method", "task")}
+        student = next(iter(where(rows(variants.get("students")), **place)), {})
         change = with_range(points(row.get("difference")), points_range(row.get("interval")))
-        names: list[Child] = [text(known["variant"]), signed_eta(known["eta"]), text(known["seed"])]
+        names: list[Child] = [text(place["variant"]), signed_eta(place["eta"]), text(place["seed"])]
         shown = with_range_text(student, "pass@1", "interval") if student else MISSING
-        body.append([*names, method_name(known["method"]), text(known["task"]), shown, change])
+        body.append([*names, method_name(place["method"]), text(place["task"]), shown, change])
     takeaway = f"Cells with other settings: {listed(distinct(differences, 'variant'))}."
     head = ["Variant", "η", "Seed", "Method", "Task", "Student, %", "− student of the original, points"]
     return Section("variants", "Controls", takeaway, table(head, body, numeric_from=5))

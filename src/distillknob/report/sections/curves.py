@@ -1,4 +1,4 @@
-"""How it got there: the calibration of the teachers and the learning curves of the students.
+"""These sections show how the run got there: the calibration of the teachers and the learning curves of the students.
 
 Left out on purpose: smoothing. A curve shows what was logged; where the log has null, the line breaks.
 """
@@ -56,7 +56,7 @@ _CURVES = (
 
 
 def calibration_section(source: Source) -> Section:
-    """Both directions side by side: score, anchor, log-ratio and weight over the steps."""
+    """Show both directions of the knob side by side: score, anchor, log-ratio and weight over the steps."""
     title = "Calibrating the teacher"
     runs = {name: source.calibrate[name] for name in in_order(source.calibrate)}
     etas = [number(source.main.run.config.get(name)) for name in ("eta_distillable", "eta_undistillable")]
@@ -79,7 +79,7 @@ def _column(metrics: Sequence[Row], key: str) -> tuple[list[Number], list[Number
 
 
 def calibration_figure(runs: Mapping[str, RunData]) -> Html | None:
-    """One row of panels a quantity, one column a direction, on common axes."""
+    """Draw one row of panels a quantity, one column a direction, on common axes."""
     if not any(run.metrics for run in runs.values()):
         return tag("p", "The calibration has logged no step yet.", class_="not-run")
     tasks = ordered(
@@ -105,7 +105,7 @@ def calibration_figure(runs: Mapping[str, RunData]) -> Html | None:
                 for index, (task, column) in enumerate(zip(tasks, parts[name], strict=True))
             ]
             series.append(Series("all tasks" if is_score else label, teacher_style(name), xs, ys, css="thick"))
-            kept = number(runs[name].result.get("kept_step"))
+            kept_step = number(runs[name].result.get("kept_step"))
             panels.append(
                 line_plot(
                     f"{teacher_name(name)}: {label}",
@@ -115,7 +115,7 @@ def calibration_figure(runs: Mapping[str, RunData]) -> Html | None:
                     x_label="step",
                     y_format=whole_percent if is_score else decimal,
                     value_format=percent if is_score else decimal,
-                    columns=((kept, "kept", f"kept: step {decimal(kept)}"),),
+                    columns=((kept_step, "kept", f"kept: step {decimal(kept_step)}"),),
                     width=WIDE,
                     height=190,
                 )
@@ -139,20 +139,20 @@ def _ends(run: RunData, key: str) -> tuple[float, float] | None:
 def _calibration_sentence(name: str, run: RunData) -> str:
     """Whether the knob turned, on held-out problems, and how the training ended."""
     result = run.result
-    told = f"{teacher_name(name)}:" if name != "calibrated" else f"η = {signed_eta(result.get('eta'))}:"
+    head = f"{teacher_name(name)}:" if name != "calibrated" else f"η = {signed_eta(result.get('eta'))}:"
     if not result:
-        return f"{told} the run has no result yet."
+        return f"{head} the run has no result yet."
     turned = mapping(result.get("turned"))
-    done, kept = count(result.get("steps")), count(result.get("kept_step"))
+    done, kept_step = count(result.get("steps")), count(result.get("kept_step"))
     if result.get("outcome") == "stopped":
-        end = f"The guard stopped it ({text(result.get('reason'))}) and step {kept} was kept"
+        end = f"The guard stopped it ({text(result.get('reason'))}) and step {kept_step} was kept"
     else:
-        end = f"All {done} steps were done and step {kept} was kept"
+        end = f"All {done} steps were done and step {kept_step} was kept"
     if turned:
-        return f"{told} {turned_text(turned)} {end}."
+        return f"{head} {turned_text(turned)} {end}."
     if result.get("kept_step") == 0:
-        return f"{told} {end}: no checkpoint kept the score, so the model is the teacher as it was."
-    return f"{told} whether the knob turned was not measured by this run. {end}."
+        return f"{head} {end}: no checkpoint kept the score, so the model is the teacher as it was."
+    return f"{head} whether the knob turned was not measured by this run. {end}."
 
 
 def _calibration_end(name: str, run: RunData) -> Html | None:
@@ -177,19 +177,21 @@ def _calibration_end(name: str, run: RunData) -> Html | None:
     if not body:
         return None
     tolerance = number(run.result.get("tolerance"))
-    told = f", tolerance {decimal(100 * tolerance)} of 100 points" if tolerance is not None else ""
+    limit = f", tolerance {decimal(100 * tolerance)} of 100 points" if tolerance is not None else ""
     counted = f"{plural(len(guard), 'task')}, {plural(len(events), 'event')}"
-    return details(f"Guard at {teacher_name(name)}{told}: {counted}", *body)
+    return details(f"Guard at {teacher_name(name)}{limit}: {counted}", *body)
 
 
 def learning_section(source: Source) -> Section:
-    """The students' scores over their training."""
+    """Show the students' scores over their training."""
     title = "How the students learned"
     if not source.distill:
         return Section("learning", title, None, not_run("distillation", source.resume_command()))
     teachers = in_order(teacher for teacher, _ in source.distill)
-    known = [(teacher, method) for method in METHODS for teacher in teachers if (teacher, method) in source.distill]
-    runs = {student: source.distill[student] for student in dict.fromkeys([*known, *source.distill])}
+    ordered_students = [
+        (teacher, method) for method in METHODS for teacher in teachers if (teacher, method) in source.distill
+    ]
+    runs = {student: source.distill[student] for student in dict.fromkeys([*ordered_students, *source.distill])}
     keys = ordered(key for run in runs.values() for row in run.metrics for key in row if key.startswith("eval/"))
     body = join(learning_figure(runs, keys), *(_hacking(student, run) for student, run in runs.items()))
     return Section("learning", title, _learning_sentence(runs, keys), body)
@@ -214,7 +216,7 @@ def _legend_name(teacher: str) -> str:
 
 
 def learning_figure(runs: Mapping[Student, RunData], keys: Sequence[str]) -> Html:
-    """A panel a task and one for the loss, a line a student; methods differ by dash."""
+    """Draw a panel a task and one for the loss, a line a student; methods differ by dash."""
     methods = ordered(method for _, method in runs)
     x = Scale.fit([step for run in runs.values() for step in _column(run.metrics, "step")[1]], include=(0,))
     panels, drawn = [], 0
@@ -256,13 +258,13 @@ def learning_figure(runs: Mapping[Student, RunData], keys: Sequence[str]) -> Htm
 def _learning_sentence(runs: Mapping[Student, RunData], keys: Sequence[str]) -> str:
     """Where each student of the first task's curve began and ended."""
     for key in keys:
-        told = []
+        ranges = []
         for student, run in runs.items():
             ends = _ends(run, key)
             if ends is not None:
-                told.append(f"{percent(ends[0])} to {percent(ends[1])} ({_name(student)})")
-        if told:
-            return f"On {key.removeprefix('eval/')}, the students went from {listed(told)}."
+                ranges.append(f"{percent(ends[0])} to {percent(ends[1])} ({_name(student)})")
+        if ranges:
+            return f"On {key.removeprefix('eval/')}, the students went from {listed(ranges)}."
     reasons = ordered(mapping(run.result.get("curve")).get("reason") for run in runs.values())
     why = f" ({'; '.join(reasons)})" if reasons else ""
     return f"No learning curve was logged{why}; the training loss alone is shown."

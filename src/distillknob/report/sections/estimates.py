@@ -1,4 +1,5 @@
-"""What a KL's estimates are worth on this pair: off-policy weightings, sampled-token gradients, quadrants of tokens."""
+"""These tables show what a KL's estimates are worth on this pair: off-policy weightings, sampled-token gradients,
+quadrants of tokens."""
 
 from __future__ import annotations
 
@@ -22,39 +23,42 @@ from distillknob.report.drawing.markup import (
 from distillknob.report.rows import distinct, find, where
 
 
-def off_policy_table(found: Sequence[Row]) -> Html | None:
-    """One row a weighting and estimator, one column a task; the on-policy value is the last row."""
-    if not found:
+def off_policy_table(estimates: Sequence[Row]) -> Html | None:
+    """Show the estimates of the reverse KL, one row a weighting and estimator, one column a task; the on-policy value
+    is the last row."""
+    if not estimates:
         return None
-    tasks = distinct(found, "task")
+    tasks = distinct(estimates, "task")
     body: list[list[Child]] = []
-    for weighting in distinct(found, "weighting"):
-        for estimator in distinct(where(found, weighting=weighting), "estimator"):
-            own = [find(found, weighting=weighting, estimator=estimator, task=task) or {} for task in tasks]
+    for weighting in distinct(estimates, "weighting"):
+        for estimator in distinct(where(estimates, weighting=weighting), "estimator"):
+            own = [find(estimates, weighting=weighting, estimator=estimator, task=task) or {} for task in tasks]
             name = f"{weighting.replace('_', ' ')}, {estimator}"
             body.append([name, *(_cell(row, "value", "interval") for row in own)])
-    on = [find(found, task=task) or {} for task in tasks]
+    on = [find(estimates, task=task) or {} for task in tasks]
     body.append([tag("b", "on-policy, k1"), *(_cell(row, "on_policy", "on_policy_interval") for row in on)])
     return table(["Reverse KL, nats a sequence", *tasks], body, class_="named")
 
 
-def off_policy_sentence(found: Sequence[Row]) -> str:
-    """On each task, the weighting that comes nearest to the on-policy value."""
-    told = []
-    for task in distinct(found, "task"):
-        known = [(abs(bias), row) for row in where(found, task=task) if (bias := number(row.get("bias"))) is not None]
-        if known:
-            bias, row = min(known, key=lambda pair: pair[0])
+def off_policy_sentence(estimates: Sequence[Row]) -> str:
+    """Name for each task the weighting that comes nearest to the on-policy value."""
+    nearest = []
+    for task in distinct(estimates, "task"):
+        biases = [
+            (abs(bias), row) for row in where(estimates, task=task) if (bias := number(row.get("bias"))) is not None
+        ]
+        if biases:
+            bias, row = min(biases, key=lambda pair: pair[0])
             name = f"{text(row.get('weighting')).replace('_', ' ')} {text(row.get('estimator'))}"
             value = number(row.get("on_policy"))
             useless = ": of no use here" if value is not None and bias > abs(value) / 2 else ""
-            told.append(f"{name} on {task} (off by {decimal(bias, 2)} of {decimal(value, 2)} nats{useless})")
-    return f"From the teacher's samples, nearest to the on-policy reverse KL come {listed(told)}." if told else ""
+            nearest.append(f"{name} on {task} (off by {decimal(bias, 2)} of {decimal(value, 2)} nats{useless})")
+    return f"From the teacher's samples, nearest to the on-policy reverse KL come {listed(nearest)}." if nearest else ""
 
 
-def myopia_table(found: Sequence[Row]) -> Html | None:
-    """One row a task and estimate."""
-    if not found:
+def myopia_table(estimates: Sequence[Row]) -> Html | None:
+    """Show how well a gradient's estimates agree with the token-level one, one row a task and estimate."""
+    if not estimates:
         return None
     body: list[list[Child]] = [
         [
@@ -64,33 +68,33 @@ def myopia_table(found: Sequence[Row]) -> Html | None:
             decimal(row.get("variance_ratio"), 2),
             text(row.get("n")),
         ]
-        for row in found
+        for row in estimates
     ]
     head = ["Gradient of the reverse KL", "cosine, a prompt", "cosine, all prompts", "variance ratio", "n"]
     return table(head, body, class_="named")
 
 
-def myopia_sentence(found: Sequence[Row]) -> str:
-    """How far the sampled-token gradient points away from the token-level one."""
-    told = [
+def myopia_sentence(estimates: Sequence[Row]) -> str:
+    """Say how far the sampled-token gradient points away from the token-level one."""
+    cosines = [
         f"{decimal(row.get('cosine'), 2)} on {text(row.get('task'))}"
-        for row in where(found, estimate="sampled_token")
+        for row in where(estimates, estimate="sampled_token")
         if number(row.get("cosine")) is not None
     ]
-    if not told:
+    if not cosines:
         return ""
-    return f"A prompt's sampled-token gradient has a cosine with its token-level gradient of {listed(told)}."
+    return f"A prompt's sampled-token gradient has a cosine with its token-level gradient of {listed(cosines)}."
 
 
-def quadrant_table(found: Sequence[Row]) -> Html | None:
-    """One row a quadrant, one column a task: the share of the tokens and of the KL."""
-    if not found:
+def quadrant_table(quadrants: Sequence[Row]) -> Html | None:
+    """Show the share of the tokens and of the KL, one row a quadrant, one column a task."""
+    if not quadrants:
         return None
-    tasks = distinct(found, "task")
+    tasks = distinct(quadrants, "task")
     body: list[list[Child]] = []
-    for entropy in distinct(found, "entropy"):
-        for divergence in distinct(where(found, entropy=entropy), "divergence"):
-            own = [find(found, entropy=entropy, divergence=divergence, task=task) or {} for task in tasks]
+    for entropy in distinct(quadrants, "entropy"):
+        for divergence in distinct(where(quadrants, entropy=entropy), "divergence"):
+            own = [find(quadrants, entropy=entropy, divergence=divergence, task=task) or {} for task in tasks]
             name = f"{entropy} student entropy, {divergence} divergence"
             shares = [join(percent(row.get("share_of_kl")), f" in {percent(row.get('tokens'))}") for row in own]
             body.append([name, *shares])

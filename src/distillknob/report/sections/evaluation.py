@@ -1,4 +1,4 @@
-"""A page about one evaluation: each model's figures on each task."""
+"""This section shows one evaluation: each model's figures on each task."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from distillknob.results.pass_at_k import best_name
 
 
 def evaluation_section(source: Source) -> Section:
-    """The models of an evaluate run, in a table and side by side."""
+    """Show the models of an evaluate run, in a table and side by side."""
     title = "Models and tasks"
-    found = [
+    model_rows = [
         (text(model.get("model")), task)
         for model in rows(source.main.result.get("models"))
         for task in rows(model.get("tasks"))
     ]
-    if not found:
+    if not model_rows:
         return Section("result", title, None, source.nothing("no model has been evaluated"))
-    modes = ordered(mode for _, row in found for mode in mapping(row.get("failure_modes")))
+    modes = ordered(mode for _, row in model_rows for mode in mapping(row.get("failure_modes")))
     body: list[list[Child]] = []
-    best = best_name([row for _, row in found])
-    for model, row in found:
+    best = best_name([row for _, row in model_rows])
+    for model, row in model_rows:
         rates = [mapping(mapping(row.get("failure_modes")).get(mode)) for mode in modes]
         body.append(
             [
@@ -55,8 +55,8 @@ def evaluation_section(source: Source) -> Section:
         )
     head = ["Model", "Task", "Score or pass@1", best, "Finished", "Chance", *map(failure_name, modes)]
     differences = rows(source.main.result.get("differences"))
-    shown = join(_differences_table(differences), _figure(found), table(head, body, numeric_from=2))
-    return Section("result", title, _differences_sentence(differences) or _sentence(found), shown)
+    shown = join(_differences_table(differences), _figure(model_rows), table(head, body, numeric_from=2))
+    return Section("result", title, _differences_sentence(differences) or _sentence(model_rows), shown)
 
 
 def _difference(row: Row) -> Child:
@@ -65,44 +65,46 @@ def _difference(row: Row) -> Child:
     return with_range(points(row.get("difference")), points_range(row.get("interval")))
 
 
-def _differences_table(found: list[Row]) -> Child:
+def _differences_table(differences: list[Row]) -> Child:
     """Every other model's paired difference to the first."""
-    if not found:
+    if not differences:
         return None
-    body: list[list[Child]] = [[text(row.get("b")), text(row.get("task")), _difference(row)] for row in found]
-    return table(["Model", "Task", f"− {text(found[0].get('a'))}, points"], body, numeric_from=2)
+    body: list[list[Child]] = [[text(row.get("b")), text(row.get("task")), _difference(row)] for row in differences]
+    return table(["Model", "Task", f"− {text(differences[0].get('a'))}, points"], body, numeric_from=2)
 
 
-def _differences_sentence(found: list[Row]) -> str:
+def _differences_sentence(differences: list[Row]) -> str:
     """How every other model stands to the first, paired by problem."""
-    told = []
-    for row in found:
+    comparisons = []
+    for row in differences:
         pair = bounds(row.get("interval"))
         if row.get("same") or pair is None or number(row.get("difference")) is None:
             continue
         clear = "" if pair[0] > 0 or pair[1] < 0 else ", not clearly different"
         change = f"{points(row.get('difference'))} points {points_range(pair)}"
-        told.append(f"{text(row.get('b'))} on {text(row.get('task'))}: {change}{clear}")
-    return f"Against {text(found[0].get('a'))}, paired by problem: {'; '.join(told)}." if told else ""
+        comparisons.append(f"{text(row.get('b'))} on {text(row.get('task'))}: {change}{clear}")
+    return (
+        f"Against {text(differences[0].get('a'))}, paired by problem: {'; '.join(comparisons)}." if comparisons else ""
+    )
 
 
-def _sentence(found: list[tuple[str, Row]]) -> str:
-    told = []
-    for task in ordered(row.get("task") for _, row in found):
-        own = [(main_value(row), model) for model, row in found if str(row.get("task")) == task]
+def _sentence(model_rows: list[tuple[str, Row]]) -> str:
+    leaders = []
+    for task in ordered(row.get("task") for _, row in model_rows):
+        own = [(main_value(row), model) for model, row in model_rows if str(row.get("task")) == task]
         scored = [(value, model) for value, model in own if value is not None]
         if scored:
             value, model = max(scored)
-            told.append(f"{percent(value)} on {task} ({model})")
-    return f"The best figures: {', '.join(told)}." if told else "No figure could be measured."
+            leaders.append(f"{percent(value)} on {task} ({model})")
+    return f"The best figures: {', '.join(leaders)}." if leaders else "No figure could be measured."
 
 
-def _figure(found: list[tuple[str, Row]]) -> Child:
-    models = ordered(model for model, _ in found)
-    best = best_name([row for _, row in found])
+def _figure(model_rows: list[tuple[str, Row]]) -> Child:
+    models = ordered(model for model, _ in model_rows)
+    best = best_name([row for _, row in model_rows])
     panels = []
-    for task in ordered(row.get("task") for _, row in found):
-        own = [(model, row) for model, row in found if str(row.get("task")) == task]
+    for task in ordered(row.get("task") for _, row in model_rows):
+        own = [(model, row) for model, row in model_rows if str(row.get("task")) == task]
         dots = [
             Dot(
                 name=f"model {models.index(model) + 1}",
@@ -120,7 +122,7 @@ def _figure(found: list[tuple[str, Row]]) -> Child:
         panels.append(dot_plot(task, [("", dots)], Scale(0, 1), x_label="score or pass@1", rule=chance, rule_tip=tip))
     caption = (
         f"Filled marks: pass@1, or the mean score where a task can't be verified; hollow marks: {best}; lines: 95 % "
-        f"intervals; dashed: chance. Behind each mark: {sample_size([row for _, row in found])}."
+        f"intervals; dashed: chance. Behind each mark: {sample_size([row for _, row in model_rows])}."
     )
     entries = [(*series_style(index), f"{index + 1}: {model}") for index, model in enumerate(models)]
     return figure(panels, caption, entries)

@@ -1,4 +1,4 @@
-"""The findings of a diagnosis: how grave each trap is, its likely cause and the remedy.
+"""This module shows the findings of a diagnosis: how grave each trap is, its likely cause and the remedy.
 
 A finding may bring a plot of its own: `{"title", "x_label", "y_label", "x_scale": "linear" or "log", "series":
 [{"name", "x": [...], "y": [...], "low": [...], "high": [...]}]}`, drawn as lines with intervals; any other form is
@@ -35,18 +35,18 @@ _SEVERITIES = ("high", "medium", "low", "none")
 
 
 def findings_sentence(findings: Sequence[Row]) -> str:
-    """How many traps there are, and which are the gravest."""
+    """Say how many traps there are, and which are the gravest."""
     made = [row for row in findings if row.get("applicable", True)]
-    found = [row for row in made if row.get("severity") in ("high", "medium")]
+    traps = [row for row in made if row.get("severity") in ("high", "medium")]
     slight = sum(row.get("severity") == "low" for row in made)
     if not made:
         return "The diagnosis holds no findings."
-    if not found:
+    if not traps:
         return f"None of {plural(len(made), 'check')} found a trap in this pair{_slight(slight)}."
-    worst = min((str(row.get("severity")) for row in found), key=_SEVERITIES.index)
-    names = ordered([sentence(row.get("name")).lower() for row in found if row.get("severity") == worst])
-    told = f"{len(found)} of {len(made)} checks found a trap{_slight(slight)}"
-    return f"{told}; the gravest ({worst}): {listed(names)}."
+    worst = min((str(row.get("severity")) for row in traps), key=_SEVERITIES.index)
+    names = ordered([sentence(row.get("name")).lower() for row in traps if row.get("severity") == worst])
+    summary = f"{len(traps)} of {len(made)} checks found a trap{_slight(slight)}"
+    return f"{summary}; the gravest ({worst}): {listed(names)}."
 
 
 def _slight(low: int) -> str:
@@ -54,7 +54,7 @@ def _slight(low: int) -> str:
 
 
 def by_severity(findings: Sequence[Row]) -> list[Row]:
-    """The gravest first, what doesn't apply last."""
+    """Sort findings, the gravest first, what doesn't apply last."""
 
     def rank(row: Row) -> int:
         severity = row.get("severity")
@@ -64,7 +64,7 @@ def by_severity(findings: Sequence[Row]) -> list[Row]:
 
 
 def findings_cards(findings: Sequence[Row]) -> Html | None:
-    """The grave ones as cards, and those that ask for nothing folded away."""
+    """Show the grave findings as cards, and fold away those that ask for nothing."""
     if not findings:
         return None
     ordered_findings = by_severity(findings)
@@ -78,7 +78,7 @@ def findings_cards(findings: Sequence[Row]) -> Html | None:
 
 
 def finding_card(row: Row) -> Html:
-    """One trap: how grave, its figure, its cause and the remedy."""
+    """Show one trap: how grave, its figure, its cause and the remedy."""
     applicable = bool(row.get("applicable", True))
     severity = text(row.get("severity")) if applicable else "not applicable"
     level = severity if severity in _SEVERITIES else "none"

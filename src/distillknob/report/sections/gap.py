@@ -1,4 +1,4 @@
-"""The gap between teacher and student in the report: ways of writing, student's beginnings, the forecast."""
+"""These tables show the gap between teacher and student: ways of writing, student's beginnings, the forecast."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ from distillknob.report.drawing.markup import (
 from distillknob.report.rows import distinct, find, where
 
 
-def preference_table(found: Sequence[Row]) -> Html | None:
-    """One row a task and pair of ways: the wrong answer's and the right one's."""
-    if not found:
+def preference_table(preferences: Sequence[Row]) -> Html | None:
+    """Show how often the teacher prefers the wrong answer, one row a task and pair of ways: the wrong answer's and the
+    right one's."""
+    if not preferences:
         return None
     body: list[list[Child]] = [
         [
@@ -35,16 +36,16 @@ def preference_table(found: Sequence[Row]) -> Html | None:
             with_range(percent(row.get("value")), percent_range(row.get("interval"))),
             text(row.get("n")),
         ]
-        for row in found
+        for row in preferences
     ]
     return table(["Task", "wrong one", "right one", "prefers the wrong one", "n"], body, class_="named")
 
 
-def style_table(found: Sequence[Row]) -> Html | None:
-    """One row a task and way of writing; none of a task that names no ways."""
-    named = {row.get("task") for row in found if row.get("style") != "other"}
-    found = [row for row in found if row.get("task") in named]
-    if not found:
+def style_table(styles: Sequence[Row]) -> Html | None:
+    """Show who writes how, one row a task and way of writing; a task that names no ways is left out."""
+    named = {row.get("task") for row in styles if row.get("style") != "other"}
+    styles = [row for row in styles if row.get("task") in named]
+    if not styles:
         return None
     body: list[list[Child]] = [
         [
@@ -54,7 +55,7 @@ def style_table(found: Sequence[Row]) -> Html | None:
             with_range(decimal(row.get("cost")), decimal_range(row.get("interval"))),
             text(row.get("n")),
         ]
-        for row in found
+        for row in styles
     ]
     head = [
         "Way of writing",
@@ -66,50 +67,53 @@ def style_table(found: Sequence[Row]) -> Html | None:
     return table(head, body, class_="named")
 
 
-def style_sentence(found: Sequence[Row]) -> str:
-    """What the dearest way of writing costs the student, where a task has several."""
-    told = []
-    for task in distinct(found, "task"):
-        known = [(cost, row) for row in where(found, task=task) if (cost := number(row.get("cost"))) is not None]
-        if len(known) > 1:
-            (low, easy), (high, hard) = min(known, key=lambda k: k[0]), max(known, key=lambda k: k[0])
-            told.append(
+def style_sentence(styles: Sequence[Row]) -> str:
+    """Say what the dearest way of writing costs the student, where a task has several."""
+    contrasts = []
+    for task in distinct(styles, "task"):
+        by_cost = [(cost, row) for row in where(styles, task=task) if (cost := number(row.get("cost"))) is not None]
+        if len(by_cost) > 1:
+            (low, easy), (high, hard) = min(by_cost, key=lambda k: k[0]), max(by_cost, key=lambda k: k[0])
+            contrasts.append(
                 f"{text(hard.get('style')).replace('_', ' ')} costs {decimal(high, 2)} nats on {task}, "
                 f"{text(easy.get('style')).replace('_', ' ')} {decimal(low, 2)}"
             )
-    return f"What a right answer of the teacher costs the student: {listed(told)}." if told else ""
+    return f"What a right answer of the teacher costs the student: {listed(contrasts)}." if contrasts else ""
 
 
-def prefix_table(found: Sequence[Row]) -> Html | None:
-    """One row a task, one column a share of the student's answer that the teacher goes on from."""
-    if not found:
+def prefix_table(prefixes: Sequence[Row]) -> Html | None:
+    """Show the teacher's score where it goes on from a student's beginning, one row a task, one column a share of the
+    answer."""
+    if not prefixes:
         return None
-    kept = sorted({share for row in found if (share := number(row.get("kept"))) is not None})
+    shares = sorted({share for row in prefixes if (share := number(row.get("kept"))) is not None})
     body: list[list[Child]] = []
-    for task in distinct(found, "task"):
-        own = [find(found, task=task, kept=share) or {} for share in kept]
+    for task in distinct(prefixes, "task"):
+        own = [find(prefixes, task=task, kept=share) or {} for share in shares]
         body.append([task, *(with_range(percent(row.get("score")), percent_range(row.get("interval"))) for row in own)])
     return table(
-        ["Teacher's score after", *(f"{share:.0%} of the student's answer" for share in kept)], body, class_="named"
+        ["Teacher's score after", *(f"{share:.0%} of the student's answer" for share in shares)], body, class_="named"
     )
 
 
-def prefix_sentence(found: Sequence[Row]) -> str:
-    """How the teacher fares from the longest beginning, by task."""
-    told = []
-    for task in distinct(found, "task"):
-        known = [(kept, row) for row in where(found, task=task) if (kept := number(row.get("kept"))) is not None]
-        if len(known) > 1:
-            first, last = min(known, key=lambda k: k[0])[1], max(known, key=lambda k: k[0])[1]
-            told.append(f"{percent(last.get('score'))} instead of {percent(first.get('score'))} on {task}")
-    if not told:
+def prefix_sentence(prefixes: Sequence[Row]) -> str:
+    """Say how the teacher fares from the longest beginning, by task."""
+    contrasts = []
+    for task in distinct(prefixes, "task"):
+        by_share = [
+            (share, row) for row in where(prefixes, task=task) if (share := number(row.get("kept"))) is not None
+        ]
+        if len(by_share) > 1:
+            first, last = min(by_share, key=lambda k: k[0])[1], max(by_share, key=lambda k: k[0])[1]
+            contrasts.append(f"{percent(last.get('score'))} instead of {percent(first.get('score'))} on {task}")
+    if not contrasts:
         return ""
-    return f"Where it goes on from three quarters of the student's own answer, the teacher scores {listed(told)}."
+    return f"Where it goes on from three quarters of the student's own answer, the teacher scores {listed(contrasts)}."
 
 
-def forecast_table(found: Sequence[Row]) -> Html | None:
-    """One row a task."""
-    if not found:
+def forecast_table(forecasts: Sequence[Row]) -> Html | None:
+    """Show the forecast, one row a task."""
+    if not forecasts:
         return None
     body: list[list[Child]] = [
         [
@@ -119,7 +123,7 @@ def forecast_table(found: Sequence[Row]) -> Html | None:
             with_range(points(row.get("gain")), points_range(row.get("interval"))),
             text(row.get("n")),
         ]
-        for row in found
+        for row in forecasts
     ]
     head = ["Task", "student now", "if it wrote as the teacher does", "difference, points", "n"]
     return table(head, body, class_="named")

@@ -1,4 +1,4 @@
-"""The run in a few sentences and figures: what a reader takes away who reads nothing else.
+"""This section tells the run in a few sentences and figures: what a reader takes away who reads nothing else.
 
 Left out on purpose: a single figure over all tasks (a mean of an accuracy and a rule's score means nothing).
 """
@@ -29,7 +29,7 @@ from distillknob.verdicts.teachers import label_of, unturned
 
 
 def headline(result: Row) -> tuple[list[str], Html | None]:
-    """The run in words, a sentence each, and its key figures as tiles."""
+    """Tell the run in words, a sentence each, with its key figures as tiles."""
     sentences: list[str] = list(unturned(rows(result.get("teachers"))))
     tiles: list[Html] = []
     chosen = focus(result)
@@ -53,11 +53,11 @@ def headline(result: Row) -> tuple[list[str], Html | None]:
             parts = [f"{whose} reaches {percent(main_value(row))}"]
             note = percent_range(row.get("interval"))
             if number(gain.get("difference")) is not None:
-                told = difference_sentence(gain.get("difference"), gain.get("interval"), "the student before")
-                parts.append(f"{told}{_at_k(gain)}")
+                comparison = difference_sentence(gain.get("difference"), gain.get("interval"), "the student before")
+                parts.append(f"{comparison}{_at_k(gain)}")
             if row.get("teacher") != "original":
-                told, short = _beside_the_original(result, row, method, task)
-                parts.append(told)
+                comparison, short = _beside_the_original(result, row, method, task)
+                parts.append(comparison)
                 note = f"{note} · {short}" if short else note
             sentences.append(f"{', '.join(parts)}.")
             tiles.append(_tile(row, f"{task}: student of {_the(row)}", note))
@@ -85,22 +85,22 @@ def _beside_the_original(result: Row, row: Row, method: str, task: str) -> tuple
     change = find(rows(result.get("differences")), a="original", b=row.get("teacher"), method=method, task=task) or {}
     if change.get("same"):
         return "which is no effect: its teacher is the original", "its teacher is the original"
-    told = difference_sentence(change.get("difference"), change.get("interval"), "the original's student")
+    comparison = difference_sentence(change.get("difference"), change.get("interval"), "the original's student")
     short = "" if number(change.get("difference")) is None else f"{points(change.get('difference'))} points"
-    return told, short
+    return comparison, short
 
 
 def difference_sentence(difference: object, interval: object, to: str) -> str:
-    """A difference to something and its interval in words; an interval around zero is no difference."""
-    given, pair = number(difference), bounds(interval)
-    if given is None:
+    """Tell a difference to something and its interval in words; an interval around zero is no difference."""
+    gap, pair = number(difference), bounds(interval)
+    if gap is None:
         return f"with no difference to {to} measured"
-    size = f"{abs(100 * given):.1f} points {'above' if given > 0 else 'below'} {to}"
+    size = f"{abs(100 * gap):.1f} points {'above' if gap > 0 else 'below'} {to}"
     if pair is None:
         return f"{size} (no interval)"
     shown = f"95 % interval {points_range(pair)}"
     if pair[0] <= 0 <= pair[1]:
-        return f"not clearly different from {to} ({points(given)} points, {shown})"
+        return f"not clearly different from {to} ({points(gap)} points, {shown})"
     return f"{size} ({shown})"
 
 

@@ -1,4 +1,4 @@
-"""What came out, in tables: students, their differences, teachers.
+"""This section shows what came out, in tables: students, their differences, teachers.
 
 A difference is `b` minus `a`: what the student of `b` has above that of `a`.
 """
@@ -54,7 +54,7 @@ from distillknob.verdicts.teachers import label_of
 
 
 def outcome_section(source: Source) -> Section:
-    """The tables of students and teachers, and the students side by side."""
+    """Show the tables of students and teachers, and the students side by side."""
     result = source.main.result
     students, teachers = rows(result.get("students")), rows(result.get("teachers"))
     if not students and not teachers:
@@ -96,7 +96,7 @@ def _key(row: Row) -> tuple[str, str, str]:
 
 
 def students_table(result: Row, students: Sequence[Row], tasks: Sequence[str]) -> Html:
-    """One row a student, one column a task."""
+    """Show the students' scores, one row a student, one column a task."""
     many_seeds = len(distinct(students, "seed")) > 1
     body: list[list[Child]] = []
     for method in distinct(students, "method", list(METHODS)):
@@ -129,12 +129,12 @@ def _cell(result: Row, task: str, row: Row | None) -> Child:
 
 
 def differences_table(result: Row) -> Html | None:
-    """The paired differences between students."""
-    found = [row for row in rows(result.get("differences")) if row.get("method") != "none"]
-    found = [*rows(result.get("gains")), *found]
-    if not found:
+    """Show the paired differences between students."""
+    differences = [row for row in rows(result.get("differences")) if row.get("method") != "none"]
+    differences = [*rows(result.get("gains")), *differences]
+    if not differences:
         return None
-    many_seeds = len(distinct(found, "seed")) > 1
+    many_seeds = len(distinct(differences, "seed")) > 1
     body: list[list[Child]] = [
         [
             text(row.get("task")),
@@ -146,15 +146,15 @@ def differences_table(result: Row) -> Html | None:
             else with_range(points(row.get("difference")), points_range(row.get("interval"))),
             _pass_at_k_change(row),
         ]
-        for row in found
+        for row in differences
     ]
     head = ["Task", "Method", "Students of", *(["Seed"] if many_seeds else []), "Difference, points", "pass@k, points"]
     shown = table(head, body, numeric_from=3)
-    return details(f"{plural(len(found), 'paired difference')} between students", shown)
+    return details(f"{plural(len(differences), 'paired difference')} between students", shown)
 
 
 def claims_list(result: Row) -> Html | None:
-    """What the students show of each calibrated teacher, a line a teacher and task."""
+    """List what the students show of each calibrated teacher, a line a teacher and task."""
     teachers = rows(result.get("teachers"))
     many = len(distinct(teachers, "seed")) > 1
     claims = student_claims(teachers, rows(result.get("students")), rows(result.get("differences")))
@@ -172,7 +172,7 @@ def _pass_at_k_change(row: Row) -> Child:
 
 
 def teachers_table(result: Row, teachers: Sequence[Row], tasks: Sequence[str]) -> Html:
-    """One row a teacher and task, with the paired difference to the original."""
+    """Show the teachers' scores, one row a teacher and task, with the paired difference to the original."""
     if not teachers:
         return tag("p", "No teacher has been evaluated.", class_="not-run")
     many_seeds = len(distinct(teachers, "seed")) > 1

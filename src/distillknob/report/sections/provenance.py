@@ -1,4 +1,4 @@
-"""How the page's figures were made: command, environment, seeds, versions, hashes, config.
+"""This section tells how the page's figures were made: command, environment, seeds, versions, hashes, config.
 
 Left out on purpose: verifying the manifests (hashing the checkpoints of a real pair takes minutes; the page gives the
 hash of each manifest, and `verify_manifest` checks what it holds).
@@ -27,7 +27,7 @@ _PAPER = "https://arxiv.org/abs/2604.18963"
 
 
 def provenance_section(source: Source) -> Section:
-    """All that is needed to make the page's figures again, and to see that nothing has changed since."""
+    """Show all that is needed to make the page's figures again, and to see that nothing has changed since."""
     main = source.main
     hashes: list[list[Child]] = [
         [name, tag("code", _relative(source, run)), tag("code", run.manifest_hash or "not finished")]

@@ -1,4 +1,4 @@
-"""The per-token scatter: how often a token occurs against the KL accumulated over the teacher's top K.
+"""This module draws the per-token scatter: a token's frequency against its KL, accumulated over the teacher's top K.
 
 Left out on purpose: a name at every point (the tooltips have them), and more points than can be told apart.
 """
@@ -21,7 +21,7 @@ _FREQUENT = 10  # the most frequent tokens, which the takeaway sets against the 
 
 
 def scatter_figure(scatter: Sequence[Row]) -> Html | None:
-    """Frequency against accumulated KL of each token, a panel a K, on the same axes."""
+    """Draw the frequency against the accumulated KL of each token, a panel a K, on the same axes."""
     points = [row for row in scatter if (number(row.get("frequency")) or 0) > 0 and number(row.get("kl")) is not None]
     ks = sorted({k for row in points if (k := number(row.get("k"))) is not None})
     if not ks:
@@ -32,40 +32,40 @@ def scatter_figure(scatter: Sequence[Row]) -> Html | None:
     panels, drawn = [], 0
     for k in ks:
         own = [row for row in points if number(row.get("k")) == k]
-        kept = _thinned(own)
-        drawn = max(drawn, len(kept))
-        named = {id(row) for row in sorted(kept, key=lambda row: -(number(row.get("frequency")) or 0))[:_MOST_NAMED]}
-        named |= {id(row) for row in sorted(kept, key=lambda row: -(number(row.get("kl")) or 0))[:_MOST_NAMED]}
-        clouds = [_cloud(where(kept, task=task), series_style(index), named) for index, task in enumerate(tasks)]
+        thinned = _thinned(own)
+        drawn = max(drawn, len(thinned))
+        named = {id(row) for row in sorted(thinned, key=lambda row: -(number(row.get("frequency")) or 0))[:_MOST_NAMED]}
+        named |= {id(row) for row in sorted(thinned, key=lambda row: -(number(row.get("kl")) or 0))[:_MOST_NAMED]}
+        clouds = [_cloud(where(thinned, task=task), series_style(index), named) for index, task in enumerate(tasks)]
         title = f"top {count(k)} token{'s' if k > 1 else ''}"
         panels.append(scatter_plot(title, clouds, x, y, x_label="frequency of the token", y_label="KL, nats"))
     most = max(sum(number(row.get("k")) == k for row in points) for k in ks)
-    told = (
+    amount = (
         f"{count(most)} tokens a panel"
         if drawn == most
         else f"at most {count(drawn)} of {count(most)} tokens drawn a panel"
     )
     caption = (
         "Each point is a token: how often it occurs (logarithmic) against its KL, accumulated over the teacher's K "
-        f"likeliest tokens. What rises from one panel to the next gets its KL from the tail; {told}."
+        f"likeliest tokens. What rises from one panel to the next gets its KL from the tail; {amount}."
     )
     entries = [("circle", series_style(index)[1], task) for index, task in enumerate(tasks)]
     return figure(panels, caption, entries, columns=2)
 
 
-def _cloud(found: Sequence[Row], style: tuple[str, str], named: set[int]) -> Scatter:
+def _cloud(tokens: Sequence[Row], style: tuple[str, str], named: set[int]) -> Scatter:
     return Scatter(
         style=style,
-        xs=[number(row.get("frequency")) for row in found],
-        ys=[number(row.get("kl")) for row in found],
-        tips=[_token_tip(row) for row in found],
-        names=[_token(row) if id(row) in named else None for row in found],
+        xs=[number(row.get("frequency")) for row in tokens],
+        ys=[number(row.get("kl")) for row in tokens],
+        tips=[_token_tip(row) for row in tokens],
+        names=[_token(row) if id(row) in named else None for row in tokens],
     )
 
 
-def _thinned(found: Sequence[Row]) -> list[Row]:
+def _thinned(tokens: Sequence[Row]) -> list[Row]:
     """At most `MOST_POINTS` of the rows, evenly over their ranks by frequency: both ends are kept."""
-    ranked = sorted(found, key=lambda row: -(number(row.get("frequency")) or 0))
+    ranked = sorted(tokens, key=lambda row: -(number(row.get("frequency")) or 0))
     if len(ranked) <= MOST_POINTS:
         return ranked
     return [ranked[index] for index in np.linspace(0, len(ranked) - 1, MOST_POINTS).round().astype(int)]
@@ -84,7 +84,7 @@ def _token_tip(row: Row) -> str:
 
 
 def scatter_sentence(scatter: Sequence[Row]) -> str:
-    """What the step from the smallest to the largest K does to frequent tokens, against the rest."""
+    """Say what the step from the smallest to the largest K does to frequent tokens, against the rest."""
     ks = sorted({k for row in scatter if (k := number(row.get("k"))) is not None})
     if len(ks) < 2:
         return ""

@@ -1,4 +1,4 @@
-"""What came out, in figures: the students side by side, and the styles that teachers and students write."""
+"""This module draws what came out: the students side by side, and the styles that teachers and students write."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ from distillknob.verdicts.teachers import label_of
 
 
 def row_name(row: Row) -> str:
-    """The student's name in a plot whose heading has the method."""
+    """Return the student's name in a plot whose heading has the method."""
     if row.get("teacher") != "none":
         return label_of(row)
     return "before" if row.get("method") == "none" else "no teacher"
 
 
 def student_legend(students: Sequence[Row]) -> list[Entry]:
-    """An entry for the students of each teacher."""
+    """Make a legend with an entry for the students of each teacher."""
     return [
         (*teacher_style(teacher), "no teacher" if teacher == "none" else f"student of {teacher_name(teacher)}")
         for teacher in teachers_of(students)
@@ -61,7 +61,7 @@ def student_legend(students: Sequence[Row]) -> list[Entry]:
 
 
 def students_figure(result: Row, tasks: Sequence[str]) -> Html | None:
-    """Each student's pass@1 and pass@k with their intervals, a panel a task."""
+    """Draw each student's pass@1 and pass@k with their intervals, a panel a task."""
     students = rows(result.get("students"))
     best = best_name(students)
     panels = []
@@ -102,7 +102,7 @@ def _dot(row: Row) -> Dot:
 
 
 def styles_part(result: Row, tasks: Sequence[str]) -> Html | None:
-    """Which of a task's right styles the teachers and their students write; None where no task has several.
+    """Draw which of a task's right styles the teachers and their students write; None where no task has several.
 
     Of the students, those by the headline's method: it is the teachers that differ. A row for each seed and η of a
     sweep would be no plot to look at, so the first is drawn.
@@ -115,31 +115,31 @@ def styles_part(result: Row, tasks: Sequence[str]) -> Html | None:
         own = where(rows(result.get("students")), task=task)
         students = [*_first_of_each(where(own, method="none")), *_first_of_each(where(own, method=method))]
         groups = [("Teachers", teachers), (f"Students, {method_name(method)}", students)]
-        if len({name for _, found in groups for row in found for name in _shares(row)}) > 1:
+        if len({name for _, models in groups for row in models for name in _shares(row)}) > 1:
             drawn.append((task, groups))
     if not drawn:
         return None
-    styles = ordered(name for _, groups in drawn for _, found in groups for row in found for name in _shares(row))
+    styles = ordered(name for _, groups in drawn for _, models in groups for row in models for name in _shares(row))
     css = {name: series_style(index)[1] for index, name in enumerate(styles)}
     panels = []
     for task, groups in drawn:
         bars = [
-            (heading, [Bar(row_name(row), _parts(row, styles, css)) for row in found if _shares(row)])
-            for heading, found in groups
+            (heading, [Bar(row_name(row), _parts(row, styles, css)) for row in models if _shares(row)])
+            for heading, models in groups
         ]
         panels.append(share_plot(task, bars, x_label="share of the samples"))
-    told = " ".join(filter(None, (_styles_sentence(task, groups[0][1]) for task, groups in drawn)))
-    everyone = [row for _, groups in drawn for _, found in groups for row in found]
+    takeaway = " ".join(filter(None, (_styles_sentence(task, groups[0][1]) for task, groups in drawn)))
+    everyone = [row for _, groups in drawn for _, models in groups for row in models]
     caption = (
         "Which way of writing an answer each teacher and its student uses: does calibration move the teacher between "
         f"them, and do its students follow? Behind each bar: {sample_size(everyone)}."
     )
     shown = figure(panels, caption, [("square", css[name], sentence(name)) for name in styles])
-    return join(tag("h3", "Styles they write"), tag("p", told, class_="takeaway") if told else None, shown)
+    return join(tag("h3", "Styles they write"), tag("p", takeaway, class_="takeaway") if takeaway else None, shown)
 
 
-def _first_of_each(found: Sequence[Row]) -> list[Row]:
-    return [where(found, teacher=name)[0] for name in teachers_of(found)]
+def _first_of_each(models: Sequence[Row]) -> list[Row]:
+    return [where(models, teacher=name)[0] for name in teachers_of(models)]
 
 
 def _shares(row: Row) -> dict[str, float]:
@@ -163,5 +163,5 @@ def _styles_sentence(task: str, teachers: Sequence[Row]) -> str:
         return max(values) - min(values)
 
     name = max(names, key=spread)
-    told = [f"{percent(own.get(name, 0.0))} ({teacher})" for teacher, own in shares]
-    return f"On {task}, the teachers differ most in “{sentence(name).lower()}”: {listed(told)} of their answers."
+    figures = [f"{percent(own.get(name, 0.0))} ({teacher})" for teacher, own in shares]
+    return f"On {task}, the teachers differ most in “{sentence(name).lower()}”: {listed(figures)} of their answers."

@@ -1,4 +1,4 @@
-"""The knob curve of a sweep: teacher and students against η, a line a method.
+"""This section draws the knob curve of a sweep: teacher and students against η, a line a method.
 
 With several seeds each is a mark with its own interval and the line goes through their means. Left out on purpose: an
 interval over seeds (three seeds make none worth drawing; the marks show how far they lie apart).
@@ -53,7 +53,7 @@ _LEVELS = (("dashed", "chance", "chance"), ("dashed", "kept", "student before di
 
 
 def knob_section(source: Source) -> Section:
-    """Teacher and students against η."""
+    """Show teacher and students against η."""
     title = "The knob curve"
     result = source.main.result
     students = [row for row in trained(rows(result.get("students"))) if eta_of(row) is not None]
@@ -68,27 +68,27 @@ def knob_section(source: Source) -> Section:
 
 
 def knob_sentence(result: Row) -> str:
-    """How far the knob turns the students, and how steadily."""
+    """Say how far the knob turns the students, and how steadily."""
     chosen = focus(result)
     if chosen is None:
         return "The sweep holds no student yet."
     task, _ = chosen
     students = where(trained(rows(result.get("students"))), task=task)
-    told = []
+    ranges = []
     for method in distinct(students, "method", list(METHODS)):
         _, means = _means(where(students, method=method), "pass@1")
-        known = [mean for mean in means if mean is not None]
+        defined = [mean for mean in means if mean is not None]
         ranks = [number(row.get("spearman")) for row in where(rows(result.get("knob")), task=task, method=method)]
         measured = [rank for rank in ranks if rank is not None]
-        if len(known) > 1:
+        if len(defined) > 1:
             # The median over seeds: one seed whose ranks are spoilt by a tie or two shall not decide.
             steady = f" (Spearman {decimal(float(np.median(measured)), 2)})" if measured else ""
-            told.append(f"from {percent(known[0])} to {percent(known[-1])} by {method_name(method)}{steady}")
+            ranges.append(f"from {percent(defined[0])} to {percent(defined[-1])} by {method_name(method)}{steady}")
     etas = sorted({eta for row in students if (eta := eta_of(row)) is not None})
-    if not told:
+    if not ranges:
         return "The sweep holds one value of η: there is no curve yet."
     return (
-        f"Turning η from {signed_eta(etas[0])} to {signed_eta(etas[-1])} takes the students on {task} {listed(told)}."
+        f"Turning η from {signed_eta(etas[0])} to {signed_eta(etas[-1])} takes the students on {task} {listed(ranges)}."
     )
 
 
@@ -96,19 +96,19 @@ def _value(row: Row, key: str) -> float | None:
     return main_value(row) if key == "pass@1" else number(row.get(key))
 
 
-def _means(found: Sequence[Row], key: str) -> tuple[list[Number], list[Number]]:
+def _means(models: Sequence[Row], key: str) -> tuple[list[Number], list[Number]]:
     """η in order, and the mean over seeds at each."""
-    etas = sorted({eta for row in found if (eta := eta_of(row)) is not None})
+    etas = sorted({eta for row in models if (eta := eta_of(row)) is not None})
     means: list[Number] = []
     for eta in etas:
-        values = [value for row in found if eta_of(row) == eta and (value := _value(row, key)) is not None]
+        values = [value for row in models if eta_of(row) == eta and (value := _value(row, key)) is not None]
         means.append(float(np.mean(values)) if values else None)
     return list(etas), means
 
 
-def _curve(name: str, found: Sequence[Row], key: str, style: tuple[str, str]) -> list[Series]:
+def _curve(name: str, models: Sequence[Row], key: str, style: tuple[str, str]) -> list[Series]:
     """The marks of all seeds with their intervals, and the line through their means."""
-    own = [row for row in found if eta_of(row) is not None]
+    own = [row for row in models if eta_of(row) is not None]
     xs, means = _means(own, key)
     spread = [bounds(row.get("interval" if key in ("pass@1", "score") else f"{key}_interval")) for row in own]
     marks = Series(name, style, [eta_of(row) for row in own], [_value(row, key) for row in own], spread, joined=False)
@@ -116,7 +116,7 @@ def _curve(name: str, found: Sequence[Row], key: str, style: tuple[str, str]) ->
 
 
 def knob_figure(result: Row, students: Sequence[Row]) -> Html:
-    """For each task: the teacher's score, the students' pass@1 and their pass@k."""
+    """Draw for each task the teacher's score, the students' pass@1 and their pass@k."""
     teachers = rows(result.get("teachers"))
     before = where(rows(result.get("students")), method="none")
     methods = distinct(students, "method", list(METHODS))
@@ -145,8 +145,8 @@ def knob_figure(result: Row, students: Sequence[Row]) -> Html:
                 levels.append((chance, "chance", f"chance {percent(chance)}"))
             if key != "score":
                 starts = [_value(row, key) for row in where(before, task=task)]
-                known = [value for value in starts if value is not None]
-                start = float(np.mean(known)) if known else None
+                defined = [value for value in starts if value is not None]
+                start = float(np.mean(defined)) if defined else None
                 levels.append((start, "kept", f"student before distillation {percent(start)}"))
             panels.append(
                 line_plot(
@@ -173,18 +173,18 @@ def knob_figure(result: Row, students: Sequence[Row]) -> Html:
 
 
 def _knob_table(result: Row) -> Html | None:
-    found = rows(result.get("knob"))
-    if not found:
+    ranks = rows(result.get("knob"))
+    if not ranks:
         return None
     body: list[list[Child]] = [
         [text(row.get("task")), method_name(row.get("method")), text(row.get("seed")), decimal(row.get("spearman"), 2)]
-        for row in found
+        for row in ranks
     ]
     return table(["Task", "Method", "Seed", "Spearman of η and pass@1"], body, numeric_from=2)
 
 
 def cells_section(source: Source) -> Section:
-    """Which cells of the sweep are done."""
+    """Show which cells of the sweep are done."""
     result = source.main.result
     cells = rows(result.get("cells"))
     done = [row for row in cells if row.get("state") == "done"]

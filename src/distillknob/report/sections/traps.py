@@ -1,4 +1,5 @@
-"""The traps of a pair before any calibration: pilot table, per-token scatter, tail share, findings."""
+"""This section shows the traps of a pair before any calibration: pilot table, per-token scatter, tail share,
+findings."""
 
 from __future__ import annotations
 
@@ -55,7 +56,7 @@ _KL = {"forward_kl": "forward KL", "reverse_kl": "reverse KL"}
 
 
 def traps_section(source: Source) -> Section:
-    """What makes this pair hard to distil."""
+    """Show what makes this pair hard to distil."""
     title = "The traps of this pair"
     if source.diagnose is None:
         pair = mapping(source.main.result.get("pair"))
@@ -63,8 +64,8 @@ def traps_section(source: Source) -> Section:
         return Section("traps", title, None, not_run("the traps of this pair", command))
     result = source.diagnose.result
     if not result:
-        told = f"The diagnosis in {source.diagnose.path} has no result yet: it is running, or it stopped."
-        return Section("traps", title, None, tag("p", told, class_="not-run"))
+        message = f"The diagnosis in {source.diagnose.path} has no result yet: it is running, or it stopped."
+        return Section("traps", title, None, tag("p", message, class_="not-run"))
     pilot, scatter, tail = rows(result.get("pilot")), rows(result.get("scatter")), rows(result.get("tail"))
     off_policy, myopia = rows(result.get("off_policy")), rows(result.get("myopia"))
     quadrant = quadrant_table(rows(result.get("quadrant")))
@@ -103,7 +104,7 @@ def _part(title: str, takeaway: str | None, body: Html | None) -> Html | None:
 
 
 def pilot_table(pilot: Sequence[Row]) -> Html | None:
-    """One row a divergence, one column a task."""
+    """Show the divergences of the pair, one row a divergence, one column a task."""
     if not pilot:
         return None
     tasks = distinct(pilot, "task")
@@ -127,8 +128,8 @@ def _pilot_cell(row: Row | None) -> Child:
 
 
 def pilot_sentence(pilot: Sequence[Row]) -> str:
-    """Which task has the lowest token KL, and how much less sure off-policy reverse KL is."""
-    told = []
+    """Say which task has the lowest token KL, and how much less sure off-policy reverse KL is."""
+    sentences = []
     forward = [
         (value, text(row.get("task")))
         for row in where(pilot, level="token", direction="forward_kl", policy="on_policy")
@@ -136,7 +137,7 @@ def pilot_sentence(pilot: Sequence[Row]) -> str:
     ]
     if len(forward) > 1:
         (low, lowest), (high, highest) = min(forward), max(forward)
-        told.append(
+        sentences.append(
             f"On-policy, the token-level forward KL is lowest on {lowest} ({decimal(low)} nats a token) and highest on "
             f"{highest} ({decimal(high)})."
         )
@@ -149,12 +150,12 @@ def pilot_sentence(pilot: Sequence[Row]) -> str:
     if ratios:
         ratio, task = max(ratios)
         whose = "the interval of the sequence-level reverse KL"
-        told.append(
+        sentences.append(
             f"Off-policy, {whose} is no wider than on-policy."
             if ratio < 1.05
             else f"Off-policy, {whose} is up to {ratio:.1f} times as wide as on-policy ({task})."
         )
-    return " ".join(told)
+    return " ".join(sentences)
 
 
 def _width(row: Row | None) -> float | None:
@@ -163,7 +164,7 @@ def _width(row: Row | None) -> float | None:
 
 
 def tail_figure(tail: Sequence[Row]) -> Html | None:
-    """The share of the token KL that the top K tokens carry, a line a task."""
+    """Draw the share of the token KL that the top K tokens carry, a line a task."""
     usable = [row for row in tail if (number(row.get("k")) or 0) > 0 and number(row.get("share")) is not None]
     if not usable:
         return None
@@ -198,28 +199,29 @@ def tail_figure(tail: Sequence[Row]) -> Html | None:
 
 
 def tail_sentence(tail: Sequence[Row]) -> str:
-    """The share that the smallest K carries."""
-    known = [row for row in tail if number(row.get("k")) is not None and number(row.get("share")) is not None]
-    if not known:
+    """Say what share the smallest K carries."""
+    usable = [row for row in tail if number(row.get("k")) is not None and number(row.get("share")) is not None]
+    if not usable:
         return ""
-    smallest = min(number(row.get("k")) or 0 for row in known)
-    told = [
+    smallest = min(number(row.get("k")) or 0 for row in usable)
+    shares = [
         f"{percent(row.get('share'))} {percent_range(row.get('interval'))} on {text(row.get('task'))}"
-        for row in known
+        for row in usable
         if number(row.get("k")) == smallest
     ]
-    return f"Of the token KL, the teacher's top {count(smallest)} carries {listed(told)}."
+    return f"Of the token KL, the teacher's top {count(smallest)} carries {listed(shares)}."
 
 
 def left_out_table(tail: Sequence[Row]) -> Html | None:
-    """One row a K, one column a task: the part of the forward KL that the top K and one bucket for the rest miss."""
-    known = [row for row in tail if number(row.get("left_out")) is not None]
-    if not known:
+    """Show the part of the forward KL that the top K and one bucket for the rest miss, one row a K, one column a
+    task."""
+    usable = [row for row in tail if number(row.get("left_out")) is not None]
+    if not usable:
         return None
-    tasks = distinct(known, "task")
+    tasks = distinct(usable, "task")
     body: list[list[Child]] = []
-    for k in sorted({value for row in known if (value := number(row.get("k"))) is not None}):
-        here = [row for row in known if number(row.get("k")) == k]
+    for k in sorted({value for row in usable if (value := number(row.get("k"))) is not None}):
+        here = [row for row in usable if number(row.get("k")) == k]
         own = [find(here, task=task) or {} for task in tasks]
         body.append(
             [count(k), *(with_range(_exactly(row.get("left_out")), _pair(row.get("left_out_interval"))) for row in own)]
@@ -228,8 +230,8 @@ def left_out_table(tail: Sequence[Row]) -> Html | None:
 
 
 def _exactly(value: object) -> str:
-    given = number(value)
-    return MISSING if given is None else f"{given:.2g}"
+    finite = number(value)
+    return MISSING if finite is None else f"{finite:.2g}"
 
 
 def _pair(interval: object) -> str:
