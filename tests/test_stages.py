@@ -14,6 +14,7 @@ from distillknob.config.shared import StageConfig
 from distillknob.experiments.plan import Cell, steps
 from distillknob.planning.workload import WORKLOADS
 from distillknob.report.page import PAGES
+from distillknob.report.read import PLACES
 from distillknob.stages import CHAINED, EXPERIMENTS, STAGES
 from result_types import STAGES as RESULT_TYPES
 
@@ -31,6 +32,8 @@ def test_a_stage_has_all_its_parts(name: str) -> None:
     assert [*inspect.signature(stage.check).parameters] == ["config", "preflight"], "a check(config, preflight)"
     assert name in TEXTS, "a text on the terminal: cli.text.TEXTS"
     assert name in PAGES, "a page, or None: report.page.PAGES"
+    if stage.kind == "stage" and PAGES[name] is not None:
+        assert name in PLACES, "where its page looks for its run: report.read.PLACES"
     assert name in RESULT_TYPES, "the type of its result: results.stages, and in tests/result_types.py"
     assert (name in WORKLOADS) is (stage.kind == "stage"), "what a dry run counts: planning.workload.WORKLOADS"
     if stage.kind == "stage":

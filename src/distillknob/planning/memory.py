@@ -161,10 +161,10 @@ def _training(phase: Phase, trained: Trained, engine: Engine, width: int) -> dic
     layers = model.hidden * width * model.layers + saved if trained.checkpointing else saved * model.layers
     sizes = {"activations": tokens * layers}
     whole_head = 0.0 if trained.adapter else 4.0 * model.head  # the head's gradient is summed in float32
-    if trained.loss == "grpo":
+    if trained.logits == "tiles":
         tile = min(answers, TRL_CHUNK[0]) * min(model.vocabulary, TRL_CHUNK[1])
         sizes["head"] = 2.0 * 4 * tile + whole_head + 2.0 * 4 * answers * model.hidden
-    elif trained.loss == "divergence":
+    elif trained.logits == "blocks":
         device = torch.device("cpu" if engine.device.itemsize == 4 else "cuda")
         chunk = chunk_rows(answers, model.vocabulary, device)
         sizes["head"] = 2.0 * 4 * chunk * model.vocabulary + whole_head + 3.0 * 4 * answers * model.hidden

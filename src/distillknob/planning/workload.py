@@ -64,14 +64,15 @@ class Phase:
 
 @dataclass(frozen=True)
 class Trained:
-    """This is the model that a stage trains. `adapter`: parameters of its LoRA adapter, 0 for all of its own; `loss`
-    says what the head is asked for: chunks of log-probabilities (grpo), of two heads (divergence), or all logits
-    (hard_label)."""
+    """The model that a stage trains, and what it holds for that.
+
+    `adapter`: parameters of its LoRA adapter, 0 for all of its own. `logits`: what is formed of them at a time, tiles
+    of the vocabulary (TRL's GRPO), a block of tokens for two heads, or the whole. `reference`: a frozen copy beside it."""
 
     model: Architecture
     adapter: int
     checkpointing: bool
-    loss: Literal["grpo", "divergence", "hard_label"]
+    logits: Literal["tiles", "blocks", "whole"]
     reference: bool
 
 
@@ -184,7 +185,7 @@ def _calibrate(config: CalibrationConfig, engine: Engine) -> Workload:
         phases.append(phase("log-ratio, target", "score", target, rows, min(here, at_once)))
         phases.append(phase("verdict, target", "score", target, 2 * guard, at_once))  # at most: where all are right
     adapter = _adapter(config, config.teacher)
-    trained = Trained(teacher, adapter, config.gradient_checkpointing, "grpo", bool(config.beta) and not adapter)
+    trained = Trained(teacher, adapter, config.gradient_checkpointing, "tiles", bool(config.beta) and not adapter)
     resident += reward_models(config.tasks)
     return Workload("calibrate", phases, resident, trained, single=False, **_vllm(config))
 
@@ -225,8 +226,8 @@ def _distill(config: DistillConfig, engine: Engine) -> Workload:
         measured = (1 + rows / batch // config.curve_steps) * CURVE_PROBLEMS * len(config.tasks)
         phases.append(Phase("curve", "decode", student, measured, prompt, answer, SAMPLED_AT_ONCE, spread=False))
     resident += reward_models(config.tasks)
-    loss: Any = "divergence" if config.loss.asks_teacher else "hard_label"
-    trained = Trained(student, _adapter(config, config.student), config.gradient_checkpointing, loss, False)
+    logits: Literal["blocks", "whole"] = "blocks" if config.loss.in_blocks else "whole"
+    trained = Trained(student, _adapter(config, config.student), config.gradient_checkpointing, logits, False)
     return Workload("distill", phases, resident, trained, single=False, **_vllm(config))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from distillknob.errors import BadInputError
 from distillknob.report.drawing.markup import Html, Row, mapping, not_run, number, rows, tag
@@ -132,14 +132,9 @@ def read_source(run_dir: Path) -> Source:
     the result of a newer version."""
     source = Source(RunData(run_dir, load_run(run_dir)))
     main = source.main
-    if main.stage == "diagnose":
-        source.diagnose = main
-    elif main.stage == "calibrate":
-        source.calibrate[calibrated_key(main)] = main
-    elif main.stage == "distill":
-        source.distill[THIS, _method(main)] = main
-    elif main.stage == "evaluate":
-        source.evaluate["evaluate"] = main
+    if main.stage in PLACES:
+        teacher = calibrated_key(main) if main.stage == "calibrate" else THIS
+        PLACES[main.stage](source, main, Of(teacher, _method(main), main.stage))
     else:
         _read_children(source)
     return source
@@ -162,29 +157,56 @@ def _read_children(source: Source) -> None:
         path = main.path / str(child.get("path"))
         read.add(path.resolve())
         if (run := _read_child(source, path)) is not None:
-            _add(source, run, str(child.get("teacher")), child.get("method"), str(child.get("name")))
+            _add(source, run, Of(str(child.get("teacher")), str(child.get("method")), str(child.get("name"))))
     for config in sorted([*main.path.glob("*/config.yaml"), *main.path.glob("*/*/config.yaml")]):
         folder = config.parent
         if folder.resolve() in read or (run := _read_child(source, folder)) is None:
             continue
         # What evaluations say stands in the result: one that it doesn't list shows nothing.
         if run.stage != "evaluate":
-            _add(source, run, _teacher_of_cell(folder.parent), _method(run), folder.name)
+            _add(source, run, Of(_teacher_of_cell(folder.parent), _method(run), folder.name))
     # Former runs keep their teachers in folders named by the sign of η.
     keys = {name: calibrated_key(run) for name, run in source.calibrate.items() if name in FORMER}
     source.calibrate = {keys.get(name, name): run for name, run in source.calibrate.items()}
     source.distill = {(keys.get(teacher, teacher), method): run for (teacher, method), run in source.distill.items()}
 
 
-def _add(source: Source, run: RunData, teacher: str, method: object, name: str) -> None:
-    if run.stage == "diagnose":
-        source.diagnose = source.diagnose or run
-    elif run.stage == "calibrate":
-        source.calibrate.setdefault(teacher, run)
-    elif run.stage == "distill":
-        source.distill.setdefault((teacher, str(method)), run)
-    elif run.stage == "evaluate":
-        source.evaluate[name] = run
+def _add(source: Source, run: RunData, of: Of) -> None:
+    if run.stage in PLACES:
+        PLACES[run.stage](source, run, of)
+
+
+class Of(NamedTuple):
+    """What a run is of: its teacher, the method of its student, and the name that the result around it gives it."""
+
+    teacher: str
+    method: str
+    name: str
+
+
+def _place_diagnosis(source: Source, run: RunData, of: Of) -> None:
+    source.diagnose = source.diagnose or run
+
+
+def _place_calibration(source: Source, run: RunData, of: Of) -> None:
+    source.calibrate.setdefault(of.teacher, run)
+
+
+def _place_distillation(source: Source, run: RunData, of: Of) -> None:
+    source.distill.setdefault((of.teacher, of.method), run)
+
+
+def _place_evaluation(source: Source, run: RunData, of: Of) -> None:
+    source.evaluate[of.name] = run
+
+
+# Where the page looks for a stage's run. A stage that isn't here is an experiment: the runs inside it are looked for.
+PLACES: dict[str, Callable[[Source, RunData, Of], None]] = {
+    "diagnose": _place_diagnosis,
+    "calibrate": _place_calibration,
+    "distill": _place_distillation,
+    "evaluate": _place_evaluation,
+}
 
 
 def _method(run: RunData) -> str:

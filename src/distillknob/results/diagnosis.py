@@ -144,7 +144,7 @@ class ForecastRow(TypedDict):
 
 
 class DiagnoseHead(Result):
-    """This is the result of `diagnose` without its tables."""
+    """The result of `diagnose` without its tables."""
 
     teacher: str
     student: str
@@ -153,7 +153,7 @@ class DiagnoseHead(Result):
 
 
 class DiagnoseResult(DiagnoseHead):
-    """This is the result of `diagnose`."""
+    """The result of `diagnose`."""
 
     pilot: list[PilotRow]
     scatter: list[ScatterRow]

@@ -70,7 +70,7 @@ class MeasureByProblem(TypedDict):
 
 
 class CellResult(Result):
-    """This is the result of a cell: one η, one seed, of `demo` or `sweep`."""
+    """The result of a cell: one η, one seed, of `demo` or `sweep`."""
 
     eta: float
     seed: int
@@ -196,7 +196,7 @@ class ExampleRow(TypedDict):
 
 
 class DemoResult(Result, Tables):
-    """This is the result of `demo`."""
+    """The result of `demo`."""
 
     pair: Pair
     seed: int
@@ -253,7 +253,7 @@ class CellState(TypedDict):
 
 
 class SweepResult(Result, Tables):
-    """This is the result of `sweep`. Of the cells that are there, while it is going on."""
+    """The result of `sweep`. Of the cells that are there, while it is going on."""
 
     etas: list[float]
     seeds: list[int]

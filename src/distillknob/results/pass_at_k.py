@@ -63,7 +63,7 @@ def best_name(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 class DifferenceAtK(NamedTuple):
-    """This is a paired difference of pass@k: what that is called, the difference, and its interval."""
+    """A paired difference of pass@k: what that is called, the difference, and its interval."""
 
     name: str
     difference: float | None

@@ -54,7 +54,7 @@ class ModelDifference(TypedDict):
 
 
 class EvaluateResult(Result):
-    """This is the result of `evaluate`."""
+    """The result of `evaluate`."""
 
     models: list[ModelRow]
     differences: NotRequired[list[ModelDifference]]
@@ -106,7 +106,7 @@ class GuardEvent(TypedDict):
 
 
 class CalibrateResult(Result):
-    """This is the result of `calibrate`."""
+    """The result of `calibrate`."""
 
     eta: float
     outcome: Literal["finished", "stopped"]
@@ -138,7 +138,7 @@ class TeacherRecord(TypedDict):
 
 
 class CacheResult(Result):
-    """This is the result of `cache`."""
+    """The result of `cache`."""
 
     teacher: str
     teacher_record: NotRequired[TeacherRecord | None]
@@ -198,7 +198,7 @@ class Curve(TypedDict):
 
 
 class DistillResult(Result):
-    """This is the result of `distill`."""
+    """The result of `distill`."""
 
     teacher: str
     teacher_record: NotRequired[TeacherRecord | None]
