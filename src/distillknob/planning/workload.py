@@ -67,7 +67,7 @@ class Trained:
     """The model that a stage trains, and what it holds for that.
 
     `adapter`: parameters of its LoRA adapter, 0 for all of its own. `logits`: what is formed of them at a time, tiles
-    of the vocabulary (TRL's GRPO), a block of tokens for two heads, or the whole. `reference`: a frozen copy beside it."""
+    of the vocabulary (TRL's GRPO), a block of tokens for two heads, or the whole. `reference`: a copy beside it."""
 
     model: Architecture
     adapter: int
