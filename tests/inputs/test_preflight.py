@@ -226,3 +226,25 @@ def test_a_dry_run_says_what_it_could_not_look_at(capsys: pytest.CaptureFixture[
     assert main(words) == 0
     told = capsys.readouterr().out
     assert "# not looked at here: the tokenizer of Qwen/Qwen3-4B, which isn't in the local cache; the data of" in told
+
+
+@pytest.mark.parametrize(
+    ("values", "remarked"),
+    [
+        ({"method": "gkd", "beta": 0.9}, False),
+        ({"method": "opd_rkl", "beta": 0.9}, True),
+        ({"method": "sft", "skew": 0.3}, True),
+        ({"method": "gkd", "divergence": "skew_reverse_kl", "skew": 0.3}, False),
+        ({"method": "tip", "tokens_share": 0.2}, False),
+        ({"method": "gkd", "tokens_share": 0.2}, True),
+    ],
+)
+def test_a_field_that_the_method_does_not_read_is_remarked_on(
+    tiny_pair: Pair, values: dict[str, Any], remarked: bool
+) -> None:
+    config = DistillConfig(teacher=tiny_pair.teacher, student=tiny_pair.student, **values, **QUICK)
+    for chained in (False, True):
+        look = Preflight(fetch=False)
+        look.chained = chained
+        check_distillation(config, look)
+        assert any("does nothing" in line for line in look.remarks) is (remarked and not chained)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -39,6 +40,7 @@ def check(config: DistillConfig, preflight: Preflight) -> None:
             f"teacher and student are the same model ({config.student}): there is nothing to learn, and a divergence "
             "will be about 0"
         )
+    _remark_on_what_does_nothing(config, preflight)
     step = config.per_device_train_batch_size * config.gradient_accumulation_steps * preflight.processes
     if cache is not None:
         check_traces(sides.student, cache.traces, f"the cache {config.cache}")
@@ -54,6 +56,26 @@ def check(config: DistillConfig, preflight: Preflight) -> None:
         _check_lengths(config, preflight, task, examples, sides)
     if None not in tasks:
         check_fills_a_step(rows, step, "problems to train on")
+
+
+def _remark_on_what_does_nothing(config: DistillConfig, preflight: Preflight) -> None:
+    """Say which fields were set that the method doesn't read. In an experiment a recipe's section serves several methods,
+    and a field that one of them reads is no mistake."""
+    if preflight.chained:
+        return
+    read = {
+        "beta": "beta" in config.loss.reads,
+        "skew": "skew" in config.loss.reads,
+        "tokens_share": config.objective.tokens != "all",
+    }
+    defaults = {field.name: field.default for field in dataclasses.fields(DistillConfig)}
+    for name, does in read.items():
+        value = getattr(config, name)
+        if not does and value != defaults[name]:
+            preflight.remark(
+                f"{name}={value:g} does nothing: {config.method} with loss {config.objective.loss} and tokens "
+                f"{config.objective.tokens} doesn't read it"
+            )
 
 
 def _sides(config: DistillConfig, preflight: Preflight) -> Sides:

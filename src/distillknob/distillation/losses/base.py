@@ -125,6 +125,8 @@ class Loss(ABC):
     """Does `temperature` change it?"""
     in_blocks: ClassVar[bool] = True
     """Does it form the logits of a block of tokens at a time (`by_blocks`)? The dry run counts memory by it."""
+    reads: tuple[str, ...] = ()
+    """Which of `Settings` change it, beside `temperature`. The check remarks on others that are set."""
     columns: ClassVar[tuple[str, ...]] = ()
     """Further columns of the data set that `prepare` reads."""
 

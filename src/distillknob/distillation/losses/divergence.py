@@ -29,6 +29,10 @@ class Divergence(Loss):
     cacheable: ClassVar[bool] = True
     tempered: ClassVar[bool] = True
 
+    @property
+    def reads(self) -> tuple[str, ...]:  # type: ignore[override]  # of one kind, not of the class
+        return {"jsd": ("beta",)}.get(self.kind, ("skew",) if self.kind.startswith("skew_") else ())
+
     @classmethod
     def of(cls, kind: str, settings: Settings) -> Divergence:
         return cls(kind, beta=settings.beta, alpha=settings.skew, temperature=settings.temperature)
