@@ -59,8 +59,8 @@ def check(config: DistillConfig, preflight: Preflight) -> None:
 
 
 def _remark_on_what_does_nothing(config: DistillConfig, preflight: Preflight) -> None:
-    """Say which fields were set that the method doesn't read. In an experiment a recipe's section serves several methods,
-    and a field that one of them reads is no mistake."""
+    """Say which fields were set that the method doesn't read. Not in an experiment, where a recipe's section serves
+    several methods: a field that one of them reads is no mistake."""
     if preflight.chained:
         return
     read = {
@@ -72,10 +72,8 @@ def _remark_on_what_does_nothing(config: DistillConfig, preflight: Preflight) ->
     for name, does in read.items():
         value = getattr(config, name)
         if not does and value != defaults[name]:
-            preflight.remark(
-                f"{name}={value:g} does nothing: {config.method} with loss {config.objective.loss} and tokens "
-                f"{config.objective.tokens} doesn't read it"
-            )
+            parts = f"{config.method} with loss {config.objective.loss} and tokens {config.objective.tokens}"
+            preflight.remark(f"{name}={value:g} does nothing: {parts} doesn't read it")
 
 
 def _sides(config: DistillConfig, preflight: Preflight) -> Sides:

@@ -46,13 +46,13 @@ class DemoConfig(ExperimentConfig):
             raise BadInputError("methods is empty: name at least one, e.g. gkd")
 
     @property
-    def lens(self) -> Any:
+    def pair_diagnosis(self) -> Any:
         """The config of the diagnosis that comes before the cells."""
         return stage_config("diagnose", self.recipe, seed=self.seed)
 
     def planned(self) -> dict[str, Step]:
         """The stages of the cells, and before them the diagnosis."""
-        return {"diagnose": Step("diagnose", self.lens), **super().planned()}
+        return {"diagnose": Step("diagnose", self.pair_diagnosis), **super().planned()}
 
     def cells(self) -> list[Cell]:
         """The original teacher and those calibrated below and above 0, in the order of work."""
@@ -63,19 +63,19 @@ class DemoConfig(ExperimentConfig):
 def demo(config: DemoConfig, output: str | Path, *, resume: bool = False) -> Run:
     """Run the demo of `config.recipe` and return the run; `report.html` lies in its directory."""
     checked(check, config)
-    cells, lens = config.cells(), config.lens
+    cells, settings = config.cells(), config.pair_diagnosis
     planned = [step.config for step in config.planned().values()]
     run = Run.open(output, "demo", config.recorded, read=read_by(*planned), resume=resume)
     if run.complete:
         return run
     started = time.monotonic()
-    diagnosis = diagnose(lens, run.path / "diagnose", resume=True)
+    diagnosis = diagnose(settings, run.path / "diagnose", resume=True)
     run.log(stage="diagnose", seconds=time.monotonic() - started)
     done = []
     for cell in cells:
         done.append(run_cell(cell, config.recipe, run.path / cell.teacher))
         run.log(stage=cell.teacher, seconds=time.monotonic() - started)
-    tasks = [get_task(name) for name in lens.tasks]
+    tasks = [get_task(name) for name in settings.tasks]
     inside = [
         child_run("diagnose", diagnosis.path.name),
         *(
@@ -89,8 +89,8 @@ def demo(config: DemoConfig, output: str | Path, *, resume: bool = False) -> Run
         "stage": "demo",
         "notes": changed_meanwhile(run, *planned),
         "pair": {
-            "teacher": lens.teacher,
-            "student": lens.student,
+            "teacher": settings.teacher,
+            "student": settings.student,
             "target": stage_config("calibrate", config.recipe).target,
         },
         "seed": config.seed,
