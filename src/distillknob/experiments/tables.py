@@ -196,8 +196,8 @@ def knob(students: Sequence[StudentRow]) -> list[KnobRow]:
 
 
 def causal(cells: Sequence[Run]) -> list[CausalRow]:
-    """For each seed, task and measure of a diagnosis: its value under each teacher, and the difference to the original's
-    with a 95 % interval, paired by problem. Cells that were not diagnosed are left out."""
+    """For each seed, task and measure of a diagnosis: its value under each teacher, and the difference to the
+    original's with a 95 % interval, paired by problem. Cells that were not diagnosed are left out."""
     rows: list[CausalRow] = []
     results = [cast(CellResult, cell.result) for cell in cells if cell.result["lens"] is not None]
     for original in filter(_is_original_of_grid, results):
