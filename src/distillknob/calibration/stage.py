@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from distillknob.calibration.card import model_card
 from distillknob.calibration.check import check
 from distillknob.calibration.config import CalibrationConfig
@@ -113,8 +115,6 @@ def calibrate(
         if reward_funcs and config.guard:
             guard.baseline, guard.variance = rewarded_as_in_training(trainer, before, tasks, config)
         steps = _train(trainer, config, guard, run, resume=resume)
-        # What was trained is on the disk, whole, however it was spread over devices: from here on models are loaded.
-        trainer.accelerator.free_memory()
         del trainer
     del teacher
 
@@ -131,6 +131,21 @@ def calibrate(
     if turned.same:  # of which nothing is uncertain
         last = last._replace(guard=[{**row, "difference": 0.0, "interval": [0.0, 0.0]} for row in last.guard])
     result = _result(config, run, guard, steps, last, turned)
+    _save(config, run, tokenizer, guard, last, turned, result)
+    run.finish(result)
+    return run
+
+
+def _save(
+    config: CalibrationConfig,
+    run: Run,
+    tokenizer: PreTrainedTokenizerBase,
+    guard: UtilityGuard,
+    last: LastThatHolds,
+    turned: Turning,
+    result: CalibrateResult,
+) -> None:
+    """Write the weights that hold into the run's `model/`, with their card and record."""
     in_place = as_dict(config.model_init_kwargs)
     revision = {"revision": in_place["revision"]} if last.path == config.teacher and "revision" in in_place else None
     save_model(
@@ -142,8 +157,6 @@ def calibrate(
         options=revision,
         record=record_of(result, config.teacher, config.target),
     )
-    run.finish(result)
-    return run
 
 
 def _target(config: CalibrationConfig) -> Scorer:
@@ -219,6 +232,8 @@ def _train(
             wait()
         trainer.train(resume_from_checkpoint=checkpoint)
         trainer.save_model(str(folder / FINAL))
+    # What was trained is on the disk, whole, however it was spread over devices: from here on models are loaded.
+    trainer.accelerator.free_memory()
     steps = int(trainer.state.global_step)
     if process_index() == 0:
         (run.unfinished / TRAINED).parent.mkdir(exist_ok=True)
