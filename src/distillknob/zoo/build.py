@@ -150,8 +150,8 @@ def pretraining_examples(phase: Phase, seed: int) -> Iterator[tuple[Example, str
     for i in range(total):
         example = next(streams[rng.choices(list(phase.mixture), list(phase.mixture.values()))[0]])
         if i < phase.textbook * total:
-            ways = [text for style, text in example.solutions.items() for _ in range(phase.practice.get(style, 1))]
-            yield example, rng.choice(ways)
+            solutions = [text for style, text in example.solutions.items() for _ in range(phase.practice.get(style, 1))]
+            yield example, rng.choice(solutions)
         else:
             yield example, example.gold_solution
 

@@ -125,17 +125,17 @@ def _styles(name: str, styles: Any) -> dict[str, re.Pattern[str]]:
     if styles is None:
         return {}
     compiled = {}
-    for way, pattern in _of_type(name, "styles", styles, dict, "patterns by the name of the way").items():
-        if not isinstance(way, str) or not isinstance(pattern, str) or way == OTHER:
+    for style, pattern in _of_type(name, "styles", styles, dict, "patterns by the name of the style").items():
+        if not isinstance(style, str) or not isinstance(pattern, str) or style == OTHER:
             raise BadInputError(
-                f"task {name!r}: styles: {way}: {pattern!r} can't be used: give a name (not {OTHER!r}, which is what "
+                f"task {name!r}: styles: {style}: {pattern!r} can't be used: give a name (not {OTHER!r}, which is what "
                 "no pattern finds) and a regular expression in single quotes"
             )
         try:
-            compiled[way] = re.compile(pattern)
+            compiled[style] = re.compile(pattern)
         except re.error as error:
             raise BadInputError(
-                f"task {name!r}: styles: {way}: {pattern!r} is no regular expression of Python's ({error})"
+                f"task {name!r}: styles: {style}: {pattern!r} is no regular expression of Python's ({error})"
             ) from error
     return compiled
 
