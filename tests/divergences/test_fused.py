@@ -75,7 +75,7 @@ def close(ours: Any, theirs: Any, tolerance: float) -> None:
         assert (a - b).abs().max() <= tolerance * b.abs().max()
 
 
-# ---- The table of properties, for every kind ----------------------------------------------------------------------
+# The table of properties, for every kind
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -181,7 +181,7 @@ def test_impossible_tokens_by_a_bias(kind: str) -> None:
         assert grad.isfinite().all()
 
 
-# ---- Sums over micro-batches and processes --------------------------------------------------------------------------
+# Sums over micro-batches and processes
 
 
 @pytest.mark.parametrize("kind", ["forward_kl", "jsd"])
@@ -265,7 +265,7 @@ def test_a_masked_row_may_hold_anything() -> None:
     assert all(grad.isfinite().all() for grad in case.grads(again))
 
 
-# ---- What is computed, and what is not ----------------------------------------------------------------------------
+# What is computed, and what is not
 
 
 class _Products(torch.overrides.TorchFunctionMode):
@@ -392,7 +392,7 @@ def test_nothing_of_the_size_of_the_logits_is_held(monkeypatch: pytest.MonkeyPat
     assert largest == chunk_rows(256, 40_000, torch.device("cpu")) * 40_000
 
 
-# ---- Parity ---------------------------------------------------------------------------------------------------------
+# Parity
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
@@ -427,7 +427,7 @@ def test_ligers_fused_loss_agrees(beta: float) -> None:
     close(torch.autograd.grad(ours, (hidden, head)), torch.autograd.grad(theirs, (hidden, head)), 1e-5)
 
 
-# ---- What a bad input is told ---------------------------------------------------------------------------------------
+# What a bad input is told
 
 
 @pytest.mark.parametrize(
