@@ -14,6 +14,7 @@ from torch import Tensor
 
 from distillknob.divergences.dense import KINDS
 from distillknob.divergences.fused import fused_divergence
+from distillknob.runtime.processes import disconnect
 from launch import launch
 from two_heads import OPTIONS, Case, close
 
@@ -173,7 +174,7 @@ def _data_parallel(store: str) -> None:
     (loss * 2).backward()  # times the number of processes, as DDP averages
     if rank == 0:
         torch.save([head.weight.grad, head.bias.grad], f"{store}/grads.pt")
-    torch.distributed.destroy_process_group()
+    disconnect()
 
 
 def test_two_processes_give_the_gradient_of_one(tmp_path: Path) -> None:

@@ -144,8 +144,8 @@ class DistillConfig(BoundedAnswers, AdapterOptions, DistillationConfig):
             if not loss.counts_tokens and value not in (None, "all"):
                 none = "all" if name == "tokens" else "null"
                 raise BadInputError(
-                    f"{name}={value}: {objective.loss} is no sum over single tokens, which {name} chooses or "
-                    f"holds: leave it out, or where the recipe sets it, --{name.replace('_', '-')} {none}"
+                    f"{name}={value} works on single tokens, and the loss {objective.loss} is no sum over them: leave "
+                    f"it out, or where the recipe sets it, --{name.replace('_', '-')} {none}"
                 )
         if self.temperature != 1 and not loss.tempered:
             raise BadInputError(
