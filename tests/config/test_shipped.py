@@ -16,7 +16,6 @@ from distillknob.config.shipped import (
     find_accelerate,
     find_recipe,
     first_comment,
-    recipe_names,
     recipe_path,
 )
 from distillknob.errors import BadInputError
@@ -24,8 +23,10 @@ from distillknob.errors import BadInputError
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_names_are_those_of_the_folder() -> None:
-    assert recipe_names() == sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
+NAMES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
+
+
+def test_a_shipped_name_is_a_file_of_the_folder() -> None:
     assert recipe_path("embedded").samefile(ROOT / "recipes" / "embedded.yaml"), "one copy"
     assert find_accelerate("ddp-8gpu").samefile(ROOT / "recipes" / "accelerate" / "ddp-8gpu.yaml")
 
@@ -56,7 +57,7 @@ def test_a_recipe_is_listed_shown_and_copied(
     monkeypatch.chdir(tmp_path)
     assert main(["recipe", "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == recipe_names()
+    assert [line.split()[0] for line in lines] == NAMES
     assert all(first_comment(recipe_path(line.split()[0])) in line for line in lines)
     assert main(["recipe", "show", "quick"]) == 0
     assert capsys.readouterr().out == recipe_path("quick").read_text()

@@ -20,11 +20,6 @@ def _named(folder: Path) -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-def recipe_names() -> list[str]:
-    """Names of the shipped recipes."""
-    return list(_named(_folder()))
-
-
 def recipe_path(name: str) -> Path:
     """The file of a shipped recipe. Raises BadInputError with the nearest known name."""
     return _shipped(name, _named(_folder()), "recipe")
