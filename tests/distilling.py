@@ -9,6 +9,9 @@ import torch
 from safetensors.torch import load_file
 
 from distillknob.distillation.config import DistillConfig
+from distillknob.distillation.stage import distill
+from distillknob.distillation.trainer import DistillTrainer
+from distillknob.runs.run import Run
 from distillknob.tasks.generated.qa import QA
 from pairs import Pair
 
@@ -33,6 +36,23 @@ def config(pair: Pair, method: str, **values: Any) -> DistillConfig:
     )
 
 
+def config_of(pair: Pair, **values: Any) -> DistillConfig:
+    return DistillConfig(
+        **{
+            "teacher": pair.teacher,
+            "student": pair.student,
+            "max_steps": 2,
+            "learning_rate": 1e-2,
+            "per_device_train_batch_size": 4,
+            "gradient_checkpointing": False,
+            "problems": 12,
+            "seed": 0,
+            "max_completion_length": 12,
+            **values,
+        }
+    )
+
+
 class Parity(QA):
     """Questions on which tiny models are right about half of the time: an answer of even length is."""
 
@@ -48,3 +68,19 @@ class Hopeless(QA):
 def weights(folder: str | Path) -> dict[str, torch.Tensor]:
     found: dict[str, torch.Tensor] = load_file(Path(folder) / "model.safetensors")
     return found
+
+
+class Kept(DistillTrainer):
+    """Keeps its batches, with what each cost."""
+
+    batches: list[dict[str, Any]]
+
+    def _compute_loss(self, unwrapped_student: Any, inputs: dict[str, Any], num_items_in_batch: Any) -> Any:
+        values = super()._compute_loss(unwrapped_student, inputs, num_items_in_batch)
+        Kept.batches.append({**inputs, "loss": float(values[0].detach()), "items": int(num_items_in_batch)})
+        return values
+
+
+def keep(settings: DistillConfig, folder: Path) -> Run:
+    """A distillation whose batches are kept: see the fixture `batches`."""
+    return distill(settings, folder, trainer_class=Kept)

@@ -9,15 +9,14 @@ from typing import Any
 import pytest
 import torch
 
+from distilling import config_of, keep
 from distillknob.distillation.cache import files
 from distillknob.distillation.cache.config import CacheConfig
 from distillknob.distillation.cache.files import TeacherCache
 from distillknob.distillation.cache.stage import cache_teacher
-from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.learning_curve import CURVE_PROBLEMS, curve_problems
 from distillknob.distillation.losses.stored import padded_rows, stored_divergence
 from distillknob.distillation.stage import distill
-from distillknob.distillation.trainer import DistillTrainer
 from distillknob.divergences.fused import fused_divergence
 from distillknob.divergences.top_k import topk_of
 from distillknob.errors import BadInputError
@@ -25,48 +24,9 @@ from distillknob.models.base import LanguageModel
 from distillknob.models.heads import Head, head_of
 from distillknob.models.load import load_model
 from distillknob.runs.files import atomic_write
-from distillknob.runs.run import Run, verify_manifest
+from distillknob.runs.run import verify_manifest
 from distillknob.tasks import get_task
 from pairs import Pair
-
-
-def config(pair: Pair, **values: Any) -> DistillConfig:
-    return DistillConfig(
-        **{
-            "teacher": pair.teacher,
-            "student": pair.student,
-            "max_steps": 2,
-            "learning_rate": 1e-2,
-            "per_device_train_batch_size": 4,
-            "gradient_checkpointing": False,
-            "problems": 12,
-            "seed": 0,
-            "max_completion_length": 12,
-            **values,
-        }
-    )
-
-
-class Kept(DistillTrainer):
-    """Keeps its batches."""
-
-    batches: list[dict[str, Any]]
-
-    def _compute_loss(self, unwrapped_student: Any, inputs: dict[str, Any], num_items_in_batch: Any) -> Any:
-        found = super()._compute_loss(unwrapped_student, inputs, num_items_in_batch)
-        Kept.batches.append({**inputs, "loss": float(found[0]), "items": int(num_items_in_batch)})
-        return found
-
-
-@pytest.fixture
-def batches(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    kept: list[dict[str, Any]] = []
-    monkeypatch.setattr(Kept, "batches", kept, raising=False)
-    return kept
-
-
-def keep(values: DistillConfig, folder: Path) -> Run:
-    return distill(values, folder, trainer_class=Kept)
 
 
 def cached(pair: Pair, folder: Path, **values: Any) -> Path:
@@ -145,7 +105,7 @@ def test_padding_of_the_embeddings_is_no_part_of_what_is_cached(tiny_pair: Pair,
     for ours, theirs in zip(plain.rows([0, 5]), padded.rows([0, 5]), strict=True):
         assert torch.equal(ours[0].sort().values, theirs[0].sort().values)
         torch.testing.assert_close(ours[1].exp().sum(-1), theirs[1].exp().sum(-1), atol=2e-3, rtol=0)
-    run = distill(config(tiny_pair, method="gkd", cache=str(tmp_path / "padded")), tmp_path / "run")
+    run = distill(config_of(tiny_pair, method="gkd", cache=str(tmp_path / "padded")), tmp_path / "run")
     assert run.result["steps"] == 2
 
 
@@ -158,7 +118,7 @@ def test_a_student_learns_from_the_cache_what_it_learns_from_the_teacher(
     few = cached(tiny_pair, tmp_path / "few")
     values: dict[str, Any] = {"method": "gkd", "divergence": kind, "lmbda": 0.0}
     for name, given in (("teacher", {}), ("every", {"cache": str(every)}), ("few", {"cache": str(few)})):
-        keep(config(tiny_pair, **values, **given), tmp_path / name / "run")
+        keep(config_of(tiny_pair, **values, **given), tmp_path / name / "run")
     with_teacher, from_every, from_few = (batches[i]["loss"] for i in (0, 2, 4))
     assert from_every == pytest.approx(with_teacher, rel=5e-3)
     assert 0 < from_few <= with_teacher * 1.01  # buckets never tell more
@@ -167,10 +127,10 @@ def test_a_student_learns_from_the_cache_what_it_learns_from_the_teacher(
 
 def test_the_teacher_is_not_needed_beside_its_cache(tiny_pair: Pair, tmp_path: Path) -> None:
     folder = cached(tiny_pair, tmp_path / "cache")
-    run = distill(config(tiny_pair, method="gkd", cache=str(folder), teacher="/no/such"), tmp_path / "run")
+    run = distill(config_of(tiny_pair, method="gkd", cache=str(folder), teacher="/no/such"), tmp_path / "run")
     assert (run.result["steps"], run.result["teacher"]) == (2, tiny_pair.teacher)
     assert f"distilled from {tiny_pair.teacher}" in (run.path / "model" / "README.md").read_text()
-    chosen = config(tiny_pair, method="gkd", cache=str(folder), tokens="tip", teacher="/no/such")
+    chosen = config_of(tiny_pair, method="gkd", cache=str(folder), tokens="tip", teacher="/no/such")
     assert 0 < distill(chosen, tmp_path / "tip").result["tokens"] < run.result["tokens"]
 
 
@@ -178,7 +138,7 @@ def test_a_learning_curve_beside_a_cache_is_on_problems_that_the_cache_has_not(
     tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = cached(tiny_pair, tmp_path / "cache", tasks=["qa"], seed=5)
-    given = config(tiny_pair, method="gkd", cache=str(folder), tasks=["math"], problems=3, seed=0, curve_steps=1)
+    given = config_of(tiny_pair, method="gkd", cache=str(folder), tasks=["math"], problems=3, seed=0, curve_steps=1)
     divided = curve_problems(given, TeacherCache(folder))
     everything = get_task("qa").examples("train", 12 + CURVE_PROBLEMS, seed=5)
     assert divided.held_out == {"qa": everything[12:]} and divided.reason is None
@@ -188,7 +148,7 @@ def test_a_learning_curve_beside_a_cache_is_on_problems_that_the_cache_has_not(
     (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     task = f"jsonl:{tmp_path / 'sums.jsonl'}"
     whole = cached(tiny_pair, tmp_path / "whole", tasks=[task], problems=1000)
-    run = distill(config(tiny_pair, method="gkd", cache=str(whole), curve_steps=1), tmp_path / "run")
+    run = distill(config_of(tiny_pair, method="gkd", cache=str(whole), curve_steps=1), tmp_path / "run")
     assert "the cache holds every train problem of" in run.result["curve"]["reason"]
     assert run.result["curve"]["reason"] in capsys.readouterr().err
     assert all("loss" in row for row in run.metrics())
@@ -197,9 +157,9 @@ def test_a_learning_curve_beside_a_cache_is_on_problems_that_the_cache_has_not(
 def test_what_a_cache_cannot_serve_is_told(tiny_pair: Pair, tiny_other: str, tmp_path: Path) -> None:
     folder = cached(tiny_pair, tmp_path / "cache")
     with pytest.raises(BadInputError, match="another tokenizer"):
-        distill(config(tiny_pair, method="gkd", cache=str(folder), student=tiny_other), tmp_path / "run")
+        distill(config_of(tiny_pair, method="gkd", cache=str(folder), student=tiny_other), tmp_path / "run")
     with pytest.raises(BadInputError, match="no run directory"):
-        distill(config(tiny_pair, method="gkd", cache=str(tmp_path / "none")), tmp_path / "run")
+        distill(config_of(tiny_pair, method="gkd", cache=str(tmp_path / "none")), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     for values, told in (({"top_k": 0}, "top_k=0"), ({"traces": "web"}, "traces='web'"), ({"tasks": []}, "tasks")):
         with pytest.raises(BadInputError, match=told):

@@ -11,18 +11,17 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from distilling import keep
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.losses.cross_tokenizer import Aligned, aligned, padded, span_starts
 from distillknob.distillation.losses.spans import by_span, span_loss, token_logprob
 from distillknob.distillation.losses.uld import uld_loss
 from distillknob.distillation.stage import distill
-from distillknob.distillation.trainer import DistillTrainer
 from distillknob.errors import BadInputError
 from distillknob.models.base import LanguageModel
 from distillknob.models.heads import Head
 from distillknob.models.load import load_model
 from distillknob.models.scoring import sequence_logprob
-from distillknob.runs.run import Run
 from distillknob.tasks import get_task
 from pairs import Pair
 
@@ -155,46 +154,24 @@ def test_token_logprobs_are_formed_in_blocks(monkeypatch: pytest.MonkeyPatch) ->
 # Training
 
 
-class Kept(DistillTrainer):
-    """Keeps its batches."""
-
-    batches: list[dict[str, Any]]
-
-    def _compute_loss(self, unwrapped_student: Any, inputs: dict[str, Any], num_items_in_batch: Any) -> Any:
-        values = super()._compute_loss(unwrapped_student, inputs, num_items_in_batch)
-        Kept.batches.append({**inputs, "loss": float(values[0].detach()), "items": int(num_items_in_batch)})
-        return values
-
-
-@pytest.fixture
-def losses(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    kept: list[dict[str, Any]] = []
-    monkeypatch.setattr(Kept, "batches", kept, raising=False)
-    return kept
-
-
-def keep(values: DistillConfig, folder: Path) -> Run:
-    return distill(values, folder, trainer_class=Kept)
-
-
 @pytest.mark.parametrize("method", ["spans", "uld"])
 @pytest.mark.parametrize("lmbda", [0.0, 1.0])
 def test_a_copy_under_another_tokenizer_has_nothing_to_learn(
-    tiny_pair: Pair, copy: str, tmp_path: Path, losses: list[dict[str, Any]], method: str, lmbda: float
+    tiny_pair: Pair, copy: str, tmp_path: Path, batches: list[dict[str, Any]], method: str, lmbda: float
 ) -> None:
     values = {"method": method, "lmbda": lmbda, "max_steps": 1}
     keep(config(tiny_pair.teacher, copy, **values), tmp_path / "copy")
     keep(config(tiny_pair.teacher, tiny_pair.student, **values), tmp_path / "student")
-    ours, theirs = losses[0]["loss"], losses[1]["loss"]
-    assert losses[0]["items"] > 10 and ours == pytest.approx(0.0, abs=1e-6) and theirs > 0.01
+    ours, theirs = batches[0]["loss"], batches[1]["loss"]
+    assert batches[0]["items"] > 10 and ours == pytest.approx(0.0, abs=1e-6) and theirs > 0.01
 
 
 def test_the_span_loss_is_that_of_the_two_likelihoods(
-    tiny_pair: Pair, tiny_other: str, tmp_path: Path, losses: list[dict[str, Any]]
+    tiny_pair: Pair, tiny_other: str, tmp_path: Path, batches: list[dict[str, Any]]
 ) -> None:
     """Over texts of one span each the loss is half the squared difference of the answers' likelihoods."""
     keep(config(tiny_pair.teacher, tiny_other, lmbda=0.0, max_steps=1), tmp_path / "run")
-    (batch,) = losses
+    (batch,) = batches
     student, teacher = load_model(tiny_other), load_model(tiny_pair.teacher)
     prompts = {e.prompt: get_task("math").messages(e) for e in get_task("math").examples("train", 12, seed=0)}
     total = 0.0
@@ -214,18 +191,18 @@ def test_the_span_loss_is_that_of_the_two_likelihoods(
 
 @pytest.mark.parametrize("method", ["spans", "uld"])
 def test_a_student_with_another_tokenizer_learns(
-    tiny_pair: Pair, tiny_other: str, tmp_path: Path, losses: list[dict[str, Any]], method: str
+    tiny_pair: Pair, tiny_other: str, tmp_path: Path, batches: list[dict[str, Any]], method: str
 ) -> None:
     values = {"method": method, "max_steps": 40, "learning_rate": 1e-2, "lmbda": 0.0, "problems": 40}
     run = keep(config(tiny_pair.teacher, tiny_other, **values), tmp_path / "run")
-    seen = [row["loss"] for row in losses]
+    seen = [row["loss"] for row in batches]
     assert sum(seen[-5:]) < 0.8 * sum(seen[:5])
     assert run.result["steps"] == 40
 
 
 @pytest.mark.parametrize("method", ["spans", "uld"])
 def test_two_vocabularies_of_two_sizes(
-    tiny_pair: Pair, copy: str, tmp_path: Path, losses: list[dict[str, Any]], method: str
+    tiny_pair: Pair, copy: str, tmp_path: Path, batches: list[dict[str, Any]], method: str
 ) -> None:
     """The copy with more embeddings than the teacher trains, and what its further tokens take of the probability is
     what it has to learn."""
@@ -237,7 +214,7 @@ def test_two_vocabularies_of_two_sizes(
     model.save_pretrained(tmp_path / "wider")
     tokenizer.save_pretrained(tmp_path / "wider")
     keep(config(tiny_pair.teacher, str(tmp_path / "wider"), method=method, lmbda=0.0), tmp_path / "run")
-    assert losses[0]["items"] > 10 and 1e-6 < losses[0]["loss"] < math.inf
+    assert batches[0]["items"] > 10 and 1e-6 < batches[0]["loss"] < math.inf
 
 
 def test_what_does_not_fit_is_told(tiny_pair: Pair, tiny_other: str, tmp_path: Path) -> None:

@@ -9,37 +9,18 @@ from typing import Any
 import pytest
 import torch
 
+from distilling import config_of, keep
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.stage import distill
 from distillknob.distillation.teacher_context import reference
 from distillknob.distillation.token_choice import CHOICES, by_divergence, by_entropy, highest, tip
-from distillknob.distillation.trainer import DistillTrainer
 from distillknob.divergences.dense import divergence
 from distillknob.errors import BadInputError
 from distillknob.methods import METHODS
 from distillknob.models.base import LanguageModel
 from distillknob.models.load import load_model
-from distillknob.runs.run import Run
 from distillknob.tasks import get_task
 from pairs import Pair
-
-
-def config(pair: Pair, **values: Any) -> DistillConfig:
-    return DistillConfig(
-        **{
-            "teacher": pair.teacher,
-            "student": pair.student,
-            "max_steps": 2,
-            "learning_rate": 1e-2,
-            "per_device_train_batch_size": 4,
-            "gradient_checkpointing": False,
-            "problems": 12,
-            "seed": 0,
-            "max_completion_length": 12,
-            **values,
-        }
-    )
-
 
 # The grid
 
@@ -82,7 +63,7 @@ def test_parts_that_do_not_fit_are_told(values: dict[str, Any], told: str) -> No
 
 @pytest.mark.parametrize("kind", ["forward_kl", "skew_forward_kl", "skew_reverse_kl", "total_variation"])
 def test_every_divergence_trains(tiny_pair: Pair, tmp_path: Path, kind: str) -> None:
-    run = distill(config(tiny_pair, method="gkd", divergence=kind, lmbda=0.0), tmp_path / "run")
+    run = distill(config_of(tiny_pair, method="gkd", divergence=kind, lmbda=0.0), tmp_path / "run")
     losses = [row["loss"] for row in run.metrics() if "loss" in row]
     assert len(losses) == 2 and all(loss > 0 for loss in losses)
 
@@ -105,28 +86,6 @@ def test_tip_leaves_out_what_is_low_in_both() -> None:
     assert tip(entropy, apart, 0.5).tolist() == [True, True, True, False]
 
 
-class Kept(DistillTrainer):
-    """Keeps its batches."""
-
-    batches: list[dict[str, Any]]
-
-    def _compute_loss(self, unwrapped_student: Any, inputs: dict[str, Any], num_items_in_batch: Any) -> Any:
-        found = super()._compute_loss(unwrapped_student, inputs, num_items_in_batch)
-        Kept.batches.append({**inputs, "loss": float(found[0]), "items": int(num_items_in_batch)})
-        return found
-
-
-@pytest.fixture
-def batches(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    kept: list[dict[str, Any]] = []
-    monkeypatch.setattr(Kept, "batches", kept, raising=False)
-    return kept
-
-
-def keep(values: DistillConfig, folder: Path) -> Run:
-    return distill(values, folder, trainer_class=Kept)
-
-
 def logits(language_model: LanguageModel, batch: dict[str, Any], prompt: str = "prompt") -> torch.Tensor:
     ids = torch.cat([batch[f"{prompt}_ids"], batch["completion_ids"]], dim=1)
     mask = torch.cat([batch[f"{prompt}_mask"], batch["completion_mask"]], dim=1)
@@ -141,7 +100,7 @@ def test_tokens_are_chosen_over_the_whole_batch(
     tiny_pair: Pair, tmp_path: Path, batches: list[dict[str, Any]], tokens: str, accumulation: int
 ) -> None:
     values = {"tokens": tokens, "tokens_share": 0.3, "gradient_accumulation_steps": accumulation, "max_steps": 1}
-    run = keep(config(tiny_pair, method="gkd", lmbda=0.0, **values), tmp_path / "run")
+    run = keep(config_of(tiny_pair, method="gkd", lmbda=0.0, **values), tmp_path / "run")
     assert len(batches) == accumulation
     teacher, student = load_model(tiny_pair.teacher), load_model(tiny_pair.student)
     entropy, apart, kept = [], [], []
@@ -168,7 +127,7 @@ def test_tokens_are_chosen_over_the_whole_batch(
 def test_the_teacher_sees_the_reference_solution(
     tiny_pair: Pair, tmp_path: Path, batches: list[dict[str, Any]]
 ) -> None:
-    run = keep(config(tiny_pair, method="opsd"), tmp_path / "run")
+    run = keep(config_of(tiny_pair, method="opsd"), tmp_path / "run")
     task = get_task("math")
     solutions = {task.messages(e)[0]["content"]: e.gold_solution for e in task.examples("train", 12)}
     teacher, student = load_model(tiny_pair.teacher), load_model(tiny_pair.student)
