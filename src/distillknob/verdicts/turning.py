@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from distillknob.results.schema import Verdict
@@ -105,34 +106,15 @@ def turning(
             over=over,
             same=True,
         )
+    without_figures = partial(Turning, before=None, after=None, difference=None, interval=None, unit=unit, over=over)
     pairs = [(a, b) for a, b in zip(before, after, strict=True) if a is not None and b is not None]
     if not pairs:
         verdict, reason = (NOT, "η is 0") if eta == 0 else (UNCLEAR, f"no held-out problem has {over} on both sides")
-        return Turning(
-            verdict=verdict,
-            reason=reason,
-            before=None,
-            after=None,
-            difference=None,
-            interval=None,
-            problems=0,
-            unit=unit,
-            over=over,
-        )
+        return without_figures(verdict=verdict, reason=reason, problems=0)
     unmeasured = sum(not (math.isfinite(a) and math.isfinite(b)) for a, b in pairs)
     if unmeasured:
         reason = f"the log-ratio isn't finite on {unmeasured} of {len(pairs)} held-out problems"
-        return Turning(
-            verdict=NOT if eta == 0 else UNCLEAR,
-            reason=reason,
-            before=None,
-            after=None,
-            difference=None,
-            interval=None,
-            problems=len(pairs),
-            unit=unit,
-            over=over,
-        )
+        return without_figures(verdict=NOT if eta == 0 else UNCLEAR, reason=reason, problems=len(pairs))
     firsts, seconds = [a for a, _ in pairs], [b for _, b in pairs]
     change = paired_difference(firsts, seconds, proportion=False)
     interval = None if math.isnan(change.low) or math.isnan(change.high) else (change.low, change.high)
