@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+from torch import Tensor
 from transformers import Trainer
 
 from distillknob.errors import BadInputError
@@ -53,6 +54,9 @@ class PolicyTrainer(Trainer):
     """A mixin for TRL's trainers, before them in the order of bases."""
 
     _silenced: Silenced | None = None
+    sampled_logprobs: Tensor | None = None
+    """log π of the tokens of the last rollout as the sampler drew them, [b, T] float32, 0 behind an answer's end; None
+    where the sampler gives none, or others than a forward pass."""
 
     def _make_ready(self, *frozen: Any) -> None:
         """Make the trained model and the frozen ones read alike everywhere. The trained one keeps its dropout where
