@@ -80,7 +80,8 @@ def prepared(pair: Pair, other: str, folder: Path, loss: Loss, budget: int | Non
     assert trainer.model is not None
     trainer.model.train()
     trainer._prepare_inputs([dict(row) for row in rows])
-    return trainer, trainer._buffered_inputs
+    batches: Any = trainer._buffered_inputs
+    return trainer, batches
 
 
 def of_every_row(trainer: DistillTrainer, batch: dict[str, Any]) -> Tensor:
