@@ -28,14 +28,14 @@ from transformers import (
 
 from distillknob.models.chat import eos_ids
 from distillknob.models.loaded.drawing import Draw
-from distillknob.models.loaded.growing_cache import growing_cache
+from distillknob.models.loaded.growing_cache import growing_cache, leave, remaining
 from distillknob.models.random_streams import uniforms
 from distillknob.models.shared_prefix import keeps_a_cache
 
 if TYPE_CHECKING:
     from distillknob.models.loaded.base import Loaded
 
-_LEAVING = 8  # one in so many rows has to end before the others are copied into a smaller batch
+_LEAVING = 8  # one in so many rows has to end before the batch is made smaller, which takes some milliseconds
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,13 @@ class Decoder:
     @torch.no_grad()
     def decoded(self, ids: list[list[int]], keys: Sequence[int]) -> list[Decoded]:
         """What the model writes behind each row of `ids`, by the random numbers of the row's key."""
-        padded = self.tokenizer.pad({"input_ids": ids}, return_tensors="pt", padding_side="left").to(self.model.device)
+        ids_BT, mask_BT = _padded(ids, self.tokenizer.pad_token_id, self.model.device)
         state = _State(
             rows=torch.arange(len(ids), device=self.model.device),
-            ids=padded["input_ids"],
-            mask=padded["attention_mask"],
+            ids=ids_BT,
+            mask=mask_BT,
             uniform=uniforms(keys, self.max_new_tokens).to(self.model.device),
-            cache=self._read_prompts(ids, padded) if self.selects else None,
+            cache=self._read_prompts(ids, ids_BT, mask_BT) if self.selects else None,
         )
         width = state.ids.size(1)
         token_BT = torch.zeros(len(ids), self.max_new_tokens, dtype=torch.long, device=self.model.device)
@@ -134,10 +134,10 @@ class Decoder:
         new_bt = output[:, state.ids.size(1) :]
         return new_bt, torch.stack(draw.logprobs[: new_bt.size(1)], 1), leaving.length, leaving.ended
 
-    def _read_prompts(self, ids: list[list[int]], padded: Any) -> Any:
+    def _read_prompts(self, ids: list[list[int]], ids_BT: torch.Tensor, mask_BT: torch.Tensor) -> Any:
         """The model's memory of all rows but for their last tokens, each prompt read once; empty where no two rows have
         one prompt."""
-        width = padded["input_ids"].size(1)
+        width = ids_BT.size(1)
         cache = growing_cache(self.model.config, width + self.max_new_tokens)
         first: dict[tuple[int, ...], int] = {}
         prompt_B = [first.setdefault(tuple(row), len(first)) for row in ids]
@@ -145,9 +145,9 @@ class Decoder:
         if width == 1 or len(first) == len(ids) or "logits_to_keep" not in reads:
             return cache
         place_P = [prompt_B.index(p) for p in range(len(first))]
-        mask_PT = padded["attention_mask"][place_P, :-1]
+        mask_PT = mask_BT[place_P, :-1]
         self.model(
-            input_ids=padded["input_ids"][place_P, :-1],
+            input_ids=ids_BT[place_P, :-1],
             attention_mask=mask_PT,
             position_ids=(mask_PT.cumsum(-1) - 1).clamp(min=0),
             past_key_values=cache,
@@ -156,6 +156,15 @@ class Decoder:
         )
         cache.batch_select_indices(torch.tensor(prompt_B, device=mask_PT.device))
         return cache
+
+
+def _padded(ids: list[list[int]], pad: int | None, device: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows and their mask [B, T], padded on the left. Not by the tokenizer, whose own takes as long as some steps."""
+    width = max(map(len, ids))
+    ids_BT = torch.tensor([[pad or 0] * (width - len(row)) + row for row in ids])
+    lengths_B1 = torch.tensor([[len(row)] for row in ids])
+    mask_BT = (torch.arange(width) >= width - lengths_B1).long()
+    return ids_BT.to(device), mask_BT.to(device)
 
 
 @dataclass
@@ -170,12 +179,12 @@ class _State:
 
     def go_on(self, new_bt: torch.Tensor, goes_on_b: torch.Tensor) -> None:
         """Append the new tokens, and keep the rows that go on."""
-        keep = goes_on_b.nonzero()[:, 0]
-        self.rows, self.uniform = self.rows[keep], self.uniform[keep]
-        self.ids = torch.cat([self.ids, new_bt], 1)[keep]
-        self.mask = torch.cat([self.mask, torch.ones_like(new_bt)], 1)[keep]
-        if self.cache is not None and len(keep) and len(keep) < len(goes_on_b):
-            self.cache.batch_select_indices(keep)
+        order_b, holes, movers = remaining(goes_on_b)
+        self.rows, self.uniform = self.rows[order_b], self.uniform[order_b]
+        self.ids = torch.cat([self.ids, new_bt], 1)[order_b]
+        self.mask = torch.cat([self.mask, torch.ones_like(new_bt)], 1)[order_b]
+        if self.cache is not None and 0 < len(order_b) < len(goes_on_b):
+            leave(self.cache, order_b, holes, movers)
 
 
 class _Leaving(StoppingCriteria):
