@@ -75,6 +75,13 @@ class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
             set_in_templates({"the target": self.target.tokenizer}, values, needed=False)
         self.guard = guard
 
+    def _generate_single_turn(self, prompt_ids: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.use_vllm:
+            self.sampled_logprobs = None
+            with self._as_it_is():
+                return super()._generate_single_turn(prompt_ids, *args, **kwargs)
+        return self._rolled_out(prompt_ids), None
+
     def _calculate_rewards(
         self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: list[list[int]]
     ) -> torch.Tensor:
@@ -204,7 +211,7 @@ class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
         """log π_θ of each token of this process's samples [b, T], detached; formed once a batch, unless the sampler has
         told them."""
         mask_bT = batch["completion_mask"]
-        if self.sampled_logprobs is not None:
+        if self.sampled_logprobs is not None and "tool_mask" not in batch:  # a tool's own words aren't drawn
             return padded_to(self.sampled_logprobs.to(mask_bT.device), mask_bT.size(1))
         logps: torch.Tensor | None = batch.get("old_per_token_logps", self._rollout.get("policy"))
         if logps is None:
