@@ -209,9 +209,13 @@ class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
     @torch.no_grad()
     def _policy_logprobs(self, batch: dict[str, Any]) -> torch.Tensor:
         """log π_θ of each token of this process's samples [b, T], detached; formed once a batch, unless the sampler has
-        told them."""
+        told them.
+
+        An anchor in the reward compares them with the original's, which come from a pass: from another one its first
+        step would train on the rounding, which Adam makes as large as any other gradient."""
         mask_bT = batch["completion_mask"]
-        if self.sampled_logprobs is not None and "tool_mask" not in batch:  # a tool's own words aren't drawn
+        drawn = self.args.anchor == "loss" and "tool_mask" not in batch  # a tool's own words aren't drawn
+        if drawn and self.sampled_logprobs is not None:
             return padded_to(self.sampled_logprobs.to(mask_bT.device), mask_bT.size(1))
         logps: torch.Tensor | None = batch.get("old_per_token_logps", self._rollout.get("policy"))
         if logps is None:
