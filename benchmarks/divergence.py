@@ -254,7 +254,8 @@ def measure(case: Case, rounds: int, passes: int, threads: int, timeout: float) 
                 )
                 printed, failed = done.stdout, (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
             except subprocess.TimeoutExpired as error:
-                printed = (error.stdout or b"").decode()
+                out = error.stdout or b""
+                printed = out if isinstance(out, str) else out.decode()
                 failed = f"over {timeout:.0f} s"
             told: dict[str, Any] = {contender: {"skipped": failed} for contender in group}
             for line in printed.splitlines():

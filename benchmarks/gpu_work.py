@@ -50,6 +50,11 @@ def calibrate_step(folder: Path, sizes: dict[str, Any], device: str) -> Any:
     from distillknob.models.load import load_model
     from distillknob.tasks import get_task
 
+    def reward(completions: list[Any], **columns: Any) -> list[float]:
+        texts = [messages[0]["content"] for messages in completions]
+        added = {"finished": [True] * len(texts), "answer_text": texts}  # as our trainer adds it
+        return task_reward(completions, **added | columns)
+
     def make(trainer: Any, output: str) -> Any:
         teacher = load_model(str(folder / "teacher"), device=device)
         config = CalibrationConfig(
@@ -64,7 +69,7 @@ def calibrate_step(folder: Path, sizes: dict[str, Any], device: str) -> Any:
         ours = trainer is CalibrationTrainer
         return trainer(
             model=teacher.model,
-            reward_funcs=[task_reward],
+            reward_funcs=[reward],
             args=config,
             train_dataset=training_rows([get_task("math")], 64, seed=0),
             processing_class=teacher.tokenizer,
