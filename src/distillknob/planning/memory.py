@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import torch
 
-from distillknob.divergences.fused import chunk_rows
+from distillknob.divergences.fused import chunk_bytes
 from distillknob.models.architecture import Architecture
 from distillknob.models.heads import block_rows
 from distillknob.models.loaded.sampling import rows_at_once
@@ -166,8 +166,8 @@ def _training(phase: Phase, trained: Trained, engine: Engine, width: int) -> dic
         sizes["head"] = 2.0 * 4 * tile + whole_head + 2.0 * 4 * answers * model.hidden
     elif trained.logits == "blocks":
         device = torch.device("cpu" if engine.device.itemsize == 4 else "cuda")
-        chunk = chunk_rows(answers, model.vocabulary, device)
-        sizes["head"] = 2.0 * 4 * chunk * model.vocabulary + whole_head + 3.0 * 4 * answers * model.hidden
+        chunk = chunk_bytes(answers, model.vocabulary, device)
+        sizes["head"] = chunk + whole_head + 3.0 * 4 * answers * model.hidden
     else:
         # Logits, their float32 copy, the log-softmax and its gradient, over every token of the answers.
         sizes["logits"] = float(answers * model.vocabulary * (width + 4 + 4 + 4)) + whole_head
