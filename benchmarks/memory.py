@@ -72,10 +72,10 @@ LARGE_TRAINED: dict[str, Any] = {
 LARGE_CALIBRATE = {
     **LARGE_TRAINED,
     "eta": -0.25,
-    "per_device_train_batch_size": 4,
+    "per_device_train_batch_size": 2,  # whose every position TRL scores on a CPU, those of prompts too
     "gate": False,  # random weights are never right
-    "num_generations": 4,
-    "guard_problems": 4,
+    "num_generations": 2,
+    "guard_problems": 2,
     "guard_samples": 2,
 }
 LARGE_CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -85,10 +85,17 @@ LARGE_CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "distill-sft": ("distill", {**LARGE_TRAINED, "method": "sft"}),
     "diagnose": (
         "diagnose",
-        {"problems": 2, "samples": 8, "candidates": 8, "gradient_problems": 2, "max_new_tokens": 16},
+        {"problems": 2, "samples": 6, "candidates": 6, "gradient_problems": 1, "max_new_tokens": 16},
     ),
     "evaluate": ("evaluate", {"problems": 8, "samples": 4, "k": 4, "max_new_tokens": 16}),
     "cache": ("cache", {"problems": 32, "max_completion_length": 16, "top_k": 32}),
+}
+LARGE_TINY: dict[str, dict[str, Any]] = {
+    "calibrate": {"per_device_train_batch_size": 2, "problems": 4, "max_completion_length": 4},
+    "distill": {"per_device_train_batch_size": 2, "max_steps": 1, "problems": 4, "max_completion_length": 4},
+    "diagnose": {"problems": 1, "samples": 1, "candidates": 1, "gradient_problems": 1, "max_new_tokens": 4},
+    "evaluate": {"max_new_tokens": 4},
+    "cache": {"max_completion_length": 4},
 }
 TINY: dict[str, dict[str, Any]] = {
     "cache": {"problems": 2},
@@ -163,8 +170,7 @@ def run_large_cases(names: list[str]) -> list[dict[str, Any]]:
                 status = 1
                 try:
                     stage, values = large_case(name, Path(folder))
-                    answer = "max_completion_length" if "max_completion_length" in values else "max_new_tokens"
-                    out.write_text(json.dumps(measure(name, stage, values, {answer: 4})))
+                    out.write_text(json.dumps(measure(name, stage, values, LARGE_TINY[stage])))
                     status = 0
                 finally:
                     os._exit(status)

@@ -183,7 +183,8 @@ def _calibrate(config: CalibrationConfig, engine: Engine) -> Workload:
         return Phase(what, kind, model, count, prompt, answer, at_once, **options)
 
     phases = [
-        phase("guard", "decode", teacher, 2 * guard, SAMPLED_AT_ONCE),
+        phase("guard", "decode", teacher, guard, _sampled_rows(guard, config.tasks)),  # before the training
+        phase("guard", "decode", teacher, guard, _sampled_rows(guard, config.tasks)),  # and after it
         phase("verdict, teacher", "score", teacher, 2 * guard, max(1, SCORED_AT_ONCE // (prompt + answer))),
         phase("samples", "decode", teacher, rows, here, own=False),
         phase("log-ratio, policy", "score", teacher, rows, micro),
@@ -267,6 +268,11 @@ def _scored_rows(tokens: int, at_once: int = SCORED_AT_ONCE) -> int:
     return max(1, at_once // tokens)
 
 
+def _sampled_rows(rows: int, tasks: Sequence[str]) -> int:
+    """Of `rows` over all tasks, which are sampled one after the other."""
+    return max(1, min(SAMPLED_AT_ONCE, rows // max(1, len(tasks))))
+
+
 def _cache(config: CacheConfig, engine: Engine) -> Workload:
     teacher = architecture(config.teacher)
     prompt, answer = _prompt(config.teacher, config.tasks), longest_answer(config)
@@ -287,13 +293,13 @@ def _evaluate(config: EvaluateConfig, engine: Engine) -> Workload:
     for name, model in zip(here, models, strict=True):
         prompt, answer = _prompt(name, config.tasks), longest_answer(config)
         phases += [
-            Phase("answers", "decode", model, rows, prompt, answer, SAMPLED_AT_ONCE),
+            Phase("answers", "decode", model, rows, prompt, answer, _sampled_rows(rows, config.tasks)),
             Phase("failure modes", "score", model, rows, prompt, answer, _scored_rows(prompt + answer)),
         ]
     # One model after the other.
-    *others, largest = sorted(models, key=lambda model: model.parameters) or [None]
-    resident = [] if largest is None else [("model", largest)]
-    return Workload("evaluate", phases, [*resident, *reward_models(config.tasks)], loaded_again=tuple(others))
+    by_size = sorted(models, key=lambda model: -model.parameters)
+    resident = [*(("model", model) for model in by_size[:1]), *reward_models(config.tasks)]
+    return Workload("evaluate", phases, resident, loaded_again=tuple(by_size[1:]))
 
 
 def _diagnose(config: DiagnoseConfig, engine: Engine) -> Workload:
@@ -304,7 +310,8 @@ def _diagnose(config: DiagnoseConfig, engine: Engine) -> Workload:
     paired = _scored_rows(prompt + answer, PAIRED_AT_ONCE)
 
     def phase(what: str, kind: Any, model: Architecture, rows: int) -> Phase:
-        return Phase(what, kind, model, rows, prompt, answer, SAMPLED_AT_ONCE if kind == "decode" else paired)
+        at_once = _sampled_rows(rows, config.tasks) if kind == "decode" else paired
+        return Phase(what, kind, model, rows, prompt, answer, at_once)
 
     phases = [
         phase("student's answers", "decode", student, candidates),
