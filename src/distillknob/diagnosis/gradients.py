@@ -14,14 +14,12 @@ insides of one of them, whatever the batch's length.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from distillknob.diagnosis.pair_scores import pair_heads
 from distillknob.diagnosis.samples import GRADIENTS, GradientSample
@@ -31,6 +29,7 @@ from distillknob.errors import BadInputError
 from distillknob.models.base import LanguageModel
 from distillknob.models.chat import prompt_ids
 from distillknob.models.heads import Head
+from distillknob.models.recomputing import recomputed
 from distillknob.models.scoring import Batch, Prompt, answer_hidden, batch_of, batches, chosen_logprob
 from distillknob.runs.journal import Journal
 from distillknob.runtime.processes import merged, my_share, process_index
@@ -105,37 +104,12 @@ def _add_gradients(
         own = batch if taught == studied else batch_of(batch.rows, studied, answers, student.model.device)
         with torch.no_grad():
             teacher_NH = answer_hidden(teacher, batch)
-        with torch.enable_grad(), _recomputed(student.model):
+        with torch.enable_grad(), recomputed(student.model):
             student_NH = answer_hidden(student, own)
             losses = _losses(heads, teacher_NH, student_NH, batch)
             for place, loss in enumerate(losses):
                 with sums.collecting(place):
                     (loss / tokens).backward(retain_graph=place < len(losses) - 1)
-
-
-@contextmanager
-def _recomputed(model: Any) -> Iterator[None]:
-    """The model's layers without what they would keep for a gradient: it is computed again. transformers' own switch
-    works in training mode alone, in which a model may drop out."""
-    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
-    own = [layer.__dict__.get("forward") for layer in layers]
-    for layer in layers:
-        layer.forward = _checkpointed(layer.forward)
-    try:
-        yield
-    finally:
-        for layer, forward in zip(layers, own, strict=True):
-            if forward is None:
-                del layer.forward
-            else:
-                layer.forward = forward
-
-
-def _checkpointed(forward: Any) -> Any:
-    def call(*args: Any, **kwargs: Any) -> Any:
-        return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
-
-    return call
 
 
 def _losses(heads: tuple[Head, Head], teacher_NH: Tensor, student_NH: Tensor, batch: Batch) -> tuple[Tensor, ...]:

@@ -104,6 +104,8 @@ def _decoding(phase: Phase, rows: float, work: Workload, engine: Engine) -> floa
     """A step writes one token of each row that is held: it reads all weights and the caches, multiplies with the
     weights, and in transformers starts its kernels one by one."""
     device, model = engine.device, phase.model
+    # On a CPU rows that end, before their limit, are no longer written: that makes up for a small model's products.
+    flops = device.flops * (SCORING if device.utilised else 1.0)
     width = device.itemsize
     at_once = phase.at_once
     if phase.own or not work.vllm:
@@ -112,13 +114,13 @@ def _decoding(phase: Phase, rows: float, work: Workload, engine: Engine) -> floa
     read = width * (model.read + at_once * model.cached(phase.prompt + phase.answer // 2))
     step = max(
         read / (device.bandwidth * (DECODING if device.utilised else 1.0)),
-        2.0 * at_once * model.active / _speed(model, engine, SCORING),
+        2.0 * at_once * model.active / flops,
     )
     if device.utilised and not (work.vllm and not phase.own):
         step = max(step, LAYER_SECONDS * model.layers)
         if engine.sharding == "fsdp2" and not phase.own:
             step = max(step, width * model.parameters / engine.between)  # gathered anew for every token
-    reading = 2.0 * rows * phase.prompt * model.active / _speed(model, engine, SCORING)
+    reading = 2.0 * rows * phase.prompt * model.active / flops
     return reading + rows / at_once * phase.answer * step
 
 

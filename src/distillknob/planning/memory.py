@@ -112,7 +112,8 @@ def _phase(phase: Phase, work: Workload, engine: Engine, parts: int, width: int)
             return {}
         rows = rows_at_once(min(phase.at_once, int(phase.rows) or 1), model.config, phase.tokens, width, on_cpu=on_cpu)
         caches = float(rows * width * model.cached(phase.tokens))
-        drawing = float(rows * model.vocabulary * (4 + 4 + 8 + 8))  # in float64, from a float32 copy
+        # In float32: the logits, their exponentials, these in whole blocks, and the result.
+        drawing = float(rows * model.vocabulary * 4 * 4)
         sizes = {"key–value caches": caches, "next-token logits": drawing}
         if parts > 1 and not phase.own and engine.sharding == "zero3":
             sizes["gathered for generation"] = 2.0 * model.parameters
