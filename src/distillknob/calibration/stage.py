@@ -33,6 +33,7 @@ from distillknob.runs.files import atomic_write
 from distillknob.runs.journal import Journal
 from distillknob.runs.model_record import record_of
 from distillknob.runs.run import Run
+from distillknob.runtime.machine import free_models
 from distillknob.runtime.processes import process_index, wait
 from distillknob.runtime.template_date import by_name, fix_dates
 from distillknob.tasks import graded_tasks
@@ -117,6 +118,7 @@ def calibrate(
         steps = _train(trainer, config, guard, run, resume=resume)
         del trainer
     del teacher
+    free_models()
 
     def write(path: str, part: str) -> dict[str, HeldOut]:
         """What a checkpoint writes, which is gone again when that is there: two at a time may not fit."""

@@ -79,6 +79,7 @@ def evaluate(config: EvaluateConfig, output: str | Path, *, resume: bool = False
             )
             for place, task in enumerate(tasks)
         }
+        del language_model  # before the next is loaded
     run.write_samples(
         {"model": name, **row}
         for name, by_task in results.items()
