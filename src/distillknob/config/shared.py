@@ -10,7 +10,7 @@ from distillknob.errors import BadInputError
 
 ENGINES = ("auto", "transformers", "vllm")
 # What an engine may be started with beside: what it takes of a device. Nothing that would bend what it draws.
-ENGINE_OPTIONS = {
+ENGINE_OPTIONS: dict[str, type] = {
     "dtype": str,
     "enforce_eager": bool,
     "gpu_memory_utilization": float,
@@ -64,7 +64,7 @@ class BoundedAnswers:
         return limit
 
 
-@dataclass
+@dataclass(kw_only=True)
 class EngineOptions:
     """Fields of a config whose stage samples: what draws and scores the samples of a model that isn't behind a
     server."""
@@ -109,7 +109,7 @@ class EngineOptions:
                     f"are {', '.join(ENGINE_OPTIONS)}"
                 )
             kind = ENGINE_OPTIONS[name]
-            if type(value) is not kind or (kind is int and value < 1):
+            if type(value) is not kind or (isinstance(value, int) and value < 1 and kind is int):
                 wanted = "a whole number from 1 on" if kind is int else f"of type {kind.__name__}"
                 raise BadInputError(f"engine_options sets {name} to {value!r}: it must be {wanted}")
         share = options.get("gpu_memory_utilization", 0.5)

@@ -16,14 +16,14 @@ import yaml
 
 from distillknob.config.shared import StageConfig
 from distillknob.experiments.plan import ExperimentConfig, distinct
-from distillknob.inputs.identity import read_by
+from distillknob.inputs.opening import Opening
 from distillknob.inputs.preflight import Preflight
 from distillknob.models.loaded.sampling import rows_at_once
 from distillknob.planning.fitting import fitting, room, roomier
 from distillknob.planning.hardware import DECODING, GIB, LAYER_SECONDS, SCORING, TRAINING, Engine
 from distillknob.planning.memory import MARGIN, Footprint, footprint
 from distillknob.planning.workload import PROMPT_TOKENS, Phase, Workload, workload
-from distillknob.runs.run import CONFIG, Run, runs_behind
+from distillknob.runs.run import Run
 from distillknob.stages import STAGES
 from distillknob.training.config import plain_config
 
@@ -140,11 +140,9 @@ def plan(
         cells = config.cells()
         lines.append(f"# {len(cells)} cells: {', '.join(cell.name for cell in cells)}")
     else:
-        inputs = runs_behind(config.models_read)
         cache: str | None = getattr(config, "cache", None)
-        inputs += [] if cache is None else [Path(cache)]
-        read = read_by(config) if (output / CONFIG).exists() else None
-        Run.check(output, stage, plain_config(config), inputs=inputs, read=read, resume=resume)
+        further = [] if cache is None else [Path(cache)]
+        Opening(stage, config, output, plain_config(config), resume, further).check()
     named = estimates(stage, config, engine)
     lines += [f"# {line}" for line in estimate_lines(named, engine)]
     lines += [f"# note: {text}" for text in seen.remarks]
