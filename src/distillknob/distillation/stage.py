@@ -44,6 +44,7 @@ from distillknob.tasks import Task, get_tasks, graded_tasks
 from distillknob.training.callbacks import FiniteLoss, RunLogger, StageProgress, add_callbacks
 from distillknob.training.checkpoints import check_saves_whole, checkpoint_errors, save_model, start_from
 from distillknob.training.config import plain_config, refused_by_the_trainer
+from distillknob.training.engine import close_engine
 
 Traces = Sequence[dict[str, Any]]
 
@@ -97,6 +98,7 @@ def distill(
             peft_config=config.peft_config,
         )
     steps, final = _train(trainer, run, divided, resume=resume)
+    close_engine(trainer)
     trainer.accelerator.free_memory()
     card = student_card(config, taught_by, config.tasks if cache is None else cache.tasks, steps, warning)
     save_model(str(final), pair.student.tokenizer, run.path / "model", card, whole=config.merge_adapter)

@@ -10,7 +10,7 @@ from distillknob.models.base import LanguageModel
 from distillknob.models.chat import turn_end
 from distillknob.models.engines.vllm_engine import VllmEngine
 from distillknob.models.engines.vllm_model import VllmModel
-from distillknob.models.load import check_tokenizer, load_tokenizer
+from distillknob.models.load import check_tokenizer, load_model, load_tokenizer
 from distillknob.models.names import SERVED, resolve
 from distillknob.models.served.model import load_or_connect
 
@@ -37,19 +37,18 @@ class Engines:
 
     def open(self, name: str, *, scores: Literal[False] | None = None) -> Sampler:
         """The model of that name, which isn't loaded, or behind its server, as `load_or_connect` gives it."""
-        if not self._vllm or name.startswith(SERVED):
-            return load_or_connect(name, scores=scores)
+        return load_or_connect(name, scores=scores) if name.startswith(SERVED) else self.start(name)
+
+    def start(self, name: str) -> LanguageModel | VllmModel:
+        """The model of that name, which isn't loaded and not behind a server."""
+        if not self._vllm:
+            return load_model(name)
         config, _ = model_config(name)
         tokenizer = load_tokenizer(name)
         check_tokenizer(tokenizer, name, config.get_text_config().vocab_size)
         dtype = getattr(config, "dtype", None) or getattr(config.get_text_config(), "dtype", None)
         engine = self._engine(name, "auto" if dtype is None else str(dtype).removeprefix("torch."), None)
         return VllmModel(name, tokenizer, _ends(resolve(name), config, tokenizer), engine)
-
-    def hand_over(self, name: str, engine: VllmEngine) -> None:
-        """Take an engine that holds the weights of that name already. The one held before is closed."""
-        self.close()
-        self._held = (name, engine)
 
     def close(self) -> None:
         """Free what the engine holds."""
