@@ -26,10 +26,11 @@ def occurrences(prompts: Iterable[Hashable]) -> list[int]:
     return numbers
 
 
-def row_key(seed: int | str, prompt_ids: Sequence[int], occurrence: int) -> int:
-    """The 63-bit key of a sample's random numbers. `occurrence` counts the samples to the same prompt (token ids, a
-    begun answer included), so that a prompt that is asked twice gets other samples the second time."""
-    named = json.dumps([seed, list(prompt_ids), occurrence])
+def row_key(seed: int | str, prompt: Sequence[int] | str, occurrence: int) -> int:
+    """The 63-bit key of a sample's random numbers. `prompt` is its token ids, a begun answer included, or a text where
+    these aren't known; `occurrence` counts the samples to the same prompt, so that one that is asked twice gets other
+    samples the second time."""
+    named = json.dumps([seed, prompt if isinstance(prompt, str) else list(prompt), occurrence])
     return int.from_bytes(hashlib.blake2b(named.encode(), digest_size=8).digest(), "big") >> 1
 
 
