@@ -16,7 +16,7 @@ import yaml
 
 from distillknob.config.shared import StageConfig
 from distillknob.experiments.plan import ExperimentConfig, distinct
-from distillknob.inputs.identity import read_by
+from distillknob.inputs.opening import Opening
 from distillknob.inputs.preflight import Preflight
 from distillknob.models.architecture import Architecture
 from distillknob.models.loaded.sampling import rows_at_once
@@ -25,7 +25,7 @@ from distillknob.planning.hardware import CPU_WIDTH, DECODING, GIB, LAYER_SECOND
 from distillknob.planning.memory import MARGIN, Footprint, footprint
 from distillknob.planning.network import moved
 from distillknob.planning.workload import PROMPT_TOKENS, Phase, Workload, workload
-from distillknob.runs.run import CONFIG, Run, runs_behind
+from distillknob.runs.run import Run
 from distillknob.stages import STAGES
 from distillknob.training.config import plain_config
 
@@ -157,11 +157,9 @@ def plan(
         cells = config.cells()
         lines.append(f"# {len(cells)} cells: {', '.join(cell.name for cell in cells)}")
     else:
-        inputs = runs_behind(config.models_read)
         cache: str | None = getattr(config, "cache", None)
-        inputs += [] if cache is None else [Path(cache)]
-        read = read_by(config) if (output / CONFIG).exists() else None
-        Run.check(output, stage, plain_config(config), inputs=inputs, read=read, resume=resume)
+        further = [] if cache is None else [Path(cache)]
+        Opening(stage, config, output, plain_config(config), resume, further).check()
     named = estimates(stage, config, engine)
     lines += [f"# {line}" for line in estimate_lines(named, engine)]
     lines += [f"# note: {text}" for text in seen.remarks]
