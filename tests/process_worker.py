@@ -118,7 +118,7 @@ def train(stage: str, teacher_name: str, student_name: str, output: str, batch: 
         "output_dir": f"{output}/trainer",
         "per_device_train_batch_size": batch,
         "gradient_accumulation_steps": accumulation,
-        "max_steps": 1 if sampled else STEPS,
+        "max_steps": 3 if sampled else STEPS,
         "learning_rate": 0.05,
         "lr_scheduler_type": "constant",
         "optim": "sgd",

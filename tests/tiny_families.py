@@ -10,8 +10,7 @@ import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -29,10 +28,8 @@ from distillknob.models.chat import prompt_ids
 from distillknob.models.families import check_config, check_family
 from distillknob.models.forward import number_positions, silence
 from distillknob.models.heads import head_of
-from distillknob.models.loaded import sampling as generation
-from distillknob.models.loaded.sampling import SeededSampler
+from distillknob.models.loaded.decoding import Decoder
 from distillknob.models.names import zoo_path
-from distillknob.models.sampling import Sampling, generate
 from distillknob.models.scoring import token_logprobs
 from distillknob.training.rollouts import PolicyTrainer
 
@@ -188,20 +185,27 @@ def agreement(language_model: LanguageModel, limit: float = LIMIT) -> None:
     prompts give each token one log-probability."""
     model: Any = language_model.model
     model.generation_config = BENT
-    with drawn() as scores:
-        samples = generate(language_model, PROMPTS, 1, Sampling(max_new_tokens=4, seed=0))
-    ids = [row[0].token_ids for row in samples.completions]
-    lengths = [len(row) for row in prompt_ids(language_model.tokenizer, PROMPTS)]
-    written = torch.stack(scores, 1).cpu()[torch.tensor(sorted(range(len(lengths)), key=lengths.__getitem__)).argsort()]
+    rows = [row for row in prompt_ids(language_model.tokenizer, PROMPTS) for _ in range(2)]
+    written = Decoder(language_model, 4).decoded(rows, range(len(rows)))  # each prompt twice, which is read once
+    in_one_stretch = Decoder(language_model, 4, in_step=True).decoded(rows, range(len(rows)))
+    ids = [row.token_ids for row in written[::2]]
     alone = [token_logprobs(language_model, [p], [a])[0] for p, a in zip(PROMPTS, ids, strict=True)]
     ways = {
-        "generated": [row[: len(a)] for row, a in zip(written, ids, strict=True)],
+        "generated": [torch.tensor(row.logprobs) for row in written[::2]],
         "batch": token_logprobs(language_model, PROMPTS, ids),
         "shared prompt": token_logprobs(
             language_model, [prompt for prompt in PROMPTS for _ in range(4)], [a for a in ids for _ in range(4)]
         )[::4],
     }
     compare(ways, alone, limit)
+    compare(  # whose tokens may be others in half precision
+        {"in one stretch": [torch.tensor(row.logprobs) for row in in_one_stretch[::2]]},
+        [
+            token_logprobs(language_model, [p], [row.token_ids])[0]
+            for p, row in zip(PROMPTS, in_one_stretch[::2], strict=True)
+        ],
+        limit,
+    )
 
 
 def compare(ways: dict[str, Any], alone: list[torch.Tensor], limit: float) -> None:
@@ -219,7 +223,7 @@ def training_agrees(language_model: LanguageModel, limit: float = LIMIT) -> None
     alone_ids = prompt_ids(language_model.tokenizer, PROMPTS[:2])
     padded = language_model.tokenizer.pad({"input_ids": alone_ids}, return_tensors="pt", padding_side="left")
     padded = padded.to(model.device)
-    width, new = padded["input_ids"].size(1), 3
+    new = 3
     model.train()
     number_positions(model)
     silence(model)
@@ -227,58 +231,31 @@ def training_agrees(language_model: LanguageModel, limit: float = LIMIT) -> None
     trainer: Any = SimpleNamespace(
         model=model,
         use_vllm=False,
-        generation_config=GenerationConfig(
-            do_sample=True,
-            top_k=0,
-            max_new_tokens=new,
-            pad_token_id=0,
-            output_scores=True,
-            return_dict_in_generate=True,
-        ),
         accelerator=SimpleNamespace(autocast=nullcontext, is_main_process=False),
         model_kwarg_keys=inspect.signature(model.forward).parameters,
         _is_vlm=False,
     )
     model.generation_config = BENT
-    with torch.no_grad(), PolicyTrainer._as_it_is(trainer):
-        output = model.generate(**padded, generation_config=trainer.generation_config)
-    answers_BN = output.sequences[:, width:]
-    drawn_BNV = torch.stack(output.scores, 1).log_softmax(-1)
+    with PolicyTrainer._as_it_is(trainer):
+        never = [10**9]  # ends an answer, so that all have one length
+        written = Decoder(language_model, new, ends=never).decoded(alone_ids, [1, 2])
+    answers_BN = torch.tensor([row.token_ids for row in written], device=model.device)
+    sequences_BT = torch.cat([padded["input_ids"], answers_BN], dim=1)
     mask_BT = torch.cat([padded["attention_mask"], torch.ones_like(answers_BN)], dim=1)
     assert model.training
     add_fused_lm_head(model)
     with torch.no_grad():
-        calibrated, _, _ = GRPOTrainer._get_per_token_logps_and_entropies(
-            trainer, model, output.sequences, mask_BT, new
-        )
-        hidden_BNH = DistillationTrainer._get_last_hidden_state(trainer, model, output.sequences, mask_BT, new)
+        calibrated, _, _ = GRPOTrainer._get_per_token_logps_and_entropies(trainer, model, sequences_BT, mask_BT, new)
+        hidden_BNH = DistillationTrainer._get_last_hidden_state(trainer, model, sequences_BT, mask_BT, new)
     studied_BNV = torch.stack([head_of(model).logits(rows).log_softmax(-1) for rows in hidden_BNH])
     ways = {
-        "rolled out": drawn_BNV.gather(-1, answers_BN[..., None])[..., 0],
+        "rolled out": torch.tensor([row.logprobs for row in written]),
         "calibrated": calibrated,
         "distilled": studied_BNV.gather(-1, answers_BN[..., None])[..., 0],
     }
     pairs = zip(PROMPTS[:2], answers_BN.tolist(), strict=True)
     model.eval()
     compare(ways, [token_logprobs(language_model, [prompt], [ids])[0] for prompt, ids in pairs], limit)
-
-
-@contextmanager
-def drawn() -> Iterator[list[torch.Tensor]]:
-    """The log-probabilities of the tokens that `generate` draws, a step an entry."""
-    scores: list[torch.Tensor] = []
-
-    class Recorded(SeededSampler):
-        def __call__(self, input_ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-            chosen = super().__call__(input_ids, logits)
-            scores.append(logits.log_softmax(-1).gather(1, chosen.argmax(-1)[:, None])[:, 0])
-            return chosen
-
-    generation.SeededSampler = Recorded  # type: ignore[misc]
-    try:
-        yield scores
-    finally:
-        generation.SeededSampler = SeededSampler  # type: ignore[misc]
 
 
 SECTIONS = {"works": "## Work", "refused": "## Refused", "not tried": "## Not tried"}

@@ -11,8 +11,12 @@ from distillknob.errors import BadInputError
 from distillknob.models.base import LanguageModel
 from distillknob.models.chat import prompt_ids
 from distillknob.models.load import load_model
-from distillknob.models.loaded.sampling import SeededSampler, logits_processors
+from distillknob.models.loaded.decoding import Decoder
+from distillknob.models.loaded.drawing import Draw
+from distillknob.models.loaded.sampling import before_draw
+from distillknob.models.random_streams import uniforms
 from distillknob.models.sampling import Sampling, generate
+from distillknob.models.scoring import token_logprobs
 from distillknob.tasks import get_task
 from pairs import Pair
 
@@ -30,7 +34,8 @@ def prompts(n: int, task: str = "math") -> list[list[dict[str, str]]]:
 def frequencies(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     """Counts of the tokens that `generate`'s processors leave as the only possible one."""
     scores = logits.expand(DRAWS, -1).clone()
-    for processor in logits_processors(sampling, SeededSampler(sampling.seed, torch.device("cpu"))):
+    draw = Draw(uniforms([sampling.seed], DRAWS).T, 1)
+    for processor in [*before_draw(sampling), draw]:
         scores = processor(torch.zeros(DRAWS, 1, dtype=torch.long), scores)
     assert ((scores == 0).sum(1) == 1).all() and ((scores == -torch.inf).sum(1) == logits.numel() - 1).all()
     return torch.bincount(scores.argmax(1), minlength=logits.numel()).double()
@@ -77,7 +82,8 @@ def test_temperature_top_k_and_top_p_shape_the_distribution() -> None:
 def test_the_tail_of_a_large_vocabulary_is_drawn_at_its_rate() -> None:
     logits = torch.zeros(20_000)
     logits[0] = 9.0  # 29 % of the mass, the rest is even
-    tokens = SeededSampler(0, torch.device("cpu"))(torch.zeros(800, 1), logits.expand(800, -1)).argmax(1)
+    draw = Draw(uniforms([0], 800).T, 1)
+    tokens = draw(torch.zeros(800, 1), logits.expand(800, -1)).argmax(1)
     assert abs(float((tokens == 0).double().mean() - logits.double().softmax(-1)[0])) < 0.06
     assert float(tokens[tokens > 0].double().mean()) == pytest.approx(10_000, rel=0.1)
 
@@ -146,6 +152,50 @@ def test_the_batch_size_changes_no_shape_and_no_order(teacher: LanguageModel, ba
     assert samples.prompts == chosen
     assert [len(row) for row in samples.completions] == [2] * 5
     assert all(1 <= len(sample.token_ids) <= 6 for row in samples.completions for sample in row)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16, 1000])
+def test_the_same_samples_are_drawn_in_batches_of_any_size(teacher: LanguageModel, batch_size: int) -> None:
+    chosen = [*prompts(3), *prompts(3, "instruct"), *prompts(2, "qa")]
+    whole = generate(teacher, chosen, 4, Sampling(max_new_tokens=24, seed=3)).flat()[1]
+    cut = generate(teacher, chosen, 4, Sampling(max_new_tokens=24, seed=3, batch_size=batch_size)).flat()[1]
+    # A random number can fall into the rounding of the logits, which depends on the batch: about once in a million.
+    assert sum(one == other for one, other in zip(whole, cut, strict=True)) >= len(whole) - 1
+
+
+def test_a_prompt_s_samples_do_not_depend_on_what_else_is_asked(teacher: LanguageModel) -> None:
+    chosen = [*prompts(3), *prompts(2, "qa")]
+    sampling = Sampling(max_new_tokens=24, seed=3)
+    whole = generate(teacher, chosen, 4, sampling).completions
+    assert generate(teacher, chosen[::-1], 4, sampling).completions == whole[::-1]
+    for prompt, samples in zip(chosen, whole, strict=True):
+        assert generate(teacher, [prompt], 4, sampling).completions == [samples]
+        assert generate(teacher, [prompt], 2, sampling).completions == [samples[:2]]
+
+
+def test_a_prompt_that_is_asked_again_gets_further_samples(teacher: LanguageModel) -> None:
+    (prompt,) = prompts(1)
+    sampling = Sampling(max_new_tokens=24, seed=3)
+    (whole,) = generate(teacher, [prompt], 6, sampling).completions
+    again = generate(teacher, [prompt] * 3, 2, sampling).completions
+    assert [sample for row in again for sample in row] == whole
+    assert len({tuple(sample.token_ids) for sample in whole}) > 1
+
+
+def test_rows_that_share_no_cache_are_drawn_alike_in_one_stretch(teacher: LanguageModel) -> None:
+    """Weights that lie in parts on several processes, and memories that can't be taken out of a batch."""
+    ids = [row for row in prompt_ids(teacher.tokenizer, prompts(5)) for _ in range(4)]
+    keys = list(range(len(ids)))
+    in_stretches, in_one = (Decoder(teacher, 40, in_step=one).decoded(ids, keys) for one in (False, True))
+    assert [(row.token_ids, row.ended) for row in in_stretches] == [(row.token_ids, row.ended) for row in in_one]
+
+
+def test_what_is_drawn_comes_with_its_log_probability(teacher: LanguageModel) -> None:
+    asked = [prompt for prompt in prompts(4) for _ in range(3)]
+    rows = Decoder(teacher, 40).decoded(prompt_ids(teacher.tokenizer, asked), range(12))
+    scored = token_logprobs(teacher, asked, [row.token_ids for row in rows])
+    for row, logprobs in zip(rows, scored, strict=True):
+        torch.testing.assert_close(torch.tensor(row.logprobs), logprobs, atol=1e-4, rtol=0)
 
 
 def test_padding_does_not_change_what_is_drawn(teacher: LanguageModel) -> None:

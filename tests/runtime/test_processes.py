@@ -54,6 +54,19 @@ def test_processes_and_micro_batches_change_nothing(tiny_pair: Pair, tmp_path: P
     assert distance(tmp_path, one, "weights.pt") > 1e-3  # they moved, by more than they may differ
 
 
+@pytest.mark.parametrize("stage", ["sampled-calibrate", "sampled-gkd"])
+def test_training_on_own_samples_is_the_same_over_processes_and_micro_batches(
+    tiny_pair: Pair, tmp_path: Path, stage: str
+) -> None:
+    """The random numbers of a sample follow from what it is, not from the process that draws it."""
+    one = trained(stage, tiny_pair, tmp_path / "one", processes=1, batch=8)
+    two = trained(stage, tiny_pair, tmp_path / "two", processes=2, batch=4)
+    accumulated = trained(stage, tiny_pair, tmp_path / "accumulated", processes=1, batch=4, accumulation=2)
+    for other in (two, accumulated):
+        assert distance(one, other, "weights.pt") < 1e-5
+    assert distance(one, two, "gradients.pt") < 1e-5
+
+
 def test_the_advantages_of_sampled_groups_are_global(tiny_pair: Pair, tmp_path: Path) -> None:
     """Six samples a process and groups of four: a group lies on both processes."""
     folder = trained("sampled-calibrate", tiny_pair, tmp_path, processes=2, batch=6)

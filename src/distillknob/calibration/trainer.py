@@ -74,6 +74,13 @@ class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
             set_in_templates({"the target": self.target.tokenizer}, values, needed=False)
         self.guard = guard
 
+    def _generate_single_turn(self, prompt_ids: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.use_vllm:
+            self.sampled_logprobs = None
+            with self._as_it_is():
+                return super()._generate_single_turn(prompt_ids, *args, **kwargs)
+        return self._rolled_out(prompt_ids), None
+
     def _calculate_rewards(
         self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: list[list[int]]
     ) -> torch.Tensor:

@@ -83,8 +83,13 @@ class DistillTrainer(PolicyTrainer, DistillationTrainer):
         after a resume."""
         return random.Random(f"{self.args.seed}/{step}").random() < self.args.share_on_policy
 
-    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
-        return super()._generate_single_turn(*args, **kwargs) if self._stored_ids is None else self._stored_ids
+    def _generate_single_turn(self, prompt_ids: Any, *args: Any, **kwargs: Any) -> Any:
+        if self._stored_ids is not None:
+            return self._stored_ids
+        if not self.use_vllm:
+            return self._rolled_out(prompt_ids)
+        with self._as_it_is():
+            return super()._generate_single_turn(prompt_ids, *args, **kwargs)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         on_policy = self.on_policy(self.state.global_step)

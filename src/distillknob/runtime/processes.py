@@ -9,7 +9,6 @@ Left out on purpose: starting processes, and anything about the trained model, w
 from __future__ import annotations
 
 import os
-import random
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -44,11 +43,6 @@ def device() -> str:
     if not torch.cuda.is_available():
         return "cpu"
     return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
-
-
-def seed_of_process(seed: int) -> int:
-    """`seed` for the first process, and another for each of the others."""
-    return seed if process_index() == 0 else random.Random(f"{seed}/process {process_index()}").getrandbits(32)
 
 
 def my_share(rows: Sequence[V]) -> list[V]:

@@ -1,29 +1,19 @@
-"""How a model in this process samples: transformers' `generate`, with draws that follow from a seed alone."""
+"""How a model in this process samples: in batches whose caches fit, rows of similar length together."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import torch
-from transformers import (
-    GenerationConfig,
-    LogitsProcessor,
-    LogitsProcessorList,
-    PreTrainedModel,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
+from transformers import LogitsProcessor, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from distillknob.errors import BadInputError
 from distillknob.models.caches import cache_numbers
-from distillknob.models.chat import eos_ids, prompt_ids
+from distillknob.models.chat import prompt_ids
 from distillknob.models.families import check_length
+from distillknob.models.loaded.decoding import Decoder
+from distillknob.models.random_streams import occurrences, row_key
 from distillknob.models.sampling import Sample, SampleRequest, Sampling
-from distillknob.runtime.processes import seed_of_process
 from distillknob.runtime.progress import progress
 
 if TYPE_CHECKING:
@@ -33,44 +23,16 @@ if TYPE_CHECKING:
 _CPU_CACHE_BYTES, _DEVICE_CACHE_BYTES = 1 << 32, 1 << 34
 
 
-class SeededSampler(LogitsProcessor):
-    """Draws the next token by inverting the cumulative distribution, and leaves it as the only possible one.
-
-    `generate` then takes it greedily. Same distribution as torch.multinomial; on a CPU a tenth of its time (it draws
-    one random number a row instead of one a token of the vocabulary), and reproducible from a generator of its own.
-    """
-
-    def __init__(self, seed: int, device: torch.device):
-        self.generator = torch.Generator(device=device).manual_seed(seed)
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        # float64: in float32 the sum over a large vocabulary would lose the tail.
-        cdf_BV = scores.softmax(-1, dtype=torch.float64).cumsum(-1)
-        if bool(cdf_BV[:, -1].isnan().any()):
-            raise BadInputError(
-                "the model's logits are NaN or infinite, so no token can be drawn: it is broken, or overflows in its "
-                "dtype (load it in bfloat16 or float32)"
-            )
-        draw_B1 = torch.rand(len(scores), 1, generator=self.generator, device=scores.device, dtype=torch.float64)
-        token_B1 = torch.searchsorted(cdf_BV, draw_B1 * cdf_BV[:, -1:], right=True).clamp_(max=scores.size(-1) - 1)
-        return torch.full_like(scores, -torch.inf).scatter_(1, token_B1, 0.0)
-
-
-def logits_processors(
-    sampling: Sampling, sampler: SeededSampler, edit: LogitsProcessor | None = None
-) -> LogitsProcessorList:
-    """What transformers does to the next-token logits, in its order: a model's own `edit`, the options of `sampling`,
-    and the draw."""
-    processors = LogitsProcessorList()
-    if edit is not None:
-        processors.append(edit)
+def before_draw(sampling: Sampling, edit: LogitsProcessor | None = None) -> list[LogitsProcessor]:
+    """What transformers does to the next-token logits before the draw, in its order: a model's own `edit`, and the
+    options of `sampling`."""
+    processors = [] if edit is None else [edit]
     if sampling.temperature != 1.0:
         processors.append(TemperatureLogitsWarper(sampling.temperature))
     if sampling.top_k:
         processors.append(TopKLogitsWarper(sampling.top_k))
     if sampling.top_p < 1.0:
         processors.append(TopPLogitsWarper(sampling.top_p))
-    processors.append(sampler)
     return processors
 
 
@@ -81,28 +43,16 @@ def rows_at_once(batch_size: int, config: Any, tokens: int, itemsize: int, *, on
     return max(1, min(batch_size, budget // max(1, itemsize * cache_numbers(config, tokens))))
 
 
-@contextmanager
-def own_settings(model: PreTrainedModel, config: GenerationConfig) -> Iterator[None]:
-    """Sample from `model` by `config` alone: transformers fills what it leaves open from the checkpoint's own settings,
-    and a repetition penalty, as Qwen2.5 has it, would bend the distribution. So these are laid aside."""
-    settings, model.generation_config = model.generation_config, config
-    try:
-        yield
-    finally:
-        model.generation_config = settings
-
-
-@torch.no_grad()
 def draw(language_model: Loaded, request: SampleRequest, edit: LogitsProcessor | None) -> dict[tuple[int, int], Sample]:
     """`Sampler.draw` by transformers, rows of similar length together."""
     rendered = prompt_ids(language_model.tokenizer, request.prompts)
     ids = [prompt + start for prompt, start in zip(rendered, request.begun, strict=True)]
-    model, sampling = language_model.model, request.sampling
+    model, sampling, n = language_model.model, request.sampling, request.n
     longest = max(map(len, ids))
     _check_context(model.config, longest, sampling.max_new_tokens)
-    sampler = SeededSampler(seed_of_process(sampling.seed) if request.shared else sampling.seed, model.device)
-    drawing = _Drawing(language_model, sampling.max_new_tokens, logits_processors(sampling, sampler, edit))
-    every_row = ((i, j) for i in range(len(ids)) for j in range(request.n))
+    decoder = Decoder(language_model, sampling.max_new_tokens, before_draw(sampling, edit))
+    before = occurrences(map(tuple, ids))
+    every_row = ((i, j) for i in range(len(ids)) for j in range(n))
     rows, journal = request.share(sorted(every_row, key=lambda row: len(ids[row[0]]))), request.own_journal
     size = rows_at_once(
         sampling.batch_size,
@@ -119,52 +69,23 @@ def draw(language_model: Loaded, request: SampleRequest, edit: LogitsProcessor |
             made_of = [[ids[i] for i, _ in batch], asdict(sampling)]
             stored = journal.take(named, made_of)
             if stored is None:
-                drawn = drawing.batch([ids[i] for i, _ in batch], [request.begun[i] for i, _ in batch])
-                gave = [(sample.text, sample.token_ids, sample.finished) for sample in drawn]
-                journal.keep(named, {"samples": gave, "generator": sampler.generator.get_state()}, made_of)
+                keys = [row_key(sampling.seed, ids[i], before[i] * n + j) for i, j in batch]
+                written = decoder.decoded([ids[i] for i, _ in batch], keys)
+                drawn = [
+                    _sample(language_model, request.begun[i] + row.token_ids, row.ended)
+                    for (i, _), row in zip(batch, written, strict=True)
+                ]
+                journal.keep(named, [(s.text, s.token_ids, s.finished) for s in drawn], made_of)
             else:
-                drawn = [Sample(*sample) for sample in stored["samples"]]
-                sampler.generator.set_state(stored["generator"])
+                drawn = [Sample(*sample) for sample in stored]
             samples |= zip(batch, drawn, strict=True)
             bar.update(len(batch))
     return samples
 
 
-class _Drawing:
-    """What all batches of a call share: the model, the processors of its logits, and the ends of its answers."""
-
-    def __init__(self, language_model: Loaded, max_new_tokens: int, processors: LogitsProcessorList):
-        self.model: Any = language_model.model
-        self.tokenizer, self.ends = language_model.tokenizer, eos_ids(language_model)
-        self.processors = processors
-        self.config = GenerationConfig(
-            do_sample=False,
-            max_new_tokens=max_new_tokens,
-            eos_token_id=self.ends,
-            pad_token_id=self.tokenizer.pad_token_id,
-        )
-
-    def batch(self, ids: list[list[int]], begun: list[list[int]]) -> list[Sample]:
-        """A sample a row of `ids`, the last of which are how its answer has `begun`."""
-        padded = self.tokenizer.pad({"input_ids": ids}, return_tensors="pt", padding_side="left").to(self.model.device)
-        with own_settings(self.model, self.config):
-            output = self.model.generate(
-                input_ids=padded["input_ids"],
-                attention_mask=padded["attention_mask"],
-                generation_config=self.config,
-                logits_processor=self.processors,
-                synced_gpus=False,  # the weights are whole: under ZeRO-3 it would wait for processes with no share
-            )
-        return [
-            self._sample(start, new)
-            for start, new in zip(begun, output[:, padded["input_ids"].size(1) :].tolist(), strict=True)
-        ]
-
-    def _sample(self, start: list[int], new: list[int]) -> Sample:
-        length = next((t + 1 for t, token in enumerate(new) if token in self.ends), None)
-        token_ids = start + new[:length]
-        text = str(self.tokenizer.decode(token_ids, skip_special_tokens=True))
-        return Sample(text, token_ids, finished=length is not None)
+def _sample(language_model: Loaded, token_ids: list[int], finished: bool) -> Sample:
+    text = str(language_model.tokenizer.decode(token_ids, skip_special_tokens=True))
+    return Sample(text, token_ids, finished=finished)
 
 
 def _check_context(config: Any, longest: int, max_new_tokens: int) -> None:

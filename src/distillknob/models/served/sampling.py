@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import random
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from distillknob.models.random_streams import occurrences, row_key
 from distillknob.models.sampling import SampleRequest, Sampling
 from distillknob.runtime.progress import progress
 
@@ -20,6 +21,8 @@ def draw_by_prompt(
     journal."""
     rows, journal, n = request.share(range(len(ids))), request.own_journal, request.n
     settings, seed = _fields(request.sampling), request.sampling.seed
+    asked = [json.dumps([prompt, row]) for prompt, row in zip(request.prompts, ids, strict=True)]
+    seeds = [row_key(seed, text, before) >> 32 for text, before in zip(asked, occurrences(asked), strict=True)]
     answers: dict[tuple[int, int], Answer] = {}
     size = max(1, batch_size // n)
     with progress(request.description, n * len(rows), unit="sample") as bar:
@@ -32,7 +35,7 @@ def draw_by_prompt(
                 # A request and a seed a prompt: a server gives every prompt of a request the request's seed, and with
                 # it the same noise, so that a batch would take the same turnings.
                 with ThreadPoolExecutor(len(missing)) as pool:
-                    replies = {i: pool.submit(ask, i, **settings, seed=_seed_of(seed, i)) for i in missing}
+                    replies = {i: pool.submit(ask, i, **settings, seed=seeds[i]) for i in missing}
                 drawn |= {i: reply.result() for i, reply in replies.items() if reply.exception() is None}
                 journal.keep(batch, drawn, made_of, done=len(drawn) == len(batch))  # what was answered is paid for
             for i in batch:
@@ -50,7 +53,3 @@ def _fields(sampling: Sampling) -> dict[str, float | int]:
         "top_p": sampling.top_p,
         **({"top_k": sampling.top_k} if sampling.top_k else {}),  # vLLM's own
     }
-
-
-def _seed_of(seed: int, prompt: int) -> int:
-    return random.Random(f"{seed}/{prompt}").getrandbits(31)
