@@ -47,7 +47,7 @@ ROOMS = {
     "stats": row("errors", "numpy"),
     "verdicts": row("results stats"),
     "methods": row(),
-    "runtime": row("errors", f"{HUGGING} accelerate datasets huggingface_hub tqdm"),
+    "runtime": row("errors", f"{HUGGING} accelerate datasets huggingface_hub ray tqdm"),
     "config": row("errors stages", "yaml"),
     "runs": row("errors results runtime verdicts", "torch yaml"),
     "divergences": row("errors", "torch"),

@@ -232,7 +232,7 @@ class Run:
 
     def write_samples(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write `samples.jsonl`, one object a row."""
-        self._write(SAMPLES, b"".join(json_bytes(row) + b"\n" for row in rows))
+        self._write(SAMPLES, (json_bytes(row) + b"\n" for row in rows))
 
     @property
     def unfinished(self) -> Path:
@@ -253,7 +253,7 @@ class Run:
             self._release()
         wait()
 
-    def _write(self, name: str, data: bytes) -> None:
+    def _write(self, name: str, data: bytes | Iterable[bytes]) -> None:
         if self._writes:
             self._check_open()
             atomic_write(self._path / name, data)
