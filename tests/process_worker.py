@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
 from distillknob.calibration.config import CalibrationConfig
@@ -21,7 +22,7 @@ from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.trainer import DistillTrainer
 from distillknob.models.load import load_model
 from distillknob.models.scoring import token_logprobs
-from distillknob.runtime.processes import disconnect
+from distillknob.runtime.processes import disconnect, process_index
 from distillknob.tasks import get_task
 
 GROUP, STEPS = 4, 10
@@ -40,15 +41,21 @@ class Recorder(TrainerCallback):
         self.model, self.output = model, output
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step == 0 and state.is_world_process_zero:
-            gradients = {name: p.grad.clone() for name, p in self.model.named_parameters() if p.grad is not None}
-            torch.save(gradients, self.output / "gradients.pt")
+        if state.global_step == 0:
+            self._write(
+                "gradients.pt", {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
+            )
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            torch.save(
-                {name: p.detach().clone() for name, p in self.model.named_parameters()}, self.output / "weights.pt"
-            )
+        self._write("weights.pt", dict(self.model.named_parameters()))
+
+    def _write(self, name: str, tensors: dict[str, Any]) -> None:
+        """What is spread over the processes is brought together by all of them."""
+        whole = {key: t.full_tensor() if isinstance(t, DTensor) else t for key, t in tensors.items()}
+        if any(isinstance(t, DTensor) for t in tensors.values()):
+            (self.output / "spread").touch()
+        if process_index() == 0:
+            torch.save({key: tensor.detach().clone() for key, tensor in whole.items()}, self.output / name)
 
 
 class RecordedCalibration(CalibrationTrainer):

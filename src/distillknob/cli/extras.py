@@ -95,12 +95,24 @@ def _pair(recipe: Mapping[str, Any]) -> dict[str, Any]:
 # sweep
 
 
-def _add_cell(parser: argparse.ArgumentParser) -> None:
+def _add_cells(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cell", type=int, metavar="N", help="run only cell number N (from 0)")
+    about = "run the cells on a Ray cluster: local (this machine), auto (the one it has joined) or HOST:PORT"
+    parser.add_argument("--ray", metavar="ADDRESS", help=about)
+    parser.add_argument("--cell-cpus", type=float, metavar="N", help="with --ray: CPUs that a cell takes (default: 1)")
+    about = "with --ray: GPUs that a cell takes, or a share of one (default: 1 where the cluster has GPUs)"
+    parser.add_argument("--cell-gpus", type=float, metavar="N", help=about)
 
 
-def _only(arguments: argparse.Namespace) -> dict[str, Any]:
-    return {"only": arguments.cell}
+def _which_and_where(arguments: argparse.Namespace) -> dict[str, Any]:
+    from distillknob.runtime.cluster import ClusterOptions
+
+    sizes = {"cpus": arguments.cell_cpus, "gpus": arguments.cell_gpus}
+    sizes = {name: value for name, value in sizes.items() if value is not None}
+    if arguments.ray is None and sizes:
+        raise BadInputError("--cell-cpus and --cell-gpus say what a cell takes on a Ray cluster: add --ray ADDRESS")
+    cluster = None if arguments.ray is None else ClusterOptions(arguments.ray, **sizes)
+    return {"only": arguments.cell, "cluster": cluster}
 
 
 def _so_far(arguments: argparse.Namespace, run: Run) -> Ending:
@@ -113,7 +125,7 @@ EXTRAS = {
     "diagnose": Extras(add_flags=_add_compare, answer=_compare),
     "calibrate": Extras(add_flags=_add_require_turned, check=_check_turns, end=_turned),
     "evaluate": Extras(settings=_pair),
-    "sweep": Extras(add_flags=_add_cell, passed=_only, end=_so_far),
+    "sweep": Extras(add_flags=_add_cells, passed=_which_and_where, end=_so_far),
 }
 
 

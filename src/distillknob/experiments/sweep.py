@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from distillknob.config.fields import NO_SETTING
 from distillknob.errors import BadInputError, nearest
 from distillknob.experiments.cell import cell_config, read_by_cell, run_cell
 from distillknob.experiments.plan import Cell, ExperimentConfig, check
+from distillknob.experiments.spread import spread_cells
 from distillknob.experiments.tables import causal, knob, tables
 from distillknob.inputs.opening import checked
 from distillknob.report.page import build_report
@@ -23,7 +24,8 @@ from distillknob.results.experiments import SweepResult, Tables
 from distillknob.results.schema import with_schema
 from distillknob.runs.files import atomic_directory, atomic_write, json_bytes, read_json
 from distillknob.runs.run import CONFIG, ENVIRONMENT, MANIFEST, RESULT, Run, load_run
-from distillknob.runtime.processes import notice, process_index, wait
+from distillknob.runtime.cluster import Cluster, ClusterOptions, reached
+from distillknob.runtime.processes import notice, process_count, process_index, wait
 from distillknob.stages import CHAINED
 
 # Without `evaluate`: a variant is set beside the grid problem by problem.
@@ -56,6 +58,8 @@ class SweepConfig(ExperimentConfig):
     )
     # The number of the only cell to run now, from 0. The sweep's directory may be shared by those who run the others.
     only: int | None = field(default=None, metadata=NO_SETTING)
+    # The Ray cluster on which the cells run, each in a process of its own; without one they run here, one by one.
+    cluster: ClusterOptions | None = field(default=None, metadata=NO_SETTING)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,6 +72,8 @@ class SweepConfig(ExperimentConfig):
             _check_keys(f"the variant {name!r}", values, OF_A_VARIANT)
         if self.only is not None and not 0 <= self.only < len(self.cells()):
             raise BadInputError(f"cell {self.only}: this sweep has cells 0 to {len(self.cells()) - 1}")
+        if self.cluster is not None and self.only is not None:
+            raise BadInputError(f"cell {self.only} on a Ray cluster: leave --cell out, the cluster takes all cells")
 
     def cells(self) -> list[Cell]:
         """Cells in the order of work: every η of the first seed, then of the next, then the variants."""
@@ -129,26 +135,31 @@ def sweep(config: SweepConfig, output: str | Path, *, resume: bool = False) -> R
     Several machines can share one output directory: each takes cells by number; whoever runs without `only` last makes
     the tables. Until then the report is of the cells that are there, made anew after each. Cells in `config.kept` are
     read there, and what is run is kept there too: config, environment, result and manifest of each, without models and
-    samples. Raises BadInputError before any work for input that can't be used.
+    samples. With `config.cluster` the cells run on a Ray cluster, side by side, in the same folders and with the same
+    results. Raises BadInputError before any work for input that can't be used.
     """
+    if config.cluster is not None and process_count() > 1:
+        raise BadInputError(
+            f"--ray in {process_count()} processes: start the command once, without accelerate launch or torchrun"
+        )
     checked(check, config)
     cells, single = config.cells(), config.only is not None
     read = {cell.name: read_by_cell(cell, config.recipe) for cell in cells}
     _check_kept(config, read)
-    run = Run.open(
-        output,
-        "sweep",
-        config.recorded,
-        read={name: parts for of_cell in read.values() for name, parts in of_cell.items()},
-        resume=resume or single,
-        shared=single,
-    )
-    if run.complete:
-        return run
-    for cell in cells if config.only is None else [cells[config.only]]:
-        _cell(cell, run, config)
-        if process_index() == 0:
-            _tell_so_far(run, config)
+    with reached(config.cluster) as cluster:
+        run = Run.open(
+            output,
+            "sweep",
+            config.recorded,
+            read={name: parts for of_cell in read.values() for name, parts in of_cell.items()},
+            resume=resume or single,
+            shared=single,
+        )
+        if run.complete:
+            return run
+        for _ in _cells(cells if config.only is None else [cells[config.only]], run, config, cluster):
+            if process_index() == 0:
+                _tell_so_far(run, config)
     if not single:
         run.finish(_result(run, config))
         build_report(run.path)
@@ -226,15 +237,27 @@ def _place(cell: Cell, run: Run, kept: str | None) -> Path:
     return place if place is not None and (place / MANIFEST).exists() else run.path / "cells" / cell.name
 
 
-def _cell(cell: Cell, run: Run, config: SweepConfig) -> Run:
-    """The finished cell: the one that was kept, or one that is run now and kept."""
-    place = None if config.kept is None else Path(config.kept) / cell.name
-    if place is not None and (place / MANIFEST).exists():
-        return load_run(place)
-    done = run_cell(cell, config.recipe, run.path / "cells" / cell.name)
-    if place is not None and process_index() == 0:
-        with atomic_directory(place) as folder:
+def _cells(cells: Sequence[Cell], run: Run, config: SweepConfig, cluster: Cluster | None) -> Iterator[Run]:
+    """Each finished cell: those that were kept or are complete, and then those that are run now, here one after the
+    other or on the cluster as they finish."""
+    folder, missing = run.path / "cells", []
+    for cell in cells:
+        if config.kept is not None and (kept := Path(config.kept) / cell.name / MANIFEST).exists():
+            yield load_run(kept.parent)
+        elif cluster is None or (folder / cell.name / MANIFEST).exists():
+            yield _keep(run_cell(cell, config.recipe, folder / cell.name), config.kept)
+        else:
+            missing.append(cell)
+    if cluster is not None and missing:
+        for done in spread_cells(missing, config.recipe, folder, cluster):
+            yield _keep(done, config.kept)
+
+
+def _keep(cell: Run, kept: str | None) -> Run:
+    """The finished cell, of which the folder of kept cells, where there is one, gets the result."""
+    if kept is not None and process_index() == 0:
+        with atomic_directory(Path(kept) / cell.path.name) as folder:
             for name in (CONFIG, ENVIRONMENT, RESULT, MANIFEST):
-                shutil.copyfile(done.path / name, folder / name)
+                shutil.copyfile(cell.path / name, folder / name)
     wait()
-    return done
+    return cell

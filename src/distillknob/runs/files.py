@@ -13,7 +13,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,9 @@ _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_OURS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
 
 
-def atomic_write(path: str | Path, data: bytes) -> None:
-    """Write `data` to `path` whole or not at all, keeping what was there until the new file is on the disk.
+def atomic_write(path: str | Path, data: bytes | Iterable[bytes]) -> None:
+    """Write `data` to `path` whole or not at all, keeping what was there until the new file is on the disk. Pieces are
+    written as they come, so that a file may be larger than the memory.
 
     Raises RunFailedError if the disk is full or the quota spent, BadInputError if `path` can't be written.
     """
@@ -36,7 +37,7 @@ def atomic_write(path: str | Path, data: bytes) -> None:
     with disk_errors(path):
         try:
             with partial.open("wb") as file:
-                file.write(data)
+                file.writelines([data] if isinstance(data, bytes) else data)
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(path)
@@ -101,15 +102,17 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Return the objects of a JSONL file; none where there is no file. A last line still being written is left out."""
     if not path.exists():
         return []
-    # Split at "\n" alone: texts may hold other characters that str.splitlines takes for the end of a line.
-    *lines, unfinished = path.read_bytes().split(b"\n")
-    del unfinished  # empty after a whole last line; otherwise torn, or being written at this moment
     rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError as error:
-            raise BadInputError(f"{path}, line {number} is no JSON ({error}): remove the line or start anew") from error
+    with path.open("rb") as file:  # whose lines end at "\n" alone: texts may hold what str.splitlines takes for an end
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                break  # torn, or being written at this moment
+            try:
+                rows.append(json.loads(line))
+            except ValueError as error:
+                raise BadInputError(
+                    f"{path}, line {number} is no JSON ({error}): remove the line or start anew"
+                ) from error
     return rows
 
 

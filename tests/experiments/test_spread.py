@@ -1,0 +1,128 @@
+"""A sweep whose cells run on a Ray cluster gives what it gives here, also where a cell's process is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from commands import refused
+from distillknob.errors import BadInputError
+from distillknob.experiments.sweep import SweepConfig, sweep
+from distillknob.runs.run import load_run, verify_manifest
+from distillknob.runtime.cluster import ClusterOptions
+from interrupted import weights
+from pairs import Pair
+from two_nodes import two_nodes
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with two_nodes() as address:
+        yield address
+
+
+def recipe(pair: Pair) -> dict[str, Any]:
+    common: dict[str, Any] = {
+        "problems": 8,
+        "max_steps": 2,
+        "max_completion_length": 8,
+        "gradient_checkpointing": False,
+    }
+    return {
+        "teacher": pair.teacher,
+        "student": pair.student,
+        "target": pair.student,
+        "tasks": ["qa"],
+        "calibrate": {
+            **common,
+            "num_generations": 2,
+            "per_device_train_batch_size": 4,
+            "guard_problems": 3,
+            "guard_samples": 2,
+            "guard": False,
+            "learning_rate": 1e-2,
+        },
+        "distill": {**common, "per_device_train_batch_size": 4, "tokens_per_step": 8, "learning_rate": 1e-3},
+        "evaluate": {"problems": 4, "samples": 2, "k": 2, "max_new_tokens": 8},
+    }
+
+
+def config(pair: Pair, **values: Any) -> SweepConfig:
+    return SweepConfig(etas=[0.0, 0.5], seeds=[0], methods=["gkd"], recipe=recipe(pair), **values)
+
+
+def kill_in_the_middle(cell: Path) -> None:
+    """Kill the process that is at the cell as soon as its first stage is done."""
+    until = time.monotonic() + 240
+    while not (cell / "calibrate" / "manifest.json").exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    os.kill(json.loads((cell / ".lock").read_text())["pid"], signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_sweep_on_two_nodes_with_a_killed_worker_is_that_of_one_process(
+    address: str, tiny_pair: Pair, tmp_path: Path
+) -> None:
+    here = sweep(config(tiny_pair), tmp_path / "here")
+    victim = tmp_path / "spread" / "cells" / "eta+0.5-seed0"
+    killer = threading.Thread(target=kill_in_the_middle, args=(victim,))
+    killer.start()
+    there = sweep(config(tiny_pair, cluster=ClusterOptions(address), kept=str(tmp_path / "kept")), tmp_path / "spread")
+    killer.join()
+    assert there.complete and (there.path / "report.html").exists()
+    assert len(json.loads((victim / "environment.json").read_text())["resumed"]) == 1
+    for name in ("eta+0-seed0", "eta+0.5-seed0"):
+        assert verify_manifest(there.path / "cells" / name) == []
+        one, other = (weights(run.path / "cells" / name / "distill-gkd") for run in (here, there))
+        for key, tensor in one.items():
+            torch.testing.assert_close(tensor, other[key], atol=1e-5, rtol=0)
+    for table in ("students", "teachers", "differences", "gains", "claims", "knob"):
+        assert there.result[table] == here.result[table], table
+    assert {path.name for path in (tmp_path / "kept").iterdir()} == {"eta+0-seed0", "eta+0.5-seed0"}
+    assert not list(there.path.rglob(".seen-by-all*"))
+
+    # A cell that fails is told by name, and what the others gave is there.
+    half = tmp_path / "half" / "cells"
+    shutil.copytree(here.path / "cells" / "eta+0-seed0", half / "eta+0-seed0")
+    for name in ("config.yaml", "environment.json"):
+        shutil.copyfile(here.path / name, half.parent / name)
+    (half / "eta+0.5-seed0").mkdir()
+    (half / "eta+0.5-seed0" / "notes.txt").write_text("mine")
+    with pytest.raises(BadInputError, match=r"1 of 1 cells failed\. eta\+0\.5-seed0: .*notes\.txt.*--resume"):
+        sweep(config(tiny_pair, cluster=ClusterOptions(address)), half.parent, resume=True)
+    so_far = load_run(half.parent)
+    assert not so_far.complete
+    states = json.loads((so_far.unfinished / "result.json").read_text())["cells"]
+    assert [cell["state"] for cell in states] == ["done", "not run"]
+
+
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (["--ray", "ray://head:10001"], "start the command on a machine of the cluster"),
+        (["--ray", "local", "--cell-cpus", "-1"], "-1.0 CPUs for a cell"),
+        (["--ray", "local", "--cell", "0"], "leave --cell out"),
+        (["--cell-gpus", "1"], "add --ray ADDRESS"),
+    ],
+)
+def test_flags_of_a_cluster_that_cannot_work_are_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, words: list[str], told: str
+) -> None:
+    assert told in refused(capsys, "sweep", "--output", tmp_path / "run", *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_cluster_is_asked_by_one_process(tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(BadInputError, match="--ray in 2 processes: start the command once"):
+        sweep(config(tiny_pair, cluster=ClusterOptions("local")), tmp_path / "run")
