@@ -45,6 +45,10 @@ def measured(contender: str, settings: dict[str, Any]) -> dict[str, Any]:
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             ends.append(time.perf_counter())
 
+    def plain_reward(completions: list[Any], **columns: Any) -> list[float]:
+        texts = [messages[0]["content"] for messages in completions]
+        return task_reward(completions, **columns, finished=[True] * len(texts), answer_text=texts)  # as ours adds it
+
     tasks = [get_task(name) for name in settings["tasks"]]
     with tempfile.TemporaryDirectory() as folder:
         config = CalibrationConfig(
@@ -66,7 +70,7 @@ def measured(contender: str, settings: dict[str, Any]) -> dict[str, Any]:
         trainer_class: Any = GRPOTrainer if contender == "grpo" else CalibrationTrainer
         trainer = trainer_class(
             model=teacher.model,
-            reward_funcs=[task_reward],
+            reward_funcs=[plain_reward if contender == "grpo" else task_reward],
             args=config,
             train_dataset=training_rows(tasks, 1000, seed=0),
             processing_class=teacher.tokenizer,
