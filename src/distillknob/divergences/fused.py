@@ -301,7 +301,9 @@ def chunk_rows(rows: int, width: int, device: torch.device) -> int:
     on_cpu = device.type == "cpu"
     budget, token = (_CPU_CHUNK_BYTES, _CPU_TOKEN_BYTES) if on_cpu else (_DEVICE_CHUNK_BYTES, _DEVICE_TOKEN_BYTES)
     most = min(max(budget // (token * width), _FEWEST_ROWS), _MOST_ROWS)
-    return max(1, -(-rows // max(1, -(-rows // most)))) if on_cpu else most
+    if on_cpu:
+        return max(1, -(-rows // max(1, -(-rows // most))))
+    return most // 16 * 16  # compiled code wants chunks that begin at round addresses
 
 
 def chunk_bytes(rows: int, width: int, device: torch.device) -> int:

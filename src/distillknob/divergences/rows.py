@@ -12,11 +12,15 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from distillknob.divergences.kernel import Spec, row_blocks, value_and_grad
+
+# Comparisons and shapes that a process compiles at most; torch would run the ninth as it is.
+_MOST_COMPILED = 64
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,13 @@ def compiled_rows() -> Callable[..., None] | None:
             stacklevel=2,
         )
         return None
-    return torch.compile(compare_rows, dynamic=False, fullgraph=True)
+    compiled = torch.compile(compare_rows, dynamic=False)
+
+    def compare(*arguments: Any) -> None:
+        with torch._dynamo.config.patch(recompile_limit=_MOST_COMPILED):
+            compiled(*arguments)
+
+    return compare
 
 
 def _missing() -> str | None:
