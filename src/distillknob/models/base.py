@@ -13,7 +13,7 @@ BadInputError in its own `draw` or `score`.
 
 A further engine is one more class with these members. Its `draw` takes `request.share(rows)` of the rows, looks for
 each batch in `request.own_journal` before it draws it and keeps it there when it is drawn, and takes each row's seed
-from `random_streams.row_key`, so that a resumed run draws the same samples. `engines.choice` tells which one a run has.
+from `random_streams.row_key`, so that a resumed run draws the same samples. `engines.choice` says which one a run has.
 
 A model that acts when it is sampled from, such as a defence, wraps another one (tests/models/test_base.py has two). One
 that changes answers changes what the other's `draw` gives. One that changes the distribution of the next token hands a

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import (
     GenerationConfig,
     LogitsProcessor,
@@ -57,6 +58,12 @@ def own_settings(model: PreTrainedModel, config: GenerationConfig) -> Iterator[N
         yield
     finally:
         model.generation_config = settings
+
+
+def attention_for_many_lengths() -> AbstractContextManager[None]:
+    """Keep attention from cuDNN, which plans anew for every length: on an H200 0.13 s for each token to come, where the
+    other kernels take less than 0.001 s (docs/benchmarks.md)."""
+    return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
 
 
 class Decoder:
@@ -122,7 +129,7 @@ class Decoder:
         named: dict[str, Any] = {} if state.cache is None else {"past_key_values": state.cache}
         if not self.in_step:
             named["synced_gpus"] = False  # the weights are whole: under ZeRO-3 it would wait for the other processes
-        with own_settings(self.model, config):
+        with own_settings(self.model, config), attention_for_many_lengths():
             output = self.model.generate(
                 input_ids=state.ids,
                 attention_mask=state.mask,
