@@ -1,106 +1,142 @@
 """What the calibration term costs: a step of `calibrate` beside a step of TRL's plain GRPO with the same settings.
 
-    python benchmarks/calibrate.py --output calibrate.json     # two to three minutes on two cores
+    python benchmarks/calibrate.py --output calibrate.json                 # about five minutes on two cores
+    python benchmarks/calibrate.py --before ../older/src --tasks math qa instruct     # and beside an older source tree
 
-Both trainers take the same samples a step from the same teacher; rounds alternate, in one process. The first step of a
-round is left out (it loads and compiles what the others reuse). Ratios travel better than seconds.
+All trainers take as many samples a step from the same teacher. Each round of each is a process of its own, and rounds
+alternate, so that a busy machine slows all alike. The first step of a round is left out (it loads and compiles what the
+others reuse). Ratios travel better than seconds.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
+import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from transformers import TrainerCallback
-from trl import GRPOTrainer  # type: ignore[attr-defined]
-
-from distillknob.calibration.config import CalibrationConfig
-from distillknob.calibration.rewards import task_reward
-from distillknob.calibration.rows import training_rows
-from distillknob.calibration.trainer import CalibrationTrainer
-from distillknob.models.load import load_model
-from distillknob.runtime.machine import keep_freed_memory, quiet_libraries
-from distillknob.tasks import get_task
-from distillknob.training.callbacks import add_callbacks
+CONTENDERS = ("grpo", "calibrate", "before")
 
 
-class Clock(TrainerCallback):
-    """Seconds between the ends of steps."""
+def measured(contender: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Seconds of each step but the first, and the source tree that was measured."""
+    from transformers import TrainerCallback
+    from trl import GRPOTrainer  # type: ignore[attr-defined]
 
-    def __init__(self) -> None:
-        self.ends: list[float] = []
+    import distillknob
+    from distillknob.calibration.config import CalibrationConfig
+    from distillknob.calibration.rewards import task_reward
+    from distillknob.calibration.rows import training_rows
+    from distillknob.calibration.trainer import CalibrationTrainer
+    from distillknob.models.load import load_model
+    from distillknob.tasks import get_task
+    from distillknob.training.callbacks import add_callbacks
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.ends.append(time.perf_counter())
+    ends: list[float] = []
 
-    @property
-    def steps(self) -> list[float]:
-        return [after - before for before, after in zip(self.ends, self.ends[1:], strict=False)]
+    class Clock(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            ends.append(time.perf_counter())
 
-
-def measured(plain: bool, teacher_name: str, target_name: str, steps: int, batch: int) -> list[float]:
-    """Seconds of each step but the first."""
+    tasks = [get_task(name) for name in settings["tasks"]]
     with tempfile.TemporaryDirectory() as folder:
         config = CalibrationConfig(
             output_dir=folder,
-            teacher=teacher_name,
-            target=target_name,
+            teacher=settings["teacher"],
+            target=settings["target"],
             eta=0.25,
-            max_steps=steps + 1,
-            per_device_train_batch_size=batch,
+            max_steps=settings["steps"] + 1,
+            per_device_train_batch_size=settings["batch"],
             num_generations=8,
             learning_rate=1e-6,  # the teacher stays what it is, so that all steps sample alike
             gradient_checkpointing=False,
             guard=False,
             save_strategy="no",
             report_to="none",
-            max_completion_length=56,
+            max_completion_length=max(task.max_new_tokens for task in tasks),
         )
-        teacher, clock = load_model(teacher_name), Clock()
-        trainer_class: Any = GRPOTrainer if plain else CalibrationTrainer
+        teacher = load_model(settings["teacher"])
+        trainer_class: Any = GRPOTrainer if contender == "grpo" else CalibrationTrainer
         trainer = trainer_class(
             model=teacher.model,
             reward_funcs=[task_reward],
             args=config,
-            train_dataset=training_rows([get_task("math")], 1000, seed=0),
+            train_dataset=training_rows(tasks, 1000, seed=0),
             processing_class=teacher.tokenizer,
-            **({} if plain else {"target": load_model(target_name)}),
+            **({} if contender == "grpo" else {"target": load_model(settings["target"])}),
         )
-        add_callbacks(trainer, clock)
+        add_callbacks(trainer, Clock())
         trainer.train()
-        return clock.steps
+    seconds = [after - before for before, after in pairwise(ends)]
+    return {"seconds": seconds, "source": str(Path(distillknob.__file__).parents[1])}
+
+
+def in_a_process(contender: str, settings: dict[str, Any], source: Path | None) -> dict[str, Any]:
+    """`measured` in a process of its own, of the package in that source tree."""
+    asked = json.dumps({"contender": contender, "settings": settings})
+    path = {} if source is None else {"PYTHONPATH": str(source)}
+    done = subprocess.run(
+        [sys.executable, __file__, "--child", asked],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env=os.environ | path,
+    )
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--teacher", default="zoo:teacher")
     parser.add_argument("--target", default="zoo:proxy")
+    parser.add_argument("--tasks", nargs="+", default=["math"])
     parser.add_argument("--steps", type=int, default=8, help="steps a round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=288)
+    parser.add_argument("--before", type=Path, help="the folder src of an older source tree, measured beside this one")
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    quiet_libraries()
-    keep_freed_memory()
-    seconds: dict[str, list[float]] = {"grpo": [], "calibrate": []}
+    if arguments.child:
+        from distillknob.runtime.machine import keep_freed_memory, quiet_libraries
+
+        quiet_libraries()
+        keep_freed_memory()
+        print(json.dumps(measured(**json.loads(arguments.child))))
+        return
+    if arguments.before and not (arguments.before / "distillknob").is_dir():
+        parser.error(
+            f"--before {arguments.before}: there is no package distillknob in it; give the folder src of a tree"
+        )
+    settings = {name: getattr(arguments, name) for name in ("teacher", "target", "tasks", "steps", "batch")}
+    names = CONTENDERS if arguments.before else CONTENDERS[:2]
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    sources: dict[str, str] = {}
     for _ in range(arguments.rounds):
-        for name in seconds:
-            seconds[name] += measured(
-                name == "grpo", arguments.teacher, arguments.target, arguments.steps, arguments.batch
-            )
-    found = {
-        "seconds": seconds,
-        "median": {name: median(values) for name, values in seconds.items()},
-        "ratio of medians": median(seconds["calibrate"]) / median(seconds["grpo"]),
+        for name in names:
+            told = in_a_process(name, settings, arguments.before if name == "before" else None)
+            seconds[name] += told["seconds"]
+            sources[name] = told["source"]
+    medians = {name: median(values) for name, values in seconds.items()}
+    summary = {
+        "settings": settings,
+        "sources": sources,
+        "median": medians,
+        "ratio of medians": {
+            f"calibrate / {name}": medians["calibrate"] / medians[name] for name in names if name != "calibrate"
+        },
     }
-    print(json.dumps({name: value for name, value in found.items() if name != "seconds"}, indent=2))
+    print(json.dumps(summary, indent=2))
     if arguments.output:
-        arguments.output.write_text(json.dumps(found, indent=2) + "\n")
+        arguments.output.write_text(json.dumps({**summary, "seconds": seconds}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

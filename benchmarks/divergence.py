@@ -2,14 +2,15 @@
 
     python benchmarks/divergence.py --output divergence.json            # everything; about an hour on two cores
     python benchmarks/divergence.py --only jsd-n1024 --hidden 256       # one case
-    python benchmarks/divergence.py --device cuda --output cuda.json    # the GPU case alone
+    python benchmarks/divergence.py --device cuda --output cuda.json    # the GPU's cases, in bfloat16; a minute
 
 Contenders, each where it can be imported: TRL's chunked kernel (`_chunked_divergence_loss`), TRL's dense GKD loss and
 Liger's fused JSD. Beside them the floor: the four matrix products that no exact method can avoid (two heads forward,
 the gradients of student hidden states and head; three where the head is frozen), on the valid rows.
 
-Each contender runs each case in a process of its own, on tensors from one seed, with peak memory read from the kernel's
-high-water mark; rounds are interleaved, so that a busy machine slows all alike. Ratios travel better than seconds.
+Each contender runs each case on tensors from one seed: on a CPU in a process of its own, with peak memory read from the
+kernel's high-water mark; on a GPU one after another in one process, with the allocator's peak. Passes are interleaved,
+so that a busy machine slows all alike. Ratios travel better than seconds.
 """
 
 from __future__ import annotations
@@ -46,10 +47,10 @@ class Case:
 def cases(hidden_sizes: list[int], device: str) -> list[Case]:
     """The issue's list. The growth in N asks for memory alone, of this library alone."""
     if device == "cuda":
-        peers = ("floor", "distillknob", "trl", "liger")
         return [
-            Case("gpu-jsd", 0.5, 8192, 151_936, 4096, device="cuda", dtype="bfloat16", contenders=peers),
-            Case("gpu-rkl", 1.0, 8192, 151_936, 4096, device="cuda", dtype="bfloat16", contenders=peers),
+            Case(f"gpu-{name}-h{hidden}", beta, 8192, 151_936, hidden, device="cuda", dtype="bfloat16")
+            for hidden in (4096, 2048)
+            for name, beta in (("jsd", 0.5), ("rkl", 1.0))
         ]
     listed = []
     for hidden in hidden_sizes:
@@ -68,8 +69,8 @@ def cases(hidden_sizes: list[int], device: str) -> list[Case]:
 # ---- In the child: one contender, one case --------------------------------------------------------------------------
 
 
-def child(case: Case, contender: str, rounds: int, threads: int) -> dict[str, Any]:
-    """Seconds of each round and extra peak bytes, or why there are none."""
+def child(case: Case, contenders: list[str], rounds: int, threads: int) -> None:
+    """Print a line for each contender: the seconds of each round and extra peak bytes, or why there are none."""
     import torch
 
     torch.set_num_threads(threads)
@@ -85,26 +86,35 @@ def child(case: Case, contender: str, rounds: int, threads: int) -> dict[str, An
     mask = torch.rand(case.rows, device=device) < case.valid
     hidden.requires_grad_()
     head.requires_grad_(not case.frozen_head)
-    try:
-        step = CONTENDERS[contender](case, mask)
-    except ImportError as error:
-        return {"skipped": str(error)}
+    tensors = hidden, head, teacher_hidden, teacher_head, mask
+    for contender in contenders:
+        try:
+            told = contend(case, CONTENDERS[contender](case, mask), tensors, rounds, device)
+        except (ImportError, torch.OutOfMemoryError) as error:
+            told = {"skipped": str(error)[:200]}
+        print(json.dumps({contender: told}), flush=True)
+        hidden.grad = head.grad = None
+        if case.device == "cuda":
+            torch.cuda.empty_cache()
+
+
+def contend(case: Case, step: Callable[..., float], tensors: Any, rounds: int, device: Any) -> dict[str, Any]:
+    """Seconds, extra bytes and the loss of one contender."""
+    hidden, head, teacher_hidden, teacher_head, mask = tensors
 
     def run(rows: int) -> float:
         hidden.grad = head.grad = None
         return step(hidden[:rows], head, teacher_hidden[:rows], teacher_head, mask[:rows])
 
-    run(8)  # libraries load, kernels compile
+    run(case.rows if case.device == "cuda" else 8)  # libraries load, kernels compile for their shapes
     hidden.grad = head.grad = None
     gradients = hidden.nbytes + (0 if case.frozen_head else head.nbytes)
     memory = _Peak(device)
     seconds = [_timed(lambda: run(case.rows), device)]
     extra = memory.extra() - gradients
-    value = 0.0
     while len(seconds) < rounds:
         seconds.append(_timed(lambda: run(case.rows), device))
-    value = run(case.rows)
-    return {"seconds": seconds, "extra_bytes": extra, "value": value}
+    return {"seconds": seconds, "extra_bytes": extra, "value": run(case.rows)}
 
 
 def _timed(call: Callable[[], Any], device: Any) -> float:
@@ -149,9 +159,10 @@ def _floor(case: Case, mask: Any) -> Callable[..., float]:
         with torch.no_grad():
             count = int(mask.sum())
             grad_head = None if case.frozen_head else torch.zeros_like(head)
-            logits = torch.empty((min(256, max(count, 1)), len(head)), dtype=head.dtype, device=head.device)
-            for start in range(0, count, 256):
-                rows = hidden[start : min(start + 256, count)]
+            most = 2048 if case.device == "cuda" else 256
+            logits = torch.empty((min(most, max(count, 1)), len(head)), dtype=head.dtype, device=head.device)
+            for start in range(0, count, most):
+                rows = hidden[start : min(start + most, count)]
                 out = logits[: len(rows)]
                 torch.mm(teacher_hidden[start : start + len(rows)], teacher_head.t(), out=out)
                 torch.mm(rows, head.t(), out=out)
@@ -226,11 +237,13 @@ CONTENDERS = {"floor": _floor, "distillknob": _distillknob, "trl": _trl, "gkd": 
 
 
 def measure(case: Case, rounds: int, passes: int, threads: int, timeout: float) -> dict[str, Any]:
-    """All contenders of a case, `passes` times over in turn; the best round and the largest memory of each."""
+    """All contenders of a case, `passes` times over in turn; the best round and the largest memory of each. On a CPU
+    each has a process of its own; a GPU's allocator can be asked about each of a process."""
+    groups = [case.contenders] if case.device == "cuda" else [(contender,) for contender in case.contenders]
     results: dict[str, Any] = {}
     for _ in range(passes):
-        for contender in case.contenders:
-            arguments = json.dumps({"case": asdict(case), "contender": contender, "rounds": rounds, "threads": threads})
+        for group in groups:
+            arguments = json.dumps({"case": asdict(case), "contenders": group, "rounds": rounds, "threads": threads})
             try:
                 done = subprocess.run(
                     [sys.executable, __file__, "--child", arguments],
@@ -239,16 +252,40 @@ def measure(case: Case, rounds: int, passes: int, threads: int, timeout: float) 
                     timeout=timeout,
                     env=os.environ | {"OMP_NUM_THREADS": str(threads), "TRL_EXPERIMENTAL_SILENCE": "1"},
                 )
-                failed = (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
-                told = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {"skipped": failed}
-            except subprocess.TimeoutExpired:
-                told = {"skipped": f"over {timeout:.0f} s"}
-            old = results.get(contender)
-            if old and "seconds" in old and "seconds" in told:
-                told["seconds"] = old["seconds"] + told["seconds"]
-                told["extra_bytes"] = max(old["extra_bytes"], told["extra_bytes"])
-            results[contender] = told
+                printed, failed = done.stdout, (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
+            except subprocess.TimeoutExpired as error:
+                out = error.stdout or b""
+                printed = out if isinstance(out, str) else out.decode()
+                failed = f"over {timeout:.0f} s"
+            told: dict[str, Any] = {contender: {"skipped": failed} for contender in group}
+            for line in printed.splitlines():
+                told |= json.loads(line) if line.startswith("{") else {}
+            for contender, new in told.items():
+                old = results.get(contender, {})
+                if "seconds" in old and "seconds" in new:
+                    new["seconds"] = old["seconds"] + new["seconds"]
+                    new["extra_bytes"] = max(old["extra_bytes"], new["extra_bytes"])
+                results[contender] = new
     return results
+
+
+def table(measured: list[dict[str, Any]]) -> str:
+    """All cases as one Markdown table: seconds and extra memory of each contender, and ours over theirs."""
+    names = list(dict.fromkeys(name for one in measured for name in one["results"]))
+    head = ["case", "N", "V", "H", *(f"{name}, s" for name in names)]
+    head += [f"ours / {name}" for name in names if name != "distillknob"] + [f"{name}, MB" for name in names]
+    lines = [head, ["---"] * len(head)]
+    for one in measured:
+        case, results = one["case"], one["results"]
+        best = {name: min(told["seconds"]) for name, told in results.items() if "seconds" in told}
+        ours = best.get("distillknob")
+        line = [case["name"], f"{case['rows']:,}", f"{case['vocabulary']:,}", f"{case['hidden']:,}"]
+        line += [f"{best[name]:.4f}" if name in best else "–" for name in names]
+        others = [name for name in names if name != "distillknob"]
+        line += [f"{ours / best[name]:.2f}" if ours is not None and name in best else "–" for name in others]
+        line += [f"{results[name]['extra_bytes'] / 1e6:,.0f}" if name in best else "–" for name in names]
+        lines.append(line)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def show(case: Case, results: dict[str, Any]) -> None:
@@ -283,7 +320,7 @@ def main() -> None:
     if given.child:
         asked = json.loads(given.child)
         case = Case(**asked["case"])
-        print(json.dumps(child(case, asked["contender"], asked["rounds"], asked["threads"])))
+        child(case, asked["contenders"], asked["rounds"], asked["threads"])
         return
     chosen = [case for case in cases(given.hidden, given.device) if given.only in case.name]
     if not chosen:
@@ -298,6 +335,7 @@ def main() -> None:
             machine = {"machine": platform.processor() or platform.machine(), "python": platform.python_version()}
             settings = {"threads": given.threads, "rounds": given.rounds, "passes": given.passes}
             given.output.write_text(json.dumps({**machine, **settings, "measured": measured}, indent=2) + "\n")
+    print(f"\n{table(measured)}")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
-"""What one GPU takes: the stages on a pair of real size, the divergences, the short demo, the lens.
+"""What one GPU takes: divergences, steps and sampling beside others' code, its figures beside a CPU's, the stages on a
+pair of real size, the short demo, the lens.
 
-    python benchmarks/gpu.py --output gpu                                       # some seven minutes on an H100
+    python benchmarks/gpu.py --output gpu                                       # eight minutes, most of the parts
     python benchmarks/gpu.py --parts models calibrate distill-gkd --output gpu  # some of it
     python benchmarks/gpu.py --shapes tiny --device cpu --output gpu-tiny       # tries the script, without a GPU
 
 The pair has the shapes of Qwen3-8B and Qwen3-1.7B in bfloat16, random weights, and the embedded tokenizer, whose tokens
 are the first of the vocabulary. So hardly an answer ends before its limit, which is what the dry run counts; what comes
-of it means nothing. `models` makes the pair. Each stage is the command line's own, with LoRA and --bf16, in a process
-of its own; its peak memory is the allocator's, beside the dry run's account of the same recipe.
+of it means nothing. `models` makes the pair, which most other parts need. Parts come in the order of their importance;
+`gpu_work.py` and `divergence.py` hold those that compare with others' code. Each stage is the command line's own, with
+LoRA and --bf16, in a process of its own; its peak memory is the allocator's, beside the dry run's account of the same
+recipe.
 
 PREFIX.json holds everything, and is written anew after each part; PREFIX.txt is for reading. A part has so many seconds
 (--limit), all of them together --until; one that fails or is stopped is recorded with the end of what it said, and the
@@ -35,14 +38,19 @@ LEAST = 20.0  # seconds that have to be left for a part to be started
 # part -> the seconds it may take
 PARTS = {
     "models": 120.0,
+    "divergence": 90.0,
+    "calibrate-step": 120.0,
+    "distill-step": 100.0,
+    "sampling": 130.0,
+    "parity": 60.0,
     "calibrate": 170.0,
     "distill-gkd": 120.0,
-    "distill-sft": 110.0,
     "diagnose": 120.0,
-    "divergence": 100.0,
+    "distill-sft": 110.0,
     "demo": 150.0,
     "lens": 90.0,
 }
+BESIDE = ("calibrate-step", "distill-step", "sampling", "parity")  # of gpu_work.py
 SHAPES: dict[str, dict[str, dict[str, Any]]] = {
     "qwen3": {
         "teacher": {
@@ -283,12 +291,14 @@ def command_of(part: str, folder: Path, shapes: str, device: str) -> list[str]:
     if part in STAGES:
         recipe = recipe_of(part, folder, shapes, device)
         return [*here, "--child", STAGES[part][0], str(recipe), str(folder / part)]
+    if part in BESIDE:
+        return [sys.executable, str(ROOT / "benchmarks" / "gpu_work.py"), part, str(folder), shapes, device]
     if part == "demo":
         recipe = demo_recipe(folder, shapes)
         return [sys.executable, "-m", "distillknob", "demo", str(recipe), "--output", str(folder / "demo")]
     benchmark = ROOT / "benchmarks" / ("divergence.py" if part == "divergence" else "diagnose.py")
     if part == "divergence":
-        how = "--only jsd-n4096 --hidden 64 --rounds 1 --passes 1" if tiny else "--rounds 5 --passes 1 --timeout 45"
+        how = "--only jsd-n4096 --hidden 64 --rounds 1 --passes 1" if tiny else "--rounds 3 --passes 1 --timeout 80"
     else:
         how = "--small --answers 2 --length 8 --rounds 1" if tiny else "--answers 256 --rounds 3"
     flags = ["--device", device, *how.split(), "--output", str(folder / f"{part}.json")]
@@ -297,6 +307,9 @@ def command_of(part: str, folder: Path, shapes: str, device: str) -> list[str]:
 
 def measured(part: str, ran: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """What a part found: the child's last line, the benchmark's file, or the demo's result."""
+    if part in BESIDE:
+        lines = [json.loads(line) for line in ran["stdout"].splitlines() if line.startswith("{")]
+        return {name: value for line in lines for name, value in line.items()}
     if part == "models" or part in STAGES:
         last = ran["stdout"].strip().splitlines()[-1:]
         return json.loads(last[0]) if last and last[0].startswith("{") else {}
@@ -335,7 +348,7 @@ def main() -> int:
     parser.add_argument("--shapes", choices=list(SHAPES), default="qwen3")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--limit", nargs="+", metavar="PART=SECONDS", default=[], help="seconds that a part may take")
-    parser.add_argument("--until", type=float, default=420.0, help="seconds that all parts may take together")
+    parser.add_argument("--until", type=float, default=470.0, help="seconds that all parts may take together")
     parser.add_argument("--work", type=Path, help="folder of models and runs, kept (default: a temporary one)")
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -218,3 +218,12 @@ def _random_state_stays() -> Iterator[None]:
     random.setstate(state)
     if torch and torch_state is not None:
         torch.set_rng_state(torch_state)
+
+
+@pytest.fixture
+def vllm(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The module `vllm_standin`, whose vLLM is installed here and has a GPU to work on."""
+    import vllm_standin
+
+    vllm_standin.install(monkeypatch, tmp_path_factory.mktemp("site"))
+    return vllm_standin

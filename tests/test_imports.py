@@ -52,7 +52,7 @@ ROOMS = {
     "runs": row("errors results runtime verdicts", "torch yaml"),
     "divergences": row("errors", "torch"),
     "tasks": row("errors runtime", f"{HUGGING} safetensors datasets huggingface_hub math_verify sympy numpy yaml"),
-    "models": row("errors runtime runs", f"{HUGGING} peft safetensors huggingface_hub jinja2"),
+    "models": row("errors runtime runs divergences", f"{HUGGING} peft safetensors huggingface_hub jinja2 numpy vllm"),
     "inputs": row("errors runtime config runs tasks models", "transformers"),
     "training": row("errors config runtime runs models", TRAINERS),
     "evaluation": row(f"{STAGE} stats", "transformers numpy"),

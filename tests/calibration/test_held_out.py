@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -203,3 +205,23 @@ def test_a_task_that_is_hardly_larger_than_asked_leaves_the_guard_enough(spare: 
     trained, guarded = train_and_guard(Some(), 2000, 400, 0)  # type: ignore[arg-type]
     assert len(guarded) == held_out and len(trained) == min(2000, 2000 + spare - held_out)
     assert not {*trained} & {*guarded}
+
+
+def test_the_model_that_was_trained_is_gone_when_the_kept_one_is_measured(tiny_pair: Pair, tmp_path: Path) -> None:
+    """TRL's Trainer and the model that it patched hold themselves: two large teachers would not fit."""
+    trained: list[weakref.ref[Any]] = []
+    alive = []
+
+    def noting(model: LanguageModel, tasks: Any, values: Any, what: str, journal: Any = None) -> Any:
+        if what == "before":
+            trained.append(weakref.ref(model.model))
+        else:
+            alive.append(trained[0]() is not None)
+        return task_scores(model, tasks, values, what, journal)
+
+    gc.disable()  # so that no chance collection frees it
+    try:
+        calibrate(config(tiny_pair, max_steps=1), tmp_path / "run", reward_funcs=even_length, measure=noting)
+    finally:
+        gc.enable()
+    assert alive and not any(alive)

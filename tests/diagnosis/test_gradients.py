@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from distillknob.diagnosis.gradients import compare_gradients
+from distillknob.diagnosis.sketches import EXACT, SKETCH, products
 from distillknob.diagnosis.traps.sequence_myopia import myopia_rows, sequence_myopia
 from distillknob.models.chat import prompt_ids
 from distillknob.models.load import load_model
 from distillknob.models.scoring import answer_logits, batches
 from pairs import Pair
-from scored import noise
+
+ERROR = 2 / SKETCH**0.5  # of an inner product of two sketches, over the product of the lengths
 
 
 def test_sampled_gradients_are_the_token_level_one_in_the_mean(teacher: Any, tiny_pair: Pair) -> None:
@@ -47,14 +49,51 @@ def test_gradients_skip_prompts_without_answers(teacher: Any, student: Any) -> N
     assert not sequence_myopia(nothing).applicable and myopia_rows(nothing) == []
 
 
-def test_sketched_gradients_keep_their_inner_products() -> None:
-    from distillknob.diagnosis.gradients import SKETCH, _products, _sketched
+def ordinary(teacher: Any, student: Any, prompt: Any, answers: list[list[int]]) -> list[torch.Tensor]:
+    """The three gradients by their definitions: whole logits, autograd, one vector each."""
+    (ids,) = prompt_ids(teacher.tokenizer, [prompt])
+    losses: list[Any] = [0.0, 0.0, 0.0]
+    for answer in answers:
+        row = torch.tensor([[*ids, *answer]])
+        logq, logp = (
+            side.model(input_ids=row).logits[0, len(ids) - 1 : -1].log_softmax(-1) for side in (student, teacher)
+        )
+        logp, chosen = logp.detach(), torch.tensor(answer)[:, None]
+        ratio = (logq - logp).gather(1, chosen)[:, 0].detach()
+        losses[0] = losses[0] + (logq.exp() * (logq - logp)).sum()
+        losses[1] = losses[1] + (ratio * logq.gather(1, chosen)[:, 0]).sum()
+        losses[2] = losses[2] + ratio.sum() * logq.gather(1, chosen).sum()
+    tokens, parameters = sum(map(len, answers)), list(student.model.parameters())
+    gradients = [torch.autograd.grad(loss / tokens, parameters, retain_graph=True) for loss in losses]
+    return [torch.cat([part.reshape(-1) for part in parts]) for parts in gradients]
 
-    short = [noise(1000, seed=seed) for seed in range(3)]
-    assert torch.equal(_sketched(short), torch.stack(short))
-    base = noise(5 * SKETCH + 17)
-    long = [base, base + noise(len(base), seed=2), noise(len(base), seed=3)]
-    exact, sketched = _products(long), _products(list(_sketched(long)))
-    size = exact.diagonal().sqrt()
-    assert ((exact - sketched).abs() <= 5 * (2 / SKETCH) ** 0.5 * size[:, None] * size).all()
-    assert not torch.equal(exact, sketched)
+
+PROMPT = [{"role": "user", "content": "Calculate modulo 1000: start with 1, and after that add 2."}]
+ANSWERS = [[5, 6, 7, 9], [8], [30, 31, 2], [4, 4]]
+
+
+def test_products_are_those_of_the_gradients_by_their_definitions(teacher: Any, student: Any) -> None:
+    expected = products(ordinary(teacher, student, PROMPT, ANSWERS))
+    compared = compare_gradients(teacher, student, "math", [PROMPT], [ANSWERS])
+    assert torch.allclose(compared.product_BEE[0], expected, rtol=1e-4)
+    assert torch.allclose(compared.mean_EE, expected, rtol=1e-4)
+    assert all(parameter.grad is None for parameter in student.model.parameters())
+
+
+@pytest.mark.parametrize("exact", [0, EXACT])
+def test_products_do_not_depend_on_how_a_batch_is_cut(
+    teacher: Any, student: Any, monkeypatch: pytest.MonkeyPatch, exact: int
+) -> None:
+    whole = compare_gradients(teacher, student, "math", [PROMPT], [ANSWERS], exact=exact)
+    monkeypatch.setattr("distillknob.models.heads._CPU_LOGITS_BYTES", 4 * 2 * student.model.config.vocab_size)
+    parts = compare_gradients(teacher, student, "math", [PROMPT], [ANSWERS[::-1]], exact=exact, batch_tokens=1)
+    assert torch.allclose(parts.product_BEE, whole.product_BEE, rtol=1e-4)
+    assert torch.allclose(parts.mean_EE, whole.mean_EE, rtol=1e-4)
+
+
+def test_a_large_student_s_products_are_sketched_within_their_error(teacher: Any, student: Any) -> None:
+    prompts, answers = [PROMPT] * 2, [ANSWERS, ANSWERS[:2]]
+    exact, sketched = (compare_gradients(teacher, student, "math", prompts, answers, exact=n) for n in (EXACT, 0))
+    for a, b in ((exact.product_BEE, sketched.product_BEE), (exact.mean_EE[None], sketched.mean_EE[None])):
+        length_BE = a.diagonal(dim1=1, dim2=2).sqrt()
+        assert ((a - b).abs() <= 5 * ERROR * length_BE[:, :, None] * length_BE[:, None]).all() and not torch.equal(a, b)

@@ -20,6 +20,7 @@ from distillknob.evaluation.measure import Measured, grade_samples, sample_and_g
 from distillknob.evaluation.stage import evaluate
 from distillknob.evaluation.task_result import evaluate_task
 from distillknob.models.base import LanguageModel
+from distillknob.models.engines.opened import Engines
 from distillknob.models.load import load_tokenizer
 from distillknob.models.sampling import Sample, Sampling, generate
 from distillknob.models.served.model import ServedModel
@@ -92,7 +93,7 @@ def test_every_stage_means_the_same_by_right(teacher: LanguageModel, student: La
     assert 0 < found.finished_rate < 1 and 0 < found.score.mean < found.finished_rate
     assert all(row["finished"] or row["score"] == 0 for row in found.rows)
     config = DiagnoseConfig(problems=12, samples=4, candidates=4, gradient_problems=0, ks=[1], **sizes)
-    gathered = gather(task, teacher, student, config, Journal())
+    gathered = gather(task, teacher, student, config, Journal(), Engines("transformers"))
     whole = gathered.continuations.share_A == 0
     assert gathered.continuations.score_A[whole].tolist() == found.scores_PN.ravel().tolist()
     assert gathered.styled.right_A.tolist() == [row["score"] == 1 for row in found.rows]

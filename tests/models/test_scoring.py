@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ from distillknob.errors import BadInputError
 from distillknob.models.base import LanguageModel
 from distillknob.models.chat import prompt_ids
 from distillknob.models.load import load_model
-from distillknob.models.scoring import answer_ids, batches, sequence_logprob, token_logprobs
+from distillknob.models.scoring import ScoreRequest, answer_ids, batches, sequence_logprob, token_logprobs
 from distillknob.models.spans import score_spans
 from distillknob.tasks import get_task
 from pairs import Pair
@@ -68,6 +70,32 @@ def test_empty_answers_and_no_answers_have_no_logprobs(teacher: LanguageModel) -
     assert sequence_logprob(teacher, [], [], []).shape == (0,)
     with pytest.raises(BadInputError, match="3 prompts but 2 answers"):
         token_logprobs(teacher, prompts, ids[:2])
+
+
+class Watched(LanguageModel):
+    """Keeps what it is asked to score."""
+
+    asked: list[ScoreRequest] = []  # noqa: RUF012  # of one test alone
+
+    def score(self, request: ScoreRequest, *, edit: Any = None) -> list[torch.Tensor]:
+        self.asked.append(request)
+        return super().score(request, edit=edit)
+
+
+def test_an_answer_that_repeats_another_is_scored_once(teacher: LanguageModel) -> None:
+    prompts, texts = problems(1)
+    ids = answer_ids(teacher, texts, [True] * 3)
+    order = [2, 0, 2, 1, 0, 2]
+    watched = Watched(*teacher)
+    many = token_logprobs(watched, [prompts[i] for i in order], [ids[i] for i in order])
+    (request,) = watched.asked
+    assert request.answers_ids == [ids[i] for i in (2, 0, 1)] and request.prompts == [prompts[i] for i in (2, 0, 1)]
+    for i, logprobs in zip(order, many, strict=True):
+        torch.testing.assert_close(logprobs, token_logprobs(teacher, [prompts[i]], [ids[i]])[0], atol=1e-5, rtol=1e-5)
+    many[0].zero_()  # each is the caller's own
+    assert many[2].abs().sum() > 0
+    # The same answer to another prompt is another one.
+    assert len(token_logprobs(watched, prompts[:2], [ids[0], ids[0]])) == len(watched.asked[1].prompts) == 2
 
 
 def test_batches_hold_every_row_once_within_their_size() -> None:

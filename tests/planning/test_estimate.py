@@ -23,15 +23,17 @@ from distillknob.errors import BadInputError
 from distillknob.evaluation.config import EvaluateConfig
 from distillknob.experiments.demo import DemoConfig
 from distillknob.inputs.preflight import Preflight
+from distillknob.methods import METHODS
 from distillknob.models.architecture import SHAPES, adapter_parameters, architecture
 from distillknob.models.loaded.sampling import rows_at_once
 from distillknob.models.names import zoo_path
 from distillknob.models.sampling import Sampling
 from distillknob.models.scoring import token_logprobs
 from distillknob.planning.estimate import estimate, estimates
-from distillknob.planning.hardware import GIB, GPUS, Engine, engine
+from distillknob.planning.hardware import GIB, GPUS, LAYER_SECONDS, LOADING, Engine, engine
 from distillknob.planning.memory import footprint
-from distillknob.planning.workload import PAIRED_AT_ONCE, SAMPLED_AT_ONCE, SCORED_AT_ONCE, workload
+from distillknob.planning.workload import PAIRED_AT_ONCE, SAMPLED_AT_ONCE, SCORED_AT_ONCE, WORKLOADS, workload
+from distillknob.stages import STAGES
 
 ROOT = Path(__file__).parents[2]
 H100 = GPUS["h100"]
@@ -186,7 +188,54 @@ def test_what_is_counted_on_is_what_the_stages_do() -> None:
     assert Sampling().batch_size == SAMPLED_AT_ONCE
 
 
+def test_rollouts_are_cut_so_that_their_caches_fit() -> None:
+    """A step's 128 rows of 8B would take 40 GiB at once."""
+    sizes: dict[str, Any] = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 16}
+    config = CalibrationConfig(**{**QWEN, "max_completion_length": 2048}, **sizes, use_peft=True, guard_problems=1)
+    work = workload("calibrate", config, ONE)
+    work.phases[:] = [phase for phase in work.phases if phase.what == "samples"]
+    assert 14 * GIB < footprint(work, ONE).phase["key–value caches"] <= 16 * GIB
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("qwen3-*.yaml")), ids=lambda path: path.stem)
+def test_every_stage_of_8b_to_1_7b_fits_one_card_of_80_gb(recipe: Path) -> None:
+    values = read_recipe(recipe)
+    stages = [stage for stage in STAGES.values() if stage.kind == "stage" and stage.name in WORKLOADS]
+    assert len(stages) == 5
+    for stage in stages:
+        methods = METHODS if stage.name == "distill" else [None]
+        for method in methods:
+            options: dict[str, Any] = {} if method is None else {"method": method}
+            if stage.name == "diagnose":
+                options["gradient_problems"] = 50
+            if stage.name == "evaluate":
+                options["models"] = [values["teacher"], values["student"]]
+            try:
+                config = stage_config(stage.name, values, **options)
+            except BadInputError:  # a method that asks for what these tasks haven't
+                assert method is not None
+                continue
+            found = estimate(stage.name, config, ONE)
+            assert found.fits, (stage.name, method, found.footprint)
+        assert config.models_read
+
+
 # Time
+
+
+def test_reading_checkpoints_takes_time() -> None:
+    """The pair that docs/benchmarks.md measured took 14 to 18 s a stage to load."""
+    config = EvaluateConfig(models=["Qwen/Qwen3-8B", "Qwen/Qwen3-1.7B"], tasks=["bigmath-4"], max_new_tokens=64)
+    assert estimate("evaluate", config, ONE).seconds["loading"] == pytest.approx(2 * 9_911_310_336 / LOADING)
+    assert 14 < 2 * 9_911_310_336 / LOADING < 18
+
+
+def test_a_token_takes_transformers_as_long_for_one_row_as_for_many() -> None:
+    config = EvaluateConfig(models=["Qwen/Qwen3-1.7B"], tasks=["bigmath-4"], problems=1, samples=1, max_new_tokens=500)
+    one = estimate("evaluate", config, ONE).seconds["answers"]
+    assert one == pytest.approx(500 * 28 * LAYER_SECONDS, rel=0.01)
+    config.samples = 32
+    assert estimate("evaluate", config, ONE).seconds["answers"] == pytest.approx(one, rel=0.1)
 
 
 def test_products_by_hand() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from distillknob.distillation.config import DistillConfig
 from distillknob.errors import BadInputError
 from distillknob.planning.fitting import changed, fitting, memory, room, roomier
 from distillknob.planning.hardware import GPUS, Engine
+from distillknob.planning.memory import MARGIN
 from distillknob.planning.new_recipe import new_recipe
 from pairs import Pair
 
@@ -42,9 +44,15 @@ def test_the_mildest_changes_that_fit_are_told() -> None:
         if name != "gradient_accumulation_steps":
             fewer = {key: value for key, value in found.settings.items() if key != name}
             assert memory("calibrate", changed(config, fewer), H100) > room(H100)
-    diagnosis = DiagnoseConfig(teacher="Qwen/Qwen3-8B", student="Qwen/Qwen3-1.7B", tasks=["bigmath-4"])
-    found = fitting("diagnose", diagnosis, Engine(GPUS["a100-40"]))
-    assert found is not None and found.settings == {"gradient_problems": 0}
+
+
+def test_gradients_are_left_out_where_they_alone_are_too_much() -> None:
+    few: dict[str, Any] = {"problems": 2, "samples": 2, "candidates": 2, "max_new_tokens": 64}
+    diagnosis = DiagnoseConfig(teacher="Qwen/Qwen3-8B", student="Qwen/Qwen3-1.7B", tasks=["bigmath-4"], **few)
+    compared, left_out = (memory("diagnose", changed(diagnosis, {"gradient_problems": n}), H100) for n in (50, 0))
+    between = (compared + left_out) / 2 / (1 - MARGIN)
+    found = fitting("diagnose", diagnosis, Engine(replace(GPUS["h100"], memory=between)))
+    assert left_out < compared and found is not None and found.settings == {"gradient_problems": 0}
 
 
 def test_where_nothing_fits_the_next_gpu_is_told() -> None:

@@ -14,6 +14,7 @@ from distillknob.training.config import as_dict
 
 def check(config: CalibrationConfig, preflight: Preflight) -> None:
     """Raise BadInputError for what `calibrate` couldn't use, before any weight is loaded."""
+    preflight.engine(config)
     named = config.target
     if config.target_url is not None:
         named = f"{config.target_url}#{config.target_name or config.target}#{config.target}"

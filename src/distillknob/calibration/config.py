@@ -14,16 +14,16 @@ from trl import GRPOConfig  # type: ignore[attr-defined]
 
 from distillknob.config.checks import check_at_least_one
 from distillknob.config.inherited import check_inherited
-from distillknob.config.shared import BoundedAnswers
+from distillknob.config.shared import BoundedAnswers, EngineOptions
 from distillknob.errors import BadInputError
 from distillknob.models.adapters import AdapterOptions
 from distillknob.models.load import check_device
-from distillknob.training.config import as_dict, check_installed, on_this_machine
+from distillknob.training.config import agree_on_engine, as_dict, check_installed, on_this_machine
 from distillknob.training.rollouts import check_unbent
 
 
 @dataclass
-class CalibrationConfig(BoundedAnswers, AdapterOptions, GRPOConfig):
+class CalibrationConfig(BoundedAnswers, EngineOptions, AdapterOptions, GRPOConfig):
     """Config of `calibrate`: GRPOConfig and what the knob adds. Raises BadInputError for values that can't work."""
 
     answer_field: ClassVar[str] = "max_completion_length"
@@ -143,6 +143,7 @@ class CalibrationConfig(BoundedAnswers, AdapterOptions, GRPOConfig):
         check_at_least_one(self, "problems", "guard_steps", "guard_problems", "guard_samples")
         if not 0 < self.utility_tolerance < 1:
             raise BadInputError(f"utility_tolerance={self.utility_tolerance}: a share of the score, between 0 and 1")
+        agree_on_engine(self)
         check_inherited(self)
         on_this_machine(self)
         super().__post_init__()
@@ -159,6 +160,15 @@ class CalibrationConfig(BoundedAnswers, AdapterOptions, GRPOConfig):
     def models_read(self) -> list[str]:
         """The models that the stage reads; those that are runs' models are its inputs."""
         return [self.teacher, self.target]
+
+    @property
+    def models_sampled(self) -> list[str]:
+        """The teacher, which writes the guard's answers."""
+        return [self.teacher]
+
+    @property
+    def trains_on_own_samples(self) -> bool:
+        return True
 
     @property
     def revisions_read(self) -> list[tuple[str, str | None]]:

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from distillknob.calibration.config import CalibrationConfig
 from distillknob.evaluation.measure import sample_and_grade
 from distillknob.models.base import LanguageModel
+from distillknob.models.engines.vllm_model import VllmModel
 from distillknob.models.same_text import answers_logprob
 from distillknob.models.sampling import Sample
 from distillknob.models.scoring import Prompt, Scorer
@@ -46,7 +47,7 @@ Measure = Callable[..., dict[str, HeldOut]]
 
 
 def task_scores(
-    language_model: LanguageModel,
+    language_model: LanguageModel | VllmModel,
     tasks: Sequence[Task],
     config: CalibrationConfig,
     what: str,

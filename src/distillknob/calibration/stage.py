@@ -25,7 +25,7 @@ from distillknob.calibration.trainer import CalibrationTrainer, GuardCallback
 from distillknob.inputs.identity import changed_meanwhile
 from distillknob.inputs.opening import Opening, checked
 from distillknob.models.chat import set_in_templates
-from distillknob.models.load import load_model
+from distillknob.models.engines.opened import Engines
 from distillknob.models.scoring import Scorer
 from distillknob.models.served.model import connect, load_or_connect
 from distillknob.results.stages import CalibrateResult
@@ -33,12 +33,14 @@ from distillknob.runs.files import atomic_write
 from distillknob.runs.journal import Journal
 from distillknob.runs.model_record import record_of
 from distillknob.runs.run import Run
-from distillknob.runtime.processes import process_index, wait
+from distillknob.runtime.machine import free_models
+from distillknob.runtime.processes import notice, process_index, wait
 from distillknob.runtime.template_date import by_name, fix_dates
 from distillknob.tasks import graded_tasks
 from distillknob.training.callbacks import FiniteLoss, RunLogger, StageProgress, add_callbacks
 from distillknob.training.checkpoints import check_saves_whole, checkpoint_errors, load_trained, save_model, start_from
 from distillknob.training.config import as_dict, plain_config, refused_by_the_trainer
+from distillknob.training.engine import close_engine
 from distillknob.verdicts.turning import Turning
 
 TRAINED = "trained.json"  # of an unfinished run: the training is over
@@ -88,8 +90,12 @@ def calibrate(
     fix_dates(sides, run.template_date)
     _set_for_the_run(config, run)
 
-    journal = Journal(run.unfinished)
-    before = measure(teacher, tasks, config, "before", journal.part("before"))
+    journal, engines = Journal(run.unfinished), _engines(opening, config)
+    revision = as_dict(config.model_init_kwargs).get("revision")
+    asked = engines.of(config.teacher, teacher, revision=revision)
+    before = measure(asked, tasks, config, "before", journal.part("before"))
+    del asked
+    engines.close()  # the training needs its memory
     guard = UtilityGuard(
         baseline={name: mean_score(held_out.scores) for name, held_out in before.items()},
         tolerance=config.utility_tolerance,
@@ -115,17 +121,20 @@ def calibrate(
         if reward_funcs and config.guard:
             guard.baseline, guard.variance = rewarded_as_in_training(trainer, before, tasks, config)
         steps = _train(trainer, config, guard, run, resume=resume)
+        close_engine(trainer)
         del trainer
     del teacher
+    free_models()
 
     def write(path: str, part: str) -> dict[str, HeldOut]:
         """What a checkpoint writes, which is gone again when that is there: two at a time may not fit."""
-        model = load_model(path)
+        model = engines.start(path)
         set_in_templates({path: model.tokenizer}, values, needed=False)
         fix_dates({path: model.tokenizer}, run.template_date, tell=False)
         return measure(model, tasks, config, "after", journal.part(part))
 
     last = last_that_holds(steps, before, config, guard, write)
+    engines.close()
     turned = log_ratio_turned(before, last.held_out, target, tokenizer, config, last.step, journal.part("target"))
     del target
     if turned.same:  # of which nothing is uncertain
@@ -157,6 +166,14 @@ def _save(
         options=revision,
         record=record_of(result, config.teacher, config.target),
     )
+
+
+def _engines(opening: Opening, config: CalibrationConfig) -> Engines:
+    """What writes the answers to the guard's problems, before and after."""
+    if config.use_peft and opening.choice.engine == "vllm":
+        notice("the guard's answers are transformers', before and after: the trained teacher is a LoRA adapter")
+        return Engines("transformers")
+    return opening.engines()
 
 
 def _target(config: CalibrationConfig) -> Scorer:

@@ -33,6 +33,7 @@ from distillknob.models.load import load_model
 from distillknob.models.same_text import answers_logprob, as_read, one_vocabulary
 from distillknob.models.scoring import Scorer, token_logprobs
 from distillknob.training.config import as_dict
+from distillknob.training.reading import distinct_rows, padded_to, read_rows
 from distillknob.training.rollouts import PolicyTrainer
 
 
@@ -207,10 +208,13 @@ class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
 
     @torch.no_grad()
     def _policy_logprobs(self, batch: dict[str, Any]) -> torch.Tensor:
-        """log π_θ of each token of this process's samples [b, T], detached; formed once a batch."""
+        """log π_θ of each token of this process's samples [b, T], detached; formed once a batch, unless the sampler has
+        told them."""
+        mask_bT = batch["completion_mask"]
+        if self.sampled_logprobs is not None and "tool_mask" not in batch:  # a tool's own words aren't drawn
+            return padded_to(self.sampled_logprobs.to(mask_bT.device), mask_bT.size(1))
         logps: torch.Tensor | None = batch.get("old_per_token_logps", self._rollout.get("policy"))
         if logps is None:
-            mask_bT = batch["completion_mask"]
             logps, _, _ = self._get_per_token_logps_and_entropies(
                 self.model,
                 torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1),
@@ -261,6 +265,47 @@ class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
         for place, row in enumerate(rows):
             logprob_bT[place, : len(row)] = row.to(logprob_bT)
         return logprob_bT
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        compute_aux_loss: bool = False,
+        **of_images: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """TRL's, which reads a repeated row once: its gradient is the sum of its copies'. Samples of one prompt repeat
+        each other often, the surer the policy the more. With several processes each of TRL's batches is one forward
+        pass on each, as FSDP and ZeRO need it, whatever repeats there."""
+        score = super()._get_per_token_logps_and_entropies
+        if compute_aux_loss or any(value is not None for value in of_images.values()):
+            # How experts are balanced depends on the whole batch, and images aren't dealt out by row.
+            return score(
+                model,
+                input_ids,
+                attention_mask,
+                logits_to_keep,
+                batch_size=batch_size,
+                compute_entropy=compute_entropy,
+                compute_aux_loss=compute_aux_loss,
+                **of_images,
+            )
+
+        def read(ids_UT: torch.Tensor, mask_UT: torch.Tensor, width: int) -> torch.Tensor:
+            logps_UC, entropy_UC, _ = score(model, ids_UT, mask_UT, width, compute_entropy=compute_entropy)
+            return torch.stack([logps_UC] if entropy_UC is None else [logps_UC, entropy_UC], dim=2)
+
+        alone, chunks = self.accelerator.num_processes == 1, []
+        size = batch_size or len(input_ids)
+        for ids_bT, mask_bT in zip(input_ids.split(size), attention_mask.split(size), strict=True):
+            first_U, which_b = distinct_rows(ids_bT, mask_bT)
+            values_UC2 = read_rows(read, ids_bT[first_U], mask_bT[first_U], logits_to_keep, alone=alone)
+            chunks.append(values_UC2[which_b])
+        logps_BC, *entropies = torch.cat(chunks).unbind(2)
+        return logps_BC, entropies[0] if compute_entropy else None, None
 
     def _compute_loss(self, model: Any, inputs: Any) -> Any:
         if self.args.anchor == "loss":

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distillknob.config.checks import check_at_least_one
-from distillknob.config.shared import BoundedAnswers
+from distillknob.config.shared import BoundedAnswers, EngineOptions
 from distillknob.errors import BadInputError
 
 
 @dataclass
-class DiagnoseConfig(BoundedAnswers):
+class DiagnoseConfig(BoundedAnswers, EngineOptions):
     """Config of `diagnose`."""
 
     teacher: str = field(default="zoo:teacher", metadata={"help": "Teacher: folder, hub id or zoo:NAME."})
@@ -34,6 +34,7 @@ class DiagnoseConfig(BoundedAnswers):
     seed: int = field(default=0, metadata={"help": "Seed of problems and sampling."})
 
     def __post_init__(self) -> None:
+        self.check_engine()
         check_at_least_one(self, "problems", "samples", "candidates", "max_new_tokens")
         if self.gradient_problems < 0:
             raise BadInputError(f"gradient_problems={self.gradient_problems}: give 0 (none) or more")

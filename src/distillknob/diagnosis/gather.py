@@ -29,6 +29,7 @@ from distillknob.diagnosis.samples import (
 )
 from distillknob.evaluation.measure import Measured, sample_and_grade
 from distillknob.models.base import LanguageModel
+from distillknob.models.engines.opened import Engines
 from distillknob.models.same_text import as_read, one_vocabulary, spelled
 from distillknob.models.sampling import Sample
 from distillknob.models.scoring import answer_ids, token_logprobs
@@ -40,10 +41,16 @@ PREFIXES = (0.25, 0.5, 0.75)  # shares of a student's answer that the teacher go
 
 
 def gather(
-    task: Task, teacher: LanguageModel, student: LanguageModel, config: DiagnoseConfig, journal: Journal
+    task: Task,
+    teacher: LanguageModel,
+    student: LanguageModel,
+    config: DiagnoseConfig,
+    journal: Journal,
+    engines: Engines,
 ) -> Gathered:
-    """Sample the task's train split with both models, and score the samples."""
-    work = _Work(task, task.examples("train", config.problems, seed=config.seed), teacher, student, config, journal)
+    """Sample the task's train split with both models, by the engine of the stage, and score the samples."""
+    examples = task.examples("train", config.problems, seed=config.seed)
+    work = _Work(task, examples, teacher, student, config, journal, engines)
     answers = work.draw(student, max(config.candidates, config.samples), "student's answers")
     traces = work.draw(teacher, config.samples, "teacher's answers")
     own = [row[: config.samples] for row in answers.samples]
@@ -67,6 +74,7 @@ class _Work:
     student: LanguageModel
     config: DiagnoseConfig
     journal: Journal
+    engines: Engines
 
     @property
     def one_tokenizer(self) -> bool:
@@ -81,8 +89,9 @@ class _Work:
         begun: Sequence[Sequence[int]] | None = None,
     ) -> Measured:
         """`n` graded answers to each problem; to the problems `of` these numbers, where they have `begun` already."""
+        name = self.config.student if language_model is self.student else self.config.teacher
         return sample_and_grade(
-            language_model,
+            self.engines.of(name, language_model),
             self.task,
             self.examples if of is None else [self.examples[i] for i in of],
             n,

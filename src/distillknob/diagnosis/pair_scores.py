@@ -65,7 +65,7 @@ def score_pair(
     for side, rows_ids in ((teacher, taught), (student, studied)):
         longest = max((len(p) + len(a) for p, a in zip(rows_ids, answers_ids, strict=True)), default=0)
         check_length(side.model.config, longest)
-    heads = _heads(teacher, student)
+    heads = pair_heads(teacher, student)
     pieces: dict[int, dict[str, torch.Tensor]] = {}
     with progress(description, len(prompts), unit="text") as bar:
         for number, batch in enumerate(batches(taught, answers_ids, teacher.model.device, batch_tokens)):
@@ -127,7 +127,7 @@ def _scored_batch(
     return {"answer_N": answer_N, **{name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}}
 
 
-def _heads(teacher: LanguageModel, student: LanguageModel) -> tuple[Head, Head]:
+def pair_heads(teacher: LanguageModel, student: LanguageModel) -> tuple[Head, Head]:
     """Both heads; where the two end their turns otherwise, the teacher's two ends change places."""
     ends = turn_end(teacher.tokenizer), turn_end(student.tokenizer)
     exchange = None if ends[0] == ends[1] else ends

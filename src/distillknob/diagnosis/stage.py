@@ -35,6 +35,7 @@ TABLES: tuple[Table[Any], ...] = (PILOT, FORECAST)  # those that belong to no tr
 
 def check(config: DiagnoseConfig, preflight: Preflight) -> None:
     """Raise BadInputError for what `diagnose` couldn't use, before any weight is loaded."""
+    preflight.engine(config)
     teacher, student = preflight.sides(config.models_read, config.chat_template_kwargs, weights=config.models_read)
     for side in (teacher, student):
         if side.tokenizer is not None and not side.tokenizer.is_fast and teacher.same_tokens(student) is False:
@@ -83,15 +84,17 @@ def diagnose(
     findings: list[FindingRow] = []
     by_prompt: list[dict[str, Any]] = []
     run.drop_metrics_after(0)
+    engines = opening.engines()
     for number, task in enumerate(tasks, start=1):
         journal = Journal(run.unfinished).part(quote(task.name, safe=""))
-        gathered = gather(task, teacher, student, config, journal)
+        gathered = gather(task, teacher, student, config, journal, engines)
         for reading in (part.read(gathered) for part in parts):
             for name, rows in reading.tables.items():
                 tables[name] += rows
             findings += [finding.as_row() for finding in reading.findings]
             by_prompt += reading.by_prompt
         run.log(step=number, task=task.name, findings=len(findings))
+    engines.close()
     run.write_json(BY_PROMPT, by_prompt)
     result: DiagnoseHead = {
         "stage": "diagnose",

@@ -29,6 +29,7 @@ class Sides(NamedTuple):
 
 def check(config: DistillConfig, preflight: Preflight) -> None:
     """Raise BadInputError for what `distill` couldn't use, before any weight is loaded."""
+    preflight.engine(config)
     cache = None if config.cache is None else TeacherCache(config.cache)
     sides = _sides(config, preflight)
     _check_tokenizers(config, sides, cache)

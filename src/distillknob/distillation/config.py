@@ -12,9 +12,8 @@ from typing import Any, ClassVar
 from trl import DistillationConfig  # type: ignore[attr-defined]
 
 from distillknob.config.checks import check_at_least_one
-from distillknob.config.fields import check_choices
 from distillknob.config.inherited import check_inherited
-from distillknob.config.shared import BoundedAnswers
+from distillknob.config.shared import BoundedAnswers, EngineOptions
 from distillknob.distillation.losses import LOSSES, Loss
 from distillknob.distillation.teacher_context import CONTEXTS
 from distillknob.distillation.token_choice import CHOICES
@@ -22,12 +21,12 @@ from distillknob.distillation.traces import SOURCES
 from distillknob.errors import BadInputError
 from distillknob.methods import METHODS, Method
 from distillknob.models.adapters import AdapterOptions
-from distillknob.training.config import as_dict, check_installed, on_this_machine
+from distillknob.training.config import agree_on_engine, as_dict, check_installed, on_this_machine
 from distillknob.training.rollouts import check_unbent
 
 
 @dataclass
-class DistillConfig(BoundedAnswers, AdapterOptions, DistillationConfig):
+class DistillConfig(BoundedAnswers, EngineOptions, AdapterOptions, DistillationConfig):
     """Config of `distill`: DistillationConfig and what a recipe needs. BadInputError for values that can't work.
 
     `method` names a point of the grid; `divergence`, `traces`, `lmbda`, `tokens` and `context` each replace one part of
@@ -93,7 +92,7 @@ class DistillConfig(BoundedAnswers, AdapterOptions, DistillationConfig):
     )
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        self.check_engine()
         self._check_shares()
         self._check_parts()
         if self.cache is not None:
@@ -106,6 +105,7 @@ class DistillConfig(BoundedAnswers, AdapterOptions, DistillationConfig):
         if not self.tasks and self.cache is None:
             raise BadInputError("tasks is empty: name at least one, e.g. math")
         check_at_least_one(self, "problems", "candidates", "tokens_per_step")
+        agree_on_engine(self)
         check_inherited(self)
         on_this_machine(self)
         super().__post_init__()
@@ -194,8 +194,7 @@ class DistillConfig(BoundedAnswers, AdapterOptions, DistillationConfig):
     @property
     def needs_teacher(self) -> bool:
         """Is the teacher itself asked for anything?"""
-        writes_traces = self.share_on_policy < 1 and self.objective.traces != "gold"
-        return self.needs_teacher_weights or (self.cache is None and writes_traces)
+        return self.needs_teacher_weights or (self.cache is None and self.writes_traces)
 
     @property
     def needs_teacher_weights(self) -> bool:
@@ -210,6 +209,20 @@ class DistillConfig(BoundedAnswers, AdapterOptions, DistillationConfig):
             self.student,
             *([self.target] if self.needs_target else []),
         ]
+
+    @property
+    def models_sampled(self) -> list[str]:
+        """The teacher, where it writes the traces."""
+        return [self.teacher] if self.cache is None and self.writes_traces else []
+
+    @property
+    def trains_on_own_samples(self) -> bool:
+        return self.share_on_policy > 0
+
+    @property
+    def writes_traces(self) -> bool:
+        """Does the teacher write traces?"""
+        return self.share_on_policy < 1 and self.objective.traces not in ("gold", "none")
 
     @property
     def teacher_options(self) -> dict[str, Any]:

@@ -18,9 +18,11 @@ from distillknob.distillation.config import DistillConfig
 from distillknob.evaluation.measure import sample_and_grade
 from distillknob.models.adapters import bare
 from distillknob.models.base import LanguageModel
+from distillknob.models.sampling import Sampler
 from distillknob.runs.run import Run
 from distillknob.tasks import Example, get_task, get_tasks, graded_tasks
 from distillknob.tasks.held_back import hold_back
+from distillknob.training.engine import engine_of, holds_engine
 
 CURVE_PROBLEMS = 150  # a task
 
@@ -80,11 +82,11 @@ def _behind(cache: TeacherCache, wanted: int) -> CurveProblems:
 
 def student_scores(
     problems: CurveProblems, *, max_new_tokens: int | None, seed: int
-) -> Callable[[LanguageModel], dict[str, float]]:
+) -> Callable[[Sampler], dict[str, float]]:
     """What gives a student's score by task, a point of the learning curve."""
     tasks = {name: get_task(name) for name in problems.held_out}
 
-    def point(student: LanguageModel) -> dict[str, float]:
+    def point(student: Sampler) -> dict[str, float]:
         return {
             name: sample_and_grade(
                 student,
@@ -110,16 +112,21 @@ class LearningCurve(TrainerCallback):
         trainer: Any,
         tokenizer: PreTrainedTokenizerBase,
         steps: int,
-        evaluate: Callable[[LanguageModel], Mapping[str, float]],
+        evaluate: Callable[[Sampler], Mapping[str, float]],
     ):
         self.run, self.trainer, self.tokenizer, self.steps, self.evaluate = run, trainer, tokenizer, steps, evaluate
 
     def _point(self, step: int) -> None:
         model = self.trainer.model_wrapped
         model.eval()
-        # TRL's own way to sample from a model in training: where its weights are spread, they are gathered for it.
-        with unwrap_model_for_generation(model, self.trainer.accelerator) as unwrapped:
-            scores = self.evaluate(LanguageModel(bare(unwrapped), self.tokenizer))
+        # TRL's own ways to sample from a model in training: where its weights are spread, they are gathered for it.
+        if holds_engine(self.trainer):
+            student = LanguageModel(bare(self.trainer.accelerator.unwrap_model(model)), self.tokenizer)
+            with engine_of(self.trainer, student) as engine:
+                scores = self.evaluate(engine)
+        else:
+            with unwrap_model_for_generation(model, self.trainer.accelerator) as unwrapped:
+                scores = self.evaluate(LanguageModel(bare(unwrapped), self.tokenizer))
         model.train()
         self.run.log(step=step, **{f"eval/{task}": value for task, value in scores.items()})
 

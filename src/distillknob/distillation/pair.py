@@ -12,6 +12,7 @@ from distillknob.distillation.cache.files import TeacherCache
 from distillknob.distillation.config import DistillConfig
 from distillknob.models.base import LanguageModel
 from distillknob.models.chat import set_in_templates
+from distillknob.models.engines.opened import Engines
 from distillknob.models.load import load_model
 from distillknob.models.names import check_meant
 from distillknob.models.same_text import know_ends, one_vocabulary
@@ -61,8 +62,9 @@ class Pair:
         return target
 
 
-def load_pair(config: DistillConfig, cache: TeacherCache | None) -> Pair:
-    """Load what a distillation trains and learns from. The student learns the teacher's ends of a turn, or the cache's.
+def load_pair(config: DistillConfig, cache: TeacherCache | None, engines: Engines) -> Pair:
+    """Load what a distillation trains and learns from; a teacher that only writes is in an engine. The student
+    learns the teacher's ends of a turn, or the cache's.
 
     Raises BadInputError for a model that can't be loaded, or whose template can't take the config's values.
     """
@@ -71,7 +73,7 @@ def load_pair(config: DistillConfig, cache: TeacherCache | None) -> Pair:
         loaded = load_model(config.teacher, options=config.teacher_options)
         pair = Pair(config, student, loaded, loaded.model)
     else:
-        teacher = load_or_connect(config.teacher, scores=False) if config.needs_teacher else None
+        teacher = engines.open(config.teacher, scores=False) if config.needs_teacher else None
         pair = Pair(config, student, teacher, None)
     tokenizer = pair.teacher_tokenizer
     if pair.teacher is not None and tokenizer is None and config.chat_template_kwargs and process_index() == 0:

@@ -32,6 +32,8 @@ from distillknob.inputs.identity import changed_meanwhile
 from distillknob.inputs.opening import Opening, checked
 from distillknob.inputs.preflight import Side, check_traces
 from distillknob.models.architecture import context_of
+from distillknob.models.base import LanguageModel
+from distillknob.models.engines.opened import Engines
 from distillknob.results.stages import DistillResult, TeacherRecord
 from distillknob.runs.journal import Journal
 from distillknob.runs.model_record import read_record, warn_of_teacher
@@ -42,6 +44,7 @@ from distillknob.tasks import Task, get_tasks, graded_tasks
 from distillknob.training.callbacks import FiniteLoss, RunLogger, StageProgress, add_callbacks
 from distillknob.training.checkpoints import check_saves_whole, checkpoint_errors, save_model, start_from
 from distillknob.training.config import plain_config, refused_by_the_trainer
+from distillknob.training.engine import close_engine
 
 Traces = Sequence[dict[str, Any]]
 
@@ -68,7 +71,8 @@ def distill(
     if (done := opening.finished()) is not None:
         return done
     checked(check, config)
-    pair = load_pair(config, cache)
+    engines = opening.engines()
+    pair = load_pair(config, cache, engines)
     run = opening.run(None if cache is None else cache.template_date)  # what a cache holds was read on its day
     if run.complete:
         return run
@@ -78,7 +82,8 @@ def distill(
     warning = warn_of_teacher(taught_by, record)
     if divided.reason is not None and process_index() == 0:
         print(f"warning: {divided.reason}", file=sys.stderr)
-    traces = _own_traces(config, run, pair, tasks, divided) if cache is None else cache.traces
+    traces = _own_traces(config, run, pair, engines, tasks, divided) if cache is None else cache.traces
+    engines.close()  # the training needs its memory
     loss = config.loss if cache is None else config.loss.stored(cache)
     settings = _for_the_trainer(config, run, tasks)
     with refused_by_the_trainer():
@@ -93,6 +98,7 @@ def distill(
             peft_config=config.peft_config,
         )
     steps, final = _train(trainer, run, divided, resume=resume)
+    close_engine(trainer)
     trainer.accelerator.free_memory()
     card = student_card(config, taught_by, config.tasks if cache is None else cache.tasks, steps, warning)
     save_model(str(final), pair.student.tokenizer, run.path / "model", card, whole=config.merge_adapter)
@@ -116,19 +122,23 @@ def _rows_a_step(config: DistillConfig) -> int:
 
 
 def _own_traces(
-    config: DistillConfig, run: Run, pair: Pair, tasks: Sequence[Task], divided: CurveProblems
+    config: DistillConfig, run: Run, pair: Pair, engines: Engines, tasks: Sequence[Task], divided: CurveProblems
 ) -> list[dict[str, Any]]:
     """The run's traces: those that it wrote before it was stopped, or new ones."""
     if traces := run.samples():
         return traces
     target = pair.load_target(run.template_date)
+    teacher = pair.teacher
+    if isinstance(teacher, LanguageModel) and config.writes_traces:  # a loss reads its weights, too
+        revision = config.teacher_options.get("revision")
+        teacher = engines.of(config.teacher, teacher, revision=revision)
     source = config.objective.traces if config.share_on_policy < 1.0 else "none"
     context = CONTEXTS[config.objective.context]
     options = TraceOptions(config.candidates, config.max_completion_length, config.seed)
     for place, task in enumerate(tasks):
         journal = Journal(run.unfinished).part(f"traces-{place}")
         count = divided.trained[task.name]
-        traces += make_traces(source, [task], count, pair.student, pair.teacher, target, options, context, journal)
+        traces += make_traces(source, [task], count, pair.student, teacher, target, options, context, journal)
     problems = sum(divided.trained.values())
     check_fills_a_step(len(traces), _rows_a_step(config), f"of {problems} problems have a trace to train on")
     run.write_samples(traces)

@@ -25,6 +25,7 @@ from distillknob.models.chat import prompt_ids, set_in_templates
 from distillknob.models.heads import head_of
 from distillknob.models.load import load_model
 from distillknob.training.config import as_dict
+from distillknob.training.reading import read_rows
 from distillknob.training.rollouts import PolicyTrainer
 
 Row = Mapping[str, Any]  # of the data set
@@ -157,8 +158,7 @@ class DistillTrainer(PolicyTrainer, DistillationTrainer):
 
         measured = []
         for start in range(0, len(batch["completion_ids"]), size):
-            columns = {name: value for name, value in batch.items() if isinstance(value, Tensor) and value.ndim}
-            part = {name: value[start : start + size] for name, value in columns.items()}
+            part = {name: value[start : start + size] for name, value in columns_of(batch).items()}
             with torch.no_grad():
                 measured.append(self._forward_redirection(model, unwrapped, of_part, unwrapped, part))
         return torch.cat(measured)
@@ -194,7 +194,10 @@ class DistillTrainer(PolicyTrainer, DistillationTrainer):
         )
 
     def _read_student(self, unwrapped_student: Any, batch: Mapping[str, Tensor]) -> States:
-        hidden_BCH = self._get_last_hidden_state(unwrapped_student, *sequences(batch, "prompt", "completion"))
+        def read(ids_BT: Tensor, mask_BT: Tensor, width: int) -> Tensor:
+            return self._get_last_hidden_state(unwrapped_student, ids_BT, mask_BT, width)
+
+        hidden_BCH = read_rows(read, *sequences(batch, "prompt", "completion"), alone=self._alone)
         head = head_of(unwrapped_student)  # after the forward pass, with which FSDP brings the head together
         return States(head, hidden_BCH.to(head.weight_VH.dtype))
 
@@ -203,31 +206,53 @@ class DistillTrainer(PolicyTrainer, DistillationTrainer):
             prompt = TEACHER_PROMPT if f"{TEACHER_PROMPT}_ids" in batch else "prompt"
         completion = "teacher_completion" if "teacher_completion_ids" in batch else "completion"
         unwrapped = self.accelerator.unwrap_model(self.teacher_model)
+
+        def read(*batch: Any) -> Tensor:
+            # Through the teacher's own wrapper, so that FSDP and DeepSpeed have its weights in place.
+            hidden_BCH: Tensor = self._forward_redirection(
+                self.teacher_model, unwrapped, self._get_last_hidden_state, unwrapped, *batch
+            )
+            return hidden_BCH
+
         trained = self.teacher_model.training  # where the teacher is the student
         self.teacher_model.eval()
         with torch.no_grad():
-            # Through the teacher's own wrapper, so that FSDP and DeepSpeed have its weights in place.
-            hidden_BCH: Tensor = self._forward_redirection(
-                self.teacher_model,
-                unwrapped,
-                self._get_last_hidden_state,
-                unwrapped,
-                *sequences(batch, prompt, completion),
-            )
+            hidden_BCH = read_rows(read, *sequences(batch, prompt, completion), alone=self._alone)
         self.teacher_model.train(trained)
         head = head_of(unwrapped)
         return States(head, hidden_BCH.to(head.weight_VH.dtype))
+
+    @property
+    def _alone(self) -> bool:
+        """Is this the only process?"""
+        return bool(self.accelerator.num_processes == 1)
 
     def _compute_loss(
         self, unwrapped_student: Any, inputs: dict[str, Any], num_items_in_batch: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Loss summed over what counts and divided by `num_items_in_batch`; the student's entropy summed over the
         tokens (NaN: a loss never holds the whole distribution); their number."""
-        counted_BC = inputs["loss_mask"].bool()
+        batch = rows_that_count(inputs) if self.loss.counts_tokens else inputs
+        counted_BC = batch["loss_mask"].bool()
         count = counted_BC.sum()
         items = count.clamp(min=1) if num_items_in_batch is None else num_items_in_batch
-        loss = self.loss.value(self._view(unwrapped_student, inputs, counted_BC, items))
+        loss = self.loss.value(self._view(unwrapped_student, batch, counted_BC, items))
         return loss, torch.full_like(loss.detach(), torch.nan), count
+
+
+def columns_of(batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors [B, …] of a batch, a row a sample."""
+    return {name: value for name, value in batch.items() if isinstance(value, Tensor) and value.ndim}
+
+
+def rows_that_count(batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The columns of a batch without the rows that have no token in `loss_mask`: with a budget of tokens a step most
+    have none. One row at least stays, so that every process reads the models as often."""
+    rows = batch["loss_mask"].any(1).nonzero()[:, 0]
+    if not len(rows):
+        rows = rows.new_zeros(1)
+    columns = columns_of(batch)
+    return columns if len(rows) == len(batch["loss_mask"]) else {name: value[rows] for name, value in columns.items()}
 
 
 def sequences(batch: Mapping[str, Tensor], prompt: str, completion: str) -> tuple[Tensor, Tensor, int]:

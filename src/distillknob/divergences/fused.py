@@ -2,11 +2,20 @@
 
 One pass over chunks of rows. A chunk is projected by both heads, turned into divergences and, in the same visit, into
 the gradient of the student's logits, which is multiplied into the gradients of hidden states and head at once. Nothing
-of width V outlives its chunk and backward only scales: four matrix products, which is as few as there can be. Rows that
-are masked out are dropped before anything is computed for them.
+of width V outlives its group of chunks and backward only scales: four matrix products, which is as few as there can be.
+Rows that are masked out are dropped before anything is computed for them.
 
 Two sizes matter. A chunk has enough rows that its matrix products are bound by arithmetic and not by reading the
-head; within a chunk, the elementwise work runs on blocks of rows that stay in the cache (`row_blocks`).
+head; within a chunk, the elementwise work runs on blocks of rows that stay in the cache. On a GPU `torch.compile` makes
+few kernels of it for the whole chunk (`rows`), whose number of rows is therefore always the same; where Triton, a C
+compiler or Python's headers are missing, a warning says so and PyTorch's operations do it, to the same values, in some
+four times the time of the whole.
+
+On a GPU, heads and hidden states of one half-precision type are multiplied as they are, with sums and logits in
+float32 (`products`). In bfloat16 the gradient of the logits is rounded to it as well before it is multiplied, as
+autograd does behind a bfloat16 head. It then takes half of the logits' room, and that of several chunks is held: the
+sum of the head's gradients is twice as large as the head, and is read and written once a group. Where all rows are one
+group there is no such sum. float16 has too few exponents for these gradients: there the backward products are float32.
 
 Left out on purpose: tiles of the vocabulary, which bound the chunk in V as well but project both models twice; heads
 that are sharded over devices (gather them first); gradients to the teacher and to `weights`.
@@ -14,24 +23,27 @@ that are sharded over devices (gather them first); gradients to the teacher and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from distillknob.divergences.kernel import Spec, check_top_k, compute_dtype, row_blocks, value_and_grad
+from distillknob.divergences import products
+from distillknob.divergences.kernel import Spec, check_top_k, compute_dtype
+from distillknob.divergences.rows import Comparison, Finish, compare_in_blocks, compiled_rows
 from distillknob.errors import BadInputError
 
 # Rows per chunk, between which the vocabulary's width chooses. A chunk reads both heads and writes the head's gradient,
 # which on a CPU costs 128 rows some 15 % of their products' time, 256 rows 7 % and 512 rows 4 %.
 _FEWEST_ROWS, _MOST_ROWS = 128, 1024
-# What a chunk's logits of both models may take. On a CPU the system hands out each page of them anew at every call,
-# which costs more than larger chunks save beyond this.
+# What a chunk may take. On a CPU, where these are both models' logits, the system hands out each page of them anew at
+# every call, which costs more than larger chunks save beyond this.
 _CPU_CHUNK_BYTES, _DEVICE_CHUNK_BYTES = 1 << 26, 1 << 30
-# Heads in another type than the computation's are converted this many tokens at a time.
-_CONVERTED_TOKENS = 8192
+# Of one row and token: on a GPU two logits, four chunks' gradients in bfloat16, and a float32 that the kernels keep.
+_CPU_TOKEN_BYTES, _DEVICE_TOKEN_BYTES = 8, 20
+_GROUPED_CHUNKS = 4  # whose gradients are held for one product, where they are bfloat16
 
 
 def fused_divergence(
@@ -75,8 +87,9 @@ def fused_divergence(
       kind, beta, temperature, top_k, t2, alpha, jsd_scale: as in `divergence`.
 
     Returns: float32, or float64 where an input is. Gradients reach student_hidden, student_head and student_bias, each
-      only if it requires one, and are accumulated in the computation's type. Half-precision inputs are computed in
-      float32. Extra memory is two chunks of logits, whatever N.
+      only if it requires one, and are accumulated in the computation's type. Logits of half-precision inputs, and all
+      that is computed of them, are float32. Extra memory is two chunks of logits, whatever N, and in half precision the
+      head's gradient in float32.
 
     Raises: BadInputError where shapes don't fit each other or a parameter is out of range.
     """
@@ -116,9 +129,7 @@ class _Side:
 
     hidden: Tensor  # [N, H]
     head: Tensor  # [V, H]
-    bias: Tensor | None  # [V]
-    scale: float
-    softcap: float | None
+    finish: Finish
 
     @classmethod
     def of(
@@ -132,32 +143,16 @@ class _Side:
             raise BadInputError(f"{who}_bias {list(bias.shape)} must be [V] = {list(head.shape[:1])}")
         if softcap is not None and not softcap > 0:
             raise BadInputError(f"{who}_softcap must be positive or None, got {softcap}")
-        return cls(hidden.reshape(-1, hidden.shape[-1]), head, bias, scale, softcap)
+        return cls(hidden.reshape(-1, hidden.shape[-1]), head, Finish(bias, scale, softcap))
+
+    @property
+    def bias(self) -> Tensor | None:
+        """[V]"""
+        return self.finish.bias
 
     def detached(self) -> _Side:
-        bias = None if self.bias is None else self.bias.detach()
-        return replace(self, hidden=self.hidden.detach(), head=self.head.detach(), bias=bias)
-
-    def project(self, hidden_nH: Tensor, out_nV: Tensor) -> None:
-        """Plain hidden·headᵀ of the first V tokens; `finish` does the rest, block by block."""
-        for tokens, head in _head_parts(self.head, out_nV.shape[1], hidden_nH.dtype):
-            torch.mm(hidden_nH, head.t(), out=out_nV[:, tokens])
-
-    def finish(self, logits_nV: Tensor) -> None:
-        """Bias, scale and soft-cap, in place."""
-        if self.bias is not None:
-            logits_nV.add_(self.bias[: logits_nV.shape[1]])
-        if self.scale != 1:
-            logits_nV.mul_(self.scale)
-        if self.softcap is not None:
-            logits_nV.div_(self.softcap).tanh_().mul_(self.softcap)
-
-    def chain(self, grad_nV: Tensor, logits_nV: Tensor) -> None:
-        """Turn a gradient in the finished logits into one in hidden·headᵀ + bias, in place."""
-        if self.softcap is not None:
-            grad_nV.mul_(1 - (logits_nV / self.softcap).square_())
-        if self.scale != 1:
-            grad_nV.mul_(self.scale)
+        finish = self.finish if self.bias is None else replace(self.finish, bias=self.bias.detach())
+        return replace(self, hidden=self.hidden.detach(), head=self.head.detach(), finish=finish)
 
 
 @dataclass(frozen=True)
@@ -174,47 +169,77 @@ class _Job:
 
     def run(self, needs: tuple[bool, bool, bool]) -> tuple[Tensor, list[Tensor | None]]:
         """The divergences [M], and the gradients of Σ factors · divergence that are needed (hidden, head, bias)."""
-        student, teacher, dtype = self.student, self.teacher, self.dtype
-        device = student.hidden.device
-        width = min(len(student.head), len(teacher.head))
-        values = torch.zeros(len(self.factors), dtype=dtype, device=device)
-        kept = _kept_dtype(student.hidden.dtype)
-        grad_hidden = torch.zeros(student.hidden.shape, dtype=kept, device=device) if needs[0] else None
-        grad_head = torch.zeros(student.head.shape, dtype=dtype, device=device) if needs[1] else None
-        grad_bias = torch.zeros(len(student.head), dtype=dtype, device=device) if needs[2] else None
-        step = chunk_rows(len(values), width, device)
-        x_buffer, y_buffer = (torch.empty((step, width), dtype=dtype, device=device) for _ in "xy")
-        for start in range(0, len(values), step):
-            chunk = slice(start, min(start + step, len(values)))
-            rows = chunk if self.rows is None else self.rows[chunk]
-            hidden_nH = student.hidden[rows].to(dtype)
-            x_nV, y_nV = x_buffer[: chunk.stop - start], y_buffer[: chunk.stop - start]
-            student.project(hidden_nH, x_nV)
-            teacher.project(teacher.hidden[rows].to(dtype), y_nV)
-            self._to_gradient(x_nV, y_nV, values[chunk], self.factors[chunk], any(needs))
-            if grad_hidden is not None:
-                grad_nH = torch.zeros_like(hidden_nH)
-                for tokens, head in _head_parts(student.head, width, dtype):
-                    grad_nH.addmm_(x_nV[:, tokens], head)
-                grad_hidden[rows] = grad_nH.to(grad_hidden.dtype)
-            if grad_head is not None:
-                grad_head[:width].addmm_(x_nV.t(), hidden_nH)
-            if grad_bias is not None:
-                grad_bias[:width] += x_nV.sum(0)
-        grad_head = None if grad_head is None else grad_head.to(_kept_dtype(student.head.dtype))
-        grad_bias = None if grad_bias is None or student.bias is None else grad_bias.to(_kept_dtype(student.bias.dtype))
-        return values, [grad_hidden, grad_head, grad_bias]
+        student, count = self.student, len(self.factors)
+        short = student.head.dtype == torch.bfloat16 and products.multiplied_as_they_are(student.hidden, student.head)
+        # The gradients of all rows take no more than the head's in float32 would.
+        whole = short and needs[1] and 0 < count <= 2 * student.head.shape[1]
+        gradients = _Gradients(self, needs, whole)
+        values = self._pass(gradients, short, any(needs))
+        return values, gradients.kept()
 
-    def _to_gradient(self, x_nV: Tensor, y_nV: Tensor, values: Tensor, factors: Tensor, with_grad: bool) -> None:
-        """Fill in the chunk's values, and overwrite the student's projections with the gradient of these."""
-        for block in row_blocks(len(x_nV), x_nV.shape[1], x_nV.device):
-            x, y = x_nV[block], y_nV[block]
-            self.student.finish(x)
-            self.teacher.finish(y)
-            values[block], grad = value_and_grad(x, y, self.spec, self.top_k, with_grad)
-            if grad is not None:
-                self.student.chain(grad, x)
-                torch.mul(grad, factors[block].unsqueeze(-1), out=x)
+    def _pass(self, gradients: _Gradients, short: bool, with_grad: bool) -> Tensor:
+        """The divergences [M], and their gradients to `gradients`; `short` where these are bfloat16."""
+        student, teacher, count, device = self.student, self.teacher, len(self.factors), self.factors.device
+        width = min(len(student.head), len(teacher.head))
+        compiled = compiled_rows() if device.type == "cuda" and self.dtype == torch.float32 else None
+        step = chunk_rows(count, width, device)
+        padded = -(-count // step) * step  # all chunks are of one size, and of the last one some rows aren't read
+        group = max(padded, step) if gradients.whole else step * (_GROUPED_CHUNKS if short else 1)
+        how = Comparison(student.finish, teacher.finish, self.spec, self.top_k)
+        values = self.factors.new_zeros(padded)
+        factors = torch.nn.functional.pad(self.factors, (0, padded - count))
+        x_nV, y_nV = (torch.empty((step, width), dtype=self.dtype, device=device) for _ in "xy")
+        apart = torch.empty((min(group, padded), width), dtype=student.head.dtype, device=device) if short else None
+        for first in range(0, count, group):
+            last = min(first + group, count)
+            for start in range(first, last, step):
+                chunk, size = slice(start, start + step), min(step, last - start)
+                rows = slice(start, start + size) if self.rows is None else self.rows[start : start + size]
+                products.project(student.hidden[rows], student.head, x_nV[:size])
+                products.project(teacher.hidden[rows], teacher.head, y_nV[:size])
+                grad_nV = (x_nV if apart is None else apart[start - first :][:step]) if with_grad else None
+                if compiled is not None:
+                    compiled(how, x_nV, y_nV, factors[chunk], values[chunk], grad_nV)
+                else:
+                    grad_nV = None if grad_nV is None else grad_nV[:size]
+                    part = slice(start, start + size)
+                    compare_in_blocks(how, x_nV[:size], y_nV[:size], factors[part], values[part], grad_nV)
+            if with_grad:
+                gradients.add(slice(first, last), (x_nV if apart is None else apart)[: last - first])
+        return values[:count]
+
+
+class _Gradients:
+    """The gradients of a job's hidden states, head and bias, each where it is needed: sums over groups of rows."""
+
+    def __init__(self, job: _Job, needs: tuple[bool, bool, bool], whole: bool) -> None:
+        self.job, self.whole = job, whole
+        student, dtype, device = job.student, job.dtype, job.student.hidden.device
+        kept = _kept_dtype(student.hidden.dtype)
+        self.hidden = torch.zeros(student.hidden.shape, dtype=kept, device=device) if needs[0] else None
+        summed = needs[1] and not whole
+        self.head = torch.zeros(student.head.shape, dtype=dtype, device=device) if summed else None
+        self.bias = torch.zeros(len(student.head), dtype=dtype, device=device) if needs[2] else None
+
+    def add(self, group: slice, grad_nV: Tensor) -> None:
+        """Add what the logits' gradient of a group of rows makes of each; where `whole`, of the one that there is."""
+        job, student = self.job, self.job.student
+        rows = group if job.rows is None else job.rows[group]
+        if self.hidden is not None:
+            self.hidden[rows] = products.hidden_gradient(grad_nV, student.head).to(self.hidden.dtype)
+        if self.bias is not None:
+            self.bias[: grad_nV.shape[1]] += grad_nV.sum(0, dtype=self.bias.dtype)
+        if self.whole:
+            self.head = products.head_gradient(grad_nV, student.hidden[rows], len(student.head), student.head.dtype)
+        elif self.head is not None:
+            products.add_head_gradient(self.head, grad_nV, student.hidden[rows])
+
+    def kept(self) -> list[Tensor | None]:
+        """Hidden states, head and bias, in the types that they are kept in."""
+        student = self.job.student
+        head = None if self.head is None else self.head.to(_kept_dtype(student.head.dtype))
+        bias = None if self.bias is None or student.bias is None else self.bias.to(_kept_dtype(student.bias.dtype))
+        return [self.hidden, head, bias]
 
 
 def _kept_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -266,24 +291,23 @@ def _cast(grads: Sequence[Tensor | None], dtypes: Sequence[torch.dtype | None]) 
 
 
 def chunk_rows(rows: int, width: int, device: torch.device) -> int:
-    """How many rows of width V to project at once, so that all chunks have about the same size.
+    """How many rows of width V to project at once: on a CPU such that all chunks have about the same size, on a GPU
+    whatever their number, so that one shape is compiled.
 
     As many as the memory allowed for them holds, but no fewer than make a product with a head worth reading it (2·n
     operations a weight, against memory that delivers one weight for some tens of them). Caches don't matter here: a
     product's tiles and the blocks of elementwise work are smaller than a chunk.
     """
-    budget = _CPU_CHUNK_BYTES if device.type == "cpu" else _DEVICE_CHUNK_BYTES
-    most = min(max(budget // (8 * width), _FEWEST_ROWS), _MOST_ROWS)
-    return max(1, -(-rows // max(1, -(-rows // most))))
+    on_cpu = device.type == "cpu"
+    budget, token = (_CPU_CHUNK_BYTES, _CPU_TOKEN_BYTES) if on_cpu else (_DEVICE_CHUNK_BYTES, _DEVICE_TOKEN_BYTES)
+    most = min(max(budget // (token * width), _FEWEST_ROWS), _MOST_ROWS)
+    return max(1, -(-rows // max(1, -(-rows // most)))) if on_cpu else most
 
 
-def _head_parts(head_VH: Tensor, width: int, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
-    """The head's first `width` tokens in the computation's type: whole where it has that type, else converted part
-    by part, so that no second head is held."""
-    step = width if head_VH.dtype == dtype else _CONVERTED_TOKENS
-    for start in range(0, width, step):
-        tokens = slice(start, min(start + step, width))
-        yield tokens, head_VH[tokens].to(dtype)
+def chunk_bytes(rows: int, width: int, device: torch.device) -> int:
+    """What a chunk takes beyond the gradients of hidden states and heads, in bytes."""
+    token = _CPU_TOKEN_BYTES if device.type == "cpu" else _DEVICE_TOKEN_BYTES
+    return token * width * chunk_rows(rows, width, device)
 
 
 def _valid_rows(

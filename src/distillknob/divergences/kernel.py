@@ -160,7 +160,8 @@ def compare(x_NV: Tensor, y_NV: Tensor, spec: Spec) -> Pair:
         d64.mul_(scale)
     d = d64.sub_(shift).to(x_NV.dtype)
     student_lacks = teacher_lacks = None
-    if torch.minimum(x_NV.amin(-1), y_NV.amin(-1)).isneginf().any():
+    # Compiled code has no branches on data, and none is worth having where all of this is one kernel.
+    if torch.compiler.is_compiling() or torch.minimum(x_NV.amin(-1), y_NV.amin(-1)).isneginf().any():
         student_never, teacher_never = x_NV.isneginf(), y_NV.isneginf()
         d.masked_fill_(student_never & teacher_never, 0.0).clamp_(-FAR, FAR)
         # Where a row has no distribution at all its probability is NaN, not 0, and so stays the value.

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distillknob.config.checks import check_at_least_one
-from distillknob.config.shared import BoundedAnswers
+from distillknob.config.shared import BoundedAnswers, EngineOptions
 from distillknob.errors import BadInputError
 
 
 @dataclass
-class EvaluateConfig(BoundedAnswers):
+class EvaluateConfig(BoundedAnswers, EngineOptions):
     """Config of `evaluate`."""
 
     models: list[str] = field(
@@ -32,6 +32,7 @@ class EvaluateConfig(BoundedAnswers):
     seed: int = field(default=0, metadata={"help": "Seed of problems and sampling."})
 
     def __post_init__(self) -> None:
+        self.check_engine()
         for name in ("models", "tasks"):
             if not getattr(self, name):
                 raise BadInputError(f"{name} is empty: name at least one")

@@ -18,7 +18,6 @@ from distillknob.inputs.identity import changed_meanwhile
 from distillknob.inputs.opening import Opening, checked
 from distillknob.inputs.preflight import Preflight
 from distillknob.models.chat import set_in_templates
-from distillknob.models.served.model import load_or_connect
 from distillknob.results.stages import EvaluateResult, ModelDifference
 from distillknob.runs.journal import Journal
 from distillknob.runs.run import Run
@@ -30,6 +29,7 @@ from distillknob.tasks import graded_tasks
 def check(config: EvaluateConfig, preflight: Preflight) -> None:
     """Raise BadInputError for what `evaluate` couldn't use, before any weight is loaded. In an experiment a model may
     read none of `chat_template_kwargs`, and pass@k is measured apart."""
+    preflight.engine(config)
     sides = preflight.sides(config.models, config.chat_template_kwargs, needed=not preflight.chained)
     for name in sorted({name for name in config.models if config.models.count(name) > 1}):
         preflight.remark(f"{name} is named twice in models, and measured once")
@@ -56,8 +56,9 @@ def evaluate(config: EvaluateConfig, output: str | Path, *, resume: bool = False
         return run
     results: dict[str, dict[str, TaskResult]] = {}
     journal = Journal(run.unfinished)
+    engines = opening.engines()
     for number, name in enumerate(config.models):
-        language_model = load_or_connect(name, scores=None)
+        language_model = engines.open(name)
         if language_model.tokenizer is not None:
             set_in_templates({name: language_model.tokenizer}, config.chat_template_kwargs, needed=False)
             fix_dates({name: language_model.tokenizer}, run.template_date)
@@ -79,6 +80,8 @@ def evaluate(config: EvaluateConfig, output: str | Path, *, resume: bool = False
             )
             for place, task in enumerate(tasks)
         }
+        del language_model  # before the next is loaded
+    engines.close()
     run.write_samples(
         {"model": name, **row}
         for name, by_task in results.items()

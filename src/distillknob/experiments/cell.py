@@ -33,6 +33,7 @@ from distillknob.results.pass_at_k import add_problems_at_k, with_pass_at_k_of
 from distillknob.results.stages import CalibrateResult, DistillResult, EvaluateResult, TaskRow
 from distillknob.runs.files import read_json
 from distillknob.runs.run import Run
+from distillknob.runtime.machine import free_models
 from distillknob.stats import pass_at_k
 from distillknob.tasks import get_task
 from distillknob.verdicts.teachers import teacher_label
@@ -114,6 +115,7 @@ def _run_step(step: Step, folder: Path) -> Run:
         if not model.startswith(SERVED):  # the values are meant for the pair, of which this is one
             values = values_read(load_tokenizer(model), config.chat_template_kwargs)
             config = replace(config, chat_template_kwargs=values)
+    free_models()  # those of the stage before
     run: Run = step.stage.run(config, folder / step.folder, resume=True)
     return run
 

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from distillknob.config.shared import StageConfig
 from distillknob.errors import BadInputError
 from distillknob.models.architecture import architecture, context_of, folder_of, model_config
 from distillknob.models.chat import prompt_ids, set_in_templates
+from distillknob.models.engines.choice import choose
 from distillknob.models.families import check_config
 from distillknob.models.load import TOKENIZER_FILES, check_tokenizer, load_tokenizer
 from distillknob.models.names import SERVED, resolve
@@ -172,6 +174,14 @@ class Preflight:
             self._not_seen(f"the tokenizer of {name}, which isn't in the local cache")
             return None
         return load_tokenizer(str(folder))
+
+    def engine(self, config: StageConfig) -> None:
+        """Raise BadInputError where the config names an engine that isn't here, or can't have the models. A dry run may
+        be for another machine."""
+        if config.engine == "vllm" and not self.fetch:
+            self._not_seen("whether vLLM is installed where this will run, and takes the models")
+        elif config.engine == "vllm":
+            choose("vllm", config.models_sampled, trains_on_own_samples=config.trains_on_own_samples)
 
     # Problems
 

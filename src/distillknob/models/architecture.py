@@ -37,6 +37,21 @@ def _qwen3(hidden: int, intermediate: int, layers: int, heads: int, tied: bool) 
     }
 
 
+def _llama3(hidden: int, intermediate: int, layers: int, heads: int) -> dict[str, Any]:
+    return {
+        "model_type": "llama",
+        "vocab_size": 128_256,
+        "hidden_size": hidden,
+        "intermediate_size": intermediate,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "max_position_embeddings": 131_072,
+        "tie_word_embeddings": False,
+    }
+
+
 def _gemma3(vocabulary: int, hidden: int, intermediate: int, layers: int, heads: int, kv_heads: int) -> dict[str, Any]:
     window = 512 if layers == 26 else 1024
     return {
@@ -68,6 +83,16 @@ def _with_vision(text: dict[str, Any]) -> dict[str, Any]:
 
 # As their authors publish them (the models' own configs on the hub); tests hold the totals that follow.
 SHAPES: dict[str, dict[str, Any]] = {
+    "meta-llama/Llama-3.3-70B-Instruct": _llama3(8192, 28_672, 80, 64),
+    "meta-llama/Llama-3.1-8B-Instruct": _llama3(4096, 14_336, 32, 32),
+    "Qwen/Qwen3-30B-A3B": {
+        **_qwen3(2048, 6144, 48, 32, tied=False),
+        "model_type": "qwen3_moe",
+        "num_key_value_heads": 4,
+        "num_experts": 128,
+        "num_experts_per_tok": 8,
+        "moe_intermediate_size": 768,
+    },
     "Qwen/Qwen3-8B": _qwen3(4096, 12_288, 36, 32, tied=False),
     "Qwen/Qwen3-4B": _qwen3(2560, 9728, 36, 32, tied=True),
     "Qwen/Qwen3-1.7B": _qwen3(2048, 6144, 28, 16, tied=True),
@@ -86,13 +111,15 @@ PUBLISHED_BYTES = 2  # bfloat16, which all of them are published in
 @dataclass(frozen=True)
 class Architecture:
     """One model. `parameters` counts a tied head once; `head` is vocabulary × hidden; `read` are the parameters that
-    one token's forward pass multiplies with: all but the embeddings that are only looked up and a vision tower that
-    text never enters; `bytes_each` is the checkpoint's own width; `source` says where its shape was read."""
+    some token's forward pass multiplies with: all but the embeddings that are only looked up and a vision tower that
+    text never enters; `active` are those of one token, with as many experts as it is sent to; `bytes_each` is the
+    checkpoint's own width; `source` says where its shape was read."""
 
     name: str
     source: str
     parameters: int
     read: int
+    active: int
     layers: int
     hidden: int
     intermediate: int
@@ -202,12 +229,14 @@ def architecture(name: str) -> Architecture:
     vision = sum(p.numel() for n, p in model.named_parameters() if "vision_tower" in n or "multi_modal" in n)
     dtype = getattr(config, "dtype", None) or getattr(text, "dtype", None)
     parameters = int(model.num_parameters())
+    read = parameters - vision - (0 if tied else embeddings)
     heads, kv_heads, head_dim = _heads(text)
     return Architecture(
         name=name,
         source=source,
         parameters=parameters,
-        read=parameters - vision - (0 if tied else embeddings),
+        read=read,
+        active=read - _idle_experts(model, text),
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
         intermediate=largest(text, "intermediate_size") or 4 * text.hidden_size,
@@ -218,6 +247,17 @@ def architecture(name: str) -> Architecture:
         bytes_each=dtype.itemsize if isinstance(dtype, torch.dtype) else PUBLISHED_BYTES,
         config=config,
     )
+
+
+def _idle_experts(model: Any, text: Any) -> int:
+    """Parameters of the experts that a token isn't sent to; 0 in a model without experts."""
+    names = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+    experts = next((int(count) for name in names if (count := getattr(text, name, None))), 0)
+    chosen = getattr(text, "num_experts_per_tok", None) or getattr(text, "moe_k", None)
+    if not experts or not chosen:
+        return 0
+    held = sum(p.numel() for name, p in model.named_parameters() if ".experts." in name)
+    return held - held * int(chosen) // experts
 
 
 def adapter_parameters(name: str, rank: int, modules: Sequence[str]) -> int:

@@ -2,6 +2,7 @@
 (`scoring.Scorer`). Stages never ask for a model's kind.
 
     LanguageModel    in this process: draws and scores                                           `loaded/`
+    VllmModel        in a vLLM in this process: draws and scores                                 `engines/`
     ServedModel      behind a server that takes token ids: draws, and may score                  `served/model.py`
     ServedChat       behind a chat interface: draws texts, and neither tokens nor scores are known   `served/chat.py`
 
@@ -10,9 +11,9 @@ processes, and put the parts together. What a kind of model does with its part i
 and the bar. What a kind can't do it says by a property that is None (`tokenizer`, `scorer`, `weights`), or refuses by
 BadInputError in its own `draw` or `score`.
 
-A further engine (vLLM in this process, continuous batching) is one more class with these members. Its `draw` takes
-`request.share(rows)` of the rows, looks for each batch in `request.own_journal` before it draws it and keeps it there
-when it is drawn, and takes every seed from `request.sampling.seed`, so that a resumed run draws the same samples.
+A further engine is one more class with these members. Its `draw` takes `request.share(rows)` of the rows, looks for
+each batch in `request.own_journal` before it draws it and keeps it there when it is drawn, and takes each row's seed
+from `random_streams.row_key`, so that a resumed run draws the same samples. `engines.choice` tells which one a run has.
 
 A model that acts when it is sampled from, such as a defence, wraps another one (tests/models/test_base.py has two). One
 that changes answers changes what the other's `draw` gives. One that changes the distribution of the next token hands a

@@ -8,13 +8,14 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+from torch.autograd.function import once_differentiable
 
+from distillknob.divergences import products
 from distillknob.errors import BadInputError
 
 # What the logits of a block of rows may take. A block reads the whole head once, on which 440 rows of 151,936 tokens
 # spend 3 % of their time.
 _CPU_LOGITS_BYTES, _DEVICE_LOGITS_BYTES = 1 << 28, 1 << 30
-_CONVERTED_TOKENS = 8192  # of a head in a shorter type, whose float32 copy is held at a time
 _LARGE = 100.0  # the largest logit beside which a cap shows; models cap at 15 to 50
 # The scale and soft-cap of the head of each model that was set beside its own logits.
 _CHECKED: WeakKeyDictionary[Any, tuple[float, float | None]] = WeakKeyDictionary()
@@ -42,19 +43,14 @@ class Head:
         return logits_NV
 
     def _product(self, hidden_NH: torch.Tensor) -> torch.Tensor:
-        """weight @ hidden + bias in float32 at least. Without a gradient the products of a shorter type are summed and
-        kept in float32: rounded logits make a KL of 0.0007 nats a token twice as large."""
+        """weight @ hidden + bias in float32 at least. Products of a shorter type are summed and kept in float32:
+        rounded logits make a KL of 0.0007 nats a token twice as large."""
         weight_VH = self.weight_VH
         hidden_NH = hidden_NH.to(weight_VH.dtype)  # Mamba's body ends in float32 whatever the type of its weights
-        half = weight_VH.dtype in (torch.float16, torch.bfloat16)
-        if not half or (torch.is_grad_enabled() and (hidden_NH.requires_grad or weight_VH.requires_grad)):
+        if weight_VH.dtype not in products.HALF:
             logits_NV = torch.nn.functional.linear(hidden_NH, weight_VH, self.bias_V)
             return logits_NV if logits_NV.dtype == torch.float64 else logits_NV.float()
-        if weight_VH.is_cuda:
-            logits_NV = torch.mm(hidden_NH, weight_VH.t(), out_dtype=torch.float32)
-        else:  # part by part, so that no second head is held
-            parts = weight_VH.split(_CONVERTED_TOKENS)
-            logits_NV = torch.cat([hidden_NH.float() @ part.float().t() for part in parts], dim=1)
+        logits_NV = _HalfProduct.apply(hidden_NH, weight_VH)
         return logits_NV if self.bias_V is None else logits_NV + self.bias_V.float()
 
     def blocks(self, rows: int) -> Iterator[slice]:
@@ -65,6 +61,33 @@ class Head:
     def cross_entropy(self, hidden_NH: torch.Tensor, labels_N: torch.Tensor) -> torch.Tensor:
         """−log p(label) in nats, summed over the N positions (a scalar), in float32 at least."""
         return torch.nn.functional.cross_entropy(self.logits(hidden_NH), labels_N, reduction="sum")
+
+
+class _HalfProduct(torch.autograd.Function):
+    """hidden·weightᵀ of half-precision factors, [N, V] in float32. Its gradient is rounded to their type before it is
+    multiplied, as behind any such head, on a GPU alone: elsewhere the factors are converted."""
+
+    @staticmethod
+    def forward(ctx, hidden_NH, weight_VH):  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(hidden_NH, weight_VH)
+        logits_NV = hidden_NH.new_empty((len(hidden_NH), len(weight_VH)), dtype=torch.float32)
+        with torch.autocast(hidden_NH.device.type, enabled=False):
+            products.project(hidden_NH, weight_VH, logits_NV)
+        return logits_NV
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_NV):  # type: ignore[no-untyped-def]
+        hidden_NH, weight_VH = ctx.saved_tensors
+        if products.multiplied_as_they_are(hidden_NH, weight_VH):
+            grad_NV = grad_NV.to(weight_VH.dtype)
+        grad_NH = grad_VH = None
+        with torch.autocast(hidden_NH.device.type, enabled=False):
+            if ctx.needs_input_grad[0]:
+                grad_NH = products.hidden_gradient(grad_NV, weight_VH).to(hidden_NH.dtype)
+            if ctx.needs_input_grad[1]:
+                grad_VH = products.head_gradient(grad_NV, hidden_NH, len(weight_VH), weight_VH.dtype)
+        return grad_NH, grad_VH
 
 
 def exchanged(values: torch.Tensor, tokens: tuple[int, int]) -> torch.Tensor:

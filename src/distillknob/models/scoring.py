@@ -6,6 +6,7 @@ own tokenizer. Memory is bounded: a batch holds `batch_tokens` padded tokens, of
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -172,11 +173,15 @@ def token_logprobs(
     description: str = "score",
 ) -> list[torch.Tensor]:
     """Log-probability in nats of each token of each answer (token ids of this model's tokenizer), a float32 CPU tensor
-    [length] an answer. `shared` says that every process makes this same call: each scores a part, and all get the
-    whole. Raises BadInputError where prompts and answers differ in number."""
+    [length] an answer. An answer that repeats another one to its prompt is scored once. `shared` says that every
+    process makes this same call: each scores a part, and all get the whole. Raises BadInputError where prompts and
+    answers differ in number."""
     if len(prompts) != len(answers_ids):
         raise BadInputError(f"{len(prompts)} prompts but {len(answers_ids)} answers: give one prompt an answer")
-    rows, journal = range(len(prompts)), journal or Journal()
+    keys = [(json.dumps(prompt), tuple(ids)) for prompt, ids in zip(prompts, answers_ids, strict=True)]
+    first: dict[tuple[str, tuple[int, ...]], int] = {}
+    places = [first.setdefault(key, i) for i, key in enumerate(keys)]
+    rows, journal = list(first.values()), journal or Journal()
     mine = my_share(rows) if shared else rows
     request = ScoreRequest(
         prompts=[list(prompts[i]) for i in mine],
@@ -185,11 +190,10 @@ def token_logprobs(
         journal=journal.of_process() if shared else journal,
         description=description,
     )
-    logprobs = scorer.score(request)
-    if not shared:
-        return logprobs
-    everything = merged(dict(zip(mine, logprobs, strict=True)))
-    return [everything[i] for i in rows]
+    scored = dict(zip(mine, scorer.score(request), strict=True))
+    if shared:
+        scored = merged(scored)
+    return [scored[place] if place == i else scored[place].clone() for i, place in enumerate(places)]
 
 
 def chosen_logprob(

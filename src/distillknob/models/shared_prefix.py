@@ -100,7 +100,7 @@ def keeps_a_cache(language_model: Loaded) -> bool:
     read = body(input_ids=torch.zeros(1, 1, dtype=torch.long, device=language_model.model.device), use_cache=True)
     cache = getattr(read, "past_key_values", None)
     # What other kinds of layers keep (states, compressed keys) isn't dealt out to the rows of a group.
-    return isinstance(cache, DynamicCache) and all(
+    return type(cache) is DynamicCache and all(
         type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers
     )
 

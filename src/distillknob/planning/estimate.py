@@ -16,14 +16,16 @@ import yaml
 
 from distillknob.config.shared import StageConfig
 from distillknob.experiments.plan import ExperimentConfig, distinct
-from distillknob.inputs.identity import read_by
+from distillknob.inputs.opening import Opening
 from distillknob.inputs.preflight import Preflight
+from distillknob.models.architecture import Architecture
 from distillknob.models.loaded.sampling import rows_at_once
 from distillknob.planning.fitting import fitting, room, roomier
-from distillknob.planning.hardware import DECODING, GIB, LAYER_SECONDS, SCORING, TRAINING, Engine
+from distillknob.planning.hardware import CPU_WIDTH, DECODING, GIB, LAYER_SECONDS, LOADING, SCORING, TRAINING, Engine
 from distillknob.planning.memory import MARGIN, Footprint, footprint
+from distillknob.planning.network import moved
 from distillknob.planning.workload import PROMPT_TOKENS, Phase, Workload, workload
-from distillknob.runs.run import CONFIG, Run, runs_behind
+from distillknob.runs.run import Run
 from distillknob.stages import STAGES
 from distillknob.training.config import plain_config
 
@@ -60,50 +62,65 @@ class Estimate:
 def estimate(stage: str, config: StageConfig, engine: Engine) -> Estimate:
     """What one stage would need. Raises BadInputError for a model whose config can't be had."""
     work = workload(stage, config, engine)
-    seconds: dict[str, float] = {}
+    seconds: dict[str, float] = {"loading": sum(map(_checkpoint, work.loaded)) / LOADING}
     for phase in work.phases:
         seconds[phase.what] = seconds.get(phase.what, 0.0) + _seconds(phase, work, engine)
+    if work.trained is not None and engine.devices > 1:
+        seconds["network"] = sum(moved(work.trained, engine).values()) * work.trained.steps / engine.between
     return Estimate(work, config, engine, footprint(work, engine), seconds)
+
+
+def _checkpoint(model: Architecture) -> float:
+    return float(model.parameters * model.bytes_each)
 
 
 def _seconds(phase: Phase, work: Workload, engine: Engine) -> float:
     """Seconds of a phase on the devices that share it."""
-    device, model = engine.device, phase.model
+    model = phase.model
     shared = engine.devices if phase.spread else 1
     rows = phase.rows / shared
     if phase.kind == "decode":
         return _decoding(phase, rows, work, engine)
     passes = 2.0
+    if phase.kind == "gradient":
+        passes = 2.0 + 3 * (2.0 + 4.0)  # once forward; of each of three, forward again and backward
     if phase.kind == "train":
         assert work.trained is not None
         passes = 4.0 if work.trained.adapter else 6.0  # a frozen weight has no gradient of its own
         passes += 2.0 if work.trained.checkpointing else 0.0
     # A pass multiplies each weight twice, and each position with half of the row in every layer's attention.
-    products = passes * (model.read + model.layers * phase.tokens * model.heads * model.head_dim)
-    reached = (TRAINING if phase.kind == "train" else SCORING) if device.utilised else 1.0
-    return rows * phase.tokens * products / (device.flops * reached)
+    products = passes * (model.active + model.layers * phase.tokens * model.heads * model.head_dim)
+    return rows * phase.tokens * products / _speed(model, engine, SCORING if phase.kind == "score" else TRAINING)
+
+
+def _speed(model: Architecture, engine: Engine, share: float) -> float:
+    """FLOP/s that a run reaches on this model: a share of a GPU's peak, and on a CPU less than was measured with large
+    products where the model is narrow."""
+    device = engine.device
+    return device.flops * (share if device.utilised else model.hidden / (model.hidden + CPU_WIDTH))
 
 
 def _decoding(phase: Phase, rows: float, work: Workload, engine: Engine) -> float:
     """A step writes one token of each row that is held: it reads all weights and the caches, multiplies with the
     weights, and in transformers starts its kernels one by one."""
     device, model = engine.device, phase.model
+    # On a CPU rows that end, before their limit, are no longer written: that makes up for a small model's products.
+    flops = device.flops * (SCORING if device.utilised else 1.0)
     width = device.itemsize
-    if phase.own:
-        at_once = rows_at_once(phase.at_once, model.config, phase.tokens, width, on_cpu=width == 4)
-    else:
-        at_once = phase.at_once
+    at_once = phase.at_once
+    if phase.own or not work.vllm:
+        at_once = rows_at_once(at_once, model.config, phase.tokens, width, on_cpu=width == 4)
     at_once = max(1, min(at_once, round(rows) or 1))
     read = width * (model.read + at_once * model.cached(phase.prompt + phase.answer // 2))
     step = max(
         read / (device.bandwidth * (DECODING if device.utilised else 1.0)),
-        2.0 * at_once * model.read / (device.flops * (SCORING if device.utilised else 1.0)),
+        2.0 * at_once * model.active / flops,
     )
     if device.utilised and not (work.vllm and not phase.own):
         step = max(step, LAYER_SECONDS * model.layers)
         if engine.sharding == "fsdp2" and not phase.own:
-            step = max(step, width * model.parameters / device.link)  # gathered anew for every token
-    reading = 2.0 * rows * phase.prompt * model.read / (device.flops * (SCORING if device.utilised else 1.0))
+            step = max(step, width * model.parameters / engine.between)  # gathered anew for every token
+    reading = 2.0 * rows * phase.prompt * model.active / flops
     return reading + rows / at_once * phase.answer * step
 
 
@@ -140,11 +157,9 @@ def plan(
         cells = config.cells()
         lines.append(f"# {len(cells)} cells: {', '.join(cell.name for cell in cells)}")
     else:
-        inputs = runs_behind(config.models_read)
         cache: str | None = getattr(config, "cache", None)
-        inputs += [] if cache is None else [Path(cache)]
-        read = read_by(config) if (output / CONFIG).exists() else None
-        Run.check(output, stage, plain_config(config), inputs=inputs, read=read, resume=resume)
+        further = [] if cache is None else [Path(cache)]
+        Opening(stage, config, output, plain_config(config), resume, further).check()
     named = estimates(stage, config, engine)
     lines += [f"# {line}" for line in estimate_lines(named, engine)]
     lines += [f"# note: {text}" for text in seen.remarks]
@@ -243,10 +258,13 @@ def _too_long(named: Sequence[tuple[str, Estimate]]) -> list[str]:
 def _assumed(engine: Engine) -> str:
     assumptions = (
         f"every answer as long as it may be; prompts of {PROMPT_TOKENS} tokens where a task's data or tokenizer isn't "
-        "here; no loading, saving or grading"
+        f"here; checkpoints read at {LOADING / 1e9:g} GB/s; no saving or grading"
     )
     if not engine.device.utilised:
-        assumptions += "; the speed of large matrix products, which a small model doesn't reach"
+        assumptions += (
+            f"; beside products as much time as those of a model {CPU_WIDTH} wide take, which the embedded pair's runs "
+            "took"
+        )
     if engine.device.utilised:
         assumptions += (
             f"; {TRAINING:.0%} of the peak in training, {SCORING:.0%} in scoring, {DECODING:.0%} of the memory's "

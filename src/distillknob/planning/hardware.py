@@ -20,12 +20,19 @@ from distillknob.errors import BadInputError, nearest
 
 GIB = 2**30
 
-# Shares of a device's peak that a run reaches. Training and scoring: what Hugging Face models reach on long rows;
-# decoding: of the memory's bandwidth. A decoding step of transformers starts some ten kernels a layer, whatever the
-# number of rows; vLLM replays them as one graph.
+# Shares of a device's peak that a run reaches, assumed. Training and scoring: what Hugging Face models reach on long
+# rows; decoding: of the memory's bandwidth.
 TRAINING, SCORING, DECODING = 0.35, 0.45, 0.6
 LARGE_PRODUCTS = 0.75  # of a GPU's peak, by the products that measure this machine's
-LAYER_SECONDS = 7e-4
+# A decoding step of transformers starts its kernels one by one, whatever the number of rows: seconds a layer, measured
+# on an H200 (1.6 to 2.5 ms, docs/benchmarks.md). vLLM replays them as one graph.
+LAYER_SECONDS = 2e-3
+# Beside products, which grow with the square of a model's width, stands work that grows with the width: norms,
+# activations, starting operations. On a CPU it takes as long as the products of a model this wide, by the embedded
+# pair's runs (docs/benchmarks.md).
+CPU_WIDTH = 230
+# Bytes a second from checkpoint files to the device, measured for an 8B and a 1.7B model (14 to 18 s, the same page).
+LOADING = 1.2e9
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,10 @@ GPUS: dict[str, Device] = {
     "b200": _gpu("B200 SXM 180 GB", 2250, 178.4, 7.7, 900),
 }
 
+# GPUs of one node, which `Device.link` joins, and bytes a second of each to another node, one way: a 400 Gb/s port of
+# InfiniBand or Ethernet a GPU, as in NVIDIA's DGX H100.
+NODE, NETWORK = 8, 50e9
+
 # How Accelerate's configurations name what spreads a model.
 SHARDINGS = {"NO": "none", "MULTI_CPU": "ddp", "MULTI_GPU": "ddp", "DEEPSPEED": "zero3", "FSDP": "fsdp2"}
 
@@ -84,6 +95,11 @@ class Engine:
     @property
     def parts(self) -> int:
         return self.devices if self.sharding in ("fsdp2", "zero3") else 1
+
+    @property
+    def between(self) -> float:
+        """Bytes a second from a device to the next, by the slowest way between two."""
+        return self.device.link if self.devices <= NODE else min(self.device.link, NETWORK)
 
     def __str__(self) -> str:
         how = "" if self.sharding == "none" else f", {self.sharding}"

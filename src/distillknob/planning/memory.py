@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 import torch
 
-from distillknob.divergences.fused import chunk_rows
+from distillknob.diagnosis.sketches import EXACT, SKETCH
+from distillknob.divergences.fused import chunk_bytes
 from distillknob.models.architecture import Architecture
 from distillknob.models.heads import block_rows
 from distillknob.models.loaded.sampling import rows_at_once
@@ -54,13 +55,10 @@ def footprint(work: Workload, engine: Engine) -> Footprint:
         resident |= _trained(work.trained, engine, parts)
     if work.vllm_share:
         resident["vLLM"] = work.vllm_share * engine.device.memory
-    phases = {phase.what: _phase(phase, work, engine, parts, width) for phase in work.phases}
-    if work.gradients_of is not None:
-        # Three are kept in float32, and one comes in the model's type.
-        phases["gradients"] |= {"four gradients": (3 * 4.0 + width) * work.gradients_of.parameters}
+    phases = [(phase.what, _phase(phase, work, engine, parts, width)) for phase in work.phases]
     # Where every model stands behind a server, nothing is done here.
-    largest = max(phases, key=lambda name: sum(phases[name].values()), default="nothing here")
-    return Footprint(resident, phases.get(largest, {}), largest)
+    largest, sizes = max(phases, key=lambda phase: sum(phase[1].values()), default=("nothing here", {}))
+    return Footprint(resident, sizes, largest)
 
 
 def _width(engine: Engine) -> int:
@@ -112,27 +110,42 @@ def _phase(phase: Phase, work: Workload, engine: Engine, parts: int, width: int)
     if phase.kind == "decode":
         if not phase.own and work.vllm:
             return {}
-        rows = min(phase.at_once, int(phase.rows) or 1)
-        if phase.own:
-            rows = rows_at_once(rows, model.config, phase.tokens, width, on_cpu=on_cpu)
+        rows = rows_at_once(min(phase.at_once, int(phase.rows) or 1), model.config, phase.tokens, width, on_cpu=on_cpu)
         caches = float(rows * width * model.cached(phase.tokens))
-        # `sampling` draws in float64 from a float32 copy; transformers' own sampling keeps a few float32 copies.
-        drawing = float(rows * model.vocabulary * (4 + 4 + 8 + 8 if phase.own else 4 * 4))
+        # In float32: the logits, their exponentials, these in whole blocks, and the result.
+        drawing = float(rows * model.vocabulary * 4 * 4)
         sizes = {"key–value caches": caches, "next-token logits": drawing}
         if parts > 1 and not phase.own and engine.sharding == "zero3":
             sizes["gathered for generation"] = 2.0 * model.parameters
         return sizes
+    if phase.kind == "gradient":
+        return _gradients(phase, engine, width)
     if phase.kind == "score":
         rows = min(phase.at_once, int(phase.rows) or 1)
         answers = rows * phase.answer
         block = min(answers, block_rows(model.vocabulary, on_cpu=on_cpu))
         return {
             "activations": rows * phase.tokens * _passing(model, width),
-            "logits": 3.0 * 4 * block * model.vocabulary,
+            "logits": 2.0 * 4 * block * model.vocabulary,  # and their exponentials, or the other model's
         }
     trained = work.trained
     assert trained is not None
     return _training(phase, trained, engine, width)
+
+
+def _gradients(phase: Phase, engine: Engine, width: int) -> dict[str, float]:
+    """What `diagnose` holds while it compares gradients: layers are computed again and logits formed by blocks, and
+    each parameter's gradient is let go once it is added to what is kept of it."""
+    model, rows = phase.model, phase.at_once
+    block = min(rows * phase.answer, block_rows(model.vocabulary, on_cpu=engine.device.itemsize == 4))
+    kept = model.parameters if model.parameters <= EXACT else SKETCH
+    return {
+        "activations": rows * phase.tokens * (model.hidden * width * model.layers + _kept(model, width)),
+        "logits": 6.0 * 4 * block * model.vocabulary,
+        # The largest parameter's: summed in its type, with one more term.
+        "one gradient": 2.0 * width * model.head,
+        "gradients kept": 2.0 * 3 * 4 * kept,
+    }
 
 
 def _passing(model: Architecture, width: int) -> float:
@@ -166,8 +179,8 @@ def _training(phase: Phase, trained: Trained, engine: Engine, width: int) -> dic
         sizes["head"] = 2.0 * 4 * tile + whole_head + 2.0 * 4 * answers * model.hidden
     elif trained.logits == "blocks":
         device = torch.device("cpu" if engine.device.itemsize == 4 else "cuda")
-        chunk = chunk_rows(answers, model.vocabulary, device)
-        sizes["head"] = 2.0 * 4 * chunk * model.vocabulary + whole_head + 3.0 * 4 * answers * model.hidden
+        chunk = chunk_bytes(answers, model.vocabulary, device)
+        sizes["head"] = chunk + whole_head + 3.0 * 4 * answers * model.hidden
     else:
         # Logits, their float32 copy, the log-softmax and its gradient, over every token of the answers.
         sizes["logits"] = float(answers * model.vocabulary * (width + 4 + 4 + 4)) + whole_head

@@ -2,8 +2,8 @@
 and trains on.
 
 Everything is counted at its longest: every answer runs to its limit, every set has as many problems as are asked for.
-So memory is what must fit, and time an upper figure. Left out on purpose: loading, compiling, saving, and what the
-tasks' graders take.
+So memory is what must fit, and time an upper figure. Left out on purpose: compiling, saving, and what the tasks'
+graders take.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ SCORED_AT_ONCE, PAIRED_AT_ONCE = BATCH_TOKENS, 16_384  # the second is `batch_to
 @dataclass(frozen=True)
 class Phase:
     """A phase is work on one model: `rows` sequences of up to `prompt + answer` tokens. `decode` writes the answers,
-    `score` reads them, `train` learns from them. `spread`: shared by the devices, or done by each of them whole.
-    `at_once`: rows that one device holds. `own` decoding is `sampling.generate`, which keeps its caches within a bound;
-    the trainers' isn't, and may be vLLM's."""
+    `score` reads them, `train` learns from them, `gradient` compares what would be learnt. `spread`: shared by the
+    devices, or done by each of them whole. `at_once`: rows that one device holds; of decoding, as far as their caches
+    stay within a bound. `own` decoding is `sampling.generate`; the trainers' may be vLLM's."""
 
     what: str
-    kind: Literal["decode", "score", "train"]
+    kind: Literal["decode", "score", "train", "gradient"]
     model: Architecture
     rows: float
     prompt: int
@@ -67,13 +67,21 @@ class Trained:
     """The model that a stage trains, and what it holds for that.
 
     `adapter`: parameters of its LoRA adapter, 0 for all of its own. `logits`: what is formed of them at a time, tiles
-    of the vocabulary (TRL's GRPO), a block of tokens for two heads, or the whole. `reference`: a copy beside it."""
+    of the vocabulary (TRL's GRPO), a block of tokens for two heads, or the whole. `reference`: a copy beside it.
+    `steps` of the optimizer, each after `accumulation` passes."""
 
     model: Architecture
     adapter: int
     checkpointing: bool
     logits: Literal["tiles", "blocks", "whole"]
     reference: bool
+    steps: float
+    accumulation: int
+
+    @property
+    def parameters(self) -> int:
+        """How many are trained."""
+        return self.adapter or self.model.parameters
 
 
 @dataclass(frozen=True)
@@ -81,8 +89,8 @@ class Workload:
     """A workload is what a stage would do: its phases, the models that stay in memory, and what it trains.
 
     `resident`: (what, model) that stay whole on every device, `single`: nothing of the stage is sharded,
-    `vllm_share`: the share of a device's memory that a vLLM beside the trainer takes, `gradients_of`: a model whose
-    gradients are compared without training it.
+    `vllm_share`: the share of a device's memory that a vLLM beside the trainer takes, `loaded_again`: models that are
+    read from the disk besides those.
     """
 
     stage: str
@@ -92,12 +100,18 @@ class Workload:
     single: bool = True
     vllm: bool = False
     vllm_share: float = 0.0
-    gradients_of: Architecture | None = None
+    loaded_again: tuple[Architecture, ...] = ()
 
     @property
     def models(self) -> list[Architecture]:
         models = [model for _, model in self.resident] + ([self.trained.model] if self.trained else [])
         return list({model.name: model for model in models}.values())
+
+    @property
+    def loaded(self) -> list[Architecture]:
+        """The models that are read from the disk, each as often as it is."""
+        trained = [] if self.trained is None else [self.trained.model]
+        return [*(model for _, model in self.resident), *trained, *self.loaded_again]
 
 
 @cache
@@ -169,7 +183,8 @@ def _calibrate(config: CalibrationConfig, engine: Engine) -> Workload:
         return Phase(what, kind, model, count, prompt, answer, at_once, **options)
 
     phases = [
-        phase("guard", "decode", teacher, 2 * guard, SAMPLED_AT_ONCE),
+        phase("guard", "decode", teacher, guard, _sampled_rows(guard, config.tasks)),  # before the training
+        phase("guard", "decode", teacher, guard, _sampled_rows(guard, config.tasks)),  # and after it
         phase("verdict, teacher", "score", teacher, 2 * guard, max(1, SCORED_AT_ONCE // (prompt + answer))),
         phase("samples", "decode", teacher, rows, here, own=False),
         phase("log-ratio, policy", "score", teacher, rows, micro),
@@ -185,9 +200,19 @@ def _calibrate(config: CalibrationConfig, engine: Engine) -> Workload:
         phases.append(phase("log-ratio, target", "score", target, rows, min(here, at_once)))
         phases.append(phase("verdict, target", "score", target, 2 * guard, at_once))  # at most: where all are right
     adapter = _adapter(config, config.teacher)
-    trained = Trained(teacher, adapter, config.gradient_checkpointing, "tiles", bool(config.beta) and not adapter)
+    trained = Trained(
+        teacher,
+        adapter,
+        config.gradient_checkpointing,
+        "tiles",
+        reference=bool(config.beta) and not adapter,
+        steps=rows / batch,
+        accumulation=config.gradient_accumulation_steps,
+    )
     resident += reward_models(config.tasks)
-    return Workload("calibrate", phases, resident, trained, single=False, **_vllm(config))
+    # What was trained is let go, and what holds of it is loaded to be measured.
+    again = (teacher,)
+    return Workload("calibrate", phases, resident, trained, single=False, loaded_again=again, **_vllm(config))
 
 
 def _vllm(config: CalibrationConfig | DistillConfig) -> dict[str, Any]:
@@ -227,12 +252,25 @@ def _distill(config: DistillConfig, engine: Engine) -> Workload:
         phases.append(Phase("curve", "decode", student, measured, prompt, answer, SAMPLED_AT_ONCE, spread=False))
     resident += reward_models(config.tasks)
     logits: Literal["blocks", "whole"] = "blocks" if config.loss.in_blocks else "whole"
-    trained = Trained(student, _adapter(config, config.student), config.gradient_checkpointing, logits, False)
+    trained = Trained(
+        student,
+        _adapter(config, config.student),
+        config.gradient_checkpointing,
+        logits,
+        reference=False,
+        steps=rows / batch,
+        accumulation=config.gradient_accumulation_steps,
+    )
     return Workload("distill", phases, resident, trained, single=False, **_vllm(config))
 
 
 def _scored_rows(tokens: int, at_once: int = SCORED_AT_ONCE) -> int:
     return max(1, at_once // tokens)
+
+
+def _sampled_rows(rows: int, tasks: Sequence[str]) -> int:
+    """Of `rows` over all tasks, which are sampled one after the other."""
+    return max(1, min(SAMPLED_AT_ONCE, rows // max(1, len(tasks))))
 
 
 def _cache(config: CacheConfig, engine: Engine) -> Workload:
@@ -255,13 +293,13 @@ def _evaluate(config: EvaluateConfig, engine: Engine) -> Workload:
     for name, model in zip(here, models, strict=True):
         prompt, answer = _prompt(name, config.tasks), longest_answer(config)
         phases += [
-            Phase("answers", "decode", model, rows, prompt, answer, SAMPLED_AT_ONCE),
+            Phase("answers", "decode", model, rows, prompt, answer, _sampled_rows(rows, config.tasks)),
             Phase("failure modes", "score", model, rows, prompt, answer, _scored_rows(prompt + answer)),
         ]
-    # A model is loaded while the one before it is still held.
-    largest = sorted(models, key=lambda model: -model.parameters)[:2]
-    resident = [*(("model", model) for model in largest), *reward_models(config.tasks)]
-    return Workload("evaluate", phases, resident)
+    # One model after the other.
+    by_size = sorted(models, key=lambda model: -model.parameters)
+    resident = [*(("model", model) for model in by_size[:1]), *reward_models(config.tasks)]
+    return Workload("evaluate", phases, resident, loaded_again=tuple(by_size[1:]))
 
 
 def _diagnose(config: DiagnoseConfig, engine: Engine) -> Workload:
@@ -272,7 +310,8 @@ def _diagnose(config: DiagnoseConfig, engine: Engine) -> Workload:
     paired = _scored_rows(prompt + answer, PAIRED_AT_ONCE)
 
     def phase(what: str, kind: Any, model: Architecture, rows: int) -> Phase:
-        return Phase(what, kind, model, rows, prompt, answer, SAMPLED_AT_ONCE if kind == "decode" else paired)
+        at_once = _sampled_rows(rows, config.tasks) if kind == "decode" else paired
+        return Phase(what, kind, model, rows, prompt, answer, at_once)
 
     phases = [
         phase("student's answers", "decode", student, candidates),
@@ -286,14 +325,10 @@ def _diagnose(config: DiagnoseConfig, engine: Engine) -> Workload:
     ]
     compared = min(config.gradient_problems, config.problems) * len(config.tasks) * config.samples
     if compared:
-        # Three estimates, each forward and backward: a training pass has two thirds of its products in the backward.
-        phases.append(phase("gradients", "score", student, 9 * compared))
-    return Workload(
-        "diagnose",
-        phases,
-        [("teacher", teacher), ("student", student), *reward_models(config.tasks)],
-        gradients_of=student if compared else None,
-    )
+        at_once = min(config.samples, paired)
+        phases.append(phase("gradients", "score", teacher, compared))
+        phases.append(Phase("gradients", "gradient", student, compared, prompt, answer, at_once))
+    return Workload("diagnose", phases, [("teacher", teacher), ("student", student), *reward_models(config.tasks)])
 
 
 # What each stage would do; an experiment is the sum of the stages that it plans.

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("distillknob", "torch", "transformers", "trl", "peft", "accelerate", "datasets")
+PACKAGES = ("distillknob", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "vllm")
 
 
 def environment() -> dict[str, Any]:

@@ -76,6 +76,7 @@ class Run:
         resume: bool = False,
         shared: bool = False,
         template_date: str | None = None,
+        engine: Mapping[str, Any] | None = None,
     ) -> Run:
         """Open the run of `stage` under `config` in the directory `path`: a new one, or the one that is there already.
 
@@ -85,7 +86,7 @@ class Run:
         values (str, numbers, bool, None, lists, mappings); `inputs` are finished run directories, or a folder directly
         inside one, such as its `model`; `read` is what the stage reads (`identity.read_by`). `shared` is for a
         directory in which several processes work, each on a run of its own. `template_date` (ISO) is the date for chat
-        templates; by default that of the run around this one, or today.
+        templates; by default that of the run around this one, or today. `engine` says what samples in it, and why.
 
         Raises BadInputError, with nothing written, where `path` holds anything else (another stage or config, with
         the changed keys and both values; files of no run; an unfinished run without `resume`), can't be written,
@@ -100,9 +101,9 @@ class Run:
             try:
                 run._check(inputs, read, resume=resume, shared=shared)  # another process may have been faster
                 if not (path / CONFIG).exists():
-                    run._begin(digests, read, template_date or _date_around(path) or date.today().isoformat())
+                    run._begin(digests, read, template_date or _date_around(path) or date.today().isoformat(), engine)
                 elif not run.complete:
-                    run._recover(digests, read, template_date)
+                    run._recover(digests, read, template_date, engine)
             except BaseException:
                 run._release()
                 raise
@@ -319,11 +320,19 @@ class Run:
                 "pass --resume to go on, or choose another --output"
             )
 
-    def _begin(self, digests: Mapping[str, str], read: Reads | None, template_date: str) -> None:
+    def _begin(
+        self, digests: Mapping[str, str], read: Reads | None, template_date: str, engine: Mapping[str, Any] | None
+    ) -> None:
         atomic_write(self._path / CONFIG, config_text(self._stage, self._config).encode())
-        self.write_json(ENVIRONMENT, _environment(digests, read, template_date))
+        self.write_json(ENVIRONMENT, _environment(digests, read, template_date, engine))
 
-    def _recover(self, digests: Mapping[str, str], read: Reads | None, template_date: str | None) -> None:
+    def _recover(
+        self,
+        digests: Mapping[str, str],
+        read: Reads | None,
+        template_date: str | None,
+        engine: Mapping[str, Any] | None,
+    ) -> None:
         """Clear away what a kill left behind, and note in the environment where the run goes on."""
         self._resumed = True
         clear_leftovers(self._path, CONFIG)
@@ -335,16 +344,20 @@ class Run:
                 atomic_write(log, whole)
         if not (self._path / ENVIRONMENT).exists():
             today = template_date or _date_around(self._path) or date.today().isoformat()
-            self.write_json(ENVIRONMENT, _environment(digests, read, today))
+            self.write_json(ENVIRONMENT, _environment(digests, read, today, engine))
             return
         before = read_json(self._path / ENVIRONMENT)
         self.write_json(ENVIRONMENT, {**before, "resumed": [*before["resumed"], environment()]})
 
 
-def _environment(digests: Mapping[str, str], read: Reads | None, template_date: str) -> dict[str, Any]:
+def _environment(
+    digests: Mapping[str, str], read: Reads | None, template_date: str, engine: Mapping[str, Any] | None
+) -> dict[str, Any]:
     """What `environment.json` holds when a run begins."""
-    reads = {} if read is None else {"read": read}
-    return {**environment(), "template_date": template_date, "inputs": dict(digests), **reads, "resumed": []}
+    some: dict[str, Any] = {} if read is None else {"read": read}
+    if engine is not None:
+        some["sampled_by"] = dict(engine)
+    return {**environment(), "template_date": template_date, "inputs": dict(digests), **some, "resumed": []}
 
 
 def _date_around(path: Path) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import platform
 import warnings
 
@@ -32,3 +33,14 @@ def quiet_libraries() -> None:
     logging.set_verbosity_error()
     # What a library plans to rename is for its developers and ours; the tests show it.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers|trl|accelerate")
+
+
+def free_models() -> None:
+    """Free the models that nothing holds any more, before others are loaded. A Trainer, and a model whose forward pass
+    TRL replaced, hold themselves, and Python looks for such circles when it has made many objects, not when a device's
+    memory runs out: an 8B teacher was held beside the one that it had become."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

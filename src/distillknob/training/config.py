@@ -45,6 +45,10 @@ class TrainingConfig(Protocol):
     model_init_kwargs: dict[str, Any] | str | None
     report_to: str | list[str] | None
     use_vllm: bool
+    engine: str
+
+    @property
+    def trains_on_own_samples(self) -> bool: ...
 
 
 def as_dict(value: dict[str, Any] | str | None) -> dict[str, Any]:
@@ -86,6 +90,20 @@ def on_this_machine(config: TrainingArguments) -> None:
         config.dataloader_pin_memory = False
 
 
+def agree_on_engine(config: TrainingConfig) -> None:
+    """Let `engine` and TRL's `use_vllm` say the same: who draws the guard's answers and traces draws the rollouts too.
+    To be asked before `check_inherited`. Raises BadInputError where they contradict each other."""
+    if config.use_vllm and config.engine == "transformers":
+        raise BadInputError(
+            "use_vllm is on and engine is transformers: rollouts and all other samples come from one engine, so set "
+            "engine to vllm, or leave use_vllm out"
+        )
+    if config.use_vllm:
+        config.engine = "vllm"
+    elif config.engine == "vllm" and config.trains_on_own_samples:
+        config.use_vllm = True
+
+
 def check_installed(config: TrainingConfig) -> None:
     """Raise BadInputError for a tracker or an engine that the config asks for and that isn't installed: the Trainer
     would say so only once the models are loaded and the first samples drawn."""
@@ -100,7 +118,9 @@ def check_installed(config: TrainingConfig) -> None:
         name = min(missing)
         raise BadInputError(f"report_to names {name!r}, which isn't installed: pip install {name}, or leave it out")
     if config.use_vllm and not is_vllm_available():
-        raise BadInputError("use_vllm needs vLLM, which isn't installed: pip install 'trl[vllm]', or leave it out")
+        raise BadInputError(
+            "use_vllm needs vLLM, which isn't installed: pip install 'distillknob[vllm]', or leave it (and engine) out"
+        )
 
 
 def _holds_here(record: logging.LogRecord) -> bool:

@@ -6,15 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from distillknob.config.checks import check_at_least_one
-from distillknob.config.fields import check_choices
-from distillknob.config.shared import BoundedAnswers
+from distillknob.config.shared import BoundedAnswers, EngineOptions
 from distillknob.errors import BadInputError
 
 CACHED = ("teacher", "teacher_verified", "gold")  # the sources of traces that a cache may have
 
 
 @dataclass
-class CacheConfig(BoundedAnswers):
+class CacheConfig(BoundedAnswers, EngineOptions):
     """Config of `cache`."""
 
     answer_field: ClassVar[str] = "max_completion_length"
@@ -32,8 +31,8 @@ class CacheConfig(BoundedAnswers):
     seed: int = field(default=0, metadata={"help": "Seed of problems and sampling."})
 
     def __post_init__(self) -> None:
+        self.check_engine()
         check_at_least_one(self, "problems", "candidates", "top_k")
-        check_choices(self)
         if not self.tasks:
             raise BadInputError("tasks is empty: name at least one, e.g. math")
 

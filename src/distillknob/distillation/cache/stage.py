@@ -37,6 +37,7 @@ CACHED = ("teacher", "teacher_verified", "gold")  # the sources of traces that a
 
 def check(config: CacheConfig, preflight: Preflight) -> None:
     """Raise BadInputError for what `cache` couldn't use, before any weight is loaded."""
+    preflight.engine(config)
     (teacher,) = preflight.sides([config.teacher], config.chat_template_kwargs, weights=[config.teacher])
     if teacher.tokenizer is not None and teacher.vocabulary is not None:
         vocabulary = min(teacher.vocabulary, 1 + max(teacher.tokenizer.get_vocab().values()))
@@ -76,7 +77,9 @@ def cache_teacher(config: CacheConfig, output: str | Path, *, resume: bool = Fal
     if not traces:
         options = TraceOptions(config.candidates, config.max_completion_length, config.seed)
         journal = Journal(run.unfinished).part("traces")
-        traces = make_traces(config.traces, tasks, config.problems, teacher, teacher, None, options, journal=journal)
+        with opening.engines() as engines:
+            author = engines.of(config.teacher, teacher)
+            traces = make_traces(config.traces, tasks, config.problems, teacher, author, None, options, journal=journal)
         run.write_samples(traces)
     files = files_of(traces, run.path)
     with progress("cache", len(files), unit="file") as bar:

@@ -13,7 +13,7 @@ from distillknob.models.heads import Head
 def by_blocks(head: Head, of_block: Callable[..., Tensor], *rows: Tensor) -> list[Tensor]:
     """`of_block` of each block of the rows, tensors with one first axis [N, …]. A block's logits are formed again for
     its gradient, so that one block's are held at a time; `head` says how many rows that is."""
-    return [
-        checkpoint(of_block, *(part[block] for part in rows), use_reentrant=False)
-        for block in head.blocks(len(rows[0]))
-    ]
+    blocks = list(head.blocks(len(rows[0])))
+    if len(blocks) == 1:  # which may be held as it is
+        return [of_block(*rows)]
+    return [checkpoint(of_block, *(part[block] for part in rows), use_reentrant=False) for block in blocks]

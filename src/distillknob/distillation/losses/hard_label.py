@@ -7,15 +7,16 @@ from typing import ClassVar
 from torch import Tensor
 
 from distillknob.distillation.losses.base import Loss, View
+from distillknob.distillation.losses.blocks import by_blocks
 
 
 class HardLabel(Loss):
     """−log p(token) of the student, summed over the tokens that count. It asks the teacher nothing."""
 
     asks_teacher: ClassVar[bool] = False
-    in_blocks: ClassVar[bool] = False
 
     def value(self, view: View) -> Tensor:
         student, counted_BC = view.student, view.counted_BC
-        labels_N = view.batch["completion_ids"][counted_BC]
-        return student.head.cross_entropy(student.hidden_BCH[counted_BC], labels_N) / view.items
+        hidden_NH, labels_N = student.hidden_BCH[counted_BC], view.batch["completion_ids"][counted_BC]
+        blocks = by_blocks(student.head, student.head.cross_entropy, hidden_NH, labels_N)
+        return (sum(blocks[1:], start=blocks[0]) if blocks else hidden_NH.sum()) / view.items
