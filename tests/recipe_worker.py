@@ -43,7 +43,7 @@ def let_cpus_share() -> None:
             self.fsdp_plugin = fsdp_plugin
             PartialState._shared_state["distributed_type"] = DistributedType.FSDP
 
-    AcceleratorState.__init__ = init  # type: ignore[method-assign]
+    AcceleratorState.__init__ = init
 
 
 def train(*arguments: Any) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,7 +64,11 @@ def test_what_no_machine_has_is_refused(address: str) -> None:
 @pytest.mark.slow
 def test_a_killed_piece_is_done_again_and_failures_are_told_as_what_they_are(address: str, tmp_path: Path) -> None:
     (tmp_path / "calls").mkdir()
-    work = {"killed": (killed_at_first, (tmp_path / "calls",)), "refused": (refused, ()), "broken": (broken, ())}
+    work: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+        "killed": (killed_at_first, (tmp_path / "calls",)),
+        "refused": (refused, ()),
+        "broken": (broken, ()),
+    }
     with reached(ClusterOptions(address)) as cluster:
         assert cluster is not None
         done = {name: (value, error) for name, value, error in cluster.run(work, tmp_path)}
