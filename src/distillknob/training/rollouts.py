@@ -14,7 +14,7 @@ import torch
 from accelerate.utils import gather_object
 from torch.nn.utils.rnn import pad_sequence
 from transformers import Trainer
-from trl.models import unwrap_model_for_generation
+from trl.models.utils import unwrap_model_for_generation
 
 from distillknob.errors import BadInputError
 from distillknob.models.adapters import bare

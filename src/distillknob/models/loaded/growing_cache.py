@@ -29,17 +29,18 @@ class GrowingLayer(DynamicLayer):
         end = length + key_states.size(-2)
         if self._buffers is None or end > self._buffers[0].size(-2):
             room = max(end, self._room(length))
-            self._buffers = (_moved(self.keys, key_states, room), _moved(self.values, value_states, room))
+            keys, values = self._held()
+            self._buffers = (_moved(keys, key_states, room), _moved(values, value_states, room))
         for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
             buffer[..., length:end, :] = states
         self._see(end)
-        return self.keys, self.values
+        return self._held()
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         """Only keep the `indices` in the batch dimension of the cache."""
         length = self.get_seq_length()
         if length > 0:
-            keys, values = self.keys[indices], self.values[indices]
+            keys, values = (states[indices] for states in self._held())
             self._buffers = (_moved(keys, keys, self._room(length)), _moved(values, values, self._room(length)))
             self._see(length)
 
@@ -57,6 +58,10 @@ class GrowingLayer(DynamicLayer):
         """Drop everything."""
         super().reset()
         self._buffers = None
+
+    def _held(self) -> tuple[torch.Tensor, torch.Tensor]:
+        assert self.keys is not None and self.values is not None
+        return self.keys, self.values
 
     def _room(self, length: int) -> int:
         return min(self.most, max(2 * length, _LEAST_ROOM))
@@ -98,5 +103,5 @@ def leave(cache: DynamicCache, order_b: torch.Tensor, holes: torch.Tensor, mover
     for layer in cache.layers:
         if isinstance(layer, GrowingLayer):
             layer.fill(holes, movers, len(order_b))
-        else:
+        elif isinstance(layer, DynamicLayer):
             layer.batch_select_indices(order_b)
