@@ -41,6 +41,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             **TRAINED,
             **CALIBRATE,
             **GUARD,
+            "teacher": "zoo:student",  # whose samples hardly repeat; those that do are read once
             "per_device_train_batch_size": 72,
             "gradient_accumulation_steps": 4,
             "max_steps": 2,

@@ -89,16 +89,16 @@ def test_every_stage_means_the_same_by_right(teacher: LanguageModel, student: La
     """At a length at which many answers are cut off."""
     task = Parity()
     sizes: dict[str, Any] = {"max_new_tokens": 8, "seed": 3}
-    found = evaluate_task(teacher, task, split="train", problems=12, samples=4, modes=False, **sizes)
+    found = evaluate_task(teacher, task, split="train", problems=32, samples=4, modes=False, **sizes)
     assert 0 < found.finished_rate < 1 and 0 < found.score.mean < found.finished_rate
     assert all(row["finished"] or row["score"] == 0 for row in found.rows)
-    config = DiagnoseConfig(problems=12, samples=4, candidates=4, gradient_problems=0, ks=[1], **sizes)
+    config = DiagnoseConfig(problems=32, samples=4, candidates=4, gradient_problems=0, ks=[1], **sizes)
     gathered = gather(task, teacher, student, config, Journal(), Engines("transformers"))
     whole = gathered.continuations.share_A == 0
     assert gathered.continuations.score_A[whole].tolist() == found.scores_PN.ravel().tolist()
     assert gathered.styled.right_A.tolist() == [row["score"] == 1 for row in found.rows]
-    traces = make_traces("teacher_verified", [task], 12, student, teacher, None, TraceOptions(1, **sizes))
-    drawn = sample_and_grade(teacher, task, task.examples("train", 12, seed=3), 1, **sizes)
+    traces = make_traces("teacher_verified", [task], 32, student, teacher, None, TraceOptions(1, **sizes))
+    drawn = sample_and_grade(teacher, task, task.examples("train", 32, seed=3), 1, **sizes)
     assert [row["completion"] for row in traces] == [
         s[0].text for s, r in zip(drawn.samples, drawn.right, strict=True) if r[0]
     ]
