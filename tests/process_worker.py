@@ -78,7 +78,7 @@ class SampledCalibration(CalibrationTrainer):
         scored = token_logprobs(self.target, rollout["prompts"], rollout["ids"])
         target = torch.stack([row.sum() for row in scored])
         texts = self._tokenizer.batch_decode(rollout["ids"], skip_special_tokens=True)
-        policy = (rollout["policy"] * batch["completion_mask"]).sum(1)
+        policy = (self._policy_logprobs(batch) * batch["completion_mask"]).sum(1)
         told = {
             "advantages": batch["advantages"],
             "task": reward([[{"content": text}] for text in texts]),

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 from distilling import Hopeless, Parity
 from distillknob.distillation.traces import TraceOptions, make_traces
 from distillknob.errors import BadInputError
 from distillknob.models.base import LanguageModel
 from distillknob.models.sampling import generate
-from distillknob.models.scoring import answer_ids, sequence_logprob
+from distillknob.models.scoring import answer_ids, token_logprobs
 from distillknob.tasks.generated.qa import QA
 
 Rows = list[dict[str, Any]]
@@ -40,20 +41,22 @@ def test_the_best_of_n_is_the_right_one_that_the_target_finds_likeliest(
 
     task = Parity()
     found = {
-        str(row["prompt"]): row["completion"] for row in traces("teacher_best_of_n", task, student, teacher, student)
+        str(row["prompt"]): row["completion"]
+        for row in traces("teacher_best_of_n", task, student, teacher, student, candidates=12)
     }
     examples = task.examples("train", 12, seed=0)
     prompts = [task.messages(example) for example in examples]
-    drawn = generate(teacher, prompts, 4, Sampling(max_new_tokens=task.max_new_tokens, seed=0)).completions
+    drawn = generate(teacher, prompts, 12, Sampling(max_new_tokens=task.max_new_tokens, seed=0)).completions
     chosen = 0
     for prompt, row in zip(prompts, drawn, strict=True):
-        right = [s.text for s in row if s.finished and len(s.text) % 2 == 0]
+        right = [s for s in row if s.finished and s.text and len(s.text) % 2 == 0]  # nothing is no answer
         if not right:
             assert str(prompt) not in found
             continue
-        values = sequence_logprob(student, [prompt] * len(right), right, [True] * len(right))
-        assert found[str(prompt)] == right[int(values.argmax())]
-        chosen += len(set(right)) > 1
+        scored = token_logprobs(student, [prompt] * len(right), [s.token_ids for s in right])
+        values = torch.stack([row.sum() for row in scored])
+        assert found[str(prompt)] == right[int(values.argmax())].text
+        chosen += len({s.text for s in right}) > 1
     assert chosen >= 3  # there was a choice
 
 
