@@ -2,6 +2,7 @@
 
   positions   count from a row's first token, also where padding stands before it and nobody passes them
   no noise    dropout, dropped layers and jittered routers are off, in training mode too, whoever applies them
+  no plans    texts of many lengths are read by kernels that need no plan for each
 
 TRL scores rows that are padded on the left without their positions, and switches off what is an `nn.Dropout`. Models
 with learnt positions, and those that call `functional.dropout`, then score a text otherwise than when they read it
@@ -16,11 +17,12 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from distillknob.errors import BadInputError
 from distillknob.models.adapters import bare
@@ -53,6 +55,12 @@ def _positions_from_mask(module: Any, args: tuple[Any, ...], kwargs: dict[str, A
         return None
     # With a cache the mask covers what was read before, and the positions are those of the new tokens.
     return args, {**kwargs, "position_ids": (mask_BT.long().cumsum(-1) - 1).clamp(min=0)[:, -ids.size(1) :]}
+
+
+def attention_for_many_lengths() -> AbstractContextManager[None]:
+    """Keep attention from cuDNN, which plans anew for every shape: on an H200 that took 0.13 s for each token to come,
+    where the other kernels take less than 0.001 s (docs/benchmarks.md)."""
+    return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
 
 
 @dataclass(frozen=True)

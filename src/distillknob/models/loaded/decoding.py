@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import (
     GenerationConfig,
     LogitsProcessor,
@@ -28,6 +27,7 @@ from transformers import (
 )
 
 from distillknob.models.chat import eos_ids
+from distillknob.models.forward import attention_for_many_lengths
 from distillknob.models.loaded.drawing import Draw
 from distillknob.models.loaded.growing_cache import growing_cache, leave, remaining
 from distillknob.models.random_streams import uniforms
@@ -58,12 +58,6 @@ def own_settings(model: PreTrainedModel, config: GenerationConfig) -> Iterator[N
         yield
     finally:
         model.generation_config = settings
-
-
-def attention_for_many_lengths() -> AbstractContextManager[None]:
-    """Keep attention from cuDNN, which plans anew for every length: on an H200 0.13 s for each token to come, where the
-    other kernels take less than 0.001 s (docs/benchmarks.md)."""
-    return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
 
 
 class Decoder:
