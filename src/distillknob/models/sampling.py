@@ -31,7 +31,7 @@ class Sampling:
     top_p: float = 1.0
     top_k: int = 0
     seed: int = 0
-    batch_size: int = 512
+    batch_size: int = 1024
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1 or self.batch_size < 1:

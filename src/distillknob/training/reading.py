@@ -14,7 +14,7 @@ from torch import Tensor
 
 # How many passes a batch is cut into where that saves a fifth of its tokens or more, padding included, and how many
 # tokens each of them then has at least: a small pass is bound by starting its operations.
-PARTS, _SAVED, _FEWEST_TOKENS = 4, 0.2, 1024
+PARTS, _SAVED, _FEWEST_TOKENS = 4, 0.2, 2048
 
 
 def distinct_rows(ids_BT: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:

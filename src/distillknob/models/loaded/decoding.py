@@ -36,7 +36,9 @@ from distillknob.models.shared_prefix import keeps_a_cache
 if TYPE_CHECKING:
     from distillknob.models.loaded.base import Loaded
 
-_LEAVING = 8  # one in so many rows has to end before the batch is made smaller, which takes some milliseconds
+# One in so many rows has to end before the batch is made smaller, which takes as long as some steps of a small model; and
+# so many rows: that few take about as long as one.
+_LEAVING, _FEW = 8, 16
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,7 @@ class _Leaving(StoppingCriteria):
 
     def __init__(self, ends: Sequence[int], rows: int, *, waits: bool):
         self.ends = torch.tensor(ends)
-        self.enough = rows if waits else max(1, rows // _LEAVING)
+        self.enough = rows if waits else min(rows, max(_FEW, rows // _LEAVING))
         self.steps = 0
         self.ended = torch.zeros(rows, dtype=torch.bool)
         self.length = torch.zeros(rows, dtype=torch.long)
