@@ -36,8 +36,8 @@ from distillknob.models.shared_prefix import keeps_a_cache
 if TYPE_CHECKING:
     from distillknob.models.loaded.base import Loaded
 
-# One in so many rows has to end before the batch is made smaller, which takes as long as some steps of a small model; and
-# so many rows: that few take about as long as one.
+# One in so many rows has to end before the batch is made smaller, which takes as long as some steps of a small model.
+# And so many rows: that few take about as long as one.
 _LEAVING, _FEW = 8, 16
 
 
