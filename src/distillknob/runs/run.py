@@ -100,10 +100,12 @@ class Run:
             run._take(shared)
             try:
                 run._check(inputs, read, resume=resume, shared=shared)  # another process may have been faster
+                about = {"inputs": dict(digests), **({} if read is None else {"read": read})}
+                about |= {} if engine is None else {"sampled_by": dict(engine)}
                 if not (path / CONFIG).exists():
-                    run._begin(digests, read, template_date or _date_around(path) or date.today().isoformat(), engine)
+                    run._begin(about, template_date)
                 elif not run.complete:
-                    run._recover(digests, read, template_date, engine)
+                    run._recover(about, template_date)
             except BaseException:
                 run._release()
                 raise
@@ -320,19 +322,11 @@ class Run:
                 "pass --resume to go on, or choose another --output"
             )
 
-    def _begin(
-        self, digests: Mapping[str, str], read: Reads | None, template_date: str, engine: Mapping[str, Any] | None
-    ) -> None:
+    def _begin(self, about: Mapping[str, Any], template_date: str | None) -> None:
         atomic_write(self._path / CONFIG, config_text(self._stage, self._config).encode())
-        self.write_json(ENVIRONMENT, _environment(digests, read, template_date, engine))
+        self._note_environment(about, template_date)
 
-    def _recover(
-        self,
-        digests: Mapping[str, str],
-        read: Reads | None,
-        template_date: str | None,
-        engine: Mapping[str, Any] | None,
-    ) -> None:
+    def _recover(self, about: Mapping[str, Any], template_date: str | None) -> None:
         """Clear away what a kill left behind, and note in the environment where the run goes on."""
         self._resumed = True
         clear_leftovers(self._path, CONFIG)
@@ -343,21 +337,15 @@ class Run:
             if whole != data:
                 atomic_write(log, whole)
         if not (self._path / ENVIRONMENT).exists():
-            today = template_date or _date_around(self._path) or date.today().isoformat()
-            self.write_json(ENVIRONMENT, _environment(digests, read, today, engine))
+            self._note_environment(about, template_date)
             return
         before = read_json(self._path / ENVIRONMENT)
         self.write_json(ENVIRONMENT, {**before, "resumed": [*before["resumed"], environment()]})
 
-
-def _environment(
-    digests: Mapping[str, str], read: Reads | None, template_date: str, engine: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """What `environment.json` holds when a run begins."""
-    some: dict[str, Any] = {} if read is None else {"read": read}
-    if engine is not None:
-        some["sampled_by"] = dict(engine)
-    return {**environment(), "template_date": template_date, "inputs": dict(digests), **some, "resumed": []}
+    def _note_environment(self, about: Mapping[str, Any], template_date: str | None) -> None:
+        """Write what `environment.json` holds when a run begins."""
+        day = template_date or _date_around(self._path) or date.today().isoformat()
+        self.write_json(ENVIRONMENT, {**environment(), "template_date": day, **about, "resumed": []})
 
 
 def _date_around(path: Path) -> str | None:

@@ -22,7 +22,7 @@ from distillknob.models.base import LanguageModel
 from distillknob.models.families import check_config
 from distillknob.models.forward import Silenced, number_positions, silence
 from distillknob.models.loaded.decoding import Decoded, Decoder
-from distillknob.models.loaded.sampling import before_draw, rows_at_once
+from distillknob.models.loaded.sampling import before_draw, rows_that_fit
 from distillknob.models.random_streams import occurrences, row_key
 from distillknob.models.sampling import Sampling
 from distillknob.training.sampler import EpochSampler
@@ -128,13 +128,7 @@ class PolicyTrainer(Trainer):
             )
             # Of all processes, which have to decode as many batches where each holds a part of the weights.
             longest = int(self.accelerator.gather(torch.tensor([max(map(len, rows))], device=model.device)).max())
-            size = rows_at_once(
-                len(rows),
-                model.config,
-                longest + settings.max_new_tokens,
-                model.dtype.itemsize,
-                on_cpu=model.device.type == "cpu",
-            )
+            size = rows_that_fit(model, len(rows), longest + settings.max_new_tokens)
             order = sorted(range(len(rows)), key=lambda b: len(rows[b]))
             written: dict[int, Decoded] = {}
             for start in range(0, len(rows), size):
@@ -153,7 +147,7 @@ class PolicyTrainer(Trainer):
         self._turn = (step, self._turn[1] + 1 if self._turn[0] == step else 0)
         seed = f"{self.args.seed}/{step}/{self._turn[1]}"
         everywhere = gather_object([tuple(row) for row in rows])
-        first = sum(gather_object([len(rows)])[: self.accelerator.process_index])
+        first = self.accelerator.process_index * len(rows)  # of which TRL gives every process as many
         before = occurrences(everywhere)[first : first + len(rows)]
         return [row_key(seed, row, number) for row, number in zip(rows, before, strict=True)]
 

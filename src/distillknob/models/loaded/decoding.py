@@ -115,7 +115,7 @@ class Decoder:
     def _stretch(self, state: _State, width: int, done: int) -> tuple[torch.Tensor, ...]:
         """Some steps of the rows in `state`: their new tokens and log-probabilities [b, t], how many of them count, and
         which rows have ended [b]."""
-        draw, leaving = Draw(state.uniform, width), _Leaving(self.ends, len(state.rows), waits=not self.selects)
+        draw, leaving = Draw(state.uniform, width), _Leaving(self.ends, state.rows, waits=not self.selects)
         config = GenerationConfig(
             do_sample=False,
             max_new_tokens=self.max_new_tokens - done,
@@ -194,17 +194,14 @@ class _Leaving(StoppingCriteria):
     """Which rows have `ended`, and at which `length`; says that all are done once enough of them are, unless it
     `waits` for all."""
 
-    def __init__(self, ends: Sequence[int], rows: int, *, waits: bool):
-        self.ends = torch.tensor(ends)
-        self.enough = rows if waits else min(rows, max(_FEW, rows // _LEAVING))
-        self.steps = 0
-        self.ended = torch.zeros(rows, dtype=torch.bool)
-        self.length = torch.zeros(rows, dtype=torch.long)
+    def __init__(self, ends: Sequence[int], rows_b: torch.Tensor, *, waits: bool):
+        count = len(rows_b)
+        self.ends = torch.tensor(ends, device=rows_b.device)
+        self.enough = count if waits else min(count, max(_FEW, count // _LEAVING))
+        self.ended = torch.zeros_like(rows_b, dtype=torch.bool)
+        self.length = torch.zeros_like(rows_b)
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        self.ends, self.ended, self.length = (
-            tensor.to(input_ids.device) for tensor in (self.ends, self.ended, self.length)
-        )
         self.length += (~self.ended).long()
         self.ended = self.ended | torch.isin(input_ids[:, -1], self.ends)
         return torch.full_like(self.ended, int(self.ended.sum()) >= self.enough) | self.ended

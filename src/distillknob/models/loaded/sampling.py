@@ -17,6 +17,8 @@ from distillknob.models.sampling import Sample, SampleRequest, Sampling
 from distillknob.runtime.progress import progress
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from distillknob.models.loaded.base import Loaded
 
 # What the key–value caches of the rows that are sampled at once may take: fewer rows are, where a model has large ones.
@@ -43,6 +45,12 @@ def rows_at_once(batch_size: int, config: Any, tokens: int, itemsize: int, *, on
     return max(1, min(batch_size, budget // max(1, itemsize * cache_numbers(config, tokens))))
 
 
+def rows_that_fit(model: PreTrainedModel, batch_size: int, tokens: int) -> int:
+    """`rows_at_once` of a model that is there."""
+    on_cpu = model.device.type == "cpu"
+    return rows_at_once(batch_size, model.config, tokens, model.dtype.itemsize, on_cpu=on_cpu)
+
+
 def draw(language_model: Loaded, request: SampleRequest, edit: LogitsProcessor | None) -> dict[tuple[int, int], Sample]:
     """`Sampler.draw` by transformers, rows of similar length together."""
     rendered = prompt_ids(language_model.tokenizer, request.prompts)
@@ -54,13 +62,7 @@ def draw(language_model: Loaded, request: SampleRequest, edit: LogitsProcessor |
     before = occurrences(map(tuple, ids))
     every_row = ((i, j) for i in range(len(ids)) for j in range(n))
     rows, journal = request.share(sorted(every_row, key=lambda row: len(ids[row[0]]))), request.own_journal
-    size = rows_at_once(
-        sampling.batch_size,
-        model.config,
-        longest + sampling.max_new_tokens,
-        model.dtype.itemsize,
-        on_cpu=model.device.type == "cpu",
-    )
+    size = rows_that_fit(model, sampling.batch_size, longest + sampling.max_new_tokens)
     samples: dict[tuple[int, int], Sample] = {}
     with progress(request.description, len(rows), unit="sample") as bar:
         for start in range(0, len(rows), size):
