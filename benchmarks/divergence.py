@@ -109,7 +109,7 @@ def contend(case: Case, step: Callable[..., float], tensors: Any, rounds: int, d
     run(case.rows if case.device == "cuda" else 8)  # libraries load, kernels compile for their shapes
     hidden.grad = head.grad = None
     gradients = hidden.nbytes + (0 if case.frozen_head else head.nbytes)
-    memory = _Peak(device)
+    memory = Peak(device)
     seconds = [_timed(lambda: run(case.rows), device)]
     extra = memory.extra() - gradients
     while len(seconds) < rounds:
@@ -127,7 +127,7 @@ def _timed(call: Callable[[], Any], device: Any) -> float:
     return time.perf_counter() - start
 
 
-class _Peak:
+class Peak:
     """Peak memory above what is held now: of the process on Linux, of the allocator on a GPU."""
 
     def __init__(self, device: Any) -> None:
@@ -142,6 +142,7 @@ class _Peak:
             self.before = self._status("VmRSS")
 
     def extra(self) -> int:
+        """How many bytes more were held at the peak."""
         return (self.cuda.max_memory_allocated() if self.cuda else self._status("VmHWM")) - self.before
 
     @staticmethod

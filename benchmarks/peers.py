@@ -75,6 +75,8 @@ def traces(teacher: str, student: str, tasks: Sequence[str], problems: int) -> l
 def measured(contender: str, work: Work, rows: list[Row], settings: dict[str, Any]) -> dict[str, Any]:
     """Seconds (of each step but the first, or of the whole), trained tokens of each step, and peak memory beyond the
     loaded models in bytes."""
+    import torch
+    from divergence import Peak
     from transformers import TrainerCallback
 
     import distillknob
@@ -89,7 +91,8 @@ def measured(contender: str, work: Work, rows: list[Row], settings: dict[str, An
             ends.append(time.perf_counter())
 
     student, teacher = load_model(settings["student"]), load_model(settings["teacher"])
-    peak, started = Peak(), time.perf_counter()
+    peak = Peak(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         make = {"ours": _ours, "before": _ours, "trl": _trl, "gkd": _gkd}[contender]
         trainer = make(work, rows, student, teacher.model, {**settings, "output_dir": folder}, tokens)
@@ -102,30 +105,6 @@ def measured(contender: str, work: Work, rows: list[Row], settings: dict[str, An
         "peak_bytes": peak.extra(),
         "source": str(Path(distillknob.__file__).parents[1]),
     }
-
-
-class Peak:
-    """Peak memory above what is held now: of the process on Linux, of the allocator on a GPU."""
-
-    def __init__(self) -> None:
-        import torch
-
-        self.cuda = torch.cuda if torch.cuda.is_available() else None
-        if self.cuda:
-            self.cuda.reset_peak_memory_stats()
-            self.before = self.cuda.memory_allocated()
-        else:
-            Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark back
-            self.before = self._status("VmRSS")
-
-    def extra(self) -> int:
-        """How many bytes more were held at the peak."""
-        return (self.cuda.max_memory_allocated() if self.cuda else self._status("VmHWM")) - self.before
-
-    @staticmethod
-    def _status(field: str) -> int:
-        text = Path("/proc/self/status").read_text()
-        return 1024 * int(text.split(f"{field}:")[1].split()[0])
 
 
 def _common(work: Work, settings: dict[str, Any]) -> dict[str, Any]:

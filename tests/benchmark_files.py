@@ -11,6 +11,8 @@ from types import ModuleType
 def benchmark(name: str) -> ModuleType:
     """The module in `benchmarks/` of that name."""
     file = Path(__file__).parents[1] / "benchmarks" / f"{name}.py"
+    if str(file.parent) not in sys.path:  # the scripts share pieces, as when one of them is run
+        sys.path.append(str(file.parent))
     spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from distilling import keep
+from distilling import config_of, keep
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.losses.cross_tokenizer import Aligned, aligned, padded, span_starts
 from distillknob.distillation.losses.spans import by_span, span_loss, token_logprob
@@ -57,21 +57,7 @@ def copy(tiny_pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def config(teacher: str, student: str, **values: Any) -> DistillConfig:
-    return DistillConfig(
-        **{
-            "teacher": teacher,
-            "student": student,
-            "method": "spans",
-            "max_steps": 2,
-            "learning_rate": 1e-2,
-            "per_device_train_batch_size": 4,
-            "gradient_checkpointing": False,
-            "problems": 12,
-            "seed": 0,
-            "max_completion_length": 16,
-            **values,
-        }
-    )
+    return config_of(Pair(teacher, student), **{"method": "spans", "max_completion_length": 16, **values})
 
 
 # Alignment

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+import small_sweeps
 from commands import refused
 from distillknob.errors import BadInputError
 from distillknob.experiments.sweep import SweepConfig, sweep
@@ -32,29 +33,10 @@ def address() -> Iterator[str]:
 
 
 def recipe(pair: Pair) -> dict[str, Any]:
-    common: dict[str, Any] = {
-        "problems": 8,
-        "max_steps": 2,
-        "max_completion_length": 8,
-        "gradient_checkpointing": False,
-    }
-    return {
-        "teacher": pair.teacher,
-        "student": pair.student,
-        "target": pair.student,
-        "tasks": ["qa"],
-        "calibrate": {
-            **common,
-            "num_generations": 2,
-            "per_device_train_batch_size": 4,
-            "guard_problems": 3,
-            "guard_samples": 2,
-            "guard": False,
-            "learning_rate": 1e-2,
-        },
-        "distill": {**common, "per_device_train_batch_size": 4, "tokens_per_step": 8, "learning_rate": 1e-3},
-        "evaluate": {"problems": 4, "samples": 2, "k": 2, "max_new_tokens": 8},
-    }
+    """One task, and no diagnosis."""
+    sections = small_sweeps.recipe(pair)
+    del sections["diagnose"]
+    return {**sections, "tasks": ["qa"], "evaluate": {"problems": 4, "samples": 2, "k": 2, "max_new_tokens": 8}}
 
 
 def config(pair: Pair, **values: Any) -> SweepConfig:

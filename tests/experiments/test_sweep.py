@@ -19,35 +19,7 @@ from distillknob.stats import paired_difference
 from distillknob.tasks import get_task
 from pairs import Pair
 from result_types import faults_below
-
-
-def recipe(pair: Pair) -> dict[str, Any]:
-    common: dict[str, Any] = {"problems": 8, "max_steps": 2, "max_completion_length": 8}
-    return {
-        "teacher": pair.teacher,
-        "student": pair.student,
-        "target": pair.student,
-        "tasks": ["qa", "instruct"],
-        "diagnose": {"problems": 4, "samples": 1, "candidates": 2, "gradient_problems": 0, "max_new_tokens": 8},
-        "calibrate": {
-            **common,
-            "num_generations": 2,
-            "per_device_train_batch_size": 4,
-            "guard_problems": 3,
-            "guard_samples": 2,
-            "guard": False,
-            "learning_rate": 1e-2,
-            "gradient_checkpointing": False,
-        },
-        "distill": {
-            **common,
-            "per_device_train_batch_size": 4,
-            "tokens_per_step": 8,
-            "learning_rate": 1e-3,
-            "gradient_checkpointing": False,
-        },
-        "evaluate": {"problems": 4, "samples": 4, "k": 4, "max_new_tokens": 8},
-    }
+from small_sweeps import recipe
 
 
 def settings(**values: Any) -> SweepConfig:

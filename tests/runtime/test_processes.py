@@ -31,6 +31,15 @@ def trained(stage: str, pair: Pair, output: Path, *, processes: int, batch: int,
     return output
 
 
+def trained_in_three_ways(stage: str, pair: Pair, folder: Path) -> tuple[Path, Path, Path]:
+    """As `trained`: by one process, by two, and in accumulated micro-batches."""
+    return (
+        trained(stage, pair, folder / "one", processes=1, batch=8),
+        trained(stage, pair, folder / "two", processes=2, batch=4),
+        trained(stage, pair, folder / "accumulated", processes=1, batch=4, accumulation=2),
+    )
+
+
 def distance(one: Path, other: Path, name: str) -> float:
     """The length of the difference of all tensors together, relative to that of the first."""
     first, second = (torch.load(folder / name, weights_only=False) for folder in (one, other))
@@ -43,9 +52,7 @@ def distance(one: Path, other: Path, name: str) -> float:
 
 @pytest.mark.parametrize("stage", ["calibrate", "gkd", "sft", "gkd+tip", "spans"])
 def test_processes_and_micro_batches_change_nothing(tiny_pair: Pair, tmp_path: Path, stage: str) -> None:
-    one = trained(stage, tiny_pair, tmp_path / "one", processes=1, batch=8)
-    two = trained(stage, tiny_pair, tmp_path / "two", processes=2, batch=4)
-    accumulated = trained(stage, tiny_pair, tmp_path / "accumulated", processes=1, batch=4, accumulation=2)
+    one, two, accumulated = trained_in_three_ways(stage, tiny_pair, tmp_path)
     for other in (two, accumulated):
         assert distance(one, other, "gradients.pt") < 1e-6
         assert distance(one, other, "weights.pt") < 1e-5
@@ -59,9 +66,7 @@ def test_training_on_own_samples_is_the_same_over_processes_and_micro_batches(
     tiny_pair: Pair, tmp_path: Path, stage: str
 ) -> None:
     """The random numbers of a sample follow from what it is, not from the process that draws it."""
-    one = trained(stage, tiny_pair, tmp_path / "one", processes=1, batch=8)
-    two = trained(stage, tiny_pair, tmp_path / "two", processes=2, batch=4)
-    accumulated = trained(stage, tiny_pair, tmp_path / "accumulated", processes=1, batch=4, accumulation=2)
+    one, two, accumulated = trained_in_three_ways(stage, tiny_pair, tmp_path)
     for other in (two, accumulated):
         assert distance(one, other, "weights.pt") < 1e-5
     assert distance(one, two, "gradients.pt") < 1e-5
