@@ -16,10 +16,10 @@ from transformers import PreTrainedTokenizerBase
 from distillknob.calibration.card import model_card
 from distillknob.calibration.check import check
 from distillknob.calibration.config import CalibrationConfig
+from distillknob.calibration.grading import task_reward
 from distillknob.calibration.guard import UtilityGuard
 from distillknob.calibration.held_out import HeldOut, Measure, log_ratio_turned, task_scores
 from distillknob.calibration.last_good import FINAL, START, LastThatHolds, last_that_holds, mean_score
-from distillknob.calibration.grading import task_reward
 from distillknob.calibration.rows import rewarded_as_in_training, training_rows
 from distillknob.calibration.trainer import CalibrationTrainer, GuardCallback
 from distillknob.inputs.identity import changed_meanwhile

@@ -25,8 +25,8 @@ from distillknob.calibration.advantage import (
     token_advantages,
 )
 from distillknob.calibration.config import CalibrationConfig
-from distillknob.calibration.guard import UtilityGuard
 from distillknob.calibration.grading import answers_of, completions_of, ended_in_time
+from distillknob.calibration.guard import UtilityGuard
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.models.chat import set_in_templates
 from distillknob.models.load import load_model
