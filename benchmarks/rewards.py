@@ -91,21 +91,14 @@ def table(cells: list[dict[str, Any]]) -> list[str]:
     for reward in REWARDS:
         rows, wrong = [], []
         for teacher, student, seed, _, _ in (k for k in by_key if k[3] == reward and k[4] < 0):
-            triple = [by_key.get((teacher, student, seed, *end)) for end in (("–", 0.0), (reward, -0.5), (reward, 0.5))]
-            if None in triple:
+            ends = [("–", 0.0), (reward, -0.5), (reward, 0.5)]
+            triple = [by_key[place] for end in ends if (place := (teacher, student, seed, *end)) in by_key]
+            if len(triple) < len(ends):
                 continue
-            first, down, up = triple  # type: ignore[assignment]
-            student_of, teacher_of = ([mean(c, what) for c in (first, down, up)] for what in ("of_student", "of_teacher"))  # type: ignore[arg-type]
-            rows.append(
-                [
-                    student_of[1] - student_of[0],
-                    student_of[0] - student_of[2],
-                    teacher_of[1] - teacher_of[0],
-                    teacher_of[2] - teacher_of[0],
-                    down["kl"],  # type: ignore[index]
-                    up["kl"],  # type: ignore[index]
-                ]
-            )
+            student_of, teacher_of = ([mean(c, what) for c in triple] for what in ("of_student", "of_teacher"))
+            gain, loss = student_of[1] - student_of[0], student_of[0] - student_of[2]
+            changes = [value - teacher_of[0] for value in teacher_of[1:]]
+            rows.append([gain, loss, *changes, *(cell["kl"] for cell in triple[1:])])
             if min(rows[-1][:2]) < 0:
                 wrong.append(f"{Path(teacher).name}→{Path(student).name}/{seed}")
         if len(rows) < 2:

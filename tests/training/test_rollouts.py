@@ -95,7 +95,7 @@ def test_a_target_that_gives_no_number_ends_the_training_by_name(
     )
     model = load_model(tiny_pair.student)
     trainer = one_score.calibration_trainer(model, load_model(tiny_pair.teacher), tmp_path)
-    with pytest.raises(RunFailedError, match=r"step 0: the log-ratio to the target .* for 1 of 4 samples"):
+    with pytest.raises(RunFailedError, match=r"step 0: the calibration reward with target .* for 1 of 4 samples"):
         trainer.train()
 
 

@@ -55,7 +55,7 @@ LOGGED = {
     "calibration/beta": "anchor_beta",
 }
 
-SHOWN = {"rewards/task_reward/mean": "task", "kl": "kl", "calibration/log_ratio": "log-ratio"}  # beside the progress
+SHOWN = {"rewards/task_reward/mean": "task", "kl": "kl", "calibration/log_ratio": "calibration"}  # beside the progress
 
 
 def calibrate(
