@@ -85,7 +85,7 @@ def table(cells: list[dict[str, Any]]) -> list[str]:
         return 100 * statistics.mean(cell[what]["scores"])
 
     lines = [
-        "| reward | trainings | gain at −0.5 | loss at +0.5 | teacher at −0.5 | at +0.5 | KL −0.5 / +0.5 | turned wrong |",
+        "| reward | trainings | gain, −0.5 | loss, +0.5 | teacher, −0.5 | teacher, +0.5 | KL at both | turned wrong |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for reward in REWARDS:

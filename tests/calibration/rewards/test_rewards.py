@@ -180,7 +180,8 @@ def test_the_gradient_of_weighted_likelihoods_is_autograd_s(student: LanguageMod
 def test_influence_needs_a_student_that_is_right_now_and_then(tiny_pair: Pair) -> None:
     student, task = load_model(tiny_pair.student), get_task("math")
     with pytest.raises(BadInputError, match="always right or always wrong"):
-        Influence(student, student.tokenizer, [(task, task.examples("train", 4, seed=0))], samples=2)
+        problems = [(task, task.examples("train", 4, seed=0))]
+        Influence(student, student.tokenizer, problems, samples=2, max_new_tokens=8)
 
 
 @pytest.mark.parametrize("reward", ["co_distilled", "influence"])
