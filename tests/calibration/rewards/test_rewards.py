@@ -144,7 +144,10 @@ def test_influence_is_what_a_step_along_the_answer_does_to_the_score() -> None:
     problems = [(task, task.examples("train", 24, seed=1))]
     reward = Influence(student, teacher.tokenizer, problems, samples=4, seed=1)
     examples = task.examples("train", 6, seed=2)
-    samples = [row[0] for row in generate(teacher, [task.messages(e) for e in examples], 1).completions]
+    samples = [
+        row[0]
+        for row in generate(teacher, [task.messages(e) for e in examples], 1, Sampling(max_new_tokens=60)).completions
+    ]
     answers = Answers(
         [task.messages(e) for e in examples], [s.token_ids for s in samples], [s.finished for s in samples], [True] * 6
     )
