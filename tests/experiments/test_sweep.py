@@ -13,6 +13,7 @@ import pytest
 from distillknob.errors import BadInputError
 from distillknob.experiments import sweep as stage
 from distillknob.experiments.cell import by_problem
+from distillknob.experiments.kept import keep_cell, read_cells
 from distillknob.experiments.sweep import SweepConfig, sweep
 from distillknob.runs.run import load_run
 from distillknob.stats import paired_difference
@@ -42,18 +43,14 @@ def settings(**values: Any) -> SweepConfig:
 def test_cells_stand_by_themselves(tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("distillknob.distillation.learning_curve.CURVE_PROBLEMS", 4)
     shuffled = {"shuffled": {"etas": [0.5], "methods": ["sft"], "calibrate": {"shuffle_calibration": True}}}
-    config = settings(recipe=recipe(tiny_pair), kept=str(tmp_path / "kept"), variants=shuffled)
+    config = settings(recipe=recipe(tiny_pair), kept=str(tmp_path / "kept.jsonl.gz"), variants=shuffled)
     first = sweep(config, tmp_path / "first")
     result = first.result
     assert faults_below(tmp_path / "first") == []
     names = {"eta+0-seed0", "eta+0.5-seed0", "shuffled-eta+0.5-seed0"}
-    assert {path.name for path in (tmp_path / "kept").iterdir()} == names
-    assert {file.name for file in (tmp_path / "kept" / "eta+0-seed0").iterdir()} == {
-        "config.yaml",
-        "environment.json",
-        "result.json",
-        "manifest.json",
-    }
+    kept = read_cells(tmp_path / "kept.jsonl.gz")
+    assert kept.keys() == names and all(cell.unchanged for cell in kept.values())
+    assert kept["eta+0-seed0"].read == load_run(tmp_path / "first" / "cells" / "eta+0-seed0").read
     assert {(row["eta"], row["method"]) for row in result["students"]} == {
         (0.0, "none"),
         (0.0, "gkd"),
@@ -83,8 +80,8 @@ def test_cells_stand_by_themselves(tiny_pair: Pair, tmp_path: Path, monkeypatch:
     assert {(row["eta"], row["difference"] is None) for row in rows} == {(0.0, True), (0.5, False)}
 
     # What one machine has done shows on the page before the others have done theirs.
-    shutil.copytree(tmp_path / "kept" / "eta+0-seed0", tmp_path / "few" / "eta+0-seed0")
-    part = settings(recipe=recipe(tiny_pair), kept=str(tmp_path / "few"), variants=shuffled, only=0)
+    keep_cell(tmp_path / "few.jsonl.gz", kept["eta+0-seed0"])
+    part = settings(recipe=recipe(tiny_pair), kept=str(tmp_path / "few.jsonl.gz"), variants=shuffled, only=0)
     told = sweep(part, tmp_path / "part")
     assert not told.complete
     page = (told.path / "report.html").read_text()
@@ -100,7 +97,7 @@ def test_cells_stand_by_themselves(tiny_pair: Pair, tmp_path: Path, monkeypatch:
         assert again[name] == result[name], name
 
     # Kept under other settings, a cell is refused before anything is run.
-    other = settings(recipe=recipe(tiny_pair), kept=str(tmp_path / "kept"), student_samples=3)
+    other = settings(recipe=recipe(tiny_pair), kept=str(tmp_path / "kept.jsonl.gz"), student_samples=3)
     with pytest.raises(BadInputError, match=r"sizes\.student\.samples was 2, now 3"):
         sweep(other, tmp_path / "other")
     assert not (tmp_path / "other").exists()

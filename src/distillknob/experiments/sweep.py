@@ -6,7 +6,6 @@ Beside the grid there may be variants: cells with other settings of the stages, 
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from distillknob.config.fields import NO_SETTING
 from distillknob.errors import BadInputError, nearest
 from distillknob.experiments.cell import cell_config, read_by_cell, run_cell
+from distillknob.experiments.kept import CellRecord, check_can_keep, keep_cell, read_cells, record_of
 from distillknob.experiments.plan import Cell, ExperimentConfig, check
 from distillknob.experiments.spread import spread_cells
 from distillknob.experiments.tables import causal, knob, tables
@@ -22,8 +22,9 @@ from distillknob.inputs.opening import checked
 from distillknob.report.page import build_report
 from distillknob.results.experiments import SweepResult, Tables
 from distillknob.results.schema import with_schema
-from distillknob.runs.files import atomic_directory, atomic_write, json_bytes, read_json
-from distillknob.runs.run import CONFIG, ENVIRONMENT, MANIFEST, RESULT, Run, load_run
+from distillknob.runs.files import atomic_write, json_bytes, plain
+from distillknob.runs.records import check_config, check_reads
+from distillknob.runs.run import MANIFEST, RESULT, Run, load_run
 from distillknob.runtime.cluster import Cluster, ClusterOptions, reached
 from distillknob.runtime.processes import notice, process_count, process_index, wait
 from distillknob.stages import CHAINED
@@ -54,7 +55,7 @@ class SweepConfig(ExperimentConfig):
     lens: bool = field(default=False, metadata={"help": "Diagnose every teacher of the grid: the causal table."})
     kept: str | None = field(
         default=None,
-        metadata={"help": "Folder with the results of finished cells: they are read there and not run again."},
+        metadata={"help": "File (.jsonl.gz) of finished cells: they are read there and not run again."},
     )
     # The number of the only cell to run now, from 0. The sweep's directory may be shared by those who run the others.
     only: int | None = field(default=None, metadata=NO_SETTING)
@@ -133,10 +134,10 @@ def sweep(config: SweepConfig, output: str | Path, *, resume: bool = False) -> R
     report. Returns the run, which isn't complete before that.
 
     Several machines can share one output directory: each takes cells by number; whoever runs without `only` last makes
-    the tables. Until then the report is of the cells that are there, made anew after each. Cells in `config.kept` are
-    read there, and what is run is kept there too: config, environment, result and manifest of each, without models and
-    samples. With `config.cluster` the cells run on a Ray cluster, side by side, in the same folders and with the same
-    results. Raises BadInputError before any work for input that can't be used.
+    the tables. Until then the report is of the cells that are there, made anew after each. Cells in the file
+    `config.kept` are read there, and what is run is kept there too, without models and samples (`kept`). With
+    `config.cluster` the cells run on a Ray cluster, side by side, in the same folders and with the same results. Raises
+    BadInputError before any work for input that can't be used.
     """
     if config.cluster is not None and process_count() > 1:
         raise BadInputError(
@@ -167,15 +168,18 @@ def sweep(config: SweepConfig, output: str | Path, *, resume: bool = False) -> R
 
 
 def _check_kept(config: SweepConfig, read: Mapping[str, Mapping[str, Mapping[str, str]]]) -> None:
-    """Raise BadInputError for a kept cell of other settings, or of other inputs than `read` has under its name."""
+    """Raise BadInputError where cells can't be kept, and for a kept cell of other settings, or of other inputs than
+    `read` has under its name."""
     if config.kept is None:
         return
-    unrecorded = 0
+    check_can_keep(config.kept)
+    kept, unrecorded = read_cells(config.kept), 0
     for cell in config.cells():
-        place = Path(config.kept) / cell.name
-        if place.exists():
-            Run.check(place, "cell", cell_config(cell, config.recipe), read=read[cell.name], resume=True)
-            unrecorded += "read" not in read_json(place / ENVIRONMENT)
+        if cell.name in kept:
+            record, held = kept[cell.name], f"{config.kept} holds the cell {cell.name}"
+            check_config(held, record.config, plain(cell_config(cell, config.recipe), finite=False), flag="--kept")
+            check_reads(f"the cell {cell.name} in {config.kept}", record.read or {}, read[cell.name], flag="--kept")
+            unrecorded += record.read is None
     if unrecorded:
         notice(f"what {unrecorded} cells in {config.kept} read isn't recorded (by an older version): taken as they are")
 
@@ -189,8 +193,8 @@ def _tell_so_far(run: Run, config: SweepConfig) -> None:
 
 def _result(run: Run, config: SweepConfig) -> SweepResult:
     """What the finished cells say together."""
-    places = {cell.name: _place(cell, run, config.kept) for cell in config.cells()}
-    done = {name: load_run(place) for name, place in places.items() if (place / MANIFEST).exists()}
+    kept = {} if config.kept is None else read_cells(config.kept)
+    done = _finished(run, config) | kept
     grid = [done[cell.name] for cell in config.grid() if cell.name in done]
     originals = [cell for cell in grid if cell.result["eta"] == 0]
     apart = tables([*originals, *(done[cell.name] for cell in config.controls_apart() if cell.name in done)])
@@ -212,7 +216,7 @@ def _result(run: Run, config: SweepConfig) -> SweepResult:
                 "eta": cell.eta,
                 "seed": cell.seed,
                 "variant": cell.variant,
-                "path": str(places[cell.name]),
+                "path": str(_place(cell, run) if cell.name not in kept else config.kept),
                 "state": "done" if cell.name in done else "not run",
             }
             for cell in config.cells()
@@ -231,19 +235,25 @@ def _of_variants(apart: Tables) -> Tables:
     }
 
 
-def _place(cell: Cell, run: Run, kept: str | None) -> Path:
-    """Where the cell's result is, or will be."""
-    place = None if kept is None else Path(kept) / cell.name
-    return place if place is not None and (place / MANIFEST).exists() else run.path / "cells" / cell.name
+def _finished(run: Run, config: SweepConfig) -> dict[str, CellRecord]:
+    """The cells that are complete in the sweep's directory, by name."""
+    places = {cell.name: _place(cell, run) for cell in config.cells()}
+    return {name: record_of(load_run(place)) for name, place in places.items() if (place / MANIFEST).exists()}
 
 
-def _cells(cells: Sequence[Cell], run: Run, config: SweepConfig, cluster: Cluster | None) -> Iterator[Run]:
-    """Each finished cell: those that were kept or are complete, and then those that are run now, here one after the
-    other or on the cluster as they finish."""
+def _place(cell: Cell, run: Run) -> Path:
+    """Where the cell's run directory is, or will be."""
+    return run.path / "cells" / cell.name
+
+
+def _cells(cells: Sequence[Cell], run: Run, config: SweepConfig, cluster: Cluster | None) -> Iterator[str]:
+    """The name of each finished cell: those that were kept or are complete, and then those that are run now, here one
+    after the other or on the cluster as they finish."""
     folder, missing = run.path / "cells", []
+    kept = {} if config.kept is None else read_cells(config.kept)
     for cell in cells:
-        if config.kept is not None and (kept := Path(config.kept) / cell.name / MANIFEST).exists():
-            yield load_run(kept.parent)
+        if cell.name in kept:
+            yield cell.name
         elif cluster is None or (folder / cell.name / MANIFEST).exists():
             yield _keep(run_cell(cell, config.recipe, folder / cell.name), config.kept)
         else:
@@ -253,11 +263,9 @@ def _cells(cells: Sequence[Cell], run: Run, config: SweepConfig, cluster: Cluste
             yield _keep(done, config.kept)
 
 
-def _keep(cell: Run, kept: str | None) -> Run:
-    """The finished cell, of which the folder of kept cells, where there is one, gets the result."""
+def _keep(cell: Run, kept: str | None) -> str:
+    """The name of the finished cell, which the file of kept cells, where there is one, gets."""
     if kept is not None and process_index() == 0:
-        with atomic_directory(Path(kept) / cell.path.name) as folder:
-            for name in (CONFIG, ENVIRONMENT, RESULT, MANIFEST):
-                shutil.copyfile(cell.path / name, folder / name)
+        keep_cell(kept, record_of(cell))
     wait()
-    return cell
+    return cell.path.name

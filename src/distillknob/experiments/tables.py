@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from distillknob.diagnosis.compare import paired_rows
+from distillknob.experiments.kept import CellRecord
 from distillknob.results.experiments import (
     Budget,
     CausalRow,
@@ -23,13 +24,12 @@ from distillknob.results.experiments import (
     TeacherRow,
 )
 from distillknob.results.pass_at_k import add_difference_at_k, measured_k, pass_at
-from distillknob.runs.run import Run
 from distillknob.stats import paired_difference, spearman
 from distillknob.verdicts.claims import student_claims
 from distillknob.verdicts.teachers import is_original, teacher_key, teacher_label
 
 
-def tables(cells: Sequence[Run]) -> Tables:
+def tables(cells: Sequence[CellRecord]) -> Tables:
     """`teachers`, `students`, `differences`, `gains` and `claims` over finished cells.
 
     A difference is paired by problem: a calibrated teacher's to the original's, and a student's to the student of the
@@ -37,7 +37,7 @@ def tables(cells: Sequence[Run]) -> Tables:
     Where a calibrated teacher is the original itself, `same` says so, and nothing is a difference between teachers.
     A claim says what the students show of a teacher (`verdicts.claims`).
     """
-    results = [cast(CellResult, cell.result) for cell in cells]
+    results = [cell.result for cell in cells]
     originals = {cell["seed"]: cell for cell in results if _is_original_of_grid(cell)}
     teachers: list[TeacherRow] = []
     students: list[StudentRow] = []
@@ -195,11 +195,11 @@ def knob(students: Sequence[StudentRow]) -> list[KnobRow]:
     ]
 
 
-def causal(cells: Sequence[Run]) -> list[CausalRow]:
+def causal(cells: Sequence[CellRecord]) -> list[CausalRow]:
     """For each seed, task and measure of a diagnosis: its value under each teacher, and the difference to the
     original's with a 95 % interval, paired by problem. Cells that were not diagnosed are left out."""
     rows: list[CausalRow] = []
-    results = [cast(CellResult, cell.result) for cell in cells if cell.result["lens"] is not None]
+    results = [cell.result for cell in cells if cell.result["lens"] is not None]
     for original in filter(_is_original_of_grid, results):
         for cell in (cell for cell in results if cell["seed"] == original["seed"]):
             for row in paired_rows(original["lens"] or [], cell["lens"] or [], first=cell is original):
