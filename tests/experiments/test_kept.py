@@ -1,4 +1,4 @@
-"""Finished cells in one file: exact, the same bytes whatever the order, whole after a kill, and refused when damaged."""
+"""Finished cells in one file: exact, the same bytes whatever the order, and refused when damaged."""
 
 from __future__ import annotations
 
