@@ -61,14 +61,17 @@ class CellRecord:
 
 
 def record_of(run: Run, built_by: Mapping[str, str] | None = None) -> CellRecord:
-    """Return the record of a finished cell's run. `built_by` has by model the command that builds it."""
+    """Return the record of a finished cell's run. `built_by` has by model the command that builds it; what isn't of
+    this cell is left out."""
+    about = read_json(run.path / ENVIRONMENT)
+    commands = {name: command for name, command in (built_by or {}).items() if f"model {name}" in about.get("read", {})}
     return CellRecord(
         name=run.path.name,
         config=run.config,
-        environment=read_json(run.path / ENVIRONMENT),
+        environment=about,
         manifest=read_json(run.path / MANIFEST),
         result=cast(CellResult, run.result),
-        built_by=dict(built_by or {}),
+        built_by=commands,
     )
 
 

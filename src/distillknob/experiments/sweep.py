@@ -13,12 +13,17 @@ from typing import Any
 
 from distillknob.config.fields import NO_SETTING
 from distillknob.errors import BadInputError, nearest
+from distillknob.experiments.bounds import bounds
 from distillknob.experiments.cell import cell_config, read_by_cell, run_cell
+from distillknob.experiments.counterparts import pairs
 from distillknob.experiments.kept import CellRecord, check_can_keep, keep_cell, read_cells, record_of
-from distillknob.experiments.plan import Cell, ExperimentConfig, check
+from distillknob.experiments.over_seeds import over_seeds
+from distillknob.experiments.plan import MODELS, Cell, ExperimentConfig
+from distillknob.experiments.plan import check as check_stages
 from distillknob.experiments.spread import spread_cells
 from distillknob.experiments.tables import causal, knob, tables
 from distillknob.inputs.opening import checked
+from distillknob.inputs.preflight import Preflight
 from distillknob.report.page import build_report
 from distillknob.results.experiments import SweepResult, Tables
 from distillknob.results.schema import with_schema
@@ -30,7 +35,8 @@ from distillknob.runtime.processes import notice, process_count, process_index, 
 from distillknob.stages import CHAINED
 
 # Without `evaluate`: a variant is set beside the grid problem by problem.
-OF_A_VARIANT = ("etas", "seeds", "methods", *(stage for stage in CHAINED if stage != "evaluate"))
+OF_A_VARIANT = ("etas", "seeds", "methods", *MODELS, *(stage for stage in CHAINED if stage != "evaluate"))
+_KINDS = {"stage": (Mapping, "a mapping"), "model": (str, "a model's name"), "list": (list, "a list")}
 
 
 @dataclass
@@ -50,7 +56,14 @@ class SweepConfig(ExperimentConfig):
     )
     variants: dict[str, dict[str, Any]] = field(
         default_factory=dict,
-        metadata={"help": "Name: cells with other settings; etas, seeds, methods, and sections of stages."},
+        metadata={
+            "help": "Name: cells with other settings; etas, seeds, methods, sections of stages, and the models of "
+            "another pair (teacher, student, target)."
+        },
+    )
+    built_by: dict[str, str] = field(
+        default_factory=dict,
+        metadata={"help": "Model's folder: the command that builds it, kept with the cells beside its weights' hash."},
     )
     lens: bool = field(default=False, metadata={"help": "Diagnose every teacher of the grid: the causal table."})
     kept: str | None = field(
@@ -106,16 +119,26 @@ class SweepConfig(ExperimentConfig):
                 sizes=self.sizes,
                 learning_rates=self.learning_rates,
                 variant=name,
-                settings={
-                    stage: {**self.settings.get(stage, {}), **values.get(stage, {})}
-                    for stage in CHAINED
-                    if stage in values or stage in self.settings
-                },
+                settings=self._settings_of(values),
+                models={role: values[role] for role in MODELS if role in values},
             )
             for name, values in self.variants.items()
             for seed in values.get("seeds", self.seeds)
             for eta in values.get("etas", self.etas)
         ]
+
+    def _settings_of(self, values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """The sections of stages of a variant: the sweep's, but for the models that the variant replaces, and its
+        own."""
+        common = {
+            stage: {name: value for name, value in section.items() if name not in MODELS or name not in values}
+            for stage, section in self.settings.items()
+        }
+        return {
+            stage: {**common.get(stage, {}), **values.get(stage, {})}
+            for stage in CHAINED
+            if stage in values or stage in common
+        }
 
 
 def _check_keys(what: str, values: Mapping[str, Any], allowed: Sequence[str]) -> None:
@@ -124,7 +147,7 @@ def _check_keys(what: str, values: Mapping[str, Any], allowed: Sequence[str]) ->
         if key not in allowed:
             guess = nearest(key, allowed) or f" known are {', '.join(allowed)}"
             raise BadInputError(f"{what} sets {key!r}:{guess}")
-        kind, words = (Mapping, "a mapping") if key in CHAINED else (list, "a list")
+        kind, words = _KINDS["stage" if key in CHAINED else "model" if key in MODELS else "list"]
         if not isinstance(values[key], kind):
             raise BadInputError(f"{what} sets {key} to {values[key]!r}: give {words}")
 
@@ -167,6 +190,15 @@ def sweep(config: SweepConfig, output: str | Path, *, resume: bool = False) -> R
     return run
 
 
+def check(config: SweepConfig, preflight: Preflight) -> None:
+    """Raise BadInputError for a model that has still to be built, with the command, and for what any stage of the
+    sweep couldn't use, before any weight is loaded."""
+    for name, command in config.built_by.items():
+        if not Path(name).expanduser().exists():
+            raise BadInputError(f"there is no model {name} yet: build it with `{command}`")
+    check_stages(config, preflight)
+
+
 def _check_kept(config: SweepConfig, read: Mapping[str, Mapping[str, Mapping[str, str]]]) -> None:
     """Raise BadInputError where cells can't be kept, and for a kept cell of other settings, or of other inputs than
     `read` has under its name."""
@@ -195,10 +227,9 @@ def _result(run: Run, config: SweepConfig) -> SweepResult:
     """What the finished cells say together."""
     kept = {} if config.kept is None else read_cells(config.kept)
     done = _finished(run, config) | kept
-    grid = [done[cell.name] for cell in config.grid() if cell.name in done]
-    originals = [cell for cell in grid if cell.result["eta"] == 0]
-    apart = tables([*originals, *(done[cell.name] for cell in config.controls_apart() if cell.name in done)])
-    of_grid = tables(grid)
+    cells = [done[cell.name] for cell in config.cells() if cell.name in done]
+    together = tables(cells)
+    of_grid = _part(together, variants=False)
     return {
         "stage": "sweep",
         "etas": config.etas,
@@ -209,8 +240,11 @@ def _result(run: Run, config: SweepConfig) -> SweepResult:
         "gains": of_grid["gains"],
         "claims": of_grid["claims"],
         "knob": knob(of_grid["students"]),
-        "causal": causal(grid),
-        "variants": _of_variants(apart),
+        "causal": causal([cell for cell in cells if not cell.result["variant"]]),
+        "variants": _part(together, variants=True),
+        "over_seeds": over_seeds(cells),
+        "bounds": bounds(cells),
+        "pairs": pairs(cells),
         "cells": [
             {
                 "eta": cell.eta,
@@ -224,14 +258,14 @@ def _result(run: Run, config: SweepConfig) -> SweepResult:
     }
 
 
-def _of_variants(apart: Tables) -> Tables:
-    """The rows of variants, without the originals that they were set beside."""
+def _part(together: Tables, *, variants: bool) -> Tables:
+    """The rows of the variants, or of the grid."""
     return {
-        "teachers": [row for row in apart["teachers"] if row.get("variant")],
-        "students": [row for row in apart["students"] if row.get("variant")],
-        "differences": [row for row in apart["differences"] if row.get("variant")],
-        "gains": [row for row in apart.get("gains", []) if row.get("variant")],
-        "claims": [row for row in apart.get("claims", []) if row.get("variant")],
+        "teachers": [row for row in together["teachers"] if bool(row.get("variant")) == variants],
+        "students": [row for row in together["students"] if bool(row.get("variant")) == variants],
+        "differences": [row for row in together["differences"] if bool(row.get("variant")) == variants],
+        "gains": [row for row in together.get("gains", []) if bool(row.get("variant")) == variants],
+        "claims": [row for row in together.get("claims", []) if bool(row.get("variant")) == variants],
     }
 
 
@@ -255,17 +289,17 @@ def _cells(cells: Sequence[Cell], run: Run, config: SweepConfig, cluster: Cluste
         if cell.name in kept:
             yield cell.name
         elif cluster is None or (folder / cell.name / MANIFEST).exists():
-            yield _keep(run_cell(cell, config.recipe, folder / cell.name), config.kept)
+            yield _keep(run_cell(cell, config.recipe, folder / cell.name), config)
         else:
             missing.append(cell)
     if cluster is not None and missing:
         for done in spread_cells(missing, config.recipe, folder, cluster):
-            yield _keep(done, config.kept)
+            yield _keep(done, config)
 
 
-def _keep(cell: Run, kept: str | None) -> str:
+def _keep(cell: Run, config: SweepConfig) -> str:
     """The name of the finished cell, which the file of kept cells, where there is one, gets."""
-    if kept is not None and process_index() == 0:
-        keep_cell(kept, record_of(cell))
+    if config.kept is not None and process_index() == 0:
+        keep_cell(config.kept, record_of(cell, config.built_by))
     wait()
     return cell.path.name
