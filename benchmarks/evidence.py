@@ -1,7 +1,7 @@
 """What the sweep says of the knob, question by question, from the results of its cells: Markdown on stdout.
 
-    distillknob sweep recipes/embedded.yaml --kept docs/evidence/cells --output runs/sweep
-    python benchmarks/evidence.py docs/evidence/cells --figure docs/evidence/curve.svg > docs/evidence/table.md
+    distillknob sweep recipes/embedded.yaml --kept docs/evidence/cells.jsonl.gz --output runs/sweep
+    python benchmarks/evidence.py docs/evidence/cells.jsonl.gz --figure docs/evidence/curve.svg > docs/evidence/table.md
 
 Needs no models and no samples: each cell's result holds its problems' scores. Differences are paired by problem; over
 several seeds a problem's score is its mean over the seeds first, so that an interval is about problems. What another
@@ -21,16 +21,17 @@ from typing import Any
 import numpy as np
 
 from distillknob.cli.text import percent as text_percent
+from distillknob.experiments.kept import CellRecord, read_cells
 from distillknob.experiments.tables import causal, knob, tables
 from distillknob.report.drawing.markup import Html, tag
 from distillknob.report.drawing.markup import percent as percent_of
 from distillknob.report.drawing.plots import Series, line_plot, whole_percent
 from distillknob.report.drawing.svg import Scale, mark
 from distillknob.report.names import method_name, series_style, signed_eta
-from distillknob.runs.run import Run, load_run
 from distillknob.stats import Interval, interval, paired_difference
 
 Result = dict[str, Any]
+Key = tuple[float, str, int]  # η, variant, seed
 Demand = tuple[str, str, bool | None]  # what was asked, what was measured, whether that meets it
 METHODS = ("gkd", "opd_rkl", "sft", "sft_verified")
 BASELINES = ("gkd", "sft")  # on the original: what the distillable teacher's student has to beat
@@ -55,9 +56,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 class Cells:
     """The finished cells, looked up by η, variant and seed."""
 
-    def __init__(self, runs: Sequence[Run]):
-        self.runs = list(runs)
-        self.results = {(r["eta"], r["variant"], r["seed"]): r for r in (run.result for run in runs)}
+    def __init__(self, records: Sequence[CellRecord]):
+        self.records = list(records)
+        self.results: dict[Key, Any] = {}
+        for record in records:
+            result = record.result
+            self.results[result["eta"], result["variant"], result["seed"]] = result
 
     @property
     def etas(self) -> list[float]:
@@ -255,7 +259,7 @@ def drops(cells: Cells, tasks: Sequence[str], strong: float) -> Iterator[Demand]
 
 def continuity(cells: Cells, tasks: Sequence[str]) -> Iterator[Demand]:
     first = tasks[0]
-    for row in knob(tables([run for run in cells.runs if not run.result["variant"]])["students"]):
+    for row in knob(tables([record for record in cells.records if not record.result["variant"]])["students"]):
         if row["task"] == first and row["points"] == 7:
             what = f"Spearman(η, student), {first}, {row['method']}, seed {row['seed']} (at most −0.9)"
             yield what, f"{row['spearman']:+.2f}", row["spearman"] <= KNOB
@@ -366,7 +370,7 @@ def ways(cells: Cells, tasks: Sequence[str]) -> list[str]:
 
 def causes(cells: Cells, strong: float) -> list[str]:
     by_place: dict[tuple[int, str, str], dict[float, Result]] = {}
-    for row in causal([run for run in cells.runs if not run.result["variant"]]):
+    for row in causal([record for record in cells.records if not record.result["variant"]]):
         by_place.setdefault((row["seed"], row["task"], f"{row['measure']} ({row['unit']})"), {})[row["eta"]] = row
     rows = []
     for (seed, task, measure), found in by_place.items():
@@ -384,14 +388,16 @@ def causes(cells: Cells, strong: float) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cells", type=Path, help="folder of finished cells")
+    parser.add_argument("cells", type=Path, help="file of finished cells, .jsonl.gz")
     parser.add_argument("--figure", type=Path, metavar="FILE", help="also draw the first task's curve, as SVG")
     parser.add_argument("--strong", type=float, default=0.5, help="|η| of the two teachers that the demands are about")
     arguments = parser.parse_args()
-    runs = [load_run(path) for path in sorted(arguments.cells.iterdir()) if (path / "manifest.json").exists()]
-    cells = Cells(runs)
+    records = list(read_cells(arguments.cells).values())
+    cells = Cells(records)
     tasks = list(next(iter(cells.results.values()))["teacher_scores"]["scores"])
-    lines = [f"{len(runs)} cells; % right (mean score on instruct), 95 % intervals by problem; differences in points."]
+    lines = [
+        f"{len(records)} cells; % right (mean score on instruct), 95 % intervals by problem; differences in points."
+    ]
     for title, part in (
         ("The curve", curve(cells, tasks)),
         ("Seed by seed", by_seed(cells, tasks)),

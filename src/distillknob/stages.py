@@ -111,7 +111,7 @@ STAGES = {
             "sweep",
             config_at="experiments.sweep:SweepConfig",
             function_at="experiments.sweep:sweep",
-            check_at="experiments.plan:check",
+            check_at="experiments.sweep:check",
             summary="a recipe × η values × seeds, into one knob curve",
             kind="experiment",
         ),

@@ -8,13 +8,17 @@ import pytest
 import torch
 
 from distilling import Hopeless, Parity
+from distillknob.distillation.check import check
+from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.traces import TraceOptions, make_traces
 from distillknob.errors import BadInputError
+from distillknob.inputs.opening import checked
 from distillknob.models.base import LanguageModel
 from distillknob.models.sampling import generate
 from distillknob.models.scoring import answer_ids, token_logprobs
 from distillknob.tasks.generated.qa import QA
 
+WAYS = ("fourths", "halves")
 Rows = list[dict[str, Any]]
 
 
@@ -68,6 +72,46 @@ def test_traces_are_told_apart_by_their_source(teacher: LanguageModel, student: 
     assert all(row["completion_ids"] == [] for row in traces("none", task, student, None))
     assert traces("teacher", task, student, teacher) == traces("teacher", task, student, teacher)
     assert traces("teacher", task, student, teacher) != traces("teacher", task, student, teacher, seed=1)
+
+
+class Lengths(Parity):
+    """Right answers are written in one of two ways, by their length."""
+
+    def style(self, completion: str) -> str:
+        return "fourths" if len(completion) % 4 == 0 else "halves"
+
+
+@pytest.mark.parametrize("source", ["teacher_verified", "teacher_best_of_n"])
+def test_traces_of_one_way_are_the_right_ones_written_so(
+    source: str, teacher: LanguageModel, student: LanguageModel
+) -> None:
+    task = Lengths()
+    everything = traces(source, task, student, teacher, student, candidates=8)
+    ways = {way: traces(source, task, student, teacher, student, candidates=8, ways={"qa": way}) for way in WAYS}
+    for way, rows in ways.items():
+        assert 0 < len(rows) <= len(everything) and {task.style(row["completion"]) for row in rows} == {way}
+    assert traces(source, task, student, teacher, student, candidates=8, ways={"math": "halves"}) == everything
+    with pytest.raises(BadInputError, match="no right sample in the way 'thirds' on any of 12 problems of 'qa'"):
+        traces(source, task, student, teacher, student, ways={"qa": "thirds"})
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"method": "sft", "ways": {"qa": "recall"}}, "the traces of sft are teacher: use method sft_verified"),
+        ({"method": "sft_verified", "ways": {"math": "every_step"}}, "ways names math, and tasks are qa"),
+    ],
+)
+def test_ways_that_choose_nothing_are_refused(values: dict[str, Any], told: str) -> None:
+    with pytest.raises(BadInputError, match=told):
+        DistillConfig(tasks=["qa"], **values)
+
+
+@pytest.mark.parametrize(("way", "told"), [("recal", "did you mean 'recall'"), ("xyz", "it has elimination, recall")])
+def test_a_way_that_the_task_does_not_name_is_refused(way: str, told: str) -> None:
+    config = DistillConfig(tasks=["qa"], method="sft_verified", ways={"qa": way}, gradient_checkpointing=False)
+    with pytest.raises(BadInputError, match=told):
+        checked(check, config)
 
 
 @pytest.mark.parametrize("source", ["teacher_verified", "teacher_best_of_n"])

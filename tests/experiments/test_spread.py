@@ -18,6 +18,7 @@ import torch
 import small_sweeps
 from commands import refused
 from distillknob.errors import BadInputError
+from distillknob.experiments.kept import read_cells
 from distillknob.experiments.sweep import SweepConfig, sweep
 from distillknob.runs.run import load_run, verify_manifest
 from distillknob.runtime.cluster import ClusterOptions
@@ -59,7 +60,9 @@ def test_a_sweep_on_two_nodes_with_a_killed_worker_is_that_of_one_process(
     victim = tmp_path / "spread" / "cells" / "eta+0.5-seed0"
     killer = threading.Thread(target=kill_in_the_middle, args=(victim,))
     killer.start()
-    there = sweep(config(tiny_pair, cluster=ClusterOptions(address), kept=str(tmp_path / "kept")), tmp_path / "spread")
+    there = sweep(
+        config(tiny_pair, cluster=ClusterOptions(address), kept=str(tmp_path / "kept.jsonl.gz")), tmp_path / "spread"
+    )
     killer.join()
     assert there.complete and (there.path / "report.html").exists()
     assert len(json.loads((victim / "environment.json").read_text())["resumed"]) == 1
@@ -70,7 +73,7 @@ def test_a_sweep_on_two_nodes_with_a_killed_worker_is_that_of_one_process(
             torch.testing.assert_close(tensor, other[key], atol=1e-5, rtol=0)
     for table in ("students", "teachers", "differences", "gains", "claims", "knob"):
         assert there.result[table] == here.result[table], table
-    assert {path.name for path in (tmp_path / "kept").iterdir()} == {"eta+0-seed0", "eta+0.5-seed0"}
+    assert read_cells(tmp_path / "kept.jsonl.gz").keys() == {"eta+0-seed0", "eta+0.5-seed0"}
     assert not list(there.path.rglob(".seen-by-all*"))
 
     # A cell that fails is told by name, and what the others gave is there.

@@ -13,6 +13,8 @@ import pytest
 from distillknob.errors import BadInputError
 from distillknob.experiments import sweep as stage
 from distillknob.experiments.cell import by_problem
+from distillknob.experiments.kept import keep_cell, read_cells
+from distillknob.experiments.plan import MODELS
 from distillknob.experiments.sweep import SweepConfig, sweep
 from distillknob.runs.run import load_run
 from distillknob.stats import paired_difference
@@ -42,18 +44,20 @@ def settings(**values: Any) -> SweepConfig:
 def test_cells_stand_by_themselves(tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("distillknob.distillation.learning_curve.CURVE_PROBLEMS", 4)
     shuffled = {"shuffled": {"etas": [0.5], "methods": ["sft"], "calibrate": {"shuffle_calibration": True}}}
-    config = settings(recipe=recipe(tiny_pair), kept=str(tmp_path / "kept"), variants=shuffled)
+    config = settings(
+        recipe=recipe(tiny_pair),
+        kept=str(tmp_path / "kept.jsonl.gz"),
+        variants=shuffled,
+        built_by={tiny_pair.teacher: "by hand"},
+    )
     first = sweep(config, tmp_path / "first")
     result = first.result
     assert faults_below(tmp_path / "first") == []
     names = {"eta+0-seed0", "eta+0.5-seed0", "shuffled-eta+0.5-seed0"}
-    assert {path.name for path in (tmp_path / "kept").iterdir()} == names
-    assert {file.name for file in (tmp_path / "kept" / "eta+0-seed0").iterdir()} == {
-        "config.yaml",
-        "environment.json",
-        "result.json",
-        "manifest.json",
-    }
+    kept = read_cells(tmp_path / "kept.jsonl.gz")
+    assert kept.keys() == names and all(cell.unchanged for cell in kept.values())
+    assert kept["eta+0-seed0"].built_by == {tiny_pair.teacher: "by hand"}
+    assert kept["eta+0-seed0"].read == load_run(tmp_path / "first" / "cells" / "eta+0-seed0").read
     assert {(row["eta"], row["method"]) for row in result["students"]} == {
         (0.0, "none"),
         (0.0, "gkd"),
@@ -79,12 +83,23 @@ def test_cells_stand_by_themselves(tiny_pair: Pair, tmp_path: Path, monkeypatch:
     teachers = {row["eta"]: row["calibration"] for row in result["teachers"]}
     assert teachers[0.0] is None and teachers[0.5]["kept_step"] == 2
     assert {"final_beta", "anchor_kl", "outcome"} <= teachers[0.5].keys()
+    over = {
+        (row["variant"], row["eta"], row["who"], row["a"]): row for row in result["over_seeds"] if row["task"] == "qa"
+    }
+    assert over["", 0.5, "gkd", "original"]["difference"] == pytest.approx(gap["difference"])
+    assert {
+        ("shuffled", 0.5, "sft", "original"),
+        ("", 0.5, "teacher", "original"),
+        ("", 0.0, "gkd", "none"),
+    } <= over.keys()
+    (pair,) = result["pairs"]
+    assert pair["variants"] == ["", "shuffled"] and all(model["weights"] for model in pair["models"].values())
     rows = [row for row in result["causal"] if row["measure"] == "token_reverse_kl_off_policy"]
     assert {(row["eta"], row["difference"] is None) for row in rows} == {(0.0, True), (0.5, False)}
 
     # What one machine has done shows on the page before the others have done theirs.
-    shutil.copytree(tmp_path / "kept" / "eta+0-seed0", tmp_path / "few" / "eta+0-seed0")
-    part = settings(recipe=recipe(tiny_pair), kept=str(tmp_path / "few"), variants=shuffled, only=0)
+    keep_cell(tmp_path / "few.jsonl.gz", kept["eta+0-seed0"])
+    part = settings(recipe=recipe(tiny_pair), kept=str(tmp_path / "few.jsonl.gz"), variants=shuffled, only=0)
     told = sweep(part, tmp_path / "part")
     assert not told.complete
     page = (told.path / "report.html").read_text()
@@ -100,10 +115,44 @@ def test_cells_stand_by_themselves(tiny_pair: Pair, tmp_path: Path, monkeypatch:
         assert again[name] == result[name], name
 
     # Kept under other settings, a cell is refused before anything is run.
-    other = settings(recipe=recipe(tiny_pair), kept=str(tmp_path / "kept"), student_samples=3)
+    other = settings(recipe=recipe(tiny_pair), kept=str(tmp_path / "kept.jsonl.gz"), student_samples=3)
     with pytest.raises(BadInputError, match=r"sizes\.student\.samples was 2, now 3"):
         sweep(other, tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_a_variant_may_be_of_another_pair() -> None:
+    sections = {
+        "teacher": "a",
+        "student": "b",
+        "target": "c",
+        "distill": {"student": "b"},
+        "calibrate": {"target": "c"},
+    }
+    config = settings(
+        recipe=sections,
+        settings={"calibrate": {"target": "d", "beta": 0.2}},
+        variants={
+            "pair": {"teacher": "A", "student": "B", "target": "C", "calibrate": {"max_steps": 3}},
+            "apart": {"target": "C", "distill": {"target": "E"}},
+        },
+    )
+    read = {cell.variant: cell.recipe(sections) for cell in config.cells()}
+    assert read[""]["calibrate"] == {"target": "d", "beta": 0.2} and read[""]["teacher"] == "a"
+    assert {role: read["pair"][role] for role in MODELS} == {"teacher": "A", "student": "B", "target": "C"}
+    assert read["pair"]["distill"] == {} and read["pair"]["calibrate"] == {"beta": 0.2, "max_steps": 3}
+    assert read["apart"]["distill"] == {"student": "b", "target": "E"} and read["apart"]["target"] == "C"
+    assert sections["distill"] == {"student": "b"}
+
+
+def test_a_model_that_has_still_to_be_built_is_told_with_its_command(tmp_path: Path, tiny_pair: Pair) -> None:
+    built = {"runs/pairs/teacher-7": "python benchmarks/pairs.py --seeds 7 --output runs/pairs"}
+    config = settings(recipe=recipe(tiny_pair), built_by=built, kept=str(tmp_path / "kept.jsonl.gz"))
+    with pytest.raises(
+        BadInputError, match=r"no model runs/pairs/teacher-7 yet: build it with `python benchmarks/pairs"
+    ):
+        sweep(config, tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -115,6 +164,7 @@ def test_cells_stand_by_themselves(tiny_pair: Pair, tmp_path: Path, monkeypatch:
         ({"settings": {"distill": 3}}, "settings sets distill to 3: give a mapping"),
         ({"variants": {"odd": {"evaluate": {"problems": 3}}}}, "the variant 'odd' sets 'evaluate'"),
         ({"settings": {"calibrate": {}, "etas": {}}}, "settings sets 'etas': known are diagnose, calibrate"),
+        ({"variants": {"odd": {"teacher": ["a"]}}}, "sets teacher to ['a']: give a model's name".replace("[", r"\[")),
         ({"learning_rates": {"gdk": 1e-3}}, "'gdk': known are"),
         ({"student_samples": 0}, "student_samples=0"),
         ({"etas": [0.5, 0.5]}, "different, finite values"),

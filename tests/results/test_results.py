@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from distillknob.errors import BadInputError
+from distillknob.experiments.kept import read_cells
 from distillknob.report.page import build_report
 from distillknob.results.children import child_run, children, in_experiment
 from distillknob.results.pass_at_k import (
@@ -22,14 +23,15 @@ from distillknob.results.pass_at_k import (
 from distillknob.results.schema import SCHEMA
 from distillknob.runs.model_record import read_record
 from distillknob.runs.run import Run
-from result_types import all_types, faults, faults_below
+from result_types import all_types, faults
 
 EVIDENCE = Path(__file__).parents[2] / "docs" / "evidence"
 
 
 def test_the_results_that_are_kept_are_of_their_types() -> None:
-    assert len(list(EVIDENCE.rglob("result.json"))) > 40
-    assert faults_below(EVIDENCE) == []
+    cells = [cell for file in EVIDENCE.glob("*.jsonl.gz") for cell in read_cells(file).values()]
+    assert len(cells) > 40
+    assert [line for cell in cells for line in faults(cell.result, all_types()["CellResult"])] == []
 
 
 @pytest.mark.parametrize(
@@ -43,7 +45,7 @@ def test_the_results_that_are_kept_are_of_their_types() -> None:
     ],
 )
 def test_a_value_of_another_type_is_found(change: dict[str, Any], fault: str) -> None:
-    cell = json.loads((EVIDENCE / "cells" / "eta+0-seed0" / "result.json").read_text())
+    cell = read_cells(EVIDENCE / "cells.jsonl.gz")["eta+0-seed0"].result
     assert any(line.startswith(fault) for line in faults({**cell, **change}, all_types()["CellResult"]))
 
 

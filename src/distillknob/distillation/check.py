@@ -11,7 +11,7 @@ from distillknob.distillation.cache.files import TeacherCache
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.teacher_context import CONTEXTS
 from distillknob.distillation.traces import RIGHT_ONES
-from distillknob.errors import BadInputError
+from distillknob.errors import BadInputError, nearest
 from distillknob.inputs.preflight import Preflight, Side, check_learning_rate, check_traces, same_weights
 from distillknob.models.names import check_meant
 from distillknob.tasks import Example, Task
@@ -54,9 +54,19 @@ def check(config: DistillConfig, preflight: Preflight) -> None:
             continue
         examples = task.examples("train", config.problems, seed=config.seed)
         rows += len(examples)
+        _check_way(config.ways.get(task.name), task, examples)
         _check_lengths(config, preflight, task, examples, sides)
     if None not in tasks:
         check_fills_a_step(rows, step, "problems to train on")
+
+
+def _check_way(way: str | None, task: Task, examples: Sequence[Example]) -> None:
+    """Raise BadInputError for a way of writing that the task names in none of its known solutions."""
+    named = {task.style(text) for example in examples for text in example.solutions.values()}
+    known = sorted(named - {"other"})
+    if way is not None and named and way not in known:
+        guess = nearest(way, known, otherwise=f": it has {', '.join(known)}") if known else ": it names no ways"
+        raise BadInputError(f"ways has {way!r} for the task {task.name!r}{guess}")
 
 
 def _remark_on_what_does_nothing(config: DistillConfig, preflight: Preflight) -> None:

@@ -17,7 +17,7 @@ from distillknob.config.shared import BoundedAnswers, EngineOptions
 from distillknob.distillation.losses import LOSSES, Loss
 from distillknob.distillation.teacher_context import CONTEXTS
 from distillknob.distillation.token_choice import CHOICES
-from distillknob.distillation.traces import SOURCES
+from distillknob.distillation.traces import RIGHT_ONES, SOURCES
 from distillknob.errors import BadInputError
 from distillknob.methods import METHODS, Method
 from distillknob.models.adapters import AdapterOptions
@@ -76,6 +76,13 @@ class DistillConfig(BoundedAnswers, EngineOptions, AdapterOptions, DistillationC
         metadata={"help": "β of gkd's divergence: 0 forward KL, 0.5 Jensen-Shannon, 1 reverse KL (TRL's default)."},
     )
     candidates: int = field(default=8, metadata={"help": "Teacher samples a problem for sft_verified, sft_best_of_n."})
+    ways: dict[str, str] = field(
+        default_factory=dict,
+        metadata={
+            "help": "Task: the way of writing in which a verified trace must be; other right samples don't count. For "
+            "what a student could gain or lose in principle."
+        },
+    )
     tokens_per_step: int | None = field(
         default=None,
         metadata={
@@ -147,6 +154,14 @@ class DistillConfig(BoundedAnswers, EngineOptions, AdapterOptions, DistillationC
                     f"{name}={value} works on single tokens, and the loss {objective.loss} is no sum over them: leave "
                     f"it out, or where the recipe sets it, --{name.replace('_', '-')} {none}"
                 )
+        if self.ways and (objective.traces not in RIGHT_ONES or self.cache is not None):
+            traces = objective.traces if self.cache is None else "of a cache"
+            raise BadInputError(
+                f"ways={self.ways} chooses among the teacher's right samples, and the traces of {self.method} are "
+                f"{traces}: use method sft_verified, or leave ways out"
+            )
+        if unknown := [task for task in self.ways if task not in self.tasks]:
+            raise BadInputError(f"ways names {', '.join(unknown)}, and tasks are {', '.join(self.tasks)}: name one")
         if self.temperature != 1 and not loss.tempered:
             raise BadInputError(
                 f"temperature={self.temperature}: {self.method} compares no distributions at a temperature, and traces "

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from distillknob.distillation.teacher_context import Context
@@ -23,11 +23,13 @@ RIGHT_ONES = ("teacher_verified", "teacher_best_of_n")  # they need a grader
 
 @dataclass(frozen=True)
 class TraceOptions:
-    """`candidates`: samples of the teacher a problem, of which a verified source keeps one."""
+    """`candidates`: samples of the teacher a problem, of which a verified source keeps one. `ways`: by task the way of
+    writing (`Task.style`) outside of which a right sample doesn't count."""
 
     candidates: int = 8
     max_new_tokens: int | None = None
     seed: int = 0
+    ways: Mapping[str, str] = field(default_factory=dict)
 
 
 def make_traces(
@@ -64,9 +66,11 @@ def make_traces(
             part = journal.part(f"task-{place}")
             chosen = _from_teacher(source, task, examples, teacher, target, options, part)
         if not chosen:
+            way = options.ways.get(task.name)
             raise BadInputError(
-                f"the teacher has no right sample on any of {len(examples)} problems of {task.name!r}: raise "
-                f"candidates (now {options.candidates}), or use method sft, which needs none"
+                f"the teacher has no right sample{f' in the way {way!r}' if way else ''} on any of {len(examples)} "
+                f"problems of {task.name!r}: raise candidates (now {options.candidates}), or "
+                + ("name another way" if way else "use method sft, which needs none")
             )
         texts, finished = [s.text for _, s in chosen], [s.finished for _, s in chosen]
         author = None if teacher is None else teacher.tokenizer
@@ -110,7 +114,7 @@ def _from_teacher(
             description=f"traces: {task.name}",
         )
 
-    everyone = range(len(examples))
+    everyone, way = range(len(examples)), options.ways.get(task.name)
     if source == "teacher":
         return [(example, row[0]) for example, row in zip(examples, drawn(everyone, 1).samples, strict=True)]
     if source == "teacher_verified":
@@ -119,10 +123,10 @@ def _from_teacher(
         for attempt in range(options.candidates):
             missing = [i for i in everyone if i not in verified]
             if missing:
-                rows = _right_ones(drawn(missing, 1, attempt))
+                rows = _right_ones(drawn(missing, 1, attempt), way)
                 verified |= {i: row[0] for i, row in zip(missing, rows, strict=True) if row}
         return [(examples[i], verified[i]) for i in sorted(verified)]
-    right = _right_ones(drawn(everyone, options.candidates))
+    right = _right_ones(drawn(everyone, options.candidates), way)
     if target is None:
         raise BadInputError("traces from 'teacher_best_of_n' need a target: its likelihood chooses the best")
     flat = [(i, sample) for i, row in enumerate(right) for sample in row]
@@ -135,10 +139,11 @@ def _from_teacher(
     return [(examples[i], sample) for i, (_, sample) in sorted(best.items())]
 
 
-def _right_ones(drawn: Measured) -> list[list[Sample]]:
-    """The right samples of each problem."""
+def _right_ones(drawn: Measured, way: str | None = None) -> list[list[Sample]]:
+    """The right samples of each problem, of those written in `way` where one is named."""
+    style = drawn.task.style
     return [
-        [sample for sample, right in zip(samples, row, strict=True) if right]
+        [sample for sample, right in zip(samples, row, strict=True) if right and way in (None, style(sample.text))]
         for samples, row in zip(drawn.samples, drawn.right, strict=True)
     ]
 

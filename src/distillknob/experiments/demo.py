@@ -12,6 +12,7 @@ from distillknob.config.recipe import stage_config
 from distillknob.diagnosis.stage import diagnose
 from distillknob.errors import BadInputError
 from distillknob.experiments.cell import run_cell
+from distillknob.experiments.kept import record_of
 from distillknob.experiments.plan import Cell, ExperimentConfig, Step, check
 from distillknob.experiments.tables import tables
 from distillknob.inputs.identity import changed_meanwhile, read_by
@@ -84,7 +85,7 @@ def demo(config: DemoConfig, output: str | Path, *, resume: bool = False) -> Run
             for child in children(cell.result)
         ),
     ]
-    together = tables(done)
+    together = tables([record_of(cell) for cell in done])
     result: DemoResult = {
         "stage": "demo",
         "notes": changed_meanwhile(run, *planned),

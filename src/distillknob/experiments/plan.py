@@ -18,9 +18,11 @@ from distillknob.config.shared import StageConfig
 from distillknob.errors import BadInputError
 from distillknob.inputs.preflight import Preflight
 from distillknob.methods import METHODS
-from distillknob.stages import EXPERIMENTS, STAGES, Stage
+from distillknob.stages import CHAINED, EXPERIMENTS, STAGES, Stage
 from distillknob.tasks import get_task, task_on_the_hub
 from distillknob.verdicts.teachers import teacher_key
+
+MODELS = ("teacher", "student", "target")  # what a recipe calls the models of its stages
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class Step:
 class Cell:
     """One point of the knob: `methods` are the students distilled from the teacher at this η, `sizes` the fields of
     `evaluate` that are others for the teacher and the student, `learning_rates` those of methods, `lens` whether the
-    teacher is diagnosed against the undistilled student. A `variant` is a cell whose stages have other `settings`."""
+    teacher is diagnosed against the undistilled student. A `variant` is a cell whose stages have other `settings`, or
+    other `models` (MODELS) than the recipe names."""
 
     eta: float
     seed: int
@@ -57,6 +60,7 @@ class Cell:
     lens: bool = False
     variant: str = ""
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    models: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def teacher(self) -> str:
@@ -74,10 +78,15 @@ class Cell:
         return self.methods if self.eta else ("none", *self.methods)
 
     def recipe(self, recipe: Mapping[str, Any]) -> dict[str, Any]:
-        """The experiment's recipe with this cell's settings, without the experiments' own sections."""
+        """The experiment's recipe with this cell's settings, without the experiments' own sections. A model of the
+        cell takes the place of the recipe's for all stages; a setting of the cell's own goes before it."""
         own = {name: dict(value) if isinstance(value, Mapping) else value for name, value in recipe.items()}
         for experiment in EXPERIMENTS:
             own.pop(experiment, None)
+        for stage in CHAINED:
+            for role in self.models:
+                (own.get(stage) or {}).pop(role, None)
+        own |= self.models
         for stage, values in self.settings.items():
             own[stage] = {**(own.get(stage) or {}), **values}
         return own

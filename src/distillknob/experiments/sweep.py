@@ -6,7 +6,6 @@ Beside the grid there may be variants: cells with other settings of the stages, 
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,22 +13,30 @@ from typing import Any
 
 from distillknob.config.fields import NO_SETTING
 from distillknob.errors import BadInputError, nearest
+from distillknob.experiments.bounds import bounds
 from distillknob.experiments.cell import cell_config, read_by_cell, run_cell
-from distillknob.experiments.plan import Cell, ExperimentConfig, check
+from distillknob.experiments.counterparts import pairs
+from distillknob.experiments.kept import CellRecord, check_can_keep, keep_cell, read_cells, record_of
+from distillknob.experiments.over_seeds import over_seeds
+from distillknob.experiments.plan import MODELS, Cell, ExperimentConfig
+from distillknob.experiments.plan import check as check_stages
 from distillknob.experiments.spread import spread_cells
 from distillknob.experiments.tables import causal, knob, tables
 from distillknob.inputs.opening import checked
+from distillknob.inputs.preflight import Preflight
 from distillknob.report.page import build_report
 from distillknob.results.experiments import SweepResult, Tables
 from distillknob.results.schema import with_schema
-from distillknob.runs.files import atomic_directory, atomic_write, json_bytes, read_json
-from distillknob.runs.run import CONFIG, ENVIRONMENT, MANIFEST, RESULT, Run, load_run
+from distillknob.runs.files import atomic_write, json_bytes, plain
+from distillknob.runs.records import check_config, check_reads
+from distillknob.runs.run import MANIFEST, RESULT, Run, load_run
 from distillknob.runtime.cluster import Cluster, ClusterOptions, reached
 from distillknob.runtime.processes import notice, process_count, process_index, wait
 from distillknob.stages import CHAINED
 
 # Without `evaluate`: a variant is set beside the grid problem by problem.
-OF_A_VARIANT = ("etas", "seeds", "methods", *(stage for stage in CHAINED if stage != "evaluate"))
+OF_A_VARIANT = ("etas", "seeds", "methods", *MODELS, *(stage for stage in CHAINED if stage != "evaluate"))
+_KINDS = {"stage": (Mapping, "a mapping"), "model": (str, "a model's name"), "list": (list, "a list")}
 
 
 @dataclass
@@ -49,12 +56,19 @@ class SweepConfig(ExperimentConfig):
     )
     variants: dict[str, dict[str, Any]] = field(
         default_factory=dict,
-        metadata={"help": "Name: cells with other settings; etas, seeds, methods, and sections of stages."},
+        metadata={
+            "help": "Name: cells with other settings; etas, seeds, methods, sections of stages, and the models of "
+            "another pair (teacher, student, target)."
+        },
+    )
+    built_by: dict[str, str] = field(
+        default_factory=dict,
+        metadata={"help": "Model's folder: the command that builds it, kept with the cells beside its weights' hash."},
     )
     lens: bool = field(default=False, metadata={"help": "Diagnose every teacher of the grid: the causal table."})
     kept: str | None = field(
         default=None,
-        metadata={"help": "Folder with the results of finished cells: they are read there and not run again."},
+        metadata={"help": "File (.jsonl.gz) of finished cells: they are read there and not run again."},
     )
     # The number of the only cell to run now, from 0. The sweep's directory may be shared by those who run the others.
     only: int | None = field(default=None, metadata=NO_SETTING)
@@ -105,16 +119,26 @@ class SweepConfig(ExperimentConfig):
                 sizes=self.sizes,
                 learning_rates=self.learning_rates,
                 variant=name,
-                settings={
-                    stage: {**self.settings.get(stage, {}), **values.get(stage, {})}
-                    for stage in CHAINED
-                    if stage in values or stage in self.settings
-                },
+                settings=self._settings_of(values),
+                models={role: values[role] for role in MODELS if role in values},
             )
             for name, values in self.variants.items()
             for seed in values.get("seeds", self.seeds)
             for eta in values.get("etas", self.etas)
         ]
+
+    def _settings_of(self, values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """The sections of stages of a variant: the sweep's, but for the models that the variant replaces, and its
+        own."""
+        common = {
+            stage: {name: value for name, value in section.items() if name not in MODELS or name not in values}
+            for stage, section in self.settings.items()
+        }
+        return {
+            stage: {**common.get(stage, {}), **values.get(stage, {})}
+            for stage in CHAINED
+            if stage in values or stage in common
+        }
 
 
 def _check_keys(what: str, values: Mapping[str, Any], allowed: Sequence[str]) -> None:
@@ -123,7 +147,7 @@ def _check_keys(what: str, values: Mapping[str, Any], allowed: Sequence[str]) ->
         if key not in allowed:
             guess = nearest(key, allowed) or f" known are {', '.join(allowed)}"
             raise BadInputError(f"{what} sets {key!r}:{guess}")
-        kind, words = (Mapping, "a mapping") if key in CHAINED else (list, "a list")
+        kind, words = _KINDS["stage" if key in CHAINED else "model" if key in MODELS else "list"]
         if not isinstance(values[key], kind):
             raise BadInputError(f"{what} sets {key} to {values[key]!r}: give {words}")
 
@@ -133,10 +157,10 @@ def sweep(config: SweepConfig, output: str | Path, *, resume: bool = False) -> R
     report. Returns the run, which isn't complete before that.
 
     Several machines can share one output directory: each takes cells by number; whoever runs without `only` last makes
-    the tables. Until then the report is of the cells that are there, made anew after each. Cells in `config.kept` are
-    read there, and what is run is kept there too: config, environment, result and manifest of each, without models and
-    samples. With `config.cluster` the cells run on a Ray cluster, side by side, in the same folders and with the same
-    results. Raises BadInputError before any work for input that can't be used.
+    the tables. Until then the report is of the cells that are there, made anew after each. Cells in the file
+    `config.kept` are read there, and what is run is kept there too, without models and samples (`kept`). With
+    `config.cluster` the cells run on a Ray cluster, side by side, in the same folders and with the same results. Raises
+    BadInputError before any work for input that can't be used.
     """
     if config.cluster is not None and process_count() > 1:
         raise BadInputError(
@@ -166,16 +190,28 @@ def sweep(config: SweepConfig, output: str | Path, *, resume: bool = False) -> R
     return run
 
 
+def check(config: SweepConfig, preflight: Preflight) -> None:
+    """Raise BadInputError for a model that has still to be built, with the command, and for what any stage of the
+    sweep couldn't use, before any weight is loaded."""
+    for name, command in config.built_by.items():
+        if not Path(name).expanduser().exists():
+            raise BadInputError(f"there is no model {name} yet: build it with `{command}`")
+    check_stages(config, preflight)
+
+
 def _check_kept(config: SweepConfig, read: Mapping[str, Mapping[str, Mapping[str, str]]]) -> None:
-    """Raise BadInputError for a kept cell of other settings, or of other inputs than `read` has under its name."""
+    """Raise BadInputError where cells can't be kept, and for a kept cell of other settings, or of other inputs than
+    `read` has under its name."""
     if config.kept is None:
         return
-    unrecorded = 0
+    check_can_keep(config.kept)
+    kept, unrecorded = read_cells(config.kept), 0
     for cell in config.cells():
-        place = Path(config.kept) / cell.name
-        if place.exists():
-            Run.check(place, "cell", cell_config(cell, config.recipe), read=read[cell.name], resume=True)
-            unrecorded += "read" not in read_json(place / ENVIRONMENT)
+        if cell.name in kept:
+            record, held = kept[cell.name], f"{config.kept} holds the cell {cell.name}"
+            check_config(held, record.config, plain(cell_config(cell, config.recipe), finite=False), flag="--kept")
+            check_reads(f"the cell {cell.name} in {config.kept}", record.read or {}, read[cell.name], flag="--kept")
+            unrecorded += record.read is None
     if unrecorded:
         notice(f"what {unrecorded} cells in {config.kept} read isn't recorded (by an older version): taken as they are")
 
@@ -189,12 +225,11 @@ def _tell_so_far(run: Run, config: SweepConfig) -> None:
 
 def _result(run: Run, config: SweepConfig) -> SweepResult:
     """What the finished cells say together."""
-    places = {cell.name: _place(cell, run, config.kept) for cell in config.cells()}
-    done = {name: load_run(place) for name, place in places.items() if (place / MANIFEST).exists()}
-    grid = [done[cell.name] for cell in config.grid() if cell.name in done]
-    originals = [cell for cell in grid if cell.result["eta"] == 0]
-    apart = tables([*originals, *(done[cell.name] for cell in config.controls_apart() if cell.name in done)])
-    of_grid = tables(grid)
+    kept = {} if config.kept is None else read_cells(config.kept)
+    done = _finished(run, config) | kept
+    cells = [done[cell.name] for cell in config.cells() if cell.name in done]
+    together = tables(cells)
+    of_grid = _part(together, variants=False)
     return {
         "stage": "sweep",
         "etas": config.etas,
@@ -205,14 +240,17 @@ def _result(run: Run, config: SweepConfig) -> SweepResult:
         "gains": of_grid["gains"],
         "claims": of_grid["claims"],
         "knob": knob(of_grid["students"]),
-        "causal": causal(grid),
-        "variants": _of_variants(apart),
+        "causal": causal([cell for cell in cells if not cell.result["variant"]]),
+        "variants": _part(together, variants=True),
+        "over_seeds": over_seeds(cells),
+        "bounds": bounds(cells),
+        "pairs": pairs(cells),
         "cells": [
             {
                 "eta": cell.eta,
                 "seed": cell.seed,
                 "variant": cell.variant,
-                "path": str(places[cell.name]),
+                "path": str(_place(cell, run) if cell.name not in kept else config.kept),
                 "state": "done" if cell.name in done else "not run",
             }
             for cell in config.cells()
@@ -220,44 +258,48 @@ def _result(run: Run, config: SweepConfig) -> SweepResult:
     }
 
 
-def _of_variants(apart: Tables) -> Tables:
-    """The rows of variants, without the originals that they were set beside."""
+def _part(together: Tables, *, variants: bool) -> Tables:
+    """The rows of the variants, or of the grid."""
     return {
-        "teachers": [row for row in apart["teachers"] if row.get("variant")],
-        "students": [row for row in apart["students"] if row.get("variant")],
-        "differences": [row for row in apart["differences"] if row.get("variant")],
-        "gains": [row for row in apart.get("gains", []) if row.get("variant")],
-        "claims": [row for row in apart.get("claims", []) if row.get("variant")],
+        "teachers": [row for row in together["teachers"] if bool(row.get("variant")) == variants],
+        "students": [row for row in together["students"] if bool(row.get("variant")) == variants],
+        "differences": [row for row in together["differences"] if bool(row.get("variant")) == variants],
+        "gains": [row for row in together.get("gains", []) if bool(row.get("variant")) == variants],
+        "claims": [row for row in together.get("claims", []) if bool(row.get("variant")) == variants],
     }
 
 
-def _place(cell: Cell, run: Run, kept: str | None) -> Path:
-    """Where the cell's result is, or will be."""
-    place = None if kept is None else Path(kept) / cell.name
-    return place if place is not None and (place / MANIFEST).exists() else run.path / "cells" / cell.name
+def _finished(run: Run, config: SweepConfig) -> dict[str, CellRecord]:
+    """The cells that are complete in the sweep's directory, by name."""
+    places = {cell.name: _place(cell, run) for cell in config.cells()}
+    return {name: record_of(load_run(place)) for name, place in places.items() if (place / MANIFEST).exists()}
 
 
-def _cells(cells: Sequence[Cell], run: Run, config: SweepConfig, cluster: Cluster | None) -> Iterator[Run]:
-    """Each finished cell: those that were kept or are complete, and then those that are run now, here one after the
-    other or on the cluster as they finish."""
+def _place(cell: Cell, run: Run) -> Path:
+    """Where the cell's run directory is, or will be."""
+    return run.path / "cells" / cell.name
+
+
+def _cells(cells: Sequence[Cell], run: Run, config: SweepConfig, cluster: Cluster | None) -> Iterator[str]:
+    """The name of each finished cell: those that were kept or are complete, and then those that are run now, here one
+    after the other or on the cluster as they finish."""
     folder, missing = run.path / "cells", []
+    kept = {} if config.kept is None else read_cells(config.kept)
     for cell in cells:
-        if config.kept is not None and (kept := Path(config.kept) / cell.name / MANIFEST).exists():
-            yield load_run(kept.parent)
+        if cell.name in kept:
+            yield cell.name
         elif cluster is None or (folder / cell.name / MANIFEST).exists():
-            yield _keep(run_cell(cell, config.recipe, folder / cell.name), config.kept)
+            yield _keep(run_cell(cell, config.recipe, folder / cell.name), config)
         else:
             missing.append(cell)
     if cluster is not None and missing:
         for done in spread_cells(missing, config.recipe, folder, cluster):
-            yield _keep(done, config.kept)
+            yield _keep(done, config)
 
 
-def _keep(cell: Run, kept: str | None) -> Run:
-    """The finished cell, of which the folder of kept cells, where there is one, gets the result."""
-    if kept is not None and process_index() == 0:
-        with atomic_directory(Path(kept) / cell.path.name) as folder:
-            for name in (CONFIG, ENVIRONMENT, RESULT, MANIFEST):
-                shutil.copyfile(cell.path / name, folder / name)
+def _keep(cell: Run, config: SweepConfig) -> str:
+    """The name of the finished cell, which the file of kept cells, where there is one, gets."""
+    if config.kept is not None and process_index() == 0:
+        keep_cell(config.kept, record_of(cell, config.built_by))
     wait()
-    return cell
+    return cell.path.name

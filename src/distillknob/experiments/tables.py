@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from distillknob.diagnosis.compare import paired_rows
+from distillknob.experiments.counterparts import Counterparts
+from distillknob.experiments.kept import CellRecord
 from distillknob.results.experiments import (
     Budget,
     CausalRow,
@@ -17,55 +19,47 @@ from distillknob.results.experiments import (
     DifferenceRow,
     KnobRow,
     Place,
+    Scores,
     StudentRow,
     StudentScores,
     Tables,
     TeacherRow,
 )
 from distillknob.results.pass_at_k import add_difference_at_k, measured_k, pass_at
-from distillknob.runs.run import Run
 from distillknob.stats import paired_difference, spearman
-from distillknob.verdicts.claims import student_claims
+from distillknob.verdicts.claims import score_of, student_claim
 from distillknob.verdicts.teachers import is_original, teacher_key, teacher_label
 
 
-def tables(cells: Sequence[Run]) -> Tables:
+def tables(cells: Sequence[CellRecord]) -> Tables:
     """`teachers`, `students`, `differences`, `gains` and `claims` over finished cells.
 
-    A difference is paired by problem: a calibrated teacher's to the original's, and a student's to the student of the
-    original teacher by the same method and seed. A gain is a student's difference to the student before distillation.
-    Where a calibrated teacher is the original itself, `same` says so, and nothing is a difference between teachers.
-    A claim says what the students show of a teacher (`verdicts.claims`).
+    A difference is paired by problem: a calibrated teacher's to the original's of its pair, and a student's to the
+    student of that original by the same method, seed and training (`counterparts`). A gain is a student's difference
+    to the student before distillation. Where a calibrated teacher is the original itself, `same` says so, and nothing
+    is a difference between teachers. A claim says what the students show of a teacher (`verdicts.claims`).
     """
-    results = [cast(CellResult, cell.result) for cell in cells]
-    originals = {cell["seed"]: cell for cell in results if _is_original_of_grid(cell)}
-    teachers: list[TeacherRow] = []
-    students: list[StudentRow] = []
-    differences: list[DifferenceRow] = []
-    gains: list[DifferenceRow] = []
-    for cell in results:
-        original = originals.get(cell["seed"])
-        start = None if original is None else original["students"].get("none")
-        other = None if original is cell else original  # what the cell is set beside
-        same = other is not None and cell["calibration"] is not None and is_original(cell["calibration"])
-        teachers += _teacher_rows(cell, other, same=same)
+    beside = Counterparts(cells)
+    together: Tables = {"teachers": [], "students": [], "differences": [], "gains": [], "claims": []}
+    for record in cells:
+        cell, original, start = record.result, beside.teacher(record), beside.before(record)
+        before = None if start is None else start.result["students"]["none"]
+        same = original is not None and cell["calibration"] is not None and is_original(cell["calibration"])
+        teachers = _teacher_rows(cell, None if original is None else original.result, same=same)
+        students: list[StudentRow] = []
+        differences: list[DifferenceRow] = []
         for method, student in cell["students"].items():
             students += _student_rows(cell, method, student)
-            counterpart = None if other is None else other["students"].get(method)
+            other = beside.student(record, method)
+            counterpart = None if other is None else other.result["students"][method]
             differences += _difference_rows(cell, method, "original", counterpart, same=same)
             if method != "none":
-                gains += _difference_rows(cell, method, "none", start)
-    return {
-        "teachers": teachers,
-        "students": students,
-        "differences": differences,
-        "gains": gains,
-        "claims": _claims(teachers, students, differences),
-    }
-
-
-def _is_original_of_grid(cell: CellResult) -> bool:
-    return cell["eta"] == 0 and not cell["variant"]
+                together["gains"] += _difference_rows(cell, method, "none", before)
+        together["teachers"] += teachers
+        together["students"] += students
+        together["differences"] += differences
+        together["claims"] += _claims(teachers, students, differences, before)
+    return together
 
 
 def _place(cell: CellResult, *, label: str | None = None) -> Place:
@@ -154,9 +148,26 @@ def _paired(
     return {task: (change.mean, change.as_list()) for task, change in changes.items()}
 
 
-def _claims(teachers: list[TeacherRow], students: list[StudentRow], differences: list[DifferenceRow]) -> list[ClaimRow]:
+def _claims(
+    teachers: Sequence[TeacherRow],
+    students: Sequence[StudentRow],
+    differences: Sequence[DifferenceRow],
+    before: Scores | None,
+) -> list[ClaimRow]:
+    """What the students of one cell show of its teacher, on each task."""
+    starts = {} if before is None else {row["task"]: score_of(row) for row in before["tasks"]}
     rows: list[ClaimRow] = []
-    for row, claim in student_claims(teachers, students, differences):
+    for row in teachers:
+        if not row["calibration"]:
+            continue
+        task = row["task"]
+        claim = student_claim(
+            task,
+            row,
+            [one for one in students if one["task"] == task],
+            [one for one in differences if one["task"] == task],
+            starts.get(task),
+        )
         rows.append(
             {
                 "teacher": row["teacher"],
@@ -195,12 +206,12 @@ def knob(students: Sequence[StudentRow]) -> list[KnobRow]:
     ]
 
 
-def causal(cells: Sequence[Run]) -> list[CausalRow]:
+def causal(cells: Sequence[CellRecord]) -> list[CausalRow]:
     """For each seed, task and measure of a diagnosis: its value under each teacher, and the difference to the
     original's with a 95 % interval, paired by problem. Cells that were not diagnosed are left out."""
     rows: list[CausalRow] = []
-    results = [cast(CellResult, cell.result) for cell in cells if cell.result["lens"] is not None]
-    for original in filter(_is_original_of_grid, results):
+    results = [cell.result for cell in cells if cell.result["lens"] is not None]
+    for original in (cell for cell in results if cell["eta"] == 0 and not cell["variant"]):
         for cell in (cell for cell in results if cell["seed"] == original["seed"]):
             for row in paired_rows(original["lens"] or [], cell["lens"] or [], first=cell is original):
                 rows.append(

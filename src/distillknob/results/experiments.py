@@ -242,6 +242,66 @@ class CausalRow(PairedRow):
     teacher: str
 
 
+class Trainings(TypedDict):
+    """This is a difference over the seeds, each of which is one training: its interval over trainings (Student's t with
+    the seeds as units; None with one seed) and, the trainings taken as they are, its interval over problems."""
+
+    seeds: list[int]
+    by_seed: list[float]
+    difference: float
+    trainings: Bounds | None
+    problems: Bounds
+
+
+class OverSeedsRow(Trainings):
+    """A row holds a difference over the seeds to `a`: to the original's teacher or student by the same method and
+    training (`original`), or to the student before distillation (`none`). `who` is `teacher` or a method, `measure` is
+    `score` or `pass@K`."""
+
+    variant: str
+    eta: float
+    who: str
+    a: str
+    task: str
+    measure: str
+
+
+class OfOneWay(Trainings):
+    """This is the difference of the student of one way of writing to the student of all right answers."""
+
+    way: str
+
+
+class BoundRow(TypedDict):
+    """A row holds what a pair's student could gain or lose in principle on a task: by its teacher's writing in the way
+    that teaches best, or worst, alone."""
+
+    teacher: str
+    student: str
+    method: str
+    task: str
+    best: OfOneWay
+    worst: OfOneWay
+
+
+class KeptModel(TypedDict):
+    """This identifies a model behind the cells: by the digests of its weights (or its commit), and by the command that
+    builds it, where the recipe says."""
+
+    weights: dict[str, str]
+    built_by: str | None
+
+
+class PairOfCells(TypedDict):
+    """This says of which teacher and student the cells of these variants are, the grid's among them as an empty name;
+    `models` are all that they read, targets too."""
+
+    teacher: str
+    student: str
+    variants: list[str]
+    models: dict[str, KeptModel]
+
+
 class CellState(TypedDict):
     """This says where a cell of a sweep lies, and whether it is there."""
 
@@ -260,4 +320,7 @@ class SweepResult(Result, Tables):
     knob: list[KnobRow]
     causal: list[CausalRow]
     variants: Tables
+    over_seeds: NotRequired[list[OverSeedsRow]]
+    bounds: NotRequired[list[BoundRow]]
+    pairs: NotRequired[list[PairOfCells]]
     cells: list[CellState]

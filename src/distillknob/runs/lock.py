@@ -18,8 +18,10 @@ import json
 import os
 import socket
 import sys
+import time
 import weakref
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -126,6 +128,36 @@ def check_free(folder: Path, *, shared: bool = False) -> None:
 def held_around(folder: Path) -> bool:
     """Does this process hold a folder that `folder` lies in?"""
     return any(parent / LOCK in _HELD for parent in folder.resolve().parents)
+
+
+@contextmanager
+def alone_at(file: Path) -> Iterator[None]:
+    """Keep other processes from `file` while it is read and written anew; waits for the one that is at it now."""
+    path = file.with_name(f".{file.name}{LOCK}")
+    while True:
+        with disk_errors(file):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            _take(descriptor, shared=False)
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno in _HELD_ELSEWHERE:
+                time.sleep(0.05)
+                continue
+            if error.errno not in _NO_LOCKS:
+                raise
+            notice(f"the file system of {file} knows no locks: let one process at a time write it")
+            yield
+            return
+        if _is_at(descriptor, path):
+            break
+        os.close(descriptor)  # who held it has finished and deleted it since it was opened here
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # Windows deletes no open file
+            path.unlink()
+        os.close(descriptor)
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

@@ -15,6 +15,8 @@ from distillknob.runs.files import read_json
 CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
 COMMIT = "commit"
 UNKNOWN = "unknown: a server shows no weights"
+# Runs that no command makes alone, with what repeats them.
+_NO_COMMAND = {"cell": "A cell: the demo or sweep around it repeats it, and each stage inside by its own config.yaml"}
 # What a run read: for each model, task, reward model or cache the parts of it (files, a commit) and their digests.
 Reads = Mapping[str, Mapping[str, str]]
 
@@ -27,9 +29,10 @@ class _PlainDumper(yaml.SafeDumper):
 
 
 def config_text(stage: str, config: Mapping[str, Any]) -> str:
-    """Return what `config.yaml` holds: a recipe that repeats the run."""
+    """Return what `config.yaml` holds: a recipe that repeats the run, or says what does."""
     body = yaml.dump({stage: dict(config)}, Dumper=_PlainDumper, sort_keys=False, allow_unicode=True, width=120)
-    return f"# Repeat this run: distillknob {stage} --config THIS_FILE --output ANOTHER_DIRECTORY\n{body}"
+    command = f"Repeat this run: distillknob {stage} --config THIS_FILE --output ANOTHER_DIRECTORY"
+    return f"# {_NO_COMMAND.get(stage, command)}\n{body}"
 
 
 def read_config(path: Path) -> tuple[str, dict[str, Any]]:
@@ -99,12 +102,7 @@ def check_same(
     other, then_config = read_config(path)
     if other != stage:
         raise BadInputError(f"{path} holds a run of {other}, not of {stage}: choose another --output")
-    changes = config_changes(then_config, config)
-    if changes:
-        raise BadInputError(
-            f"{path} holds a run of {stage} with another config ({'; '.join(changes)}): "
-            "choose another --output, or go back to that run's config"
-        )
+    check_config(f"{path} holds a run of {stage}", then_config, config)
     if not (path / ENVIRONMENT).exists():  # a run killed within its first instant has none
         return
     environment = read_json(path / ENVIRONMENT)
@@ -114,8 +112,21 @@ def check_same(
         raise BadInputError(
             f"what {path} was made from has changed since ({', '.join(changed)}): choose another --output"
         )
-    if changed := read_changes(environment.get("read", {}), read or {}):
+    check_reads(str(path), environment.get("read", {}), read or {})
+
+
+def check_config(held: str, then: Mapping[str, Any], now: Mapping[str, Any], *, flag: str = "--output") -> None:
+    """Raise BadInputError with the changed keys where the config of what is `held` isn't the one of now."""
+    if changes := config_changes(then, now):
         raise BadInputError(
-            f"what {path} was made from has changed since ({'; '.join(changed)}), so its figures aren't of what is "
-            "there now: choose another --output to measure anew, or put back what it read"
+            f"{held} with another config ({'; '.join(changes)}): choose another {flag}, or go back to that run's config"
+        )
+
+
+def check_reads(what: str, then: Reads, now: Reads, *, flag: str = "--output") -> None:
+    """Raise BadInputError with the changed parts where models, tasks, … that `what` was made from have changed."""
+    if changed := read_changes(then, now):
+        raise BadInputError(
+            f"what {what} was made from has changed since ({'; '.join(changed)}), so its figures aren't of what is "
+            f"there now: choose another {flag} to measure anew, or put back what it read"
         )
