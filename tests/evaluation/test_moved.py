@@ -12,7 +12,7 @@ import pytest
 from distillknob.errors import BadInputError
 from distillknob.evaluation.moved import SHOWN, Written, moved_on
 from distillknob.models.sampling import Sample
-from distillknob.results.stages import MovedFigure, MovedTask
+from distillknob.results.stages import MovedFigure, MovedShare, MovedTask
 from distillknob.tasks import get_task
 from written import ask, draw
 
@@ -75,8 +75,9 @@ def test_a_planted_shift_is_seen_with_its_sign_in_clusters_and_named_ways() -> N
     before = draw(examples, {"every_step": 0.3, "two_at_a_time": 0.7})
     after = draw(examples, {"every_step": 0.7, "two_at_a_time": 0.3})
     moved = moved_on(task, before, after)
-    for rows in (moved["ways"], moved["clusters"]):
-        changes = {task.style(row["example"]) if "example" in row else row["way"]: row for row in rows}
+    named: dict[str, MovedShare] = {row["way"]: row for row in moved["ways"]}
+    clustered: dict[str, MovedShare] = {task.style(row["example"]): row for row in moved["clusters"]}
+    for changes in (named, clustered):
         up, down = changes["every_step"], changes["two_at_a_time"]
         assert 0.3 < up["difference"] < 0.5 and (up["interval"][0] or 0) > 0.2
         assert -0.5 < down["difference"] < -0.3 and (down["interval"][1] or 0) < -0.2
