@@ -114,7 +114,8 @@ def killed_behind_step(last: int) -> Callable[..., list[float]]:
 def scored(tasks: Any, right: float) -> dict[str, HeldOut]:
     """Four problems with two scores each, of an answer that nobody scores."""
     samples = [Sample("", [1], finished=True)] * 8
-    return {task.name: HeldOut([[right, right]] * 4, [], samples, [], []) for task in tasks}
+    prompts = [[{"role": "user", "content": f"Problem {i // 2}"}] for i in range(8)]
+    return {task.name: HeldOut([[right, right]] * 4, prompts, samples, [], []) for task in tasks}
 
 
 def perfect(language_model: Any, tasks: Any, *_: Any) -> dict[str, HeldOut]:

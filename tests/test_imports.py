@@ -55,7 +55,7 @@ ROOMS = {
     "models": row("errors runtime runs divergences", f"{HUGGING} peft safetensors huggingface_hub jinja2 numpy vllm"),
     "inputs": row("errors runtime config runs tasks models", "transformers"),
     "training": row("errors config runtime runs models", TRAINERS),
-    "evaluation": row(f"{STAGE} stats", "transformers numpy"),
+    "evaluation": row(f"{STAGE} stats", "transformers numpy sklearn"),
     "diagnosis": row(f"{STAGE} stats divergences evaluation", "torch numpy"),
     "calibration": row(f"{STAGE} stats verdicts training evaluation", TRAINERS),
     "distillation": row(f"{STAGE} methods divergences training evaluation diagnosis", TRAINERS),

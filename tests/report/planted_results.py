@@ -332,3 +332,35 @@ def diagnose_result() -> dict[str, Any]:
         ],
         "findings": findings,
     }
+
+
+def moved_task() -> dict[str, Any]:
+    """What a calibration moved on one task: one cluster grew, one shrank, sure tokens weren't measured."""
+
+    def share(before: float, after: float) -> dict[str, Any]:
+        change = after - before
+        return {"before": before, "after": after, "difference": change, "interval": [change - 0.05, change + 0.05]}
+
+    return {
+        "task": "math",
+        "problems": 100,
+        "figures": [
+            {"name": "tokens", **share(31.2, 36.9), "problems": 98},
+            {"name": "finished", **share(1.0, 0.99), "problems": 100},
+            {"name": "different", **share(1.8, 1.3), "problems": 98},
+            {
+                "name": "sure",
+                "before": None,
+                "after": None,
+                "difference": None,
+                "interval": [None, None],
+                "problems": 0,
+            },
+        ],
+        "ways": [{"way": HOSTILE, **share(0.42, 0.81)}],
+        "clusters": [
+            {"example": f"47+8=055\n\x1b[2J-5=050 {HOSTILE}", "answers": 700, **share(0.4, 0.8)},
+            {"example": "", "answers": 100, **share(0.6, 0.2)},
+        ],
+        "silhouette": 0.71,
+    }

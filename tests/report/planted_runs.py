@@ -11,7 +11,7 @@ from typing import Any
 
 from distillknob.runs.run import Run
 from distillknob.verdicts.teachers import teacher_key
-from planted_results import CHANCE, HOSTILE, TASKS, demo_result, diagnose_result, student, teacher
+from planted_results import CHANCE, HOSTILE, TASKS, demo_result, diagnose_result, moved_task, student, teacher
 
 
 def write_run(
@@ -54,6 +54,7 @@ def calibrate_run(path: Path, eta: float, outcome: str = "finished") -> Path:
         "tolerance": 0.01,
         "guard": [{"task": "math", "before": 0.99, "after": 0.985, "difference": -0.005, "interval": [-0.01, 0.0]}],
         "events": [{"step": 20, "what": "β doubled to 0.2"}],
+        "moved": [moved_task()],
     }
     return write_run(path, "calibrate", result, metrics)
 

@@ -80,6 +80,7 @@ def test_an_empty_or_broken_result_gets_a_page(tmp_path: Path, stage: str) -> No
             "knob": [{}],
             "guard": [{}],
             "events": [{}],
+            "moved": [{}, {"figures": 3, "clusters": [{}, {"example": 7, "interval": "x"}], "ways": [{}]}],
             "eta": None,
             "differences": [{}],
         },

@@ -16,6 +16,7 @@ from distillknob.verdicts.turning import UNCLEAR, WRONG, turned_text
 
 Rows = Sequence[Sequence[str]]
 WIDTH = 110  # of running text, in characters
+EXAMPLE = 50  # characters of an answer in a line
 
 
 def text_table(header: Sequence[str], rows: Rows) -> str:
@@ -289,7 +290,38 @@ def _calibrate_text(run: Run, result: Mapping[str, Any]) -> list[str]:
         ]
         for row in result["guard"]
     ]
-    return [*parts, text_table(["task", "before %", "after %", "difference, points"], rows)]
+    table = text_table(["task", "before %", "after %", "difference, points"], rows)
+    # A teacher that is the original moved nothing.
+    return [*parts, table, *([] if same else filter(None, [moved_text(result)]))]
+
+
+def moved_text(result: Mapping[str, Any]) -> str:
+    """Say in three lines a task what the knob moved: figures, and the two largest changes of clusters."""
+    lines = []
+    for task in result.get("moved", []):
+        figures = {row["name"]: row for row in task["figures"]}
+        tokens, sure = figures["tokens"], figures["sure"]
+        parts = []
+        if tokens["difference"] is not None:
+            change = _with_interval(tokens["difference"], tokens["interval"], "+.1f")
+            parts.append(f"right answers {tokens['before']:.1f} → {tokens['after']:.1f} tokens ({change})")
+        if sure["difference"] is not None:
+            parts.append(f"sure tokens {_moved_share(sure)}")
+        if len(task["clusters"]) < 2:
+            parts.append("answers of one way of writing")
+        lines.append(_wrapped(f"moved on {task['task']}: {', '.join(parts)}"))
+        for row in task["clusters"][:2] if len(task["clusters"]) > 1 else []:
+            # What a model wrote: no control character reaches the terminal.
+            example = " ".join("".join(c if c.isprintable() else " " for c in row["example"]).split())
+            shown = example if len(example) <= EXAMPLE else f"{example[:EXAMPLE]}…"
+            what = f'answers like "{shown}"' if shown else "answers that say nothing"
+            lines.append(f"  {what}: {_moved_share(row)}")
+    return "\n".join(lines)
+
+
+def _moved_share(row: Mapping[str, Any]) -> str:
+    change = percent(row["difference"], row["interval"], signed=True)
+    return f"{percent(row['before'])} → {percent(row['after'])} % ({change} points)"
 
 
 def _cache_text(run: Run, result: Mapping[str, Any]) -> list[str]:

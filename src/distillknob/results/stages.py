@@ -99,6 +99,54 @@ class GuardRow(TypedDict):
     interval: Bounds
 
 
+Figure = Literal["tokens", "finished", "different", "sure"]
+
+
+class MovedFigure(TypedDict):
+    """A row holds a figure of what the original teacher wrote and of what the kept one did, over the problems where
+    both have it."""
+
+    name: Figure
+    before: float | None
+    after: float | None
+    difference: float | None
+    interval: Bounds
+    problems: int
+
+
+class MovedShare(TypedDict):
+    """This says how a share of the answers moved from the original teacher to the kept one, paired by problem."""
+
+    before: float
+    after: float
+    difference: float
+    interval: Bounds
+
+
+class MovedWay(MovedShare):
+    """A row holds the share of the answers in a way of writing that the task names."""
+
+    way: str
+
+
+class MovedCluster(MovedShare):
+    """A row holds the share of the answers in a cluster, and the answer nearest to its centre."""
+
+    example: str
+    answers: int
+
+
+class MovedTask(TypedDict):
+    """A row says what a calibration moved on one task, on the guard's held-out problems."""
+
+    task: str
+    problems: int
+    figures: list[MovedFigure]
+    ways: list[MovedWay]
+    clusters: list[MovedCluster]
+    silhouette: float | None
+
+
 class GuardEvent(TypedDict):
     """An event says what the guard did at a step."""
 
@@ -115,6 +163,7 @@ class CalibrateResult(Result):
     steps: int
     kept_step: int
     turned: NotRequired[Turned]
+    moved: NotRequired[list[MovedTask]]
     final_beta: float
     anchor_kl: float | None
     log_ratio: float | None

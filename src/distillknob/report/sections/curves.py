@@ -44,6 +44,7 @@ from distillknob.report.names import (
 )
 from distillknob.report.read import THIS, RunData, Source, Student
 from distillknob.report.sections.findings import finding_card
+from distillknob.report.sections.moved import moved_part
 from distillknob.verdicts.teachers import is_original, teacher_key
 from distillknob.verdicts.turning import turned_text
 
@@ -68,7 +69,8 @@ def calibration_section(source: Source) -> Section:
     ]
     if not runs:
         return Section("calibration", title, None, join(absent or tag("p", "No calibration.", class_="not-run")))
-    body = join(absent, calibration_figure(runs), [_calibration_end(name, run) for name, run in runs.items()])
+    ends = [part(name, run) for name, run in runs.items() for part in (_calibration_end, moved_part)]
+    body = join(absent, calibration_figure(runs), ends)
     return Section("calibration", title, " ".join(_calibration_sentence(name, run) for name, run in runs.items()), body)
 
 
