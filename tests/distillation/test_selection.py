@@ -17,6 +17,7 @@ from distillknob.distillation.traces import TraceOptions, make_traces
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.inputs.preflight import Preflight
 from distillknob.models.base import LanguageModel
+from distillknob.models.chat import prompt_ids
 from distillknob.models.load import load_model
 from distillknob.models.sampling import Sample, Sampling, generate
 from distillknob.models.scoring import ScoreRequest
@@ -95,7 +96,7 @@ def test_an_answer_is_not_preferred_for_having_few_sure_tokens(tmp_path: Path) -
 
 def values_by_hand(selection: str, teacher: LanguageModel, target: LanguageModel, prompt: Any, sample: Sample) -> float:
     """The log-ratio over the teacher's sure tokens, from each model's own logits, its sign turned."""
-    asked = teacher.tokenizer.apply_chat_template(prompt, add_generation_prompt=True)["input_ids"]
+    asked = prompt_ids(teacher.tokenizer, [prompt])[0]
     ids = torch.tensor([[*asked, *sample.token_ids]])
     own_T, theirs_T = (
         side.model(ids).logits[0, len(asked) - 1 : -1].log_softmax(-1).gather(1, ids[0, len(asked) :, None])[:, 0]

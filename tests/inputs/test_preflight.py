@@ -244,7 +244,7 @@ def test_a_dry_run_says_what_it_could_not_look_at(capsys: pytest.CaptureFixture[
 def test_a_field_that_the_method_does_not_read_is_remarked_on(
     tiny_pair: Pair, values: dict[str, Any], remarked: bool
 ) -> None:
-    sides = {"teacher": tiny_pair.teacher, "student": tiny_pair.student, "target": tiny_pair.student}
+    sides: dict[str, Any] = {"teacher": tiny_pair.teacher, "student": tiny_pair.student, "target": tiny_pair.student}
     config = DistillConfig(**sides, **values, **QUICK)
     for chained in (False, True):
         look = Preflight(fetch=False)
