@@ -18,12 +18,15 @@ from distillknob.calibration.check import check
 from distillknob.calibration.config import CalibrationConfig
 from distillknob.calibration.grading import task_reward
 from distillknob.calibration.guard import UtilityGuard
-from distillknob.calibration.held_out import HeldOut, Measure, log_ratio_turned, task_scores
+from distillknob.calibration.held_out import HeldOut, Measure, reward_turned, task_scores
 from distillknob.calibration.last_good import FINAL, START, LastThatHolds, last_that_holds, mean_score
+from distillknob.calibration.rewards.base import CalibrationReward
+from distillknob.calibration.rewards.choice import make_reward
 from distillknob.calibration.rows import rewarded_as_in_training, training_rows
-from distillknob.calibration.trainer import CalibrationTrainer, GuardCallback
+from distillknob.calibration.trainer import REWARD_STATE, CalibrationTrainer, GuardCallback, RewardCallback
 from distillknob.inputs.identity import changed_meanwhile
 from distillknob.inputs.opening import Opening, checked
+from distillknob.models.base import LanguageModel
 from distillknob.models.chat import set_in_templates
 from distillknob.models.engines.opened import Engines
 from distillknob.models.scoring import Scorer
@@ -52,7 +55,7 @@ LOGGED = {
     "calibration/beta": "anchor_beta",
 }
 
-SHOWN = {"rewards/task_reward/mean": "task", "kl": "kl", "calibration/log_ratio": "log-ratio"}  # beside the progress
+SHOWN = {"rewards/task_reward/mean": "task", "kl": "kl", "calibration/log_ratio": "calibration"}  # beside the progress
 
 
 def calibrate(
@@ -79,10 +82,11 @@ def calibrate(
         return done
     checked(check, config)
     config = copy.copy(config)  # the caller's stays as it is, to be used again
-    teacher, target = load_trained(config.teacher, config, anchored=config.beta > 0), _target(config)
+    teacher, targets = load_trained(config.teacher, config, anchored=config.beta > 0), _targets(config)
     tokenizer = teacher.tokenizer
     values = as_dict(config.chat_template_kwargs)
-    sides = by_name((config.teacher, tokenizer), (config.target, target.tokenizer))
+    named = zip(config.targets, (target.tokenizer for target in targets), strict=True)
+    sides = by_name((config.teacher, tokenizer), *named)
     set_in_templates(sides, values)
     run = opening.run()
     if run.complete:
@@ -102,7 +106,8 @@ def calibrate(
         beta=config.beta,
         steps=config.guard_steps,
     )
-    steps = _trained_before(run, guard)
+    reward = make_reward(config, targets, tokenizer)
+    steps = _trained_before(run, guard, reward)
     if steps is None:
         # TRL samples all tasks to one length. What each task may take of it stands in the rows.
         longest = config.max_completion_length or max(task.max_new_tokens for task in tasks)
@@ -113,8 +118,10 @@ def calibrate(
                 args=_sampled_to(longest, config),
                 train_dataset=rows,
                 processing_class=tokenizer,
-                target=target,
+                target=targets,
+                calibration_reward=reward,
                 guard=guard if config.guard else None,
+                baseline=guard.baseline,
                 peft_config=config.peft_config,
             )
         check_saves_whole(trainer.accelerator)
@@ -135,8 +142,17 @@ def calibrate(
 
     last = last_that_holds(steps, before, config, guard, write)
     engines.close()
-    turned = log_ratio_turned(before, last.held_out, target, tokenizer, config, last.step, journal.part("target"))
-    del target
+
+    def original() -> LanguageModel:
+        model = load_trained(config.teacher, config, anchored=False)
+        set_in_templates({config.teacher: model.tokenizer}, values, needed=False)
+        fix_dates({config.teacher: model.tokenizer}, run.template_date, tell=False)
+        return model
+
+    turned = reward_turned(
+        before, last.held_out, reward, original, tokenizer, config, last.step, journal.part("target")
+    )
+    del targets, reward
     if turned.same:  # of which nothing is uncertain
         last = last._replace(guard=[{**row, "difference": 0.0, "interval": [0.0, 0.0]} for row in last.guard])
     result = _result(config, run, guard, steps, last, turned)
@@ -176,11 +192,11 @@ def _engines(opening: Opening, config: CalibrationConfig) -> Engines:
     return opening.engines()
 
 
-def _target(config: CalibrationConfig) -> Scorer:
-    """The calibration target, loaded or behind its server."""
+def _targets(config: CalibrationConfig) -> list[Scorer]:
+    """The calibration targets, loaded or behind their servers."""
     if config.target_url is None:
-        return load_or_connect(config.target, device=config.target_device)
-    return connect(config.target_url, config.target_name or config.target, config.target)
+        return [load_or_connect(target, device=config.target_device) for target in config.targets]
+    return [connect(config.target_url, config.target_name or config.target, config.target)]
 
 
 def _set_for_the_run(config: CalibrationConfig, run: Run) -> None:
@@ -192,13 +208,14 @@ def _set_for_the_run(config: CalibrationConfig, run: Run) -> None:
         config.save_strategy, config.save_total_limit = "no", config.save_total_limit or 3
 
 
-def _trained_before(run: Run, guard: UtilityGuard) -> int | None:
-    """The steps of a run that was stopped behind its training, with the guard as it was then, or None."""
+def _trained_before(run: Run, guard: UtilityGuard, reward: CalibrationReward) -> int | None:
+    """The steps of a run that was stopped behind its training, with guard and reward as they were then, or None."""
     path = run.unfinished / TRAINED
     if not path.exists():
         return None
     state = json.loads(path.read_text())
     guard.load_state_dict(state["guard"])
+    reward.load_state_dict(state["reward"])
     return int(state["steps"])
 
 
@@ -235,10 +252,13 @@ def _train(
         RunLogger(run, LOGGED),
         StageProgress(f"calibrate η={config.eta:g}", SHOWN),
         GuardCallback(guard) if config.guard else FiniteLoss(run),
+        RewardCallback(trainer),
     )
-    checkpoint = start_from(run, folder, *(["guard.json"] if config.guard else []), resume=resume)
+    checkpoint = start_from(run, folder, REWARD_STATE, *(["guard.json"] if config.guard else []), resume=resume)
     if checkpoint is not None:
-        guard.load_state_dict(json.loads((Path(checkpoint) / "guard.json").read_text()))
+        trainer.load_reward_state(json.loads((Path(checkpoint) / REWARD_STATE).read_text()))
+        if config.guard:
+            guard.load_state_dict(json.loads((Path(checkpoint) / "guard.json").read_text()))
     with checkpoint_errors(folder):
         if config.use_peft:
             # An adapter that does nothing yet. Not by the Trainer, whose engine comes with the training.
@@ -254,7 +274,8 @@ def _train(
     steps = int(trainer.state.global_step)
     if process_index() == 0:
         (run.unfinished / TRAINED).parent.mkdir(exist_ok=True)
-        atomic_write(run.unfinished / TRAINED, json.dumps({"steps": steps, "guard": guard.state_dict()}).encode())
+        state = {"steps": steps, "guard": guard.state_dict(), "reward": trainer.reward_state()["reward"]}
+        atomic_write(run.unfinished / TRAINED, json.dumps(state).encode())
     wait()
     return steps
 
