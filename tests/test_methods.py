@@ -10,6 +10,7 @@ from distillknob.cli.flags import add_flags
 from distillknob.distillation import losses
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.losses import LOSSES
+from distillknob.distillation.selection import SELECTIONS
 from distillknob.distillation.teacher_context import CONTEXTS
 from distillknob.distillation.token_choice import CHOICES
 from distillknob.distillation.traces import SOURCES
@@ -21,7 +22,8 @@ GUIDE = Path(__file__).parents[1] / "docs" / "guide.md"
 
 def guide_row(name: str, method: Method) -> str:
     paper = "" if method.paper is None else f"[{method.paper}](https://arxiv.org/abs/{method.paper})"
-    parts = (f"`{method.loss}`", f"`{method.traces}`", f"{method.lmbda:g}", f"`{method.tokens}`", f"`{method.context}`")
+    traces = f"`{method.traces}`" + (f" by `{method.selection}`" if method.selects else "")
+    parts = (f"`{method.loss}`", traces, f"{method.lmbda:g}", f"`{method.tokens}`", f"`{method.context}`")
     return f"| {' | '.join((f'`{name}`', method.label, paper, *parts))} |".replace("|  |", "| |")
 
 
@@ -40,7 +42,12 @@ def test_every_method_has_its_own_label_and_a_report_tells_it() -> None:
 
 def test_every_part_of_every_method_is_there() -> None:
     for name, method in METHODS.items():
-        assert method.traces in SOURCES and method.tokens in CHOICES and method.context in CONTEXTS
+        assert (
+            method.traces in SOURCES
+            and method.selection in SELECTIONS
+            and method.tokens in CHOICES
+            and method.context in CONTEXTS
+        )
         assert DistillConfig(method=name).objective == method
 
 
@@ -48,8 +55,9 @@ def test_the_help_shows_the_choices_of_each_part() -> None:
     parser = argparse.ArgumentParser(prog="distill", allow_abbrev=False)
     add_flags(parser, DistillConfig, inherited=False)
     text = " ".join(parser.format_help().split())
-    for choices in (METHODS, SOURCES, CHOICES, CONTEXTS):
+    for choices in (SOURCES, SELECTIONS, CHOICES, CONTEXTS):
         assert re.sub(r"\s", "", "{" + ",".join(choices) + "}") in re.sub(r"\s", "", text)
+    assert f"One of {', '.join(METHODS)}" in text
     assert "One of hard_label, forward_kl, " in text and "spans, uld" in text
 
 

@@ -1,8 +1,10 @@
 """How a student may learn: a loss × where the traces come from × which tokens count × what the teacher sees.
 
+Traces that are chosen among a teacher's right samples can be chosen in several ways.
+
 A method is one point of that grid and one row of `METHODS`; SFT is its hard-label corner. `DistillConfig` can replace
 each part by itself. A part's name here leads to its code in `distillation`: losses in `losses`, sources of traces in
-`traces`, choices of tokens in `token_choice`, contexts in `teacher_context`.
+`traces`, the choice among them in `selection`, choices of tokens in `token_choice`, contexts in `teacher_context`.
 
 Left out on purpose: whatever needs torch. Reports and `--help` read these rows, too.
 """
@@ -18,7 +20,7 @@ class Method:
 
     `label` is what a reader calls it, `paper` the arXiv id of where it comes from (None: from no single paper). `loss`,
     `traces`, `tokens` and `context` name its parts; `lmbda` is the share of steps on the student's own samples (GKD's
-    λ), the others train on traces.
+    λ), the others train on traces. `selection` says which of a problem's right samples is the trace, where `selects`.
     """
 
     label: str
@@ -28,12 +30,19 @@ class Method:
     lmbda: float
     tokens: str = "all"
     context: str = "plain"
+    selection: str = "likelihood"
+
+    @property
+    def selects(self) -> bool:
+        """Is the trace chosen among the right ones of several samples?"""
+        return self.traces == "teacher_best_of_n"
 
     @property
     def parts(self) -> str:
         """The parts in one line, as a model card tells them."""
+        chosen_by = f" by {self.selection}" if self.selects else ""
         return (
-            f"loss {self.loss}, traces {self.traces}, lmbda {self.lmbda:g}, tokens {self.tokens}, "
+            f"loss {self.loss}, traces {self.traces}{chosen_by}, lmbda {self.lmbda:g}, tokens {self.tokens}, "
             f"context {self.context}"
         )
 
@@ -44,6 +53,13 @@ METHODS: dict[str, Method] = {
     "sft_verified": Method(label="verified SFT", loss="hard_label", traces="teacher_verified", lmbda=0.0),
     "sft_gold": Method(label="gold SFT", loss="hard_label", traces="gold", lmbda=0.0),
     "sft_best_of_n": Method(label="best-of-n SFT", loss="hard_label", traces="teacher_best_of_n", lmbda=0.0),
+    "sft_best_of_n_sure": Method(
+        label="best-of-n SFT by sure tokens",
+        loss="hard_label",
+        traces="teacher_best_of_n",
+        lmbda=0.0,
+        selection="sure_tokens",
+    ),
     # Divergences, on the teacher's samples and the student's own, or on the student's alone.
     "gkd": Method(label="GKD", paper="2306.13649", loss="jsd", traces="teacher", lmbda=0.5),
     "opd_rkl": Method(label="on-policy RKL", loss="reverse_kl", traces="none", lmbda=1.0),

@@ -251,7 +251,8 @@ def test_settings_that_cannot_work_are_told(tiny_pair: Pair, method: str, values
 
 def test_the_target_is_read_by_the_method_that_needs_it_alone(tiny_pair: Pair) -> None:
     assert config(tiny_pair, "gkd", target="/no/such").models_read == list(tiny_pair)
-    assert config(tiny_pair, "sft_best_of_n", target="a-target").models_read == [*tiny_pair, "a-target"]
+    for method in ("sft_best_of_n", "sft_best_of_n_sure"):
+        assert config(tiny_pair, method, target="a-target").models_read == [*tiny_pair, "a-target"]
 
 
 def test_data_that_do_not_fill_a_step_are_told(tiny_pair: Pair, tmp_path: Path, parity: GeneratedTask) -> None:

@@ -131,10 +131,18 @@ def test_a_stopped_evaluation_goes_on_at_its_batch(
     assert not resumed.unfinished.exists()
 
 
-@pytest.mark.parametrize("source", ["teacher", "teacher_verified", "teacher_best_of_n"])
-@pytest.mark.parametrize("batches", [0, 1])
+@pytest.mark.parametrize(
+    ("source", "selection", "batches"),
+    [
+        *((source, "likelihood", n) for source in ("teacher", "teacher_verified", "teacher_best_of_n") for n in (0, 1)),
+        *(
+            ("teacher_best_of_n", "sure_tokens_soft", n) for n in (1, 2, 3)
+        ),  # samples, the teacher's scores, the target's
+    ],
+)
 def test_stopped_traces_go_on_at_their_batch(
     source: Any,
+    selection: str,
     batches: int,
     teacher: LanguageModel,
     student: LanguageModel,
@@ -142,7 +150,7 @@ def test_stopped_traces_go_on_at_their_batch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def made(journal: Journal | None = None) -> list[dict[str, Any]]:
-        options = TraceOptions(4, None, 0)
+        options = TraceOptions(4, None, 0, selection)
         return make_traces(source, [Parity(), Parity()], 6, student, teacher, student, options, journal=journal)
 
     whole = made()

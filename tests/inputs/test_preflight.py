@@ -237,12 +237,15 @@ def test_a_dry_run_says_what_it_could_not_look_at(capsys: pytest.CaptureFixture[
         ({"method": "gkd", "divergence": "skew_reverse_kl", "skew": 0.3}, False),
         ({"method": "tip", "tokens_share": 0.2}, False),
         ({"method": "gkd", "tokens_share": 0.2}, True),
+        ({"method": "sft_verified", "selection": "sure_tokens"}, True),
+        ({"method": "gkd", "traces": "teacher_best_of_n", "selection": "sure_tokens"}, False),
     ],
 )
 def test_a_field_that_the_method_does_not_read_is_remarked_on(
     tiny_pair: Pair, values: dict[str, Any], remarked: bool
 ) -> None:
-    config = DistillConfig(teacher=tiny_pair.teacher, student=tiny_pair.student, **values, **QUICK)
+    sides: dict[str, Any] = {"teacher": tiny_pair.teacher, "student": tiny_pair.student, "target": tiny_pair.student}
+    config = DistillConfig(**sides, **values, **QUICK)
     for chained in (False, True):
         look = Preflight(fetch=False)
         look.chained = chained

@@ -9,11 +9,13 @@ from typing import NamedTuple
 from distillknob.config.checks import check_fills_a_step
 from distillknob.distillation.cache.files import TeacherCache
 from distillknob.distillation.config import DistillConfig
+from distillknob.distillation.selection import refuse_without_scores
 from distillknob.distillation.teacher_context import CONTEXTS
 from distillknob.distillation.traces import RIGHT_ONES
 from distillknob.errors import BadInputError, nearest
 from distillknob.inputs.preflight import Preflight, Side, check_learning_rate, check_traces, same_weights
 from distillknob.models.names import check_meant
+from distillknob.models.served.chat import is_chat
 from distillknob.tasks import Example, Task
 from distillknob.training.checkpoints import check_trainable
 from distillknob.training.config import as_dict
@@ -31,6 +33,8 @@ def check(config: DistillConfig, preflight: Preflight) -> None:
     """Raise BadInputError for what `distill` couldn't use, before any weight is loaded."""
     preflight.engine(config)
     cache = None if config.cache is None else TeacherCache(config.cache)
+    if config.needs_teacher_scores:
+        _check_selection(config)
     sides = _sides(config, preflight)
     _check_tokenizers(config, sides, cache)
     check_trainable(config.student, config)
@@ -78,13 +82,14 @@ def _remark_on_what_does_nothing(config: DistillConfig, preflight: Preflight) ->
         "beta": "beta" in config.loss.reads,
         "skew": "skew" in config.loss.reads,
         "tokens_share": config.objective.tokens != "all",
+        "selection": config.needs_target,
     }
     defaults = {field.name: field.default for field in dataclasses.fields(DistillConfig)}
     for name, does in read.items():
         value = getattr(config, name)
         if not does and value != defaults[name]:
-            parts = f"{config.method} with loss {config.objective.loss} and tokens {config.objective.tokens}"
-            preflight.remark(f"{name}={value:g} does nothing: {parts} doesn't read it")
+            parts = f"{config.method} ({config.objective.parts})"
+            preflight.remark(f"{name}={value} does nothing: {parts} doesn't read it")
 
 
 def _sides(config: DistillConfig, preflight: Preflight) -> Sides:
@@ -115,6 +120,8 @@ def _check_tokenizers(config: DistillConfig, sides: Sides, cache: TeacherCache |
             f"{config.method} compares next-token distributions, but {config.teacher!r} and {config.student!r} have "
             "different tokenizers: use divergence spans or uld, an sft method, or a student with its tokenizer"
         )
+    if target is not None and config.needs_teacher_scores:
+        _check_spans(config, target, teacher)
     if student.tokenizer is None:
         return
     if teacher is not None and teacher.tokenizer is not None:
@@ -123,6 +130,30 @@ def _check_tokenizers(config: DistillConfig, sides: Sides, cache: TeacherCache |
         check_meant("target", config.target, target.tokenizer, config.student, student.tokenizer)
     if cache is not None:
         cache.check_student(config.student, student.tokenizer)
+
+
+def _check_selection(config: DistillConfig) -> None:
+    """Raise BadInputError for a teacher and a target between which there is nothing to select by."""
+    selection = config.objective.selection
+    if is_chat(config.teacher):
+        refuse_without_scores(config.teacher, selection)
+    if same_weights(config.teacher, config.target):
+        raise BadInputError(
+            f"selection={selection}: teacher and target are the same model ({config.target}), so that their log-ratio "
+            "is 0 for every sample: set target to the student, or to another model that stands for it"
+        )
+
+
+def _check_spans(config: DistillConfig, target: Side, teacher: Side | None) -> None:
+    """Raise BadInputError for a target that can't say where its tokens lie in a text of another vocabulary."""
+    if teacher is None or target.tokenizer is None or target.same_tokens(teacher) is not False:
+        return
+    if not target.tokenizer.is_fast:
+        raise BadInputError(
+            f"selection={config.objective.selection}: {config.teacher!r} and {config.target!r} have different "
+            f"tokenizers, and that of {config.target!r} is a slow one, which can't say where its tokens lie in a text: "
+            "save it as a fast one (tokenizer.json), or set selection to likelihood"
+        )
 
 
 def _check_lengths(

@@ -15,6 +15,7 @@ from distillknob.config.checks import check_at_least_one
 from distillknob.config.inherited import check_inherited
 from distillknob.config.shared import BoundedAnswers, EngineOptions
 from distillknob.distillation.losses import LOSSES, Loss
+from distillknob.distillation.selection import SELECTIONS
 from distillknob.distillation.teacher_context import CONTEXTS
 from distillknob.distillation.token_choice import CHOICES
 from distillknob.distillation.traces import RIGHT_ONES, SOURCES
@@ -29,8 +30,8 @@ from distillknob.training.rollouts import check_unbent
 class DistillConfig(BoundedAnswers, EngineOptions, AdapterOptions, DistillationConfig):
     """Config of `distill`: DistillationConfig and what a recipe needs. BadInputError for values that can't work.
 
-    `method` names a point of the grid; `divergence`, `traces`, `lmbda`, `tokens` and `context` each replace one part of
-    it, and None leaves the method's own.
+    `method` names a point of the grid; `divergence`, `traces`, `selection`, `lmbda`, `tokens` and `context` each
+    replace one part of it, and None leaves the method's own.
     """
 
     answer_field: ClassVar[str] = "max_completion_length"
@@ -41,7 +42,8 @@ class DistillConfig(BoundedAnswers, EngineOptions, AdapterOptions, DistillationC
     )
     student: str = field(default="zoo:student", metadata={"help": "Model to train: folder, hub id or zoo:NAME."})
     target: str = field(
-        default="zoo:student", metadata={"help": "Model whose likelihood chooses the best of n (sft_best_of_n alone)."}
+        default="zoo:student",
+        metadata={"help": "Model by which the best of n is chosen (sft_best_of_n, sft_best_of_n_sure)."},
     )
     tasks: list[str] = field(default_factory=lambda: ["math"], metadata={"help": "Tasks whose problems are used."})
     problems: int = field(default=2000, metadata={"help": "Problems a task, from its train split."})
@@ -52,6 +54,14 @@ class DistillConfig(BoundedAnswers, EngineOptions, AdapterOptions, DistillationC
     )
     traces: str | None = field(
         default=None, metadata={"help": "Where off-policy traces come from.", "choices": SOURCES}
+    )
+    selection: str | None = field(
+        default=None,
+        metadata={
+            "help": "Which right one of n candidates is the best: the one that the target finds likeliest, or the one "
+            "that it follows best where the teacher was sure.",
+            "choices": SELECTIONS,
+        },
     )
     tokens: str | None = field(
         default=None, metadata={"help": "Which tokens count; tip is both criteria.", "choices": tuple(CHOICES)}
@@ -75,7 +85,10 @@ class DistillConfig(BoundedAnswers, EngineOptions, AdapterOptions, DistillationC
         default=0.5,
         metadata={"help": "β of gkd's divergence: 0 forward KL, 0.5 Jensen-Shannon, 1 reverse KL (TRL's default)."},
     )
-    candidates: int = field(default=8, metadata={"help": "Teacher samples a problem for sft_verified, sft_best_of_n."})
+    candidates: int = field(
+        default=8,
+        metadata={"help": "Teacher samples a problem for sft_verified, sft_best_of_n and sft_best_of_n_sure."},
+    )
     ways: dict[str, str] = field(
         default_factory=dict,
         metadata={
@@ -191,6 +204,7 @@ class DistillConfig(BoundedAnswers, EngineOptions, AdapterOptions, DistillationC
             method,
             loss=self.divergence or method.loss,
             traces=self.traces or method.traces,
+            selection=self.selection or method.selection,
             tokens=self.tokens or method.tokens,
             context=self.context or method.context,
             lmbda=lmbda,
@@ -203,8 +217,13 @@ class DistillConfig(BoundedAnswers, EngineOptions, AdapterOptions, DistillationC
 
     @property
     def needs_target(self) -> bool:
-        """Does the method choose traces by the target's likelihood?"""
-        return self.objective.traces == "teacher_best_of_n"
+        """Does the method choose traces by what the target makes of them?"""
+        return self.objective.selects
+
+    @property
+    def needs_teacher_scores(self) -> bool:
+        """Are the teacher's log-probabilities of its samples asked for, to choose among these?"""
+        return self.needs_target and self.objective.selection != "likelihood"
 
     @property
     def needs_teacher(self) -> bool:

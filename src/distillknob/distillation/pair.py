@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
 from distillknob.distillation.cache.files import TeacherCache
 from distillknob.distillation.config import DistillConfig
+from distillknob.distillation.selection import refuse_without_scores
 from distillknob.models.base import LanguageModel
 from distillknob.models.chat import set_in_templates
 from distillknob.models.engines.opened import Engines
@@ -73,7 +74,10 @@ def load_pair(config: DistillConfig, cache: TeacherCache | None, engines: Engine
         loaded = load_model(config.teacher, options=config.teacher_options)
         pair = Pair(config, student, loaded, loaded.model)
     else:
-        teacher = engines.open(config.teacher, scores=False) if config.needs_teacher else None
+        scores: Literal[False] | None = None if config.needs_teacher_scores else False
+        teacher = engines.open(config.teacher, scores=scores) if config.needs_teacher else None
+        if teacher is not None and config.needs_teacher_scores and teacher.scorer is None:
+            refuse_without_scores(config.teacher, config.objective.selection)
         pair = Pair(config, student, teacher, None)
     tokenizer = pair.teacher_tokenizer
     if pair.teacher is not None and tokenizer is None and config.chat_template_kwargs and process_index() == 0:

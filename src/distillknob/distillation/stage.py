@@ -134,7 +134,8 @@ def _own_traces(
         teacher = engines.of(config.teacher, teacher, revision=revision)
     source = config.objective.traces if config.share_on_policy < 1.0 else "none"
     context = CONTEXTS[config.objective.context]
-    options = TraceOptions(config.candidates, config.max_completion_length, config.seed, ways=config.ways)
+    selection, seed = config.objective.selection, config.seed
+    options = TraceOptions(config.candidates, config.max_completion_length, seed, ways=config.ways, selection=selection)
     for place, task in enumerate(tasks):
         journal = Journal(run.unfinished).part(f"traces-{place}")
         count = divided.trained[task.name]

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from distillknob.distillation.selection import best_of_n
 from distillknob.distillation.teacher_context import Context
 from distillknob.errors import BadInputError
 from distillknob.evaluation.measure import Measured, sample_and_grade
 from distillknob.models.base import LanguageModel
-from distillknob.models.same_text import answers_logprob, one_vocabulary
+from distillknob.models.same_text import one_vocabulary
 from distillknob.models.sampling import Sample, Sampler
-from distillknob.models.scoring import Prompt, Scorer, answer_ids, sequence_logprob
+from distillknob.models.scoring import Scorer, answer_ids
 from distillknob.runs.journal import Journal
 from distillknob.tasks import Task
 from distillknob.tasks.base import Example
@@ -24,12 +25,14 @@ RIGHT_ONES = ("teacher_verified", "teacher_best_of_n")  # they need a grader
 @dataclass(frozen=True)
 class TraceOptions:
     """`candidates`: samples of the teacher a problem, of which a verified source keeps one. `ways`: by task the way of
-    writing (`Task.style`) outside of which a right sample doesn't count."""
+    writing (`Task.style`) outside of which a right sample doesn't count. `selection`: how the best of n is chosen among
+    the right ones."""
 
     candidates: int = 8
     max_new_tokens: int | None = None
     seed: int = 0
     ways: Mapping[str, str] = field(default_factory=dict)
+    selection: str = "likelihood"
 
 
 def make_traces(
@@ -47,8 +50,8 @@ def make_traces(
     the student's tokenizer, the eos included where the trace ended); with a context, `teacher_prompt`.
 
     Sources: the teacher's first sample, right or wrong; its first right one of `candidates`; the right one of
-    `candidates` that `target` finds likeliest (selection as opposed to calibration); the data set's own solution; or
-    none, where the student writes every trace itself.
+    `candidates` that is best by `target` and the options' `selection` (selection as opposed to calibration); the data
+    set's own solution; or none, where the student writes every trace itself.
     Problems for which the teacher has no right sample are left out. Every process makes this same call, and does its
     part of the sampling; what `journal` holds is not done again. Raises BadInputError where none remains.
     """
@@ -128,15 +131,10 @@ def _from_teacher(
         return [(examples[i], verified[i]) for i in sorted(verified)]
     right = _right_ones(drawn(everyone, options.candidates), way)
     if target is None:
-        raise BadInputError("traces from 'teacher_best_of_n' need a target: its likelihood chooses the best")
-    flat = [(i, sample) for i, row in enumerate(right) for sample in row]
-    prompts = [task.messages(examples[i]) for i, _ in flat]
-    likelihood = _likelihood(teacher, target, prompts, [sample for _, sample in flat], journal.part("likelihood"))
-    best: dict[int, tuple[float, Sample]] = {}
-    for (i, sample), value in zip(flat, likelihood, strict=True):
-        if i not in best or value > best[i][0]:
-            best[i] = (value, sample)
-    return [(examples[i], sample) for i, (_, sample) in sorted(best.items())]
+        raise BadInputError("traces from 'teacher_best_of_n' need a target: by it the best is chosen")
+    prompts = [task.messages(example) for example in examples]
+    best = best_of_n(options.selection, teacher, target, prompts, right, journal.part("selection"))
+    return [(example, sample) for example, sample in zip(examples, best, strict=True) if sample is not None]
 
 
 def _right_ones(drawn: Measured, way: str | None = None) -> list[list[Sample]]:
@@ -146,21 +144,3 @@ def _right_ones(drawn: Measured, way: str | None = None) -> list[list[Sample]]:
         [sample for sample, right in zip(samples, row, strict=True) if right and way in (None, style(sample.text))]
         for samples, row in zip(drawn.samples, drawn.right, strict=True)
     ]
-
-
-def _likelihood(
-    teacher: Sampler,
-    target: Scorer,
-    prompts: Sequence[Prompt],
-    samples: Sequence[Sample],
-    journal: Journal,
-) -> list[float]:
-    """How likely the target finds the teacher's samples in nats: their tokens, or the texts of a chat interface."""
-    finished = [sample.finished for sample in samples]
-    named: dict[str, Any] = {"journal": journal, "shared": True, "description": "best of n"}
-    if teacher.tokenizer is None:
-        scored = sequence_logprob(target, prompts, [sample.text for sample in samples], finished, **named)
-    else:
-        ids = [sample.token_ids for sample in samples]
-        scored = answers_logprob(target, prompts, ids, finished, teacher.tokenizer, **named)
-    return [float(value) for value in scored]

@@ -257,10 +257,12 @@ def _distill(config: DistillConfig, engine: Engine) -> Workload:
         if share < 1 and method.traces not in ("gold", "none"):
             each = 1 if method.traces == "teacher" else config.candidates
             phases.append(Phase("traces", "decode", teacher, problems * each, prompt, answer, SAMPLED_AT_ONCE))
+            at_once = max(1, SCORED_AT_ONCE // (prompt + answer))
+            if config.needs_teacher_scores:
+                phases.append(Phase("sure tokens", "score", teacher, problems * each, prompt, answer, at_once))
             if config.needs_target and not config.target.startswith(SERVED):
                 target = architecture(config.target)
                 resident.append(("target", target))
-                at_once = max(1, SCORED_AT_ONCE // (prompt + answer))
                 phases.append(Phase("best of n", "score", target, problems * each, prompt, answer, at_once))
         if config.loss.asks_teacher:
             phases.append(Phase("teacher", "score", teacher, rows, prompt, answer, micro))

@@ -270,7 +270,9 @@ def test_every_prompt_has_noise_of_its_own(server: Server, tiny_other: str, monk
     assert seeds[0] == seeds[1] and not seeds[0] & seeds[2]
 
 
-def test_stages_take_a_served_model_by_name(server: Server, tiny_pair: Pair, tiny_other: str, tmp_path: Path) -> None:
+def test_stages_take_a_served_model_by_name(
+    server: Server, other: LanguageModel, tiny_pair: Pair, tiny_other: str, tmp_path: Path
+) -> None:
     name = f"{server.url}#the-target#{tiny_other}"
     config = EvaluateConfig(models=[name, tiny_other], problems=3, samples=2, k=2, max_new_tokens=5)
     result = evaluate(config, tmp_path / "evaluate").result
@@ -282,6 +284,14 @@ def test_stages_take_a_served_model_by_name(server: Server, tiny_pair: Pair, tin
     assert run.result["traces"] == 6
     with pytest.raises(BadInputError, match="needs the weights themselves"):
         distill(DistillConfig(method="gkd", **common), tmp_path / "gkd")
+    mute = Server(other, "nothing")
+    try:
+        common |= {"teacher": f"{mute.url}#the-target#{tiny_other}", "method": "sft_best_of_n_sure"}
+        with pytest.raises(BadInputError, match=r"selection=sure_tokens: .* gives no log-probabilities of its samples"):
+            distill(DistillConfig(**common), tmp_path / "selected")
+        assert not (tmp_path / "selected").exists() and mute.asked["max_tokens"] == 1  # it was asked what it can do
+    finally:
+        mute.stop()
     with pytest.raises(BadInputError, match="needs the weights themselves"):
         diagnose(DiagnoseConfig(teacher=name, student=tiny_pair.student), tmp_path / "diagnose")
     with pytest.raises(BadInputError, match="names a server and no model"):

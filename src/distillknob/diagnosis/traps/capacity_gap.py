@@ -4,6 +4,9 @@ Costs are compared style by style: the KL of the two models within a way of writ
 log q(answer) − log q(style), the share of the student's own answers written so standing for q(style), and the teacher's
 alike: what the student seldom does is a habit, what it does badly a lack of capacity. What neither can foretell, a
 style with many wordings, is no gap.
+
+The two remedies do different things. Selection leaves the teacher as it is and can take only what is among its samples;
+calibration moves what it writes. So the finding tells on how many problems there was something to take.
 """
 
 from __future__ import annotations
@@ -84,6 +87,7 @@ def capacity_gap(answers: StyledAnswers) -> Finding:
     named = answers.right_A.numpy() & (style_A != "other")
     cost_A, prompt_A = excess_cost(answers).numpy()[named], answers.prompt_A.numpy()[named]
     easy_A = (style_A == easiest["style"])[named]
+    asked = len(answers.prompt_A.unique())
     mean, share = float(cost_A.mean()), float(easy_A.mean())
     value = mean - float(easiest["excess"])
     # Linearised contributions of a difference between the mean of all and the mean of some (the delta method).
@@ -100,9 +104,20 @@ def capacity_gap(answers: StyledAnswers) -> Finding:
             f"right answers, costs the student {hardest['excess']:.1f} nats more than the teacher, "
             f"{easiest['style']!r} {easiest['excess']:.1f}"
         ),
-        remedy="calibrate the teacher (eta=-0.25), or train on the traces that the student finds likeliest "
-        "(method=sft_best_of_n)",
+        remedy=_remedy(str(easiest["style"]), prompt_A[easy_A], asked),
         plot=_cost_plot(answers, [str(row["style"]) for row in rows]),
+    )
+
+
+def _remedy(style: str, prompt_A: np.ndarray, asked: int) -> str:
+    """When to calibrate and when to select: `prompt_A` are the problems of the right answers in the easiest style."""
+    reached = len(np.unique(prompt_A))
+    return (
+        "calibrate the teacher (eta=-0.25), one more training that reaches every method, those on the student's own "
+        "samples too; or leave it as it is and train on those of its samples that the student can follow "
+        "(method=sft_best_of_n_sure), n times the samples (candidates), for methods on traces alone. "
+        f"Selection finds what is there: {style!r} was among the teacher's right answers on {reached} of {asked} "
+        "problems here, and more samples reach more; where it is seldom, calibrate first and select then"
     )
 
 

@@ -24,6 +24,11 @@ RENAMED = {"max_tokens": "max_completion_tokens"}  # OpenAI's newer name for the
 ONE_AT_A_TIME = "n"
 
 
+def is_chat(name: str) -> bool:
+    """Does this name, URL#NAME, lead to a chat interface?"""
+    return name.partition("#")[0].rstrip("/").endswith(CHAT)
+
+
 @dataclass(frozen=True)
 class ServedChat:
     """`url` is the API's root, such as https://api.openai.com/v1; `name` what the server calls the model."""

@@ -23,7 +23,7 @@ from distillknob.models.names import SERVED, resolve
 from distillknob.models.sampling import Sample, Sampler, SampleRequest
 from distillknob.models.scoring import Scorer, ScoreRequest
 from distillknob.models.served.answers import LEADING_TOKEN, choices_of, ended, prompt_logprobs, text_of, token_ids_of
-from distillknob.models.served.chat import CHAT, ServedChat
+from distillknob.models.served.chat import CHAT, ServedChat, is_chat
 from distillknob.models.served.sampling import Answer, draw_by_prompt
 from distillknob.runtime.http import CHECK_IT, GO_ON, PAUSE, PROBE_TRIES, TRIES, RefusedError, post_json
 from distillknob.runtime.processes import process_index
@@ -238,7 +238,7 @@ def load_or_connect(name: str, *, scores: bool | None = True, device: str | None
         return load_model(name, device=device)
     url, _, rest = resolve(name).partition("#")
     served, _, tokenizer = rest.partition("#")
-    if url.rstrip("/").endswith(CHAT):
+    if is_chat(url):
         if scores:
             raise BadInputError(
                 f"{name!r} is a chat interface, which samples and doesn't score texts: serve the model with vLLM and "
