@@ -14,8 +14,8 @@ throughout, so that nothing is assumed of how the looks, tasks and candidates de
 
 What the budget doesn't resolve is decided by the point estimate, and said to be so: weights are kept where it is no
 more than the tolerance below 0. That point lies half way between an unchanged teacher and one that lost twice the
-tolerance, and a tolerance below two standard errors of the whole budget is refused (`least_problems`), so that either is
-mistaken for the other with a chance of at most 2.3 % a task. `benchmarks/guard.py` simulates what comes of it.
+tolerance, and a tolerance below two standard errors of the whole budget is refused (`least_problems`), so that either
+is mistaken for the other with a chance of at most 2.3 % a task. `benchmarks/guard.py` simulates what comes of it.
 
 Knows no model: what the weights score is asked for through a function. Left out on purpose: boundaries from the joint
 distribution of the looks, which would save some problems and need a normal distribution in many dimensions.
@@ -23,6 +23,7 @@ distribution of the looks, which would save some problems and need a normal dist
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -64,7 +65,7 @@ class Decision:
 
     @property
     def worst(self) -> TaskDecision:
-        """The task that speaks most against the candidate: one that was lost before any other, then the largest drop."""
+        """The task that speaks most against the candidate: a lost one before any other, then the largest drop."""
         return min(self.tasks, key=lambda task: (task.outcome != "lost", task.change.mean))
 
 
@@ -87,9 +88,7 @@ def walk(candidates: Sequence[int], tolerance: float, looks: Mapping[str, Sequen
     return decisions
 
 
-def decide(
-    candidate: int, error: float, tolerance: float, looks: Mapping[str, Sequence[int]], ask: Ask
-) -> Decision:
+def decide(candidate: int, error: float, tolerance: float, looks: Mapping[str, Sequence[int]], ask: Ask) -> Decision:
     """Decide on one candidate with the chance `error` of either kind of wrong verdict. Tasks that hold are asked for no
     more problems, and none is once one task is lost."""
     scores: dict[str, tuple[list[float], list[float]]] = {task: ([], []) for task in looks}
@@ -140,24 +139,24 @@ def compared_row(task: str, before: float, after: float, change: Interval) -> Gu
 # What a budget can resolve
 
 
-def resolvable(tolerance: float, first: int, most: int) -> bool:
-    """Could `most` problems show that weights hold if not one answer changed? If not, none could."""
+def resolved_tolerance(first: int, most: int) -> float:
+    """The least tolerance that `most` problems could show weights to hold, if not one answer changed; infinite for one
+    problem. What answers do change only takes more."""
     looks = planned_looks(first, most)
     last = ERROR / 2 * (looks[-1] - (looks[-2] if len(looks) > 1 else 0)) / looks[-1]
     same = [1.0] * most
-    return most > 1 and outcome(same, same, tolerance, holds=last) == "holds"
+    return -paired_difference(same, same, level=1 - 2 * last).low if most > 1 else math.inf
 
 
-def resolving_problems(tolerance: float, first: int) -> int:
-    """The least number of problems by which `resolvable` is true, to within 2 %."""
-    most = max(first, 2)
-    while not resolvable(tolerance, first, most):
+def resolving_problems(tolerance: float, first: int, most: int) -> int:
+    """The least number of problems from `most` on whose `resolved_tolerance` is `tolerance`, to within 2 %."""
+    while resolved_tolerance(first, most) > tolerance:
         most += max(1, most // 50)
     return most
 
 
 def expected_error(scatter: float, samples: int, problems: int) -> float:
-    """The standard error to expect of an unchanged teacher's change over `problems`, with `samples` each of both models.
+    """The standard error to expect of an unchanged teacher's change over `problems` with `samples` each of both models.
     `scatter` is the variance of one answer's score about its problem's mean. It holds the two pseudo-problems that an
     interval of a difference has (`stats.paired_difference`)."""
     return float((problems * 2 * scatter / samples + 2) ** 0.5 / (problems + 2))
@@ -169,6 +168,13 @@ def least_problems(tolerance: float, scatter: float, samples: int) -> int:
     while RESOLVED_AT * expected_error(scatter, samples, problems) > tolerance:
         problems += max(1, problems // 50)
     return problems
+
+
+def least_samples(tolerance: float, scatter: float, problems: int) -> int | None:
+    """The least number of samples of each of `problems` with which the expected error is at most half of the tolerance;
+    None where no number is enough."""
+    room = (tolerance * (problems + 2) / RESOLVED_AT) ** 2 - 2
+    return math.ceil(2 * problems * scatter / room) if room > 0 else None
 
 
 def scatter_of(scores: Sequence[Sequence[float]]) -> float:

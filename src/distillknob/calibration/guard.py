@@ -8,8 +8,8 @@ saved after a window within the tolerance, is kept.
 
 The baseline is the original's score on other problems of the same split, so that it has an error of its own beside the
 window's: to sample the original on the problems that are trained on would cost as much as several windows. Both errors
-count. A drop counts as far as it goes beyond them at a level that adds up to `ERROR` over all looks and tasks (the union
-bound), so that a teacher that hasn't changed is taken for a strained one in at most that share of the runs.
+count. A drop counts as far as it goes beyond them, at a level that adds up to `ERROR` over all looks and tasks (the
+union bound), so that a teacher that hasn't changed is taken for a strained one in at most that share of the runs.
 
 Left out on purpose: any use of test problems, and a PID controller. Windows are few and noisy; doubling is enough.
 """
