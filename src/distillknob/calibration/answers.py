@@ -1,4 +1,4 @@
-"""What the original teacher and its checkpoints write on the guard's problems, each drawn when it is first asked for."""
+"""What the original teacher and its checkpoints write on the guard's problems, each drawn when first asked for."""
 
 from __future__ import annotations
 

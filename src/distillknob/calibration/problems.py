@@ -46,8 +46,10 @@ def dealt_out(task: Task, problems: int, first: int, most: int, seed: int, place
     What the split has beyond the first look is shared out between later looks and fresh problems, of which there are as
     many as the guard may decide by, or what is left."""
     trained, decided = train_and_guard(task, problems, first, seed)
-    used = {example.key for example in [*trained, *decided]}
-    more = [example for example in task.examples("train", problems + 2 * most, seed=seed) if example.key not in used]
+    # By what is asked: a generated task has many questions about one fact, which is what decides the split.
+    used = {str(task.messages(example)) for example in [*trained, *decided]}
+    drawn = task.examples("train", problems + 2 * most, seed=seed)
+    more = [example for example in drawn if str(task.messages(example)) not in used]
     later = max(0, min(most - len(decided), len(more) // 2))
     looks = planned_looks(len(decided), len(decided) + later)
     decided = [*decided, *more[:later]]
