@@ -117,8 +117,8 @@ def self_log_ratio(checkpoint: str, folder: Path, **values: Any) -> torch.Tensor
     seen: list[torch.Tensor] = []
 
     class Recorder(CalibrationTrainer):
-        def _log_ratio(self, *args: Any) -> torch.Tensor:
-            seen.append(super()._log_ratio(*args))
+        def _calibration_values(self, *args: Any) -> torch.Tensor:
+            seen.append(super()._calibration_values(*args))
             return seen[-1]
 
     trainer = calibration_trainer(

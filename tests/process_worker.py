@@ -74,8 +74,7 @@ class SampledCalibration(CalibrationTrainer):
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
         rollout = self._rollout
-        assert self.target is not None
-        scored = token_logprobs(self.target, rollout["prompts"], rollout["ids"])
+        scored = token_logprobs(self.targets[0], rollout["prompts"], rollout["ids"])
         target = torch.stack([row.sum() for row in scored])
         texts = self._tokenizer.batch_decode(rollout["ids"], skip_special_tokens=True)
         policy = (self._policy_logprobs(batch) * batch["completion_mask"]).sum(1)

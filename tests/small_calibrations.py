@@ -61,11 +61,12 @@ class Recorder(CalibrationTrainer):
 
     batches: list[dict[str, Any]]
 
-    def _log_ratio(self, batch: dict[str, Any], rollout: Any) -> torch.Tensor:
-        ratio = super()._log_ratio(batch, rollout)
-        assert isinstance(self.target, LanguageModel)
+    def _calibration_values(self, batch: dict[str, Any], right_b: torch.Tensor) -> torch.Tensor:
+        values, rollout = super()._calibration_values(batch, right_b), self._rollout
+        (target,) = self.targets
+        assert isinstance(target, LanguageModel)
         model: Any = self.model
-        policy = self.target._replace(model=model)  # the pair's tokenizer
+        policy = target._replace(model=model)  # the pair's tokenizer
         ids = [
             row[mask.bool()].tolist()
             for row, mask in zip(batch["completion_ids"], batch["completion_mask"], strict=True)
@@ -75,7 +76,7 @@ class Recorder(CalibrationTrainer):
         canonical = answer_ids(policy, texts, finished)
         self.batches.append(
             {
-                "log_ratio": ratio,
+                "log_ratio": values,
                 "ids": ids,
                 "prompts": prompts,
                 "texts": texts,
@@ -83,11 +84,11 @@ class Recorder(CalibrationTrainer):
                 "canonical": [a == b for a, b in zip(ids, canonical, strict=True)],
                 "drawn": torch.stack([t.sum() for t in token_logprobs(policy, prompts, ids)]),
                 "policy": sequence_logprob(policy, prompts, texts, finished),
-                "target": torch.stack([t.sum() for t in token_logprobs(self.target, prompts, ids)]),
+                "target": torch.stack([t.sum() for t in token_logprobs(target, prompts, ids)]),
                 "tokens": torch.tensor([len(row) for row in ids]),
             }
         )
-        return ratio
+        return values
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         batch: dict[str, Any] = super()._generate_and_score_completions(inputs)

@@ -188,3 +188,28 @@ def test_shuffled_rewards_keep_their_values_and_the_wrong_samples_theirs() -> No
     # Every place gets every other value in the long run: nothing of the order is left.
     mean = torch.stack([shuffled_in_groups(values, 8, right, str(seed)) for seed in range(2000)]).mean(0)
     assert (mean[:8][right[:8]] - values[:8][right[:8]].mean()).abs().max() < 0.3
+
+
+def test_with_scale_signal_groups_without_a_signal_hardly_push() -> None:
+    values = tensor([0.0, 0.001, 10.0, 30.0, 5.0, 5.0])  # deviations 0.0007, 14, 0
+    by_group = group_z_score(values, 2)
+    assert by_group[1] == pytest.approx(2**-0.5, rel=0.2)
+    by_signal = group_z_score(values, 2, scale="signal")
+    assert 0 < by_signal[1] <= by_group[1]  # the median deviation of the three is the first one's
+    wide = tensor([0.0, 0.001, 10.0, 30.0, 5.0, 9.0])
+    assert group_z_score(wide, 2, scale="signal")[1] < 0.001  # the median is the last one's
+    assert torch.equal(group_z_score(wide, 2, scale="signal")[2:4], group_z_score(wide, 2)[2:4])
+
+
+def test_groups_of_one_right_sample_have_no_part_in_the_median_deviation() -> None:
+    values, right = tensor([0.0, 9.0, 10.0, 30.0]), tensor([1.0, 0.0, 1.0, 1.0]).bool()
+    assert group_z_score(values, 2, right, "signal").tolist() == group_z_score(values, 2, right).tolist()
+
+
+def test_a_task_that_is_held_with_a_multiplier_of_0_leaves_calibration_alone() -> None:
+    task, values = tensor([1.0, 1.0, 0.0, 0.0]), tensor([2.0, 6.0, 50.0, -50.0])
+    weights = torch.zeros(4)
+    held = calibrated_advantages(task, values, -0.5, 4, right_B=task >= 1, task_weight_B=weights)
+    assert held[2:].tolist() == [0.0, 0.0] and held[0] > 0 > held[1]
+    rewarded = calibrated_advantages(task, values, -0.5, 4, right_B=task >= 1, task_weight_B=torch.ones(4))
+    assert torch.equal(rewarded, calibrated_advantages(task, values, -0.5, 4, right_B=task >= 1))

@@ -44,7 +44,7 @@ def test_a_run_s_config_repeats_it(tiny_pair: Pair) -> None:
         ({"problems": 0}, "problems=0"),
         ({"guard_steps": 0}, "guard_steps=0"),
         ({"guard_samples": 0}, "guard_samples=0"),
-        ({"log_ratio": "median"}, "log_ratio='median'"),
+        ({"reward": "median"}, "reward='median'"),
         ({"advantage": "batch"}, "advantage='batch'"),
         ({"anchor": "reward", "beta": 0.0, "guard": False}, "there is no anchor to put there"),
         ({"target_device": "gpu"}, "target_device='gpu' is no device"),

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from trl import GRPOTrainer  # type: ignore[attr-defined]
 
 from distillknob.calibration.advantage import calibrated_advantages, group_centred, group_z_score, token_advantages
+from distillknob.calibration.grading import task_reward
 from distillknob.calibration.guard import UtilityGuard
-from distillknob.calibration.rewards import task_reward
 from distillknob.calibration.rows import training_rows
 from distillknob.calibration.stage import calibrate
 from distillknob.calibration.trainer import CalibrationTrainer
@@ -70,21 +70,21 @@ def test_the_target_may_have_another_tokenizer_and_the_ratio_may_be_a_mean(
     tiny_pair: Pair, tiny_other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[tuple[Any, Any, torch.Tensor, torch.Tensor]] = []
-    inner = CalibrationTrainer._log_ratio
+    inner = CalibrationTrainer._calibration_values
 
-    def keep(self: Any, batch: Any, rollout: Any) -> torch.Tensor:
-        found = inner(self, batch, rollout)
-        policy = self.target._replace(model=self.model, tokenizer=self.processing_class)
+    def keep(self: Any, batch: Any, right_b: Any) -> torch.Tensor:
+        found, rollout, (target,) = inner(self, batch, right_b), self._rollout, self.targets
+        policy = target._replace(model=self.model, tokenizer=self.processing_class)
         ids = [r[m.bool()].tolist() for r, m in zip(batch["completion_ids"], batch["completion_mask"], strict=True)]
         drawn = torch.stack([t.mean() for t in token_logprobs(policy, rollout["prompts"], ids)])
         texts = spelled(self.processing_class, rollout["ids"], rollout["finished"])
         of_target = [rollout["prompts"], texts, rollout["finished"]]
-        assert self.target.tokenizer.get_vocab() != self.processing_class.get_vocab()
-        kept.append((ids, rollout, found, drawn - sequence_logprob(self.target, *of_target, reduction="mean")))
+        assert target.tokenizer.get_vocab() != self.processing_class.get_vocab()
+        kept.append((ids, rollout, found, drawn - sequence_logprob(target, *of_target, reduction="mean")))
         return found
 
-    monkeypatch.setattr(CalibrationTrainer, "_log_ratio", keep)
-    values = config(tiny_pair, target=tiny_other, log_ratio="mean", max_steps=1, eta=0.5)
+    monkeypatch.setattr(CalibrationTrainer, "_calibration_values", keep)
+    values = config(tiny_pair, target=tiny_other, reward="sequence_mean", max_steps=1, eta=0.5)
     calibrate(values, tmp_path / "run", reward_funcs=even_length)
     ((_, _, found, wanted),) = kept
     torch.testing.assert_close(found, wanted, atol=1e-3, rtol=1e-4)
@@ -92,7 +92,7 @@ def test_the_target_may_have_another_tokenizer_and_the_ratio_may_be_a_mean(
 
 def test_each_token_may_have_its_own_log_ratio(tiny_pair: Pair, tmp_path: Path, recorder: type[Recorder]) -> None:
     run = calibrate(
-        config(tiny_pair, eta=-0.7, log_ratio="token"),
+        config(tiny_pair, eta=-0.7, reward="token"),
         tmp_path / "run",
         reward_funcs=even_length,
         trainer_class=recorder,
@@ -113,7 +113,7 @@ def test_each_token_may_have_its_own_log_ratio(tiny_pair: Pair, tmp_path: Path, 
 
 def test_a_log_ratio_a_token_needs_one_tokenizer(tiny_pair: Pair, tiny_other: str, tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="another tokenizer"):
-        calibrate(config(tiny_pair, target=tiny_other, log_ratio="token"), tmp_path / "run", reward_funcs=even_length)
+        calibrate(config(tiny_pair, target=tiny_other, reward="token"), tmp_path / "run", reward_funcs=even_length)
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 

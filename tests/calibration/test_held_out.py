@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from distillknob.calibration.guard import UtilityGuard
-from distillknob.calibration.held_out import HeldOut, log_ratio_turned, task_scores
+from distillknob.calibration.held_out import HeldOut, reward_turned, task_scores
 from distillknob.calibration.problems import problems_of, train_and_guard
+from distillknob.calibration.rewards.choice import make_reward
 from distillknob.calibration.stage import calibrate
 from distillknob.calibration.trainer import CalibrationTrainer
 from distillknob.cli.main import main
@@ -46,13 +47,13 @@ def test_a_collapse_stops_the_run_and_keeps_the_last_good_checkpoint(tiny_pair: 
 def test_values_that_are_not_finite_stop_the_run_with_finite_weights(
     tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inner = CalibrationTrainer._log_ratio
+    inner = CalibrationTrainer._policy_logprobs
 
-    def broken(self: Any, batch: Any, rollout: Any) -> torch.Tensor:
-        found = inner(self, batch, rollout)
-        return found * math.nan if self.state.global_step == 1 else found
+    def broken(self: Any, batch: Any) -> torch.Tensor:
+        logprobs = inner(self, batch)
+        return logprobs * math.nan if self.state.global_step == 1 else logprobs
 
-    monkeypatch.setattr(CalibrationTrainer, "_log_ratio", broken)
+    monkeypatch.setattr(CalibrationTrainer, "_policy_logprobs", broken)
     values = config(tiny_pair, max_steps=4, **MANY)
     result = stopped(calibrate(values, tmp_path / "run", reward_funcs=after_step(9, lambda step: 1.0), measure=perfect))
     assert result["kept_step"] == 1
@@ -113,22 +114,29 @@ def test_the_log_ratio_is_measured_on_held_out_problems_before_and_after(tiny_pa
 
 
 @pytest.mark.parametrize(
-    ("log_ratio", "unit"), [("sum", "nats an answer"), ("mean", "nats a token"), ("token", "nats a token")]
+    ("reward", "unit"),
+    [("sequence", "nats an answer"), ("sequence_mean", "nats a token"), ("token", "nats a token")],
 )
 def test_the_held_out_log_ratio_counts_right_finished_samples_in_the_reward_s_unit(
-    tiny_pair: Pair, log_ratio: str, unit: str, student: LanguageModel
+    tiny_pair: Pair, reward: str, unit: str, student: LanguageModel
 ) -> None:
     prompt = [{"role": "user", "content": "What is 2 + 3?"}]
     drawn = [Sample("Answer: 5", answer_ids(student, ["Answer: 5"], [True])[0], finished=True)] * 4
 
-    def wrote(rewarded: list[bool], shift: float) -> dict[str, HeldOut]:
-        return {"qa": HeldOut([[1.0] * 2] * 2, [prompt] * 4, drawn, rewarded, [shift, shift + 1, shift, 99.0])}
+    tokens = len(drawn[0].token_ids)
 
-    values = config(tiny_pair, log_ratio=log_ratio, eta=-0.5)
+    def wrote(rewarded: list[bool], shift: float) -> dict[str, HeldOut]:
+        """Samples whose log-probabilities are so much in the reward's unit."""
+        each = [torch.full((tokens,), total / tokens) for total in (shift, shift + 1, shift, 99.0)]
+        rows = each if reward == "sequence" else [row * tokens for row in each]
+        return {"qa": HeldOut([[1.0] * 2] * 2, [prompt] * 4, drawn, rewarded, rows)}
+
+    values = config(tiny_pair, reward=reward, eta=-0.5)
     before, after = wrote([True, True, True, False], 5.0), wrote([True, False, False, False], 3.0)
-    turned = log_ratio_turned(before, after, student, student.tokenizer, values, kept_step=2)
+    chosen = make_reward(values, [student], student.tokenizer)
+    turned = reward_turned(before, after, chosen, lambda: student, student.tokenizer, values, kept_step=2)
     logprob = token_logprobs(student, [prompt], [drawn[0].token_ids])[0]
-    target = float(logprob.sum()) if log_ratio == "sum" else float(logprob.mean())
+    target = float(logprob.sum()) if reward == "sequence" else float(logprob.mean())
     assert (turned.unit, turned.problems, turned.over) == (unit, 1, "right and finished samples")
     assert turned.before == pytest.approx(5.5 - target, abs=1e-5)
     assert turned.after == pytest.approx(3.0 - target, abs=1e-5)

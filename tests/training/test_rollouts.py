@@ -43,10 +43,10 @@ def test_a_model_has_no_log_ratio_to_itself(
     assert log_ratio_bT.abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("log_ratio", ["sum", "mean"])
-def test_nor_has_it_over_whole_answers(tiny_pair: Pair, tmp_path: Path, log_ratio: str) -> None:
+@pytest.mark.parametrize("reward", ["sequence", "sequence_mean", "sure_tokens", "sure_tokens_soft"])
+def test_nor_has_it_over_whole_answers(tiny_pair: Pair, tmp_path: Path, reward: str) -> None:
     checkpoint = one_score.tiny("gpt2", tmp_path / "gpt2", tiny_pair.teacher, **GPT2)
-    assert one_score.self_log_ratio(checkpoint, tmp_path, log_ratio=log_ratio).abs().max() < 1e-3
+    assert one_score.self_log_ratio(checkpoint, tmp_path, reward=reward).abs().max() < 1e-3
 
 
 def test_a_batch_of_two_lengths_trains_as_its_rows_do_alone(tiny_pair: Pair, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_a_target_that_gives_no_number_ends_the_training_by_name(
     )
     model = load_model(tiny_pair.student)
     trainer = one_score.calibration_trainer(model, load_model(tiny_pair.teacher), tmp_path)
-    with pytest.raises(RunFailedError, match=r"step 0: the log-ratio to the target .* for 1 of 4 samples"):
+    with pytest.raises(RunFailedError, match=r"step 0: the calibration reward with target .* for 1 of 4 samples"):
         trainer.train()
 
 

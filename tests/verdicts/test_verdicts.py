@@ -60,7 +60,7 @@ def test_problems_without_such_samples_on_both_sides_are_left_out() -> None:
     nothing = turning([None, 1.0], [1.0, None], eta=-0.5)
     assert (nothing.verdict, nothing.difference, nothing.problems) == ("can't tell", None, 0)
     assert "no held-out problem has right and finished samples on both sides" in nothing.reason
-    one = turning([3.0], [1.0], eta=-0.5, log_ratio="mean", gated=False)
+    one = turning([3.0], [1.0], eta=-0.5, unit="nats a token", gated=False)
     assert (one.verdict, one.interval, one.unit, one.over) == ("can't tell", None, "nats a token", "all samples")
 
 

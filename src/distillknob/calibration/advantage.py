@@ -1,6 +1,6 @@
 """The knob's arithmetic: from task rewards and log-ratios to advantages. Pure tensor functions.
 
-    A_i = z_G(task)_i + η · z_G(cal)_i,     cal_i = log π_θ(y_i|x) − log π_C(y_i|x)
+    A_i = z_G(task)_i + η · z_G(cal)_i,     cal_i = log π_θ(y_i|x) − log π_C(y_i|x) in the paper
 
 (reconstructed objective of arXiv 2604.18963; see docs/design.md for what is known and what is not). z_G is the z-score
 within the group of samples of one prompt. A is left unscaled: TRL's `normalize_then_sum` whitens A over the batch,
@@ -10,17 +10,25 @@ which cancels |η| as soon as task rewards tie, and the knob becomes a switch.
 from __future__ import annotations
 
 import random
+from typing import Literal
 
 import torch
 
 EPSILON = 1e-4  # added to a group's standard deviation, as TRL does: tied groups give zeros, not 0/0
 
 
-def group_z_score(values_B: torch.Tensor, group_size: int, mask_B: torch.Tensor | None = None) -> torch.Tensor:
+Scale = Literal["group", "signal"]
+
+
+def group_z_score(
+    values_B: torch.Tensor, group_size: int, mask_B: torch.Tensor | None = None, scale: Scale = "group"
+) -> torch.Tensor:
     """z-scores [B] of `values_B` within consecutive groups of `group_size`, with the unbiased standard deviation.
 
     With `mask_B` (bool [B]) the mean and the deviation are taken over the samples in the mask, and the others get 0.
-    Groups with fewer than two samples in the mask, and groups whose values tie, get 0.
+    Groups with fewer than two samples in the mask, and groups whose values tie, get 0. With scale `signal` no group is
+    divided by less than the median deviation of the groups that have two samples: a group whose values hardly differ
+    then counts as little as they do.
     """
     values_PG = values_B.view(-1, group_size)
     mask_PG = torch.ones_like(values_PG, dtype=torch.bool) if mask_B is None else mask_B.view(-1, group_size)
@@ -29,6 +37,8 @@ def group_z_score(values_B: torch.Tensor, group_size: int, mask_B: torch.Tensor 
     mean_P1 = kept_PG.sum(1, keepdim=True) / count_P1.clamp(min=1)
     centred_PG = (values_PG - mean_P1).masked_fill(~mask_PG, 0.0)
     deviation_P1 = (centred_PG.square().sum(1, keepdim=True) / (count_P1 - 1).clamp(min=1)).sqrt()
+    if scale == "signal" and bool((count_P1 > 1).any()):
+        deviation_P1 = deviation_P1.clamp(min=float(deviation_P1[count_P1 > 1].median()))
     return (centred_PG / (deviation_P1 + EPSILON)).masked_fill(count_P1 < 2, 0.0).view(-1)
 
 
@@ -41,8 +51,10 @@ def calibrated_advantages(
     right_B: torch.Tensor | None = None,
     scored_B: torch.Tensor | None = None,
     clip: float = 3.0,
+    scale: Scale = "group",
+    task_weight_B: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Advantages [B]: z_G(task) + η · clip(z_G(cal)), unscaled.
+    """Advantages [B]: w · z_G(task) + η · clip(z_G(cal)), unscaled, with w = `task_weight_B` or 1.
 
     `right_B` (bool [B]) gates the calibration reward: it is z-scored among the right samples of a group and given to
     them alone, so that a wrong answer never gains by being close to, or far from, the target. Without the gate, a
@@ -50,8 +62,15 @@ def calibrated_advantages(
     Samples outside of `scored_B` (bool [B]) have no task reward: their advantage is 0, and they count in no mean.
     `clip` bounds |z_G(cal)|: a group of 8 can reach 2.5, a larger one has no bound of its own.
     """
-    calibration = group_z_score(calibration_B, group_size, _both(right_B, scored_B)).clamp(-clip, clip)
-    return group_z_score(task_B, group_size, scored_B) + eta * calibration
+    calibration_B = group_z_score(calibration_B, group_size, _both(right_B, scored_B), scale).clamp(-clip, clip)
+    return _task_term(task_B, group_size, scored_B, task_weight_B) + eta * calibration_B
+
+
+def _task_term(
+    task_B: torch.Tensor, group_size: int, scored_B: torch.Tensor | None, weight_B: torch.Tensor | None
+) -> torch.Tensor:
+    scored = group_z_score(task_B, group_size, scored_B)
+    return scored if weight_B is None else weight_B * scored
 
 
 def _both(a_B: torch.Tensor | None, b_B: torch.Tensor | None) -> torch.Tensor | None:
@@ -68,17 +87,20 @@ def token_advantages(
     right_B: torch.Tensor | None = None,
     scored_B: torch.Tensor | None = None,
     clip: float = 3.0,
+    scale: Scale = "group",
+    task_weight_B: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Advantages [B, T]: z_G(task) + η · clip(z(cal)), with the log-ratio of each token as its own calibration reward.
+    """Advantages [B, T]: w · z_G(task) + η · clip(z(cal)), with a calibration reward of each token's own.
 
     The z-score is over all tokens of a group's samples (those in `right_B` and in `mask_BT`, bool). Tokens outside of
-    the mask get z_G(task) alone, which no loss reads. `scored_B`: as in `calibrated_advantages`.
+    the mask get z_G(task) alone, which no loss reads. `scored_B`, `task_weight_B`: as in `calibrated_advantages`.
     """
     chosen_B = _both(right_B, scored_B)
     counted_BT = mask_BT if chosen_B is None else mask_BT & chosen_B[:, None]
     width = calibration_BT.size(1)
-    scored = group_z_score(calibration_BT.reshape(-1), group_size * width, counted_BT.reshape(-1))
-    return group_z_score(task_B, group_size, scored_B)[:, None] + eta * scored.view(-1, width).clamp(-clip, clip)
+    scored = group_z_score(calibration_BT.reshape(-1), group_size * width, counted_BT.reshape(-1), scale)
+    task_term_B = _task_term(task_B, group_size, scored_B, task_weight_B)
+    return task_term_B[:, None] + eta * scored.view(-1, width).clamp(-clip, clip)
 
 
 def group_centred(values_B: torch.Tensor, group_size: int) -> torch.Tensor:

@@ -20,9 +20,11 @@ from distillknob.calibration.problems import Problems, problems_of
 from distillknob.config.checks import check_fills_a_step
 from distillknob.errors import BadInputError
 from distillknob.inputs.preflight import Preflight, check_learning_rate, same_weights
-from distillknob.models.names import check_meant
+from distillknob.models.names import SERVED, check_meant
 from distillknob.training.checkpoints import check_trainable
 from distillknob.training.config import as_dict
+
+TRAIN_COPIES = ("co_distilled", "influence")
 
 
 def check(config: CalibrationConfig, preflight: Preflight) -> None:
@@ -31,22 +33,28 @@ def check(config: CalibrationConfig, preflight: Preflight) -> None:
     named = config.target
     if config.target_url is not None:
         named = f"{config.target_url}#{config.target_name or config.target}#{config.target}"
-    teacher, target = preflight.sides(
-        [config.teacher, named],
+    teacher, *targets = preflight.sides(
+        [config.teacher, named, *config.more_targets],
         as_dict(config.chat_template_kwargs),
         weights=[config.teacher],
         revisions={config.teacher: as_dict(config.model_init_kwargs).get("revision")},
     )
-    if teacher.tokenizer is not None and target.tokenizer is not None:
-        check_meant("target", config.target, target.tokenizer, config.teacher, teacher.tokenizer)
-    if config.log_ratio == "token" and teacher.same_tokens(target) is False:
-        raise BadInputError(
-            "log_ratio='token' compares token by token, but the target has another tokenizer than the teacher: use "
-            "log_ratio sum or mean, which compare whole answers"
-        )
+    for name, target in zip(config.targets, targets, strict=True):
+        if teacher.tokenizer is not None and target.tokenizer is not None:
+            check_meant("target", name, target.tokenizer, config.teacher, teacher.tokenizer)
+        if config.reward == "token" and teacher.same_tokens(target) is False:
+            raise BadInputError(
+                f"reward='token' compares token by token, but the target {name!r} has another tokenizer than the "
+                "teacher: use sequence or sure_tokens, which compare texts"
+            )
+        if config.reward in TRAIN_COPIES and (config.target_url is not None or name.startswith(SERVED)):
+            raise BadInputError(
+                f"reward={config.reward!r} trains copies of the target, and {name!r} is behind a server: name its "
+                "folder or hub id, or use sequence or sure_tokens"
+            )
     check_trainable(config.teacher, config, anchored=config.beta > 0)
     check_learning_rate(config.teacher, config)
-    if config.eta and same_weights(config.teacher, config.target):
+    if config.eta and len(targets) == 1 and same_weights(config.teacher, config.target):
         preflight.remark(
             f"teacher and target are the same model ({config.target}): their log-ratio is 0 at the start, so η has "
             "nothing to turn towards or away from"
@@ -64,7 +72,7 @@ def check(config: CalibrationConfig, preflight: Preflight) -> None:
                 "calibration reward: set right_at to 0.5, from where its answers count as right"
             )
         problems = problems_of(task, config)
-        for side in (teacher, target):
+        for side in (teacher, *targets):
             texts = [*problems.trained, *problems.decided, *problems.fresh]
             preflight.check_fit(side, task, texts, answer, "max_completion_length")
         rows += len(problems.trained)

@@ -21,6 +21,8 @@ from distillknob.models.load import check_device
 from distillknob.training.config import agree_on_engine, as_dict, check_installed, on_this_machine
 from distillknob.training.rollouts import check_unbent
 
+REWARDS = ("sequence", "sequence_mean", "token", "sure_tokens", "sure_tokens_soft", "co_distilled", "influence")
+
 
 @dataclass
 class CalibrationConfig(BoundedAnswers, EngineOptions, AdapterOptions, GRPOConfig):
@@ -57,13 +59,48 @@ class CalibrationConfig(BoundedAnswers, EngineOptions, AdapterOptions, GRPOConfi
         default=1.0, metadata={"help": "Task reward from which a sample that ended counts as right."}
     )
     calibration_clip: float = field(default=3.0, metadata={"help": "Bound on the group z-score of the log-ratio."})
-    log_ratio: Literal["sum", "mean", "token"] = field(
-        default="sum",
+    reward: Literal[
+        "sequence", "sequence_mean", "token", "sure_tokens", "sure_tokens_soft", "co_distilled", "influence"
+    ] = field(
+        default="sequence",
         metadata={
-            "help": "The calibration reward: a sample's log-ratio summed over its tokens (the paper's sequence ratio), "
-            "their mean, or each token's own, which needs a target with the teacher's tokenizer."
+            "help": "The calibration reward. sequence: the paper's log-ratio of whole answers (sequence_mean: a token; "
+            "token: each token's own). sure_tokens: over the tokens that the original teacher gave more than 0.9 "
+            "(sure_tokens_soft: weighted by its probability to the fourth). co_distilled: to a target that keeps "
+            "learning from the teacher's answers. influence: what learning an answer does to the target's own score."
         },
     )
+    more_targets: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Further targets: the reward is then the mean over all of them."},
+    )
+    calibration_scale: Literal["group", "signal"] = field(
+        default="group",
+        metadata={
+            "help": "Divide the calibration reward by its deviation in the group, or by the batch's median deviation "
+            "where that is larger, so that groups without a signal don't push as hard as others (signal)."
+        },
+    )
+    task_term: Literal["reward", "hold"] = field(
+        default="reward",
+        metadata={
+            "help": "Reward the task throughout, or hold it: a multiplier that is 0 while the teacher's score stands, "
+            "so that the task doesn't pull against η."
+        },
+    )
+    co_distilled_steps: int = field(default=30, metadata={"help": "SFT steps that the target takes each time."})
+    co_distilled_every: int = field(default=5, metadata={"help": "Steps of the teacher between two such times."})
+    co_distilled_learning_rate: float = field(default=1e-5, metadata={"help": "Learning rate of these steps."})
+    co_distilled_batch_size: int = field(default=32, metadata={"help": "Answers a step."})
+    co_distilled_from: Literal["right", "selected"] = field(
+        default="right",
+        metadata={
+            "help": "Let the target learn from all right answers, or from each group's right answer that it finds "
+            "likeliest, as an extractor that selects would."
+        },
+    )
+    influence_problems: int = field(default=200, metadata={"help": "Problems a task that the target answers itself."})
+    influence_samples: int = field(default=8, metadata={"help": "Its answers to each."})
     anchor: Literal["loss", "reward"] = field(
         default="loss",
         metadata={"help": "Hold the KL to the original in the loss (TRL's k3), or take it off the reward (k1)."},
@@ -109,7 +146,10 @@ class CalibrationConfig(BoundedAnswers, EngineOptions, AdapterOptions, GRPOConfi
                 f"num_generations={self.num_generations}: a group of one has no z-score, use at least 2 (8 is usual)"
             )
         for name, choices in (
-            ("log_ratio", ("sum", "mean", "token")),
+            ("reward", REWARDS),
+            ("calibration_scale", ("group", "signal")),
+            ("task_term", ("reward", "hold")),
+            ("co_distilled_from", ("right", "selected")),
             ("advantage", ("unscaled", "trl")),
             ("anchor", ("loss", "reward")),
         ):
@@ -143,11 +183,34 @@ class CalibrationConfig(BoundedAnswers, EngineOptions, AdapterOptions, GRPOConfi
                 "use_bias_correction_kl=False: the anchor's gradient would be that of KL(original ‖ policy), and not "
                 "of the KL(policy ‖ original) that is told and held: leave it out"
             )
-        if self.log_ratio == "token" and self.shuffle_calibration:
-            raise BadInputError("shuffle_calibration deals out rewards of whole samples: use log_ratio sum or mean")
+        if self.reward == "token" and self.shuffle_calibration:
+            raise BadInputError("shuffle_calibration deals out rewards of whole samples: use another reward than token")
+        if self.reward in ("sure_tokens", "sure_tokens_soft") and self.beta <= 0:
+            raise BadInputError(
+                f"reward={self.reward!r} with beta={self.beta}: the original's probabilities say which tokens count, "
+                "and without an anchor it is not there: set beta above 0 (1e-6 anchors nothing)"
+            )
+        if self.target_url is not None and self.more_targets:
+            raise BadInputError(
+                "target_url serves one target: name further ones as URL#NAME in more_targets and in target, without "
+                "target_url"
+            )
+        if self.influence_samples < 2:
+            raise BadInputError(
+                f"influence_samples={self.influence_samples}: a student's answers to a problem are compared with one "
+                "another, use at least 2"
+            )
+        if not self.co_distilled_learning_rate > 0:
+            raise BadInputError(
+                f"co_distilled_learning_rate={self.co_distilled_learning_rate}: must be above 0, e.g. 1e-5"
+            )
         if self.target_device is not None:
             check_device("target_device", self.target_device)
-        check_at_least_one(self, "problems", "guard_steps", "guard_problems", "guard_samples")
+        check_at_least_one(
+            self,
+            *("problems", "guard_steps", "guard_problems", "guard_samples", "influence_problems"),
+            *("co_distilled_steps", "co_distilled_every", "co_distilled_batch_size"),
+        )
         if self.guard_problems_max is not None and self.guard_problems_max < self.guard_problems:
             raise BadInputError(
                 f"guard_problems_max={self.guard_problems_max}: the first look takes {self.guard_problems} problems "
@@ -176,7 +239,12 @@ class CalibrationConfig(BoundedAnswers, EngineOptions, AdapterOptions, GRPOConfi
     @property
     def models_read(self) -> list[str]:
         """The models that the stage reads; those that are runs' models are its inputs."""
-        return [self.teacher, self.target]
+        return [self.teacher, *self.targets]
+
+    @property
+    def targets(self) -> list[str]:
+        """The calibration targets."""
+        return [self.target, *self.more_targets]
 
     @property
     def models_sampled(self) -> list[str]:
@@ -190,4 +258,7 @@ class CalibrationConfig(BoundedAnswers, EngineOptions, AdapterOptions, GRPOConfi
     @property
     def revisions_read(self) -> list[tuple[str, str | None]]:
         """The models that the stage reads, each with its revision on the hub; None stands for `main`."""
-        return [(self.teacher, as_dict(self.model_init_kwargs).get("revision")), (self.target, None)]
+        return [
+            (self.teacher, as_dict(self.model_init_kwargs).get("revision")),
+            *((target, None) for target in self.targets),
+        ]

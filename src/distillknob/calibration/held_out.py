@@ -1,4 +1,4 @@
-"""What a teacher writes on the guard's held-out problems, before and after: scores, and the log-ratio to the target.
+"""What a teacher writes on the guard's held-out problems, before and after: scores, and the calibration reward.
 
 The problems come from the train split and are not trained on. Test problems are left to `evaluate`.
 """
@@ -9,18 +9,21 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Any
 
+import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from distillknob.calibration.config import CalibrationConfig
+from distillknob.calibration.rewards.base import Answers, CalibrationReward
 from distillknob.evaluation.measure import sample_and_grade
 from distillknob.models.base import LanguageModel
 from distillknob.models.engines.vllm_model import VllmModel
-from distillknob.models.same_text import answers_logprob
+from distillknob.models.same_text import as_read
 from distillknob.models.sampling import Sample
-from distillknob.models.scoring import Prompt, Scorer
+from distillknob.models.scoring import Prompt, Scorer, token_logprobs
 from distillknob.runs.journal import Journal
+from distillknob.runtime.processes import by_parts
 from distillknob.tasks import Example, Task
 from distillknob.verdicts.turning import Turning, turning_of_tasks
 
@@ -28,14 +31,14 @@ from distillknob.verdicts.turning import Turning, turning_of_tasks
 @dataclass(frozen=True)
 class HeldOut:
     """What a teacher wrote on the guard's problems of one task. `scores` lie by problem and sample; the rest has one
-    row a sample, in the same order: `logprobs` are the teacher's own, in the unit of the calibration reward (none where
-    only scores were asked for), and `rewarded` says whether that reward is given to the sample."""
+    row a sample, in the same order: `logprobs` are those that the teacher itself gives each token, in nats (none where
+    only scores were asked for); `rewarded` says whether the sample is given the calibration reward."""
 
     scores: list[list[float]]
     prompts: list[Prompt]
     samples: list[Sample]
     rewarded: list[bool]
-    logprobs: list[float]
+    logprobs: list[torch.Tensor]
 
     @property
     def means(self) -> list[float]:
@@ -87,13 +90,13 @@ def task_scores(
         for sample, score in zip(samples, scores, strict=True)
     ]
     prompts, flat = [prompt for prompt, _, _ in rows], [sample for _, sample, _ in rows]
-    tokenizer, unit = language_model.tokenizer, config.log_ratio
+    tokenizer = language_model.tokenizer
     return HeldOut(
         scores=drawn.scores,
         prompts=prompts,
         samples=flat,
         rewarded=[not config.gate or (sample.finished and score >= config.right_at) for _, sample, score in rows],
-        logprobs=_logprobs(language_model, tokenizer, prompts, flat, unit, part.part("logprobs")) if logprobs else [],
+        logprobs=_logprobs(language_model, tokenizer, prompts, flat, part.part("logprobs")) if logprobs else [],
     )
 
 
@@ -102,59 +105,99 @@ def _logprobs(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Prompt],
     samples: Sequence[Sample],
-    log_ratio: str,
     journal: Journal,
-) -> list[float]:
-    """Each sample's log-probability under `model` in nats, drawn with `tokenizer`: its sum, or the mean a token."""
-    ids, finished = [sample.token_ids for sample in samples], [sample.finished for sample in samples]
-    reduction: Any = "sum" if log_ratio == "sum" else "mean"
-    scored = answers_logprob(
-        model, prompts, ids, finished, tokenizer, reduction=reduction, journal=journal, shared=True
-    )
-    return [float(value) for value in scored]
+) -> list[torch.Tensor]:
+    """The log-probability in nats that a model gives each token of samples drawn with `tokenizer`, which is its own or
+    has the same vocabulary, [tokens] a sample."""
+    ids = as_read([sample.token_ids for sample in samples], [sample.finished for sample in samples], tokenizer, model)
+    return token_logprobs(model, prompts, ids, journal=journal, shared=True)
 
 
-def log_ratio_turned(
+def reward_turned(
     before: Mapping[str, HeldOut],
     after: Mapping[str, HeldOut],
-    target: Scorer,
+    reward: CalibrationReward,
+    original: Callable[[], Scorer],
     tokenizer: PreTrainedTokenizerBase,
     config: CalibrationConfig,
     kept_step: int,
     journal: Journal | None = None,
 ) -> Turning:
-    """Whether the calibration moved the log-ratio to the target on the guard's problems: the original teacher and the
-    kept one, each on its own samples, drawn with the teacher's `tokenizer`."""
+    """Whether the calibration moved its reward on the guard's problems: the original teacher and the kept one, each on
+    its own samples, drawn with the teacher's `tokenizer`. `original` loads the original teacher, where the reward asks
+    what it gives to the kept one's samples."""
+    journal = journal or Journal()
     same = None
     if kept_step == 0:
         same = "the calibration kept step 0, so model/ is the teacher as it was"
     elif all(
         [sample.token_ids for sample in before[name].samples] == [sample.token_ids for sample in after[name].samples]
-        and before[name].logprobs == after[name].logprobs
+        and all(map(torch.equal, before[name].logprobs, after[name].logprobs))
         for name in before
     ):
         same = "model/ gives the same answers as the original, with the same probabilities"
 
-    def by_problem(held_out: Mapping[str, HeldOut], what: str) -> dict[str, list[float | None]]:
-        means: dict[str, list[float | None]] = {name: [] for name in held_out}
+    def by_problem(held_out: Mapping[str, HeldOut], what: str, judge: Scorer | None) -> dict[str, list[float | None]]:
+        """The mean value of each problem's rewarded samples."""
+        means: dict[str, list[float | None]] = {}
         for place, (name, one) in enumerate(held_out.items()):
-            part = (journal or Journal()).part(f"{what}/task-{place}")
+            part = journal.part(f"{what}/task-{place}")
             chosen = [i for i, counts in enumerate(one.rewarded) if counts]
-            prompts, samples = [one.prompts[i] for i in chosen], [one.samples[i] for i in chosen]
-            scored = _logprobs(target, tokenizer, prompts, samples, config.log_ratio, part) if chosen else []
-            ratio = {i: one.logprobs[i] - value for i, value in zip(chosen, scored, strict=True)}
+            original_rows = [one.logprobs[i] for i in chosen]
+            if judge is not None:
+                prompts, samples = [one.prompts[i] for i in chosen], [one.samples[i] for i in chosen]
+                original_rows = _logprobs(judge, tokenizer, prompts, samples, part.part("original"))
+            value = dict(zip(chosen, _values(reward, one, chosen, original_rows, part), strict=True))
             n = config.guard_samples
-            for problem in range(len(one.scores)):
-                own = [ratio[i] for i in range(problem * n, (problem + 1) * n) if i in ratio]
-                means[name].append(sum(own) / len(own) if own else None)
+            problems = [range(problem * n, (problem + 1) * n) for problem in range(len(one.scores))]
+            rows = [[value[i] for i in samples if i in value] for samples in problems]
+            means[name] = [sum(row) / len(row) if row else None for row in rows]
         return means
 
-    first = by_problem(before, "before")
+    first = by_problem(before, "before", None)
+    if same is None:
+        second = by_problem(after, "after", original() if reward.needs_original else None)
     return turning_of_tasks(
         first,
-        first if same is not None else by_problem(after, "after"),
+        first if same is not None else second,
         eta=config.eta,
-        log_ratio=config.log_ratio,
+        quantity=reward.quantity,
+        unit=reward.unit,
         gated=config.gate,
         same=same,
     )
+
+
+def _values(
+    reward: CalibrationReward,
+    held_out: HeldOut,
+    chosen: Sequence[int],
+    original_rows: Sequence[torch.Tensor],
+    journal: Journal,
+) -> list[float]:
+    """What the reward gives to these samples, each process its part; of tokens' rewards their mean."""
+
+    def of_part(rows: Sequence[int], original: Sequence[torch.Tensor]) -> list[float]:
+        samples = [held_out.samples[i] for i in rows]
+        policy = [held_out.logprobs[i] for i in rows]
+        answers = Answers(
+            prompts=[held_out.prompts[i] for i in rows],
+            ids=[sample.token_ids for sample in samples],
+            finished=[sample.finished for sample in samples],
+            right=[True] * len(rows),
+        )
+        lengths = torch.tensor([len(row) for row in policy])
+        policy_BT, original_BT = (pad_sequence(list(side), batch_first=True) for side in (policy, original))
+        mask_BT = torch.arange(policy_BT.size(1)) < lengths[:, None]
+        values = reward.values(answers, policy_BT, mask_BT, original_BT)
+        if reward.by_token:
+            values = values.sum(1) / lengths.clamp(min=1)
+        return [float(value) for value in values]
+
+    if not chosen:
+        return []
+    values: list[float] | None = journal.take(list(chosen))
+    if values is None:
+        values = by_parts(of_part, list(chosen), list(original_rows))
+        journal.keep(list(chosen), values)
+    return values

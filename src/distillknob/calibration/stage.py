@@ -17,15 +17,18 @@ from distillknob.calibration.answers import Answers, Model, Weights
 from distillknob.calibration.card import model_card
 from distillknob.calibration.check import check, check_resolves
 from distillknob.calibration.config import CalibrationConfig
+from distillknob.calibration.grading import task_reward
 from distillknob.calibration.guard import UtilityGuard
-from distillknob.calibration.held_out import Measure, log_ratio_turned, task_scores
+from distillknob.calibration.held_out import Measure, reward_turned, task_scores
 from distillknob.calibration.last_good import FINAL, START, LastThatHolds, last_that_holds
 from distillknob.calibration.problems import problems_of
-from distillknob.calibration.rewards import task_reward
+from distillknob.calibration.rewards.base import CalibrationReward
+from distillknob.calibration.rewards.choice import make_reward
 from distillknob.calibration.rows import graded_baseline, rewarded_baseline, training_rows
-from distillknob.calibration.trainer import CalibrationTrainer, GuardCallback
+from distillknob.calibration.trainer import REWARD_STATE, CalibrationTrainer, GuardCallback, RewardCallback
 from distillknob.inputs.identity import changed_meanwhile
 from distillknob.inputs.opening import Opening, checked
+from distillknob.models.base import LanguageModel
 from distillknob.models.chat import set_in_templates
 from distillknob.models.engines.opened import Engines
 from distillknob.models.scoring import Scorer
@@ -54,7 +57,7 @@ LOGGED = {
     "calibration/beta": "anchor_beta",
 }
 
-SHOWN = {"rewards/task_reward/mean": "task", "kl": "kl", "calibration/log_ratio": "log-ratio"}  # beside the progress
+SHOWN = {"rewards/task_reward/mean": "task", "kl": "kl", "calibration/log_ratio": "calibration"}  # beside the progress
 
 
 def calibrate(
@@ -81,10 +84,11 @@ def calibrate(
         return done
     checked(check, config)
     config = copy.copy(config)  # the caller's stays as it is, to be used again
-    teacher, target = load_trained(config.teacher, config, anchored=config.beta > 0), _target(config)
+    teacher, targets = load_trained(config.teacher, config, anchored=config.beta > 0), _targets(config)
     tokenizer = teacher.tokenizer
     values = as_dict(config.chat_template_kwargs)
-    sides = by_name((config.teacher, tokenizer), (config.target, target.tokenizer))
+    named = zip(config.targets, (target.tokenizer for target in targets), strict=True)
+    sides = by_name((config.teacher, tokenizer), *named)
     set_in_templates(sides, values)
     run = opening.run()
     if run.complete:
@@ -102,9 +106,9 @@ def calibrate(
 
     problems = {task.name: problems_of(task, config, place) for place, task in enumerate(tasks)}
     answers = Answers(problems, config, journal, measure, load)
-    original = Weights(str(Path(str(config.output_dir)) / START) if config.use_peft else config.teacher, 0)
-    answers.hold(original, engines.of(config.teacher, teacher, revision=_loaded_with(config).get("revision")))
-    before = answers.look(original, 0)
+    untouched = Weights(str(Path(str(config.output_dir)) / START) if config.use_peft else config.teacher, 0)
+    answers.hold(untouched, engines.of(config.teacher, teacher, revision=_loaded_with(config).get("revision")))
+    before = answers.look(untouched, 0)
     answers.let_go()
     engines.close()  # the training needs its memory
     if config.guard:
@@ -117,7 +121,8 @@ def calibrate(
         steps=config.guard_steps,
         baseline_errors=baseline.errors,
     )
-    steps = _trained_before(run, guard)
+    reward = make_reward(config, targets, tokenizer)
+    steps = _trained_before(run, guard, reward)
     if steps is None:
         # TRL samples all tasks to one length. What each task may take of it stands in the rows.
         longest = config.max_completion_length or max(task.max_new_tokens for task in tasks)
@@ -128,8 +133,10 @@ def calibrate(
                 args=_sampled_to(longest, config),
                 train_dataset=rows,
                 processing_class=tokenizer,
-                target=target,
+                target=targets,
+                calibration_reward=reward,
                 guard=guard if config.guard else None,
+                baseline=guard.baseline,
                 peft_config=config.peft_config,
             )
         check_saves_whole(trainer.accelerator)
@@ -142,11 +149,20 @@ def calibrate(
     del teacher
     free_models()
 
-    last = last_that_holds(steps, original, answers, config, guard)
+    last = last_that_holds(steps, untouched, answers, config, guard)
     answers.let_go()
     engines.close()
-    turned = log_ratio_turned(before, last.held_out, target, tokenizer, config, last.step, journal.part("target"))
-    del target
+
+    def original() -> LanguageModel:
+        model = load_trained(config.teacher, config, anchored=False)
+        set_in_templates({config.teacher: model.tokenizer}, values, needed=False)
+        fix_dates({config.teacher: model.tokenizer}, run.template_date, tell=False)
+        return model
+
+    turned = reward_turned(
+        before, last.held_out, reward, original, tokenizer, config, last.step, journal.part("target")
+    )
+    del targets, reward
     if turned.same:  # of which nothing is uncertain
         last = last._replace(guard=[_unchanged(row) for row in last.guard], fresh=[])
     result = _result(config, run, guard, steps, last, turned)
@@ -191,11 +207,11 @@ def _loaded_with(config: CalibrationConfig) -> dict[str, Any]:
     return {**({} if config.use_peft else {"dtype": "float32"}), **as_dict(config.model_init_kwargs)}
 
 
-def _target(config: CalibrationConfig) -> Scorer:
-    """The calibration target, loaded or behind its server."""
+def _targets(config: CalibrationConfig) -> list[Scorer]:
+    """The calibration targets, loaded or behind their servers."""
     if config.target_url is None:
-        return load_or_connect(config.target, device=config.target_device)
-    return connect(config.target_url, config.target_name or config.target, config.target)
+        return [load_or_connect(target, device=config.target_device) for target in config.targets]
+    return [connect(config.target_url, config.target_name or config.target, config.target)]
 
 
 def _set_for_the_run(config: CalibrationConfig, run: Run) -> None:
@@ -207,13 +223,14 @@ def _set_for_the_run(config: CalibrationConfig, run: Run) -> None:
         config.save_strategy, config.save_total_limit = "no", config.save_total_limit or 3
 
 
-def _trained_before(run: Run, guard: UtilityGuard) -> int | None:
-    """The steps of a run that was stopped behind its training, with the guard as it was then, or None."""
+def _trained_before(run: Run, guard: UtilityGuard, reward: CalibrationReward) -> int | None:
+    """The steps of a run that was stopped behind its training, with guard and reward as they were then, or None."""
     path = run.unfinished / TRAINED
     if not path.exists():
         return None
     state = json.loads(path.read_text())
     guard.load_state_dict(state["guard"])
+    reward.load_state_dict(state["reward"])
     return int(state["steps"])
 
 
@@ -255,10 +272,13 @@ def _train(
         RunLogger(run, LOGGED),
         StageProgress(f"calibrate η={config.eta:g}", SHOWN),
         GuardCallback(guard) if config.guard else FiniteLoss(run),
+        RewardCallback(trainer),
     )
-    checkpoint = start_from(run, folder, *(["guard.json"] if config.guard else []), resume=resume)
+    checkpoint = start_from(run, folder, REWARD_STATE, *(["guard.json"] if config.guard else []), resume=resume)
     if checkpoint is not None:
-        guard.load_state_dict(json.loads((Path(checkpoint) / "guard.json").read_text()))
+        trainer.load_reward_state(json.loads((Path(checkpoint) / REWARD_STATE).read_text()))
+        if config.guard:
+            guard.load_state_dict(json.loads((Path(checkpoint) / "guard.json").read_text()))
     with checkpoint_errors(folder):
         if config.use_peft:
             # An adapter that does nothing yet. Not by the Trainer, whose engine comes with the training.
@@ -274,7 +294,8 @@ def _train(
     steps = int(trainer.state.global_step)
     if process_index() == 0:
         (run.unfinished / TRAINED).parent.mkdir(exist_ok=True)
-        atomic_write(run.unfinished / TRAINED, json.dumps({"steps": steps, "guard": guard.state_dict()}).encode())
+        state = {"steps": steps, "guard": guard.state_dict(), "reward": trainer.reward_state()["reward"]}
+        atomic_write(run.unfinished / TRAINED, json.dumps(state).encode())
     wait()
     return steps
 

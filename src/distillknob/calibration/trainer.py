@@ -1,5 +1,5 @@
 """TRL's GRPOTrainer with one more reward that TRL's reward functions can't compute, since they don't see the policy:
-the sequence log-ratio log π_θ(y|x) − log π_C(y|x), each model scoring the text with its own tokenizer.
+the calibration reward (`rewards`).
 
 Left out on purpose: a training loop.
 """
@@ -25,24 +25,30 @@ from distillknob.calibration.advantage import (
     token_advantages,
 )
 from distillknob.calibration.config import CalibrationConfig
+from distillknob.calibration.grading import answers_of, completions_of, ended_in_time
 from distillknob.calibration.guard import UtilityGuard
-from distillknob.calibration.rewards import answers_of, completions_of, ended_in_time
+from distillknob.calibration.hold import TaskHold
+from distillknob.calibration.rewards.base import Answers, CalibrationReward
+from distillknob.calibration.rewards.choice import make_reward
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.models.chat import set_in_templates
 from distillknob.models.load import load_model
-from distillknob.models.same_text import answers_logprob, as_read, one_vocabulary
-from distillknob.models.scoring import Scorer, token_logprobs
+from distillknob.models.scoring import Scorer
 from distillknob.training.config import as_dict
 from distillknob.training.reading import distinct_rows, padded_to, read_rows
 from distillknob.training.rollouts import PolicyTrainer
 
+REWARD_STATE = "reward.json"  # beside a checkpoint
+
 
 class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
-    """GRPOTrainer whose advantage is z_G(task) + η · z_G(log-ratio to `target`).
+    """GRPOTrainer whose advantage is z_G(task) + η · z_G(calibration reward).
 
-    Takes what GRPOTrainer takes, and `target` (a `Scorer`, a folder, a hub id or zoo:NAME), and a
-    `UtilityGuard` if the anchor is to adapt. `reward_funcs` give the task reward, summed with their weights; a column
-    `task` in the dataset lets the guard watch tasks apart. Raises BadInputError for a target that can't be used.
+    Takes what GRPOTrainer takes, and `target` (a `Scorer`, a folder, a hub id or zoo:NAME, or a list of them), of which
+    the reward is made that the config names, or the `calibration_reward` itself; a `UtilityGuard` if the anchor is to
+    adapt; and with `task_term="hold"` the original's mean scores by task (`baseline`), which are held. `reward_funcs`
+    give the task reward, summed with their weights; a column `task` in the dataset lets tasks be watched apart. Raises
+    BadInputError for a target that can't be used.
     """
 
     args: CalibrationConfig
@@ -51,28 +57,36 @@ class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
     def __init__(
         self,
         *args: Any,
-        target: Scorer | str | None = None,
+        target: Scorer | str | list[Scorer | str] | None = None,
+        calibration_reward: CalibrationReward | None = None,
         guard: UtilityGuard | None = None,
+        baseline: Mapping[str, float] | None = None,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
         if self.args.eta and target is None:
             raise BadInputError(f"eta={self.args.eta} needs a calibration target: pass target=")
-        self.target = load_model(target, device=self.args.target_device) if isinstance(target, str) else target
-        other = self.target is not None and not one_vocabulary(self.target.tokenizer, self._tokenizer)
-        if self.args.log_ratio == "token" and other:
-            raise BadInputError(
-                "log_ratio='token' compares token by token, but the target has another tokenizer than the teacher: "
-                "use log_ratio sum or mean, which compare whole answers"
-            )
+        named = target if isinstance(target, list) else [] if target is None else [target]
+        self.targets = [
+            load_model(one, device=self.args.target_device) if isinstance(one, str) else one for one in named
+        ]
         frozen = [] if self.ref_model is None else [self.ref_model]
-        if self.target is not None and self.target.weights is not None:
-            self.target.weights.requires_grad_(False)
-            frozen.append(self.target.weights)
+        for one in self.targets:
+            if one.weights is not None:
+                one.weights.requires_grad_(False)
+                frozen.append(one.weights)
         self._make_ready(*frozen)
-        if self.target is not None:  # TRL gives the values to the teacher's template alone
+        for one in self.targets:  # TRL gives the values to the teacher's template alone
             values = as_dict(self.args.chat_template_kwargs)
-            set_in_templates({"the target": self.target.tokenizer}, values, needed=False)
+            set_in_templates({"the target": one.tokenizer}, values, needed=False)
+        if calibration_reward is None and self.targets:
+            calibration_reward = make_reward(self.args, self.targets, self._tokenizer)
+        self.calibration_reward = calibration_reward
+        self.hold: TaskHold | None = None
+        if self.args.task_term == "hold":
+            if baseline is None:
+                raise BadInputError("task_term='hold' holds the original's scores: pass baseline=, its mean by task")
+            self.hold = TaskHold(baseline, self.args.utility_tolerance)
         self.guard = guard
 
     def _generate_single_turn(self, prompt_ids: Any, *args: Any, **kwargs: Any) -> Any:
@@ -104,6 +118,18 @@ class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
         }
         return rewards_BF
 
+    def reward_state(self) -> dict[str, Any]:
+        """What a resumed run has to know of the reward and of the hold on the task, as JSON values."""
+        reward, hold = self.calibration_reward, self.hold
+        return {"reward": reward and reward.state_dict(), "hold": hold and hold.state_dict()}
+
+    def load_reward_state(self, state: Mapping[str, Any]) -> None:
+        """Take over a state that `reward_state` returned."""
+        if self.calibration_reward is not None:
+            self.calibration_reward.load_state_dict(state["reward"])
+        if self.hold is not None:
+            self.hold.load_state_dict(state["hold"])
+
     def rewards_of(self, rows: Sequence[Mapping[str, Any]], completion_ids: Sequence[Sequence[int]]) -> list[float]:
         """What the reward functions together give to answers to rows of the dataset, as in training: NaN where none of
         them gives anything. Every process makes this same call, and grades all of them."""
@@ -129,73 +155,87 @@ class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
             return batch
         rollout = self._rollout
         mask_bT = batch["completion_mask"]
-        log_ratio = self._log_ratio(batch, rollout)
-        by_token = log_ratio.ndim == 2
-        log_ratio_B = gather(log_ratio.sum(1) if by_token else log_ratio)
-        self._check_target(gather(rollout["no_number"]))
-        task_B = (rollout["rewards"] * self.reward_weights.to(log_ratio_B.device)).nansum(dim=1)
+        task_B = (rollout["rewards"] * self.reward_weights.to(rollout["rewards"].device)).nansum(dim=1)
         in_time_B = gather(torch.tensor(rollout["in_time"], device=task_B.device))
         scored_B = ~rollout["rewards"].isnan().all(dim=1)  # a reward function may give none, as TRL knows
         right_B = scored_B & (task_B >= self.args.right_at) & in_time_B
-        gate_B = right_B if self.args.gate else None
-        eta, group, clip = self.args.eta, self.num_generations, self.args.calibration_clip
-        if by_token:
-            values_BT, mask_BT = self._everywhere(log_ratio), self._everywhere(mask_bT).bool()
-            advantages = token_advantages(
-                task_B, values_BT, mask_BT, eta, group, right_B=gate_B, scored_B=scored_B, clip=clip
+        scores = self._scores_by_task(task_B, scored_B, gather_object(rollout["tasks"]))
+        start = self.accelerator.process_index * len(mask_bT)
+        values = self._calibration_values(batch, right_B[start : start + len(mask_bT)])
+        by_token = values.ndim == 2
+        values_B = gather(values.sum(1) if by_token else values)
+        self._check_values(values_B)
+        of_advantage: dict[str, Any] = {
+            "eta": self.args.eta,
+            "group_size": self.num_generations,
+            "right_B": right_B if self.args.gate else None,
+            "scored_B": scored_B,
+            "clip": self.args.calibration_clip,
+            "scale": self.args.calibration_scale,
+        }
+        metrics = self._metrics["train"]
+        if self.hold is not None:
+            self.hold.observe(scores)
+            of_advantage["task_weight_B"] = task_B.new_tensor(
+                [self.hold.multiplier[name] for name in gather_object(rollout["tasks"])]
             )
+            for name, multiplier in self.hold.multiplier.items():
+                metrics[f"task_multiplier/{name}"].append(multiplier)
+        if by_token:
+            values_BT, mask_BT = self._everywhere(values), self._everywhere(mask_bT).bool()
+            advantages = token_advantages(task_B, values_BT, mask_BT, **of_advantage)
         else:
-            dealt_B = log_ratio_B
+            dealt_B = values_B
             if self.args.shuffle_calibration:
                 seed = f"{self.args.seed}/{self.state.global_step}"
-                dealt_B = shuffled_in_groups(log_ratio_B, group, gate_B, seed)
-            advantages = calibrated_advantages(
-                task_B, dealt_B, eta, group, right_B=gate_B, scored_B=scored_B, clip=clip
-            )
-        metrics = self._metrics["train"]
+                dealt_B = shuffled_in_groups(values_B, self.num_generations, of_advantage["right_B"], seed)
+            advantages = calibrated_advantages(task_B, dealt_B, **of_advantage)
         if self.args.anchor == "reward":
             apart_bT = (self._policy_logprobs(batch) - batch.pop("ref_per_token_logps")) * mask_bT
             metrics["kl"].append((gather(apart_bT.sum()).sum() / gather(mask_bT.sum()).sum().clamp(min=1)).item())
             if by_token:
                 advantages = advantages - self.beta * self._everywhere(apart_bT)
             else:
-                tokens_b = mask_bT.sum(1).clamp(min=1) if self.args.log_ratio == "mean" else 1
+                tokens_b = mask_bT.sum(1).clamp(min=1) if self.args.reward == "sequence_mean" else 1
                 apart_B = gather(apart_bT.sum(1) / tokens_b)
                 advantages = advantages - self.beta * group_centred(apart_B, self.num_generations)
         if self.args.advantage == "trl":
             chosen = advantages[self._everywhere(mask_bT).bool()] if by_token else advantages
             advantages = (advantages - chosen.mean()) / (chosen.std() + 1e-4)
-        start = self.accelerator.process_index * len(log_ratio)
-        here = advantages[start : start + len(log_ratio)]
+        here = advantages[start : start + len(mask_bT)]
         batch["advantages"] = here[:, : mask_bT.size(1)] if by_token else here
 
-        metrics["calibration/log_ratio"].append(log_ratio_B.mean().item())
+        metrics["calibration/log_ratio"].append(values_B.mean().item())
         metrics["calibration/right"].append(right_B.float().mean().item())
         metrics["calibration/beta"].append(self.beta)
-        scores: dict[str, list[float]] = defaultdict(list)
-        task_of_prompt = gather_object(rollout["tasks"])[:: self.num_generations]
-        scored_PG = scored_B.view(-1, self.num_generations)
-        score_of_prompt = (task_B * scored_B).view(-1, self.num_generations).sum(1) / scored_PG.sum(1)
-        for name, score, counts in zip(
-            task_of_prompt, score_of_prompt.tolist(), scored_PG.any(1).tolist(), strict=True
-        ):
-            if counts:
-                scores[name].append(score)
-        for name, values in scores.items():
-            metrics[f"task_score/{name}"].append(sum(values) / len(values))
+        for name, of_task in scores.items():
+            metrics[f"task_score/{name}"].append(sum(of_task) / len(of_task))
         if self.guard is not None:
-            self.guard.observe(scores, log_ratio_B.mean().item())
+            self.guard.observe(scores, values_B.mean().item())
         return batch
 
-    def _check_target(self, no_number_B: torch.Tensor) -> None:
+    def _scores_by_task(
+        self, task_B: torch.Tensor, scored_B: torch.Tensor, tasks: Sequence[str]
+    ) -> dict[str, list[float]]:
+        """Each prompt's mean score, by task; prompts without any are left out."""
+        scores: dict[str, list[float]] = defaultdict(list)
+        scored_PG = scored_B.view(-1, self.num_generations)
+        score_P = (task_B * scored_B).view(-1, self.num_generations).sum(1) / scored_PG.sum(1)
+        prompts = zip(tasks[:: self.num_generations], score_P.tolist(), scored_PG.any(1).tolist(), strict=True)
+        for name, score, counts in prompts:
+            if counts:
+                scores[name].append(score)
+        return scores
+
+    def _check_values(self, values_B: torch.Tensor) -> None:
         """Raise RunFailedError where the target gave NaN or an infinite log-probability, on every process alike: the
         advantages of its group would be NaN, and the weights after them. A policy without numbers is the guard's."""
-        broken = int(no_number_B.sum())
-        if broken:
-            assert self.target is not None
+        broken = int((~values_B.isfinite()).sum())
+        if broken and bool(gather(torch.tensor([self._policy_is_finite], device=values_B.device)).all()):
+            names = ", ".join(repr(one.name) for one in self.targets)
             raise RunFailedError(
-                f"step {self.state.global_step}: the log-ratio to the target {self.target.name!r} is NaN or infinite "
-                f"for {broken} of {len(no_number_B)} samples, and no advantage follows from it: the target gives a "
+                f"step {self.state.global_step}: the calibration reward with target {names} is NaN or infinite "
+                f"for {broken} of {len(values_B)} samples, and no advantage follows from it: the target gives a "
                 "token that was drawn the probability 0, or no number. Take a target that gives every token a "
                 "probability (where one is served, without top-k, top-p or masked tokens); the checkpoints before this "
                 "step are kept"
@@ -230,45 +270,30 @@ class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
         return logps
 
     @torch.no_grad()
-    def _log_ratio(self, batch: dict[str, Any], rollout: dict[str, Any]) -> torch.Tensor:
-        """log π_θ(y|x) − log π_C(y|x) in nats for this process's samples, detached: [b], summed over each model's own
-        tokens or their mean; for `log_ratio` token of each token, [b, T], 0 beyond an answer's end. Beside it, which
-        samples the target has no number for: `rollout["no_number"]`, bool [b]."""
-        mask_bT = batch["completion_mask"]
-        rollout["no_number"] = torch.zeros(len(mask_bT), dtype=torch.bool, device=mask_bT.device)
+    def _calibration_values(self, batch: dict[str, Any], right_b: torch.Tensor) -> torch.Tensor:
+        """What the calibration reward gives this process's samples, [b], or each of their tokens, [b, T]."""
+        rollout, mask_bT = self._rollout, batch["completion_mask"]
         policy_bT = self._policy_logprobs(batch) * mask_bT
-        if self.args.log_ratio == "token":
-            target_bT = torch.zeros_like(policy_bT) if self.target is None else self._target_logprobs(policy_bT)
-            rollout["no_number"] = ~target_bT.isfinite().all(1)
-            return policy_bT - target_bT
-        policy_b = policy_bT.sum(1)
-        if self.args.log_ratio == "mean":
-            policy_b = policy_b / mask_bT.sum(1).clamp(min=1)
-        if self.target is None:
-            return torch.zeros_like(policy_b)
-        target_b = answers_logprob(
-            self.target,
-            rollout["prompts"],
-            rollout["ids"],
-            rollout["finished"],
-            self._tokenizer,
-            reduction=self.args.log_ratio,
+        self._policy_is_finite = bool(policy_bT.isfinite().all())
+        reward = self.calibration_reward
+        if reward is None:
+            return torch.zeros_like(policy_bT[:, 0])
+        answers = Answers(
+            rollout["prompts"], rollout["ids"], rollout["finished"], right_b.tolist(), self.num_generations
         )
-        target_b = target_b.to(policy_b.device)
-        rollout["no_number"] = ~target_b.isfinite()
-        return policy_b - target_b
+        reward.before_step(self.state.global_step, answers)
+        original_bT = self._original_logprobs(batch) if reward.needs_original else None
+        return reward.values(answers, policy_bT, mask_bT, original_bT)
 
-    def _target_logprobs(self, like_bT: torch.Tensor) -> torch.Tensor:
-        """log π_C of the very tokens that were sampled (and of its own end for the policy's), [b, T]; 0 beyond each
-        answer's end."""
-        assert self.target is not None
-        rollout = self._rollout
-        ids = as_read(rollout["ids"], rollout["finished"], self._tokenizer, self.target)
-        rows = token_logprobs(self.target, rollout["prompts"], ids)
-        logprob_bT = torch.zeros_like(like_bT)
-        for place, row in enumerate(rows):
-            logprob_bT[place, : len(row)] = row.to(logprob_bT)
-        return logprob_bT
+    def _original_logprobs(self, batch: dict[str, Any]) -> torch.Tensor:
+        """log π₀ of each token of this process's samples [b, T]."""
+        logps: torch.Tensor | None = batch.get("ref_per_token_logps")
+        if logps is None:
+            raise BadInputError(
+                f"reward={self.args.reward!r} asks what the original gave each token, and with beta=0 there is none "
+                "beside the policy: set beta above 0 (1e-6 anchors nothing)"
+            )
+        return logps * batch["completion_mask"]
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -319,6 +344,18 @@ class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
             return super()._compute_loss(model, inputs)
         finally:
             self.beta = beta
+
+
+class RewardCallback(TrainerCallback):
+    """Keeps beside each checkpoint what the calibration reward and the hold on the task have learnt so far."""
+
+    def __init__(self, trainer: CalibrationTrainer):
+        self.trainer = trainer
+
+    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            path = Path(args.output_dir) / f"checkpoint-{state.global_step}" / REWARD_STATE
+            path.write_text(json.dumps(self.trainer.reward_state()))
 
 
 class GuardCallback(TrainerCallback):

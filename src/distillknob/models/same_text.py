@@ -16,7 +16,7 @@ import torch
 
 from distillknob.models.base import LanguageModel
 from distillknob.models.chat import turn_end
-from distillknob.models.scoring import Prompt, Scorer, sequence_logprob, token_logprobs
+from distillknob.models.scoring import Prompt, Scorer, answer_ids, sequence_logprob, token_logprobs
 from distillknob.runs.journal import Journal
 
 if TYPE_CHECKING:
@@ -75,6 +75,19 @@ def spelled(
     another vocabulary scores what was drawn and not a text without them."""
     bodies = [list(ids[:-1]) if done else list(ids) for ids, done in zip(answers_ids, finished, strict=True)]
     return [str(text) for text in author.batch_decode(bodies, skip_special_tokens=False)] if bodies else []
+
+
+def ids_for(
+    reader: Scorer,
+    answers_ids: Sequence[Sequence[int]],
+    finished: Sequence[bool],
+    author: PreTrainedTokenizerBase,
+) -> list[list[int]]:
+    """Answers that were drawn with `author`'s tokenizer as token ids of the reader, closed by its own end where they
+    finished: the very tokens with one vocabulary, the text's with two."""
+    if one_vocabulary(author, reader.tokenizer):
+        return as_read(answers_ids, finished, author, reader)
+    return answer_ids(reader, spelled(author, answers_ids, finished), finished)
 
 
 def answers_logprob(

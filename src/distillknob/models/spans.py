@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
 from distillknob.errors import BadInputError
 from distillknob.models.scoring import Prompt, Scorer, answer_ids, encoded_texts, token_logprobs
 from distillknob.runs.journal import Journal
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ def score_spans(
         ids = answer_ids(side, texts, finished)
         part = journal.part(name)
         logprobs = token_logprobs(side, prompts, ids, journal=part, shared=shared, description=f"{description} {name}")
-        ends = token_ends(side, texts, finished)
+        ends = token_ends(side.tokenizer, texts, finished)
         sides.append([_at_ends(e, row) for e, row in zip(ends, logprobs, strict=True)])
     answer, pieces = [], []
     for i, (taught, studied) in enumerate(zip(*sides, strict=True)):
@@ -57,13 +61,14 @@ def score_spans(
     return ScoredSpans(torch.tensor(answer, dtype=torch.long), logprob_N2[:, 0], logprob_N2[:, 1])
 
 
-def token_ends(scorer: Scorer, texts: Sequence[str], finished: Sequence[bool]) -> list[list[int | None]]:
+def token_ends(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], finished: Sequence[bool]
+) -> list[list[int | None]]:
     """Where each token of an answer ends in its text, in characters; None inside of a character that takes several
     tokens. The last token always ends with the text, the eos one place after it."""
-    tokenizer = scorer.tokenizer
     if not tokenizer.is_fast:
         raise BadInputError(
-            f"{scorer.name!r} has a slow tokenizer, which can't say where its tokens lie in a "
+            f"{tokenizer.name_or_path!r} has a slow tokenizer, which can't say where its tokens lie in a "
             "text: save it as a fast one (tokenizer.json), or use two models with one tokenizer"
         )
     if not texts:
@@ -76,6 +81,15 @@ def token_ends(scorer: Scorer, texts: Sequence[str], finished: Sequence[bool]) -
         ]
         ends_of_texts.append([*ends, *([len(text)] if spans else []), *([len(text) + 1] if done else [])])
     return ends_of_texts
+
+
+def spans_of(ends: Sequence[int | None], shared: Set[int]) -> list[int]:
+    """The number of the span that each token lies in: a new one begins behind every end that both tokenizers have."""
+    spans, span = [], 0
+    for end in ends:
+        spans.append(span)
+        span += end in shared
+    return spans
 
 
 def _at_ends(ends: Sequence[int | None], logprobs: torch.Tensor) -> dict[int, float]:

@@ -192,13 +192,28 @@ def _calibrate(config: CalibrationConfig, engine: Engine) -> Workload:
     ]
     if config.beta:
         phases.append(phase("anchor", "score", teacher, rows, micro))
+    if config.reward.startswith("sure_tokens"):
+        phases.append(phase("verdict, original", "score", teacher, guard, max(1, SCORED_AT_ONCE // (prompt + answer))))
     resident = []
-    if config.target_url is None and not config.target.startswith(SERVED) and config.target_device is None:
-        target = architecture(config.target)
-        resident.append(("target", target))
+    for name in config.targets:
+        if config.target_url is not None or name.startswith(SERVED) or config.target_device is not None:
+            continue
+        target = architecture(name)
+        copies, passes = COPIES_OF_TARGET.get(config.reward, (0, 1))
+        resident += [("target", target)] * (1 + copies)
         at_once = max(1, SCORED_AT_ONCE // (prompt + answer))
-        phases.append(phase("log-ratio, target", "score", target, rows, min(here, at_once)))
-        phases.append(phase("verdict, target", "score", target, 2 * guard, at_once))  # at most: where all are right
+        phases.append(phase("log-ratio, target", "score", target, passes * rows, min(here, at_once)))
+        phases.append(
+            phase("verdict, target", "score", target, passes * 2 * guard, at_once)
+        )  # at most: if all are right
+        if config.reward == "co_distilled":
+            learnt = rows / batch / config.co_distilled_every * config.co_distilled_steps
+            size = config.co_distilled_batch_size
+            phases.append(phase("target learns", "train", target, learnt * size, size))
+        if config.reward == "influence":
+            own = config.influence_problems * len(config.tasks) * config.influence_samples
+            phases.append(phase("target's own answers", "decode", target, own, _sampled_rows(own, config.tasks)))
+            phases.append(phase("their gradient", "train", target, own, at_once))
     adapter = _adapter(config, config.teacher)
     trained = Trained(
         teacher,
@@ -213,6 +228,11 @@ def _calibrate(config: CalibrationConfig, engine: Engine) -> Workload:
     # What was trained is let go, and what holds of it is loaded to be measured.
     again = (teacher,)
     return Workload("calibrate", phases, resident, trained, single=False, loaded_again=again, **_vllm(config))
+
+
+# By reward: how many more models of the target's size it holds (weights in float32, a start to go back to, a gradient,
+# Adam's moments), and how often the target reads an answer.
+COPIES_OF_TARGET = {"co_distilled": (5, 1), "influence": (2, 2)}
 
 
 def _vllm(config: CalibrationConfig | DistillConfig) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class EvaluateResult(Result):
 
 
 class TurnedOn(TypedDict):
-    """This says whether the knob turned, with the log-ratios by which that was judged."""
+    """This says whether the knob turned, with the means of the calibration reward by which that was judged."""
 
     verdict: Verdict
     reason: str
@@ -72,6 +72,7 @@ class TurnedOn(TypedDict):
     problems: int
     unit: str
     over: str
+    quantity: NotRequired[str]
     same: bool
 
 

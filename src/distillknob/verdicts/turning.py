@@ -1,5 +1,6 @@
-"""This module judges whether a teacher's knob turned: by the log-ratio log π − log π_C of the original teacher and of
-the calibrated one, each on its own samples of the same held-out problems, paired by problem."""
+"""This module judges whether a teacher's knob turned: by the calibration reward (in the paper the log-ratio
+log π − log π_C) of the original teacher and of the calibrated one, each on its own samples of the same held-out
+problems, paired by problem."""
 
 from __future__ import annotations
 
@@ -21,16 +22,14 @@ WRONG: Verdict = "the wrong way"
 
 NOT: Verdict = "not at all"
 
-UNITS = {"sum": "nats an answer", "mean": "nats a token", "token": "nats a token"}  # by `log_ratio` of calibrate
-
 
 @dataclass(frozen=True, kw_only=True)
 class Turning:
-    """A turning says whether the knob turned. `before` and `after` are mean log-ratios in `unit` over the `problems` on
-    which both teachers have samples that the calibration reward is given to (`over`); `difference` is after − before
-    with its 95 % `interval`. What could not be measured is None; `same` says that the calibrated teacher is the
-    original itself. Of several tasks, `tasks` holds the same by task: a knob that turned over all of them may have
-    turned the wrong way on one."""
+    """A turning says whether the knob turned. `before` and `after` are means of the `quantity` in `unit` over the
+    `problems` on which both teachers have samples that the calibration reward is given to (`over`); `difference` is
+    after − before with its 95 % `interval`. What could not be measured is None; `same` says that the calibrated
+    teacher is the original itself. Of several tasks, `tasks` holds the same by task: a knob that turned over all of
+    them may have turned the wrong way on one."""
 
     verdict: Verdict
     reason: str
@@ -41,6 +40,7 @@ class Turning:
     problems: int
     unit: str
     over: str
+    quantity: str = "log-ratio to the target"
     same: bool = False
     tasks: Mapping[str, Turning] = field(default_factory=dict)
 
@@ -59,6 +59,7 @@ class Turning:
             "problems": self.problems,
             "unit": self.unit,
             "over": self.over,
+            "quantity": self.quantity,
             "same": self.same,
         }
 
@@ -79,17 +80,17 @@ def turning(
     after: Sequence[float | None],
     *,
     eta: float,
-    log_ratio: str = "sum",
+    quantity: str = "log-ratio to the target",
+    unit: str = "nats an answer",
     gated: bool = True,
     same: str | None = None,
 ) -> Turning:
-    """Judge whether a calibration at `eta` moved the log-ratio to its target, from each held-out problem's mean.
+    """Judge whether a calibration at `eta` moved its reward, from each held-out problem's mean.
 
-    `before[i]` and `after[i]` belong to problem i, in the unit of the calibration reward (`log_ratio`); None where no
+    `before[i]` and `after[i]` belong to problem i and are what the reward gives (`quantity`, in `unit`); None where no
     sample of that problem counts (with `gated`, only right, finished ones do). `same` says why the calibrated teacher
     is the original itself: then the difference is exactly 0, and there is no interval.
     """
-    unit = UNITS[log_ratio]
     over = "right and finished samples" if gated else "all samples"
     if same is not None:
         own = [value for value in before if value is not None]
@@ -104,21 +105,24 @@ def turning(
             problems=len(own),
             unit=unit,
             over=over,
+            quantity=quantity,
             same=True,
         )
-    without_figures = partial(Turning, before=None, after=None, difference=None, interval=None, unit=unit, over=over)
+    without_figures = partial(
+        Turning, before=None, after=None, difference=None, interval=None, unit=unit, over=over, quantity=quantity
+    )
     pairs = [(a, b) for a, b in zip(before, after, strict=True) if a is not None and b is not None]
     if not pairs:
         verdict, reason = (NOT, "η is 0") if eta == 0 else (UNCLEAR, f"no held-out problem has {over} on both sides")
         return without_figures(verdict=verdict, reason=reason, problems=0)
     unmeasured = sum(not (math.isfinite(a) and math.isfinite(b)) for a, b in pairs)
     if unmeasured:
-        reason = f"the log-ratio isn't finite on {unmeasured} of {len(pairs)} held-out problems"
+        reason = f"the {quantity} isn't finite on {unmeasured} of {len(pairs)} held-out problems"
         return without_figures(verdict=NOT if eta == 0 else UNCLEAR, reason=reason, problems=len(pairs))
     firsts, seconds = [a for a, _ in pairs], [b for _, b in pairs]
     change = paired_difference(firsts, seconds, proportion=False)
     interval = None if math.isnan(change.low) or math.isnan(change.high) else (change.low, change.high)
-    verdict, reason = _judged(eta, interval, len(pairs))
+    verdict, reason = _judged(eta, interval, len(pairs), quantity)
     return Turning(
         verdict=verdict,
         reason=reason,
@@ -129,10 +133,11 @@ def turning(
         problems=len(pairs),
         unit=unit,
         over=over,
+        quantity=quantity,
     )
 
 
-def _judged(eta: float, interval: tuple[float, float] | None, problems: int) -> tuple[Verdict, str]:
+def _judged(eta: float, interval: tuple[float, float] | None, problems: int, quantity: str) -> tuple[Verdict, str]:
     if eta == 0:
         return NOT, "η is 0: the teacher was trained on its tasks alone"
     wanted = "fall" if eta < 0 else "rise"
@@ -140,10 +145,10 @@ def _judged(eta: float, interval: tuple[float, float] | None, problems: int) -> 
         return UNCLEAR, f"{problems} held-out problem gives no interval: raise guard_problems"
     low, high = interval
     if low <= 0 <= high:
-        return UNCLEAR, f"the log-ratio should {wanted}, and the interval of its change holds 0"
+        return UNCLEAR, f"the {quantity} should {wanted}, and the interval of its change holds 0"
     if (high < 0) == (eta < 0):
-        return TURNED, f"the log-ratio {'fell' if eta < 0 else 'rose'}, as it should"
-    return WRONG, f"the log-ratio {'rose' if eta < 0 else 'fell'}, and should {wanted}"
+        return TURNED, f"the {quantity} {'fell' if eta < 0 else 'rose'}, as it should"
+    return WRONG, f"the {quantity} {'rose' if eta < 0 else 'fell'}, and should {wanted}"
 
 
 def tasks_turned_wrong(turned: Mapping[str, Any]) -> list[str]:
@@ -170,8 +175,9 @@ def turned_text(turned: Mapping[str, Any]) -> str:
         else f"{row['task']} {row['verdict']} ({row['reason']})"
         for row in turned.get("tasks") or []
     ]
+    quantity = turned.get("quantity") or "log-ratio to the target"
     return (
-        f"{summary} Log-ratio to the target {turned['before']:.2f} before, {turned['after']:.2f} after "
+        f"{summary} {quantity[:1].upper()}{quantity[1:]} {turned['before']:.2f} before, {turned['after']:.2f} after "
         f"({turned['difference']:+.2f} {turned['unit']}{_interval_text(turned['interval'])}; {turned['over']} of "
         f"{turned['problems']} held-out problems)." + (f" By task: {', '.join(by_task)}." if by_task else "")
     )

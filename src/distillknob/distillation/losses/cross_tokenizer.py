@@ -17,7 +17,7 @@ from distillknob.distillation.losses.base import Loss, Rollouts
 from distillknob.models.base import LanguageModel
 from distillknob.models.same_text import spelled
 from distillknob.models.scoring import answer_ids
-from distillknob.models.spans import token_ends
+from distillknob.models.spans import spans_of, token_ends
 
 
 class CrossTokenizer(Loss):
@@ -65,7 +65,7 @@ def aligned(
 ) -> list[Aligned]:
     """Both tokenizations of each answer with their spans. Raises BadInputError for a slow tokenizer."""
     ids = [answer_ids(side, texts, finished) for side in (student, teacher)]
-    ends = [token_ends(side, texts, finished) for side in (student, teacher)]
+    ends = [token_ends(side.tokenizer, texts, finished) for side in (student, teacher)]
     rows = []
     for ours, theirs, our_ends, their_ends in zip(*ids, *ends, strict=True):
         shared = {end for end in our_ends if end is not None} & {end for end in their_ends if end is not None}
@@ -73,20 +73,11 @@ def aligned(
             Aligned(
                 student_ids=ours,
                 teacher_ids=theirs,
-                student_span=_spans(our_ends, shared),
-                teacher_span=_spans(their_ends, shared),
+                student_span=spans_of(our_ends, shared),
+                teacher_span=spans_of(their_ends, shared),
             )
         )
     return rows
-
-
-def _spans(ends: Sequence[int | None], shared: set[int]) -> list[int]:
-    """The number of the span that each token lies in: a new one begins behind every end that both have."""
-    spans, span = [], 0
-    for end in ends:
-        spans.append(span)
-        span += end in shared
-    return spans
 
 
 def padded(rows: Sequence[Sequence[int]], value: int, device: torch.device) -> Tensor:

@@ -51,13 +51,13 @@ from distillknob.verdicts.utility import outcome_text, scores_to_tell
 _CURVES = (
     ("task_score", "task score", True),
     ("anchor_kl", "KL to the original, nats", False),
-    ("log_ratio", "log-ratio to the target, nats", False),
+    ("log_ratio", "calibration reward, nats", False),
     ("anchor_beta", "weight of the anchor, β", False),
 )
 
 
 def calibration_section(source: Source) -> Section:
-    """Show both directions of the knob side by side: score, anchor, log-ratio and weight over the steps."""
+    """Show both directions of the knob side by side: score, anchor, calibration reward and weight over the steps."""
     title = "Calibrating the teacher"
     runs = {name: source.calibrate[name] for name in in_order(source.calibrate)}
     etas = [number(source.main.run.config.get(name)) for name in ("eta_distillable", "eta_undistillable")]

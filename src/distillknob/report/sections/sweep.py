@@ -162,7 +162,7 @@ def knob_figure(result: Row, students: Sequence[Row]) -> Html:
                 )
             )
     caption = (
-        "Left of 0 the calibration asks for a smaller log-ratio to the target, right of 0 for a larger one; whether "
+        "Left of 0 the calibration draws towards the target, right of 0 away from it; whether "
         "each teacher's knob turned stands below. A knob shows as a teacher that stays level while its students fall. "
         "Marks: one a seed, with 95 % intervals; lines: their means; dashed: chance; dotted: the student before "
         f"distillation. {plural(len(distinct(students, 'seed')), 'seed')}; behind "
