@@ -187,12 +187,12 @@ def curve(setting: Setting, runs: int, seed: int) -> list[str]:
 
 def false_stops(prompts: int, windows: int, seed: int) -> float:
     """Share of windows of that many prompts in which nothing has changed and the run would be stopped. Half of the
-    teacher's problems are right always, half of them half of the time."""
+    teacher's problems are right always, half of them half of the time; the run has twelve windows."""
     rng = np.random.default_rng(seed)
     stops = 0
     for _ in range(windows):
         chance = rng.choice([0.5, 1.0], size=prompts)
-        watch = UtilityGuard(baseline={"task": 0.75}, tolerance=0.01, beta=0.1)
+        watch = UtilityGuard(baseline={"task": 0.75}, tolerance=0.01, beta=0.1, looks=12)
         watch.observe({"task": (rng.binomial(GROUP, chance) / GROUP).tolist()}, 0.0)
         stops += watch.judge(1) == "stop"
     return stops / windows
