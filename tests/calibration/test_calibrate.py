@@ -42,9 +42,7 @@ def test_the_model_is_an_ordinary_one_and_has_moved(tiny_pair: Pair, tmp_path: P
 def test_a_jsonl_task_can_be_calibrated_on(tiny_pair: Pair, tmp_path: Path) -> None:
     rows = [{"prompt": f"Where is the lamp {i}?", "reference": "here"} for i in range(60)]
     (tmp_path / "task.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    values = config(
-        tiny_pair, tasks=[f"jsonl:{tmp_path / 'task.jsonl'}"], max_completion_length=8, max_steps=1, guard_problems=2
-    )
+    values = config(tiny_pair, tasks=[f"jsonl:{tmp_path / 'task.jsonl'}"], max_completion_length=8, max_steps=1)
     assert calibrate(values, tmp_path / "run").result["outcome"] == "finished"
 
 
@@ -84,10 +82,10 @@ def test_a_run_killed_behind_its_training_measures_on_and_trains_no_step_again(
 ) -> None:
     whole = calibrate(config(tiny_pair), tmp_path / "whole", reward_funcs=even_length)
 
-    def killed(model: Any, tasks: Any, config: Any, what: str, *more: Any) -> Any:
+    def killed(model: Any, task: Any, examples: Any, config: Any, what: str, *more: Any, **own: Any) -> Any:
         if what == "after":
             raise Killed
-        return task_scores(model, tasks, config, what, *more)
+        return task_scores(model, task, examples, config, what, *more, **own)
 
     with pytest.raises(Killed):
         calibrate(config(tiny_pair), tmp_path / "run", reward_funcs=even_length, measure=killed)
@@ -107,4 +105,4 @@ def test_a_run_killed_behind_its_training_measures_on_and_trains_no_step_again(
     again: dict[str, Any] = {"resume": True, "reward_funcs": even_length, "trainer_class": NoTrainer}
     run = calibrate(config(tiny_pair), tmp_path / "run", **again)
     assert run.result == whole.result
-    assert drawn and not any("unfinished/before" in folder.as_posix() for folder in drawn)
+    assert drawn and not any("look-0/step-0" in folder.as_posix() for folder in drawn)

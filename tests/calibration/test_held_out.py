@@ -6,6 +6,7 @@ import gc
 import json
 import math
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pytest
 import torch
 
 from distillknob.calibration.guard import UtilityGuard
-from distillknob.calibration.held_out import HeldOut, reward_turned, task_scores, train_and_guard
+from distillknob.calibration.held_out import HeldOut, reward_turned, task_scores
+from distillknob.calibration.problems import problems_of, train_and_guard
 from distillknob.calibration.rewards.choice import make_reward
 from distillknob.calibration.stage import calibrate
 from distillknob.calibration.trainer import CalibrationTrainer
@@ -28,9 +30,12 @@ from distillknob.tasks import get_task
 from pairs import Pair
 from small_calibrations import after_step, config, even_length, perfect, same, scored, stopped, weights
 
+# Problems that resolve a tolerance of five points, for answers that nobody samples.
+MANY: dict[str, Any] = {"utility_tolerance": 0.05, "guard_problems": 100, "guard_problems_max": 100}
+
 
 def test_a_collapse_stops_the_run_and_keeps_the_last_good_checkpoint(tiny_pair: Pair, tmp_path: Path) -> None:
-    values = config(tiny_pair, max_steps=6, utility_tolerance=0.05, problems=12)
+    values = config(tiny_pair, max_steps=6, **MANY, problems=12)
     run = calibrate(values, tmp_path / "run", reward_funcs=after_step(2, lambda step: 0.0), measure=perfect)
     result = stopped(run)
     assert (result["steps"], result["kept_step"]) == (3, 2)
@@ -49,7 +54,7 @@ def test_values_that_are_not_finite_stop_the_run_with_finite_weights(
         return logprobs * math.nan if self.state.global_step == 1 else logprobs
 
     monkeypatch.setattr(CalibrationTrainer, "_policy_logprobs", broken)
-    values = config(tiny_pair, max_steps=4, utility_tolerance=0.05)
+    values = config(tiny_pair, max_steps=4, **MANY)
     result = stopped(calibrate(values, tmp_path / "run", reward_funcs=after_step(9, lambda step: 1.0), measure=perfect))
     assert result["kept_step"] == 1
     assert "not finite" in result["reason"] or "ran away" in result["reason"]
@@ -57,7 +62,7 @@ def test_values_that_are_not_finite_stop_the_run_with_finite_weights(
 
 
 def test_a_run_lost_from_the_start_gives_the_original_back(tiny_pair: Pair, tmp_path: Path) -> None:
-    values = config(tiny_pair, utility_tolerance=0.05)
+    values = config(tiny_pair, **MANY)
     run = calibrate(values, tmp_path / "run", reward_funcs=after_step(0, lambda step: 0.0), measure=perfect)
     assert (run.result["outcome"], run.result["kept_step"]) == ("stopped", 0)
     assert same(weights(run.path / "model"), weights(Path(tiny_pair.teacher)))
@@ -67,11 +72,11 @@ def test_what_does_not_hold_on_unseen_problems_is_not_kept(tiny_pair: Pair, tmp_
     """The training samples look good throughout, the unseen problems only up to step 1."""
     calls: list[str] = []
 
-    def scores(language_model: Any, tasks: Any, config: Any, what: str, *_: Any) -> dict[str, HeldOut]:
+    def scores(model: Any, task: Any, examples: Sequence[Any], config: Any, what: str, *_: Any, **__: Any) -> HeldOut:
         calls.append(what)
-        return scored(tasks, 0.0 if len(calls) == 2 else 1.0)  # before, after step 2, after step 1
+        return scored(examples, 0.0 if len(calls) == 2 else 1.0)  # before, after step 2, after step 1, fresh ones
 
-    values = config(tiny_pair, utility_tolerance=0.05)
+    values = config(tiny_pair, **MANY)
     run = calibrate(values, tmp_path / "run", reward_funcs=after_step(9, lambda step: 1.0), measure=scores)
     result = run.result
     assert (result["outcome"], result["steps"], result["kept_step"]) == ("finished", 2, 1)
@@ -96,7 +101,8 @@ def test_the_log_ratio_is_measured_on_held_out_problems_before_and_after(tiny_pa
     for name in (tiny_pair.teacher, str(run.path / "model")):
         model = load_model(name)
         ratios = []
-        for held_out in task_scores(model, tasks, settings, "anew").values():
+        for task in tasks:
+            held_out = task_scores(model, task, problems_of(task, settings).look(0), settings, "anew")
             ids = [sample.token_ids for sample in held_out.samples]
             scores = [token_logprobs(one, held_out.prompts, ids) for one in (model, target)]
             ratios += [float(a.sum() - b.sum()) for a, b in zip(*scores, strict=True)]
@@ -220,12 +226,12 @@ def test_the_model_that_was_trained_is_gone_when_the_kept_one_is_measured(tiny_p
     trained: list[weakref.ref[Any]] = []
     alive = []
 
-    def noting(model: LanguageModel, tasks: Any, values: Any, what: str, journal: Any = None) -> Any:
+    def noting(model: LanguageModel, task: Any, examples: Any, values: Any, what: str, *more: Any, **own: Any) -> Any:
         if what == "before":
             trained.append(weakref.ref(model.model))
         else:
             alive.append(trained[0]() is not None)
-        return task_scores(model, tasks, values, what, journal)
+        return task_scores(model, task, examples, values, what, *more, **own)
 
     gc.disable()  # so that no chance collection frees it
     try:

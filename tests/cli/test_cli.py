@@ -213,7 +213,8 @@ def test_a_stage_runs_from_a_recipe_and_prints_json_alone(
     recipe.write_text(
         f"teacher: {tiny_pair.teacher}\nstudent: {tiny_pair.student}\ntarget: {tiny_pair.student}\ntasks: [qa]\n"
         "problems: 4\nmax_steps: 1\nper_device_train_batch_size: 4\nlearning_rate: 1e-3\n"
-        "calibrate: {num_generations: 2, guard_problems: 2, guard_samples: 1}\ndistill: {method: sft_gold}\n"
+        "calibrate: {num_generations: 2, guard: false, guard_problems: 2, guard_samples: 1}\n"
+        "distill: {method: sft_gold}\n"
     )
     assert command(stage, "--config", recipe, "--output", tmp_path / "run", "--seed", "3", "--json") == 0
     out, err = capsys.readouterr()

@@ -300,6 +300,7 @@ def stages(pair: Pair) -> dict[str, tuple[Callable[..., Run], Any]]:
                 per_device_train_batch_size=2,
                 guard_problems=2,
                 guard_samples=1,
+                guard=False,
                 max_completion_length=4,
                 **trained,
             ),

@@ -189,7 +189,7 @@ def test_settings_that_may_not_be_meant_are_remarked(tiny_pair: Pair, tmp_path: 
     told = "\n".join(look.remarks)
     assert "teacher and target are the same model" in told and "eta=25: all that was measured" in told
     assert "teacher and student are the same model" in told
-    assert "the guard compares 300 problems × 4 samples of 'math', which differ by up to 3.5 points" in told
+    assert "the guard compares up to 2400 problems × 4 samples of 'math', which differ by up to 1.3 points" in told
     look = Preflight(fetch=False)
     check_calibration(CalibrationConfig(teacher=tiny_pair.teacher, target=same, utility_tolerance=0.2), look)
     assert look.remarks == []

@@ -142,14 +142,12 @@ def test_the_anchor_is_the_model_with_its_adapter_off(tiny_pair: Pair, tmp_path:
 
 @pytest.mark.parametrize("merge", [False, True])
 def test_an_adapter_that_does_not_hold_gives_the_original_back(tiny_pair: Pair, tmp_path: Path, merge: bool) -> None:
-    def lost(model: Any, tasks: Any, config: Any, what: str, *rest: Any) -> Any:
+    def lost(model: Any, task: Any, examples: Any, config: Any, what: str, *rest: Any, **own: Any) -> Any:
         value = 1.0 if what == "before" else 0.0
-        return {
-            name: replace(one, scores=[[value for _ in row] for row in one.scores])
-            for name, one in task_scores(model, tasks, config, what, *rest).items()
-        }
+        one = task_scores(model, task, examples, config, what, *rest, **own)
+        return replace(one, scores=[[value for _ in row] for row in one.scores])
 
-    config = calibration(tiny_pair, merge_adapter=merge, guard=True, guard_steps=1)
+    config = calibration(tiny_pair, merge_adapter=merge, guard=True, guard_steps=1, utility_tolerance=0.9)
     run = calibrate(config, tmp_path / "run", measure=lost)
     assert run.result["kept_step"] == 0 and len(run.result["events"]) >= 1
     model = str(run.path / "model")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from distillknob.calibration.config import CalibrationConfig
 from distillknob.calibration.guard import UtilityGuard
@@ -10,6 +12,7 @@ from distillknob.calibration.last_good import LastThatHolds
 from distillknob.results.schema import Bounds
 from distillknob.runs.model_record import calibrated_as, read_record
 from distillknob.verdicts.turning import Turning, turned_text
+from distillknob.verdicts.utility import outcome_text, scores_to_tell
 
 
 def model_card(config: CalibrationConfig, guard: UtilityGuard, last: LastThatHolds, turned: Turning) -> str:
@@ -28,18 +31,31 @@ def model_card(config: CalibrationConfig, guard: UtilityGuard, last: LastThatHol
         )
     else:
         title = f"{config.teacher}, calibrated with η = {config.eta:g} ({turned.verdict})"
-        scores = "\n".join(
-            f"- {row['task']}: {row['before']:.3f} before, {row['after']:.3f} after ({_interval(row['interval'])})"
-            for row in last.guard
-        )
+        where, rows = scores_to_tell({"guard": last.guard, "fresh": last.fresh})
+        scores = "\n".join(_score(row, config.utility_tolerance) for row in rows)
+        open_tasks = [row["task"] for row in last.guard if row.get("outcome") == "not resolved"]
+        if open_tasks:
+            scores += (
+                f"\n\nThe guard chose this step without having resolved whether it lost more than its tolerance on "
+                f"{', '.join(open_tasks)}: its problems were used up, and the loss that they showed was smaller."
+            )
         text = (
             f"Made by {made_by}: {last.step} steps of reinforcement fine-tuning against `{config.target}`.\n\n"
             f"{stopped}{turned_text(turned.as_row())}\n\n"
-            f"Task scores on training-split problems that were not trained on:\n\n{scores}\n\n"
+            f"Task scores {where}:\n\n{scores}\n\n"
             "Not measured here: whether students learn more or less from this model than from the original.\n"
         )
     tags = "distillknob" if turned.same else "distillknob, calibrated-teacher"
     return f"---\nbase_model: {config.teacher}\ntags: [{tags}]\n---\n# {title}\n\n{text}"
+
+
+def _score(row: Mapping[str, Any], tolerance: float) -> str:
+    problems = f", {row['problems']} problems" if "problems" in row else ""
+    judged = outcome_text(row, tolerance)
+    return (
+        f"- {row['task']}: {row['before']:.3f} before, {row['after']:.3f} after "
+        f"({_interval(row['interval'])}{problems}){': ' + judged if judged else ''}"
+    )
 
 
 def _interval(bounds: Bounds) -> str:

@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
 from distillknob.calibration.config import CalibrationConfig
-from distillknob.calibration.held_out import train_and_guard
+from distillknob.calibration.decision import (
+    RESOLVED_AT,
+    expected_error,
+    least_problems,
+    least_samples,
+    resolved_tolerance,
+    resolving_problems,
+    scatter_of,
+)
+from distillknob.calibration.problems import Problems, problems_of
 from distillknob.config.checks import check_fills_a_step
 from distillknob.errors import BadInputError
 from distillknob.inputs.preflight import Preflight, check_learning_rate, same_weights
@@ -58,25 +71,81 @@ def check(config: CalibrationConfig, preflight: Preflight) -> None:
                 f"right_at={config.right_at:g}: no answer of task {task.name!r} scores 1, so none would be given the "
                 "calibration reward: set right_at to 0.5, from where its answers count as right"
             )
-        trained, held_out = train_and_guard(task, config.problems, config.guard_problems, config.seed)
+        problems = problems_of(task, config)
         for side in (teacher, *targets):
-            preflight.check_fit(side, task, [*trained, *held_out], answer, "max_completion_length")
-        rows += len(trained)
-        if config.guard and not preflight.fetch:
-            _remark_on_the_guard(config, task.name, len(held_out), preflight)
+            texts = [*problems.trained, *problems.decided, *problems.fresh]
+            preflight.check_fit(side, task, texts, answer, "max_completion_length")
+        rows += len(problems.trained)
+        if config.guard:
+            _check_could_resolve(problems, config)
+            if not preflight.fetch:
+                _remark_on_the_guard(config, task.name, len(problems.decided), preflight)
     step = config.per_device_train_batch_size * int(config.steps_per_generation or config.gradient_accumulation_steps)
     if seen:
         groups = step * preflight.processes // int(config.num_generations or 1)
         check_fills_a_step(rows, groups, "problems to train on")
 
 
+def _check_could_resolve(problems: Problems, config: CalibrationConfig) -> None:
+    """Raise BadInputError for a tolerance that so few problems couldn't show to hold even of the same answers."""
+    first, most, tolerance = problems.looks[0], len(problems.decided), config.utility_tolerance
+    least = resolved_tolerance(first, most)
+    if least <= tolerance:
+        return
+    remedies = [f"set guard_problems_max to {resolving_problems(tolerance, first, most)} or more"]
+    if most < config.guard_budget:
+        remedies = [f"take a task with more problems ({most} are left of this one's train split)"]
+    if least < 1:
+        remedies.append(f"utility_tolerance to {_rounded_up(least)} or more")
+    raise BadInputError(
+        f"utility_tolerance={tolerance:g}: {most} problems of {problems.task.name!r} can't show that a score holds to "
+        f"within {100 * tolerance:g} points, even if not one answer changed: {', or '.join(remedies)}, or guard to "
+        "false, and the last step is kept unjudged"
+    )
+
+
+def check_resolves(
+    scores: Mapping[str, Sequence[Sequence[float]]], problems: Mapping[str, Problems], config: CalibrationConfig
+) -> None:
+    """Raise BadInputError for a tolerance below two standard errors of what the guard may compare, by the original's
+    `scores` by task, problem and sample: an unchanged teacher would be taken for one that lost twice as much."""
+
+    def noise(task: str) -> float:
+        scatter = scatter_of(scores[task])
+        return RESOLVED_AT * expected_error(scatter, config.guard_samples, len(problems[task].decided))
+
+    worst, tolerance = max(scores, key=noise), config.utility_tolerance
+    if noise(worst) <= tolerance:
+        return
+    scatter, most = scatter_of(scores[worst]), len(problems[worst].decided)
+    remedies = []
+    if most >= config.guard_budget:
+        remedies.append(f"guard_problems_max to {least_problems(tolerance, scatter, config.guard_samples)} or more")
+    samples = least_samples(tolerance, scatter, most)
+    if samples is not None:
+        remedies.append(f"guard_samples to {samples} or more")
+    if noise(worst) < 1:
+        remedies.append(f"utility_tolerance to {_rounded_up(noise(worst))} or more")
+    score = fmean(map(fmean, scores[worst]))
+    raise BadInputError(
+        f"utility_tolerance={tolerance:g}: the original scores {100 * score:.1f} % on {worst!r}, and a score by "
+        f"{most} problems × {config.guard_samples} samples may change by {100 * noise(worst):.1f} points by chance "
+        f"(two standard errors): set {', or '.join([*remedies, 'guard to false'])}"
+    )
+
+
+def _rounded_up(tolerance: float) -> float:
+    return math.ceil(1000 * tolerance) / 1000
+
+
 def _remark_on_the_guard(config: CalibrationConfig, task: str, problems: int, preflight: Preflight) -> None:
     """What the guard can't tell from noise: the two standard errors of a difference of two means of right and wrong
     answers, for a teacher that is right three times in four."""
-    noise = 2 * (2 * 0.75 * 0.25 / (problems * config.guard_samples)) ** 0.5
+    noise = RESOLVED_AT * expected_error(0.75 * 0.25, config.guard_samples, problems)
     if noise > config.utility_tolerance:
         preflight.remark(
-            f"the guard compares {problems} problems × {config.guard_samples} samples of {task!r}, which differ by up "
-            f"to {100 * noise:.1f} points by chance (two standard errors, for a teacher that is right 3 times in 4); "
-            f"the tolerance is {100 * config.utility_tolerance:g}: more guard_problems or guard_samples tell more"
+            f"the guard compares up to {problems} problems × {config.guard_samples} samples of {task!r}, which differ "
+            f"by up to {100 * noise:.1f} points by chance (two standard errors, for a teacher that is right 3 times in "
+            f"4 on each problem); the tolerance is {100 * config.utility_tolerance:g}: calibrate refuses it if the "
+            "teacher's own answers scatter as much; more guard_problems_max or guard_samples tell more"
         )

@@ -123,6 +123,13 @@ class CalibrationConfig(BoundedAnswers, EngineOptions, AdapterOptions, GRPOConfi
     utility_tolerance: float = field(default=0.01, metadata={"help": "Drop of a task's score that the guard allows."})
     guard_steps: int = field(default=5, metadata={"help": "Steps between two looks of the guard."})
     guard_problems: int = field(default=300, metadata={"help": "Problems a task to compare before with after on."})
+    guard_problems_max: int | None = field(
+        default=None,
+        metadata={
+            "help": "Problems a task up to which more are drawn while the comparison resolves nothing. Default: eight "
+            "times guard_problems."
+        },
+    )
     guard_samples: int = field(default=4, metadata={"help": "Samples for each of them."})
     beta: float = field(default=0.1, metadata={"help": "Weight of the KL anchor to the original teacher at the start."})
     temperature: float = field(default=1.0, metadata={"help": "Must be 1: the teacher as students see it."})
@@ -204,6 +211,11 @@ class CalibrationConfig(BoundedAnswers, EngineOptions, AdapterOptions, GRPOConfi
             *("problems", "guard_steps", "guard_problems", "guard_samples", "influence_problems"),
             *("co_distilled_steps", "co_distilled_every", "co_distilled_batch_size"),
         )
+        if self.guard_problems_max is not None and self.guard_problems_max < self.guard_problems:
+            raise BadInputError(
+                f"guard_problems_max={self.guard_problems_max}: the first look takes {self.guard_problems} problems "
+                "(guard_problems) already: give at least as many"
+            )
         if not 0 < self.utility_tolerance < 1:
             raise BadInputError(f"utility_tolerance={self.utility_tolerance}: a share of the score, between 0 and 1")
         agree_on_engine(self)
@@ -218,6 +230,11 @@ class CalibrationConfig(BoundedAnswers, EngineOptions, AdapterOptions, GRPOConfi
                 "the rewards: leave both out"
             )
         check_installed(self)
+
+    @property
+    def guard_budget(self) -> int:
+        """The most problems a task that the guard decides by."""
+        return self.guard_problems_max or 8 * self.guard_problems
 
     @property
     def models_read(self) -> list[str]:

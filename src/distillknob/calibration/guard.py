@@ -7,7 +7,9 @@ a value that isn't finite, or a drop that the strongest anchor can't hold, stops
 saved after a window within the tolerance, is kept.
 
 The baseline is the original's score on other problems of the same split, so that it has an error of its own beside the
-window's: to sample the original on the problems that are trained on would cost as much as several windows.
+window's: to sample the original on the problems that are trained on would cost as much as several windows. Both errors
+count. A drop counts as far as it goes beyond them, at a level that adds up to `ERROR` over all looks and tasks (the
+union bound), so that a teacher that hasn't changed is taken for a strained one in at most that share of the runs.
 
 Left out on purpose: any use of test problems, and a PID controller. Windows are few and noisy; doubling is enough.
 """
@@ -17,13 +19,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from statistics import NormalDist
 from typing import Any, Literal
 
 from distillknob.results.stages import GuardEvent
 
-# Standard errors that a window's mean may lie below. At one, three tasks in which nothing has changed would raise a
-# false alarm in four windows of ten; at two, in seven of a hundred.
-NOISE = 2.0
+ERROR = 0.05  # over all looks and tasks of a run
 PSEUDO = 2  # prompts
 
 Verdict = Literal["good", "strained", "stop", "unseen"]
@@ -33,6 +34,8 @@ Verdict = Literal["good", "strained", "stop", "unseen"]
 class UtilityGuard:
     """State and rules of the guard. `baseline` holds the original teacher's mean score by task. Scores lie in [0, 1];
     those of other reward functions in whatever unit `tolerance` has too, with the original's `variance` by task.
+    `baseline_errors` are the standard errors of the baseline, 0 where it is known exactly; `looks` is the number of
+    windows that the run will have, which the trainer sets as it begins.
 
     `observe` takes one step's samples, `judge` closes a window. `state_dict`/`load_state_dict` survive a resume.
     """
@@ -46,6 +49,8 @@ class UtilityGuard:
     patience: int = 4
     log_ratio_factor: float = 10.0
     variance: Mapping[str, float] | None = None
+    baseline_errors: Mapping[str, float] = field(default_factory=dict)
+    looks: int = 1
 
     beta_start: float = field(init=False)
     strikes: int = field(default=0, init=False)
@@ -97,8 +102,8 @@ class UtilityGuard:
             return "unseen"
         scores = {task: sum(values) / len(values) for task, values in seen.items()}
         drops = {task: self.baseline[task] - score for task, score in scores.items()}
-        # A window's mean is noisy: a drop counts only as far as it goes beyond that.
-        sure = {task: drops[task] - NOISE * _standard_error(seen[task], self._variance(task)) for task in seen}
+        # A window's mean and the baseline are noisy: a drop counts only as far as it goes beyond that.
+        sure = {task: drops[task] - self._noise(task, seen[task]) for task in seen}
         worst = max(sure, key=lambda task: sure[task])
         if sure[worst] > self.collapse * self.tolerance:
             return self._stop(
@@ -122,6 +127,11 @@ class UtilityGuard:
         if max(drops.values()) < self.tolerance / 2 and self.beta > self.beta_start:
             self._set_beta(step, max(self.beta / 1.5, self.beta_start), worst, scores[worst])
         return "good"
+
+    def _noise(self, task: str, values: list[float]) -> float:
+        """How far a window of these values may lie below the baseline by chance."""
+        error = math.hypot(_standard_error(values, self._variance(task)), self.baseline_errors.get(task, 0.0))
+        return NormalDist().inv_cdf(1 - ERROR / (max(1, self.looks) * len(self.baseline))) * error
 
     def _variance(self, task: str) -> float:
         """The variance of one answer's score under the original; of right and wrong answers by their rate."""

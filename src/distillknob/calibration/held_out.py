@@ -5,8 +5,10 @@ The problems come from the train split and are not trained on. Test problems are
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean, stdev
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -23,20 +25,14 @@ from distillknob.models.scoring import Prompt, Scorer, token_logprobs
 from distillknob.runs.journal import Journal
 from distillknob.runtime.processes import by_parts
 from distillknob.tasks import Example, Task
-from distillknob.tasks.held_back import hold_back
 from distillknob.verdicts.turning import Turning, turning_of_tasks
-
-
-def train_and_guard(task: Task, problems: int, guard_problems: int, seed: int) -> tuple[list[Example], list[Example]]:
-    """Examples of the train split to train on, and others for the guard (`tasks.held_back`)."""
-    return hold_back(task, problems, guard_problems, seed, why="with a guard")
 
 
 @dataclass(frozen=True)
 class HeldOut:
     """What a teacher wrote on the guard's problems of one task. `scores` lie by problem and sample; the rest has one
-    row a sample, in the same order: `logprobs` are those that the teacher itself gives each token, in nats;
-    `rewarded` says whether the sample is given the calibration reward."""
+    row a sample, in the same order: `logprobs` are those that the teacher itself gives each token, in nats (none where
+    only scores were asked for); `rewarded` says whether the sample is given the calibration reward."""
 
     scores: list[list[float]]
     prompts: list[Prompt]
@@ -44,49 +40,64 @@ class HeldOut:
     rewarded: list[bool]
     logprobs: list[torch.Tensor]
 
+    @property
+    def means(self) -> list[float]:
+        """The mean score of each problem's samples."""
+        return [fmean(row) for row in self.scores]
 
-# (model, tasks, config, "before" or "after", journal) -> by task, what the model writes on the guard's problems.
-Measure = Callable[..., dict[str, HeldOut]]
+    @property
+    def score(self) -> float:
+        """The mean of all samples' scores."""
+        return fmean(self.means)
+
+
+def standard_error(means: Sequence[float]) -> float:
+    """The standard error of the mean over problems; infinite for one, which says nothing of its own scatter."""
+    return stdev(means) / math.sqrt(len(means)) if len(means) > 1 else math.inf
+
+
+# (model, task, examples, config, "before" or "after", journal, logprobs) -> what the model writes on these problems.
+Measure = Callable[..., HeldOut]
 
 
 def task_scores(
     language_model: LanguageModel | VllmModel,
-    tasks: Sequence[Task],
+    task: Task,
+    examples: Sequence[Example],
     config: CalibrationConfig,
     what: str,
     journal: Journal | None = None,
-) -> dict[str, HeldOut]:
-    """Samples and their scores by task, on train-split problems that the fine-tuning does not see. What `journal` holds
-    is neither sampled nor scored again."""
-    held_out = {}
-    for place, task in enumerate(tasks):
-        part = (journal or Journal()).part(f"task-{place}")
-        _, examples = train_and_guard(task, config.problems, config.guard_problems, config.seed)
-        drawn = sample_and_grade(
-            language_model,
-            task,
-            examples,
-            config.guard_samples,
-            max_new_tokens=config.max_completion_length,
-            seed=config.seed,
-            journal=part,
-            shared=True,
-            description=f"guard: {task.name} {what}",
-        )
-        rows = [
-            (task.messages(example), sample, score)
-            for example, samples, scores in zip(examples, drawn.samples, drawn.scores, strict=True)
-            for sample, score in zip(samples, scores, strict=True)
-        ]
-        prompts, flat = [prompt for prompt, _, _ in rows], [sample for _, sample, _ in rows]
-        held_out[task.name] = HeldOut(
-            scores=drawn.scores,
-            prompts=prompts,
-            samples=flat,
-            rewarded=[not config.gate or (sample.finished and score >= config.right_at) for _, sample, score in rows],
-            logprobs=_logprobs(language_model, language_model.tokenizer, prompts, flat, part.part("logprobs")),
-        )
-    return held_out
+    *,
+    logprobs: bool = True,
+) -> HeldOut:
+    """Samples and their scores on some of a task's problems, and unless they aren't asked for the samples'
+    log-probabilities. What `journal` holds is neither sampled nor scored again."""
+    part = journal or Journal()
+    drawn = sample_and_grade(
+        language_model,
+        task,
+        examples,
+        config.guard_samples,
+        max_new_tokens=config.max_completion_length,
+        seed=config.seed,
+        journal=part,
+        shared=True,
+        description=f"guard: {task.name} {what}",
+    )
+    rows = [
+        (task.messages(example), sample, score)
+        for example, samples, scores in zip(examples, drawn.samples, drawn.scores, strict=True)
+        for sample, score in zip(samples, scores, strict=True)
+    ]
+    prompts, flat = [prompt for prompt, _, _ in rows], [sample for _, sample, _ in rows]
+    tokenizer = language_model.tokenizer
+    return HeldOut(
+        scores=drawn.scores,
+        prompts=prompts,
+        samples=flat,
+        rewarded=[not config.gate or (sample.finished and score >= config.right_at) for _, sample, score in rows],
+        logprobs=_logprobs(language_model, tokenizer, prompts, flat, part.part("logprobs")) if logprobs else [],
+    )
 
 
 def _logprobs(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any, NamedTuple
 
 from datasets import Dataset
 
 from distillknob.calibration.config import CalibrationConfig
-from distillknob.calibration.held_out import HeldOut, train_and_guard
+from distillknob.calibration.held_out import HeldOut, standard_error
+from distillknob.calibration.problems import Problems, train_and_guard
 from distillknob.calibration.trainer import CalibrationTrainer
 from distillknob.errors import BadInputError
 from distillknob.evaluation.measure import longest_answer
@@ -39,26 +41,46 @@ def _row(task: Task, example: Example, max_new_tokens: int | None) -> dict[str, 
     }
 
 
-def rewarded_as_in_training(
-    trainer: CalibrationTrainer, before: dict[str, HeldOut], tasks: Sequence[Task], config: CalibrationConfig
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Mean and variance, by task, of the rewards of what the original wrote: reward functions of one's own have a scale
-    of their own, and the guard's windows are on it. Raises BadInputError where they give a task's answers nothing."""
-    means, variances = {}, {}
-    for task in tasks:
-        _, examples = train_and_guard(task, config.problems, config.guard_problems, config.seed)
+class Baseline(NamedTuple):
+    """What windows of the training are held against, by task: the original's mean reward, that mean's standard error
+    over problems, and the variance of one answer's reward (None: that of right and wrong answers at this mean)."""
+
+    means: dict[str, float]
+    errors: dict[str, float]
+    variances: dict[str, float] | None
+
+
+def graded_baseline(before: Mapping[str, HeldOut]) -> Baseline:
+    """The baseline by the tasks' own graders."""
+    errors = {name: standard_error(one.means) for name, one in before.items()}
+    return Baseline({name: one.score for name, one in before.items()}, errors, None)
+
+
+def rewarded_baseline(
+    trainer: CalibrationTrainer,
+    before: Mapping[str, HeldOut],
+    problems: Mapping[str, Problems],
+    config: CalibrationConfig,
+) -> Baseline:
+    """The baseline by the reward functions of what the original wrote: those of one's own have a scale of their own,
+    and the guard's windows are on it. Raises BadInputError where they give a task's answers nothing."""
+    means, errors, variances = {}, {}, {}
+    for name, one in problems.items():
         rows = [
-            _row(task, example, config.max_completion_length)
-            for example in examples
+            _row(one.task, example, config.max_completion_length)
+            for example in one.look(0)
             for _ in range(config.guard_samples)
         ]
-        rewards = trainer.rewards_of(rows, [sample.token_ids for sample in before[task.name].samples])
+        rewards = trainer.rewards_of(rows, [sample.token_ids for sample in before[name].samples])
         defined = [reward for reward in rewards if not math.isnan(reward)]
         if not defined:
             raise BadInputError(
-                f"the reward functions give none of {len(rewards)} answers to {task.name!r} a reward, so that the "
+                f"the reward functions give none of {len(rewards)} answers to {name!r} a reward, so that the "
                 "guard has nothing to hold: mend them, leave the task out, or set guard to false"
             )
-        means[task.name] = sum(defined) / len(defined)
-        variances[task.name] = sum((reward - means[task.name]) ** 2 for reward in defined) / len(defined)
-    return means, variances
+        means[name] = fmean(defined)
+        variances[name] = fmean((reward - means[name]) ** 2 for reward in defined)
+        own = [rewards[i : i + config.guard_samples] for i in range(0, len(rewards), config.guard_samples)]
+        known = [[reward for reward in row if not math.isnan(reward)] for row in own]
+        errors[name] = standard_error([fmean(row) for row in known if row])
+    return Baseline(means, errors, variances)

@@ -13,17 +13,19 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from distillknob.calibration.answers import Answers, Model, Weights
 from distillknob.calibration.card import model_card
-from distillknob.calibration.check import check
+from distillknob.calibration.check import check, check_resolves
 from distillknob.calibration.config import CalibrationConfig
 from distillknob.calibration.grading import task_reward
 from distillknob.calibration.guard import UtilityGuard
-from distillknob.calibration.held_out import HeldOut, Measure, reward_turned, task_scores
-from distillknob.calibration.last_good import FINAL, START, LastThatHolds, last_that_holds, mean_score
+from distillknob.calibration.held_out import Measure, reward_turned, task_scores
+from distillknob.calibration.last_good import FINAL, START, LastThatHolds, last_that_holds
 from distillknob.calibration.moved import what_moved
+from distillknob.calibration.problems import problems_of
 from distillknob.calibration.rewards.base import CalibrationReward
 from distillknob.calibration.rewards.choice import make_reward
-from distillknob.calibration.rows import rewarded_as_in_training, training_rows
+from distillknob.calibration.rows import graded_baseline, rewarded_baseline, training_rows
 from distillknob.calibration.trainer import REWARD_STATE, CalibrationTrainer, GuardCallback, RewardCallback
 from distillknob.inputs.identity import changed_meanwhile
 from distillknob.inputs.opening import Opening, checked
@@ -32,7 +34,7 @@ from distillknob.models.chat import set_in_templates
 from distillknob.models.engines.opened import Engines
 from distillknob.models.scoring import Scorer
 from distillknob.models.served.model import connect, load_or_connect
-from distillknob.results.stages import CalibrateResult
+from distillknob.results.stages import CalibrateResult, GuardRow
 from distillknob.runs.files import atomic_write
 from distillknob.runs.journal import Journal
 from distillknob.runs.model_record import record_of
@@ -96,16 +98,29 @@ def calibrate(
     _set_for_the_run(config, run)
 
     journal, engines = Journal(run.unfinished), _engines(opening, config)
-    revision = as_dict(config.model_init_kwargs).get("revision")
-    asked = engines.of(config.teacher, teacher, revision=revision)
-    before = measure(asked, tasks, config, "before", journal.part("before"))
-    del asked
+
+    def load(weights: Weights) -> Model:
+        model = engines.start(weights.path, _loaded_with(config) if weights.path == config.teacher else None)
+        set_in_templates({weights.path: model.tokenizer}, values, needed=False)
+        fix_dates({weights.path: model.tokenizer}, run.template_date, tell=False)
+        return model
+
+    problems = {task.name: problems_of(task, config, place) for place, task in enumerate(tasks)}
+    answers = Answers(problems, config, journal, measure, load)
+    untouched = Weights(str(Path(str(config.output_dir)) / START) if config.use_peft else config.teacher, 0)
+    answers.hold(untouched, engines.of(config.teacher, teacher, revision=_loaded_with(config).get("revision")))
+    before = answers.look(untouched, 0)
+    answers.let_go()
     engines.close()  # the training needs its memory
+    if config.guard:
+        check_resolves({name: one.scores for name, one in before.items()}, problems, config)
+    baseline = graded_baseline(before)
     guard = UtilityGuard(
-        baseline={name: mean_score(held_out.scores) for name, held_out in before.items()},
+        baseline=baseline.means,
         tolerance=config.utility_tolerance,
         beta=config.beta,
         steps=config.guard_steps,
+        baseline_errors=baseline.errors,
     )
     reward = make_reward(config, targets, tokenizer)
     steps = _trained_before(run, guard, reward)
@@ -127,21 +142,16 @@ def calibrate(
             )
         check_saves_whole(trainer.accelerator)
         if reward_funcs and config.guard:
-            guard.baseline, guard.variance = rewarded_as_in_training(trainer, before, tasks, config)
+            baseline = rewarded_baseline(trainer, before, problems, config)
+            guard.baseline, guard.baseline_errors, guard.variance = baseline
         steps = _train(trainer, config, guard, run, resume=resume)
         close_engine(trainer)
         del trainer
     del teacher
     free_models()
 
-    def write(path: str, part: str) -> dict[str, HeldOut]:
-        """What a checkpoint writes, which is gone again when that is there: two at a time may not fit."""
-        model = engines.start(path)
-        set_in_templates({path: model.tokenizer}, values, needed=False)
-        fix_dates({path: model.tokenizer}, run.template_date, tell=False)
-        return measure(model, tasks, config, "after", journal.part(part))
-
-    last = last_that_holds(steps, before, config, guard, write)
+    last = last_that_holds(steps, untouched, answers, config, guard)
+    answers.let_go()
     engines.close()
 
     def original() -> LanguageModel:
@@ -155,7 +165,7 @@ def calibrate(
     )
     del targets, reward
     if turned.same:  # of which nothing is uncertain
-        last = last._replace(guard=[{**row, "difference": 0.0, "interval": [0.0, 0.0]} for row in last.guard])
+        last = last._replace(guard=[_unchanged(row) for row in last.guard], fresh=[])
     result = _result(config, run, guard, steps, last, turned)
     result["moved"] = what_moved(tasks, before, last.held_out, config.right_at, same=turned.same)
     _save(config, run, tokenizer, guard, last, turned, result)
@@ -192,6 +202,11 @@ def _engines(opening: Opening, config: CalibrationConfig) -> Engines:
         notice("the guard's answers are transformers', before and after: the trained teacher is a LoRA adapter")
         return Engines("transformers")
     return opening.engines()
+
+
+def _loaded_with(config: CalibrationConfig) -> dict[str, Any]:
+    """How the teacher is loaded, so that the original writes later what it would have written at the start."""
+    return {**({} if config.use_peft else {"dtype": "float32"}), **as_dict(config.model_init_kwargs)}
 
 
 def _targets(config: CalibrationConfig) -> list[Scorer]:
@@ -239,9 +254,14 @@ def _result(
         "log_ratio": logged.get("log_ratio"),
         "tolerance": config.utility_tolerance,
         "guard": last.guard,
+        "fresh": last.fresh,
         "events": guard.events,
         "notes": changed_meanwhile(run, config),
     }
+
+
+def _unchanged(row: GuardRow) -> GuardRow:
+    return {**row, "difference": 0.0, "interval": [0.0, 0.0]}
 
 
 def _train(

@@ -367,6 +367,9 @@ class GuardCallback(TrainerCallback):
     def __init__(self, guard: UtilityGuard):
         self.guard = guard
 
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.guard.looks = math.ceil(state.max_steps / self.guard.steps)
+
     def on_log(
         self, args: Any, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:

@@ -13,6 +13,7 @@ from distillknob.stages import EXPERIMENTS
 from distillknob.verdicts.claims import student_claims
 from distillknob.verdicts.teachers import is_original, label_of, unturned
 from distillknob.verdicts.turning import UNCLEAR, WRONG, turned_text
+from distillknob.verdicts.utility import outcome_text, scores_to_tell
 
 Rows = Sequence[Sequence[str]]
 WIDTH = 110  # of running text, in characters
@@ -153,8 +154,8 @@ def turning_text(result: Mapping[str, Any]) -> str:
             within = f"to within {percent(result['tolerance'])} points"
             message += f" No checkpoint kept the teacher's score {within}; the last steps were {refused[0]}."
         message += (
-            "\nTo mend: where the guard's interval below is wide, more guard_problems or a larger utility_tolerance; "
-            "else a lower learning_rate, a higher beta or more prompts a step."
+            "\nTo mend: where that interval is wide, more guard_problems_max or a larger utility_tolerance; else "
+            "a lower learning_rate, a higher beta or more prompts a step."
         )
     elif turned and turned["same"]:
         message += "\nTo mend: more steps or a higher learning_rate."
@@ -281,6 +282,7 @@ def _calibrate_text(run: Run, result: Mapping[str, Any]) -> list[str]:
     ]
     parts.append(turning_text(result))
     same = is_original(result)
+    where, scores = scores_to_tell(result)
     rows = [
         [
             row["task"],
@@ -288,11 +290,15 @@ def _calibrate_text(run: Run, result: Mapping[str, Any]) -> list[str]:
             percent(row["after"]),
             "0: the same model" if same else percent(row["difference"], row["interval"], signed=True),
         ]
-        for row in result["guard"]
+        for row in scores
     ]
     table = text_table(["task", "before %", "after %", "difference, points"], rows)
+    parts.append(f"{_wrapped(f'Scores {where}:')}\n{table}")
+    if not same:
+        tolerance = result.get("tolerance")
+        parts += [_wrapped(f"{row['task']}: {judged}") for row in scores if (judged := outcome_text(row, tolerance))]
     # A teacher that is the original moved nothing.
-    return [*parts, table, *([] if same else filter(None, [moved_text(result)]))]
+    return [*parts, *([] if same else filter(None, [moved_text(result)]))]
 
 
 def moved_text(result: Mapping[str, Any]) -> str:

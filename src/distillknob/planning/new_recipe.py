@@ -7,6 +7,7 @@ with its reason. Left out on purpose: choosing η or the number of steps by the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any
 
 import yaml
 
-from distillknob.calibration.held_out import train_and_guard
+from distillknob.calibration.decision import RESOLVED_AT, expected_error, resolved_tolerance
+from distillknob.calibration.problems import dealt_out
 from distillknob.config.recipe import stage_config
 from distillknob.config.shared import StageConfig
 from distillknob.diagnosis.gather import PREFIXES
@@ -27,7 +29,9 @@ from distillknob.planning.hardware import GIB, Engine
 from distillknob.planning.workload import PROMPT_TOKENS
 from distillknob.stages import CHAINED
 
-PROBLEMS, GUARD_PROBLEMS, TEST_PROBLEMS = 2000, 100, 200
+PROBLEMS, GUARD_PROBLEMS, GUARD_PROBLEMS_MAX, TEST_PROBLEMS = 2000, 100, 800, 200
+GUARD_SAMPLES, TOLERANCE = 4, 0.02
+SCATTER = 0.75 * 0.25 / 2  # of a teacher that is right 3 times in 4, half of whose variance lies between problems
 GROUP = 8  # samples a prompt in calibrate
 LORA_RATE = "usual for LoRA: ten times that of full fine-tuning, or more"
 THINKING_OFF = {"enable_thinking": False}
@@ -114,11 +118,13 @@ def new_file(name: str) -> Path:
 
 @dataclass(frozen=True)
 class _Sizes:
-    """What a pair's tasks and contexts have room for: `problems` a task to train on and `guard` problems beside them,
-    `rows` of all tasks, and the tokens of an answer, in `length`, of the `longest` that the tasks have."""
+    """What a pair's tasks and contexts have room for: `problems` a task to train on, `guard` problems beside them for
+    the guard's first look and `guard_most` for all, `rows` of all tasks, and the tokens of an answer, in `length`, of
+    the `longest` that the tasks have."""
 
     problems: int
     guard: int
+    guard_most: int
     rows: int
     length: int
     longest: int
@@ -126,17 +132,19 @@ class _Sizes:
 
 def _sizes(preflight: Preflight, sides: Sequence[Side], tasks: Sequence[str], longest: int | None) -> _Sizes:
     """Raises BadInputError where a context has no room for answers."""
-    problems, guard, prompts = PROBLEMS, GUARD_PROBLEMS, [0]
+    problems, guard, guard_most, prompts = PROBLEMS, GUARD_PROBLEMS, GUARD_PROBLEMS_MAX, [0]
     rows = 0
     seen = [preflight.task(name) for name in tasks]
     for task in seen:
         if task is not None:
-            trained, held_out = train_and_guard(task, PROBLEMS, GUARD_PROBLEMS, 0)
-            problems, guard, rows = min(problems, len(trained)), min(guard, len(held_out)), rows + len(trained)
-            readings = [preflight.reading(side, task, [*trained, *held_out]) for side in sides]
+            dealt = dealt_out(task, PROBLEMS, GUARD_PROBLEMS, GUARD_PROBLEMS_MAX, 0)
+            problems, rows = min(problems, len(dealt.trained)), rows + len(dealt.trained)
+            guard, guard_most = min(guard, dealt.looks[0]), min(guard_most, len(dealt.decided))
+            texts = [*dealt.trained, *dealt.decided, *dealt.fresh]
+            readings = [preflight.reading(side, task, texts) for side in sides]
             prompts += [PROMPT_TOKENS if reading is None else max(reading.prompts) for reading in readings]
     if None in seen:
-        problems, guard, rows = PROBLEMS, GUARD_PROBLEMS, PROBLEMS
+        problems, guard, guard_most, rows = PROBLEMS, GUARD_PROBLEMS, GUARD_PROBLEMS_MAX, PROBLEMS
         prompts.append(PROMPT_TOKENS)
     contexts = [side.context for side in sides if side.context is not None]
     answer = preflight.longest_answer(tasks, longest)
@@ -146,7 +154,7 @@ def _sizes(preflight: Preflight, sides: Sequence[Side], tasks: Sequence[str], lo
             f"the shortest context of these models has {min(contexts)} tokens, and prompts up to {max(prompts)}: there "
             "is no room for answers: take shorter prompts, or models with longer contexts"
         )
-    return _Sizes(problems=problems, guard=guard, rows=rows, length=min(answer, fits_in), longest=answer)
+    return _Sizes(problems, guard, guard_most, rows, length=min(answer, fits_in), longest=answer)
 
 
 def _usual(preflight: Preflight, sides: Sequence[Side], tasks: Sequence[str], lora: bool, longest: int | None) -> Draft:
@@ -171,12 +179,20 @@ def _usual(preflight: Preflight, sides: Sequence[Side], tasks: Sequence[str], lo
         ("calibrate", "gradient_accumulation_steps"): f"{samples} samples a step on each device",
         ("calibrate", "learning_rate"): LORA_RATE if lora else "TRL's own for GRPO",
         ("calibrate", "beta"): "the anchor to the original, which the guard adapts",
-        ("calibrate", "guard_problems"): "more of them tell smaller drops from noise",
+        ("calibrate", "utility_tolerance"): "what the guard's problems can tell from noise",
+        ("calibrate", "guard_problems_max"): "more of them tell smaller drops; only as many are drawn as it takes",
         ("distill", "learning_rate"): LORA_RATE if lora else "usual for full fine-tuning of such models",
         ("distill", "method"): "between two tokenizers" if method == "spans" else "needs one tokenizer (spans doesn't)",
         ("evaluate", "samples"): "pass@16 needs as many",
     }
     return draft
+
+
+def _tolerance(sizes: _Sizes) -> float:
+    """The usual tolerance, or where a task is small the least that its problems can resolve."""
+    noise = RESOLVED_AT * expected_error(SCATTER, GUARD_SAMPLES, sizes.guard_most)
+    least = max(noise, resolved_tolerance(sizes.guard, sizes.guard_most))
+    return max(TOLERANCE, min(0.99, math.ceil(100 * least) / 100))
 
 
 def _sections(sizes: _Sizes, processes: int, method: str, lora: bool) -> dict[str, dict[str, Any]]:
@@ -200,10 +216,11 @@ def _sections(sizes: _Sizes, processes: int, method: str, lora: bool) -> dict[st
             "warmup_steps": 5,
             "gradient_checkpointing": True,
             "beta": 0.1,
-            "utility_tolerance": 0.02,
+            "utility_tolerance": _tolerance(sizes),
             "problems": sizes.problems,
             "guard_problems": sizes.guard,
-            "guard_samples": 4,
+            "guard_problems_max": sizes.guard_most,
+            "guard_samples": GUARD_SAMPLES,
         },
         "distill": {
             **adapter,

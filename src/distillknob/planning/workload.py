@@ -178,18 +178,22 @@ def _calibrate(config: CalibrationConfig, engine: Engine) -> Workload:
     problems = config.problems * len(config.tasks)
     rows = _steps(config, problems * int(config.num_generations or 1), batch) * batch
     guard = config.guard_problems * len(config.tasks) * config.guard_samples
+    # At most, and where a teacher has hardly changed about as many: of the original and the kept one each, and fresh.
+    answers = guard if not config.guard else config.guard_budget * len(config.tasks) * config.guard_samples
 
     def phase(what: str, kind: Any, model: Architecture, count: float, at_once: int, **options: Any) -> Phase:
         return Phase(what, kind, model, count, prompt, answer, at_once, **options)
 
     phases = [
-        phase("guard", "decode", teacher, guard, _sampled_rows(guard, config.tasks)),  # before the training
-        phase("guard", "decode", teacher, guard, _sampled_rows(guard, config.tasks)),  # and after it
+        phase("guard", "decode", teacher, answers, _sampled_rows(answers, config.tasks)),  # of the original
+        phase("guard", "decode", teacher, answers, _sampled_rows(answers, config.tasks)),  # of what is kept
         phase("verdict, teacher", "score", teacher, 2 * guard, max(1, SCORED_AT_ONCE // (prompt + answer))),
         phase("samples", "decode", teacher, rows, here, own=False),
         phase("log-ratio, policy", "score", teacher, rows, micro),
         phase("training", "train", teacher, rows, micro),
     ]
+    if config.guard:
+        phases.append(phase("guard", "decode", teacher, 2 * answers, _sampled_rows(answers, config.tasks)))  # fresh
     if config.beta:
         phases.append(phase("anchor", "score", teacher, rows, micro))
     if config.reward.startswith("sure_tokens"):

@@ -16,7 +16,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 from distillknob.errors import BadInputError
 
-SCHEMA = 1  # of what this version writes; results from before there was a number have none
+SCHEMA = 2  # of what this version writes; results from before there was a number have none
 
 Bounds = Sequence[float | None]  # [low, high] of a 95 % interval, clustered by prompt
 Verdict = Literal["turned", "can't tell", "the wrong way", "not at all"]

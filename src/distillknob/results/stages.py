@@ -88,6 +88,9 @@ class Turned(TurnedOn):
     tasks: list[TurnedTask]
 
 
+GuardOutcome = Literal["holds", "lost", "not resolved"]  # of a drop by more than the tolerance
+
+
 class GuardRow(TypedDict):
     """A row holds one task's score under the original teacher and under the calibrated one that the guard kept, on the
     guard's held-out problems."""
@@ -97,6 +100,8 @@ class GuardRow(TypedDict):
     after: float
     difference: float
     interval: Bounds
+    problems: NotRequired[int]
+    outcome: NotRequired[GuardOutcome]
 
 
 Figure = Literal["tokens", "finished", "different", "sure"]
@@ -169,6 +174,7 @@ class CalibrateResult(Result):
     log_ratio: float | None
     tolerance: NotRequired[float]
     guard: list[GuardRow]
+    fresh: NotRequired[list[GuardRow]]
     events: list[GuardEvent]
 
 

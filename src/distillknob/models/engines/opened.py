@@ -39,15 +39,18 @@ class Engines:
         """The model of that name, which isn't loaded, or behind its server, as `load_or_connect` gives it."""
         return load_or_connect(name, scores=scores) if name.startswith(SERVED) else self.start(name)
 
-    def start(self, name: str) -> LanguageModel | VllmModel:
-        """The model of that name, which isn't loaded and not behind a server."""
+    def start(self, name: str, options: Mapping[str, Any] | None = None) -> LanguageModel | VllmModel:
+        """The model of that name, which isn't loaded and not behind a server; `options` are those of `load_model`, of
+        which a vLLM takes the type and the revision."""
+        options = options or {}
         if not self._vllm:
-            return load_model(name)
+            return load_model(name, options=options)
         config, _ = model_config(name)
         tokenizer = load_tokenizer(name)
         check_tokenizer(tokenizer, name, config.get_text_config().vocab_size)
-        dtype = getattr(config, "dtype", None) or getattr(config.get_text_config(), "dtype", None)
-        engine = self._engine(name, "auto" if dtype is None else str(dtype).removeprefix("torch."), None)
+        own = getattr(config, "dtype", None) or getattr(config.get_text_config(), "dtype", None)
+        dtype = str(options.get("dtype") or own or "auto").removeprefix("torch.")
+        engine = self._engine(name, dtype, options.get("revision"))
         return VllmModel(name, tokenizer, _ends(resolve(name), config, tokenizer), engine)
 
     def close(self) -> None:

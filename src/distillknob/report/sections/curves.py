@@ -47,6 +47,7 @@ from distillknob.report.sections.findings import finding_card
 from distillknob.report.sections.moved import moved_part
 from distillknob.verdicts.teachers import is_original, teacher_key
 from distillknob.verdicts.turning import turned_text
+from distillknob.verdicts.utility import outcome_text, scores_to_tell
 
 _CURVES = (
     ("task_score", "task score", True),
@@ -159,7 +160,10 @@ def _calibration_sentence(name: str, run: RunData) -> str:
 
 def _calibration_end(name: str, run: RunData) -> Html | None:
     """What the guard measured and did."""
-    guard, events = rows(run.result.get("guard")), rows(run.result.get("events"))
+    where, scores = scores_to_tell({"guard": rows(run.result.get("guard")), "fresh": rows(run.result.get("fresh"))})
+    guard, events = rows(scores), rows(run.result.get("events"))
+    tolerance = number(run.result.get("tolerance"))
+    same = is_original(run.result)
     body: list[Child] = []
     if guard:
         lines: list[list[Child]] = [
@@ -168,17 +172,18 @@ def _calibration_end(name: str, run: RunData) -> Html | None:
                 percent(row.get("before")),
                 percent(row.get("after")),
                 "0: the same model"
-                if is_original(run.result)
+                if same
                 else with_range(points(row.get("difference")), points_range(row.get("interval"))),
+                "" if same else outcome_text(row, tolerance),
             ]
             for row in guard
         ]
-        body.append(table(["Task", "Before", "After", "Difference, points"], lines))
+        body.append(tag("p", f"Scores {where}."))
+        body.append(table(["Task", "Before", "After", "Difference, points", "Judged"], lines))
     if events:
         body.append(tag("ul", [tag("li", f"Step {count(row.get('step'))}: {text(row.get('what'))}") for row in events]))
     if not body:
         return None
-    tolerance = number(run.result.get("tolerance"))
     limit = f", tolerance {decimal(100 * tolerance)} of 100 points" if tolerance is not None else ""
     counted = f"{plural(len(guard), 'task')}, {plural(len(events), 'event')}"
     return details(f"Guard at {teacher_name(name)}{limit}: {counted}", *body)
