@@ -33,7 +33,7 @@ def test_a_calibration_says_what_moved_on_each_task(tiny_pair: Pair, tmp_path: P
 def test_right_are_finished_answers_from_the_score_that_was_asked_for() -> None:
     prompts = [ask("one")] * 3 + [ask("two")] * 3
     samples = [Sample("a", [1] * n, n != 9) for n in (2, 9, 4, 2, 9, 4)]
-    held_out = HeldOut([[0.6, 0.9, 0.4]] * 2, prompts, samples, [True] * 6, [0.0] * 6)
+    held_out = HeldOut([[0.6, 0.9, 0.4]] * 2, prompts, samples, [True] * 6, [torch.zeros(1)] * 6)
     both = {"qa": held_out}
     for right_at, tokens in ((0.5, 2.0), (0.4, 3.0), (1.0, None)):
         (task,) = what_moved([get_task("qa")], both, both, right_at, same=True)

@@ -150,7 +150,7 @@ def test_stopped_traces_go_on_at_their_batch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def made(journal: Journal | None = None) -> list[dict[str, Any]]:
-        options = TraceOptions(4, None, 0, selection)
+        options = TraceOptions(4, None, 0, selection=selection)
         return make_traces(source, [Parity(), Parity()], 6, student, teacher, student, options, journal=journal)
 
     whole = made()

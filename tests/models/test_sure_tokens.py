@@ -43,6 +43,13 @@ def test_the_log_ratio_of_one_answer_by_hand() -> None:
     assert pieces.log_ratio(author, frozen, "hard") == pytest.approx(-1.0 + 2.0)
 
 
+def test_what_a_reader_finds_impossible_counts_only_where_the_author_was_sure() -> None:
+    pieces = Pieces(torch.tensor([0, 1]), torch.tensor([-1.0, -math.inf]))
+    sure, unsure = torch.tensor([-0.02, -0.01]), torch.tensor([-0.02, -2.0])
+    assert pieces.log_ratio(unsure, unsure, "hard") == pytest.approx(0.98)
+    assert pieces.log_ratio(sure, sure, "hard") == math.inf
+
+
 @pytest.mark.parametrize("reader_name", ["zoo:student", "zoo:student-other"])
 def test_pieces_sum_to_the_answer(teacher: LanguageModel, answers: list[Sample], reader_name: str) -> None:
     reader = load_model(reader_name)
@@ -60,7 +67,7 @@ def test_pieces_sum_to_the_answer(teacher: LanguageModel, answers: list[Sample],
 def test_tokens_spelled_in_another_way_than_the_tokenizers_end_where_they_end(teacher: LanguageModel) -> None:
     tokenizer = teacher.tokenizer
     ids = [i for letter in "one two" for i in tokenizer(letter, add_special_tokens=False)["input_ids"]]
-    text = tokenizer.decode(ids)
+    text = str(tokenizer.decode(ids))
     assert ids != tokenizer(text, add_special_tokens=False)["input_ids"]
     [ends] = drawn_ends(tokenizer, [[*ids, tokenizer.eos_token_id]], [text], [True])
     assert ends == [*range(1, len(text) + 1), len(text) + 1]

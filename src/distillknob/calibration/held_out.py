@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from distillknob.calibration.config import CalibrationConfig
-from distillknob.calibration.rewards.base import Answers, CalibrationReward
+from distillknob.calibration.rewards.base import CalibrationReward, Rollout
 from distillknob.evaluation.measure import sample_and_grade
 from distillknob.models.base import LanguageModel
 from distillknob.models.engines.vllm_model import VllmModel
@@ -180,7 +180,7 @@ def _values(
     def of_part(rows: Sequence[int], original: Sequence[torch.Tensor]) -> list[float]:
         samples = [held_out.samples[i] for i in rows]
         policy = [held_out.logprobs[i] for i in rows]
-        answers = Answers(
+        answers = Rollout(
             prompts=[held_out.prompts[i] for i in rows],
             ids=[sample.token_ids for sample in samples],
             finished=[sample.finished for sample in samples],

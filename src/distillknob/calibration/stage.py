@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,6 @@ from distillknob.calibration.rows import graded_baseline, rewarded_baseline, tra
 from distillknob.calibration.trainer import REWARD_STATE, CalibrationTrainer, GuardCallback, RewardCallback
 from distillknob.inputs.identity import changed_meanwhile
 from distillknob.inputs.opening import Opening, checked
-from distillknob.models.base import LanguageModel
 from distillknob.models.chat import set_in_templates
 from distillknob.models.engines.opened import Engines
 from distillknob.models.scoring import Scorer
@@ -153,16 +153,11 @@ def calibrate(
     last = last_that_holds(steps, untouched, answers, config, guard)
     answers.let_go()
     engines.close()
-
-    def original() -> LanguageModel:
-        model = load_trained(config.teacher, config, anchored=False)
-        set_in_templates({config.teacher: model.tokenizer}, values, needed=False)
-        fix_dates({config.teacher: model.tokenizer}, run.template_date, tell=False)
-        return model
-
+    of_original = partial(load, untouched)
     turned = reward_turned(
-        before, last.held_out, reward, original, tokenizer, config, last.step, journal.part("target")
+        before, last.held_out, reward, of_original, tokenizer, config, last.step, journal.part("target")
     )
+    engines.close()
     del targets, reward
     if turned.same:  # of which nothing is uncertain
         last = last._replace(guard=[_unchanged(row) for row in last.guard], fresh=[])

@@ -28,7 +28,7 @@ from distillknob.calibration.config import CalibrationConfig
 from distillknob.calibration.grading import answers_of, completions_of, ended_in_time
 from distillknob.calibration.guard import UtilityGuard
 from distillknob.calibration.hold import TaskHold
-from distillknob.calibration.rewards.base import Answers, CalibrationReward
+from distillknob.calibration.rewards.base import CalibrationReward, Rollout
 from distillknob.calibration.rewards.choice import make_reward
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.models.chat import set_in_templates
@@ -57,7 +57,7 @@ class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
     def __init__(
         self,
         *args: Any,
-        target: Scorer | str | list[Scorer | str] | None = None,
+        target: Scorer | str | Sequence[Scorer | str] | None = None,
         calibration_reward: CalibrationReward | None = None,
         guard: UtilityGuard | None = None,
         baseline: Mapping[str, float] | None = None,
@@ -66,7 +66,7 @@ class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
         super().__init__(*args, **kwargs)
         if self.args.eta and target is None:
             raise BadInputError(f"eta={self.args.eta} needs a calibration target: pass target=")
-        named = target if isinstance(target, list) else [] if target is None else [target]
+        named = list(target) if isinstance(target, list) else [] if target is None else [target]
         self.targets = [
             load_model(one, device=self.args.target_device) if isinstance(one, str) else one for one in named
         ]
@@ -278,7 +278,7 @@ class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
         reward = self.calibration_reward
         if reward is None:
             return torch.zeros_like(policy_bT[:, 0])
-        answers = Answers(
+        answers = Rollout(
             rollout["prompts"], rollout["ids"], rollout["finished"], right_b.tolist(), self.num_generations
         )
         reward.before_step(self.state.global_step, answers)

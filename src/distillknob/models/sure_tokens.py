@@ -54,7 +54,9 @@ class Pieces:
         """Σ over the pieces of w · (log π_author − log π_reader) in nats, with weights by how sure `judge_T` was of the
         tokens [T]. The judge is the author, or the model that it started as."""
         weight_P = sure_weights(self.summed(judge_T), weighting)
-        return float((weight_P * (self.summed(author_T) - self.logprob_P.double())).sum())
+        ratio_P = self.summed(author_T) - self.logprob_P.double()
+        # What has no weight may be impossible for the reader: 0 · ∞ is no number.
+        return float((weight_P * ratio_P.masked_fill(weight_P == 0, 0.0)).sum())
 
 
 def read_in_pieces(

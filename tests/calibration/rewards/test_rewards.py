@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from distillknob.calibration.rewards.base import Answers, CalibrationReward
+from distillknob.calibration.rewards.base import CalibrationReward, Rollout
 from distillknob.calibration.rewards.choice import make_reward
 from distillknob.calibration.rewards.co_distilled import CoDistilledRatio
 from distillknob.calibration.rewards.influence import Influence, score_gradient
@@ -28,21 +28,21 @@ PROMPTS: list[Prompt] = [[{"role": "user", "content": text}] for text in ("What 
 
 
 @pytest.fixture(scope="module")
-def drawn(teacher: LanguageModel) -> Answers:
+def drawn(teacher: LanguageModel) -> Rollout:
     """Two answers to each prompt; the third was cut."""
     samples = [s for row in generate(teacher, PROMPTS, 2, Sampling(max_new_tokens=24, seed=5)).completions for s in row]
     prompts = [prompt for prompt in PROMPTS for _ in range(2)]
-    return Answers(prompts, [s.token_ids for s in samples], [s.finished for s in samples], [True] * 4, group_size=2)
+    return Rollout(prompts, [s.token_ids for s in samples], [s.finished for s in samples], [True] * 4, group_size=2)
 
 
-def rows(model: LanguageModel, answers: Answers) -> tuple[torch.Tensor, torch.Tensor]:
+def rows(model: LanguageModel, answers: Rollout) -> tuple[torch.Tensor, torch.Tensor]:
     """The model's log-probabilities [B, T] and the mask of tokens."""
     logprobs = token_logprobs(model, list(answers.prompts), list(answers.ids))
     padded_BT = pad_sequence(logprobs, batch_first=True)
     return padded_BT, torch.arange(padded_BT.size(1)) < torch.tensor([len(row) for row in logprobs])[:, None]
 
 
-def values(reward: CalibrationReward, policy: LanguageModel, answers: Answers, original: Any = None) -> torch.Tensor:
+def values(reward: CalibrationReward, policy: LanguageModel, answers: Rollout, original: Any = None) -> torch.Tensor:
     policy_BT, mask_BT = rows(policy, answers)
     original_BT = policy_BT if original is None else rows(original, answers)[0]
     return reward.values(answers, policy_BT, mask_BT, original_BT)
@@ -50,7 +50,7 @@ def values(reward: CalibrationReward, policy: LanguageModel, answers: Answers, o
 
 @pytest.mark.parametrize("weighting", ["hard", "soft"])
 def test_sure_tokens_are_weighted_by_the_original_and_not_by_the_policy(
-    teacher: LanguageModel, student: LanguageModel, drawn: Answers, weighting: Any
+    teacher: LanguageModel, student: LanguageModel, drawn: Rollout, weighting: Any
 ) -> None:
     ratio = SureTokenRatio(student, teacher.tokenizer, weighting)
     (policy, mask), (original, _), (target, _) = (rows(model, drawn) for model in (student, teacher, student))
@@ -61,7 +61,7 @@ def test_sure_tokens_are_weighted_by_the_original_and_not_by_the_policy(
 
 
 def test_between_two_tokenizers_a_sure_span_counts_whole(
-    teacher: LanguageModel, drawn: Answers, tiny_other: str
+    teacher: LanguageModel, drawn: Rollout, tiny_other: str
 ) -> None:
     """With weights of 1 throughout, the spans' ratio is that of the whole answers."""
     other = load_model(tiny_other)
@@ -73,7 +73,7 @@ def test_between_two_tokenizers_a_sure_span_counts_whole(
     assert ratio.values(drawn, policy_BT, mask_BT, torch.full_like(policy_BT, -1.0)).tolist() == [0.0] * 4
 
 
-def test_an_ensemble_is_the_mean_of_its_targets(tiny_pair: Pair, tiny_other: str, drawn: Answers) -> None:
+def test_an_ensemble_is_the_mean_of_its_targets(tiny_pair: Pair, tiny_other: str, drawn: Rollout) -> None:
     teacher = load_model(tiny_pair.teacher)
     targets = [load_model(name) for name in (tiny_pair.student, tiny_other)]
     settings = config(tiny_pair, more_targets=[tiny_other], reward="sure_tokens")
@@ -89,13 +89,13 @@ def co_distilled(student: LanguageModel, **changed: Any) -> CoDistilledRatio:
 
 
 def test_a_co_distilled_target_learns_the_policy_s_right_answers(
-    teacher: LanguageModel, student: LanguageModel, drawn: Answers
+    teacher: LanguageModel, student: LanguageModel, drawn: Rollout
 ) -> None:
     before = {name: value.clone() for name, value in student.model.state_dict().items()}
     reward = co_distilled(student)
     start = values(reward, teacher, drawn)
     torch.testing.assert_close(start, values(make_ratio(student), teacher, drawn), atol=1e-4, rtol=1e-4)
-    reward.before_step(0, Answers(drawn.prompts, drawn.ids, drawn.finished, [True, False, False, True], 2))
+    reward.before_step(0, Rollout(drawn.prompts, drawn.ids, drawn.finished, [True, False, False, True], 2))
     learnt = start - values(reward, teacher, drawn)  # how much likelier the target finds them
     assert len(reward.lesson) == 2
     assert min(learnt[0], learnt[3]) > 0.5
@@ -110,11 +110,11 @@ def make_ratio(student: LanguageModel) -> CalibrationReward:
 
 
 def test_a_co_distilled_target_begins_anew_each_time_and_after_a_resume(
-    teacher: LanguageModel, student: LanguageModel, drawn: Answers
+    teacher: LanguageModel, student: LanguageModel, drawn: Rollout
 ) -> None:
     first = co_distilled(student)
     first.before_step(0, drawn)
-    first.before_step(1, Answers(drawn.prompts, drawn.ids, drawn.finished, [False, True, False, False], 2))
+    first.before_step(1, Rollout(drawn.prompts, drawn.ids, drawn.finished, [False, True, False, False], 2))
     resumed = co_distilled(student)
     resumed.load_state_dict(first.state_dict())
     assert torch.equal(values(first, teacher, drawn), values(resumed, teacher, drawn))
@@ -129,7 +129,7 @@ def test_a_co_distilled_target_begins_anew_each_time_and_after_a_resume(
 
 
 def test_an_extractor_that_selects_learns_from_the_likeliest_of_each_group(
-    student: LanguageModel, drawn: Answers
+    student: LanguageModel, drawn: Rollout
 ) -> None:
     reward = co_distilled(student, learns_from="selected")
     reward.before_step(0, drawn)
@@ -148,7 +148,7 @@ def test_influence_is_what_a_step_along_the_answer_does_to_the_score() -> None:
         row[0]
         for row in generate(teacher, [task.messages(e) for e in examples], 1, Sampling(max_new_tokens=60)).completions
     ]
-    answers = Answers(
+    answers = Rollout(
         [task.messages(e) for e in examples], [s.token_ids for s in samples], [s.finished for s in samples], [True] * 6
     )
     copy = student_copy(student, "influence")
@@ -158,12 +158,12 @@ def test_influence_is_what_a_step_along_the_answer_does_to_the_score() -> None:
     for prompt, ids in zip(answers.prompts, answers.ids, strict=True):
         copy.model.zero_grad()
         add_likelihood_gradients(copy, [prompt], [ids], [1.0])
-        parameters = dict(copy.model.named_parameters())
-        exact.append(-sum(float((parameters[n].grad * d).sum()) for n, d in direction.items()) / norm)  # type: ignore[operator]
+        gradient = {name: p.grad for name, p in copy.model.named_parameters() if p.grad is not None}
+        exact.append(-sum(float((value * direction[name]).sum()) for name, value in gradient.items()) / norm)
     torch.testing.assert_close(values(reward, teacher, answers), torch.tensor(exact), atol=2e-2, rtol=2e-2)
 
 
-def test_the_gradient_of_weighted_likelihoods_is_autograd_s(student: LanguageModel, drawn: Answers) -> None:
+def test_the_gradient_of_weighted_likelihoods_is_autograd_s(student: LanguageModel, drawn: Rollout) -> None:
     copy = student_copy(student, "influence")
     weights = [0.5, -1.0, 2.0, 0.0]
     add_likelihood_gradients(copy, drawn.prompts, drawn.ids, weights)
@@ -175,7 +175,7 @@ def test_the_gradient_of_weighted_likelihoods_is_autograd_s(student: LanguageMod
         row = torch.tensor([[*encoded["input_ids"], *ids]])
         logits = copy.model(input_ids=row).logits[0, -len(ids) - 1 : -1]
         total = total + weight * logits.log_softmax(-1).gather(1, torch.tensor(ids)[:, None]).sum()
-    total.backward()  # type: ignore[no-untyped-call]
+    total.backward()
     for name, parameter in copy.model.named_parameters():
         torch.testing.assert_close(ours[name], parameter.grad, atol=1e-4, rtol=1e-3)
 

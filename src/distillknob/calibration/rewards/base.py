@@ -12,8 +12,8 @@ from distillknob.models.scoring import Prompt
 
 
 @dataclass(frozen=True)
-class Answers:
-    """Answers that a policy has drawn: B prompts, the token ids that were drawn with the teacher's tokenizer (an end
+class Rollout:
+    """Rollout that a policy has drawn: B prompts, the token ids that were drawn with the teacher's tokenizer (an end
     included), which answers ended, and which are right. `group_size` consecutive ones belong to one prompt."""
 
     prompts: Sequence[Prompt]
@@ -36,7 +36,7 @@ class CalibrationReward(Protocol):
     needs_original: bool
 
     def values(
-        self, answers: Answers, policy_BT: torch.Tensor, mask_BT: torch.Tensor, original_BT: torch.Tensor | None = None
+        self, answers: Rollout, policy_BT: torch.Tensor, mask_BT: torch.Tensor, original_BT: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Give each answer its value, [B], or each of its tokens, [B, T] (0 beyond the answer's end).
 
@@ -44,7 +44,7 @@ class CalibrationReward(Protocol):
         and under the original teacher; `mask_BT` (bool) says which places hold tokens.
         """
 
-    def before_step(self, step: int, answers: Answers) -> None:
+    def before_step(self, step: int, answers: Rollout) -> None:
         """Take note of the answers that the policy has drawn for a step, before they are given their values. Every
         process makes this call, each with its own answers."""
 
@@ -61,7 +61,7 @@ class Fixed:
     by_token = False
     needs_original = False
 
-    def before_step(self, step: int, answers: Answers) -> None:
+    def before_step(self, step: int, answers: Rollout) -> None:
         """Nothing is learnt from what the policy draws."""
 
     def state_dict(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 from accelerate.utils import gather_object
 from transformers import PreTrainedTokenizerBase
 
-from distillknob.calibration.rewards.base import Answers
+from distillknob.calibration.rewards.base import Rollout
 from distillknob.calibration.rewards.sequence import SequenceRatio
 from distillknob.calibration.rewards.student_copy import add_likelihood_gradients, student_copy
 from distillknob.models.same_text import answers_logprob, ids_for
@@ -55,13 +55,13 @@ class CoDistilledRatio:
         self.learnt_at = -1
 
     def values(
-        self, answers: Answers, policy_BT: torch.Tensor, mask_BT: torch.Tensor, original_BT: torch.Tensor | None = None
+        self, answers: Rollout, policy_BT: torch.Tensor, mask_BT: torch.Tensor, original_BT: torch.Tensor | None = None
     ) -> torch.Tensor:
         """The log-ratio of each answer to the target as it is now, [B]."""
         ratio = SequenceRatio(self.student, self.tokenizer)
         return ratio.values(answers, policy_BT, mask_BT)
 
-    def before_step(self, step: int, answers: Answers) -> None:
+    def before_step(self, step: int, answers: Rollout) -> None:
         """Keep the right answers, and let the target begin anew where its time has come."""
         chosen = _right(answers) if self.learns_from == "right" else self._selected(answers)
         ids = ids_for(self.target, answers.ids, answers.finished, self.tokenizer)
@@ -70,7 +70,7 @@ class CoDistilledRatio:
             self.lesson, self.drawn, self.learnt_at = self.drawn, [], step
             self._learn()
 
-    def _selected(self, answers: Answers) -> list[int]:
+    def _selected(self, answers: Rollout) -> list[int]:
         """Of each group the right answer that the target as it was finds likeliest."""
         right = _right(answers)
         likelihood = answers_logprob(
@@ -117,5 +117,5 @@ class CoDistilledRatio:
             self._learn()
 
 
-def _right(answers: Answers) -> list[int]:
+def _right(answers: Rollout) -> list[int]:
     return [i for i, right in enumerate(answers.right) if right]

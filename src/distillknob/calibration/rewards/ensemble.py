@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from distillknob.calibration.rewards.base import Answers, CalibrationReward
+from distillknob.calibration.rewards.base import CalibrationReward, Rollout
 
 
 class Ensemble:
@@ -21,12 +21,12 @@ class Ensemble:
         self.by_token, self.needs_original = first.by_token, first.needs_original
 
     def values(
-        self, answers: Answers, policy_BT: torch.Tensor, mask_BT: torch.Tensor, original_BT: torch.Tensor | None = None
+        self, answers: Rollout, policy_BT: torch.Tensor, mask_BT: torch.Tensor, original_BT: torch.Tensor | None = None
     ) -> torch.Tensor:
         """The mean of the rewards' values, in their shape."""
         return torch.stack([one.values(answers, policy_BT, mask_BT, original_BT) for one in self.rewards]).mean(0)
 
-    def before_step(self, step: int, answers: Answers) -> None:
+    def before_step(self, step: int, answers: Rollout) -> None:
         """Let each reward take note of the answers."""
         for one in self.rewards:
             one.before_step(step, answers)

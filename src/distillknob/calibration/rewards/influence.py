@@ -10,7 +10,7 @@ import torch
 from accelerate.utils import reduce
 from transformers import PreTrainedTokenizerBase
 
-from distillknob.calibration.rewards.base import Answers, Fixed
+from distillknob.calibration.rewards.base import Fixed, Rollout
 from distillknob.calibration.rewards.student_copy import add_likelihood_gradients, student_copy
 from distillknob.errors import BadInputError
 from distillknob.evaluation.measure import sample_and_grade
@@ -61,7 +61,7 @@ class Influence(Fixed):
         self.ahead, self.back = (_moved(student, direction, sign * self.step / norm) for sign in (1, -1))
 
     def values(
-        self, answers: Answers, policy_BT: torch.Tensor, mask_BT: torch.Tensor, original_BT: torch.Tensor | None = None
+        self, answers: Rollout, policy_BT: torch.Tensor, mask_BT: torch.Tensor, original_BT: torch.Tensor | None = None
     ) -> torch.Tensor:
         """The influence of each answer, reversed, [B]."""
         back_B, ahead_B = (
@@ -106,7 +106,7 @@ def score_gradient(
     notice(f"influence: {len(weights)} of the student's own answers say what raises its score")
     student.model.zero_grad()
     mine = my_share(range(len(weights)))
-    add_likelihood_gradients(student, *([column[i] for i in mine] for column in (prompts, ids, weights)))  # type: ignore[index]
+    add_likelihood_gradients(student, [prompts[i] for i in mine], [ids[i] for i in mine], [weights[i] for i in mine])
     gradient = {}
     for name, parameter in student.model.named_parameters():
         own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from distillknob.calibration.rewards.base import Answers, Fixed
+from distillknob.calibration.rewards.base import Fixed, Rollout
 from distillknob.models.same_text import answers_logprob
 from distillknob.models.scoring import Scorer
 
@@ -23,7 +23,7 @@ class SequenceRatio(Fixed):
         self.unit = "nats an answer" if reduction == "sum" else "nats a token"
 
     def values(
-        self, answers: Answers, policy_BT: torch.Tensor, mask_BT: torch.Tensor, original_BT: torch.Tensor | None = None
+        self, answers: Rollout, policy_BT: torch.Tensor, mask_BT: torch.Tensor, original_BT: torch.Tensor | None = None
     ) -> torch.Tensor:
         """The log-ratio of each answer, [B]."""
         policy_B = (policy_BT * mask_BT).sum(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from distillknob.calibration.rewards.base import Answers, Fixed
+from distillknob.calibration.rewards.base import Fixed, Rollout
 from distillknob.models.scoring import Scorer
 from distillknob.models.sure_tokens import Weighting, read_in_pieces
 
@@ -27,7 +27,7 @@ class SureTokenRatio(Fixed):
         self.target, self.tokenizer, self.weighting = target, tokenizer, weighting
 
     def values(
-        self, answers: Answers, policy_BT: torch.Tensor, mask_BT: torch.Tensor, original_BT: torch.Tensor | None = None
+        self, answers: Rollout, policy_BT: torch.Tensor, mask_BT: torch.Tensor, original_BT: torch.Tensor | None = None
     ) -> torch.Tensor:
         """The log-ratio of each answer over its sure tokens, [B]."""
         assert original_BT is not None

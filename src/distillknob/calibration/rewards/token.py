@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from distillknob.calibration.rewards.base import Answers, Fixed, padded_rows
+from distillknob.calibration.rewards.base import Fixed, Rollout, padded_rows
 from distillknob.errors import BadInputError
 from distillknob.models.same_text import as_read, one_vocabulary
 from distillknob.models.scoring import Scorer, token_logprobs
@@ -28,7 +28,7 @@ class TokenRatio(Fixed):
         self.target, self.tokenizer = target, tokenizer
 
     def values(
-        self, answers: Answers, policy_BT: torch.Tensor, mask_BT: torch.Tensor, original_BT: torch.Tensor | None = None
+        self, answers: Rollout, policy_BT: torch.Tensor, mask_BT: torch.Tensor, original_BT: torch.Tensor | None = None
     ) -> torch.Tensor:
         """The log-ratio of each token, [B, T]."""
         ids = as_read(answers.ids, answers.finished, self.tokenizer, self.target)
