@@ -20,12 +20,9 @@ from distillknob.calibration.grading import task_reward
 from distillknob.calibration.guard import UtilityGuard
 from distillknob.calibration.held_out import HeldOut, Measure, reward_turned, task_scores
 from distillknob.calibration.last_good import FINAL, START, LastThatHolds, last_that_holds, mean_score
-<<<<<<< HEAD
 from distillknob.calibration.moved import what_moved
-=======
 from distillknob.calibration.rewards.base import CalibrationReward
 from distillknob.calibration.rewards.choice import make_reward
->>>>>>> main
 from distillknob.calibration.rows import rewarded_as_in_training, training_rows
 from distillknob.calibration.trainer import REWARD_STATE, CalibrationTrainer, GuardCallback, RewardCallback
 from distillknob.inputs.identity import changed_meanwhile
