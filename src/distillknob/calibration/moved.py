@@ -22,6 +22,7 @@ def what_moved(
             held_out.prompts,
             held_out.samples,
             [one.finished and score >= right_at for one, score in zip(held_out.samples, scores, strict=True)],
+            [logprob_T.tolist() for logprob_T in held_out.logprobs] or None,  # none where only scores were asked for
         )
 
     return [moved_on(task, written(before[task.name]), written(after[task.name]), same=same) for task in tasks]
