@@ -1,47 +1,43 @@
-"""What the sweep says of the knob, question by question, from the results of its cells: Markdown on stdout.
+"""What sweeps say of the knob, from their files of kept cells alone: Markdown on stdout.
 
     distillknob sweep recipes/embedded.yaml --kept docs/evidence/cells.jsonl.gz --output runs/sweep
     python benchmarks/evidence.py docs/evidence/cells.jsonl.gz --figure docs/evidence/curve.svg > docs/evidence/table.md
 
-Needs no models and no samples: each cell's result holds its problems' scores. Differences are paired by problem; over
-several seeds a problem's score is its mean over the seeds first, so that an interval is about problems. What another
-training would give is a question of seeds: they stand one by one, with an interval over them. Cells that are missing
-are left out.
+First what was asked (`demands`), on every arm of every file; then, file by file, the tables. Needs no models and no
+samples: each cell's result holds its problems' scores. A figure over several seeds has two intervals: **the first is
+over trainings** (Student's t, the seeds as units: what another training would give), the second over problems (the
+trainings as they are, each problem's score its mean over the seeds). Cells that are missing are left out.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from demands import Demand, arm_name, arms, figure
 
-from distillknob.cli.text import percent as text_percent
+from distillknob.errors import BadInputError
+from distillknob.experiments.bounds import bounds
+from distillknob.experiments.counterparts import Counterparts, pairs
 from distillknob.experiments.kept import CellRecord, read_cells
-from distillknob.experiments.tables import causal, knob, tables
+from distillknob.experiments.over_seeds import difference_over_seeds, over_seeds
+from distillknob.experiments.tables import causal
+from distillknob.methods import METHODS as KNOWN
 from distillknob.report.drawing.markup import Html, tag
 from distillknob.report.drawing.markup import percent as percent_of
 from distillknob.report.drawing.plots import Series, line_plot, whole_percent
 from distillknob.report.drawing.svg import Scale, mark
 from distillknob.report.names import method_name, series_style, signed_eta
-from distillknob.stats import Interval, interval, paired_difference
+from distillknob.stats import interval
+from distillknob.verdicts.teachers import verdict_of
 
 Result = dict[str, Any]
 Key = tuple[float, str, int]  # η, variant, seed
-Demand = tuple[str, str, bool | None]  # what was asked, what was measured, whether that meets it
-METHODS = ("gkd", "opd_rkl", "sft", "sft_verified")
-BASELINES = ("gkd", "sft")  # on the original: what the distillable teacher's student has to beat
-LONGER = {"twice-the-steps": "× 2", "four-times-the-steps": "× 4"}  # variants whose students are trained longer
-CONTROLS = ("sft_best_of_n", "sft_gold", "none")
-MARGIN, GAIN, DROP, KNOB = -0.015, 0.15, -0.20, -0.9
-
-
-def percent(found: Interval | None, *, points: bool = False) -> str:
-    return "–" if found is None else text_percent(found.mean, found.as_list(), signed=points)
+METHODS = ("gkd", "opd_rkl", "sft", "sft_verified")  # those of the figure
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -54,7 +50,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 class Cells:
-    """The finished cells, looked up by η, variant and seed."""
+    """The finished cells of one file, looked up by η, variant and seed."""
 
     def __init__(self, records: Sequence[CellRecord]):
         self.records = list(records)
@@ -64,66 +60,166 @@ class Cells:
             self.results[result["eta"], result["variant"], result["seed"]] = result
 
     @property
+    def variants(self) -> list[str]:
+        """The names of the variants; the grid's, which is empty, first."""
+        return sorted({variant for _, variant, _ in self.results})
+
+    @property
     def etas(self) -> list[float]:
-        return sorted({eta for eta, variant, _ in self.results if not variant})
+        return self.etas_of("")
 
-    def seeds(self, *etas: float) -> list[int]:
-        """The seeds for which the grid has a cell of each of these η."""
-        found = [{seed for eta, variant, seed in self.results if eta == one and not variant} for one in etas]
-        return sorted(set.intersection(*found)) if found else []
+    def etas_of(self, variant: str) -> list[float]:
+        return sorted({eta for eta, name, _ in self.results if name == variant})
 
-    def told(self) -> Iterator[list[Result]]:
-        """What was measured by task, of every teacher and every student."""
-        for cell in self.results.values():
-            for held in (cell["teacher_scores"], *cell["students"].values()):
-                yield held["tasks"]
+    def seeds(self, eta: float, variant: str = "") -> list[int]:
+        """The seeds of the variant's cells at this η."""
+        return sorted(seed for one, name, seed in self.results if (one, name) == (eta, variant))
 
-    def scores(
-        self, who: str, eta: float, task: str, seed: int, variant: str = "", measure: str = "scores"
-    ) -> np.ndarray | None:
-        """Each problem's figure; `who` is `teacher` or a student's method, `measure` is `scores` or `pass@k`."""
-        cell = self.results.get((eta, variant, seed))
-        if cell is None:
-            return None
-        held = cell["teacher_scores"] if who == "teacher" else cell["students"].get(who)
-        values = None if held is None else held.get(measure, {}).get(task)
-        return None if values is None else np.array(values)
+    @property
+    def tasks(self) -> list[str]:
+        return list(dict.fromkeys(task for cell in self.results.values() for task in cell["teacher_scores"]["scores"]))
 
-    def mean(self, who: str, eta: float, task: str, seeds: Sequence[int], measure: str = "scores") -> np.ndarray | None:
-        """Each problem's figure, the mean over the seeds that have this student."""
-        rows = [self.scores(who, eta, task, seed, measure=measure) for seed in seeds]
-        kept = [row for row in rows if row is not None]
-        return np.mean(kept, axis=0) if kept else None
+    def whos(self, variant: str) -> list[str]:
+        """The teacher, and the methods of the variant's students in the report's order."""
+        held = {who for (_, name, _), cell in self.results.items() if name == variant for who in cell["students"]}
+        return ["teacher", *sorted(held, key=["none", *KNOWN].index)]
 
-    def gap(
-        self, a: tuple[str, float], b: tuple[str, float], task: str, seeds: Sequence[int], measure: str = "scores"
-    ) -> Interval | None:
-        """b − a over these seeds."""
-        return difference(self.mean(*a, task, seeds, measure), self.mean(*b, task, seeds, measure))
+    def scores(self, who: str, eta: float, task: str, variant: str = "", measure: str = "scores") -> list[np.ndarray]:
+        """Each problem's figure, in each seed that has this teacher or student."""
+        held = []
+        for seed in self.seeds(eta, variant):
+            cell = self.results[eta, variant, seed]
+            own = cell["teacher_scores"] if who == "teacher" else cell["students"].get(who)
+            values = None if own is None else own.get(measure, {}).get(task)
+            held += [] if values is None else [np.array(values)]
+        return held
+
+    def mean(self, who: str, eta: float, task: str) -> np.ndarray | None:
+        """Each problem's figure, the mean over the seeds of the grid that have this teacher or student."""
+        held = self.scores(who, eta, task)
+        return np.mean(held, axis=0) if held else None
 
 
-def difference(before: np.ndarray | None, after: np.ndarray | None) -> Interval | None:
-    return None if before is None or after is None else paired_difference(before, after)
+def level(by_seed: Sequence[np.ndarray]) -> str:
+    """A score in % with its interval over trainings, and then that over problems."""
+    if not by_seed:
+        return "–"
+    whole = interval(np.mean(by_seed, axis=0))
+    over = "one training"
+    if len(by_seed) > 1:
+        seeds = interval([float(values.mean()) for values in by_seed], proportion=False)
+        over = f"[{100 * seeds.low:.1f}, {100 * seeds.high:.1f}]"
+    return f"{100 * whole.mean:.1f} {over} · [{100 * whole.low:.1f}, {100 * whole.high:.1f}]"
 
 
-def curve(cells: Cells, tasks: Sequence[str]) -> list[str]:
+def asked(demands: Sequence[tuple[str, Demand]]) -> list[str]:
+    """Each demand with what was measured."""
+    words = {True: "yes", False: "**no**", None: "–"}
+    rows = [[file, one.arm, one.asked, one.measured, words[one.met]] for file, one in demands]
+    return table(["sweep", "arm", "asked", "measured, points", "met"], rows)
+
+
+def of_which_models(cells: Cells) -> list[str]:
+    """The pairs, their arms, and by what their models are known."""
+    rows = []
+    for pair in pairs(cells.records):
+        names = ", ".join(map(arm_name, pair["variants"]))
+        rows.append([f"{pair['teacher']} → {pair['student']}", names, "", "", ""])
+        for model, about in pair["models"].items():
+            digests = ", ".join(digest[:16] for digest in about["weights"].values()) or "not recorded"
+            rows.append(["", "", model, digests, f"`{about['built_by']}`" if about["built_by"] else "–"])
+    return table(["pair", "arms", "model", "SHA-256 of its weights", "built by"], rows)
+
+
+def settings(cells: Cells) -> list[str]:
+    """What each arm's calibrations and students were told that the grid's weren't."""
+    grid = next((record for record in cells.records if not record.result["variant"]), cells.records[0])
+    common = dict(_flat(grid.config["recipe"]))
+    rows = []
+    for variant in filter(None, cells.variants):
+        own = next(record for record in cells.records if record.result["variant"] == variant)
+        told = [f"{key}: {value}" for key, value in _flat(own.config["recipe"]) if common.get(key) != value]
+        rows.append([variant, ", ".join(told) or "other cells alone"])
+    return table(["arm", "what differs from the grid"], rows) if rows else ["", "The grid alone."]
+
+
+def _flat(recipe: Any, at: str = "") -> list[tuple[str, Any]]:
+    return [
+        pair
+        for key, value in recipe.items()
+        for pair in (_flat(value, f"{at}{key}.") if isinstance(value, dict) and value else [(f"{at}{key}", value)])
+    ]
+
+
+def curve(cells: Cells) -> list[str]:
+    """The scores of teachers and students at each η, arm by arm."""
     lines = []
-    for task in tasks:
-        for measure, name in (("scores", task), ("pass@16", f"{task}, pass@16")):
-            rows = []
-            for eta in cells.etas:
-                seeds = cells.seeds(eta)
-                values = [cells.mean(who, eta, task, seeds, measure) for who in ("teacher", *METHODS)]
-                shown = ["–" if one is None else percent(interval(one)) for one in values]
-                if any(one is not None for one in values):
-                    rows.append([f"{eta:+g}", ", ".join(map(str, seeds)), *shown])
-            if rows:
-                lines += ["", f"**{name}**", *table(["η", "seeds", "teacher", *METHODS], rows)]
-            before = cells.mean("none", 0.0, task, cells.seeds(0.0), measure)
-            if before is not None and rows:
-                lines += ["", f"Student before distillation {percent(interval(before))}{chance(cells, task, measure)}."]
-    rate = min(row["finished_rate"] for told in cells.told() for row in told)
-    return [*lines, "", f"Every teacher and every student finishes at least {100 * rate:.1f} % of its answers."]
+    for variant in cells.variants:
+        whos, etas = cells.whos(variant), cells.etas_of(variant)
+        for task in cells.tasks:
+            for measure in ("scores", *sorted(_measured_at_k(cells, variant))):
+                rows = []
+                for eta in etas:
+                    shown = [level(cells.scores(who, eta, task, variant, measure)) for who in whos]
+                    rows.append([f"{eta:+g}", ", ".join(map(str, cells.seeds(eta, variant))), *shown])
+                if any(cell != "–" for row in rows for cell in row[2:]):
+                    name = task if measure == "scores" else f"{task}, {measure}"
+                    lines += ["", f"**{arm_name(variant)}, {name}**", *table(["η", "seeds", *whos], rows)]
+    held = (cell[part] for cell in cells.results.values() for part in ("teacher_scores",))
+    told = [row for one in held for row in one["tasks"]]
+    told += [row for cell in cells.results.values() for one in cell["students"].values() for row in one["tasks"]]
+    chances = {row["task"]: row["chance"] for row in told}
+    shown = ", ".join(f"{task} {100 * value:.1f}" for task, value in chances.items())
+    rate = 100 * min(row["finished_rate"] for row in told)
+    return [*lines, "", f"Chance: {shown} %. Every teacher and every student finishes at least {rate:.1f} %."]
+
+
+def _measured_at_k(cells: Cells, variant: str) -> set[str]:
+    held = [cell["students"] for (_, name, _), cell in cells.results.items() if name == variant]
+    return {key for students in held for student in students.values() for key in student if key.startswith("pass@")}
+
+
+def differences(cells: Cells, a: str) -> list[str]:
+    """The differences to `a`, over the seeds: arm by arm."""
+    rows = []
+    for row in over_seeds(cells.records):
+        if row["a"] == a:
+            each = "; ".join(f"{100 * gap:+.1f}" for gap in row["by_seed"])
+            what = row["task"] if row["measure"] == "score" else f"{row['task']}, {row['measure']}"
+            rows.append([arm_name(row["variant"]), f"{row['eta']:+g}", row["who"], what, figure(row), each])
+    rows.sort(key=lambda row: (row[0] != arm_name(""), row[0], row[3], row[2], float(row[1])))
+    return table(["arm", "η", "who", "task", "difference, points", "seed by seed"], rows) if rows else ["", "None."]
+
+
+def rivals(cells: Cells, strong: float) -> list[str]:
+    """Students of the distillable teachers beside the original's by ways that need no calibration: selection, the data
+    set's own solutions."""
+    beside = Counterparts(cells.records)
+    needless = [name for name, method in KNOWN.items() if method.traces in ("teacher_best_of_n", "gold")]
+    known: dict[tuple[str, ...], dict[int, tuple[list[float], list[float]]]] = {}
+    for cell in (cell for cell in cells.records if cell.result["eta"] == -strong):
+        for rival in needless:
+            if (other := beside.student(cell, rival)) is None:
+                continue
+            theirs = other.result["students"][rival]["scores"]
+            for method, student in cell.result["students"].items():
+                for task, scores in student["scores"].items():
+                    key = (arm_name(cell.result["variant"]), task, method, rival)
+                    known.setdefault(key, {})[cell.result["seed"]] = (theirs[task], scores)
+    rows = [[*key, figure(difference_over_seeds(sides))] for key, sides in sorted(known.items())]
+    header = ["arm", "task", f"student of η = {-strong:+g}", "− the original's by", "difference, points"]
+    return table(header, rows) if rows else ["", "None."]
+
+
+def possible(cells: Cells) -> list[str]:
+    """What a student could gain or lose in principle."""
+    rows = [
+        [f"{row['teacher']} → {row['student']}", row["task"], row["method"], f"{end}: {way['way']}", figure(way)]
+        for row in bounds(cells.records)
+        for end, way in (("best", row["best"]), ("worst", row["worst"]))
+    ]
+    header = ["pair", "task", "method", "way", "− all right answers, points"]
+    return table(header, rows) if rows else ["", "No students of single ways were trained."]
 
 
 def curve_figure(cells: Cells, task: str) -> str:
@@ -132,13 +228,13 @@ def curve_figure(cells: Cells, task: str) -> str:
     lines, entries = [], []
     for who in ("teacher", *METHODS):
         style = ("square", "of-none") if who == "teacher" else series_style(METHODS.index(who))
-        known = [(eta, cells.mean(who, eta, task, cells.seeds(eta))) for eta in cells.etas]
+        known = [(eta, cells.mean(who, eta, task)) for eta in cells.etas]
         points = [(eta, interval(values)) for eta, values in known if values is not None]
         spread = [(found.low, found.high) for _, found in points]
         name = "teacher" if who == "teacher" else f"student, {method_name(who)}"
         lines.append(Series(name, style, [eta for eta, _ in points], [found.mean for _, found in points], spread))
         entries.append((*style, name))
-    before = cells.mean("none", 0.0, task, cells.seeds(0.0))
+    before = cells.mean("none", 0.0, task)
     levels = [] if before is None else [(float(before.mean()), "kept", "student before distillation")]
     panel = line_plot(
         f"{task}: % right",
@@ -170,202 +266,41 @@ def curve_figure(cells: Cells, task: str) -> str:
     return f"{whole}\n"
 
 
-def chance(cells: Cells, task: str, measure: str) -> str:
-    if measure != "scores":
-        return ""
-    told = next(iter(cells.results.values()))["teacher_scores"]["tasks"]
-    return f", chance {100 * next(row['chance'] for row in told if row['task'] == task):.1f}"
-
-
-def by_seed(cells: Cells, tasks: Sequence[str]) -> list[str]:
-    """Differences to the original by the same method, seed by seed."""
-    rows = []
-    for task in tasks:
-        for eta in (eta for eta in cells.etas if eta):
-            seeds = cells.seeds(0.0, eta)
-            for who in ("teacher", *METHODS):
-                found = [cells.gap((who, 0.0), (who, eta), task, [seed]) for seed in seeds]
-                gaps = [gap for gap in found if gap is not None]
-                if len(gaps) > 1:
-                    shown = "; ".join(percent(gap, points=True) for gap in gaps)
-                    whole = interval([gap.mean for gap in gaps], proportion=False)  # each seed one observation
-                    rows.append([task, f"{eta:+g}", who, shown, percent(whole, points=True)])
-    header = ["task", "η", "who", "− original, seed by seed", "seeds as the units"]
-    return table(header, rows) if rows else ["", "One seed so far."]
-
-
 def calibrations(cells: Cells) -> list[str]:
     rows = []
     for eta, variant, seed in sorted(cells.results, key=lambda key: (key[1], key[0], key[2])):
         made = cells.results[eta, variant, seed]["calibration"]
         if made:
-            name = f"{eta:+g}{' ' + variant if variant else ''}"
-            figures = [f"{made['final_beta']:.3g}", f"{made['anchor_kl']:.4f}", f"{made['log_ratio']:.2f}"]
-            rows.append([name, str(seed), f"{made['kept_step']} of {made['steps']}", *figures, made["outcome"]])
+            measured = [("final_beta", ".3g"), ("anchor_kl", ".4f"), ("log_ratio", ".2f")]
+            figures = ["–" if made[name] is None else format(made[name], form) for name, form in measured]
+            step = f"{made['kept_step']} of {made['steps']}"
+            rows.append([arm_name(variant), f"{eta:+g}", str(seed), verdict_of(made), step, *figures, made["outcome"]])
     anchor, ratio = "KL to the original, nats/token", "log-ratio, nats/answer"
-    return table(["η", "seed", "step kept", "final β", anchor, ratio, "outcome"], rows)
+    return table(["arm", "η", "seed", "the knob", "step kept", "final β", anchor, ratio, "outcome"], rows)
 
 
-def utility(cells: Cells, tasks: Sequence[str], strong: float) -> Iterator[Demand]:
-    for eta in (-strong, strong):
-        for task in tasks:
-            for seed in cells.seeds(0.0, eta):
-                gap = cells.gap(("teacher", 0.0), ("teacher", eta), task, [seed])
-                assert gap is not None
-                what = f"teacher at η = {eta:+g} not inferior, {task}, seed {seed}: interval above −1.5"
-                yield what, percent(gap, points=True), gap.low > MARGIN
-
-
-def gains(cells: Cells, tasks: Sequence[str], strong: float) -> Iterator[Demand]:
-    seeds, first = cells.seeds(0.0, -strong), tasks[0]
-    for measure, name in (("scores", ""), ("pass@16", ", pass@16")):
-        for method in METHODS:
-            gaps = {task: cells.gap((method, 0.0), (method, -strong), task, seeds, measure) for task in tasks}
-            known = {task: gap for task, gap in gaps.items() if gap is not None}
-            for task, gap in known.items():
-                asked = task == first and not name
-                bound = " (at least +15)" if asked else ""
-                met = gap.mean >= GAIN if asked else None
-                yield f"gain, {task}{name}, {method} by the same method{bound}", percent(gap, points=True), met
-            if known:
-                off = [task for task, gap in known.items() if gap.low > 0]
-                what = f"tasks on which {method}'s gain{name} is off zero (at least 2)"
-                yield what, f"{len(off)} of {len(known)}", len(off) >= 2
-    for task in tasks:
-        for what, rivals in (("the original's SFT and GKD", BASELINES), ("all its students", (*METHODS, *CONTROLS))):
-            found = {m: v.mean() for m in rivals if (v := cells.mean(m, 0.0, task, seeds)) is not None}
-            if not found:
-                continue
-            best = max(found, key=lambda method: found[method])
-            best_gap = cells.gap((best, 0.0), ("gkd", -strong), task, seeds)
-            if best_gap is not None:
-                asked = task == first and rivals is BASELINES
-                name = f"gain, {task}, GKD of the distillable over the best of {what} ({best})"
-                bound = " (at least +15)" if asked else ""
-                yield f"{name}{bound}", percent(best_gap, points=True), best_gap.mean >= GAIN if asked else None
-
-
-def drops(cells: Cells, tasks: Sequence[str], strong: float) -> Iterator[Demand]:
-    seeds, first = cells.seeds(0.0, strong), tasks[0]
-    for method in METHODS:
-        gap = cells.gap((method, 0.0), (method, strong), first, seeds)
-        if gap is not None:
-            yield f"drop, {first}, {method} (at least −20)", percent(gap, points=True), gap.mean <= DROP
-        below = cells.gap(("none", 0.0), (method, strong), first, seeds)
-        if below is not None:
-            what = f"{method} at η = {strong:+g} below the student before, {first}"
-            yield what, percent(below, points=True), below.high < 0
-
-
-def continuity(cells: Cells, tasks: Sequence[str]) -> Iterator[Demand]:
-    first = tasks[0]
-    for row in knob(tables([record for record in cells.records if not record.result["variant"]])["students"]):
-        if row["task"] == first and row["points"] == 7:
-            what = f"Spearman(η, student), {first}, {row['method']}, seed {row['seed']} (at most −0.9)"
-            yield what, f"{row['spearman']:+.2f}", row["spearman"] <= KNOB
-    for sign in (-1.0, 1.0):
-        seeds = cells.seeds(0.25 * sign, 1.0 * sign)
-        for method in METHODS:
-            gap = cells.gap((method, 0.25 * sign), (method, 1.0 * sign), first, seeds)
-            if gap is not None:
-                what = f"η = {sign:+g} − η = {0.25 * sign:+g}, {first}, {method} (off zero)"
-                yield what, percent(gap, points=True), gap.high < 0 if sign > 0 else gap.low > 0
-
-
-def asked(cells: Cells, tasks: Sequence[str], strong: float) -> list[str]:
-    """Each demand with what was measured."""
-    demands = [
-        *utility(cells, tasks, strong),
-        *gains(cells, tasks, strong),
-        *drops(cells, tasks, strong),
-        *continuity(cells, tasks),
-    ]
-    rows = [[what, found, "" if met is None else "yes" if met else "**no**"] for what, found, met in demands]
-    return table(["asked", "measured, points", "met"], rows)
-
-
-def controls(cells: Cells, tasks: Sequence[str], strong: float) -> list[str]:
-    """Students of the original by other ways, beside GKD's of the original and of the distillable teacher."""
-    rows = []
-    seeds = cells.seeds(0.0)
-    for method in CONTROLS:
-        for task in tasks:
-            values = cells.mean(method, 0.0, task, seeds)
-            if values is not None:
-                gaps = [cells.gap(("gkd", eta), (method, 0.0), task, cells.seeds(0.0, eta)) for eta in (0.0, -strong)]
-                shown = [percent(gap, points=True) for gap in gaps]
-                rows.append([method, task, ", ".join(map(str, seeds)), percent(interval(values)), *shown])
-    return table(["control", "task", "seeds", "student", "− GKD of the original", "− GKD of the distillable"], rows)
-
-
-def variants(cells: Cells, tasks: Sequence[str]) -> list[str]:
-    """Cells with other settings, beside the grid's: the original's, and that of the same η."""
-    rows = []
-    for eta, variant, seed in sorted(
-        (key for key in cells.results if key[1]), key=lambda key: (key[1], key[0], key[2])
-    ):
-        for who in ("teacher", *cells.results[eta, variant, seed]["students"]):
-            for task in tasks:
-                values = cells.scores(who, eta, task, seed, variant)
-                if values is None:
-                    continue
-                own = cells.scores(who, 0.0, task, seed, variant)  # the variant's original, where it has one
-                original = cells.scores(who, 0.0, task, seed) if own is None or eta == 0 else own
-                gaps = [difference(original, values), difference(cells.scores(who, eta, task, seed), values)]
-                shown = [percent(gap, points=True) for gap in gaps]
-                rows.append([variant, f"{eta:+g}", who, task, str(seed), percent(interval(values)), *shown])
-    header = ["variant", "η", "who", "task", "seed", "score", "− original", "− the grid's at this η"]
-    return table(header, rows) if rows else ["", "None so far."]
-
-
-def longer(cells: Cells, tasks: Sequence[str], strong: float) -> list[str]:
-    """What doubling the students' steps changes, and the knob's effect at each number of steps, over the seeds that
-    have both sides."""
-    steps = [("", "× 1"), *LONGER.items()]
-    pairs = [((0.0, a), (0.0, b), f"original, {more} − {less}") for (a, less), (b, more) in itertools.pairwise(steps)]
-    pairs += [
-        ((0.0, v), (eta, v), f"η = {eta:+g} − original, {many}") for eta in (-strong, strong) for v, many in steps
-    ]
-    rows = []
-    for ((eta_a, variant_a), (eta_b, variant_b), what), task, method in itertools.product(pairs, tasks, METHODS):
-        sides = {
-            seed: (
-                cells.scores(method, eta_a, task, seed, variant_a),
-                cells.scores(method, eta_b, task, seed, variant_b),
-            )
-            for seed in sorted({seed for *_, seed in cells.results})
-        }
-        known = {seed: (a, b) for seed, (a, b) in sides.items() if a is not None and b is not None}
-        if not known:
-            continue
-        before, after = (np.mean(side, axis=0) for side in zip(*known.values(), strict=True))
-        gaps = [paired_difference(a, b).mean for a, b in known.values()]
-        whole = interval(gaps, proportion=False) if len(gaps) > 1 else None  # each seed one observation
-        shown = [percent(interval(after)), percent(paired_difference(before, after), points=True)]
-        by_seeds = ["; ".join(f"{100 * gap:+.1f}" for gap in gaps), percent(whole, points=True)]
-        rows.append([what, task, method, ", ".join(map(str, known)), *shown, *by_seeds])
-    header = ["what", "task", "method", "seeds", "score", "difference", "seed by seed", "seeds as the units"]
-    return table(header, rows) if rows else ["", "None so far."]
-
-
-def ways(cells: Cells, tasks: Sequence[str]) -> list[str]:
+def ways(cells: Cells) -> list[str]:
     """How often teachers and GKD's students write in each way, the mean over seeds, in %."""
     rows = []
-    for task in tasks:
-        for eta in cells.etas:
-            row = [task, f"{eta:+g}"]
-            for who in ("teacher", "gkd"):
-                found: dict[str, list[float]] = {}
-                for seed in cells.seeds(eta):
-                    cell = cells.results[eta, "", seed]
-                    held = cell["teacher_scores"] if who == "teacher" else cell["students"].get(who, {"tasks": []})
-                    for told in (one for one in held["tasks"] if one["task"] == task):
-                        for style, share in told["styles"].items():
-                            found.setdefault(style, []).append(share)
-                shares = sorted((-sum(v) / len(cells.seeds(eta)), style) for style, v in found.items())
-                row.append(", ".join(f"{style.replace('_', ' ')} {-100 * s:.0f}" for s, style in shares if s < -0.005))
-            rows.append(row)
-    return table(["task", "η", "teacher", "GKD's student"], rows)
+    for variant in cells.variants:
+        for task in cells.tasks:
+            for eta in cells.etas_of(variant):
+                shown = [_ways_of(cells, who, eta, variant, task) for who in ("teacher", "gkd")]
+                rows.append([arm_name(variant), task, f"{eta:+g}", *shown])
+    return table(["arm", "task", "η", "teacher", "GKD's student"], rows)
+
+
+def _ways_of(cells: Cells, who: str, eta: float, variant: str, task: str) -> str:
+    shares: dict[str, list[float]] = {}
+    seeds = cells.seeds(eta, variant)
+    for seed in seeds:
+        cell = cells.results[eta, variant, seed]
+        held = cell["teacher_scores"] if who == "teacher" else cell["students"].get(who, {"tasks": []})
+        for row in (row for row in held["tasks"] if row["task"] == task):
+            for style, share in row["styles"].items():
+                shares.setdefault(style, []).append(share)
+    means = sorted(((sum(values) / len(seeds), style) for style, values in shares.items()), reverse=True)
+    return ", ".join(f"{style.replace('_', ' ')} {100 * mean:.0f}" for mean, style in means if mean > 0.005) or "–"
 
 
 def causes(cells: Cells, strong: float) -> list[str]:
@@ -386,33 +321,50 @@ def causes(cells: Cells, strong: float) -> list[str]:
     return table(header, rows)
 
 
+def parts(cells: Cells, strong: float) -> list[tuple[str, list[str]]]:
+    """The tables of one file with their titles."""
+    return [
+        ("Pairs and models", of_which_models(cells)),
+        ("Arms", settings(cells)),
+        ("Differences to the original by the same method and training", differences(cells, "original")),
+        ("Differences to the student before distillation", differences(cells, "none")),
+        ("The distillable teacher's students beside selection from the original", rivals(cells, strong)),
+        ("What a student could gain or lose in principle", possible(cells)),
+        ("Scores", curve(cells)),
+        ("The calibrations", calibrations(cells)),
+        ("Ways of writing, % of the answers", ways(cells)),
+        ("What the lens says of each teacher", causes(cells, strong)),
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cells", type=Path, help="file of finished cells, .jsonl.gz")
-    parser.add_argument("--figure", type=Path, metavar="FILE", help="also draw the first task's curve, as SVG")
+    parser.add_argument("cells", type=Path, nargs="+", help="files of finished cells, .jsonl.gz")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="also draw the first file's first task, as SVG")
     parser.add_argument("--strong", type=float, default=0.5, help="|η| of the two teachers that the demands are about")
     arguments = parser.parse_args()
-    records = list(read_cells(arguments.cells).values())
-    cells = Cells(records)
-    tasks = list(next(iter(cells.results.values()))["teacher_scores"]["scores"])
-    lines = [
-        f"{len(records)} cells; % right (mean score on instruct), 95 % intervals by problem; differences in points."
+    sweeps = {}
+    for path in arguments.cells:
+        records = list(read_cells(path).values())
+        if not records or not all(record.unchanged for record in records):
+            raise BadInputError(f"{path} holds no cells, or one whose result isn't that of its manifest: restore it")
+        sweeps[path.name.removesuffix(".jsonl.gz")] = Cells(records)
+    demands = [
+        (name, demand)
+        for name, cells in sweeps.items()
+        for arm in arms(cells.records, arguments.strong)
+        for demand in arm.demands(arguments.strong)
     ]
-    for title, part in (
-        ("The curve", curve(cells, tasks)),
-        ("Seed by seed", by_seed(cells, tasks)),
-        ("The calibrations", calibrations(cells)),
-        ("What was asked", asked(cells, tasks, arguments.strong)),
-        ("Controls", controls(cells, tasks, arguments.strong)),
-        ("Students trained longer", longer(cells, tasks, arguments.strong)),
-        ("Variants", variants(cells, tasks)),
-        ("Ways of writing, % of the answers", ways(cells, tasks)),
-        ("What the lens says of each teacher", causes(cells, arguments.strong)),
-    ):
-        lines += ["", f"### {title}", *part]
+    told = "% right (mean score on instruct); differences in points; 95 % intervals: over trainings · over problems."
+    lines = [told, "", "## What was asked", *asked(demands)]
+    for name, cells in sweeps.items():
+        lines += ["", f"## {name}: {len(cells.records)} cells"]
+        for title, part in parts(cells, arguments.strong):
+            lines += ["", f"### {title}", *part]
     print("\n".join(lines))
     if arguments.figure:
-        arguments.figure.write_text(curve_figure(cells, tasks[0]), encoding="utf-8")
+        first = next(iter(sweeps.values()))
+        arguments.figure.write_text(curve_figure(first, first.tasks[0]), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from distillknob.experiments.kept import CellRecord
 from distillknob.results.experiments import CellResult
+from distillknob.runs.files import json_bytes
 from distillknob.verdicts.teachers import teacher_key
 
 Scores = Mapping[str, Sequence[float]]  # by task
@@ -83,6 +85,6 @@ def planted_cell(
         name=f"{variant}{'-' if variant else ''}eta{eta:+g}-seed{seed}",
         config={"learning_rates": {}, "recipe": {**own, **(recipe or {})}},
         environment={"inputs": {}, **({} if read is None else {"read": read})},
-        manifest={"files": {}},
+        manifest={"files": {"result.json": hashlib.sha256(json_bytes(whole, indent=2) + b"\n").hexdigest()}},
         result=whole,
     )

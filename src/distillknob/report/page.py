@@ -25,6 +25,7 @@ from distillknob.report.sections.headline import headline
 from distillknob.report.sections.outcome import outcome_section
 from distillknob.report.sections.provenance import provenance_section
 from distillknob.report.sections.sweep import cells_section, knob_section
+from distillknob.report.sections.trainings import trainings_section
 from distillknob.report.sections.traps import traps_section
 from distillknob.runs.files import atomic_write
 from distillknob.verdicts.teachers import unturned
@@ -54,7 +55,15 @@ PAGES: dict[str, Page | None] = {
     ),
     "sweep": Page(
         "The knob curve",
-        (knob_section, outcome_section, causal_section, variants_section, failures_section, cells_section),
+        (
+            knob_section,
+            trainings_section,
+            outcome_section,
+            causal_section,
+            variants_section,
+            failures_section,
+            cells_section,
+        ),
     ),
 }
 
