@@ -94,7 +94,9 @@ STAGES: dict[str, tuple[str, dict[str, Any]]] = {
             "num_generations": 8,
             "guard_steps": 1,
             "guard_problems": 8,
+            "guard_problems_max": 8,
             "guard_samples": 2,
+            "utility_tolerance": 0.9,  # what so few problems can resolve
             "max_completion_length": 256,
         },
     ),

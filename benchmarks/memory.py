@@ -88,8 +88,10 @@ LARGE_CALIBRATE = {
     "per_device_train_batch_size": 2,  # whose every position TRL scores on a CPU, those of prompts too
     "gate": False,  # random weights are never right
     "num_generations": 2,
-    "guard_problems": 2,
+    "guard_problems": 4,
+    "guard_problems_max": 4,
     "guard_samples": 2,
+    "utility_tolerance": 0.9,  # what so few problems can resolve
 }
 LARGE_CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "calibrate": ("calibrate", LARGE_CALIBRATE),

@@ -6,6 +6,7 @@ import json
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 
 from distillknob.calibration.guard import UtilityGuard, Verdict
@@ -169,3 +170,23 @@ def test_a_resumed_guard_keeps_the_run_s_rules() -> None:
     watch = guard(tolerance=0.02, beta=0.1)
     watch.load_state_dict(state)
     assert (watch.tolerance, watch.beta, watch.beta_start) == (0.02, 0.3, 0.1)
+
+
+def test_the_baseline_s_own_error_counts_beside_the_window_s() -> None:
+    assert window(guard(), 5, 0.90) == "strained"
+    assert window(guard(baseline_errors={"math": 0.03, "qa": 0.03}), 5, 0.90) == "good"
+    assert window(guard(baseline_errors={"math": math.inf, "qa": 0.0}), 5, 0.0) == "good"  # of one problem
+
+
+def test_an_unchanged_teacher_is_seldom_strained_however_many_windows_there_are() -> None:
+    rng, strained = np.random.default_rng(0), 0
+    for _ in range(200):
+        first = rng.binomial(1, 0.6, size=100)
+        errors = {"math": float(first.std(ddof=1)) / 10}
+        watch = guard(baseline={"math": float(first.mean())}, tolerance=0.001, baseline_errors=errors, looks=40)
+        verdicts = []
+        for step in range(40):
+            watch.observe({"math": rng.binomial(1, 0.6, size=60).astype(float).tolist()}, 0.0)
+            verdicts.append(watch.judge(step))
+        strained += "strained" in verdicts or "stop" in verdicts
+    assert strained / 200 <= 0.07

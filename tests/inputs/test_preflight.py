@@ -251,3 +251,14 @@ def test_a_field_that_the_method_does_not_read_is_remarked_on(
         look.chained = chained
         check_distillation(config, look)
         assert any("does nothing" in line for line in look.remarks) is (remarked and not chained)
+
+
+def test_a_tolerance_that_no_answer_could_show_is_refused(tiny_pair: Pair) -> None:
+    few = {"guard_problems": 20, "guard_problems_max": 20, "guard_samples": 1, "utility_tolerance": 0.02}
+    pair = {"teacher": tiny_pair.teacher, "target": tiny_pair.student}
+    with pytest.raises(
+        BadInputError, match=r"20 problems of 'math' can't show .*set guard_problems_max to \d+ or more"
+    ):
+        check_calibration(CalibrationConfig(**pair, **QUICK, **few), Preflight())
+    check_calibration(CalibrationConfig(**pair, **QUICK, **{**few, "utility_tolerance": 0.2}), Preflight())
+    check_calibration(CalibrationConfig(**pair, **QUICK, **few, guard=False), Preflight())
