@@ -32,7 +32,7 @@ class Drawn:
 
     def __call__(self, candidate: int, look: int, tasks: Sequence[str]) -> dict[str, Pairs]:
         self.asked.append((candidate, look, tuple(tasks)))
-        pairs = {}
+        pairs: dict[str, Pairs] = {}
         for task in tasks:
             count = self.looks[task][look] - (self.looks[task][look - 1] if look else 0)
             lost = round(count * self.losses[candidate].get(task, 0.0))

@@ -254,8 +254,13 @@ def test_a_field_that_the_method_does_not_read_is_remarked_on(
 
 
 def test_a_tolerance_that_no_answer_could_show_is_refused(tiny_pair: Pair) -> None:
-    few = {"guard_problems": 20, "guard_problems_max": 20, "guard_samples": 1, "utility_tolerance": 0.02}
-    pair = {"teacher": tiny_pair.teacher, "target": tiny_pair.student}
+    few: dict[str, Any] = {
+        "guard_problems": 20,
+        "guard_problems_max": 20,
+        "guard_samples": 1,
+        "utility_tolerance": 0.02,
+    }
+    pair: dict[str, Any] = {"teacher": tiny_pair.teacher, "target": tiny_pair.student}
     with pytest.raises(
         BadInputError, match=r"20 problems of 'math' can't show .*set guard_problems_max to \d+ or more"
     ):

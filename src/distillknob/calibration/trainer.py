@@ -57,7 +57,7 @@ class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
     def __init__(
         self,
         *args: Any,
-        target: Scorer | str | Sequence[Scorer | str] | None = None,
+        target: Scorer | str | list[Scorer] | list[str] | None = None,
         calibration_reward: CalibrationReward | None = None,
         guard: UtilityGuard | None = None,
         baseline: Mapping[str, float] | None = None,
@@ -66,8 +66,8 @@ class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
         super().__init__(*args, **kwargs)
         if self.args.eta and target is None:
             raise BadInputError(f"eta={self.args.eta} needs a calibration target: pass target=")
-        named = list(target) if isinstance(target, list) else [] if target is None else [target]
-        self.targets = [
+        named: list[Any] = target if isinstance(target, list) else [] if target is None else [target]
+        self.targets: list[Scorer] = [
             load_model(one, device=self.args.target_device) if isinstance(one, str) else one for one in named
         ]
         frozen = [] if self.ref_model is None else [self.ref_model]
