@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from distillknob.calibration.guard import UtilityGuard
-from distillknob.calibration.held_out import HeldOut, reward_turned, task_scores
+from distillknob.calibration.held_out import HeldOut, remark_on_sure_tokens, reward_turned, task_scores
 from distillknob.calibration.problems import problems_of, train_and_guard
 from distillknob.calibration.rewards.choice import make_reward
 from distillknob.calibration.stage import calibrate
@@ -239,3 +239,14 @@ def test_the_model_that_was_trained_is_gone_when_the_kept_one_is_measured(tiny_p
     finally:
         gc.enable()
     assert alive and not any(alive)
+
+
+def test_a_teacher_that_is_sure_of_hardly_anything_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    def wrote(*probabilities: float) -> dict[str, HeldOut]:
+        rows = [torch.tensor(probabilities).log(), torch.zeros(9)]
+        return {"qa": HeldOut([[1.0, 0.0]], [], [], [True, False], rows)}  # the second isn't rewarded
+
+    remark_on_sure_tokens(wrote(*[0.5] * 99, 0.95))
+    assert "to 1.0 % of the tokens of its right answers to 'qa'" in capsys.readouterr().err
+    remark_on_sure_tokens(wrote(*[0.5] * 8, 0.95, 0.99))
+    assert capsys.readouterr().err == ""

@@ -22,8 +22,9 @@ from distillknob.models.engines.vllm_model import VllmModel
 from distillknob.models.same_text import as_read
 from distillknob.models.sampling import Sample
 from distillknob.models.scoring import Prompt, Scorer, token_logprobs
+from distillknob.models.sure_tokens import SURE, sure_weights
 from distillknob.runs.journal import Journal
-from distillknob.runtime.processes import by_parts
+from distillknob.runtime.processes import by_parts, notice
 from distillknob.tasks import Example, Task
 from distillknob.verdicts.turning import Turning, turning_of_tasks
 
@@ -49,6 +50,22 @@ class HeldOut:
     def score(self) -> float:
         """The mean of all samples' scores."""
         return fmean(self.means)
+
+
+FEW_SURE = 0.05  # of the tokens: below it the reward of sure tokens has hardly anything to tell answers apart by
+
+
+def remark_on_sure_tokens(before: Mapping[str, HeldOut]) -> None:
+    """Say so where the original teacher is sure of hardly any token of the answers that are rewarded."""
+    for name, held_out in before.items():
+        rows = [row for row, counts in zip(held_out.logprobs, held_out.rewarded, strict=True) if counts]
+        sure = torch.cat([sure_weights(row) for row in rows]) if rows else torch.zeros(0)
+        if len(sure) and float(sure.mean()) < FEW_SURE:
+            notice(
+                f"the teacher gave more than {SURE:g} to {100 * float(sure.mean()):.1f} % of the tokens of its right "
+                f"answers to {name!r}, and reward='sure_tokens' counts these alone: reward sure_tokens_soft, or "
+                "sequence, has more to tell answers apart by"
+            )
 
 
 def standard_error(means: Sequence[float]) -> float:

@@ -20,7 +20,7 @@ from distillknob.calibration.check import check, check_resolves
 from distillknob.calibration.config import CalibrationConfig
 from distillknob.calibration.grading import task_reward
 from distillknob.calibration.guard import UtilityGuard
-from distillknob.calibration.held_out import Measure, reward_turned, task_scores
+from distillknob.calibration.held_out import Measure, remark_on_sure_tokens, reward_turned, task_scores
 from distillknob.calibration.last_good import FINAL, START, LastThatHolds, last_that_holds
 from distillknob.calibration.moved import what_moved
 from distillknob.calibration.problems import problems_of
@@ -123,6 +123,8 @@ def calibrate(
         baseline_errors=baseline.errors,
     )
     reward = make_reward(config, targets, tokenizer)
+    if config.reward == "sure_tokens":
+        remark_on_sure_tokens(before)
     steps = _trained_before(run, guard, reward)
     if steps is None:
         # TRL samples all tasks to one length. What each task may take of it stands in the rows.
