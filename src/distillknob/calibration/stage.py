@@ -143,9 +143,11 @@ def calibrate(
                 peft_config=config.peft_config,
             )
         check_saves_whole(trainer.accelerator)
-        if reward_funcs and config.guard:
+        if reward_funcs and (config.guard or trainer.hold is not None):  # whose scale is their own
             baseline = rewarded_baseline(trainer, before, problems, config)
             guard.baseline, guard.baseline_errors, guard.variance = baseline
+            if trainer.hold is not None:
+                trainer.hold.baseline = dict(baseline.means)
         steps = _train(trainer, config, guard, run, resume=resume)
         close_engine(trainer)
         del trainer

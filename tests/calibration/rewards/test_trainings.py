@@ -74,6 +74,25 @@ def test_a_task_that_is_held_has_no_part_in_the_advantage_while_it_stands(
     assert recorder.batches and all(batch["advantages"].abs().sum() == 0 for batch in recorder.batches)
 
 
+def test_a_task_is_held_at_the_original_s_reward_by_reward_functions_of_one_s_own(
+    tiny_pair: Pair, tmp_path: Path
+) -> None:
+    held: list[dict[str, float]] = []
+
+    class Watched(CalibrationTrainer):
+        def train(self, *args: Any, **kwargs: Any) -> Any:
+            assert self.hold is not None
+            held.append(self.hold.baseline)
+            return super().train(*args, **kwargs)
+
+    def tens(completions: list[Any], **kwargs: Any) -> list[float]:
+        return [10.0] * len(completions)
+
+    values = config(tiny_pair, task_term="hold", guard=False, max_steps=1)
+    calibrate(values, tmp_path / "run", reward_funcs=tens, trainer_class=Watched)
+    assert held == [{"qa": 10.0}]
+
+
 def test_a_held_task_needs_the_original_s_score(tiny_pair: Pair, tmp_path: Path) -> None:
     settings = config(tiny_pair, task_term="hold", output_dir=str(tmp_path))
     with pytest.raises(BadInputError, match="pass baseline="):
