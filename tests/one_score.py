@@ -93,6 +93,7 @@ def calibration_trainer(model: Any, target: Any, folder: Path, **values: Any) ->
         "gate": False,
         "guard": False,
         "num_generations": 2,
+        "reward": "sequence",
         "per_device_train_batch_size": 4,
         "max_completion_length": 12,
         "max_steps": 1,

@@ -133,7 +133,13 @@ def train(stage: str, teacher_name: str, student_name: str, output: str, batch: 
     trainer: Any
     if stage == "calibrate":
         config = CalibrationConfig(
-            teacher=teacher_name, eta=0.5, beta=0.1, num_generations=GROUP, guard=False, **common
+            teacher=teacher_name,
+            eta=0.5,
+            reward="sequence",
+            beta=0.1,
+            num_generations=GROUP,
+            guard=False,
+            **common,
         )
         trainer = (SampledCalibration if sampled else RecordedCalibration)(
             model=teacher.model,

@@ -63,6 +63,7 @@ def test_calibration_ends_and_resumes_on_a_gpu(gpu: str, tiny_pair: Pair, tmp_pa
             teacher=tiny_pair.teacher,
             target=tiny_pair.student,
             eta=0.5,
+            reward="sequence",
             gate=False,
             max_steps=6,
             guard_steps=1,

@@ -30,6 +30,7 @@ def calibration(pair: Pair, **values: Any) -> CalibrationConfig:
             "teacher": pair.teacher,
             "target": pair.student,
             "eta": 0.5,
+            "reward": "sequence",
             "gate": False,
             "max_steps": 3,
             "learning_rate": 1e-2,

@@ -56,6 +56,7 @@ def test_the_teacher_is_calibrated(pair: tuple[str, str], tmp_path: Path) -> Non
         teacher=teacher,
         target=student,
         eta=0.5,
+        reward="sequence",
         gate=False,
         num_generations=2,
         per_device_train_batch_size=4,

@@ -51,6 +51,7 @@ def test_the_log_ratio_of_a_teacher_to_itself_is_0_on_a_gpu(
         teacher=name,
         target=name,
         eta=0.5,
+        reward="sequence",
         gate=False,
         guard=False,
         max_steps=1,

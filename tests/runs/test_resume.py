@@ -79,6 +79,7 @@ def test_calibration_goes_on_in_a_later_epoch(tiny_pair: Pair, tmp_path: Path, s
             teacher=tiny_pair.teacher,
             target=tiny_pair.student,
             eta=0.5,
+            reward="sequence",
             gate=False,
             max_steps=7,
             guard_steps=1,

@@ -62,12 +62,13 @@ class CalibrationConfig(BoundedAnswers, EngineOptions, AdapterOptions, GRPOConfi
     reward: Literal[
         "sequence", "sequence_mean", "token", "sure_tokens", "sure_tokens_soft", "co_distilled", "influence"
     ] = field(
-        default="sequence",
+        default="sure_tokens",
         metadata={
-            "help": "The calibration reward. sequence: the paper's log-ratio of whole answers (sequence_mean: a token; "
-            "token: each token's own). sure_tokens: over the tokens that the original teacher gave more than 0.9 "
-            "(sure_tokens_soft: weighted by its probability to the fourth). co_distilled: to a target that keeps "
-            "learning from the teacher's answers. influence: what learning an answer does to the target's own score."
+            "help": "The calibration reward. sure_tokens: the log-ratio to the target over the tokens to which the "
+            "original teacher gave more than 0.9 (sure_tokens_soft: weighted by its probability to the fourth). "
+            "sequence: over whole answers, as in the paper (sequence_mean: a token; token: each token's own). "
+            "co_distilled: to a target that keeps learning from the teacher's answers. influence: what learning an "
+            "answer does to the target's own score."
         },
     )
     more_targets: list[str] = field(
