@@ -1,21 +1,23 @@
 """Which calibration reward should be the default? Cells of teacher × student × seed × reward × η: Markdown on stdout.
 
-    python benchmarks/rewards.py --teachers zoo:teacher --students zoo:student zoo:proxy --output runs/rewards
+    python benchmarks/rewards.py --teachers zoo:teacher --students zoo:student zoo:proxy --cells runs/rewards.jsonl
+    python benchmarks/rewards.py --table --cells docs/evidence/rewards.jsonl
 
 Each cell calibrates the teacher on mathematics against the very student that is trained afterwards (GKD, span matching
 between two tokenizers), with the sweep's settings, no guard, and measures both on problems of the train split that
-neither has seen. The rule of choice stands in docs/lab-notebook.md and was written before the cells were run. Cells
-that are there are kept (`cells.jsonl`): with `--table` nothing is run.
+neither has seen. The rule of choice stands in docs/lab-notebook.md and was written before the cells were run. A cell is
+one line of the file, with how many of its answers to each problem were right; those that are there are kept. Two of
+these commands at a time need a file each, and `--table` takes several.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import statistics
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from distillknob.calibration.stage import calibrate
@@ -37,20 +39,21 @@ REWARDS: dict[str, dict[str, Any]] = {
     "influence": {"reward": "influence"},
     "sure_tokens, hold": {"reward": "sure_tokens", "task_term": "hold"},
 }
+SAMPLES = 4
 TRAINED_ON, MEASURED_ON, BEHIND = 1000, 300, 1700  # problems: of calibration and distillation, and from where on
 
 
-def measured(model: str, seed: int, samples: int = 4) -> dict[str, Any]:
+def measured(model: str, seed: int) -> dict[str, Any]:
     """A model's scores by problem on problems of the train split behind those that anything is trained on."""
     task = get_task("math")
     examples = task.examples("train", BEHIND + MEASURED_ON, seed=seed)
     trained_on = {str(task.messages(e)) for e in task.examples("train", TRAINED_ON + 400, seed=seed)}
     held_out = [e for e in examples[BEHIND:] if str(task.messages(e)) not in trained_on]
-    drawn = sample_and_grade(load_model(model), task, held_out, samples, seed=seed, description=Path(model).name)
+    drawn = sample_and_grade(load_model(model), task, held_out, SAMPLES, seed=seed, description=Path(model).name)
     ways = [task.style(sample.text) for row in drawn.samples for sample in row]
     return {
-        "scores": [sum(row) / len(row) for row in drawn.right],
-        "every_step": ways.count("every_step") / len(ways),
+        "right": "".join(str(sum(row)) for row in drawn.right),  # of `samples`, a digit a problem
+        "every_step": round(ways.count("every_step") / len(ways), 4),
     }
 
 
@@ -77,37 +80,54 @@ def key(cell: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(cell[name] for name in ("teacher", "student", "seed", "reward", "eta"))
 
 
-def table(cells: list[dict[str, Any]]) -> list[str]:
-    """By reward, over all cells that have both ends of η and the original."""
+def effects(cells: list[dict[str, Any]], reward: str) -> dict[tuple[str, str, int], list[float]]:
+    """By teacher, student and seed what the reward did: gain, loss, the teacher's changes (points) and KLs at both ends
+    of η."""
     by_key = {key(cell): cell for cell in cells}
 
-    def mean(cell: dict[str, Any], what: str) -> float:
-        return 100 * statistics.mean(cell[what]["scores"])
+    def percent_right(cell: dict[str, Any], what: str) -> float:
+        return 100 * statistics.mean(int(digit) for digit in cell[what]["right"]) / SAMPLES
 
+    rows = {}
+    for place in dict.fromkeys(k[:3] for k in by_key):
+        ends = [(*place, "–", 0.0), (*place, reward, -0.5), (*place, reward, 0.5)]
+        if all(end in by_key for end in ends):
+            three = [by_key[end] for end in ends]
+            student, teacher = ([percent_right(c, what) for c in three] for what in ("of_student", "of_teacher"))
+            changes = [value - teacher[0] for value in teacher[1:]]
+            rows[place] = [student[1] - student[0], student[0] - student[2], *changes, *(c["kl"] for c in three[1:])]
+    return rows
+
+
+def shown(values: list[float]) -> str:
+    """The mean with its interval over trainings, of one training alone."""
+    if len(values) == 1:
+        return f"{values[0]:+.1f}"
+    over = interval(values, proportion=False)
+    return f"{over.mean:+.1f} [{over.low:+.1f}, {over.high:+.1f}]"
+
+
+def table(cells: list[dict[str, Any]]) -> list[str]:
+    """The rewards over all cells that have both ends of η and the original, and then by pair."""
     lines = [
         "| reward | trainings | gain, −0.5 | loss, +0.5 | teacher, −0.5 | teacher, +0.5 | KL at both | turned wrong |",
         "|---|---|---|---|---|---|---|---|",
     ]
+    by_pair = ["", "| teacher → student | seeds | reward | gain, −0.5 | loss, +0.5 |", "|---|---|---|---|---|"]
     for reward in REWARDS:
-        rows, wrong = [], []
-        for teacher, student, seed, _, _ in (k for k in by_key if k[3] == reward and k[4] < 0):
-            ends = [("–", 0.0), (reward, -0.5), (reward, 0.5)]
-            triple = [by_key[place] for end in ends if (place := (teacher, student, seed, *end)) in by_key]
-            if len(triple) < len(ends):
-                continue
-            student_of, teacher_of = ([mean(c, what) for c in triple] for what in ("of_student", "of_teacher"))
-            gain, loss = student_of[1] - student_of[0], student_of[0] - student_of[2]
-            changes = [value - teacher_of[0] for value in teacher_of[1:]]
-            rows.append([gain, loss, *changes, *(cell["kl"] for cell in triple[1:])])
-            if min(rows[-1][:2]) < 0:
-                wrong.append(f"{Path(teacher).name}→{Path(student).name}/{seed}")
-        if len(rows) < 2:
+        rows = effects(cells, reward)
+        if not rows:
             continue
-        columns = [interval(list(column), proportion=False) for column in zip(*rows, strict=True)]
-        shown = [f"{c.mean:+.1f} [{c.low:+.1f}, {c.high:+.1f}]" for c in columns[:4]]
-        kl = f"{columns[4].mean:.4f} / {columns[5].mean:.4f}"
-        lines.append(f"| {reward} | {len(rows)} | {' | '.join(shown)} | {kl} | {', '.join(wrong) or 'none'} |")
-    return lines
+        columns = list(map(list, zip(*rows.values(), strict=True)))
+        wrong = [f"{Path(t).name} → {s}, seed {n}" for (t, s, n), row in rows.items() if min(row[:2]) < 0]
+        kl = " / ".join(f"{statistics.mean(column):.4f}" for column in columns[4:])
+        figures = " | ".join(map(shown, columns[:4]))
+        lines.append(f"| {reward} | {len(rows)} | {figures} | {kl} | {', '.join(wrong) or 'none'} |")
+        for teacher, student in sorted({place[:2] for place in rows}):
+            own = [row for place, row in rows.items() if place[:2] == (teacher, student)]
+            gain, loss = (shown([row[i] for row in own]) for i in (0, 1))
+            by_pair.append(f"| {Path(teacher).name} → {student} | {len(own)} | {reward} | {gain} | {loss} |")
+    return lines + by_pair
 
 
 def main() -> None:
@@ -116,15 +136,13 @@ def main() -> None:
     parser.add_argument("--students", nargs="+", default=["zoo:student", "zoo:proxy", "zoo:student-other"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--rewards", nargs="+", choices=REWARDS, default=["sequence", "sure_tokens", "influence"])
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--cells", nargs="+", type=Path, required=True, help="files of cells; the first is written to")
     parser.add_argument("--table", action="store_true", help="only show the cells that are there")
     arguments = parser.parse_args()
     quiet_libraries()
     keep_freed_memory()
-    file = arguments.output / "cells.jsonl"
-    cells = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    cells = [json.loads(line) for file in arguments.cells if file.exists() for line in file.read_text().splitlines()]
     if not arguments.table:
-        arguments.output.mkdir(parents=True, exist_ok=True)
         wanted = [
             (teacher, student, seed, reward, eta)
             for seed in arguments.seeds
@@ -133,15 +151,11 @@ def main() -> None:
             for reward, eta in [("–", 0.0), *((r, e) for r in arguments.rewards for e in (-0.5, 0.5))]
         ]
         for cell in wanted:
-            if cell in map(key, cells):
-                continue
-            folder = arguments.output / "cell"
-            shutil.rmtree(folder, ignore_errors=True)
-            cells.append(run_cell(*cell, folder))
-            with file.open("a") as lines:
-                lines.write(json.dumps(cells[-1]) + "\n")
-            student, teacher = (100 * statistics.mean(cells[-1][w]["scores"]) for w in ("of_student", "of_teacher"))
-            print(*cell, f"student {student:.1f}, teacher {teacher:.1f}, {cells[-1]['seconds']} s", flush=True)
+            if cell not in map(key, cells):
+                with TemporaryDirectory() as folder:
+                    cells.append(run_cell(*cell, Path(folder)))
+                with arguments.cells[0].open("a") as lines:
+                    lines.write(json.dumps(cells[-1], ensure_ascii=False) + "\n")
     print("\n".join(table(cells)))
 
 
