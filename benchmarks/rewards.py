@@ -80,13 +80,25 @@ def key(cell: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(cell[name] for name in ("teacher", "student", "seed", "reward", "eta"))
 
 
+def percent_right(cell: dict[str, Any], what: str) -> float:
+    return 100 * statistics.mean(int(digit) for digit in cell[what]["right"]) / SAMPLES
+
+
+def possible(cells: list[dict[str, Any]], place: tuple[str, str, int]) -> tuple[float, float]:
+    """What this student could gain and lose in principle, in points: its score if it always wrote every step, and if it
+    never did, by the straight line through its cells (share of its answers that do, % right)."""
+    own = [cell for cell in cells if key(cell)[:3] == place]
+    line = statistics.linear_regression(
+        [cell["of_student"]["every_step"] for cell in own], [percent_right(cell, "of_student") for cell in own]
+    )
+    (original,) = [percent_right(cell, "of_student") for cell in own if cell["eta"] == 0]
+    return line.intercept + line.slope - original, original - line.intercept
+
+
 def effects(cells: list[dict[str, Any]], reward: str) -> dict[tuple[str, str, int], list[float]]:
     """By teacher, student and seed what the reward did: gain, loss, the teacher's changes (points) and KLs at both ends
     of η."""
     by_key = {key(cell): cell for cell in cells}
-
-    def percent_right(cell: dict[str, Any], what: str) -> float:
-        return 100 * statistics.mean(int(digit) for digit in cell[what]["right"]) / SAMPLES
 
     rows = {}
     for place in dict.fromkeys(k[:3] for k in by_key):
@@ -108,12 +120,17 @@ def shown(values: list[float]) -> str:
 
 
 def table(cells: list[dict[str, Any]]) -> list[str]:
-    """The rewards over all cells that have both ends of η and the original, and then by pair."""
+    """The rewards over all cells that have both ends of η and the original, and then by pair, beside what the student
+    could gain or lose in principle (`possible`)."""
     lines = [
         "| reward | trainings | gain, −0.5 | loss, +0.5 | teacher, −0.5 | teacher, +0.5 | KL at both | turned wrong |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    by_pair = ["", "| teacher → student | seeds | reward | gain, −0.5 | loss, +0.5 |", "|---|---|---|---|---|"]
+    by_pair = [
+        "",
+        "| teacher → student | seeds | reward | gain, −0.5 | of | loss, +0.5 | of |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for reward in REWARDS:
         rows = effects(cells, reward)
         if not rows:
@@ -124,9 +141,11 @@ def table(cells: list[dict[str, Any]]) -> list[str]:
         figures = " | ".join(map(shown, columns[:4]))
         lines.append(f"| {reward} | {len(rows)} | {figures} | {kl} | {', '.join(wrong) or 'none'} |")
         for teacher, student in sorted({place[:2] for place in rows}):
-            own = [row for place, row in rows.items() if place[:2] == (teacher, student)]
-            gain, loss = (shown([row[i] for row in own]) for i in (0, 1))
-            by_pair.append(f"| {Path(teacher).name} → {student} | {len(own)} | {reward} | {gain} | {loss} |")
+            places = [place for place in rows if place[:2] == (teacher, student)]
+            most = [statistics.mean(column) for column in zip(*(possible(cells, p) for p in places), strict=True)]
+            gain, loss = (shown([rows[place][i] for place in places]) for i in (0, 1))
+            pair = f"| {Path(teacher).name} → {student} | {len(places)} | {reward} "
+            by_pair.append(f"{pair}| {gain} | {most[0]:.0f} | {loss} | {most[1]:.0f} |")
     return lines + by_pair
 
 
