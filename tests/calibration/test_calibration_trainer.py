@@ -117,11 +117,11 @@ def test_a_log_ratio_a_token_needs_one_tokenizer(tiny_pair: Pair, tiny_other: st
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
-@pytest.mark.parametrize("log_ratio", ["sum", "mean", "token"])
+@pytest.mark.parametrize("reward", ["sequence", "sequence_mean", "token"])
 def test_the_anchor_may_stand_in_the_reward(
-    tiny_pair: Pair, tmp_path: Path, recorder: type[Recorder], log_ratio: str
+    tiny_pair: Pair, tmp_path: Path, recorder: type[Recorder], reward: str
 ) -> None:
-    values = {"anchor": "reward", "log_ratio": log_ratio, "max_steps": 3, "learning_rate": 3e-3, "beta": 0.5}
+    values = {"anchor": "reward", "reward": reward, "max_steps": 3, "learning_rate": 3e-3, "beta": 0.5}
     run = calibrate(
         config(tiny_pair, eta=0.0, guard=False, **values),
         tmp_path / "run",
@@ -135,8 +135,8 @@ def test_the_anchor_may_stand_in_the_reward(
         assert row["anchor_kl"] == pytest.approx(float(apart.sum() / batch["tokens"].sum()), abs=1e-4)
         kls.append(float(apart.abs().max()))
         task = group_z_score(batch["rewards"][:, 0], 4)
-        if log_ratio != "token":
-            by = batch["tokens"] if log_ratio == "mean" else 1
+        if reward != "token":
+            by = batch["tokens"] if reward == "sequence_mean" else 1
             wanted = task - 0.5 * group_centred(apart / by, 4)
             torch.testing.assert_close(batch["advantages"], wanted, atol=2e-3, rtol=1e-3)
         else:

@@ -70,7 +70,7 @@ def test_a_pair_of_two_tokenizers(
     pair = ["--teacher", tiny_pair.teacher, "--student", tiny_other]
     assert "compares next-token distributions" in told_alike(capsys, tmp_path, "distill", *pair, "--method", "gkd")
     pair = ["--teacher", tiny_pair.teacher, "--target", tiny_other]
-    assert "compares token by token" in told_alike(capsys, tmp_path, "calibrate", *pair, "--log-ratio", "token")
+    assert "compares token by token" in told_alike(capsys, tmp_path, "calibrate", *pair, "--reward", "token")
 
 
 @pytest.mark.parametrize("stage", ["calibrate", "distill", "diagnose", "evaluate", "cache", "demo", "sweep"])

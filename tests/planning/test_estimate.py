@@ -129,7 +129,7 @@ def test_an_adapter_needs_no_second_model() -> None:
     a = adapter_parameters("Qwen/Qwen3-8B", 8, ["all-linear"])
     assert "reference" not in found
     assert (found["adapter"], found["gradients"], found["optimizer"]) == (4 * a, 4 * a, 8 * a)
-    assert "reference" not in resident(config={"beta": 0.0, "guard": False})
+    assert "reference" not in resident(config={"beta": 0.0, "guard": False, "reward": "sequence"})
 
 
 def test_a_teacher_is_held_by_the_methods_that_ask_it() -> None:

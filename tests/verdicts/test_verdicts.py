@@ -78,7 +78,9 @@ def test_a_knob_that_turns_two_tasks_opposite_ways_is_told_by_task() -> None:
     assert "qa the wrong way (-0.30, 95 % interval" in turned_text(plain)
     made = {"kept_step": 9, "turned": plain}
     (line,) = unturned([{"label": teacher_label(0.5, made), "calibration": made}])
-    assert line == "η = +0.5 (turned): the log-ratio rose, as it should, but on qa it turned the wrong way."
+    assert (
+        line == "η = +0.5 (turned): the log-ratio to the target rose, as it should, but on qa it turned the wrong way."
+    )
     assert turning_of_tasks({"math": BEFORE}, {"math": moved(1.0)}, eta=0.5).tasks == {}
 
 

@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
+from distillknob.calibration.rows import training_rows
 from distillknob.calibration.stage import calibrate
 from distillknob.calibration.trainer import CalibrationTrainer
 from distillknob.errors import BadInputError
+from distillknob.models.load import load_model
+from distillknob.tasks import get_task
 from pairs import Pair
 from small_calibrations import Killed, Recorder, config, even_length, killed_behind_step, same, weights
 
@@ -48,7 +51,7 @@ def test_a_target_of_another_tokenizer_and_an_ensemble_with_it(
 def test_a_killed_run_with_a_target_that_learns_resumes_to_the_same_weights(tiny_pair: Pair, tmp_path: Path) -> None:
     def values() -> Any:
         learning = {"co_distilled_steps": 3, "co_distilled_every": 3, "co_distilled_learning_rate": 1e-2}
-        held = {"task_term": "hold", "utility_tolerance": 0.2}
+        held = {"task_term": "hold"}
         return config(tiny_pair, reward="co_distilled", max_steps=5, guard_steps=2, eta=0.5, **learning, **held)
 
     unbroken = calibrate(values(), tmp_path / "unbroken", reward_funcs=even_length)
@@ -94,9 +97,12 @@ def test_a_task_is_held_at_the_original_s_reward_by_reward_functions_of_one_s_ow
 
 
 def test_a_held_task_needs_the_original_s_score(tiny_pair: Pair, tmp_path: Path) -> None:
-    settings = config(tiny_pair, task_term="hold", output_dir=str(tmp_path))
+    model, tokenizer = load_model(tiny_pair.teacher)
+    settings = config(tiny_pair, task_term="hold", output_dir=str(tmp_path), max_completion_length=8)
+    arguments: dict[str, Any] = {"args": settings, "processing_class": tokenizer, "target": tiny_pair.student}
+    rows = training_rows([get_task("qa")], 8, 0)
     with pytest.raises(BadInputError, match="pass baseline="):
-        CalibrationTrainer(model=tiny_pair.teacher, reward_funcs=[even_length], args=settings, target=tiny_pair.student)
+        CalibrationTrainer(model=model, reward_funcs=[even_length], train_dataset=rows, **arguments)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,9 @@ from distillknob.models.scoring import Prompt, Scorer
 from distillknob.runtime.processes import my_share, notice
 from distillknob.tasks import Example, Task
 
-STEP = 1e-3  # of the central difference, as a share of the weights' norm (tests/calibration/test_influence.py)
+# Of the central difference, as a share of the weights' norm. On the embedded student a step of 1e-3 is wrong by up to a
+# fifth, one of 1e-4 by 0.7 % and this one by 0.1 %, beside the inner product by automatic differentiation.
+STEP = 3e-5
 
 
 class Influence(Fixed):
