@@ -123,7 +123,7 @@ def self_log_ratio(checkpoint: str, folder: Path, **values: Any) -> torch.Tensor
             return seen[-1]
 
     trainer = calibration_trainer(
-        load_model(checkpoint), load_model(checkpoint), folder, **{"log_ratio": "token", **values}
+        load_model(checkpoint), load_model(checkpoint), folder, **{"reward": "token", **values}
     )
     trainer.__class__ = Recorder
     trainer.train()

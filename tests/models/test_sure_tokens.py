@@ -48,6 +48,7 @@ def test_what_a_reader_finds_impossible_counts_only_where_the_author_was_sure() 
     sure, unsure = torch.tensor([-0.02, -0.01]), torch.tensor([-0.02, -2.0])
     assert pieces.log_ratio(unsure, unsure, "hard") == pytest.approx(0.98)
     assert pieces.log_ratio(sure, sure, "hard") == math.inf
+    assert math.isnan(Pieces(torch.tensor([0, 1]), torch.tensor([-1.0, math.nan])).log_ratio(unsure, unsure, "hard"))
 
 
 @pytest.mark.parametrize("reader_name", ["zoo:student", "zoo:student-other"])

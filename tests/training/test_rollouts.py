@@ -90,7 +90,7 @@ def test_a_target_that_gives_no_number_ends_the_training_by_name(
     tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: float
 ) -> None:
     monkeypatch.setattr(
-        "distillknob.calibration.trainer.answers_logprob",
+        "distillknob.calibration.rewards.sequence.answers_logprob",
         lambda *args, **named: torch.tensor([-1.0, broken, -2.0, -3.0]),
     )
     model = load_model(tiny_pair.student)

@@ -55,8 +55,8 @@ class Pieces:
         tokens [T]. The judge is the author, or the model that it started as."""
         weight_P = sure_weights(self.summed(judge_T), weighting)
         ratio_P = self.summed(author_T) - self.logprob_P.double()
-        # What has no weight may be impossible for the reader: 0 · ∞ is no number.
-        return float((weight_P * ratio_P.masked_fill(weight_P == 0, 0.0)).sum())
+        # What has no weight may be impossible for the reader: 0 · ∞ is no number. A reader without numbers stays one.
+        return float((weight_P * ratio_P.masked_fill((weight_P == 0) & ratio_P.isinf(), 0.0)).sum())
 
 
 def read_in_pieces(

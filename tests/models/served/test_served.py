@@ -289,6 +289,7 @@ def test_stages_take_a_served_model_by_name(
     mute = Server(other, "nothing")
     try:
         common |= {"teacher": f"{mute.url}#the-target#{tiny_other}", "method": "sft_best_of_n_sure"}
+        common["target"] = tiny_pair.teacher
         with pytest.raises(BadInputError, match=r"selection=sure_tokens: .* gives no log-probabilities of its samples"):
             distill(DistillConfig(**common), tmp_path / "selected")
         assert not (tmp_path / "selected").exists() and mute.asked["max_tokens"] == 1  # it was asked what it can do
