@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,10 @@ from distillknob.calibration.check import check, check_resolves
 from distillknob.calibration.config import CalibrationConfig
 from distillknob.calibration.grading import task_reward
 from distillknob.calibration.guard import UtilityGuard
-from distillknob.calibration.held_out import Measure, remark_on_sure_tokens, reward_turned, task_scores
+from distillknob.calibration.held_out import HeldOut, Measure, remark_on_sure_tokens, reward_turned, task_scores
 from distillknob.calibration.last_good import FINAL, START, LastThatHolds, last_that_holds
 from distillknob.calibration.moved import what_moved
-from distillknob.calibration.problems import problems_of
+from distillknob.calibration.problems import Problems, problems_of
 from distillknob.calibration.rewards.base import CalibrationReward
 from distillknob.calibration.rewards.choice import make_reward
 from distillknob.calibration.rows import graded_baseline, rewarded_baseline, training_rows
@@ -112,17 +112,8 @@ def calibrate(
     before = answers.look(untouched, 0)
     answers.let_go()
     engines.close()  # the training needs its memory
-    if config.guard:
-        check_resolves({name: one.scores for name, one in before.items()}, problems, config)
-    baseline = graded_baseline(before)
-    guard = UtilityGuard(
-        baseline=baseline.means,
-        tolerance=config.utility_tolerance,
-        beta=config.beta,
-        steps=config.guard_steps,
-        baseline_errors=baseline.errors,
-    )
-    reward = make_reward(config, targets, tokenizer)
+    guard = _guard(config, before, problems)
+    reward = make_reward(config, targets, tokenizer, journal.part("reward"))
     if config.reward == "sure_tokens":
         remark_on_sure_tokens(before)
     steps = _trained_before(run, guard, reward)
@@ -143,11 +134,8 @@ def calibrate(
                 peft_config=config.peft_config,
             )
         check_saves_whole(trainer.accelerator)
-        if reward_funcs and (config.guard or trainer.hold is not None):  # whose scale is their own
-            baseline = rewarded_baseline(trainer, before, problems, config)
-            guard.baseline, guard.baseline_errors, guard.variance = baseline
-            if trainer.hold is not None:
-                trainer.hold.baseline = dict(baseline.means)
+        if reward_funcs:
+            _watch_rewards(trainer, guard, before, problems, config)
         steps = _train(trainer, config, guard, run, resume=resume)
         close_engine(trainer)
         del trainer
@@ -170,6 +158,36 @@ def calibrate(
     _save(config, run, tokenizer, guard, last, turned, result)
     run.finish(result)
     return run
+
+
+def _guard(config: CalibrationConfig, before: Mapping[str, HeldOut], problems: Mapping[str, Problems]) -> UtilityGuard:
+    """The guard, with the original's scores as its baseline. Raises BadInputError for a tolerance that the problems
+    can't resolve at these scores."""
+    if config.guard:
+        check_resolves({name: one.scores for name, one in before.items()}, problems, config)
+    baseline = graded_baseline(before)
+    return UtilityGuard(
+        baseline=baseline.means,
+        tolerance=config.utility_tolerance,
+        beta=config.beta,
+        steps=config.guard_steps,
+        baseline_errors=baseline.errors,
+    )
+
+
+def _watch_rewards(
+    trainer: CalibrationTrainer,
+    guard: UtilityGuard,
+    before: dict[str, HeldOut],
+    problems: Mapping[str, Problems],
+    config: CalibrationConfig,
+) -> None:
+    """Let the guard, and a task that is held, go by reward functions of one's own, whose scale is theirs."""
+    if config.guard or trainer.hold is not None:
+        baseline = rewarded_baseline(trainer, before, problems, config)
+        guard.baseline, guard.baseline_errors, guard.variance = baseline
+        if trainer.hold is not None:
+            trainer.hold.baseline = dict(baseline.means)
 
 
 def _save(

@@ -15,6 +15,7 @@ from distillknob.calibration.rewards.sequence import SequenceRatio
 from distillknob.calibration.rewards.sure_tokens import SureTokenRatio
 from distillknob.calibration.rewards.token import TokenRatio
 from distillknob.models.scoring import Scorer
+from distillknob.runs.journal import Journal
 from distillknob.tasks import graded_tasks
 from distillknob.tasks.held_back import hold_back
 
@@ -23,15 +24,24 @@ if TYPE_CHECKING:
 
 
 def make_reward(
-    config: CalibrationConfig, targets: Sequence[Scorer], tokenizer: PreTrainedTokenizerBase
+    config: CalibrationConfig,
+    targets: Sequence[Scorer],
+    tokenizer: PreTrainedTokenizerBase,
+    journal: Journal | None = None,
 ) -> CalibrationReward:
     """Make the reward that `config.reward` names, for answers drawn with the teacher's `tokenizer`; of several targets,
-    the mean of theirs. Raises BadInputError for a target that the reward can't use."""
-    rewards = [_of_one(config, target, tokenizer) for target in targets]
+    the mean of theirs. What `journal` holds of what targets have to write for it is not drawn again. Raises
+    BadInputError for a target that the reward can't use."""
+    journal = journal or Journal()
+    rewards = [
+        _of_one(config, target, tokenizer, journal.part(f"target-{place}")) for place, target in enumerate(targets)
+    ]
     return rewards[0] if len(rewards) == 1 else Ensemble(rewards)
 
 
-def _of_one(config: CalibrationConfig, target: Scorer, tokenizer: PreTrainedTokenizerBase) -> CalibrationReward:
+def _of_one(
+    config: CalibrationConfig, target: Scorer, tokenizer: PreTrainedTokenizerBase, journal: Journal
+) -> CalibrationReward:
     match config.reward:
         case "sequence":
             return SequenceRatio(target, tokenizer)
@@ -66,4 +76,5 @@ def _of_one(config: CalibrationConfig, target: Scorer, tokenizer: PreTrainedToke
                 samples=config.influence_samples,
                 max_new_tokens=config.max_completion_length,
                 seed=config.seed,
+                journal=journal,
             )

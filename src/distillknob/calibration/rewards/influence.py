@@ -17,6 +17,7 @@ from distillknob.evaluation.measure import sample_and_grade
 from distillknob.models.base import LanguageModel
 from distillknob.models.same_text import answers_logprob
 from distillknob.models.scoring import Prompt, Scorer
+from distillknob.runs.journal import Journal
 from distillknob.runtime.processes import my_share, notice
 from distillknob.tasks import Example, Task
 
@@ -47,10 +48,11 @@ class Influence(Fixed):
         samples: int = 8,
         max_new_tokens: int | None = None,
         seed: int = 0,
+        journal: Journal | None = None,
     ):
         self.tokenizer = tokenizer
         student = student_copy(target, "influence")
-        direction = score_gradient(student, problems, samples, max_new_tokens, seed)
+        direction = score_gradient(student, problems, samples, max_new_tokens, seed, journal)
         norm = math.sqrt(sum(float(value.square().sum()) for value in direction.values()))
         if norm == 0:
             raise BadInputError(
@@ -79,6 +81,7 @@ def score_gradient(
     samples: int,
     max_new_tokens: int | None,
     seed: int,
+    journal: Journal | None = None,
 ) -> dict[str, torch.Tensor]:
     """Estimate the gradient of the student's mean score in its weights, by name: the sum over its own answers of
     (score − mean of the problem's others) · ∇ log q(y), over their number. Tasks count alike. Every process takes a
@@ -86,7 +89,7 @@ def score_gradient(
     prompts: list[Prompt] = []
     ids: list[list[int]] = []
     weights: list[float] = []
-    for task, examples in problems:
+    for place, (task, examples) in enumerate(problems):
         drawn = sample_and_grade(
             student,
             task,
@@ -94,6 +97,7 @@ def score_gradient(
             samples,
             max_new_tokens=max_new_tokens,
             seed=seed,
+            journal=(journal or Journal()).part(f"task-{place}"),
             shared=True,
             description=f"the student's own answers: {task.name}",
         )
