@@ -146,7 +146,26 @@ def table(cells: list[dict[str, Any]]) -> list[str]:
             gain, loss = (shown([rows[place][i] for place in places]) for i in (0, 1))
             pair = f"| {Path(teacher).name} → {student} | {len(places)} | {reward} "
             by_pair.append(f"{pair}| {gain} | {most[0]:.0f} | {loss} | {most[1]:.0f} |")
-    return lines + by_pair
+    return lines + by_pair + by_eta(cells)
+
+
+def by_eta(cells: list[dict[str, Any]]) -> list[str]:
+    """Teacher and student at each η, where a reward was run at more than the two ends."""
+    lines = [
+        "",
+        "| teacher → student, seed | reward | η | easy way, % | teacher | student |",
+        "|---|---|---|---|---|---|",
+    ]
+    for teacher, student, seed, reward in dict.fromkeys(key(cell)[:4] for cell in cells):
+        own = [c for c in cells if key(c)[:3] == (teacher, student, seed) and c["reward"] in ("–", reward)]
+        if reward == "–" or len(own) < 4:
+            continue
+        for cell in sorted(own, key=lambda c: c["eta"]):
+            easy = 100 * cell["of_teacher"]["every_step"]
+            right = " | ".join(f"{percent_right(cell, what):.1f}" for what in ("of_teacher", "of_student"))
+            pair = f"{Path(teacher).name} → {student}, {seed}"
+            lines.append(f"| {pair} | {reward} | {cell['eta']:+g} | {easy:.0f} | {right} |")
+    return lines
 
 
 def main() -> None:
@@ -155,6 +174,7 @@ def main() -> None:
     parser.add_argument("--students", nargs="+", default=["zoo:student", "zoo:proxy", "zoo:student-other"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--rewards", nargs="+", choices=REWARDS, default=["sequence", "sure_tokens", "influence"])
+    parser.add_argument("--etas", nargs="+", type=float, default=[-0.5, 0.5])
     parser.add_argument("--cells", nargs="+", type=Path, required=True, help="files of cells; the first is written to")
     parser.add_argument("--table", action="store_true", help="only show the cells that are there")
     arguments = parser.parse_args()
@@ -167,7 +187,7 @@ def main() -> None:
             for seed in arguments.seeds
             for teacher in arguments.teachers
             for student in arguments.students
-            for reward, eta in [("–", 0.0), *((r, e) for r in arguments.rewards for e in (-0.5, 0.5))]
+            for reward, eta in [("–", 0.0), *((r, e) for r in arguments.rewards for e in arguments.etas)]
         ]
         for cell in wanted:
             if cell not in map(key, cells):
