@@ -12,6 +12,7 @@ from distillknob.models.load import load_model
 from distillknob.models.same_text import answers_logprob
 from distillknob.models.sampling import Sample, Sampling, generate
 from distillknob.models.scoring import Prompt, token_logprobs
+from distillknob.models.spans import summed_in_spans
 from distillknob.models.sure_tokens import Pieces, drawn_ends, read_in_pieces, sure_weights
 
 PROMPTS: list[Prompt] = [[{"role": "user", "content": text}] for text in ("What is 12 + 31?", "Repeat: one two.")]
@@ -79,3 +80,8 @@ def test_an_empty_answer_has_its_end_alone(teacher: LanguageModel) -> None:
     eos = teacher.tokenizer.eos_token_id
     finished, cut = read_in_pieces(reader, PROMPTS, [[eos], []], [True, False], teacher.tokenizer)
     assert (len(finished.logprob_P), len(cut.logprob_P)) == (1, 0)
+
+
+def test_tokens_without_any_text_belong_to_no_piece() -> None:
+    assert summed_in_spans(torch.tensor([-1.0, -2.0]), torch.tensor([0, 0]), 0).tolist() == []
+    assert summed_in_spans(torch.tensor([-1.0, -2.0, -4.0]), torch.tensor([0, 0, 1]), 1).tolist() == [-3.0]

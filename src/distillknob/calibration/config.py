@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from trl import GRPOConfig  # type: ignore[attr-defined]
 
@@ -21,7 +21,7 @@ from distillknob.models.load import check_device
 from distillknob.training.config import agree_on_engine, as_dict, check_installed, on_this_machine
 from distillknob.training.rollouts import check_unbent
 
-REWARDS = ("sequence", "sequence_mean", "token", "sure_tokens", "sure_tokens_soft", "co_distilled", "influence")
+Reward = Literal["sequence", "sequence_mean", "token", "sure_tokens", "sure_tokens_soft", "co_distilled", "influence"]
 
 
 @dataclass
@@ -59,9 +59,7 @@ class CalibrationConfig(BoundedAnswers, EngineOptions, AdapterOptions, GRPOConfi
         default=1.0, metadata={"help": "Task reward from which a sample that ended counts as right."}
     )
     calibration_clip: float = field(default=3.0, metadata={"help": "Bound on the group z-score of the log-ratio."})
-    reward: Literal[
-        "sequence", "sequence_mean", "token", "sure_tokens", "sure_tokens_soft", "co_distilled", "influence"
-    ] = field(
+    reward: Reward = field(
         default="sure_tokens",
         metadata={
             "help": "The calibration reward. sure_tokens: the log-ratio to the target over the tokens to which the "
@@ -147,7 +145,7 @@ class CalibrationConfig(BoundedAnswers, EngineOptions, AdapterOptions, GRPOConfi
                 f"num_generations={self.num_generations}: a group of one has no z-score, use at least 2 (8 is usual)"
             )
         for name, choices in (
-            ("reward", REWARDS),
+            ("reward", get_args(Reward)),
             ("calibration_scale", ("group", "signal")),
             ("task_term", ("reward", "hold")),
             ("co_distilled_from", ("right", "selected")),

@@ -159,7 +159,8 @@ class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
         in_time_B = gather(torch.tensor(rollout["in_time"], device=task_B.device))
         scored_B = ~rollout["rewards"].isnan().all(dim=1)  # a reward function may give none, as TRL knows
         right_B = scored_B & (task_B >= self.args.right_at) & in_time_B
-        scores = self._scores_by_task(task_B, scored_B, gather_object(rollout["tasks"]))
+        tasks = gather_object(rollout["tasks"])
+        scores = self._scores_by_task(task_B, scored_B, tasks)
         start = self.accelerator.process_index * len(mask_bT)
         values = self._calibration_values(batch, right_B[start : start + len(mask_bT)])
         by_token = values.ndim == 2
@@ -176,9 +177,7 @@ class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
         metrics = self._metrics["train"]
         if self.hold is not None:
             self.hold.observe(scores)
-            of_advantage["task_weight_B"] = task_B.new_tensor(
-                [self.hold.multiplier[name] for name in gather_object(rollout["tasks"])]
-            )
+            of_advantage["task_weight_B"] = task_B.new_tensor([self.hold.multiplier[name] for name in tasks])
             for name, multiplier in self.hold.multiplier.items():
                 metrics[f"task_multiplier/{name}"].append(multiplier)
         if by_token:

@@ -10,13 +10,13 @@ the end           where an answer is scored, the author's own end of a turn beco
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from distillknob.models.base import LanguageModel
 from distillknob.models.chat import turn_end
-from distillknob.models.scoring import Prompt, Scorer, answer_ids, sequence_logprob, token_logprobs
+from distillknob.models.scoring import Prompt, Scorer, answer_ids, token_logprobs
 from distillknob.runs.journal import Journal
 
 if TYPE_CHECKING:
@@ -104,9 +104,6 @@ def answers_logprob(
 ) -> torch.Tensor:
     """Log-likelihood in nats of answers that were drawn with `author`'s tokenizer, [N]: the sum over the reader's own
     tokens or their mean, the end included where an answer finished. `shared`: as for `token_logprobs`."""
-    named: dict[str, Any] = {"journal": journal, "shared": shared, "description": description}
-    if not one_vocabulary(author, reader.tokenizer):
-        texts = spelled(author, answers_ids, finished)
-        return sequence_logprob(reader, prompts, texts, finished, reduction=reduction, **named)
-    rows = token_logprobs(reader, prompts, as_read(answers_ids, finished, author, reader), **named)
+    ids = ids_for(reader, answers_ids, finished, author)
+    rows = token_logprobs(reader, prompts, ids, journal=journal, shared=shared, description=description)
     return torch.tensor([float(row.sum()) / (1 if reduction == "sum" else max(1, len(row))) for row in rows])

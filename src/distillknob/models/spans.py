@@ -50,15 +50,14 @@ def score_spans(
         part = journal.part(name)
         logprobs = token_logprobs(side, prompts, ids, journal=part, shared=shared, description=f"{description} {name}")
         ends = token_ends(side.tokenizer, texts, finished)
-        sides.append([_at_ends(e, row) for e, row in zip(ends, logprobs, strict=True)])
-    answer, pieces = [], []
-    for i, (taught, studied) in enumerate(zip(*sides, strict=True)):
-        both = sorted(taught.keys() & studied.keys())
-        for before, end in zip([None, *both], both, strict=False):
-            answer.append(i)
-            pieces.append([side[end] - (0.0 if before is None else side[before]) for side in (taught, studied)])
-    logprob_N2 = torch.tensor(pieces, dtype=torch.float64).reshape(-1, 2)
-    return ScoredSpans(torch.tensor(answer, dtype=torch.long), logprob_N2[:, 0], logprob_N2[:, 1])
+        sides.append(list(zip(ends, logprobs, strict=True)))
+    answer, taught, studied = [], [torch.zeros(0)], [torch.zeros(0)]
+    for i, ((taught_ends, taught_T), (studied_ends, studied_T)) in enumerate(zip(*sides, strict=True)):
+        both = shared_ends(taught_ends, studied_ends)
+        answer += [i] * len(both)
+        for sums, ends, row in ((taught, taught_ends, taught_T), (studied, studied_ends, studied_T)):
+            sums.append(summed_in_spans(row, torch.tensor(spans_of(ends, both), dtype=torch.long), len(both)))
+    return ScoredSpans(torch.tensor(answer, dtype=torch.long), torch.cat(taught).double(), torch.cat(studied).double())
 
 
 def token_ends(
@@ -92,7 +91,13 @@ def spans_of(ends: Sequence[int | None], shared: Set[int]) -> list[int]:
     return spans
 
 
-def _at_ends(ends: Sequence[int | None], logprobs: torch.Tensor) -> dict[int, float]:
-    """The text's log-probability up to each place where a token ends."""
-    summed = logprobs.double().cumsum(0).tolist()
-    return {end: value for end, value in zip(ends, summed, strict=True) if end is not None}
+def shared_ends(ours: Sequence[int | None], theirs: Sequence[int | None]) -> set[int]:
+    """The places in a text where a token ends in both tokenizers."""
+    return {end for end in ours if end is not None} & {end for end in theirs if end is not None}
+
+
+def summed_in_spans(values_T: torch.Tensor, span_T: torch.Tensor, spans: int) -> torch.Tensor:
+    """The values of tokens summed within each span, [spans] in float64; tokens behind the last shared end, which have
+    no text, are left out."""
+    sums = torch.zeros(spans + 1, dtype=torch.float64)
+    return sums.index_add(0, span_T, values_T.double().cpu())[:spans]

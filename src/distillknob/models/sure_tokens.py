@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from distillknob.models.same_text import as_read, one_vocabulary, spelled
 from distillknob.models.scoring import Prompt, Scorer, answer_ids, encoded_texts, token_logprobs
-from distillknob.models.spans import spans_of, token_ends
+from distillknob.models.spans import shared_ends, spans_of, summed_in_spans, token_ends
 from distillknob.runs.journal import Journal
 
 if TYPE_CHECKING:
@@ -47,8 +47,7 @@ class Pieces:
 
     def summed(self, values_T: torch.Tensor) -> torch.Tensor:
         """The values of the tokens that were drawn, summed within each piece, [P]."""
-        sums_P = torch.zeros(len(self.logprob_P), dtype=torch.float64)
-        return sums_P.index_add(0, self.piece_T, values_T.double())
+        return summed_in_spans(values_T, self.piece_T, len(self.logprob_P))
 
     def log_ratio(self, author_T: torch.Tensor, judge_T: torch.Tensor, weighting: Weighting) -> float:
         """Σ over the pieces of w · (log π_author − log π_reader) in nats, with weights by how sure `judge_T` was of the
@@ -75,13 +74,12 @@ def read_in_pieces(
     `shared`: as for `token_logprobs`. Raises BadInputError for two vocabularies of which one belongs to a tokenizer
     that can't say where its tokens lie in the text (a slow one).
     """
+    named: dict[str, Any] = {"journal": journal, "shared": shared, "description": description}
     if one_vocabulary(author, reader.tokenizer):
-        ids = as_read(answers_ids, finished, author, reader)
-        rows = token_logprobs(reader, prompts, ids, journal=journal, shared=shared, description=description)
-        return [Pieces(torch.arange(len(row)), row.cpu()) for row in rows]
+        rows = token_logprobs(reader, prompts, as_read(answers_ids, finished, author, reader), **named)
+        return [Pieces(torch.arange(len(row)), row) for row in rows]
     texts = spelled(author, answers_ids, finished)
-    reader_ids = answer_ids(reader, texts, finished)
-    rows = token_logprobs(reader, prompts, reader_ids, journal=journal, shared=shared, description=description)
+    rows = token_logprobs(reader, prompts, answer_ids(reader, texts, finished), **named)
     reader_ends = token_ends(reader.tokenizer, texts, finished)
     author_ends = drawn_ends(author, answers_ids, texts, finished)
     return [_pieces(*row) for row in zip(author_ends, reader_ends, rows, strict=True)]
@@ -115,9 +113,6 @@ def _end_of_prefix(author: PreTrainedTokenizerBase, ids: list[int], text: str) -
 
 def _pieces(author_ends: list[int | None], reader_ends: list[int | None], reader_T: torch.Tensor) -> Pieces:
     """One answer's pieces: they end where a token ends for the author and for the reader."""
-    common = {end for end in author_ends if end is not None} & {end for end in reader_ends if end is not None}
-    piece_T, reader_piece = (
-        torch.tensor(spans_of(ends, common), dtype=torch.long) for ends in (author_ends, reader_ends)
-    )
-    sums_P = torch.zeros(len(common), dtype=torch.float64)
-    return Pieces(piece_T, sums_P.index_add(0, reader_piece, reader_T.double().cpu()))
+    common = shared_ends(author_ends, reader_ends)
+    spans = [torch.tensor(spans_of(ends, common), dtype=torch.long) for ends in (author_ends, reader_ends)]
+    return Pieces(spans[0], summed_in_spans(reader_T, spans[1], len(common)))

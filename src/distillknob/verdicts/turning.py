@@ -23,6 +23,9 @@ WRONG: Verdict = "the wrong way"
 NOT: Verdict = "not at all"
 
 
+LOG_RATIO = "log-ratio to the target"  # the paper's reward, and the only one of older runs
+
+
 @dataclass(frozen=True, kw_only=True)
 class Turning:
     """A turning says whether the knob turned. `before` and `after` are means of the `quantity` in `unit` over the
@@ -40,7 +43,7 @@ class Turning:
     problems: int
     unit: str
     over: str
-    quantity: str = "log-ratio to the target"
+    quantity: str = LOG_RATIO
     same: bool = False
     tasks: Mapping[str, Turning] = field(default_factory=dict)
 
@@ -80,7 +83,7 @@ def turning(
     after: Sequence[float | None],
     *,
     eta: float,
-    quantity: str = "log-ratio to the target",
+    quantity: str = LOG_RATIO,
     unit: str = "nats an answer",
     gated: bool = True,
     same: str | None = None,
@@ -175,7 +178,7 @@ def turned_text(turned: Mapping[str, Any]) -> str:
         else f"{row['task']} {row['verdict']} ({row['reason']})"
         for row in turned.get("tasks") or []
     ]
-    quantity = turned.get("quantity") or "log-ratio to the target"
+    quantity = turned.get("quantity") or LOG_RATIO
     return (
         f"{summary} {quantity[:1].upper()}{quantity[1:]} {turned['before']:.2f} before, {turned['after']:.2f} after "
         f"({turned['difference']:+.2f} {turned['unit']}{_interval_text(turned['interval'])}; {turned['over']} of "

@@ -70,11 +70,3 @@ class Fixed:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Nothing to take over."""
-
-
-def padded_rows(rows: Sequence[torch.Tensor], like_BT: torch.Tensor) -> torch.Tensor:
-    """Rows of values as one tensor in the shape, type and place of another, 0 behind each row's end."""
-    padded_BT = torch.zeros_like(like_BT)
-    for place, row in enumerate(rows):
-        padded_BT[place, : len(row)] = row.to(padded_BT)
-    return padded_BT

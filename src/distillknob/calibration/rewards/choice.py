@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from transformers import PreTrainedTokenizerBase
 
+from distillknob.calibration.problems import train_and_guard
 from distillknob.calibration.rewards.base import CalibrationReward
 from distillknob.calibration.rewards.co_distilled import CoDistilledRatio
 from distillknob.calibration.rewards.ensemble import Ensemble
@@ -17,7 +18,6 @@ from distillknob.calibration.rewards.token import TokenRatio
 from distillknob.models.scoring import Scorer
 from distillknob.runs.journal import Journal
 from distillknob.tasks import graded_tasks
-from distillknob.tasks.held_back import hold_back
 
 if TYPE_CHECKING:
     from distillknob.calibration.config import CalibrationConfig
@@ -66,7 +66,7 @@ def _of_one(
             )
         case "influence":
             problems = [
-                (task, hold_back(task, config.problems, config.guard_problems, config.seed, why="with a guard")[0])
+                (task, train_and_guard(task, config.problems, config.guard_problems, config.seed)[0])
                 for task in graded_tasks(config.tasks)
             ]
             return Influence(

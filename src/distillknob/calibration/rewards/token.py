@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
-from distillknob.calibration.rewards.base import Fixed, Rollout, padded_rows
+from distillknob.calibration.rewards.base import Fixed, Rollout
 from distillknob.errors import BadInputError
 from distillknob.models.same_text import as_read, one_vocabulary
 from distillknob.models.scoring import Scorer, token_logprobs
+from distillknob.training.reading import padded_to
 
 
 class TokenRatio(Fixed):
@@ -33,4 +35,4 @@ class TokenRatio(Fixed):
         """The log-ratio of each token, [B, T]."""
         ids = as_read(answers.ids, answers.finished, self.tokenizer, self.target)
         rows = token_logprobs(self.target, list(answers.prompts), ids)
-        return policy_BT * mask_BT - padded_rows(rows, policy_BT)
+        return policy_BT * mask_BT - padded_to(pad_sequence(rows, batch_first=True).to(policy_BT), policy_BT.size(1))

@@ -17,7 +17,7 @@ from distillknob.distillation.losses.base import Loss, Rollouts
 from distillknob.models.base import LanguageModel
 from distillknob.models.same_text import spelled
 from distillknob.models.scoring import answer_ids
-from distillknob.models.spans import spans_of, token_ends
+from distillknob.models.spans import shared_ends, spans_of, token_ends
 
 
 class CrossTokenizer(Loss):
@@ -68,7 +68,7 @@ def aligned(
     ends = [token_ends(side.tokenizer, texts, finished) for side in (student, teacher)]
     rows = []
     for ours, theirs, our_ends, their_ends in zip(*ids, *ends, strict=True):
-        shared = {end for end in our_ends if end is not None} & {end for end in their_ends if end is not None}
+        shared = shared_ends(our_ends, their_ends)
         rows.append(
             Aligned(
                 student_ids=ours,
