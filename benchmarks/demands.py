@@ -18,10 +18,10 @@ import numpy as np
 
 from distillknob.experiments.bounds import bounds, share_of_bound
 from distillknob.experiments.counterparts import Counterparts, pair_of
-from distillknob.experiments.kept import CellRecord
 from distillknob.experiments.over_seeds import over_seeds
 from distillknob.experiments.tables import tables
 from distillknob.results.experiments import OverSeedsRow
+from distillknob.runs.kept import CellRecord
 from distillknob.verdicts.claims import NON_INFERIORITY_MARGIN
 from distillknob.verdicts.turning import WRONG, tasks_turned_wrong
 

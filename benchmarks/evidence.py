@@ -23,7 +23,6 @@ from demands import Demand, arm_name, arms, figure
 from distillknob.errors import BadInputError
 from distillknob.experiments.bounds import bounds
 from distillknob.experiments.counterparts import Counterparts, pairs
-from distillknob.experiments.kept import CellRecord, read_cells
 from distillknob.experiments.over_seeds import difference_over_seeds, over_seeds
 from distillknob.experiments.tables import causal
 from distillknob.methods import METHODS as KNOWN
@@ -32,6 +31,7 @@ from distillknob.report.drawing.markup import percent as percent_of
 from distillknob.report.drawing.plots import Series, line_plot, whole_percent
 from distillknob.report.drawing.svg import Scale, mark
 from distillknob.report.names import method_name, series_style, signed_eta
+from distillknob.runs.kept import CellRecord, read_cells
 from distillknob.stats import interval
 from distillknob.verdicts.teachers import verdict_of
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from distillknob.experiments.kept import CellRecord
 from distillknob.results.experiments import CellResult
 from distillknob.runs.files import json_bytes
+from distillknob.runs.kept import CellRecord
 from distillknob.verdicts.teachers import teacher_key
 
 Scores = Mapping[str, Sequence[float]]  # by task

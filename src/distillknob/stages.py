@@ -103,7 +103,7 @@ STAGES = {
             "demo",
             config_at="experiments.demo:DemoConfig",
             function_at="experiments.demo:demo",
-            check_at="experiments.plan:check",
+            check_at="config.experiment:check",
             summary="the whole main job on one pair",
             kind="experiment",
         ),

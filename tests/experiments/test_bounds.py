@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from distillknob.experiments.bounds import bounds, share_of_bound
-from distillknob.experiments.kept import CellRecord
+from distillknob.runs.kept import CellRecord
 from planted_cells import planted_cell, problems
 
 

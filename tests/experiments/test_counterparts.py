@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from distillknob.experiments.counterparts import Counterparts, pair_of, pairs
-from distillknob.experiments.kept import CellRecord
 from distillknob.experiments.tables import tables
+from distillknob.runs.kept import CellRecord
 from planted_cells import planted_cell, problems
 
 RETRAINED = {"teacher": "runs/pairs/teacher-1", "student": "runs/pairs/student-1"}

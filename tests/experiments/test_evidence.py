@@ -9,7 +9,7 @@ import pytest
 
 from benchmark_files import benchmark
 from distillknob.errors import BadInputError
-from distillknob.experiments.kept import CellRecord, keep_cell, write_cells
+from distillknob.runs.kept import CellRecord, keep_cell, write_cells
 from planted_cells import planted_cell, problems
 
 RETRAINED = {"teacher": "runs/pairs/teacher-1", "student": "runs/pairs/student-1"}

@@ -18,8 +18,8 @@ import torch
 import small_sweeps
 from commands import refused
 from distillknob.errors import BadInputError
-from distillknob.experiments.kept import read_cells
 from distillknob.experiments.sweep import SweepConfig, sweep
+from distillknob.runs.kept import read_cells
 from distillknob.runs.run import load_run, verify_manifest
 from distillknob.runtime.cluster import ClusterOptions
 from interrupted import weights

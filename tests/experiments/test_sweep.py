@@ -13,9 +13,9 @@ import pytest
 from distillknob.errors import BadInputError
 from distillknob.experiments import sweep as stage
 from distillknob.experiments.cell import by_problem
-from distillknob.experiments.kept import keep_cell, read_cells
 from distillknob.experiments.plan import MODELS
 from distillknob.experiments.sweep import SweepConfig, sweep
+from distillknob.runs.kept import keep_cell, read_cells
 from distillknob.runs.run import load_run
 from distillknob.stats import paired_difference
 from distillknob.tasks import get_task

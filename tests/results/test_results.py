@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from distillknob.errors import BadInputError
-from distillknob.experiments.kept import read_cells
 from distillknob.report.page import build_report
 from distillknob.results.children import child_run, children, in_experiment
 from distillknob.results.pass_at_k import (
@@ -21,6 +20,7 @@ from distillknob.results.pass_at_k import (
     with_pass_at_k_of,
 )
 from distillknob.results.schema import SCHEMA
+from distillknob.runs.kept import read_cells
 from distillknob.runs.model_record import read_record
 from distillknob.runs.run import Run
 from result_types import all_types, faults

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from distillknob.experiments.counterparts import PairNames, pair_of
-from distillknob.experiments.kept import CellRecord
 from distillknob.experiments.over_seeds import difference_over_seeds
 from distillknob.results.experiments import BoundRow, Trainings
+from distillknob.runs.kept import CellRecord
 
 Training = tuple[PairNames, str, str]  # the pair, the method, and its settings without ways
 Scores = dict[int, dict[str, list[float]]]  # by seed and task: each problem's

@@ -14,9 +14,10 @@ from typing import Any, cast
 
 import numpy as np
 
+from distillknob.config.experiment import Step
 from distillknob.diagnosis.compare import BY_PROMPT
 from distillknob.evaluation.config import EvaluateConfig
-from distillknob.experiments.plan import Cell, Step, steps
+from distillknob.experiments.plan import Cell, steps
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.models.chat import values_read
 from distillknob.models.load import load_tokenizer

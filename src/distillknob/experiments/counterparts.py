@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from distillknob.experiments.kept import CellRecord
 from distillknob.experiments.plan import MODELS
 from distillknob.methods import METHODS
 from distillknob.results.experiments import PairOfCells
+from distillknob.runs.kept import CellRecord
 from distillknob.runs.records import COMMIT
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", COMMIT)

@@ -8,18 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from distillknob.config.experiment import Step, check
 from distillknob.config.recipe import stage_config
 from distillknob.diagnosis.stage import diagnose
 from distillknob.errors import BadInputError
 from distillknob.experiments.cell import run_cell
-from distillknob.experiments.kept import record_of
-from distillknob.experiments.plan import Cell, ExperimentConfig, Step, check
+from distillknob.experiments.plan import Cell, ExperimentConfig
 from distillknob.experiments.tables import tables
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.opening import checked
 from distillknob.report.page import build_report
 from distillknob.results.children import child_run, children, in_experiment
 from distillknob.results.experiments import ChildRun, DemoResult, ExampleRow
+from distillknob.runs.kept import record_of
 from distillknob.runs.run import Run, load_run
 from distillknob.tasks import get_task
 

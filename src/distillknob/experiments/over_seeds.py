@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distillknob.experiments.counterparts import Counterparts
-from distillknob.experiments.kept import CellRecord
 from distillknob.results.experiments import OverSeedsRow, Trainings
 from distillknob.results.pass_at_k import measured_k, pass_at
+from distillknob.runs.kept import CellRecord
 from distillknob.stats import interval, paired_difference
 
 TEACHER = "teacher"  # who, where it is no student by its method

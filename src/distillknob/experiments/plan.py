@@ -1,48 +1,27 @@
 """What an experiment runs: its cells, and the stages of each, in the order of work.
 
 A cell is one η and one seed, from calibration to evaluated students. Its stages are listed once (`steps`): the list is
-run (`cell.run_cell`), checked before any work (`check`), hashed for what it reads, and summed by the dry run.
+run (`cell.run_cell`), checked before any work (`config.experiment`), hashed for what it reads, and counted by the dry
+run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from distillknob.config.checks import check_at_least_one
-from distillknob.config.fields import NO_SETTING, fields_of
+from distillknob.config.experiment import PlannedConfig, Step
 from distillknob.config.recipe import stage_config
-from distillknob.config.shared import StageConfig
 from distillknob.errors import BadInputError
-from distillknob.inputs.preflight import Preflight
 from distillknob.methods import METHODS
-from distillknob.stages import CHAINED, EXPERIMENTS, STAGES, Stage
+from distillknob.stages import CHAINED, EXPERIMENTS
 from distillknob.tasks import get_task, task_on_the_hub
 from distillknob.verdicts.teachers import teacher_key
 
 MODELS = ("teacher", "student", "target")  # what a recipe calls the models of its stages
-
-
-@dataclass(frozen=True)
-class Step:
-    """One stage of an experiment with its config. `name` is what results call its run, such as `evaluate/teacher`.
-    `method` says which student it is of, and `at_k` that it measures pass@k apart."""
-
-    name: str
-    config: StageConfig
-    method: str | None = None
-    at_k: bool = False
-
-    @property
-    def stage(self) -> Stage:
-        return STAGES[self.name.partition("/")[0]]
-
-    @property
-    def folder(self) -> str:
-        """The name of its run directory inside the cell's."""
-        return self.name.replace("/", "-")
 
 
 @dataclass(frozen=True)
@@ -93,7 +72,7 @@ class Cell:
 
 
 @dataclass
-class ExperimentConfig:
+class ExperimentConfig(PlannedConfig):
     """What the configs of `demo` and `sweep` share. Teachers differ by a point or two, students by tens: the same time
     tells more about teachers when it is spent on more problems with fewer samples each."""
 
@@ -113,8 +92,6 @@ class ExperimentConfig:
     learning_rates: dict[str, float] = field(
         default_factory=dict, metadata={"help": "Learning rate of a method's students. Default: distill's."}
     )
-    # The recipe whose sections hold the settings of the stages; its own section has been read into the other fields.
-    recipe: Mapping[str, Any] = field(default_factory=dict, metadata=NO_SETTING)
 
     def __post_init__(self) -> None:
         check_at_least_one(self, "teacher_problems", "teacher_samples", "student_problems", "student_samples")
@@ -134,11 +111,8 @@ class ExperimentConfig:
         }
 
     @property
-    def recorded(self) -> dict[str, Any]:
-        """What the run directory is known by, and its `config.yaml` holds: the settings and the recipe. A field that
-        only says which part of the work to do isn't among them."""
-        cls: type = type(self)
-        return {**{name: getattr(self, name) for name in fields_of(cls)}, "recipe": dict(self.recipe)}
+    def cell_names(self) -> list[str]:
+        return [cell.name for cell in self.cells()]
 
     def cells(self) -> list[Cell]:
         """The cells in the order of work."""
@@ -198,20 +172,3 @@ def _verifiable(tasks: Iterable[str], *, fetch: bool) -> list[str]:
     classes = {name: None if fetch else task_on_the_hub(name) for name in tasks}
     named = [(get_task(name).name, get_task(name)) if cls is None else (name, cls) for name, cls in classes.items()]
     return [name for name, task in named if task.verifiable]
-
-
-def check(config: ExperimentConfig, preflight: Preflight) -> None:
-    """Raise BadInputError for what any stage of the experiment couldn't use, before any weight is loaded."""
-    preflight.chained = True
-    for step in distinct(config.planned().values()):
-        step.stage.check(step.config, preflight)
-
-
-def distinct(planned: Iterable[Step]) -> Iterator[Step]:
-    """The steps whose config no earlier step of the same stage has: cells differ in few of their stages."""
-    earlier: dict[str, list[StageConfig]] = {}
-    for step in planned:
-        configs = earlier.setdefault(step.stage.name, [])
-        if step.config not in configs:
-            configs.append(step.config)
-            yield step

@@ -11,15 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from distillknob.config.experiment import check as check_stages
 from distillknob.config.fields import NO_SETTING
 from distillknob.errors import BadInputError, nearest
 from distillknob.experiments.bounds import bounds
 from distillknob.experiments.cell import cell_config, read_by_cell, run_cell
 from distillknob.experiments.counterparts import pairs
-from distillknob.experiments.kept import CellRecord, check_can_keep, keep_cell, read_cells, record_of
 from distillknob.experiments.over_seeds import over_seeds
 from distillknob.experiments.plan import MODELS, Cell, ExperimentConfig
-from distillknob.experiments.plan import check as check_stages
 from distillknob.experiments.spread import spread_cells
 from distillknob.experiments.tables import causal, knob, tables
 from distillknob.inputs.opening import checked
@@ -28,6 +27,7 @@ from distillknob.report.page import build_report
 from distillknob.results.experiments import SweepResult, Tables
 from distillknob.results.schema import with_schema
 from distillknob.runs.files import atomic_write, json_bytes, plain
+from distillknob.runs.kept import CellRecord, check_can_keep, keep_cell, read_cells, record_of
 from distillknob.runs.records import check_config, check_reads
 from distillknob.runs.run import MANIFEST, RESULT, Run, load_run
 from distillknob.runtime.cluster import Cluster, ClusterOptions, reached

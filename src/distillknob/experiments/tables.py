@@ -10,7 +10,6 @@ from typing import Any, cast
 
 from distillknob.diagnosis.compare import paired_rows
 from distillknob.experiments.counterparts import Counterparts
-from distillknob.experiments.kept import CellRecord
 from distillknob.results.experiments import (
     Budget,
     CausalRow,
@@ -26,6 +25,7 @@ from distillknob.results.experiments import (
     TeacherRow,
 )
 from distillknob.results.pass_at_k import add_difference_at_k, measured_k, pass_at
+from distillknob.runs.kept import CellRecord
 from distillknob.stats import paired_difference, spearman
 from distillknob.verdicts.claims import score_of, student_claim
 from distillknob.verdicts.teachers import is_original, teacher_key, teacher_label

@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
+from distillknob.config.experiment import PlannedConfig, distinct
 from distillknob.config.shared import StageConfig
-from distillknob.experiments.plan import ExperimentConfig, distinct
 from distillknob.inputs.opening import Opening
 from distillknob.inputs.preflight import Preflight
 from distillknob.models.architecture import Architecture
@@ -124,9 +124,9 @@ def _decoding(phase: Phase, rows: float, work: Workload, engine: Engine) -> floa
     return reading + rows / at_once * phase.answer * step
 
 
-def estimates(stage: str, config: StageConfig | ExperimentConfig, engine: Engine) -> list[tuple[str, Estimate]]:
+def estimates(stage: str, config: StageConfig | PlannedConfig, engine: Engine) -> list[tuple[str, Estimate]]:
     """Every stage that a command would run, named: one for a stage, those of all cells for an experiment."""
-    if not isinstance(config, ExperimentConfig):
+    if not isinstance(config, PlannedConfig):
         return [(stage, estimate(stage, config, engine))]
     planned = config.planned()
     counted: dict[str, list[Estimate]] = {}
@@ -140,7 +140,7 @@ def estimates(stage: str, config: StageConfig | ExperimentConfig, engine: Engine
 
 def plan(
     stage: str,
-    config: StageConfig | ExperimentConfig,
+    config: StageConfig | PlannedConfig,
     values: Mapping[str, Any],
     output: Path,
     *,
@@ -152,10 +152,10 @@ def plan(
     stage's check, which has been called with `seen`, remarked. Raises BadInputError where the output directory can't be
     used."""
     lines = [yaml.safe_dump({stage: dict(values)}, sort_keys=False, allow_unicode=True).rstrip()]
-    if isinstance(config, ExperimentConfig):
+    if isinstance(config, PlannedConfig):
         Run.check(output, stage, config.recorded, resume=resume)
-        cells = config.cells()
-        lines.append(f"# {len(cells)} cells: {', '.join(cell.name for cell in cells)}")
+        cells = config.cell_names
+        lines.append(f"# {len(cells)} cells: {', '.join(cells)}")
     else:
         cache: str | None = getattr(config, "cache", None)
         further = [] if cache is None else [Path(cache)]

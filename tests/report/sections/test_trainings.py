@@ -8,10 +8,10 @@ from typing import Any
 
 from distillknob.experiments.bounds import bounds
 from distillknob.experiments.counterparts import pairs
-from distillknob.experiments.kept import CellRecord
 from distillknob.experiments.over_seeds import over_seeds
 from distillknob.report.drawing.markup import points, points_range
 from distillknob.report.page import build_report
+from distillknob.runs.kept import CellRecord
 from planted_cells import planted_cell, problems
 from planted_runs import Page, sweep_run
 

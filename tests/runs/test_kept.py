@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 
 from distillknob.errors import BadInputError
-from distillknob.experiments.kept import ENDING, check_can_keep, keep_cell, read_cells, record_of, write_cells
 from distillknob.results.schema import SCHEMA
+from distillknob.runs.kept import ENDING, check_can_keep, keep_cell, read_cells, record_of, write_cells
 from distillknob.runs.run import Run
 
 EVIDENCE = Path(__file__).parents[2] / "docs" / "evidence"
 KEEPS_MANY = """
 import sys
 from dataclasses import replace
-from distillknob.experiments.kept import keep_cell, read_cells
+from distillknob.runs.kept import keep_cell, read_cells
 path, who = sys.argv[1:]
 (cell,) = [cell for name, cell in read_cells(path).items() if name == "cell"]
 for number in range(10):
