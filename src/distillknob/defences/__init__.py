@@ -1,0 +1,1 @@
+"""Defences beside the knob, behind one protocol. One file a defence."""
