@@ -73,6 +73,8 @@ def read_by(*configs: Any) -> dict[str, dict[str, str]]:
         if getattr(config, "cache", None) is not None:
             of_cache = [path for form in _OF_A_CACHE for path in sorted(Path(config.cache).glob(form))]
             read[f"cache {config.cache}"] = _digests(of_cache)
+        if getattr(config, "traces_file", None) is not None:
+            read[f"traces {config.traces_file}"] = _digests([Path(config.traces_file).expanduser()])
         for name in config.tasks:
             read |= _task(name)
     return read
