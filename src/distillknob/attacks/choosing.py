@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from distillknob.attacks.base import Answer, NotApplicableError, Scene
 from distillknob.distillation.selection import best_of_n
-from distillknob.models.same_text import answers_logprob
 from distillknob.models.scoring import sequence_logprob
 
 SHORTEST_LOOP = 4  # times that a piece of text has to follow itself to count as a loop
@@ -56,10 +55,15 @@ def majority(answers: Sequence[Answer]) -> str | None:
 
 
 def best(selection: str, scene: Scene, candidates_PN: Sequence[Sequence[Answer]]) -> list[Answer | None]:
-    """Return each problem's best candidate by `selection`, None for a problem without any (`Selected` has the
-    selections). Raises NotApplicableError where the target shows no log-probabilities, or the task names no ways."""
-    if selection == "without_habits":
-        return _without_habits(scene, candidates_PN)
+    """Return each problem's best candidate by `selection`, None for a problem without any.
+
+    `likelihood` and `sure_tokens` are those of `distillation.selection`; `without_habits` is log π(answer) − log π(its
+    way); `texts` is the likelihood of the texts themselves, where they aren't as the target wrote them. Raises
+    NotApplicableError where the target shows no log-probabilities, or the task names no ways.
+    """
+    if selection in ("without_habits", "texts"):
+        habit = _habits(scene, candidates_PN) if selection == "without_habits" else None
+        return _likeliest(scene, candidates_PN, habit)
     teacher, prompts = scene.teacher(), [problem.messages for problem in scene.problems]
     if selection == "sure_tokens" and teacher.scorer is None:
         raise NotApplicableError(f"{teacher.name} shows no log-probabilities, by which to know where it was sure")
@@ -71,29 +75,33 @@ def best(selection: str, scene: Scene, candidates_PN: Sequence[Sequence[Answer]]
     ]
 
 
-def _without_habits(scene: Scene, candidates_PN: Sequence[Sequence[Answer]]) -> list[Answer | None]:
-    """By log π(answer) − log π(its way), where a way's share is that among the attacker's own answers: half an answer
-    is added to each way, so that one which the attacker never writes keeps a share."""
+def _habits(scene: Scene, candidates_PN: Sequence[Sequence[Answer]]) -> dict[str, float]:
+    """log π of each way of writing: its share among the attacker's own answers. Half an answer is added to each way,
+    so that one which the attacker never writes keeps a share."""
     ways = [problem.task.style for problem in scene.problems]
     own = Counter(way(a.text) for way, answers in zip(ways, scene.own(4), strict=True) for a in answers)
     named = {way(a.text) for way, answers in zip(ways, candidates_PN, strict=True) for a in answers}
     if named <= {"other"}:
         raise NotApplicableError("the tasks name no ways of writing an answer, whose habits could be taken out")
     total = own.total() + 0.5 * len(named | set(own))
-    habit = {way: math.log((own[way] + 0.5) / total) for way in named | set(own)}
+    return {way: math.log((own[way] + 0.5) / total) for way in named | set(own)}
+
+
+def _likeliest(
+    scene: Scene, candidates_PN: Sequence[Sequence[Answer]], habit: Mapping[str, float] | None
+) -> list[Answer | None]:
+    """The candidate whose text the attacker's model finds likeliest, less the habit of its way of writing."""
     rows = [(i, answer) for i, answers in enumerate(candidates_PN) for answer in answers]
-    prompts = [scene.problems[i].messages for i, _ in rows]
-    student, tokenizer = scene.student(), scene.teacher().tokenizer
-    journal = scene.journal.part("likelihood")
-    if tokenizer is None:
-        texts, finished = [answer.text for _, answer in rows], [answer.finished for _, answer in rows]
-        scores = sequence_logprob(student, prompts, texts, finished, journal=journal)
-    else:
-        ids, finished = [answer.token_ids for _, answer in rows], [answer.finished for _, answer in rows]
-        scores = answers_logprob(student, prompts, ids, finished, tokenizer, journal=journal)
     top: dict[int, tuple[float, Answer]] = {}
+    scores = sequence_logprob(
+        scene.student(),
+        [scene.problems[i].messages for i, _ in rows],
+        [answer.text for _, answer in rows],
+        [answer.finished for _, answer in rows],
+        journal=scene.journal.part("likelihood"),
+    )
     for (i, answer), score in zip(rows, scores, strict=True):
-        value = float(score) - habit[ways[i](answer.text)]
+        value = float(score) - (0.0 if habit is None else habit[scene.problems[i].task.style(answer.text)])
         if i not in top or value > top[i][0]:
             top[i] = (value, answer)
     return [top[i][1] if i in top else None for i in range(len(candidates_PN))]
