@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from distillknob.attacks.base import NotApplicableError, NothingToTrainOnError, Problem
-from distillknob.attacks.pool import Reads
+from distillknob.attacks.base import NotApplicableError, NothingToTrainOnError
 from distillknob.attacks.scene import TRACES, AttackScene
-from distillknob.attacks.suite import Arm, Sizes, Suite
-from distillknob.attacks.target import Target
+from distillknob.attacks.suite import Sizes
+from distillknob.attacks.work import Cell, Reads, Work
 from distillknob.evaluation.measure import Measured, sample_and_grade
 from distillknob.inputs.identity import read_by
 from distillknob.models.load import load_model
@@ -25,50 +24,9 @@ from distillknob.models.sampling import Sampler
 from distillknob.runs.files import atomic_write, json_bytes
 from distillknob.runs.journal import Journal
 from distillknob.runs.run import Run, load_run
-from distillknob.tasks import get_task, get_tasks
+from distillknob.tasks import get_task
 
 FAILED = "failed.json"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell of the work, as it goes to whichever process does it: plain values, the suite's arm by its name."""
-
-    target: Target
-    arm: Arm
-    attacker: str
-    seed: int
-    base: str | None
-
-    @property
-    def name(self) -> str:
-        return f"{self.target.label}/{self.arm.name}-{Path(self.attacker.replace(':', '-')).name}-seed{self.seed}"
-
-
-@dataclass(frozen=True)
-class Work:
-    """What all cells of a run share: where they lie, the suite, the tasks, and the recipe of the trainings."""
-
-    folder: Path
-    suite: Suite
-    tasks: tuple[str, ...]
-    recipe: Mapping[str, Any]
-    learning_rates: Mapping[str, float]
-
-    def place(self, cell: Cell) -> Path:
-        return self.folder / "cells" / cell.name
-
-    def pool(self, target: Target, seed: int) -> Path:
-        return self.folder / "pools" / f"{target.label}-seed{seed}"
-
-    @property
-    def problems(self) -> list[Problem]:
-        """The problems that attackers ask about, the same in every arm and for every seed."""
-        return [
-            Problem(task, example)
-            for task in get_tasks(self.tasks)
-            for example in task.examples("train", self.suite.problems, seed=self.suite.seed)
-        ]
 
 
 def cell_config(cell: Cell, work: Work) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from distillknob.attacks.cell import Cell
+from distillknob.attacks.work import Cell
 from distillknob.attacks.planted import planted_target
 from distillknob.attacks.suite import Arm, Suite, read_suite
 from distillknob.attacks.target import Target, targets_of

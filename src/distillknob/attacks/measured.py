@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distillknob.attacks.cell import Cell
+from distillknob.attacks.work import Cell
 from distillknob.attacks.suite import Arm
 from distillknob.results.attacks import Cost
 from distillknob.stats import Interval, interval

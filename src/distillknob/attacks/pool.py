@@ -12,6 +12,7 @@ from typing import Any
 
 from distillknob.attacks.base import Answer, Problem
 from distillknob.attacks.target import Target
+from distillknob.attacks.work import Reads, Work
 from distillknob.evaluation.measure import Measured, grade_samples, longest_answer, sample_and_grade
 from distillknob.inputs.identity import read_by
 from distillknob.models.base import LanguageModel
@@ -23,13 +24,6 @@ from distillknob.runs.run import Run
 from distillknob.tasks import Task
 
 
-class Reads:
-    """What a pool or a cell reads, as `inputs.identity` asks for it."""
-
-    def __init__(self, models: Sequence[str], tasks: Sequence[str]):
-        self.models_read, self.tasks = list(models), list(tasks)
-
-
 def by_task(problems: Sequence[Problem]) -> dict[str, list[int]]:
     """The numbers of each task's problems, by the task's name."""
     numbers: dict[str, list[int]] = {}
@@ -38,12 +32,11 @@ def by_task(problems: Sequence[Problem]) -> dict[str, list[int]]:
     return numbers
 
 
-def make_pool(
-    target: Target, problems: Sequence[Problem], tasks: Sequence[str], n: int, seed: int, folder: Path
-) -> Run:
-    """Draw `n` answers of the target to each problem into the run directory `folder`; one that is finished is returned
-    as it is, and an unfinished one goes on."""
-    config = {"target": target.spec, "model": target.model, "tasks": list(tasks), "n": n, "seed": seed}
+def make_pool(target: Target, work: Work, n: int, seed: int, folder: Path) -> Run:
+    """Draw `n` answers of the target to each problem into the run directory `folder`, and return the run. One that is
+    finished is returned as it is, and an unfinished one goes on."""
+    problems, tasks = work.problems, list(work.tasks)
+    config = {"target": target.spec, "model": target.model, "tasks": tasks, "n": n, "seed": seed}
     config |= {"problems": len(problems)}
     run = Run.open(folder, "pool", config, read=read_by(Reads(target.models_read, tasks)), resume=True)
     if run.complete:

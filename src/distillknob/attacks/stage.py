@@ -8,18 +8,18 @@ where there are processes for it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from distillknob.attacks.cell import FAILED, Cell, Work, fail_cell, run_cell
+from distillknob.attacks.work import Cell, Reads, Work
+from distillknob.attacks.cell import FAILED, fail_cell, run_cell
 from distillknob.attacks.config import AttackConfig
 from distillknob.attacks.flags import flags
 from distillknob.attacks.measured import Row, rows_of
 from distillknob.attacks.planted import OTHER_SEED
-from distillknob.attacks.pool import Reads, make_pool
+from distillknob.attacks.pool import make_pool
 from distillknob.attacks.target import Target
 from distillknob.attacks.utility import measure_utility
 from distillknob.attacks.verdict import Tier, curves, of, planted_row, tier_of, utility, worst_row
@@ -87,8 +87,8 @@ def check(config: AttackConfig, preflight: Preflight) -> None:
         task = preflight.task(name)
         if task is not None and len(task.examples("train", needed, seed=suite.seed)) < needed:
             raise BadInputError(
-                f"the suite {suite.name} asks {suite.problems} problems of the train split of {name!r}, and measures on "
-                f"{suite.validation.problems} more: it has too few. Give a suite of your own with fewer (a YAML file)"
+                f"the suite {suite.name} takes {suite.problems} problems of the train split of {name!r} and measures "
+                f"on {suite.validation.problems} more: it has too few. Give a suite of your own with fewer (a YAML file)"
             )
     preflight.sides([name for target in config.targets for name in target.models_read], None, needed=False)
 
@@ -110,8 +110,7 @@ def _answers(config: AttackConfig, work: Work, cells: Sequence[Cell]) -> None:
             sizes[key] = (cell.target, max(before, cell.arm.attack.pool))
     for (label, seed), (target, n) in sizes.items():
         drawn_with = seed + (OTHER_SEED if label.startswith("planted-") else 0)
-        folder = work.pool(target, seed)
-        pieces[f"answers of {label}, seed {seed}"] = (_pool, (target, work, n, drawn_with, folder))
+        pieces[f"answers of {label}, seed {seed}"] = (make_pool, (target, work, n, drawn_with, work.pool(target, seed)))
     pieces |= {f"score of {target.label}": (measure_utility, (target, work)) for target in config.targets}
     for name, error in _spread(config, pieces, work.folder / "pools"):
         if error is not None:
@@ -119,24 +118,16 @@ def _answers(config: AttackConfig, work: Work, cells: Sequence[Cell]) -> None:
         notice(f"{name}: done")
 
 
-def _pool(target: Target, work: Work, n: int, seed: int, folder: Path) -> None:
-    make_pool(target, work.problems, work.tasks, n, seed, folder)
-
-
 def _run_cells(config: AttackConfig, work: Work, cells: Sequence[Cell]) -> None:
     """Run the cells that aren't finished; what fails is recorded in its folder."""
     missing = {cell.name: cell for cell in cells if not (work.place(cell) / MANIFEST).exists()}
-    pieces = {name: (partial(_cell), (cell, work)) for name, cell in missing.items()}
+    pieces = {name: (run_cell, (cell, work)) for name, cell in missing.items()}
     done = len(cells) - len(missing)
     for name, error in _spread(config, pieces, work.folder / "cells"):
         done += 1
         if error is not None:
             fail_cell(missing[name], work, str(error))
         notice(f"cell {done} of {len(cells)}: {name}{'' if error is None else f' failed: {error}'}")
-
-
-def _cell(cell: Cell, work: Work) -> None:
-    run_cell(cell, work)
 
 
 def _spread(config: AttackConfig, pieces: Mapping[str, Any], folder: Path) -> Iterable[tuple[str, Exception | None]]:
@@ -219,7 +210,7 @@ def _result(
         "curves": [
             curve
             for target, attacker in pairs
-            for curve in curves(rows, suite, tiers[target.label, attacker], target.label, attacker)
+            for curve in curves(rows, tiers[target.label, attacker], target.label, attacker)
         ],
         "planted": planted,
         "flags": flags(rows, config.targets, utilities, config.tolerance),
@@ -234,8 +225,8 @@ def _refused(config: AttackConfig, failed: Sequence[str]) -> str | None:
         return "the planted defences were left out (planted: false), so that nothing shows what the suite can find"
     if failed:
         return (
-            f"the suite didn't find what was planted ({', '.join(failed)}): on this pair its attacks show nothing. More "
-            "problems or steps, or a better learning rate, may mend it"
+            f"the suite didn't find what was planted ({', '.join(failed)}): on this pair its attacks show nothing. "
+            "More problems or steps, or a better learning rate, may mend it"
         )
     return None
 

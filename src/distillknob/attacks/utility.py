@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from distillknob.attacks.cell import Work
-from distillknob.attacks.pool import Reads
+from distillknob.attacks.work import Reads, Work
 from distillknob.attacks.target import Target
 from distillknob.evaluation.measure import sample_and_grade
 from distillknob.inputs.identity import read_by

@@ -22,7 +22,7 @@ import numpy as np
 from distillknob.attacks.access import Access
 from distillknob.attacks.measured import Measured, Row
 from distillknob.attacks.recovered import Gap, Share, recovered
-from distillknob.attacks.suite import Planted, Suite, Words
+from distillknob.attacks.suite import Planted, Words
 from distillknob.results.attacks import CurveRow, PlantedRow, Point, Reference, Word, WorstRow
 from distillknob.stats import paired_difference
 
@@ -128,7 +128,8 @@ def _word(tier: Tier, worst: Row | None, share: Share | None, words: Words) -> t
     return "can't tell", f"{said}: it may be more than {100 * words.protects:.0f} %, or less"
 
 
-def curves(rows: Sequence[Row], suite: Suite, tiers: Mapping[str, Tier], target: str, attacker: str) -> list[CurveRow]:
+def curves(
+    rows: Sequence[Row], tiers: Mapping[str, Tier], target: str, attacker: str) -> list[CurveRow]:
     """R against queries for arms that differ in their number of queries alone: `NAME-N` at several N."""
     families: dict[str, list[Row]] = {}
     for row in rows:
