@@ -68,6 +68,11 @@ class TopK(Attack):
                 "of: use an attack on text, or an attacker with the target's tokenizer"
             )
         settings = scene.settings("distill")
+        if edit is not None and len(settings.tasks) > 1:
+            raise NotApplicableError(
+                f"the recipe has the tasks {', '.join(settings.tasks)}, and a defence may change the distribution of "
+                "each in another way, where this attack reads one: mount it on one task at a time"
+            )
         config = CacheConfig(
             teacher=scene.teacher_name,
             tasks=list(settings.tasks),
