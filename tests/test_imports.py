@@ -61,6 +61,10 @@ ROOMS = {
     "distillation": row(f"{STAGE} methods divergences training evaluation diagnosis", TRAINERS),
     "defences": row(f"{STAGE} divergences training evaluation", TRAINERS),
     "report": row("errors results stats verdicts methods runs", "numpy"),
+    "attacks": row(
+        f"{STAGE} stats methods divergences training evaluation calibration distillation defences report",
+        f"{TRAINERS} numpy yaml",
+    ),
     "experiments": row(
         f"{STAGE} stages stats verdicts methods evaluation diagnosis calibration distillation report", "numpy"
     ),
@@ -80,7 +84,7 @@ PURE = {
     "calibration.advantage": row("errors", "torch"),
     "calibration.guard": row("errors results stats"),
 }
-CHAINS = {"experiments", "planning", "cli"}
+CHAINS = {"attacks", "experiments", "planning", "cli"}
 AT_ONCE = {"errors", "results", "stages", "stats", "verdicts", "methods", "runtime", "config", "runs", "tasks"}
 AT_ONCE |= {"report", "cli"}
 LIGHT = {"numpy", "tqdm", "yaml"}
@@ -257,6 +261,8 @@ def test_no_file_imports_itself_by_way_of_others() -> None:
         ("report.page", "def f():\n    from distillknob.evaluation.stage import EvaluateConfig"),
         ("zoo.build", "from distillknob.evaluation.stage import evaluate"),
         ("experiments.cell", "from distillknob.planning.estimate import plan"),
+        ("attacks.stage", "from distillknob.experiments.sweep import sweep"),
+        ("defences.sampled", "from distillknob.attacks.base import Attack"),
         ("cli.main", "import torch"),
         ("cli.main", "from distillknob.training.config import plain_config"),
         ("cli.main", "class A:\n    import torch"),
@@ -279,6 +285,7 @@ def test_a_planted_violation_is_found(module: str, source: str) -> None:
         ("diagnosis.stage", "from distillknob.models.load import load_model\nfrom distillknob.diagnosis import traps"),
         ("distillation.stage", "from distillknob.diagnosis.traps import teacher_hacking"),
         ("experiments.cell", "from distillknob.calibration.stage import calibrate"),
+        ("attacks.scene", "from distillknob.distillation.stage import distill"),
         ("cli.main", "def main():\n    import torch\n    from distillknob.calibration.stage import calibrate"),
         ("cli.main", "from distillknob.config.recipe import read_recipe"),
         ("__main__", "from distillknob.cli.main import main"),
