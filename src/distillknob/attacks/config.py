@@ -56,6 +56,10 @@ class AttackConfig(PlannedConfig):
     learning_rates: dict[str, float] = field(
         default_factory=dict, metadata={"help": "Learning rate of a method's students. Default: distill's."}
     )
+    kept: str | None = field(
+        default=None,
+        metadata={"help": "File (.jsonl.gz) of finished cells: they are read there and not run again."},
+    )
     processes: int = field(default=1, metadata={"help": "Cells that run at once on this machine."})
     # The Ray cluster on which the cells run, each in a process of its own.
     cluster: ClusterOptions | None = field(default=None, metadata=NO_SETTING)
@@ -84,7 +88,8 @@ class AttackConfig(PlannedConfig):
     @property
     def recorded(self) -> dict[str, Any]:
         recorded = super().recorded
-        recorded.pop("processes")  # how the work is done, not what it is
+        for name in ("processes", "kept"):  # how the work is done, not what it is
+            recorded.pop(name)
         return {**recorded, "suite_sha256": self.chosen_suite.sha256}
 
     @cached_property

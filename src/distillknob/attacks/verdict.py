@@ -87,7 +87,7 @@ def worst_row(tier: Tier, target: str, attacker: str, words: Words) -> WorstRow:
         "attack": None if worst is None else worst.arm.name,
         "seeds": 0 if worst is None else len(of(worst).seeds),
         "recovered": None if share is None else share.value,
-        "interval": None if share is None else _bounds(share.simultaneous),
+        "interval": None if share is None else bounds_of(share.simultaneous),
         "control": None if tier.control is None else _reference(tier.control),
         "undefended": None if tier.undefended is None else _reference(tier.undefended),
         "verdict": word,
@@ -148,7 +148,7 @@ def curves(rows: Sequence[Row], tiers: Mapping[str, Tier], target: str, attacker
                 "queries": row.arm.access.queries,
                 "attack": row.arm.name,
                 "value": tier.shares[row.arm.name].value,
-                "interval": _bounds(tier.shares[row.arm.name].interval),
+                "interval": bounds_of(tier.shares[row.arm.name].interval),
             }
             for row in sorted(members, key=lambda row: row.arm.access.queries)
             if row.arm.name in tier.shares
@@ -180,7 +180,7 @@ def planted_row(planted: Planted, rows: Sequence[Row], attacker: str) -> Planted
         "attack": planted.attack,
         "demand": f"{planted.attack} recovers {planted.recovers}: the interval {wanted}",
         "recovered": None if share is None else share.value,
-        "interval": None if share is None else _bounds(share.interval),
+        "interval": None if share is None else bounds_of(share.interval),
         "passed": passed,
     }
 
@@ -201,7 +201,8 @@ def _reference(row: Row) -> Reference:
     }
 
 
-def _bounds(pair: tuple[float, float]) -> list[float | None]:
+def bounds_of(pair: tuple[float, float]) -> list[float | None]:
+    """Return the bounds as `result.json` holds them: null for one that is undefined."""
     return [None if np.isnan(bound) else bound for bound in pair]
 
 
