@@ -20,7 +20,7 @@ STAGES = {
     "demo": "DemoResult",
     "sweep": "SweepResult",
 }
-MODULES = ("schema", "stages", "diagnosis", "experiments")
+MODULES = ("schema", "stages", "diagnosis", "experiments", "attacks", "gates")
 PASS_AT_K = ("TaskRow", "TeacherRow", "StudentRow", "StudentScores", "DifferenceRow")  # their keys carry k
 
 

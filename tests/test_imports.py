@@ -59,6 +59,8 @@ ROOMS = {
     "diagnosis": row(f"{STAGE} stats divergences evaluation", "torch numpy"),
     "calibration": row(f"{STAGE} stats verdicts training evaluation", TRAINERS),
     "distillation": row(f"{STAGE} methods divergences training evaluation diagnosis", TRAINERS),
+    "attacks": row("errors runs tasks models"),
+    "gates": row("errors results config runs inputs attacks"),
     "report": row("errors results stats verdicts methods runs", "numpy"),
     "experiments": row(
         f"{STAGE} stages stats verdicts methods evaluation diagnosis calibration distillation report", "numpy"
@@ -78,6 +80,7 @@ PURE = {
     ),
     "calibration.advantage": row("errors", "torch"),
     "calibration.guard": row("errors results stats"),
+    "gates": row("errors results config runs inputs.identity attacks.access gates"),
 }
 CHAINS = {"experiments", "planning", "cli"}
 AT_ONCE = {"errors", "results", "stages", "stats", "verdicts", "methods", "runtime", "config", "runs", "tasks"}
@@ -299,6 +302,7 @@ def test_an_unknown_room_is_asked_for_a_row() -> None:
         ("cli.run_stage", {"torch", "transformers", "trl", "datasets", "numpy"}),
         ("stages", {"torch", "transformers", "trl", "datasets", "numpy", "yaml"}),
         ("config.recipe", {"torch", "transformers", "trl", "datasets", "numpy"}),
+        ("gates.gate", {"torch", "transformers", "trl", "datasets", "numpy"}),
         ("runs.run", {"torch", "transformers", "trl", "datasets", "numpy"}),
         ("tasks", {"torch", "transformers", "trl", "datasets", "numpy"}),
         ("report.page", {"torch", "transformers", "trl", "datasets"}),
