@@ -144,8 +144,8 @@ def attack_result(folder: Path, tasks: Sequence[str] = ("math",)) -> AttackResul
         "original": "zoo:teacher",
         "refused": None,
         "targets": [
-            target_row("original", "zoo:teacher", read["model zoo:teacher"]),
-            *(target_row(name, str(model), read[f"model {model}"]) for name, model in models.items()),
+            target_row("original", "zoo:teacher", named(read, "model zoo:teacher")),
+            *(target_row(name, str(model), named(read, f"model {model}")) for name, model in models.items()),
         ],
         "arms": arms,
         "worst": verdicts,
@@ -164,6 +164,11 @@ def attack_result(folder: Path, tasks: Sequence[str] = ("math",)) -> AttackResul
         "failed": [],
         "read": read,
     }
+
+
+def named(read: dict[str, dict[str, str]], model: str) -> dict[str, str]:
+    """A model's files with their digests, as a target's row has them."""
+    return {f"{model}/{file}": digest for file, digest in read[model].items()}
 
 
 def checkpoint(folder: Path) -> Path:

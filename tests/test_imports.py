@@ -59,9 +59,12 @@ ROOMS = {
     "diagnosis": row(f"{STAGE} stats divergences evaluation", "torch numpy"),
     "calibration": row(f"{STAGE} stats verdicts training evaluation", TRAINERS),
     "distillation": row(f"{STAGE} methods divergences training evaluation diagnosis", TRAINERS),
-    "attacks": row("errors runs tasks models"),
-    "gates": row("errors results config runs inputs attacks"),
+    "defences": row(f"{STAGE} divergences training evaluation", TRAINERS),
     "report": row("errors results stats verdicts methods runs", "numpy"),
+    "attacks": row(
+        f"{STAGE} stats methods divergences training evaluation distillation defences report", "torch numpy yaml"
+    ),
+    "gates": row("errors results config runs inputs attacks"),
     "experiments": row(
         f"{STAGE} stages stats verdicts methods evaluation diagnosis calibration distillation report", "numpy"
     ),
@@ -82,7 +85,7 @@ PURE = {
     "calibration.guard": row("errors results stats"),
     "gates": row("errors results config runs inputs.identity attacks.access gates"),
 }
-CHAINS = {"experiments", "planning", "cli"}
+CHAINS = {"experiments", "attacks", "planning", "cli"}
 AT_ONCE = {"errors", "results", "stages", "stats", "verdicts", "methods", "runtime", "config", "runs", "tasks"}
 AT_ONCE |= {"report", "cli"}
 LIGHT = {"numpy", "tqdm", "yaml"}

@@ -65,11 +65,9 @@ def of_arms(attack: str, **values: Any) -> Change:
     return change
 
 
-def without(attack: str, attacker: str | None = None) -> Change:
+def without(attack: str) -> Change:
     def change(result: dict[str, Any]) -> None:
-        result["arms"] = [
-            row for row in result["arms"] if row["attack"] != attack or attacker not in (None, row["attacker"])
-        ]
+        result["arms"] = [row for row in result["arms"] if row["attack"] != attack]
 
     return change
 
@@ -110,7 +108,7 @@ BREACHES = {
     "by an attack that isn't the worst": recovers("answers", 0.2501, 0.3),
     "utility": utility(-0.05, -0.016),
 }
-OPEN = {
+OPEN: dict[str, Change] = {
     "the interval holds the limit": recovers("selected-128", 0.20, 0.30),
     "utility isn't resolved": utility(-0.02, 0.01),
     "utility without an interval": utility(None, None),  # type: ignore[arg-type]
@@ -118,7 +116,7 @@ OPEN = {
     "planted test": alter("planted.0.passed", False),
     "no planted test": alter("planted", []),
     "a missing attack": without("selected-128"),
-    "an attack that one attacker lacks": without("traces", ATTACKERS[1]),
+    "one attacker less": lambda result: result.update(arms=arms_of(result, attacker=ATTACKERS[0])),
     "a failed attack": of_arms("traces", state="failed", reason="out of memory"),
     "a failed attack that wasn't asked for": of_arms("selected-8", state="failed", reason="out of memory"),
     "an attack without traces": of_arms("traces", state="nothing to train on", reason="none was right"),
@@ -130,7 +128,7 @@ OPEN = {
     "can't tell": verdict("can't tell"),
     "no verdict": alter("worst", []),
     "weights that nobody sees": alter("targets.1.weights", {"weights": UNKNOWN}),
-    "no weights": alter("targets.1.weights", {}),
+    "weights that were not read": alter("targets.1.model", "elsewhere"),
 }
 DAMAGED: dict[str, Change] = {
     "a row without a key": lambda result: result["arms"][0].pop("simultaneous"),
@@ -374,8 +372,9 @@ def test_results_of_others_can_only_raise_what_is_recovered(
 ) -> None:
     run = attack_run(tmp_path / "run")
     result = json.loads((run / "result.json").read_text())
-    weights = next(row["weights"]["model.safetensors"] for row in result["targets"] if row["target"] == "eta+0.5")
-    got = judged(run, external=[external(tmp_path, weights, **changes)])
+    (weights,) = [row["weights"] for row in result["targets"] if row["target"] == "eta+0.5"]
+    digest = next(value for file, value in weights.items() if file.endswith("model.safetensors"))
+    got = judged(run, external=[external(tmp_path, digest, **changes)])
     assert got["status"] == wanted, got["means"]
     assert wanted == 3 or got["upper"] >= 0.2
 

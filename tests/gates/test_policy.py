@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from distillknob.attacks.suite import read_suite
 from distillknob.config.shipped import find_policy
 from distillknob.errors import BadInputError
 from distillknob.gates.policy import Policy, read_policy
@@ -34,10 +35,19 @@ def test_a_policy_says_its_limits_and_the_rest_has_defaults(tmp_path: Path) -> N
     assert policy.external == [str(tmp_path / "others.json")]
 
 
-def test_the_shipped_policy_can_be_read_by_its_name() -> None:
+def test_the_shipped_policies_can_be_read_by_their_names() -> None:
     assert read_policy(find_policy("text-tier")).largest_recovered == 0.25
     with pytest.raises(BadInputError, match=r"no policy text-teir.*did you mean 'text-tier'"):
         find_policy("text-teir")
+
+
+@pytest.mark.parametrize("name", ["first-look"])
+def test_a_shipped_policy_asks_for_what_its_suite_has_at_the_tier(name: str) -> None:
+    policy = read_policy(find_policy(name))
+    suite = read_suite(policy.suite)
+    assert policy.tier in suite.tiers.values()
+    for attack in policy.attacks:
+        assert suite.arms[attack].access.within(policy.tier), attack
 
 
 @pytest.mark.parametrize(

@@ -46,12 +46,12 @@ def trust(policy: Policy, result: AttackResult, evidence: Evidence) -> list[Gate
             f"{told}; without them nobody knows whether the attacks have teeth",
         )
     )
-    weights = evidence.target["weights"]
+    weights = result["read"].get(f"model {evidence.target['model']}", {})
     rows.append(
         _row(
             "weights",
-            bool(weights) and UNKNOWN not in weights.values(),
-            f"{len(weights)} files of {evidence.target['model']} are as they were",
+            bool(weights) and UNKNOWN not in [*weights.values(), *evidence.target["weights"].values()],
+            f"what was read of {evidence.target['model']} is as it was",
             f"the weights of {evidence.target['model']} are not known (a server shows none): attack the folder that it "
             "serves",
         )
@@ -76,16 +76,13 @@ def mounted(policy: Policy, evidence: Evidence) -> list[GateCheck]:
     inside = evidence.at(policy.tier)
     done = [arm for arm in inside if arm.state == "done"]
     rows = [_required(policy, evidence, name) for name in policy.attacks]
-    attackers = dict.fromkeys(arm.attacker for arm in done)
-    whole = [
-        one for one in attackers if all(any(a.attack == n and a.attacker == one for a in done) for n in policy.attacks)
-    ]
+    attackers = len({arm.attacker for arm in done})
     rows.append(
         _row(
             "attackers",
-            len(whole) >= policy.attackers,
-            f"{len(whole)} mounted all required attacks",
-            f"{len(whole)} mounted all required attacks, and the policy asks for {policy.attackers}",
+            attackers >= policy.attackers,
+            _counted(attackers),
+            f"{_counted(attackers)}, and the policy asks for {policy.attackers}: attack with more (attackers)",
         )
     )
     broken = [arm for arm in inside if arm.state == "failed" and arm.attack not in policy.attacks]
@@ -227,6 +224,10 @@ def utility(policy: Policy, evidence: Evidence) -> GateCheck:
 def percent(value: float) -> str:
     """A fraction in percent, with two digits: at one, a bound that breaks a limit could look as if it kept it."""
     return f"{100 * value:.2f}"
+
+
+def _counted(attackers: int) -> str:
+    return f"{attackers} model{'' if attackers == 1 else 's'} mounted attacks at the tier"
 
 
 def _range(pair: Pair) -> str:

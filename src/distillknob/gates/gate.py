@@ -165,7 +165,6 @@ def _bound(run: Run, result: AttackResult, evidence: Evidence) -> tuple[dict[str
     others |= {f"model {name}" for name in result["attackers"]}
     own = {f"model {target['model']}", f"model {result['original']}"}
     read = {name: dict(parts) for name, parts in result["read"].items()}
-    read.setdefault(f"model {target['model']}", dict(target["weights"]))
     bound = {name: parts for name, parts in read.items() if parts and name not in others - own}
     anew = f"so the figures of {run.path} aren't of what is there now: attack anew into another --output"
     if changed := read_changes(run.read, read):
