@@ -115,6 +115,14 @@ STAGES = {
             summary="a recipe × η values × seeds, into one knob curve",
             kind="experiment",
         ),
+        Stage(
+            "attack",
+            config_at="attacks.config:AttackConfig",
+            function_at="attacks.stage:attack",
+            check_at="attacks.stage:check",
+            summary="what an extractor gets from teachers, by a suite of attacks",
+            kind="experiment",
+        ),
     )
 }
 EXPERIMENTS = tuple(name for name, stage in STAGES.items() if stage.kind == "experiment")

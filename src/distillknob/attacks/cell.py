@@ -6,8 +6,7 @@ A cell is a run directory. What failed is recorded there, in words, and is tried
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 

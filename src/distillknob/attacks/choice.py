@@ -5,16 +5,22 @@ from __future__ import annotations
 from distillknob.attacks.answers import Answers
 from distillknob.attacks.base import Attack
 from distillknob.attacks.controls import Public, Solo, Untrained
+from distillknob.attacks.cross_tokenizer import CrossTokenizer
 from distillknob.attacks.deciphered import Deciphered
 from distillknob.attacks.deduplicated import Deduplicated
+from distillknob.attacks.divergence import Divergence
 from distillknob.attacks.hinted import Hinted
 from distillknob.attacks.instructed import Instructed
+from distillknob.attacks.merged import Merged
 from distillknob.attacks.mixed import Mixed
 from distillknob.attacks.prefilled import Prefilled
+from distillknob.attacks.pruned import Pruned
+from distillknob.attacks.quantised import Quantised
 from distillknob.attacks.resampled import Resampled
 from distillknob.attacks.rewritten import Rewritten
 from distillknob.attacks.selected import Selected
 from distillknob.attacks.traces import Traces
+from distillknob.attacks.undone import Undone
 from distillknob.attacks.verified import Verified
 
 ATTACKS: dict[str, type[Attack]] = {
@@ -35,4 +41,12 @@ ATTACKS: dict[str, type[Attack]] = {
     "mixed": Mixed,
     "prefilled": Prefilled,
     "deciphered": Deciphered,
+    # Distributions.
+    "divergence": Divergence,
+    "cross_tokenizer": CrossTokenizer,
+    # Open weights.
+    "undone": Undone,
+    "merged": Merged,
+    "pruned": Pruned,
+    "quantised": Quantised,
 }

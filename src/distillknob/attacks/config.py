@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from distillknob.attacks.work import Cell
 from distillknob.attacks.planted import planted_target
 from distillknob.attacks.suite import Arm, Suite, read_suite
 from distillknob.attacks.target import Target, targets_of
+from distillknob.attacks.work import Cell
 from distillknob.config.experiment import PlannedConfig, Step
 from distillknob.config.fields import NO_SETTING
 from distillknob.config.recipe import stage_config

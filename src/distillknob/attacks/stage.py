@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from distillknob.attacks.work import Cell, Reads, Work
 from distillknob.attacks.cell import FAILED, fail_cell, run_cell
 from distillknob.attacks.config import AttackConfig
 from distillknob.attacks.flags import flags
@@ -23,6 +22,7 @@ from distillknob.attacks.pool import make_pool
 from distillknob.attacks.target import Target
 from distillknob.attacks.utility import measure_utility
 from distillknob.attacks.verdict import Tier, curves, of, planted_row, tier_of, utility, worst_row
+from distillknob.attacks.work import Cell, Reads, Work
 from distillknob.config.experiment import check as check_steps
 from distillknob.errors import BadInputError
 from distillknob.inputs.identity import changed_meanwhile, read_by
@@ -88,7 +88,7 @@ def check(config: AttackConfig, preflight: Preflight) -> None:
         if task is not None and len(task.examples("train", needed, seed=suite.seed)) < needed:
             raise BadInputError(
                 f"the suite {suite.name} takes {suite.problems} problems of the train split of {name!r} and measures "
-                f"on {suite.validation.problems} more: it has too few. Give a suite of your own with fewer (a YAML file)"
+                f"on {suite.validation.problems} more: it has too few. Give a suite of your own with fewer (YAML)"
             )
     preflight.sides([name for target in config.targets for name in target.models_read], None, needed=False)
 
@@ -276,7 +276,7 @@ def _arm_row(row: Row, tiers: Mapping[tuple[str, str], Mapping[str, Tier]]) -> A
         "attacker": row.cell.attacker,
         "control": row.arm.control,
         "why": type(row.arm.attack).why,
-        "access": {**vars(row.arm.access), "text": str(row.arm.access)},
+        "access": row.arm.access.as_row(),
         "seeds": [] if measured is None else measured.seeds,
         "state": row.state,
         "reason": row.reason,

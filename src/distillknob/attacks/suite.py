@@ -205,7 +205,7 @@ def _made(cls: type[Any], row: Mapping[str, Any], what: str) -> Any:
     """The dataclass of these values, each checked against its field. Raises BadInputError."""
     if not isinstance(row, Mapping):
         raise BadInputError(f"{what} is {row!r}: it must hold `name: value` lines")
-    fields = fields_of(cls)
+    fields: Mapping[str, Any] = fields_of(cls)  # type: ignore[arg-type]  # a class is hashable
     for key in row:
         if key not in fields:
             raise BadInputError(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from distillknob.attacks.work import Reads, Work
 from distillknob.attacks.target import Target
+from distillknob.attacks.work import Reads, Work
 from distillknob.evaluation.measure import sample_and_grade
 from distillknob.inputs.identity import read_by
 from distillknob.models.load import load_model

@@ -83,7 +83,7 @@ def worst_row(tier: Tier, target: str, attacker: str, words: Words) -> WorstRow:
         "target": target,
         "attacker": attacker,
         "tier": tier.name,
-        "access": {**vars(tier.access), "text": str(tier.access)},
+        "access": tier.access.as_row(),
         "attack": None if worst is None else worst.arm.name,
         "seeds": 0 if worst is None else len(of(worst).seeds),
         "recovered": None if share is None else share.value,
@@ -128,8 +128,7 @@ def _word(tier: Tier, worst: Row | None, share: Share | None, words: Words) -> t
     return "can't tell", f"{said}: it may be more than {100 * words.protects:.0f} %, or less"
 
 
-def curves(
-    rows: Sequence[Row], tiers: Mapping[str, Tier], target: str, attacker: str) -> list[CurveRow]:
+def curves(rows: Sequence[Row], tiers: Mapping[str, Tier], target: str, attacker: str) -> list[CurveRow]:
     """R against queries for arms that differ in their number of queries alone: `NAME-N` at several N."""
     families: dict[str, list[Row]] = {}
     for row in rows:
