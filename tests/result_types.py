@@ -19,8 +19,9 @@ STAGES = {
     "cell": "CellResult",
     "demo": "DemoResult",
     "sweep": "SweepResult",
+    "attack": "AttackResult",
 }
-MODULES = ("schema", "stages", "diagnosis", "experiments")
+MODULES = ("schema", "stages", "diagnosis", "experiments", "attacks", "gates")
 PASS_AT_K = ("TaskRow", "TeacherRow", "StudentRow", "StudentScores", "DifferenceRow")  # their keys carry k
 
 

@@ -65,6 +65,7 @@ ROOMS = {
         f"{STAGE} stats methods divergences training evaluation calibration distillation defences report",
         f"{TRAINERS} numpy yaml",
     ),
+    "gates": row("errors results config runs inputs attacks"),
     "experiments": row(
         f"{STAGE} stages stats verdicts methods evaluation diagnosis calibration distillation report", "numpy"
     ),
@@ -83,6 +84,7 @@ PURE = {
     ),
     "calibration.advantage": row("errors", "torch"),
     "calibration.guard": row("errors results stats"),
+    "gates": row("errors results config runs inputs.identity attacks.access gates"),
 }
 CHAINS = {"attacks", "experiments", "planning", "cli"}
 AT_ONCE = {"errors", "results", "stages", "stats", "verdicts", "methods", "runtime", "config", "runs", "tasks"}
@@ -307,6 +309,7 @@ def test_an_unknown_room_is_asked_for_a_row() -> None:
         ("cli.run_stage", {"torch", "transformers", "trl", "datasets", "numpy"}),
         ("stages", {"torch", "transformers", "trl", "datasets", "numpy", "yaml"}),
         ("config.recipe", {"torch", "transformers", "trl", "datasets", "numpy"}),
+        ("gates.gate", {"torch", "transformers", "trl", "datasets", "numpy"}),
         ("runs.run", {"torch", "transformers", "trl", "datasets", "numpy"}),
         ("tasks", {"torch", "transformers", "trl", "datasets", "numpy"}),
         ("report.page", {"torch", "transformers", "trl", "datasets"}),
