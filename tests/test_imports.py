@@ -57,6 +57,7 @@ ROOMS = {
     "training": row("errors config runtime runs models", TRAINERS),
     "evaluation": row(f"{STAGE} stats", "transformers numpy sklearn"),
     "diagnosis": row(f"{STAGE} stats divergences evaluation", "torch numpy"),
+    "fingerprints": row(STAGE, "torch scipy"),
     "calibration": row(f"{STAGE} stats verdicts training evaluation", TRAINERS),
     "distillation": row(f"{STAGE} methods divergences training evaluation diagnosis", TRAINERS),
     "report": row("errors results stats verdicts methods runs", "numpy"),
@@ -78,6 +79,8 @@ PURE = {
     ),
     "calibration.advantage": row("errors", "torch"),
     "calibration.guard": row("errors results stats"),
+    "fingerprints.green": row("errors", "torch"),
+    "fingerprints.radioactivity": row("errors fingerprints.green", "torch scipy"),
 }
 CHAINS = {"experiments", "planning", "cli"}
 AT_ONCE = {"errors", "results", "stages", "stats", "verdicts", "methods", "runtime", "config", "runs", "tasks"}
