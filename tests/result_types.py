@@ -16,11 +16,12 @@ STAGES = {
     "cache": "CacheResult",
     "distill": "DistillResult",
     "diagnose": "DiagnoseResult",
+    "fingerprint": "FingerprintResult",
     "cell": "CellResult",
     "demo": "DemoResult",
     "sweep": "SweepResult",
 }
-MODULES = ("schema", "stages", "diagnosis", "experiments")
+MODULES = ("schema", "stages", "diagnosis", "experiments", "fingerprint")
 PASS_AT_K = ("TaskRow", "TeacherRow", "StudentRow", "StudentScores", "DifferenceRow")  # their keys carry k
 
 

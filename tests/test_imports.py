@@ -57,7 +57,7 @@ ROOMS = {
     "training": row("errors config runtime runs models", TRAINERS),
     "evaluation": row(f"{STAGE} stats", "transformers numpy sklearn"),
     "diagnosis": row(f"{STAGE} stats divergences evaluation", "torch numpy"),
-    "fingerprints": row(STAGE, "torch scipy"),
+    "fingerprints": row(STAGE, "torch transformers scipy"),
     "calibration": row(f"{STAGE} stats verdicts training evaluation", TRAINERS),
     "distillation": row(f"{STAGE} methods divergences training evaluation diagnosis", TRAINERS),
     "report": row("errors results stats verdicts methods runs", "numpy"),
@@ -67,7 +67,7 @@ ROOMS = {
     "zoo": row("errors runs tasks models evaluation", f"{HUGGING} datasets tokenizers"),
     "planning": row(
         "errors stages config runs tasks models inputs divergences training evaluation diagnosis calibration "
-        "distillation experiments",
+        "distillation fingerprints experiments",
         "torch accelerate yaml",
     ),
     "cli": row("*"),

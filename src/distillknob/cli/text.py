@@ -338,6 +338,24 @@ def _cache_text(run: Run, result: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _fingerprint_text(run: Run, result: Mapping[str, Any]) -> list[str]:
+    header = ["test", "observations", "green %", "p", "Hoeffding's", f"rank among {result['keys']}", "false alarms %"]
+    body = [
+        [
+            f"{row['part']}, {test['test']}{'' if row['own_tokens'] else ' by the teacher’s tokens'}",
+            str(test["n"]),
+            f"{100 * test['green']:.1f}",
+            f"{test['p']:.2g}",
+            f"{test['hoeffding']:.2g}",
+            f"{test['permutation']:.2g}",
+            f"{100 * test['false_alarms']:.1f}",
+        ]
+        for row in result["suspects"]
+        for test in row["tests"]
+    ]
+    return [text_table(header, body), _wrapped(result["text"])]
+
+
 def _distill_text(run: Run, result: Mapping[str, Any]) -> list[str]:
     return [
         f"{result['student']} from {result['teacher']} by {result['method']}: {result['steps']} steps of "
@@ -354,6 +372,7 @@ TEXTS: dict[str, Callable[[Run, Mapping[str, Any]], list[str]]] = {
     "calibrate": _calibrate_text,
     "cache": _cache_text,
     "distill": _distill_text,
+    "fingerprint": _fingerprint_text,
 }
 
 
