@@ -61,10 +61,14 @@ class AnswerReader:
 
     def answer(self, text: str, token_ids: Sequence[int], opened: str = "") -> str:
         """The answer in a completion, given as its text and its token ids. `opened`: of its prompt."""
-        if self._tokenizer is not None and not self._marks.isdisjoint(token_ids):
-            shown = [token for token in token_ids if token not in self._hidden]
-            text = str(self._tokenizer.decode(shown, skip_special_tokens=False))
-        return after_thinking(opened + text)
+        return after_thinking(opened + self.spelled(text, token_ids))
+
+    def spelled(self, text: str, token_ids: Sequence[int]) -> str:
+        """The text of a completion with the marks of its thoughts, also where these are special tokens."""
+        if self._tokenizer is None or self._marks.isdisjoint(token_ids):
+            return text
+        shown = [token for token in token_ids if token not in self._hidden]
+        return str(self._tokenizer.decode(shown, skip_special_tokens=False))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from distillknob.calibration.rewards.base import CalibrationReward, Rollout
 from distillknob.calibration.rewards.choice import make_reward
 from distillknob.calibration.rewards.co_distilled import CoDistilledRatio
 from distillknob.calibration.rewards.influence import Influence, score_gradient
-from distillknob.calibration.rewards.student_copy import add_likelihood_gradients, student_copy
+from distillknob.calibration.rewards.student_copy import student_copy
 from distillknob.calibration.rewards.sure_tokens import SureTokenRatio
 from distillknob.errors import BadInputError
 from distillknob.models.base import LanguageModel
@@ -21,6 +21,7 @@ from distillknob.models.same_text import answers_logprob
 from distillknob.models.sampling import Sampling, generate
 from distillknob.models.scoring import Prompt, token_logprobs
 from distillknob.tasks import get_task
+from distillknob.training.likelihood import add_likelihood_gradients
 from pairs import Pair
 from small_calibrations import config
 

@@ -11,9 +11,10 @@ from transformers import PreTrainedTokenizerBase
 
 from distillknob.calibration.rewards.base import Rollout
 from distillknob.calibration.rewards.sequence import SequenceRatio
-from distillknob.calibration.rewards.student_copy import add_likelihood_gradients, student_copy
+from distillknob.calibration.rewards.student_copy import student_copy
 from distillknob.models.same_text import answers_logprob, ids_for
 from distillknob.models.scoring import Prompt, Scorer
+from distillknob.training.likelihood import add_likelihood_gradients
 
 Row = tuple[Prompt, list[int]]  # a prompt, and an answer in the target's tokens
 

@@ -11,7 +11,7 @@ from accelerate.utils import reduce
 from transformers import PreTrainedTokenizerBase
 
 from distillknob.calibration.rewards.base import Fixed, Rollout
-from distillknob.calibration.rewards.student_copy import add_likelihood_gradients, student_copy
+from distillknob.calibration.rewards.student_copy import student_copy
 from distillknob.errors import BadInputError
 from distillknob.evaluation.measure import sample_and_grade
 from distillknob.models.base import LanguageModel
@@ -20,6 +20,7 @@ from distillknob.models.scoring import Prompt, Scorer
 from distillknob.runs.journal import Journal
 from distillknob.runtime.processes import my_share, notice
 from distillknob.tasks import Example, Task
+from distillknob.training.likelihood import add_likelihood_gradients
 
 # Of the central difference, as a share of the weights' norm. On the embedded student a step of 1e-3 is wrong by up to a
 # fifth, one of 1e-4 by 0.7 % and this one by 0.1 %, beside the inner product by automatic differentiation.

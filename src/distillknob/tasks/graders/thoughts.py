@@ -65,6 +65,20 @@ def after_thinking(completion: str) -> str:
     return said[0] if len(said) == 1 else "\n\n".join(part for part in said if part.strip())
 
 
+def between_marks(text: str) -> list[str]:
+    """The text cut at the marks of thoughts: stretches without one and the marks by turns, a stretch first and last."""
+    pieces, start = [], 0
+    for match, _, _ in _marks(text):
+        pieces += [text[start : match.start()], match[0]]
+        start = match.end()
+    return [*pieces, text[start:]]
+
+
+def closing_mark(text: str) -> str:
+    """The last mark in the text that closes thoughts; an empty string where there is none."""
+    return next((match[0] for match, _, opens in reversed([*_marks(text)]) if not opens), "")
+
+
 def unclosed_mark(text: str) -> str:
     """The mark of the thoughts within which a text ends; an empty string where it ends outside of thoughts."""
     unclosed: tuple[int, str] | None = None
