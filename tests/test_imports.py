@@ -60,7 +60,7 @@ ROOMS = {
     "fingerprints": row(STAGE, "torch transformers scipy"),
     "calibration": row(f"{STAGE} stats verdicts training evaluation", TRAINERS),
     "distillation": row(f"{STAGE} methods divergences training evaluation diagnosis", TRAINERS),
-    "defences": row(f"{STAGE} divergences training evaluation", TRAINERS),
+    "defences": row(f"{STAGE} divergences training evaluation fingerprints", TRAINERS),
     "report": row("errors results stats verdicts methods runs", "numpy"),
     "experiments": row(
         f"{STAGE} stages stats verdicts methods evaluation diagnosis calibration distillation report", "numpy"
