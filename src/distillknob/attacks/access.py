@@ -52,5 +52,7 @@ class Access:
 
     def __str__(self) -> str:
         """The three numbers as they stand beside each figure, such as `text · 8× queries · labels`."""
-        clean = [f"{100 * self.clean:.0f} % solutions"] if self.clean else ["labels"] if self.labels else ["no clean data"]
+        clean = (
+            [f"{100 * self.clean:.0f} % solutions"] if self.clean else ["labels"] if self.labels else ["no clean data"]
+        )
         return " · ".join([INTERFACES[self.interface], f"{self.queries:g}× queries", *clean])

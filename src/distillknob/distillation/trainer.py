@@ -109,6 +109,8 @@ class DistillTrainer(PolicyTrainer, DistillationTrainer):
         mode = "train" if self.model is not None and self.model.training else "eval"
         self._metrics[mode]["on_policy"].append(float(on_policy))
         self._metrics[mode]["trained_tokens"].append(batch["num_items_in_batch"].item())
+        texts = self.accelerator.gather(batch["loss_mask"].any(1).sum()).sum()  # of which a token counts
+        self._metrics[mode]["trained_texts"].append(texts.item())
         return batch
 
     def _teacher_prompts(self, rows: Sequence[Row]) -> dict[str, Tensor]:

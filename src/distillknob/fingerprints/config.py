@@ -85,8 +85,3 @@ class FingerprintConfig(BoundedAnswers, EngineOptions):
     def models_sampled(self) -> list[str]:
         """The models that the stage samples from by its engine; those behind servers have their own."""
         return list(self.suspects.values())
-
-    @property
-    def files_read(self) -> list[str]:
-        """Files that the stage reads beside models and data."""
-        return [] if self.key_file is None else [self.key_file]

@@ -247,19 +247,22 @@ def _vllm(config: CalibrationConfig | DistillConfig) -> dict[str, Any]:
 
 def _distill(config: DistillConfig, engine: Engine) -> Workload:
     from distillknob.distillation.learning_curve import CURVE_PROBLEMS
+    from distillknob.distillation.trace_file import read_trace_file
 
     student, method = architecture(config.student), config.objective
     prompt, answer = _prompt(config.student, config.tasks), longest_answer(config)
     here = config.per_device_train_batch_size * config.gradient_accumulation_steps
     batch, micro = here * engine.devices, config.per_device_train_batch_size
     problems = config.problems * len(config.tasks)
+    if config.traces_file is not None:
+        problems = len(read_trace_file(config.traces_file))
     rows = _steps(config, problems, batch) * batch
     share = config.share_on_policy
     resident, phases = [], []
     if config.needs_teacher and not config.teacher.startswith(SERVED):
         teacher = architecture(config.teacher)
         resident.append(("teacher", teacher))
-        if share < 1 and method.traces not in ("gold", "none"):
+        if config.writes_traces:
             each = 1 if method.traces == "teacher" else config.candidates
             phases.append(Phase("traces", "decode", teacher, problems * each, prompt, answer, SAMPLED_AT_ONCE))
             at_once = max(1, SCORED_AT_ONCE // (prompt + answer))

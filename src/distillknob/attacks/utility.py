@@ -1,0 +1,50 @@
+"""What a defence costs its teacher: the target's own score on test problems."""
+
+from __future__ import annotations
+
+from distillknob.attacks.work import Reads, Work
+from distillknob.attacks.target import Target
+from distillknob.evaluation.measure import sample_and_grade
+from distillknob.inputs.identity import read_by
+from distillknob.models.load import load_model
+from distillknob.runs.journal import Journal
+from distillknob.runs.run import Run
+from distillknob.stats import interval
+from distillknob.tasks import get_task
+
+
+def measure_utility(target: Target, work: Work) -> Run:
+    """Score the target on the suite's test problems, as it answers with its defence at work, and return the run: its
+    `scores` are each problem's mean, those of all tasks behind each other. A finished run is returned as it is."""
+    sizes, seed = work.suite.utility, work.suite.seed
+    config = {"target": target.spec, "model": target.model, "tasks": list(work.tasks), "seed": seed}
+    config |= {"problems": sizes.problems, "samples": sizes.samples}
+    read = read_by(Reads(target.models_read, work.tasks))
+    run = Run.open(work.folder / "teachers" / target.label, "teacher", config, read=read, resume=True)
+    if run.complete:
+        return run
+    teacher = load_model(target.model)
+    scores: list[float] = []
+    for place, name in enumerate(work.tasks):
+        task = get_task(name)
+        drawn = sample_and_grade(
+            target.sampler(teacher, task),
+            task,
+            task.examples("test", sizes.problems, seed=seed),
+            sizes.samples,
+            seed=seed,
+            journal=Journal(run.unfinished / f"task-{place}"),
+            description=f"{target.label} itself: {name}",
+        )
+        scores += [round(score, 6) for score in drawn.per_problem]
+    measured = interval(scores)
+    run.finish(
+        {
+            "stage": "teacher",
+            "target": target.label,
+            "scores": scores,
+            "score": measured.mean,
+            "interval": measured.as_list(),
+        }
+    )
+    return run
