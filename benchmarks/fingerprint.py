@@ -28,10 +28,14 @@ from distillknob.defences.green_list import GreenList
 from distillknob.distillation.stage import distill
 from distillknob.evaluation.task_result import TaskResult, difference, evaluate_task
 from distillknob.fingerprints.config import FingerprintConfig
+from distillknob.fingerprints.green import GreenRule, Key
+from distillknob.fingerprints.radioactivity import Examined, examined, pairs_observed, places
 from distillknob.fingerprints.stage import fingerprint
 from distillknob.models.base import LanguageModel
+from distillknob.models.chat import prompt_ids
 from distillknob.models.load import load_model
 from distillknob.models.sampling import Sampling, generate
+from distillknob.models.scoring import encoded_texts
 from distillknob.runs.journal import Journal
 from distillknob.runtime.machine import keep_freed_memory, quiet_libraries
 from distillknob.tasks import get_tasks
@@ -40,16 +44,19 @@ COLUMNS = (
     "teacher",
     "its score, %",
     "less the unmarked",
+    "its own text: pairs",
+    "z",
+    "p",
     "student's text: pairs",
-    "green, %",
+    "z",
     "p",
     "false alarms, %",
     "its distributions: windows",
-    "green, %",
+    "z",
     "p",
     "false alarms, %",
-    "reference: p of text",
-    "p of distributions",
+    "reference's text: p",
+    "its distributions: p",
 )
 
 
@@ -169,8 +176,20 @@ def tested(
     return {f"{row['part']}, {test['test']}": test for row in run.result["suspects"] for test in row["tests"]}
 
 
-def row_of(mark: Mark, results: Sequence[TaskResult], first: Sequence[TaskResult], tests: Mapping[str, Any]) -> str:
-    text, weights = tests["student, text"], tests["student, weights"]
+def own_text(traces: Path, teacher: LanguageModel, key_file: Path, arguments: argparse.Namespace) -> Examined:
+    """The test of the marked teacher's own text, which is what its student learnt from."""
+    rows = [json.loads(line) for line in traces.read_text(encoding="utf-8").splitlines()]
+    tokenizer = teacher.tokenizer
+    prompts_ids = prompt_ids(tokenizer, [row["prompt"] for row in rows])
+    answers_ids = encoded_texts(tokenizer, [row["completion"] for row in rows])["input_ids"]
+    rule = GreenRule(Key.of_file(key_file), arguments.share, arguments.window)
+    read = places(prompts_ids, answers_ids, arguments.window, by_window=False)
+    return examined(pairs_observed(read), rule, arguments.keys, arguments.seed)
+
+
+def row_of(
+    mark: Mark, results: Sequence[TaskResult], first: Sequence[TaskResult], own: Examined, tests: Mapping[str, Any]
+) -> str:
     changes = [
         f"{result.task} {percent(change.mean, change.as_list(), signed=True)}"
         for before, result in zip(first, results, strict=True)
@@ -180,15 +199,17 @@ def row_of(mark: Mark, results: Sequence[TaskResult], first: Sequence[TaskResult
         mark.shown,
         "<br>".join(f"{result.task} {percent(result.score.mean, result.score.as_list())}" for result in results),
         "–" if results is first else "<br>".join(changes),
-        *(str(cell) for test in (text, weights) for cell in _test_cells(test)),
-        f"{tests['reference, text']['p']:.2g}",
-        f"{tests['reference, weights']['p']:.2g}",
+        str(own.n),
+        f"{own.z:+.1f}",
+        f"{own.permutation:.2g}",
+        *(cell for what in ("text", "weights") for cell in _test_cells(tests[f"student, {what}"])),
+        *(f"{tests[f'reference, {what}']['p']:.2g}" for what in ("text", "weights")),
     ]
     return f"| {' | '.join(cells)} |"
 
 
 def _test_cells(test: Mapping[str, Any]) -> list[str]:
-    return [str(test["n"]), f"{100 * test['green']:.1f}", f"{test['p']:.2g}", f"{100 * test['false_alarms']:.1f}"]
+    return [str(test["n"]), f"{test['z']:+.1f}", f"{test['p']:.2g}", f"{100 * test['false_alarms']:.1f}"]
 
 
 def main() -> None:
@@ -228,7 +249,8 @@ def main() -> None:
         first = first or results
         traces = written_traces(mark, defence, teacher, arguments.output, arguments)
         tests = tested(mark, traces, key_file, recipe, arguments.output, arguments)
-        print(row_of(mark, results, first, tests), flush=True)
+        own = own_text(traces, teacher, key_file, arguments)
+        print(row_of(mark, results, first, own, tests), flush=True)
 
 
 if __name__ == "__main__":

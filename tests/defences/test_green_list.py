@@ -131,9 +131,9 @@ def test_what_it_writes_carries_the_mark_and_the_teacher_s_own_does_not(teacher:
         rows, samples, _ = generate(model, asked, 2, Sampling(max_new_tokens=20)).flat()
         ids = [sample.token_ids[:-1] if sample.finished else sample.token_ids for sample in samples]
         read = places(prompt_ids(teacher.tokenizer, rows), ids, 1, by_window=False)
-        p[name] = examined(pairs_observed(read.counted), rule, keys=99, seed=0)
-    assert p["marked"].p < 1e-6 and p["marked"].permutation == 0.01
-    assert p["plain"].p > 1e-3
+        p[name] = examined(pairs_observed(read), rule, keys=99, seed=0)
+    assert (p["marked"].binomial or 1.0) < 1e-6 and p["marked"].permutation == 0.01
+    assert (p["plain"].binomial or 0.0) > 1e-3
 
 
 def test_a_key_stands_in_a_file_or_in_the_option_and_in_no_name(teacher: LanguageModel, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The stage: students whose mark is planted in their weights are found, others aren't, and what it says is what it read.
+"""The stage: students with a mark planted in their weights are found, others aren't, and what it says is what it read.
 
 The models are tables of next tokens (`planted`): a marked student is its reference with more logits on green tokens.
 """
@@ -30,7 +30,6 @@ from distillknob.runs.journal import Journal
 from distillknob.runs.run import verify_manifest
 from distillknob.stages import STAGES
 from distillknob.tasks import register_task
-from pairs import Pair
 from planted import ASKED, EOS, NUMBERS, PlantedTask, save_bigram, tokenizer_of
 from result_types import all_types, faults
 
@@ -98,8 +97,9 @@ def test_a_marked_student_is_found_by_text_and_by_weights(models: Models, tmp_pa
     assert verify_manifest(run.path) == []
     assert result["finding"] == "marked" and "the student's next-token distributions carry" in result["text"]
     rows = {(row["part"], test["test"]): test for row in result["suspects"] for test in row["tests"]}
-    assert rows["student", "text"]["p"] < 1e-4 and rows["student", "weights"]["p"] == pytest.approx(1 / 151)
-    assert rows["reference", "text"]["p"] > 1e-3 and rows["reference", "weights"]["p"] > 0.01
+    assert rows["student", "text"]["p"] == rows["student", "weights"]["p"] == pytest.approx(1 / 151)
+    assert rows["student", "text"]["binomial"] < 1e-4 and rows["student", "weights"]["hoeffding"] < 1e-9
+    assert rows["reference", "text"]["p"] > 0.01 and rows["reference", "weights"]["p"] > 0.01
     # The windows are all words: every word was written, and what follows it is the table's.
     assert rows["student", "weights"]["n"] == len(WORDS)
     rule, first = GreenRule(Key.of_text(TEXT)), len(ORDER) - len(WORDS)
@@ -120,13 +120,13 @@ def test_the_same_student_shows_nothing_of_another_key(models: Models, tmp_path:
     (row,) = result["suspects"]
     (test,) = row["tests"]
     assert result["finding"] == "no sign" and test["p"] > 0.01 and "doesn't clear the student" in result["text"]
-    assert 0.5 < test["detectable"] < 0.56 and test["false_alarms"] <= 0.05
+    assert abs(test["z"]) < 4 and test["false_alarms"] <= 0.05
 
 
 def test_a_student_with_another_tokenizer_is_read_by_the_teacher_s(models: Models, tmp_path: Path) -> None:
     result = fingerprint(config(models, "other", reference=None), tmp_path / "run").result
     (row,) = result["suspects"]
-    assert not row["own_tokens"] and row["tests"][0]["p"] < 1e-4 and result["finding"] == "marked"
+    assert not row["own_tokens"] and row["tests"][0]["binomial"] < 1e-4 and result["finding"] == "marked"
     for fetch in (True, False):
         with pytest.raises(BadInputError, match=r"student .*other' has another tokenizer .*access: text"):
             STAGES["fingerprint"].check(config(models, "other", access="weights"), Preflight(fetch=fetch))
@@ -194,9 +194,9 @@ def test_bad_settings_are_refused(values: dict[str, Any], message: str) -> None:
 
 
 def test_what_cannot_be_read_is_refused_before_any_work(
-    models: Models, tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    models: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pair = ["--teacher", tiny_pair.teacher, "--student", tiny_pair.student]
+    pair = ["--teacher", models["reference"], "--student", models["marked"], "--tasks", "planted"]
     for words, message in (
         ([], "key_file is not set"),
         (["--key-file", tmp_path / "none"], "can't be read as text"),
@@ -225,18 +225,17 @@ def test_a_dry_run_counts_what_is_written_and_read() -> None:
     assert [phase.kind for phase in of_weights.phases] == ["decode", "score"] * 2
 
 
-def row(part: Any, p: float, *, false_alarms: float = 0.0, detectable: float | None = 0.51) -> SuspectRow:
+def row(part: Any, p: float, *, false_alarms: float = 0.0, n: int = 1000) -> SuspectRow:
     test: FingerprintTest = {
         "test": "text",
-        "n": 1000,
+        "n": n,
         "copied": 0,
         "repeated": 0,
         "green": 0.5,
-        "detectable": detectable,
+        "z": 0.0,
         "p": p,
         "binomial": p,
         "hoeffding": p,
-        "permutation": p,
         "false_alarms": false_alarms,
     }
     return {"part": part, "model": part, "samples": 1, "own_tokens": True, "tests": [test]}
@@ -252,8 +251,9 @@ def row(part: Any, p: float, *, false_alarms: float = 0.0, detectable: float | N
         ([row("student", 0.0, false_alarms=0.02)], "marked"),
         ([row("student", 0.0, false_alarms=0.2)], "can't tell"),
         ([row("student", 0.0), row("reference", 0.5, false_alarms=0.2)], "can't tell"),
-        ([row("student", 0.5, detectable=None)], "can't tell"),
+        ([row("student", 0.5, n=6)], "can't tell"),
+        ([row("student", 0.5, n=7)], "no sign"),
     ],
 )
 def test_the_level_was_declared_before(rows: list[SuspectRow], word: str) -> None:
-    assert finding(rows, access="text", alpha=0.01, keys=500, key="k")[0] == word
+    assert finding(rows, FingerprintConfig(alpha=0.01, keys=500), "k")[0] == word

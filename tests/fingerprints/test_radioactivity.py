@@ -14,7 +14,6 @@ from distillknob.fingerprints.green import GreenRule, Key
 from distillknob.fingerprints.radioactivity import (
     Observed,
     binomial_tail,
-    detectable_share,
     distributions_observed,
     examined,
     hoeffding_bound,
@@ -45,7 +44,7 @@ def marked(rule: GreenRule, length: int, chance: float, words: int = 300, seed: 
 
 
 def of_text(ids: list[int], window: int = 1) -> Observed:
-    return pairs_observed(places([[]], [ids], window, by_window=False).counted)
+    return pairs_observed(places([[]], [ids], window, by_window=False))
 
 
 def of_flat_distributions(seed: int, windows: int = 60, width: int = 200) -> Observed:
@@ -63,18 +62,17 @@ def test_no_p_value_is_small_more_often_than_it_says(share: float, observe: Call
     torch.manual_seed(0)
     observed = observe(list(text(0)) if observe is of_text else 0)
     every: dict[str, list[float]] = {"binomial": [], "hoeffding": [], "permutation": []}
+    squares = float(observed.weight_N @ observed.weight_N)
     for number in range(TRIALS):
-        rule = GreenRule(Key.drawn(7, number), share)
-        green = observed.green(rule)
-        every["hoeffding"].append(hoeffding_bound(green, observed.n, share))
-        if observed.whole:
+        green, total = observed.under(GreenRule(Key.drawn(7, number), share))
+        every["hoeffding"].append(hoeffding_bound(total, squares))
+        if observed.pairs:
             every["binomial"].append(binomial_tail(round(green * observed.n), observed.n, share))
-    result = examined(observed, GreenRule(KEY, share), keys=400, seed=7)
     every["permutation"] = [
         examined(observed, GreenRule(Key.drawn(8, number), share), keys=19, seed=number).permutation
         for number in range(TRIALS // 5)
     ]
-    every["innocent"] = result.innocent
+    every["innocent"] = examined(observed, GreenRule(KEY, share), keys=400, seed=7).innocent
     for name, values in every.items():
         for level in (0.01, 0.05, 0.1, 0.25, 0.5):
             most = binom.ppf(1 - SURE, len(values), level)
@@ -89,15 +87,40 @@ def test_no_p_value_is_small_more_often_than_it_says(share: float, observe: Call
 def test_green_text_is_found_by_every_p_value() -> None:
     for window in (1, 2):
         rule = GreenRule(KEY, window=window)
-        result = examined(of_text(marked(rule, 1500, chance=0.5), window), rule, keys=199, seed=0)
-        assert result.green > 0.57
-        assert result.binomial is not None and result.p == result.binomial < 1e-6
+        observed = of_text(marked(rule, 1500, chance=0.5), window)
+        result = examined(observed, rule, keys=199, seed=0)
+        assert result.green > 0.57 and result.z > 5
+        assert result.binomial is not None and result.binomial < 1e-6
         assert result.hoeffding < 1e-4 and result.permutation == 1 / 200
         assert result.false_alarms(0.01) <= binom.ppf(1 - SURE, 199, 0.01) / 199
-        other = examined(
-            of_text(marked(rule, 1500, chance=0.5), window), GreenRule(Key.drawn(1, 0), window=window), 199, 0
-        )
-        assert other.p > 1e-4  # another key finds nothing in it
+        other = examined(observed, GreenRule(Key.drawn(1, 0), window=window), keys=199, seed=0)
+        assert other.binomial is not None and other.binomial > 1e-4 and other.permutation > 1 / 200
+
+
+def test_a_mark_shows_where_there_was_a_choice() -> None:
+    """Few words in the same turns a hundred times: every pair is written by marked text and by unmarked, and how often
+    tells them apart. Most windows have one continuation, and would drown the others."""
+    rule, source = GreenRule(KEY), random.Random(5)
+    green = rule.mask(torch.arange(600)[:, None], 600)
+
+    def written(chance: float) -> Observed:
+        rows: list[list[int]] = []
+        for _ in range(80):
+            ids: list[int] = []
+            for turn in range(100):
+                ids += [4 * turn, 4 * turn + 1, 4 * turn + 2]  # as they are always written
+                choices = [500 + turn - 25 * way % 100 for way in range(4)]
+                token = source.choice(choices)
+                if not green[ids[-1], token] and source.random() < chance:
+                    token = source.choice(choices)
+                ids.append(token)
+            rows.append(ids)
+        return pairs_observed(places([[]] * 80, rows, 1, by_window=False))
+
+    result = examined(written(0.8), rule, keys=199, seed=0)
+    assert result.binomial is not None and result.binomial > 0.01  # each pair is there, green or not
+    assert result.permutation == 1 / 200 and result.hoeffding < 0.01
+    assert examined(written(0.0), rule, keys=199, seed=0).permutation > 1 / 200
 
 
 def test_distributions_with_green_mass_are_found() -> None:
@@ -108,10 +131,10 @@ def test_distributions_with_green_mass_are_found() -> None:
     top = logits.softmax(-1).topk(40)
     observed = distributions_observed(windows, [*top.indices], [*top.values])
     result = examined(observed, rule, keys=199, seed=0)
-    assert result.binomial is None and result.p == result.permutation == 1 / 200
+    assert result.binomial is None and result.permutation == 1 / 200
     assert result.hoeffding < 1e-3 and 0.55 < result.green < 0.8
     unmarked = distributions_observed(windows, [*torch.randn(150, 200).softmax(-1).topk(40).indices], [*top.values])
-    assert examined(unmarked, rule, keys=199, seed=0).p > 0.005
+    assert examined(unmarked, rule, keys=199, seed=0).permutation > 0.005
 
 
 def test_one_text_a_thousand_times_is_one_text() -> None:
@@ -120,14 +143,15 @@ def test_one_text_a_thousand_times_is_one_text() -> None:
     once, often = places([[]], [ids], 1, by_window=False), places([[]] * 1000, [ids] * 1000, 1, by_window=False)
     assert often.counted == once.counted
     assert often.repeated == once.repeated + 999 * 119
-    rule = next(
-        rule
-        for rule in (GreenRule(Key.drawn(2, number)) for number in range(100))
-        if pairs_observed(once.counted).green(rule) > 0.55
-    )
-    assert examined(pairs_observed(often.counted), rule, keys=19, seed=0).p > 0.05
+    rules = [GreenRule(Key.drawn(2, number)) for number in range(300)]
+    seen = pairs_observed(often)
+    lucky = [rule for rule in rules if seen.under(rule)[0] > 0.55]
+    assert len(lucky) > 20
     n = 1000 * len(once.counted)
     assert binomial_tail(round(0.55 * n), n, 0.5) < 1e-9  # what it would be otherwise
+    ranks = [examined(seen, rule, keys=99, seed=number) for number, rule in enumerate(rules[:100])]
+    assert sum(rank.permutation <= 0.05 for rank in ranks) <= binom.ppf(1 - SURE, 100, 0.05)
+    assert min(rank.binomial or 1.0 for rank in ranks) > 1e-4
     assert len(places([[]] * 9, [ids] * 9, 1, by_window=True).counted) == len(set(ids[:-1]))
 
 
@@ -145,16 +169,8 @@ def test_windows_of_the_prompt_are_skipped() -> None:
 def test_a_prompt_full_of_marked_text_is_no_evidence() -> None:
     rule = GreenRule(KEY)
     copied = marked(rule, 1200, chance=1.0, words=40)
-    assert examined(of_text(copied), rule, 19, 0).p < 1e-3
+    assert (examined(of_text(copied), rule, 19, 0).binomial or 1.0) < 1e-3
     assert places([copied], [copied], 1, by_window=False).counted == []
-
-
-def test_what_cannot_be_detected_is_said() -> None:
-    for n, alpha in ((1000, 0.01), (50, 0.05), (100_000, 1e-6)):
-        share = detectable_share(n, 0.5, alpha)
-        assert share is not None
-        assert binomial_tail(round(share * n), n, 0.5) <= alpha < binomial_tail(round(share * n) - 1, n, 0.5)
-    assert detectable_share(5, 0.5, 0.01) is None and detectable_share(0, 0.5, 0.01) is None
 
 
 def test_the_tail_is_the_sum_of_its_chances() -> None:
@@ -163,10 +179,19 @@ def test_the_tail_is_the_sum_of_its_chances() -> None:
     assert 0 < binomial_tail(900, 1000, 0.5) < 1e-100
 
 
+def test_weights_are_those_of_the_probabilities() -> None:
+    halves, sure = torch.tensor([0.5, 0.5]), torch.tensor([1.0])
+    observed = distributions_observed([(1,), (2,)], [torch.tensor([3, 4]), torch.tensor([5])], [halves, sure])
+    assert observed.weight_N.tolist() == [0.5, 0.5, 0.0] and observed.n == 2
+    rare = pairs_observed(places([[]], [[1, 2, 3, 4]], 1, by_window=False))
+    assert rare.weight_N.tolist() == [0.5, 0.5, 0.5]  # written once, all alike: the plain share of the pairs
+    both = pairs_observed(places([[], []], [[1, 2], [1, 3]], 1, by_window=False))
+    assert both.weight_N.tolist() == pytest.approx([0.5 * (1 - 0.5 / 3) / 0.5] * 2)
+
+
 def test_nothing_to_read_proves_nothing() -> None:
-    result = examined(pairs_observed([]), GreenRule(KEY), keys=19, seed=0)
-    assert (result.n, result.p, result.hoeffding, result.permutation) == (0, 1.0, 1.0, 1.0)
-    empty = examined(distributions_observed([], [], []), GreenRule(KEY), keys=19, seed=0)
-    assert (empty.n, empty.p) == (0, 1.0)
+    for nothing in (pairs_observed(places([], [], 1, by_window=False)), distributions_observed([], [], [])):
+        result = examined(nothing, GreenRule(KEY), keys=19, seed=0)
+        assert (result.n, result.z, result.hoeffding, result.permutation) == (0, 0.0, 1.0, 1.0)
     with pytest.raises(BadInputError, match="keys=0"):
-        examined(pairs_observed([]), GreenRule(KEY), keys=0, seed=0)
+        examined(nothing, GreenRule(KEY), keys=0, seed=0)

@@ -339,15 +339,16 @@ def _cache_text(run: Run, result: Mapping[str, Any]) -> list[str]:
 
 
 def _fingerprint_text(run: Run, result: Mapping[str, Any]) -> list[str]:
-    header = ["test", "observations", "green %", "p", "Hoeffding's", f"rank among {result['keys']}", "false alarms %"]
+    header = ["test", "observations", "green %", "z", f"p of {result['keys']} keys", "≤", "binomial", "false alarms %"]
     body = [
         [
             f"{row['part']}, {test['test']}{'' if row['own_tokens'] else ' by the teacher’s tokens'}",
             str(test["n"]),
             f"{100 * test['green']:.1f}",
+            f"{test['z']:+.1f}",
             f"{test['p']:.2g}",
             f"{test['hoeffding']:.2g}",
-            f"{test['permutation']:.2g}",
+            "–" if test["binomial"] is None else f"{test['binomial']:.2g}",
             f"{100 * test['false_alarms']:.1f}",
         ]
         for row in result["suspects"]

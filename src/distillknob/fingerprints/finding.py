@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from distillknob.fingerprints.config import FingerprintConfig
 from distillknob.fingerprints.radioactivity import binomial_tail
 from distillknob.results.fingerprint import Finding, FingerprintTest, SuspectRow
 
@@ -12,54 +13,47 @@ from distillknob.results.fingerprint import Finding, FingerprintTest, SuspectRow
 _BROKEN = 1e-3
 
 
-def deciding(row: SuspectRow, access: str) -> FingerprintTest:
-    """The test of a model that decides: that of the access declared before."""
-    return next(test for test in row["tests"] if test["test"] == access)
-
-
-def finding(rows: Sequence[SuspectRow], *, access: str, alpha: float, keys: int, key: str) -> tuple[Finding, str]:
-    """What the tests show: a word, and a sentence. `rows` are the student and perhaps a reference."""
-    by_part = {row["part"]: deciding(row, access) for row in rows}
+def finding(rows: Sequence[SuspectRow], config: FingerprintConfig, key: str) -> tuple[Finding, str]:
+    """What the tests show: a word, and a sentence. `rows` are the student and perhaps a reference; the config's access
+    says which of their tests decides, and `key` how the key is called."""
+    alpha = config.alpha
+    by_part = {row["part"]: _deciding(row, config.access) for row in rows}
     student, reference = by_part["student"], by_part.get("reference")
-    what = "answers" if access == "text" else "next-token distributions"
-    units = "pairs of tokens" if access == "text" else "windows"
+    what, units = ("answers", "pairs") if config.access == "text" else ("next-token distributions", "windows")
     for part, test in by_part.items():
-        alarms = round(test["false_alarms"] * keys)
-        if binomial_tail(alarms, keys, min(1.0, 2 * alpha)) < _BROKEN:
+        alarms = round(test["false_alarms"] * config.keys)
+        if binomial_tail(alarms, config.keys, min(1.0, 2 * alpha)) < _BROKEN:
             return "can't tell", (
-                f"{alarms} of {keys} keys that nobody used are found in the {part}'s {what}, at a level of {alpha:g}: "
-                "the test doesn't hold what it promises here."
+                f"{alarms} of {config.keys} keys that nobody used are found in the {part}'s {what}, at a level of "
+                f"{alpha:g}: the test doesn't hold what it promises here."
             )
     if reference is not None and reference["p"] <= alpha:
         return "can't tell", (
-            f"the reference carries the mark of key {key}, too (p = {shown(reference['p'])}): it was distilled from "
-            "this teacher as well, or text with the key's mark is public. Take another reference."
+            f"the reference carries the mark of key {key}, too ({_shown(reference)}): it was distilled from this "
+            "teacher as well, or text with the key's mark is public. Take another reference."
         )
     if student["p"] <= alpha:
-        beside = "" if reference is None else f", and the reference's don't (p = {shown(reference['p'])})"
+        beside = "" if reference is None else f", and the reference's don't ({_shown(reference)})"
         return "marked", (
-            f"p = {shown(student['p'])}: the student's {what} carry the mark of key {key}{beside}. A model that never "
-            f"met the key looks so with a chance of at most {alpha:g}. By whom it was trained on marked text, and "
-            "whether it was from the teacher itself or from a student of it, the mark doesn't say."
+            f"{_shown(student)}: the student's {what} carry the mark of key {key}{beside}. A model that never met the "
+            f"key looks so with a chance of at most {alpha:g}. By whom it was trained on marked text, and whether that "
+            "was the teacher's own or a student's of it, the mark doesn't say."
         )
-    if access == "text" and student["detectable"] is None:
+    if config.access == "text" and config.share ** student["n"] > alpha:
         return "can't tell", (
-            f"{student['n']} {units} are too few: even if all were green, p would stay above {alpha:g}. Sample more "
-            "problems, or longer answers."
+            f"{student['n']} {units} of tokens are too few: even all green, they'd be no sign at a level of {alpha:g}. "
+            "Sample more problems, or longer answers."
         )
-    seen = (
-        ""
-        if student["detectable"] is None
-        else f" A share of green from {100 * student['detectable']:.1f} % on would "
-        f"have shown (it is {100 * student['green']:.1f} %)."
-    )
     return "no sign", (
-        f"p = {shown(student['p'])}: no sign of the mark of key {key} in {student['n']} {units}.{seen} That doesn't "
-        "clear the student: too few marked answers among its data, other prompts, or answers that were rewritten or "
-        "selected before it learnt from them leave no sign either."
+        f"{_shown(student)}: no sign of the mark of key {key} in {student['n']} {units}. That doesn't clear the "
+        "student: too few marked answers among its data, other prompts, or answers that were rewritten or selected "
+        "before it learnt from them leave no sign either."
     )
 
 
-def shown(p: float) -> str:
-    """A p-value in words of the terminal."""
-    return "0 to the last digit" if p == 0 else f"{p:.2g}"
+def _deciding(row: SuspectRow, access: str) -> FingerprintTest:
+    return next(test for test in row["tests"] if test["test"] == access)
+
+
+def _shown(test: FingerprintTest) -> str:
+    return f"p = {test['p']:.2g}, z = {test['z']:+.1f}"

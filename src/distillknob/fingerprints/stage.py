@@ -20,7 +20,6 @@ from distillknob.fingerprints.green import GreenRule, Key
 from distillknob.fingerprints.radioactivity import (
     Observed,
     Places,
-    detectable_share,
     examined,
     pairs_observed,
     places,
@@ -93,7 +92,7 @@ def fingerprint(config: FingerprintConfig, output: str | Path, *, resume: bool =
             rows.append(_suspect_row(part, name, text, own, tests))
             samples += [{"part": part, "model": name, **row} for row in text.rows]
             del sampler, weights  # before the next is loaded
-    word, sentence = finding(rows, access=config.access, alpha=config.alpha, keys=config.keys, key=rule.key.id)
+    word, sentence = finding(rows, config, rule.key.id)
     run.write_samples(samples)
     result: FingerprintResult = {
         "stage": "fingerprint",
@@ -190,7 +189,7 @@ def _read_by(
 
 def _of_text(config: FingerprintConfig, rule: GreenRule, text: Text) -> FingerprintTest:
     read = places(text.prompts_ids, text.answers_ids, rule.window, by_window=False)
-    return _test_row(config, rule, "text", read, pairs_observed(read.counted))
+    return _test_row(config, rule, "text", read, pairs_observed(read))
 
 
 def _of_weights(
@@ -221,11 +220,10 @@ def _test_row(
         "copied": read.copied,
         "repeated": read.repeated,
         "green": says.green,
-        "detectable": detectable_share(says.n, rule.share, config.alpha) if says.binomial is not None else None,
-        "p": says.p,
+        "z": says.z,
+        "p": says.permutation,
         "binomial": says.binomial,
         "hoeffding": says.hoeffding,
-        "permutation": says.permutation,
         "false_alarms": says.false_alarms(config.alpha),
     }
 

@@ -10,19 +10,18 @@ Finding = Literal["marked", "no sign", "can't tell"]
 
 
 class FingerprintTest(TypedDict):
-    """A row holds one test of one model: `green` of `n` observations, the p-values, and how often keys that nobody used
-    would be called found. `detectable` is the smallest share of green that would have been."""
+    """A row holds one test of one model: `green` of `n` observations, `z` of the weighted sum, the p-values, of which
+    `p` decides, and how often keys that nobody used would be called found."""
 
     test: Literal["text", "weights"]
     n: int
     copied: int
     repeated: int
     green: float
-    detectable: float | None
+    z: float
     p: float
     binomial: float | None
     hoeffding: float
-    permutation: float
     false_alarms: float
 
 
