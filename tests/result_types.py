@@ -16,12 +16,13 @@ STAGES = {
     "cache": "CacheResult",
     "distill": "DistillResult",
     "diagnose": "DiagnoseResult",
+    "fingerprint": "FingerprintResult",
     "cell": "CellResult",
     "demo": "DemoResult",
     "sweep": "SweepResult",
     "attack": "AttackResult",
 }
-MODULES = ("schema", "stages", "diagnosis", "experiments", "attacks", "gates")
+MODULES = ("schema", "stages", "diagnosis", "experiments", "attacks", "gates", "fingerprint")
 PASS_AT_K = ("TaskRow", "TeacherRow", "StudentRow", "StudentScores", "DifferenceRow")  # their keys carry k
 
 

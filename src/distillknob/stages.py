@@ -100,6 +100,13 @@ STAGES = {
             chained=True,
         ),
         Stage(
+            "fingerprint",
+            config_at="fingerprints.config:FingerprintConfig",
+            function_at="fingerprints.stage:fingerprint",
+            check_at="fingerprints.stage:check",
+            summary="tell whether a student was distilled from a marked teacher",
+        ),
+        Stage(
             "demo",
             config_at="experiments.demo:DemoConfig",
             function_at="experiments.demo:demo",

@@ -309,6 +309,25 @@ def _cache_text(run: Run, result: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _fingerprint_text(run: Run, result: Mapping[str, Any]) -> list[str]:
+    header = ["test", "observations", "green %", "z", f"p of {result['keys']} keys", "≤", "binomial", "false alarms %"]
+    body = [
+        [
+            f"{row['part']}, {test['test']}{'' if row['own_tokens'] else ' by the teacher’s tokens'}",
+            str(test["n"]),
+            f"{100 * test['green']:.1f}",
+            f"{test['z']:+.1f}",
+            f"{test['p']:.2g}",
+            f"{test['hoeffding']:.2g}",
+            "–" if test["binomial"] is None else f"{test['binomial']:.2g}",
+            f"{100 * test['false_alarms']:.1f}",
+        ]
+        for row in result["suspects"]
+        for test in row["tests"]
+    ]
+    return [text_table(header, body), _wrapped(result["text"])]
+
+
 def _distill_text(run: Run, result: Mapping[str, Any]) -> list[str]:
     return [
         f"{result['student']} from {result['teacher']} by {result['method']}: {result['steps']} steps of "
@@ -326,6 +345,7 @@ TEXTS: dict[str, Callable[[Run, Mapping[str, Any]], list[str]]] = {
     "cache": _cache_text,
     "distill": _distill_text,
     "attack": attack_text,
+    "fingerprint": _fingerprint_text,
 }
 
 

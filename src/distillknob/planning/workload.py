@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from distillknob.distillation.cache.config import CacheConfig
     from distillknob.distillation.config import DistillConfig
     from distillknob.evaluation.config import EvaluateConfig
+    from distillknob.fingerprints.config import FingerprintConfig
 
 # A task whose data may still have to be fetched isn't opened for its prompts' length.
 PROMPT_TOKENS = 256
@@ -360,6 +361,20 @@ def _diagnose(config: DiagnoseConfig, engine: Engine) -> Workload:
     return Workload("diagnose", phases, [("teacher", teacher), ("student", student), *reward_models(config.tasks)])
 
 
+def _fingerprint(config: FingerprintConfig, engine: Engine) -> Workload:
+    rows = config.problems * len(config.tasks) * config.samples
+    here = [name for name in config.models_sampled if not name.startswith(SERVED)]
+    models, phases = [architecture(name) for name in here], []
+    for name, model in zip(here, models, strict=True):
+        prompt, answer = _prompt(name, config.tasks), longest_answer(config)
+        phases.append(Phase("answers", "decode", model, rows, prompt, answer, _sampled_rows(rows, config.tasks)))
+        if config.access == "weights":  # at most: of answers with nothing new in them nothing is read
+            phases.append(Phase("distributions", "score", model, rows, prompt, answer, _scored_rows(prompt + answer)))
+    by_size = sorted(models, key=lambda model: -model.parameters)  # one model after the other
+    resident = [("model", model) for model in by_size[:1]]
+    return Workload("fingerprint", phases, resident, loaded_again=tuple(by_size[1:]))
+
+
 # What each stage would do; an experiment is the sum of the stages that it plans.
 WORKLOADS: dict[str, Callable[[Any, Engine], Workload]] = {
     "diagnose": _diagnose,
@@ -367,4 +382,5 @@ WORKLOADS: dict[str, Callable[[Any, Engine], Workload]] = {
     "cache": _cache,
     "distill": _distill,
     "evaluate": _evaluate,
+    "fingerprint": _fingerprint,
 }

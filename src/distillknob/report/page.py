@@ -49,6 +49,7 @@ PAGES: dict[str, Page | None] = {
     "diagnose": Page("Diagnosis of a pair", (traps_section,)),
     "calibrate": Page("Calibration of a teacher", (calibration_section,)),
     "cache": None,
+    "fingerprint": None,
     "distill": Page("Distillation of a student", (learning_section,)),
     "evaluate": Page("Evaluation", (evaluation_section,)),
     "demo": Page(
