@@ -59,7 +59,7 @@ ROOMS = {
     "diagnosis": row(f"{STAGE} stats divergences evaluation", "torch numpy"),
     "calibration": row(f"{STAGE} stats verdicts training evaluation", TRAINERS),
     "distillation": row(f"{STAGE} methods divergences training evaluation diagnosis", TRAINERS),
-    "defences": row(f"{STAGE} divergences training evaluation", TRAINERS),
+    "defences": row(f"{STAGE} methods training evaluation distillation", TRAINERS),
     "report": row("errors results stats verdicts methods runs", "numpy"),
     "experiments": row(
         f"{STAGE} stages stats verdicts methods evaluation diagnosis calibration distillation report", "numpy"
@@ -67,7 +67,7 @@ ROOMS = {
     "zoo": row("errors runs tasks models evaluation", f"{HUGGING} datasets tokenizers"),
     "planning": row(
         "errors stages config runs tasks models inputs divergences training evaluation diagnosis calibration "
-        "distillation experiments",
+        "distillation defences experiments",
         "torch accelerate yaml",
     ),
     "cli": row("*"),
