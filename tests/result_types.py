@@ -15,6 +15,7 @@ STAGES = {
     "calibrate": "CalibrateResult",
     "cache": "CacheResult",
     "distill": "DistillResult",
+    "defend": "DefendResult",
     "diagnose": "DiagnoseResult",
     "fingerprint": "FingerprintResult",
     "cell": "CellResult",

@@ -60,7 +60,7 @@ ROOMS = {
     "fingerprints": row(STAGE, "torch transformers scipy"),
     "calibration": row(f"{STAGE} stats verdicts training evaluation", TRAINERS),
     "distillation": row(f"{STAGE} methods divergences training evaluation diagnosis", TRAINERS),
-    "defences": row(f"{STAGE} divergences training evaluation fingerprints", TRAINERS),
+    "defences": row(f"{STAGE} methods training evaluation distillation fingerprints", TRAINERS),
     "report": row("errors results stats verdicts methods runs", "numpy"),
     "attacks": row(
         f"{STAGE} stats methods divergences training evaluation calibration distillation defences report",
@@ -73,7 +73,7 @@ ROOMS = {
     "zoo": row("errors runs tasks models evaluation", f"{HUGGING} datasets tokenizers"),
     "planning": row(
         "errors stages config runs tasks models inputs divergences training evaluation diagnosis calibration "
-        "distillation fingerprints experiments",
+        "distillation fingerprints defences experiments",
         "torch accelerate yaml",
     ),
     "cli": row("*"),

@@ -92,6 +92,14 @@ STAGES = {
             trains=True,
         ),
         Stage(
+            "defend",
+            config_at="defences.config:DefendConfig",
+            function_at="defences.stage:defend",
+            check_at="defences.check:check",
+            summary="train a teacher to be hard to learn from",
+            trains=True,
+        ),
+        Stage(
             "evaluate",
             config_at="evaluation.config:EvaluateConfig",
             function_at="evaluation.stage:evaluate",

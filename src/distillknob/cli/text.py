@@ -336,6 +336,17 @@ def _distill_text(run: Run, result: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _defend_text(run: Run, result: Mapping[str, Any]) -> list[str]:
+    (first, last), (first_loss, last_loss) = result["kl"], result["cross_entropy"]
+    moved = {"head": "its head", "all": "all its weights", "adapter": "an adapter"}[result["moved"]]
+    return [
+        f"{result['teacher']} by {result['method']}: {result['steps']} steps of {moved} on {result['traces']} right "
+        f"answers of its own, away from {result['reference']}",
+        f"KL {first:.3g} at the first step, {last:.3g} at the end (nats a token, temperature "
+        f"{result['kl_temperature']:g}); cross-entropy {first_loss:.3g} and {last_loss:.3g}",
+    ]
+
+
 TEXTS: dict[str, Callable[[Run, Mapping[str, Any]], list[str]]] = {
     "demo": _experiment_text,
     "sweep": _experiment_text,
@@ -346,6 +357,7 @@ TEXTS: dict[str, Callable[[Run, Mapping[str, Any]], list[str]]] = {
     "distill": _distill_text,
     "attack": attack_text,
     "fingerprint": _fingerprint_text,
+    "defend": _defend_text,
 }
 
 

@@ -51,6 +51,7 @@ PAGES: dict[str, Page | None] = {
     "cache": None,
     "fingerprint": None,
     "distill": Page("Distillation of a student", (learning_section,)),
+    "defend": None,
     "evaluate": Page("Evaluation", (evaluation_section,)),
     "demo": Page(
         "Distillation report",
