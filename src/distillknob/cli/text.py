@@ -325,7 +325,7 @@ def _fingerprint_text(run: Run, result: Mapping[str, Any]) -> list[str]:
         for row in result["suspects"]
         for test in row["tests"]
     ]
-    return [text_table(header, body), _wrapped(result["text"])]
+    return [text_table(header, body), wrapped(result["text"])]
 
 
 def _distill_text(run: Run, result: Mapping[str, Any]) -> list[str]:
