@@ -50,6 +50,9 @@ class AttackConfig(PlannedConfig):
     planted: bool = field(
         default=True, metadata={"help": "Attack the planted defences too; without them there are no verdicts."}
     )
+    further_seeds: bool = field(
+        default=True, metadata={"help": "Train the worst attacks of each target with the suite's further seeds too."}
+    )
     tolerance: float = field(
         default=0.015, metadata={"help": "Points of score, as a fraction, that a defence may cost its teacher."}
     )
@@ -76,7 +79,7 @@ class AttackConfig(PlannedConfig):
         for method in self.learning_rates:
             if method not in METHODS:
                 raise BadInputError(f"learning_rates names the method {method!r}: known are {', '.join(METHODS)}")
-        known = [arm.name for arm in self.chosen_suite.arms.values() if not arm.control]
+        known = [arm.name for arm in self.chosen_suite.arms.values() if not arm.control and not arm.guard]
         for name in self.attacks:
             if name not in known:
                 guess = nearest(name, known, otherwise=":")
@@ -109,7 +112,8 @@ class AttackConfig(PlannedConfig):
     def arms(self) -> list[Arm]:
         """The suite's controls, and those of its attacks that are mounted."""
         arms = self.chosen_suite.arms.values()
-        return [arm for arm in arms if arm.control or not self.attacks or arm.name in self.attacks]
+        wanted = self.attacks
+        return [arm for arm in arms if not arm.guard and (arm.control or not wanted or arm.name in wanted)]
 
     def first_cells(self) -> list[Cell]:
         """The cells of the suite's first seed, in the order of work: the original's, the planted, the others."""

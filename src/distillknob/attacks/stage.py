@@ -148,7 +148,7 @@ def further_cells(config: AttackConfig, rows: Sequence[Row]) -> list[Cell]:
     """The cells of further seeds: of each defended teacher the worst attacks by validation, and of the arms that R is
     made of at any tier."""
     suite = config.chosen_suite
-    if not suite.worst_seeds:
+    if not suite.worst_seeds or not config.further_seeds:
         return []
     chosen: dict[tuple[str, str], Cell] = {}
     for target in config.targets:
@@ -157,7 +157,6 @@ def further_cells(config: AttackConfig, rows: Sequence[Row]) -> list[Cell]:
         tiers = [tier_of(name, access, rows, target.label, config.student) for name, access in suite.tiers.items()]
         attacks = {row.arm.name: row for tier in tiers for row in tier.attacks.values()}
         worst = sorted(attacks.values(), key=lambda row: of(row).validation, reverse=True)[: suite.worst]
-        worst += [tier.worst for tier in tiers if tier.worst is not None]
         worst += [row for tier in tiers for row in (tier.control, tier.undefended) if row is not None]
         chosen |= {(row.cell.target.label, row.arm.name): row.cell for row in worst if row.arm.kind != "untrained"}
     return [
