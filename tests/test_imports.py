@@ -57,21 +57,23 @@ ROOMS = {
     "training": row("errors config runtime runs models", TRAINERS),
     "evaluation": row(f"{STAGE} stats", "transformers numpy sklearn"),
     "diagnosis": row(f"{STAGE} stats divergences evaluation", "torch numpy"),
+    "fingerprints": row(STAGE, "torch transformers scipy"),
     "calibration": row(f"{STAGE} stats verdicts training evaluation", TRAINERS),
     "distillation": row(f"{STAGE} methods divergences training evaluation diagnosis", TRAINERS),
-    "defences": row(f"{STAGE} divergences training evaluation", TRAINERS),
+    "defences": row(f"{STAGE} methods training evaluation distillation fingerprints", TRAINERS),
     "report": row("errors results stats verdicts methods runs", "numpy"),
     "attacks": row(
         f"{STAGE} stats methods divergences training evaluation calibration distillation defences report",
         f"{TRAINERS} numpy yaml",
     ),
+    "gates": row("errors results config runs inputs attacks"),
     "experiments": row(
         f"{STAGE} stages stats verdicts methods evaluation diagnosis calibration distillation report", "numpy"
     ),
     "zoo": row("errors runs tasks models evaluation", f"{HUGGING} datasets tokenizers"),
     "planning": row(
         "errors stages config runs tasks models inputs divergences training evaluation diagnosis calibration "
-        "distillation experiments",
+        "distillation fingerprints defences experiments",
         "torch accelerate yaml",
     ),
     "cli": row("*"),
@@ -83,6 +85,9 @@ PURE = {
     ),
     "calibration.advantage": row("errors", "torch"),
     "calibration.guard": row("errors results stats"),
+    "gates": row("errors results config runs inputs.identity attacks.access gates"),
+    "fingerprints.green": row("errors", "torch"),
+    "fingerprints.radioactivity": row("errors fingerprints.green", "torch scipy"),
 }
 CHAINS = {"attacks", "experiments", "planning", "cli"}
 AT_ONCE = {"errors", "results", "stages", "stats", "verdicts", "methods", "runtime", "config", "runs", "tasks"}
@@ -307,6 +312,7 @@ def test_an_unknown_room_is_asked_for_a_row() -> None:
         ("cli.run_stage", {"torch", "transformers", "trl", "datasets", "numpy"}),
         ("stages", {"torch", "transformers", "trl", "datasets", "numpy", "yaml"}),
         ("config.recipe", {"torch", "transformers", "trl", "datasets", "numpy"}),
+        ("gates.gate", {"torch", "transformers", "trl", "datasets", "numpy"}),
         ("runs.run", {"torch", "transformers", "trl", "datasets", "numpy"}),
         ("tasks", {"torch", "transformers", "trl", "datasets", "numpy"}),
         ("report.page", {"torch", "transformers", "trl", "datasets"}),

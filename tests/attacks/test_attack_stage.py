@@ -41,6 +41,7 @@ SUITE: dict[str, Any] = {
         "merged": {"kind": "merged"},
     },
     "across": ["traces-1", "untrained"],
+    "planted_attacks": {},
     "planted": {"identity": {"defence": "identity", "attack": "traces-1", "reference": "traces-1", "recovers": "all"}},
 }
 RECIPE = {
@@ -97,7 +98,7 @@ def test_what_an_attack_takes_is_counted(mounted: Run) -> None:
 def test_an_attack_that_can_t_be_mounted_says_why_and_the_others_go_on(mounted: Run) -> None:
     rows = arms(mounted)
     assert rows["original", "merged", "zoo:student"]["state"] == "not applicable"
-    assert "base" in rows["original", "merged", "zoo:student"]["reason"]
+    assert "public model" in rows["original", "merged", "zoo:student"]["reason"]
     assert rows["answers_only", "gkd", "zoo:student"]["state"] == "not applicable"
     assert rows["answers_only", "traces-2", "zoo:student"]["state"] == "done"
 

@@ -46,13 +46,17 @@ def cell_config(cell: Cell, work: Work) -> dict[str, Any]:
     }
 
 
+def cell_reads(cell: Cell, work: Work) -> dict[str, dict[str, str]]:
+    """The digests of what a cell reads."""
+    return read_by(Reads([cell.attacker, *([] if cell.arm.teacher_free else cell.target.models_read)], work.tasks))
+
+
 def run_cell(cell: Cell, work: Work) -> Run | None:
     """Run one cell in its folder and return its run; None where it failed, and `failed.json` says by what. One that is
     finished is returned as it is."""
-    models = [cell.attacker, *([] if cell.arm.teacher_free else cell.target.models_read)]
     folder = work.place(cell)
     (folder / FAILED).unlink(missing_ok=True)
-    run = Run.open(folder, "attack-cell", cell_config(cell, work), read=read_by(Reads(models, work.tasks)), resume=True)
+    run = Run.open(folder, "attack-cell", cell_config(cell, work), read=cell_reads(cell, work), resume=True)
     if run.complete:
         return run
     pool = None if cell.arm.teacher_free or not cell.arm.attack.pool else load_run(work.pool(cell.target, cell.seed))

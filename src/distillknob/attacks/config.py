@@ -50,11 +50,18 @@ class AttackConfig(PlannedConfig):
     planted: bool = field(
         default=True, metadata={"help": "Attack the planted defences too; without them there are no verdicts."}
     )
+    further_seeds: bool = field(
+        default=True, metadata={"help": "Train the worst attacks of each target with the suite's further seeds too."}
+    )
     tolerance: float = field(
         default=0.015, metadata={"help": "Points of score, as a fraction, that a defence may cost its teacher."}
     )
     learning_rates: dict[str, float] = field(
         default_factory=dict, metadata={"help": "Learning rate of a method's students. Default: distill's."}
+    )
+    kept: str | None = field(
+        default=None,
+        metadata={"help": "File (.jsonl.gz) of finished cells: they are read there and not run again."},
     )
     processes: int = field(default=1, metadata={"help": "Cells that run at once on this machine."})
     # The Ray cluster on which the cells run, each in a process of its own.
@@ -72,7 +79,7 @@ class AttackConfig(PlannedConfig):
         for method in self.learning_rates:
             if method not in METHODS:
                 raise BadInputError(f"learning_rates names the method {method!r}: known are {', '.join(METHODS)}")
-        known = [arm.name for arm in self.chosen_suite.arms.values() if not arm.control]
+        known = [arm.name for arm in self.chosen_suite.arms.values() if not arm.control and not arm.guard]
         for name in self.attacks:
             if name not in known:
                 guess = nearest(name, known, otherwise=":")
@@ -84,7 +91,8 @@ class AttackConfig(PlannedConfig):
     @property
     def recorded(self) -> dict[str, Any]:
         recorded = super().recorded
-        recorded.pop("processes")  # how the work is done, not what it is
+        for name in ("processes", "kept"):  # how the work is done, not what it is
+            recorded.pop(name)
         return {**recorded, "suite_sha256": self.chosen_suite.sha256}
 
     @cached_property
@@ -104,7 +112,8 @@ class AttackConfig(PlannedConfig):
     def arms(self) -> list[Arm]:
         """The suite's controls, and those of its attacks that are mounted."""
         arms = self.chosen_suite.arms.values()
-        return [arm for arm in arms if arm.control or not self.attacks or arm.name in self.attacks]
+        wanted = self.attacks
+        return [arm for arm in arms if not arm.guard and (arm.control or not wanted or arm.name in wanted)]
 
     def first_cells(self) -> list[Cell]:
         """The cells of the suite's first seed, in the order of work: the original's, the planted, the others."""

@@ -13,6 +13,11 @@ from distillknob.stats import interval
 from distillknob.tasks import get_task
 
 
+def teacher_record(target: Target) -> str:
+    """Return the name under which a target's own score is kept among the cells."""
+    return f"teachers/{target.label}"
+
+
 def measure_utility(target: Target, work: Work) -> Run:
     """Score the target on the suite's test problems, as it answers with its defence at work, and return the run: its
     `scores` are each problem's mean, those of all tasks behind each other. A finished run is returned as it is."""
@@ -20,7 +25,7 @@ def measure_utility(target: Target, work: Work) -> Run:
     config = {"target": target.spec, "model": target.model, "tasks": list(work.tasks), "seed": seed}
     config |= {"problems": sizes.problems, "samples": sizes.samples}
     read = read_by(Reads(target.models_read, work.tasks))
-    run = Run.open(work.folder / "teachers" / target.label, "teacher", config, read=read, resume=True)
+    run = Run.open(work.teacher(target), "teacher", config, read=read, resume=True)
     if run.complete:
         return run
     teacher = load_model(target.model)

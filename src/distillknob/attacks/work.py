@@ -48,6 +48,9 @@ class Work:
     def place(self, cell: Cell) -> Path:
         return self.folder / "cells" / cell.name
 
+    def teacher(self, target: Target) -> Path:
+        return self.folder / "teachers" / target.label
+
     def pool(self, target: Target, seed: int) -> Path:
         return self.folder / "pools" / f"{target.label}-seed{seed}"
 
