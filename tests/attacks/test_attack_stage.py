@@ -11,6 +11,7 @@ import yaml
 
 from distillknob.attacks.cell import run_cell
 from distillknob.attacks.config import AttackConfig
+from distillknob.attacks.models import ModelOptions
 from distillknob.attacks.stage import attack, further_cells
 from distillknob.attacks.work import Work
 from distillknob.errors import BadInputError
@@ -151,7 +152,7 @@ def test_a_failed_cell_is_recorded_the_rest_goes_on_and_resuming_does_what_is_mi
 
 def test_a_cell_that_is_there_is_not_run_again(mounted: Run, tmp_path: Path) -> None:
     config = settings(tmp_path)
-    work = Work(mounted.path, config.chosen_suite, ("math",), RECIPE, {})
+    work = Work(mounted.path, config.chosen_suite, ("math",), RECIPE, ModelOptions(), {})
     cell = config.first_cells()[0]
     place = work.place(cell)
     before = (place / "manifest.json").stat().st_mtime_ns

@@ -57,6 +57,7 @@ def attack(config: AttackConfig, output: str | Path, *, resume: bool = False) ->
         config.chosen_suite,
         tuple(config.tasks),
         {name: value for name, value in config.recipe.items() if name != "attack"},
+        config.model_options(run.template_date),
         config.learning_rates,
     )
     ledger = Ledger(config.kept)
@@ -98,7 +99,7 @@ def check(config: AttackConfig, preflight: Preflight) -> None:
                 f"the suite {suite.name} takes {suite.problems} problems of the train split of {name!r} and measures "
                 f"on {suite.validation.problems} more: it has too few. Give a suite of your own with fewer (YAML)"
             )
-    preflight.sides([name for target in config.targets for name in target.models_read], None, needed=False)
+    preflight.sides(config.models_read, config.chat_template_kwargs, needed=False)
 
 
 def _draw_and_score(config: AttackConfig, work: Work, ledger: Ledger, cells: Sequence[Cell]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distillknob.attacks.base import Problem
+from distillknob.attacks.models import ModelOptions
 from distillknob.attacks.suite import Arm, Suite
 from distillknob.attacks.target import Target
 from distillknob.tasks import get_tasks
@@ -43,6 +44,7 @@ class Work:
     suite: Suite
     tasks: tuple[str, ...]
     recipe: Mapping[str, Any]
+    models: ModelOptions
     learning_rates: Mapping[str, float]
 
     def place(self, cell: Cell) -> Path:
