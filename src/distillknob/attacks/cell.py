@@ -67,6 +67,7 @@ def run_cell(cell: Cell, work: Work) -> Run | None:
         work.tasks,
         work.suite.problems,
         cell.attacker,
+        work.original,
         cell.base,
         work.recipe,
         work.learning_rates,

@@ -38,10 +38,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Work:
-    """What all cells of a run share: where they lie, the suite, the tasks, and the recipe of the trainings."""
+    """What all cells of a run share: where they lie, the suite, the undefended teacher, the tasks, and the recipe of
+    the trainings."""
 
     folder: Path
     suite: Suite
+    original: str
     tasks: tuple[str, ...]
     recipe: Mapping[str, Any]
     models: ModelOptions
