@@ -57,9 +57,10 @@ ROOMS = {
     "training": row("errors config runtime runs models", TRAINERS),
     "evaluation": row(f"{STAGE} stats", "transformers numpy sklearn"),
     "diagnosis": row(f"{STAGE} stats divergences evaluation", "torch numpy"),
+    "fingerprints": row(STAGE, "torch transformers scipy"),
     "calibration": row(f"{STAGE} stats verdicts training evaluation", TRAINERS),
     "distillation": row(f"{STAGE} methods divergences training evaluation diagnosis", TRAINERS),
-    "defences": row(f"{STAGE} divergences training evaluation", TRAINERS),
+    "defences": row(f"{STAGE} methods training evaluation distillation fingerprints", TRAINERS),
     "report": row("errors results stats verdicts methods runs", "numpy"),
     "attacks": row(
         f"{STAGE} stats methods divergences training evaluation calibration distillation defences report",
@@ -72,7 +73,7 @@ ROOMS = {
     "zoo": row("errors runs tasks models evaluation", f"{HUGGING} datasets tokenizers"),
     "planning": row(
         "errors stages config runs tasks models inputs divergences training evaluation diagnosis calibration "
-        "distillation experiments",
+        "distillation fingerprints defences experiments",
         "torch accelerate yaml",
     ),
     "cli": row("*"),
@@ -85,6 +86,8 @@ PURE = {
     "calibration.advantage": row("errors", "torch"),
     "calibration.guard": row("errors results stats"),
     "gates": row("errors results config runs inputs.identity attacks.access gates"),
+    "fingerprints.green": row("errors", "torch"),
+    "fingerprints.radioactivity": row("errors fingerprints.green", "torch scipy"),
 }
 CHAINS = {"attacks", "experiments", "planning", "cli"}
 AT_ONCE = {"errors", "results", "stages", "stats", "verdicts", "methods", "runtime", "config", "runs", "tasks"}

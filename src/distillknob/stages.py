@@ -92,12 +92,27 @@ STAGES = {
             trains=True,
         ),
         Stage(
+            "defend",
+            config_at="defences.config:DefendConfig",
+            function_at="defences.stage:defend",
+            check_at="defences.check:check",
+            summary="train a teacher to be hard to learn from",
+            trains=True,
+        ),
+        Stage(
             "evaluate",
             config_at="evaluation.config:EvaluateConfig",
             function_at="evaluation.stage:evaluate",
             check_at="evaluation.stage:check",
             summary="measure models on tasks, with intervals",
             chained=True,
+        ),
+        Stage(
+            "fingerprint",
+            config_at="fingerprints.config:FingerprintConfig",
+            function_at="fingerprints.stage:fingerprint",
+            check_at="fingerprints.stage:check",
+            summary="tell whether a student was distilled from a marked teacher",
         ),
         Stage(
             "demo",

@@ -309,11 +309,41 @@ def _cache_text(run: Run, result: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _fingerprint_text(run: Run, result: Mapping[str, Any]) -> list[str]:
+    header = ["test", "observations", "green %", "z", f"p of {result['keys']} keys", "≤", "binomial", "false alarms %"]
+    body = [
+        [
+            f"{row['part']}, {test['test']}{'' if row['own_tokens'] else ' by the teacher’s tokens'}",
+            str(test["n"]),
+            f"{100 * test['green']:.1f}",
+            f"{test['z']:+.1f}",
+            f"{test['p']:.2g}",
+            f"{test['hoeffding']:.2g}",
+            "–" if test["binomial"] is None else f"{test['binomial']:.2g}",
+            f"{100 * test['false_alarms']:.1f}",
+        ]
+        for row in result["suspects"]
+        for test in row["tests"]
+    ]
+    return [text_table(header, body), wrapped(result["text"])]
+
+
 def _distill_text(run: Run, result: Mapping[str, Any]) -> list[str]:
     return [
         f"{result['student']} from {result['teacher']} by {result['method']}: {result['steps']} steps of "
         f"{result['tokens'] / max(1, result['steps']):.0f} tokens, learning rate {result['learning_rate']:g}, "
         f"final loss {result['final_loss']:.4f}",
+    ]
+
+
+def _defend_text(run: Run, result: Mapping[str, Any]) -> list[str]:
+    (first, last), (first_loss, last_loss) = result["kl"], result["cross_entropy"]
+    moved = {"head": "its head", "all": "all its weights", "adapter": "an adapter"}[result["moved"]]
+    return [
+        f"{result['teacher']} by {result['method']}: {result['steps']} steps of {moved} on {result['traces']} right "
+        f"answers of its own, away from {result['reference']}",
+        f"KL {first:.3g} at the first step, {last:.3g} at the end (nats a token, temperature "
+        f"{result['kl_temperature']:g}); cross-entropy {first_loss:.3g} and {last_loss:.3g}",
     ]
 
 
@@ -326,6 +356,8 @@ TEXTS: dict[str, Callable[[Run, Mapping[str, Any]], list[str]]] = {
     "cache": _cache_text,
     "distill": _distill_text,
     "attack": attack_text,
+    "fingerprint": _fingerprint_text,
+    "defend": _defend_text,
 }
 
 

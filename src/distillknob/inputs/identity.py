@@ -57,8 +57,8 @@ _OF_A_GENERATOR = 100  # examples a split that stand for a task whose code makes
 def read_by(*configs: Any) -> dict[str, dict[str, str]]:
     """What stages of these configs read: for each model, task, reward model and cache its parts and their digests.
 
-    A config has `models_read` and `tasks`, and perhaps `revisions_read` (models with their revisions), `target_url` and
-    `cache`. Raises BadInputError for a model, file or cache that isn't there.
+    A config has `models_read` and `tasks`, and perhaps `revisions_read` (models with their revisions), `target_url`,
+    `cache`, `traces_file` and `key_file`. Raises BadInputError for a model, file or cache that isn't there.
     """
     read: dict[str, dict[str, str]] = {}
     for config in configs:
@@ -74,6 +74,8 @@ def read_by(*configs: Any) -> dict[str, dict[str, str]]:
             read[f"cache {config.cache}"] = _cache(config.cache)
         if getattr(config, "traces_file", None) is not None:
             read[f"traces {config.traces_file}"] = _trace_file(config.traces_file)
+        if getattr(config, "key_file", None) is not None:
+            read[f"key {config.key_file}"] = _digests([Path(config.key_file).expanduser()])
         for name in config.tasks:
             read |= _task(name)
     return read

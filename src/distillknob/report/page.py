@@ -49,7 +49,9 @@ PAGES: dict[str, Page | None] = {
     "diagnose": Page("Diagnosis of a pair", (traps_section,)),
     "calibrate": Page("Calibration of a teacher", (calibration_section,)),
     "cache": None,
+    "fingerprint": None,
     "distill": Page("Distillation of a student", (learning_section,)),
+    "defend": None,
     "evaluate": Page("Evaluation", (evaluation_section,)),
     "demo": Page(
         "Distillation report",
