@@ -15,13 +15,15 @@ STAGES = {
     "calibrate": "CalibrateResult",
     "cache": "CacheResult",
     "distill": "DistillResult",
+    "defend": "DefendResult",
     "diagnose": "DiagnoseResult",
     "fingerprint": "FingerprintResult",
     "cell": "CellResult",
     "demo": "DemoResult",
     "sweep": "SweepResult",
+    "attack": "AttackResult",
 }
-MODULES = ("schema", "stages", "diagnosis", "experiments", "fingerprint")
+MODULES = ("schema", "stages", "diagnosis", "experiments", "attacks", "gates", "fingerprint")
 PASS_AT_K = ("TaskRow", "TeacherRow", "StudentRow", "StudentScores", "DifferenceRow")  # their keys carry k
 
 

@@ -92,6 +92,14 @@ STAGES = {
             trains=True,
         ),
         Stage(
+            "defend",
+            config_at="defences.config:DefendConfig",
+            function_at="defences.stage:defend",
+            check_at="defences.check:check",
+            summary="train a teacher to be hard to learn from",
+            trains=True,
+        ),
+        Stage(
             "evaluate",
             config_at="evaluation.config:EvaluateConfig",
             function_at="evaluation.stage:evaluate",
@@ -120,6 +128,14 @@ STAGES = {
             function_at="experiments.sweep:sweep",
             check_at="experiments.sweep:check",
             summary="a recipe × η values × seeds, into one knob curve",
+            kind="experiment",
+        ),
+        Stage(
+            "attack",
+            config_at="attacks.config:AttackConfig",
+            function_at="attacks.stage:attack",
+            check_at="attacks.stage:check",
+            summary="what an extractor gets from teachers, by a suite of attacks",
             kind="experiment",
         ),
     )

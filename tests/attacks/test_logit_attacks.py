@@ -84,9 +84,9 @@ def test_one_vocabulary_needs_no_crossing(scene: PlantedScene) -> None:
 
 
 def test_settings_that_mean_nothing_are_refused() -> None:
-    with pytest.raises(BadInputError, match="kind='forwrd_kl', did you mean 'forward_kl'"):
+    with pytest.raises(BadInputError, match="divergence='forwrd_kl', did you mean 'forward_kl'"):
         Divergence("forwrd_kl")
     with pytest.raises(BadInputError, match=r"lmbda=1\.5: a share of steps"):
         Divergence("jsd", 1.5)
-    with pytest.raises(BadInputError, match="kind='likelihood': choices are spans, uld"):
+    with pytest.raises(BadInputError, match="method='likelihood': choices are spans, uld"):
         CrossTokenizer("likelihood")  # type: ignore[arg-type]

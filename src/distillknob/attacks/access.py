@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from distillknob.errors import BadInputError, nearest
+from distillknob.results.attacks import AccessRow
 
 # From the least to the most. Each holds what stands before it; `none` doesn't touch the teacher.
 INTERFACES = {
@@ -49,6 +50,16 @@ class Access:
             and self.clean <= tier.clean
             and (tier.labels or not self.labels)
         )
+
+    def as_row(self) -> AccessRow:
+        """The numbers as `result.json` holds them."""
+        return {
+            "interface": self.interface,
+            "queries": self.queries,
+            "clean": self.clean,
+            "labels": self.labels,
+            "text": str(self),
+        }
 
     def __str__(self) -> str:
         """The three numbers as they stand beside each figure, such as `text · 8× queries · labels`."""

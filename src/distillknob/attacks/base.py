@@ -113,7 +113,16 @@ class Scene(Protocol):
         """The first `n` of the target's answers to each problem at temperature 1: [P][n]. They are drawn once for all
         attacks on the target."""
 
-    def drawn(self, n: int, **sampling: Any) -> list[list[Answer]]:
+    def drawn(
+        self,
+        n: int,
+        *,
+        openings: Sequence[str] | None = None,
+        opening_tokens: int = 0,
+        instruction: str | None = None,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+    ) -> list[list[Answer]]:
         """`n` answers of the target to each problem, [P][n], drawn for this attack alone: at `temperature` and `top_p`;
         beginning with the first `opening_tokens` tokens of the texts `openings` [P]; with the sentence `instruction`
         behind the problem."""

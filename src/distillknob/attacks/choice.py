@@ -5,16 +5,26 @@ from __future__ import annotations
 from distillknob.attacks.answers import Answers
 from distillknob.attacks.base import Attack
 from distillknob.attacks.controls import Public, Solo, Untrained
+from distillknob.attacks.cross_tokenizer import CrossTokenizer
 from distillknob.attacks.deciphered import Deciphered
 from distillknob.attacks.deduplicated import Deduplicated
+from distillknob.attacks.divergence import Divergence
 from distillknob.attacks.hinted import Hinted
 from distillknob.attacks.instructed import Instructed
+from distillknob.attacks.merged import Merged
 from distillknob.attacks.mixed import Mixed
 from distillknob.attacks.prefilled import Prefilled
+from distillknob.attacks.pruned import Pruned
+from distillknob.attacks.quantised import Quantised
+from distillknob.attacks.reinforced import Reinforced
 from distillknob.attacks.resampled import Resampled
+from distillknob.attacks.reweighted import Reweighted
 from distillknob.attacks.rewritten import Rewritten
+from distillknob.attacks.sceptical import Sceptical
 from distillknob.attacks.selected import Selected
+from distillknob.attacks.top_k import TopK
 from distillknob.attacks.traces import Traces
+from distillknob.attacks.undone import Undone
 from distillknob.attacks.verified import Verified
 
 ATTACKS: dict[str, type[Attack]] = {
@@ -33,6 +43,18 @@ ATTACKS: dict[str, type[Attack]] = {
     "instructed": Instructed,
     "resampled": Resampled,
     "mixed": Mixed,
+    "reweighted": Reweighted,
     "prefilled": Prefilled,
     "deciphered": Deciphered,
+    # Distributions.
+    "top_k": TopK,
+    "divergence": Divergence,
+    "sceptical": Sceptical,
+    "reinforced": Reinforced,
+    "cross_tokenizer": CrossTokenizer,
+    # Open weights.
+    "undone": Undone,
+    "merged": Merged,
+    "pruned": Pruned,
+    "quantised": Quantised,
 }

@@ -18,21 +18,19 @@ Kind = Literal["spans", "uld"]
 
 @dataclass(frozen=True)
 class CrossTokenizer(Attack):
-    """CrossTokenizer distils across two tokenizers by `kind`: span matching, or ULD (arXiv 2402.12030).
+    """CrossTokenizer distils across two tokenizers by `method`: span matching, or ULD (arXiv 2402.12030).
 
     `lmbda` and `queries` are those of `Divergence`.
     """
 
-    why: ClassVar[str] = (
-        "what holds against the target's own family may not against a student that reads other tokens"
-    )
-    kind: Kind = "spans"
+    why: ClassVar[str] = "what holds against the target's own family may not against a student that reads other tokens"
+    method: Kind = "spans"
     lmbda: float = 0.0
     queries: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            raise BadInputError(f"kind={self.kind!r}: choices are {', '.join(get_args(Kind))}")
+        if self.method not in get_args(Kind):
+            raise BadInputError(f"method={self.method!r}: choices are {', '.join(get_args(Kind))}")
         if not 0 <= self.lmbda <= 1:
             raise BadInputError(f"lmbda={self.lmbda}: a share of steps, between 0 and 1")
 
@@ -47,6 +45,6 @@ class CrossTokenizer(Attack):
                 f"{scene.student_name!r} has the target's own tokenizer: use divergence, which compares every token, "
                 "or an attacker of another family"
             )
-        student = scene.distill(method=self.kind, lmbda=self.lmbda)
+        student = scene.distill(method=self.method, lmbda=self.lmbda)
         count_texts(scene, student)
         return student

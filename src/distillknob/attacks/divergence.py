@@ -15,7 +15,7 @@ from distillknob.errors import BadInputError, nearest
 
 @dataclass(frozen=True)
 class Divergence(Attack):
-    """Divergence is GKD (arXiv 2306.13649) by the divergence `kind`; a share λ = `lmbda` of its steps is on the
+    """Divergence is GKD (arXiv 2306.13649) by the divergence of that name; a share λ = `lmbda` of its steps is on the
     student's own samples.
 
     Off-policy (λ = 0) the target writes one answer to each problem and shows its logits there. On-policy it scores
@@ -24,14 +24,14 @@ class Divergence(Attack):
     """
 
     why: ClassVar[str] = "distributions tell more than samples, and correct the student where its own samples go wrong"
-    kind: str = "jsd"
+    divergence: str = "jsd"
     lmbda: float = 0.5
     queries: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            guess = nearest(self.kind, KINDS, otherwise=":")
-            raise BadInputError(f"kind={self.kind!r}{guess} known divergences are {', '.join(KINDS)}")
+        if self.divergence not in KINDS:
+            guess = nearest(self.divergence, KINDS, otherwise=":")
+            raise BadInputError(f"divergence={self.divergence!r}{guess} known divergences are {', '.join(KINDS)}")
         if not 0 <= self.lmbda <= 1:
             raise BadInputError(f"lmbda={self.lmbda}: a share of steps, between 0 and 1")
 
@@ -41,6 +41,6 @@ class Divergence(Attack):
 
     def student(self, scene: Scene) -> Path:
         check_weights_are_the_target(scene)
-        student = scene.distill(method="gkd", divergence=self.kind, lmbda=self.lmbda)
+        student = scene.distill(method="gkd", divergence=self.divergence, lmbda=self.lmbda)
         count_texts(scene, student)
         return student

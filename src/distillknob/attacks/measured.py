@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distillknob.attacks.work import Cell
 from distillknob.attacks.suite import Arm
-from distillknob.results.attacks import Cost
+from distillknob.attacks.work import Cell
+from distillknob.results.attacks import Cost, State
 from distillknob.stats import Interval, interval
 
 Floats = NDArray[np.float64]
@@ -46,7 +46,7 @@ class Row:
     why."""
 
     cell: Cell
-    state: str
+    state: State
     reason: str | None
     measured: Measured | None
 

@@ -10,11 +10,11 @@ import random
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 from distillknob.attacks.target import Target
 from distillknob.defences.base import Wrapping
-from distillknob.defences.sampled import Reworded, Written
+from distillknob.defences.sampled import Reworded, Rewriting, Written
 from distillknob.models.base import LanguageModel
 from distillknob.models.sampling import Sampler, Sampling
 from distillknob.runs.journal import Journal
@@ -26,26 +26,26 @@ LETTERS, DIGITS = string.ascii_lowercase, string.digits
 LOOP = 12  # times that a spam answer says its word
 
 
-class _Identity(NamedTuple):
+class _Identity:
     def rewritten(self, answers: Sequence[Written], sampling: Sampling, journal: Journal) -> list[str]:
         return [answer.text for answer in answers]
 
 
-class _RandomText(NamedTuple):
+class _RandomText:
     """The characters of each answer in random order."""
 
     def rewritten(self, answers: Sequence[Written], sampling: Sampling, journal: Journal) -> list[str]:
         return [_shuffled(answer.text) for answer in answers]
 
 
-class _Cipher(NamedTuple):
+class _Cipher:
     """Letters and digits moved on by a fixed number of places."""
 
     def rewritten(self, answers: Sequence[Written], sampling: Sampling, journal: Journal) -> list[str]:
         return [enciphered(answer.text) for answer in answers]
 
 
-class _Spam(NamedTuple):
+class _Spam:
     """Half of the answers, by a hash of their text, say one of their words over and over."""
 
     def rewritten(self, answers: Sequence[Written], sampling: Sampling, journal: Journal) -> list[str]:
@@ -70,10 +70,15 @@ def enciphered(text: str, places: int = 3) -> str:
         for alphabet in (LETTERS, LETTERS.upper(), DIGITS)
         for position, character in enumerate(alphabet)
     }
-    return text.translate(str.maketrans(table))
+    return "".join(table.get(character, character) for character in text)
 
 
-REWRITINGS = {"identity": _Identity(), "random_text": _RandomText(), "cipher": _Cipher(), "spam": _Spam()}
+REWRITINGS: dict[str, Rewriting] = {
+    "identity": _Identity(),
+    "random_text": _RandomText(),
+    "cipher": _Cipher(),
+    "spam": _Spam(),
+}
 
 
 @dataclass(frozen=True)

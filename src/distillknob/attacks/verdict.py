@@ -13,7 +13,6 @@ test problems, on which nothing was chosen.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -83,11 +82,11 @@ def worst_row(tier: Tier, target: str, attacker: str, words: Words) -> WorstRow:
         "target": target,
         "attacker": attacker,
         "tier": tier.name,
-        "access": {**vars(tier.access), "text": str(tier.access)},
+        "access": tier.access.as_row(),
         "attack": None if worst is None else worst.arm.name,
         "seeds": 0 if worst is None else len(of(worst).seeds),
         "recovered": None if share is None else share.value,
-        "interval": None if share is None else _bounds(share.simultaneous),
+        "interval": None if share is None else bounds_of(share.simultaneous),
         "control": None if tier.control is None else _reference(tier.control),
         "undefended": None if tier.undefended is None else _reference(tier.undefended),
         "verdict": word,
@@ -128,14 +127,13 @@ def _word(tier: Tier, worst: Row | None, share: Share | None, words: Words) -> t
     return "can't tell", f"{said}: it may be more than {100 * words.protects:.0f} %, or less"
 
 
-def curves(
-    rows: Sequence[Row], tiers: Mapping[str, Tier], target: str, attacker: str) -> list[CurveRow]:
+def curves(rows: Sequence[Row], tiers: Mapping[str, Tier], target: str, attacker: str) -> list[CurveRow]:
     """R against queries for arms that differ in their number of queries alone: `NAME-N` at several N."""
     families: dict[str, list[Row]] = {}
     for row in rows:
         if row.cell.target.label == target and row.cell.attacker == attacker and row.state == "done":
-            family = re.sub(r"-\d+$", "", row.arm.name)
-            if family != row.arm.name:
+            family, _, number = row.arm.name.rpartition("-")
+            if number == f"{row.arm.access.queries:g}":
                 families.setdefault(family, []).append(row)
     drawn: list[CurveRow] = []
     for family, members in families.items():
@@ -149,7 +147,7 @@ def curves(
                 "queries": row.arm.access.queries,
                 "attack": row.arm.name,
                 "value": tier.shares[row.arm.name].value,
-                "interval": _bounds(tier.shares[row.arm.name].interval),
+                "interval": bounds_of(tier.shares[row.arm.name].interval),
             }
             for row in sorted(members, key=lambda row: row.arm.access.queries)
             if row.arm.name in tier.shares
@@ -181,7 +179,7 @@ def planted_row(planted: Planted, rows: Sequence[Row], attacker: str) -> Planted
         "attack": planted.attack,
         "demand": f"{planted.attack} recovers {planted.recovers}: the interval {wanted}",
         "recovered": None if share is None else share.value,
-        "interval": None if share is None else _bounds(share.interval),
+        "interval": None if share is None else bounds_of(share.interval),
         "passed": passed,
     }
 
@@ -202,7 +200,8 @@ def _reference(row: Row) -> Reference:
     }
 
 
-def _bounds(pair: tuple[float, float]) -> list[float | None]:
+def bounds_of(pair: tuple[float, float]) -> list[float | None]:
+    """Return the bounds as `result.json` holds them: null for one that is undefined."""
     return [None if np.isnan(bound) else bound for bound in pair]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distillknob.attacks.base import Problem
+from distillknob.attacks.models import ModelOptions
 from distillknob.attacks.suite import Arm, Suite
 from distillknob.attacks.target import Target
 from distillknob.tasks import get_tasks
@@ -43,10 +44,14 @@ class Work:
     suite: Suite
     tasks: tuple[str, ...]
     recipe: Mapping[str, Any]
+    models: ModelOptions
     learning_rates: Mapping[str, float]
 
     def place(self, cell: Cell) -> Path:
         return self.folder / "cells" / cell.name
+
+    def teacher(self, target: Target) -> Path:
+        return self.folder / "teachers" / target.label
 
     def pool(self, target: Target, seed: int) -> Path:
         return self.folder / "pools" / f"{target.label}-seed{seed}"

@@ -63,7 +63,8 @@ class Antidistillation(Wrapping):
     def wrapped(self, teacher: LanguageModel, task: Task) -> Sampler:
         proxy = load_proxy(self.proxy, teacher, precise=True)
         gradient = self._gradient(teacher, proxy, task)
-        edit = Lifted(*map(NextTokens, beside(proxy, gradient, self.epsilon)), self.strength, self.epsilon)
+        ahead, back = beside(proxy, gradient, self.epsilon)
+        edit = Lifted(NextTokens(ahead), NextTokens(back), self.strength, self.epsilon)
         return Edited(teacher, edit, f"{teacher.name} by antidistillation sampling (λ = {self.strength:g})")
 
     def _gradient(self, teacher: LanguageModel, proxy: LanguageModel, task: Task) -> Gradient:

@@ -19,7 +19,7 @@ from distillknob.tasks.graders.thoughts import between_marks
 SENTENCE = re.compile(r"(?<=[.!?])\s+")
 # A chain of equations, perhaps within a formula's marks, and no comparison.
 EQUATION = re.compile(
-    r"(?P<before>\s*(?:\$\$?|\\\[|\\\()?\s*)(?P<chain>[^=<>!]+(?:=[^=<>!]+)+?)(?P<after>\s*(?:\$\$?|\\\]|\\\))?[.,;]?\s*)"
+    r"(?P<before>\s*(?:\$\$?|\\\[|\\\()?\s*)(?P<chain>[^=<>!]+(?:=[^=<>!]+?)+?)(?P<after>\s*(?:\$\$?|\\\]|\\\))?[.,;]?\s*)"
 )
 # Said to oneself: words before a sentence, and whole sentences.
 HESITATION = re.compile(r"^(?:wait|h+m+|okay|ok|alright|all right|well|oh|ah|actually)\b[\s,.!…—-]*", re.IGNORECASE)

@@ -28,6 +28,7 @@ from distillknob.tasks.reward_task import RewardTask
 
 if TYPE_CHECKING:
     from distillknob.calibration.config import CalibrationConfig
+    from distillknob.defences.config import DefendConfig
     from distillknob.diagnosis.config import DiagnoseConfig
     from distillknob.distillation.cache.config import CacheConfig
     from distillknob.distillation.config import DistillConfig
@@ -154,7 +155,7 @@ def longest_answer(config: StageConfig) -> int:
     return config.answer_limit or max((_task(name).max_new_tokens for name in config.tasks), default=0)
 
 
-def _adapter(config: CalibrationConfig | DistillConfig, name: str) -> int:
+def _adapter(config: CalibrationConfig | DistillConfig | DefendConfig, name: str) -> int:
     return _adapter_parameters(name, config.lora_r, tuple(config.lora_target_modules)) if config.use_peft else 0
 
 
@@ -166,7 +167,7 @@ def workload(stage: str, config: StageConfig, engine: Engine) -> Workload:
     return WORKLOADS[stage](config, engine)
 
 
-def _steps(config: CalibrationConfig | DistillConfig, rows: float, batch: int) -> float:
+def _steps(config: CalibrationConfig | DistillConfig | DefendConfig, rows: float, batch: int) -> float:
     return float(config.max_steps) if config.max_steps > 0 else rows * config.num_train_epochs / batch
 
 
@@ -294,6 +295,31 @@ def _distill(config: DistillConfig, engine: Engine) -> Workload:
     return Workload("distill", phases, resident, trained, single=False, **_vllm(config))
 
 
+def _defend(config: DefendConfig, engine: Engine) -> Workload:
+    teacher, reference = architecture(config.teacher), architecture(config.reference)
+    prompt, answer = _prompt(config.teacher, config.tasks), longest_answer(config)
+    micro = config.per_device_train_batch_size
+    batch = micro * config.gradient_accumulation_steps * engine.devices
+    problems = config.problems * len(config.tasks)
+    rows = _steps(config, problems, batch) * batch
+    phases = [
+        Phase("traces", "decode", teacher, problems * config.candidates, prompt, answer, SAMPLED_AT_ONCE),
+        Phase("reference", "score", reference, rows, prompt, answer, micro),
+        Phase("training", "train", teacher, rows, prompt, answer, micro),
+    ]
+    trained = Trained(
+        teacher,
+        _adapter(config, config.teacher),
+        config.gradient_checkpointing,
+        "blocks",
+        reference=False,
+        steps=rows / batch,
+        accumulation=config.gradient_accumulation_steps,
+    )
+    resident = [("reference", reference), *reward_models(config.tasks)]
+    return Workload("defend", phases, resident, trained, single=False)
+
+
 def _scored_rows(tokens: int, at_once: int = SCORED_AT_ONCE) -> int:
     return max(1, at_once // tokens)
 
@@ -381,6 +407,7 @@ WORKLOADS: dict[str, Callable[[Any, Engine], Workload]] = {
     "calibrate": _calibrate,
     "cache": _cache,
     "distill": _distill,
+    "defend": _defend,
     "evaluate": _evaluate,
     "fingerprint": _fingerprint,
 }

@@ -1,4 +1,5 @@
-"""This module types the results of the stages that work on models: `evaluate`, `calibrate`, `cache` and `distill`."""
+"""This module types the results of the stages that work on models: `evaluate`, `calibrate`, `cache`, `distill` and
+`defend`."""
 
 # No `from __future__ import annotations`: with it TypedDict can't tell the keys that are NotRequired.
 
@@ -268,3 +269,23 @@ class DistillResult(Result):
     traces: int
     curve: NotRequired[Curve]
     findings: list[FindingRow]
+
+
+class DefendResult(Result):
+    """The result of `defend`. `cross_entropy` and `kl` hold the first step's and the mean of the last ten."""
+
+    teacher: str
+    teacher_record: TeacherRecord | None
+    warning: str | None
+    method: str
+    reference: str
+    moved: str
+    untied: bool
+    strength: float
+    kl_temperature: float
+    steps: int
+    tokens: int
+    learning_rate: float
+    traces: int
+    cross_entropy: list[float]
+    kl: list[float]
