@@ -49,7 +49,7 @@ def of_text(ids: list[int], window: int = 1) -> Observed:
 
 def of_flat_distributions(seed: int, windows: int = 60, width: int = 200) -> Observed:
     """Distributions of which some are sure and some are not, cut off where little is left."""
-    probabilities = torch.distributions.Dirichlet(torch.full((width,), 0.05)).sample((windows,))  # type: ignore
+    probabilities = torch.distributions.Dirichlet(torch.full((width,), 0.05)).sample((windows,))
     top = probabilities.topk(20)
     return distributions_observed([(w,) for w in range(windows)], [*top.indices], [*top.values])
 
