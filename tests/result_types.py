@@ -17,11 +17,13 @@ STAGES = {
     "distill": "DistillResult",
     "defend": "DefendResult",
     "diagnose": "DiagnoseResult",
+    "fingerprint": "FingerprintResult",
     "cell": "CellResult",
     "demo": "DemoResult",
     "sweep": "SweepResult",
+    "attack": "AttackResult",
 }
-MODULES = ("schema", "stages", "diagnosis", "experiments")
+MODULES = ("schema", "stages", "diagnosis", "experiments", "attacks", "gates", "fingerprint")
 PASS_AT_K = ("TaskRow", "TeacherRow", "StudentRow", "StudentScores", "DifferenceRow")  # their keys carry k
 
 

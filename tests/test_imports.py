@@ -57,17 +57,23 @@ ROOMS = {
     "training": row("errors config runtime runs models", TRAINERS),
     "evaluation": row(f"{STAGE} stats", "transformers numpy sklearn"),
     "diagnosis": row(f"{STAGE} stats divergences evaluation", "torch numpy"),
+    "fingerprints": row(STAGE, "torch transformers scipy"),
     "calibration": row(f"{STAGE} stats verdicts training evaluation", TRAINERS),
     "distillation": row(f"{STAGE} methods divergences training evaluation diagnosis", TRAINERS),
-    "defences": row(f"{STAGE} methods training evaluation distillation", TRAINERS),
+    "defences": row(f"{STAGE} methods training evaluation distillation fingerprints", TRAINERS),
     "report": row("errors results stats verdicts methods runs", "numpy"),
+    "attacks": row(
+        f"{STAGE} stats methods divergences training evaluation calibration distillation defences report",
+        f"{TRAINERS} numpy yaml",
+    ),
+    "gates": row("errors results config runs inputs attacks"),
     "experiments": row(
         f"{STAGE} stages stats verdicts methods evaluation diagnosis calibration distillation report", "numpy"
     ),
     "zoo": row("errors runs tasks models evaluation", f"{HUGGING} datasets tokenizers"),
     "planning": row(
         "errors stages config runs tasks models inputs divergences training evaluation diagnosis calibration "
-        "distillation defences experiments",
+        "distillation fingerprints defences experiments",
         "torch accelerate yaml",
     ),
     "cli": row("*"),
@@ -79,8 +85,11 @@ PURE = {
     ),
     "calibration.advantage": row("errors", "torch"),
     "calibration.guard": row("errors results stats"),
+    "gates": row("errors results config runs inputs.identity attacks.access gates"),
+    "fingerprints.green": row("errors", "torch"),
+    "fingerprints.radioactivity": row("errors fingerprints.green", "torch scipy"),
 }
-CHAINS = {"experiments", "planning", "cli"}
+CHAINS = {"attacks", "experiments", "planning", "cli"}
 AT_ONCE = {"errors", "results", "stages", "stats", "verdicts", "methods", "runtime", "config", "runs", "tasks"}
 AT_ONCE |= {"report", "cli"}
 LIGHT = {"numpy", "tqdm", "yaml"}
@@ -257,6 +266,8 @@ def test_no_file_imports_itself_by_way_of_others() -> None:
         ("report.page", "def f():\n    from distillknob.evaluation.stage import EvaluateConfig"),
         ("zoo.build", "from distillknob.evaluation.stage import evaluate"),
         ("experiments.cell", "from distillknob.planning.estimate import plan"),
+        ("attacks.stage", "from distillknob.experiments.sweep import sweep"),
+        ("defences.sampled", "from distillknob.attacks.base import Attack"),
         ("cli.main", "import torch"),
         ("cli.main", "from distillknob.training.config import plain_config"),
         ("cli.main", "class A:\n    import torch"),
@@ -279,6 +290,7 @@ def test_a_planted_violation_is_found(module: str, source: str) -> None:
         ("diagnosis.stage", "from distillknob.models.load import load_model\nfrom distillknob.diagnosis import traps"),
         ("distillation.stage", "from distillknob.diagnosis.traps import teacher_hacking"),
         ("experiments.cell", "from distillknob.calibration.stage import calibrate"),
+        ("attacks.scene", "from distillknob.distillation.stage import distill"),
         ("cli.main", "def main():\n    import torch\n    from distillknob.calibration.stage import calibrate"),
         ("cli.main", "from distillknob.config.recipe import read_recipe"),
         ("__main__", "from distillknob.cli.main import main"),
@@ -300,6 +312,7 @@ def test_an_unknown_room_is_asked_for_a_row() -> None:
         ("cli.run_stage", {"torch", "transformers", "trl", "datasets", "numpy"}),
         ("stages", {"torch", "transformers", "trl", "datasets", "numpy", "yaml"}),
         ("config.recipe", {"torch", "transformers", "trl", "datasets", "numpy"}),
+        ("gates.gate", {"torch", "transformers", "trl", "datasets", "numpy"}),
         ("runs.run", {"torch", "transformers", "trl", "datasets", "numpy"}),
         ("tasks", {"torch", "transformers", "trl", "datasets", "numpy"}),
         ("report.page", {"torch", "transformers", "trl", "datasets"}),

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from distillknob.experiments.demo import demo as demo
     from distillknob.experiments.sweep import SweepConfig as SweepConfig
     from distillknob.experiments.sweep import sweep as sweep
+    from distillknob.gates.gate import gate as gate
     from distillknob.methods import METHODS as METHODS
     from distillknob.methods import Method as Method
     from distillknob.models.base import LanguageModel as LanguageModel
@@ -75,6 +76,7 @@ _HOMES = {
     "evaluation.stage": "evaluate",
     "experiments.demo": "DemoConfig demo",
     "experiments.sweep": "SweepConfig sweep",
+    "gates.gate": "gate",
     "methods": "METHODS Method",
     "models.base": "LanguageModel",
     "models.load": "load_model",

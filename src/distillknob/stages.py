@@ -108,6 +108,13 @@ STAGES = {
             chained=True,
         ),
         Stage(
+            "fingerprint",
+            config_at="fingerprints.config:FingerprintConfig",
+            function_at="fingerprints.stage:fingerprint",
+            check_at="fingerprints.stage:check",
+            summary="tell whether a student was distilled from a marked teacher",
+        ),
+        Stage(
             "demo",
             config_at="experiments.demo:DemoConfig",
             function_at="experiments.demo:demo",
@@ -121,6 +128,14 @@ STAGES = {
             function_at="experiments.sweep:sweep",
             check_at="experiments.sweep:check",
             summary="a recipe × η values × seeds, into one knob curve",
+            kind="experiment",
+        ),
+        Stage(
+            "attack",
+            config_at="attacks.config:AttackConfig",
+            function_at="attacks.stage:attack",
+            check_at="attacks.stage:check",
+            summary="what an extractor gets from teachers, by a suite of attacks",
             kind="experiment",
         ),
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +48,19 @@ def loss_of(name: str) -> Loss:
     return LOSSES[name](DistillConfig())
 
 
+def deepen(model: Any) -> None:
+    """Give a model of one layer a second one, so that it has an exit below the last."""
+    layers = model.base_model.layers
+    layers.append(copy.deepcopy(layers[0]))
+    model.config.num_hidden_layers = len(layers)
+    model.config.layer_types = model.config.layer_types * 2
+
+
 def prepared(pair: Pair, other: str, folder: Path, loss: Loss, budget: int | None) -> Prepared:
     """A trainer in float64, and the two micro-batches of its first step."""
     student = load_model(pair.student)
+    if loss.exit_share is not None:
+        deepen(student.model)
     teacher = load_model(other if loss.crosses_tokenizers else pair.teacher)
     rows = []
     for number, (task, length) in enumerate(zip(["math", "qa", "instruct", "math"] * 2, LENGTHS, strict=True)):
@@ -84,6 +96,16 @@ def prepared(pair: Pair, other: str, folder: Path, loss: Loss, budget: int | Non
     return trainer, batches
 
 
+def below_the_last(model: Any, batch: dict[str, Any]) -> Tensor:
+    """What stands behind the first layer of a model, as its norm leaves it without being taught by it."""
+    ids_BT, mask_BT, width = sequences(batch, "prompt", "completion")
+    body = model.base_model
+    read = body(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False, output_hidden_states=True)
+    states_BCH: Tensor = read.hidden_states[1][:, -(width + 1) : -1]
+    scale_B1 = (states_BCH.float().square().mean(-1, keepdim=True) + body.norm.variance_epsilon).rsqrt()
+    return body.norm.weight.detach() * (states_BCH.float() * scale_B1).to(states_BCH.dtype)
+
+
 def of_every_row(trainer: DistillTrainer, batch: dict[str, Any]) -> Tensor:
     """The loss on a batch that is read as it is."""
 
@@ -96,7 +118,11 @@ def of_every_row(trainer: DistillTrainer, batch: dict[str, Any]) -> Tensor:
         return states(trainer.teacher_model, prompt, "teacher_completion" if "teacher_span" in batch else "completion")
 
     counted_BC, items = batch["loss_mask"].bool(), batch["num_items_in_batch"]
-    student = lambda: states(trainer.model, "prompt", "completion")  # noqa: E731
+
+    def student() -> States:
+        read = states(trainer.model, "prompt", "completion")
+        return read if trainer.loss.exit_share is None else replace(read, exit_BCH=below_the_last(trainer.model, batch))
+
     return trainer.loss.value(View(batch, counted_BC, items, student=student, teacher=teacher))
 
 

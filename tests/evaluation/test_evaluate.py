@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distillknob.cli.text import percent, result_text
+from distillknob.cli.layout import percent
+from distillknob.cli.text import result_text
 from distillknob.errors import BadInputError
 from distillknob.evaluation.config import EvaluateConfig
 from distillknob.evaluation.failure_modes import MODES, failure_mode

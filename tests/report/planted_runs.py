@@ -11,6 +11,7 @@ from typing import Any
 
 from distillknob.runs.run import Run
 from distillknob.verdicts.teachers import teacher_key
+from planted_attacks import attack_result
 from planted_results import CHANCE, HOSTILE, TASKS, demo_result, diagnose_result, moved_task, student, teacher
 
 
@@ -140,6 +141,7 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
     "calibrate": lambda path: calibrate_run(path, 0.5),
     "distill": lambda path: distill_run(path, "gkd", 0.7),
     "evaluate": evaluate_run,
+    "attack": lambda path: write_run(path, "attack", dict(attack_result(path.parent / "attacked"))),
 }
 
 
@@ -150,6 +152,7 @@ SECTIONS = {
     "calibrate": ["calibration", "provenance"],
     "distill": ["learning", "provenance"],
     "evaluate": ["result", "provenance"],
+    "attack": ["result", "arms", "doubts", "provenance"],
 }
 
 

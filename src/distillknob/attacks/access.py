@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from distillknob.errors import BadInputError, nearest
+from distillknob.results.attacks import AccessRow
 
 # From the least to the most. Each holds what stands before it; `none` doesn't touch the teacher.
 INTERFACES = {
@@ -50,7 +51,19 @@ class Access:
             and (tier.labels or not self.labels)
         )
 
+    def as_row(self) -> AccessRow:
+        """The numbers as `result.json` holds them."""
+        return {
+            "interface": self.interface,
+            "queries": self.queries,
+            "clean": self.clean,
+            "labels": self.labels,
+            "text": str(self),
+        }
+
     def __str__(self) -> str:
         """The three numbers as they stand beside each figure, such as `text · 8× queries · labels`."""
-        clean = [f"{100 * self.clean:.0f} % solutions"] if self.clean else ["labels"] if self.labels else ["no clean data"]
+        clean = (
+            [f"{100 * self.clean:.0f} % solutions"] if self.clean else ["labels"] if self.labels else ["no clean data"]
+        )
         return " · ".join([INTERFACES[self.interface], f"{self.queries:g}× queries", *clean])

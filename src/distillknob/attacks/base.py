@@ -7,8 +7,8 @@ An attack gets a scene, does what its access allows, and leaves a trained studen
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -16,6 +16,7 @@ from distillknob.attacks.access import Access
 from distillknob.errors import RunFailedError
 from distillknob.models.base import LanguageModel
 from distillknob.models.sampling import Sample, Sampler
+from distillknob.models.scoring import Prompt
 from distillknob.runs.journal import Journal
 from distillknob.tasks import Example, Task
 
@@ -112,20 +113,36 @@ class Scene(Protocol):
         """The first `n` of the target's answers to each problem at temperature 1: [P][n]. They are drawn once for all
         attacks on the target."""
 
-    def drawn(self, n: int, **sampling: Any) -> list[list[Answer]]:
-        """`n` answers of the target to each problem, [P][n], drawn for this attack alone: `temperature`, `top_p`,
-        `top_k`; `begun` [P] are the tokens that each answer begins with, `instruction` a sentence added to the
-        prompt."""
+    def drawn(
+        self,
+        n: int,
+        *,
+        openings: Sequence[str] | None = None,
+        opening_tokens: int = 0,
+        instruction: str | None = None,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+    ) -> list[list[Answer]]:
+        """`n` answers of the target to each problem, [P][n], drawn for this attack alone: at `temperature` and `top_p`;
+        beginning with the first `opening_tokens` tokens of the texts `openings` [P]; with the sentence `instruction`
+        behind the problem."""
 
     def own(self, n: int) -> list[list[Answer]]:
         """`n` answers of the attacker's own model to each problem, [P][n]."""
 
+    def written(self, prompts: Sequence[Prompt], n: int) -> list[list[Answer]]:
+        """`n` answers of the attacker's own model to prompts of the attack's own, one for each problem: [P][n]."""
+
+    def public(self, share: float) -> dict[int, Trace]:
+        """Public solutions for the first `share` of each task's problems, by the problem's number. Raises
+        NotApplicableError where a task has none."""
+
     def count(self, queries: int, tokens: int) -> None:
         """Add answers and tokens that were taken from the target."""
 
-    def train(self, traces: Sequence[Trace], **fields: Any) -> Path:
-        """Train the student on the traces with hard labels and return its folder. `fields` are those of `distill`.
-        Raises NothingToTrainOnError where there are too few."""
+    def train(self, traces: Sequence[Trace], steps: float = 1, **fields: Any) -> Path:
+        """Train the student on the traces with hard labels, for so many times the recipe's steps, and return its
+        folder. `fields` are those of `distill`. Raises NothingToTrainOnError where there are too few."""
 
     def distill(self, **fields: Any) -> Path:
         """Distil the student from the target's weights (`teacher`, unless `fields` say otherwise) by any method of
@@ -155,17 +172,21 @@ class Attack(ABC):
         """
 
     @property
-    def settings(self) -> Mapping[str, Any]:
-        return dict(vars(self))
+    def pool(self) -> int:
+        """How many of the target's answers to each problem it reads of those that are drawn once for all attacks."""
+        return 0
 
 
 @dataclass(frozen=True)
 class TraceAttack(Attack):
-    """An attack that is a choice of traces, on which the student is trained with hard labels."""
+    """An attack that is a choice of traces, on which the student is trained with hard labels, for `steps` times the
+    recipe's."""
+
+    steps: float = field(default=1, kw_only=True)
 
     @abstractmethod
     def traces(self, scene: Scene) -> list[Trace]:
         """The traces to train on."""
 
     def student(self, scene: Scene) -> Path:
-        return scene.train(self.traces(scene))
+        return scene.train(self.traces(scene), steps=self.steps)

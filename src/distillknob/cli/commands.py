@@ -1,4 +1,4 @@
-"""The commands that are no stages: `report`, `recipe` and `zoo`. Each adds its parser and answers it."""
+"""The commands that are no stages: `report`, `gate`, `recipe` and `zoo`. Each adds its parser and answers it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,31 @@ def _add_report(commands: Commands) -> None:
     report = commands.add_parser("report", help="run directories to one HTML page", allow_abbrev=False)
     report.add_argument("run", nargs="+", help="run directory")
     report.add_argument("--output", metavar="FILE", help="page to write (default: report.html in the run directory)")
+
+
+GATE_STATUS = """exit status:
+  0  pass: every bound keeps to the policy
+  1  breach: a bound breaks it
+  2  not enough evidence: a bound doesn't decide, or an attack, seeds or planted tests that the policy asks for are
+     missing; the run is too old, refused or not finished
+  3  could not run: no run, a damaged one, weights or data that have changed since; also a bad policy or flag"""
+
+
+def _add_gate(commands: Commands) -> None:
+    gate = commands.add_parser(
+        "gate",
+        help="may this teacher be released? A policy and an attack to pass, breach or not enough evidence",
+        description="Judge by a policy whether a teacher that was attacked may be released.",
+        epilog=GATE_STATUS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    gate.add_argument("run", help="run directory of attack")
+    gate.add_argument("--policy", required=True, metavar="FILE", help="policy: a YAML file or a shipped one's name")
+    gate.add_argument("--target", metavar="NAME", help="the teacher (default: the only one that isn't the original)")
+    gate.add_argument("--output", metavar="FILE", help="result to write (default: gate.json in the run directory)")
+    gate.add_argument("--card", metavar="README.md", help="model card whose section to write or replace; - prints it")
+    gate.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
 
 
 def _add_recipe(commands: Commands) -> None:
@@ -57,6 +82,49 @@ def _report(arguments: argparse.Namespace) -> int:
     page = build_report(Path(arguments.run[0]), Path(arguments.output) if arguments.output else None)
     print(page)
     return 0
+
+
+def _gate(arguments: argparse.Namespace) -> int:
+    from distillknob.gates.gate import gate
+    from distillknob.gates.words import card_section, gate_text, with_section
+    from distillknob.runs.files import atomic_write, json_bytes, plain
+
+    run = Path(arguments.run)
+    card = None if arguments.card in (None, "-") else Path(arguments.card)
+    if arguments.card == "-" and arguments.json:
+        raise BadInputError("--card - and --json both print: give --card a file")
+    old = _card_text(card) if card is not None else ""
+    with_section(old, "", str(card))  # a damaged card is refused before any verdict
+    output = _gate_file(arguments.output, run)
+    result = gate(arguments.policy, run, arguments.target)
+    if output is not None:
+        atomic_write(output, json_bytes(result, indent=2) + b"\n")
+    section = card_section(result)
+    if card is not None:
+        atomic_write(card, with_section(old, section, str(card)).encode())
+    print(json.dumps(plain(result), indent=2, ensure_ascii=False) if arguments.json else gate_text(result))
+    if arguments.card == "-":
+        print(f"\n{section}", end="")
+    return result["status"]
+
+
+def _gate_file(name: str | None, run: Path) -> Path | None:
+    """Where the verdict is written: beside the run, also where the gate could not run, since a former verdict must not
+    stay there as if it still held. Nowhere if there is no run. Raises BadInputError for what can't be a file."""
+    if name is None:
+        file = run / "gate.json"
+        return file if (run / "config.yaml").exists() or file.exists() else None
+    output = Path(name)
+    if output.is_dir() or not output.parent.is_dir():
+        raise BadInputError(f"--output {output} is a directory, or lies in none: give a file in a folder that is there")
+    return output
+
+
+def _card_text(card: Path) -> str:
+    try:
+        return card.read_text(encoding="utf-8") if card.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInputError(f"can't read the model card {card}: {error}") from error
 
 
 def _recipe(arguments: argparse.Namespace) -> int:
@@ -122,6 +190,10 @@ def _zoo(arguments: argparse.Namespace) -> int:
 # command -> what adds its parser, and what answers it with an exit status
 COMMANDS: dict[str, tuple[Callable[[Commands], None], Callable[[argparse.Namespace], int]]] = {
     "report": (_add_report, _report),
+    "gate": (_add_gate, _gate),
     "recipe": (_add_recipe, _recipe),
     "zoo": (_add_zoo, _zoo),
 }
+# What a command exits with for bad input, and for whatever else keeps it from its work: 2 and 1 but for these. Whoever
+# asks the gate must not take either for a verdict.
+COULD_NOT_RUN = {"gate": 3}

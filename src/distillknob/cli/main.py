@@ -2,7 +2,7 @@
 
 Only what is light is imported here; a stage's own modules are loaded once it is chosen, so that `--help` answers at
 once. Progress goes to stderr, results to stdout. Exit status: 0 done, 2 bad input (one message, nothing
-written), 1 a run that failed after a good start.
+written), 1 a run that failed after a good start; the gate has its own (`commands.GATE_STATUS`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from distillknob.cli.commands import COMMANDS, Commands
+from distillknob.cli.commands import COMMANDS, COULD_NOT_RUN, Commands
 from distillknob.cli.extras import extras_of
 from distillknob.errors import BadInputError, RunFailedError, nearest
 from distillknob.stages import STAGES, Stage
@@ -144,14 +144,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
     except BrokenPipeError:  # whoever read the output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return COULD_NOT_RUN.get(command or "", 1)
     except BadInputError as error:
         if os.environ.get("LOCAL_RANK", "0") == "0":  # once a machine
             print(f"error: {error}", file=sys.stderr)
-        return 2
+        return COULD_NOT_RUN.get(command or "", 2)
     except RunFailedError as error:
         print(f"failed: {error}", file=sys.stderr)
-        return 1
+        return COULD_NOT_RUN.get(command or "", 1)
     except KeyboardInterrupt:
         print("interrupted: the same command with --resume goes on", file=sys.stderr)
         return 130

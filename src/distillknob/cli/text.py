@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from distillknob.cli.attack_text import attack_text
+from distillknob.cli.layout import percent, text_table, wrapped
 from distillknob.results.pass_at_k import best_name, pass_at
 from distillknob.runs.run import Run
 from distillknob.stages import EXPERIMENTS
@@ -15,33 +16,7 @@ from distillknob.verdicts.teachers import is_original, label_of, unturned
 from distillknob.verdicts.turning import UNCLEAR, WRONG, turned_text
 from distillknob.verdicts.utility import outcome_text, scores_to_tell
 
-Rows = Sequence[Sequence[str]]
-WIDTH = 110  # of running text, in characters
 EXAMPLE = 50  # characters of an answer in a line
-
-
-def text_table(header: Sequence[str], rows: Rows) -> str:
-    """Align columns, the first to the left and the others to the right."""
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in [header, ["-" * width for width in widths], *rows]
-    ]
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def percent(value: float | None, bounds: Sequence[float | None] | None = None, *, signed: bool = False) -> str:
-    """Write a fraction in percent (points, where signed): `97.5 [96.1, 98.4]`; an undefined value is a dash."""
-    if value is None:
-        return "–"
-    sign = "+" if signed else ""
-    shown = f"{100 * value:{sign}.1f}"
-    if bounds and None not in bounds:
-        shown += " [" + ", ".join(f"{100 * float(b or 0):{sign}.1f}" for b in bounds) + "]"
-    return shown
 
 
 def teachers_text(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -168,19 +143,19 @@ def turning_text(result: Mapping[str, Any]) -> str:
             "\nTo mend: more prompts a step, more steps or a larger |η|. Its students may show the opposite of what η "
             "asked for."
         )
-    return "\n".join(map(_wrapped, message.splitlines()))
+    return "\n".join(map(wrapped, message.splitlines()))
 
 
 def _experiment_text(run: Run, result: Mapping[str, Any]) -> list[str]:
     best = best_name(result["students"])
     apart = result.get("variants") or {}
     parts = [
-        "\n".join(_wrapped(f"! {line}") for line in unturned([*result["teachers"], *apart.get("teachers", [])])),
+        "\n".join(wrapped(f"! {line}") for line in unturned([*result["teachers"], *apart.get("teachers", [])])),
         teachers_text(result["teachers"]),
         students_text(result["students"]),
         differences_text(result.get("gains", []), result["differences"], best),
         differences_text(apart.get("gains", []), apart["differences"], best) if apart.get("differences") else "",
-        "\n".join(_wrapped(line) for line in claims_text(result)),
+        "\n".join(wrapped(line) for line in claims_text(result)),
     ]
     return [*filter(None, parts), f"report: {run.path / 'report.html'}"]
 
@@ -246,7 +221,7 @@ def _diagnose_text(run: Run, result: Mapping[str, Any]) -> list[str]:
     for finding in findings:
         if not finding["applicable"]:
             tasks_of.setdefault((finding["name"], finding["cause"]), []).append(finding["task"] or "all tasks")
-    parts += [_wrapped(f"not applicable: {name} on {', '.join(on)}: {why}") for (name, why), on in tasks_of.items()]
+    parts += [wrapped(f"not applicable: {name} on {', '.join(on)}: {why}") for (name, why), on in tasks_of.items()]
     if result["forecast"]:
         header = ["forecast without training", "student now %", "if it wrote as the teacher %", "difference, points"]
         rows = [
@@ -268,11 +243,7 @@ def _advice(finding: Mapping[str, Any]) -> str:
         f"{finding['severity']}: {finding['name']} on {finding['task'] or 'all tasks'}: "
         f"{finding['value']:.3f} {finding['unit']}"
     )
-    return "\n".join([_wrapped(head), _wrapped(finding["cause"], "  why: "), _wrapped(finding["remedy"], "  do:  ")])
-
-
-def _wrapped(text: str, start: str = "") -> str:
-    return textwrap.fill(text, WIDTH, initial_indent=start, subsequent_indent=" " * max(2, len(start)))
+    return "\n".join([wrapped(head), wrapped(finding["cause"], "  why: "), wrapped(finding["remedy"], "  do:  ")])
 
 
 def _calibrate_text(run: Run, result: Mapping[str, Any]) -> list[str]:
@@ -293,10 +264,10 @@ def _calibrate_text(run: Run, result: Mapping[str, Any]) -> list[str]:
         for row in scores
     ]
     table = text_table(["task", "before %", "after %", "difference, points"], rows)
-    parts.append(f"{_wrapped(f'Scores {where}:')}\n{table}")
+    parts.append(f"{wrapped(f'Scores {where}:')}\n{table}")
     if not same:
         tolerance = result.get("tolerance")
-        parts += [_wrapped(f"{row['task']}: {judged}") for row in scores if (judged := outcome_text(row, tolerance))]
+        parts += [wrapped(f"{row['task']}: {judged}") for row in scores if (judged := outcome_text(row, tolerance))]
     # A teacher that is the original moved nothing.
     return [*parts, *([] if same else filter(None, [moved_text(result)]))]
 
@@ -315,7 +286,7 @@ def moved_text(result: Mapping[str, Any]) -> str:
             parts.append(f"sure tokens {_moved_share(sure)}")
         if len(task["clusters"]) < 2:
             parts.append("answers of one way of writing")
-        lines.append(_wrapped(f"moved on {task['task']}: {', '.join(parts)}"))
+        lines.append(wrapped(f"moved on {task['task']}: {', '.join(parts)}"))
         for row in task["clusters"][:2] if len(task["clusters"]) > 1 else []:
             # What a model wrote: no control character reaches the terminal.
             example = " ".join("".join(c if c.isprintable() else " " for c in row["example"]).split())
@@ -336,6 +307,25 @@ def _cache_text(run: Run, result: Mapping[str, Any]) -> list[str]:
         f"the rest's mass ({result['mean_tail_mass']:.2g} on average) in {result['bytes_per_token']:.0f} bytes a "
         f"token, log-probabilities off by at most {result['max_logprob_error']:.2g}"
     ]
+
+
+def _fingerprint_text(run: Run, result: Mapping[str, Any]) -> list[str]:
+    header = ["test", "observations", "green %", "z", f"p of {result['keys']} keys", "≤", "binomial", "false alarms %"]
+    body = [
+        [
+            f"{row['part']}, {test['test']}{'' if row['own_tokens'] else ' by the teacher’s tokens'}",
+            str(test["n"]),
+            f"{100 * test['green']:.1f}",
+            f"{test['z']:+.1f}",
+            f"{test['p']:.2g}",
+            f"{test['hoeffding']:.2g}",
+            "–" if test["binomial"] is None else f"{test['binomial']:.2g}",
+            f"{100 * test['false_alarms']:.1f}",
+        ]
+        for row in result["suspects"]
+        for test in row["tests"]
+    ]
+    return [text_table(header, body), wrapped(result["text"])]
 
 
 def _distill_text(run: Run, result: Mapping[str, Any]) -> list[str]:
@@ -365,6 +355,8 @@ TEXTS: dict[str, Callable[[Run, Mapping[str, Any]], list[str]]] = {
     "calibrate": _calibrate_text,
     "cache": _cache_text,
     "distill": _distill_text,
+    "attack": attack_text,
+    "fingerprint": _fingerprint_text,
     "defend": _defend_text,
 }
 
@@ -372,8 +364,8 @@ TEXTS: dict[str, Callable[[Run, Mapping[str, Any]], list[str]]] = {
 def result_text(run: Run) -> str:
     """Return what a stage prints when it is done."""
     parts = TEXTS[run.stage](run, run.result)
-    parts += [_wrapped(f"! {run.result['warning']}")] if run.result.get("warning") else []
-    parts += [_wrapped(note, "note: ") for note in run.result.get("notes", [])]
+    parts += [wrapped(f"! {run.result['warning']}")] if run.result.get("warning") else []
+    parts += [wrapped(note, "note: ") for note in run.result.get("notes", [])]
     return "\n\n".join([*parts, *([] if run.stage in EXPERIMENTS else [f"run: {run.path}"])])
 
 

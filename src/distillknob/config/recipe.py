@@ -72,24 +72,24 @@ def _placed(recipe: Mapping[str, Any], *keys: str) -> str:
     return recipe.place(*keys) if isinstance(recipe, Recipe) else ""
 
 
-def read_recipe(path: str | Path) -> Recipe:
-    """The mapping that the YAML file `path` holds.
+def read_recipe(path: str | Path, *, what: str = "recipe") -> Recipe:
+    """The mapping that the YAML file `path` holds. `what` it is, a message says.
 
     Raises BadInputError where there is no such file, or it is a directory, no UTF-8, malformed (with the line), empty,
     or no mapping of names.
     """
     path = Path(path)
     if path.is_dir():
-        raise BadInputError(f"the recipe {path} is a directory: give a YAML file")
+        raise BadInputError(f"the {what} {path} is a directory: give a YAML file")
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError as error:
-        raise BadInputError(f"there is no recipe {path}: check the path") from error
+        raise BadInputError(f"there is no {what} {path}: check the path") from error
     except OSError as error:
-        raise BadInputError(f"can't read the recipe {path}: {error.strerror}") from error
+        raise BadInputError(f"can't read the {what} {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        raise BadInputError(f"{path}, line {line}: byte {error.start} is no UTF-8: save the recipe as UTF-8") from error
+        raise BadInputError(f"{path}, line {line}: byte {error.start} is no UTF-8: save the {what} as UTF-8") from error
     try:
         recipe = yaml.load(text, Loader=_RecipeLoader)
     except yaml.MarkedYAMLError as error:
@@ -98,9 +98,9 @@ def read_recipe(path: str | Path) -> Recipe:
     except yaml.YAMLError as error:  # a character that YAML doesn't allow
         raise BadInputError(f"{path} is no YAML: {error}") from error
     if recipe is None:
-        raise BadInputError(f"the recipe {path} is empty: set a field in it, or leave it out")
+        raise BadInputError(f"the {what} {path} is empty: set a field in it, or leave it out")
     if not isinstance(recipe, dict):
-        raise BadInputError(f"the recipe {path} holds {shown(recipe)}: it must hold `name: value` lines")
+        raise BadInputError(f"the {what} {path} holds {shown(recipe)}: it must hold `name: value` lines")
     return Recipe(recipe, path, text)
 
 

@@ -48,6 +48,12 @@ def find_accelerate(name: str) -> Path:
     return path if path.exists() else _shipped(name, _named(_folder() / "accelerate"), "Accelerate configuration")
 
 
+def find_policy(name: str) -> Path:
+    """The same for the policy of a gate."""
+    path = Path(name)
+    return path if path.exists() or path.name != name else _shipped(name, _named(_folder() / "policies"), "policy")
+
+
 def recipe_table() -> str:
     """One line a recipe: its name and what the first line of its comment says."""
     rows = {name: first_comment(path) for name, path in _named(_folder()).items()}

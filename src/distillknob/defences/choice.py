@@ -10,6 +10,7 @@ from distillknob.config.fields import checked, fields_of
 from distillknob.defences.answers_only import AnswersOnly
 from distillknob.defences.antidistillation import Antidistillation
 from distillknob.defences.base import Wrapping
+from distillknob.defences.green_list import GreenList
 from distillknob.defences.product_of_experts import ProductOfExperts
 from distillknob.defences.reordered import Reordered
 from distillknob.defences.rewritten import Rewritten
@@ -23,6 +24,7 @@ DEFENCES: dict[str, type[Wrapping]] = {
     "answers_only": AnswersOnly,
     "reordered": Reordered,
     "rewritten": Rewritten,
+    "green_list": GreenList,
 }
 MODEL = "model"  # the option of every defence that names the weights behind it
 
@@ -69,6 +71,7 @@ def parse(spec: str) -> Chosen:
 
 def models_read(defence: Wrapping) -> list[str]:
     """The models that a defence reads beside the teacher, such as a proxy: what it is depends on their weights."""
-    return [
+    names = [
         getattr(defence, field.name) for field in dataclasses.fields(defence) if field.metadata.get("names") == "model"
     ]
+    return [name for name in names if name]  # an option may be left empty

@@ -11,10 +11,12 @@ from distillknob.distillation.cache.files import TeacherCache
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.selection import refuse_without_scores
 from distillknob.distillation.teacher_context import CONTEXTS
+from distillknob.distillation.trace_file import read_trace_file
 from distillknob.distillation.traces import RIGHT_ONES
 from distillknob.errors import BadInputError, nearest
 from distillknob.inputs.preflight import Preflight, Side, check_learning_rate, check_traces, same_weights
 from distillknob.models.names import check_meant
+from distillknob.models.scoring import encoded_texts
 from distillknob.models.served.chat import is_chat
 from distillknob.tasks import Example, Task
 from distillknob.training.checkpoints import check_trainable
@@ -50,6 +52,15 @@ def check(config: DistillConfig, preflight: Preflight) -> None:
     if cache is not None:
         check_traces(sides.student, cache.traces, f"the cache {config.cache}")
         check_fills_a_step(len(cache.traces), step, "problems to train on")
+        return
+    if config.traces_file is not None:
+        traces = read_trace_file(config.traces_file)
+        if sides.student.tokenizer is not None:
+            texts = [row["completion"] for row in traces]
+            ids = encoded_texts(sides.student.tokenizer, texts)["input_ids"]
+            rows_read = [{**row, "completion_ids": one} for row, one in zip(traces, ids, strict=True)]
+            check_traces(sides.student, rows_read, f"the traces of {config.traces_file}")
+        check_fills_a_step(len(traces), step, "traces to train on")
         return
     tasks = [preflight.task(name, graded=config.objective.traces in RIGHT_ONES) for name in config.tasks]
     rows = 0

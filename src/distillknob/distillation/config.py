@@ -55,6 +55,10 @@ class DistillConfig(BoundedAnswers, EngineOptions, AdapterOptions, DistillationC
     traces: str | None = field(
         default=None, metadata={"help": "Where off-policy traces come from.", "choices": SOURCES}
     )
+    traces_file: str | None = field(
+        default=None,
+        metadata={"help": "With traces file: JSON lines with prompt (messages or text) and completion."},
+    )
     selection: str | None = field(
         default=None,
         metadata={
@@ -167,6 +171,7 @@ class DistillConfig(BoundedAnswers, EngineOptions, AdapterOptions, DistillationC
                     f"{name}={value} works on single tokens, and the loss {objective.loss} is no sum over them: leave "
                     f"it out, or where the recipe sets it, --{name.replace('_', '-')} {none}"
                 )
+        self._check_trace_file()
         if self.ways and (objective.traces not in RIGHT_ONES or self.cache is not None):
             traces = objective.traces if self.cache is None else "of a cache"
             raise BadInputError(
@@ -179,6 +184,21 @@ class DistillConfig(BoundedAnswers, EngineOptions, AdapterOptions, DistillationC
             raise BadInputError(
                 f"temperature={self.temperature}: {self.method} compares no distributions at a temperature, and traces "
                 "are sampled at 1: leave it out"
+            )
+
+    def _check_trace_file(self) -> None:
+        """Raise BadInputError for a file of traces that the method wouldn't read, and for one that is missing."""
+        from_file = self.objective.traces == "file"
+        if from_file != (self.traces_file is not None):
+            raise BadInputError(
+                f"traces={self.objective.traces}, traces_file={self.traces_file!r}: a file is read with traces file "
+                "alone: set both, or neither"
+            )
+        if from_file and (self.curve_steps or self.cache is not None):
+            raise BadInputError(
+                f"traces=file with curve_steps={self.curve_steps} and cache={self.cache!r}: which problems a file has "
+                "isn't known, so that none can be held back for a curve, and a cache has traces of its own: set "
+                "curve_steps to 0 and leave cache out"
             )
 
     def _check_cache(self) -> None:
@@ -236,6 +256,11 @@ class DistillConfig(BoundedAnswers, EngineOptions, AdapterOptions, DistillationC
         return self.cache is None and self.loss.asks_teacher
 
     @property
+    def taught_by(self) -> str:
+        """What the student learns from: the teacher, or the file that has its traces, whoever wrote them."""
+        return self.teacher if self.traces_file is None or self.needs_teacher else f"the traces of {self.traces_file}"
+
+    @property
     def models_read(self) -> list[str]:
         """The models that the stage reads; those that are runs' models are its inputs."""
         return [
@@ -256,7 +281,7 @@ class DistillConfig(BoundedAnswers, EngineOptions, AdapterOptions, DistillationC
     @property
     def writes_traces(self) -> bool:
         """Does the teacher write traces?"""
-        return self.share_on_policy < 1 and self.objective.traces not in ("gold", "none")
+        return self.share_on_policy < 1 and self.objective.traces not in ("gold", "file", "none")
 
     @property
     def teacher_options(self) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from distillknob.distillation.learning_curve import CurveProblems, LearningCurve
 from distillknob.distillation.losses import Loss
 from distillknob.distillation.pair import Pair, load_pair
 from distillknob.distillation.teacher_context import CONTEXTS
+from distillknob.distillation.trace_file import read_trace_file, with_ids
 from distillknob.distillation.traces import RIGHT_ONES, TraceOptions, make_traces
 from distillknob.distillation.trainer import DistillTrainer
 from distillknob.inputs.identity import changed_meanwhile
@@ -64,7 +65,7 @@ def distill(
     cache = None if config.cache is None else TeacherCache(config.cache)
     tasks = (graded_tasks if config.objective.traces in RIGHT_ONES else get_tasks)(config.tasks)
     divided = curve_problems(config, cache)
-    count = sum(divided.trained.values()) if cache is None else len(cache.traces)
+    count = _trained_on(config, cache, divided)
     check_fills_a_step(count, _rows_a_step(config), "problems to train on")
     further = [] if config.cache is None else [Path(config.cache)]
     opening = Opening("distill", config, output, plain_config(config), resume, further)
@@ -77,7 +78,7 @@ def distill(
     if run.complete:
         return run
     fix_dates(pair.tokenizers, run.template_date)
-    taught_by = config.teacher if cache is None else cache.teacher
+    taught_by = config.taught_by if cache is None else cache.teacher
     record = read_record(taught_by) or (None if cache is None else cache.result.get("teacher_record"))
     warning = warn_of_teacher(taught_by, record)
     if divided.reason is not None and process_index() == 0:
@@ -121,11 +122,26 @@ def _rows_a_step(config: DistillConfig) -> int:
     return config.per_device_train_batch_size * config.gradient_accumulation_steps * process_count()
 
 
+def _trained_on(config: DistillConfig, cache: TeacherCache | None, divided: CurveProblems) -> int:
+    """How many problems or traces there are to train on."""
+    if cache is not None:
+        return len(cache.traces)
+    if config.traces_file is not None:
+        return len(read_trace_file(config.traces_file))
+    return sum(divided.trained.values())
+
+
 def _own_traces(
     config: DistillConfig, run: Run, pair: Pair, engines: Engines, tasks: Sequence[Task], divided: CurveProblems
 ) -> list[dict[str, Any]]:
     """The run's traces: those that it wrote before it was stopped, or new ones."""
     if traces := run.samples():
+        return traces
+    reader = Side(config.student, pair.student.tokenizer, context_of(pair.student.model.config))
+    if config.traces_file is not None:
+        traces = with_ids(read_trace_file(config.traces_file), pair.student)
+        run.write_samples(traces)
+        check_traces(reader, traces, f"the traces of {config.traces_file}")
         return traces
     target = pair.load_target(run.template_date)
     teacher = pair.teacher
@@ -143,7 +159,6 @@ def _own_traces(
     problems = sum(divided.trained.values())
     check_fills_a_step(len(traces), _rows_a_step(config), f"of {problems} problems have a trace to train on")
     run.write_samples(traces)
-    reader = Side(config.student, pair.student.tokenizer, context_of(pair.student.model.config))
     check_traces(reader, traces, "the student's spelling of the traces")
     return traces
 

@@ -18,7 +18,7 @@ from distillknob.runs.journal import Journal
 from distillknob.tasks import Task
 from distillknob.tasks.base import Example
 
-SOURCES = ("teacher", "teacher_verified", "teacher_best_of_n", "gold", "none")
+SOURCES = ("teacher", "teacher_verified", "teacher_best_of_n", "gold", "file", "none")
 RIGHT_ONES = ("teacher_verified", "teacher_best_of_n")  # they need a grader
 
 

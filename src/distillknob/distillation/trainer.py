@@ -22,6 +22,7 @@ from distillknob.distillation.token_choice import CHOICES, Choice
 from distillknob.errors import BadInputError
 from distillknob.models.base import LanguageModel
 from distillknob.models.chat import prompt_ids, set_in_templates
+from distillknob.models.exits import exit_at
 from distillknob.models.heads import head_of
 from distillknob.models.load import load_model
 from distillknob.training.config import as_dict
@@ -73,6 +74,8 @@ class DistillTrainer(PolicyTrainer, DistillationTrainer):
         self.loss = self.args.loss if loss is None else loss
         if self.loss.asks_teacher and self.teacher_model is None:
             raise BadInputError(f"method {self.args.method!r} needs teacher_model, or the loss of a cache (`stored`)")
+        if self.loss.exit_share is not None:  # what has none is told before the first step
+            exit_at(self.accelerator.unwrap_model(self.model), self.loss.exit_share)
         self.choice: Choice | None = CHOICES[self.args.objective.tokens]
         self.teacher_processing_class = teacher_processing_class or self._tokenizer
         sides = {"the student": self._tokenizer, "the teacher": self.teacher_processing_class}
@@ -109,6 +112,8 @@ class DistillTrainer(PolicyTrainer, DistillationTrainer):
         mode = "train" if self.model is not None and self.model.training else "eval"
         self._metrics[mode]["on_policy"].append(float(on_policy))
         self._metrics[mode]["trained_tokens"].append(batch["num_items_in_batch"].item())
+        texts = self.accelerator.gather(batch["loss_mask"].any(1).sum()).sum()  # of which a token counts
+        self._metrics[mode]["trained_texts"].append(texts.item())
         return batch
 
     def _teacher_prompts(self, rows: Sequence[Row]) -> dict[str, Tensor]:
@@ -194,12 +199,21 @@ class DistillTrainer(PolicyTrainer, DistillationTrainer):
         )
 
     def _read_student(self, unwrapped_student: Any, batch: Mapping[str, Tensor]) -> States:
+        share = self.loss.exit_share
+
         def read(ids_BT: Tensor, mask_BT: Tensor, width: int) -> Tensor:
-            return self._get_last_hidden_state(unwrapped_student, ids_BT, mask_BT, width)
+            if share is None:
+                return self._get_last_hidden_state(unwrapped_student, ids_BT, mask_BT, width)
+            with exit_at(unwrapped_student, share).read() as below:
+                last_BCH = self._get_last_hidden_state(unwrapped_student, ids_BT, mask_BT, width)
+            return torch.cat([last_BCH, below[0][:, -(width + 1) : -1]], dim=-1)
 
         hidden_BCH = read_rows(read, *sequences(batch, "prompt", "completion"), alone=self._alone)
         head = head_of(unwrapped_student)  # after the forward pass, with which FSDP brings the head together
-        return States(head, hidden_BCH.to(head.weight_VH.dtype))
+        hidden_BCH = hidden_BCH.to(head.weight_VH.dtype)
+        if share is None:
+            return States(head, hidden_BCH)
+        return States(head, *hidden_BCH.chunk(2, dim=-1))
 
     def _read_teacher(self, batch: Mapping[str, Tensor], prompt: str | None) -> States:
         if prompt is None:  # the student's own tokens, where the teacher reads no others

@@ -32,7 +32,7 @@ from distillknob.errors import BadInputError
 from distillknob.models.checkpoint_files import adapter_base, is_adapter
 from distillknob.models.names import SERVED, resolve
 from distillknob.runs.files import sha256
-from distillknob.runs.records import COMMIT, UNKNOWN, read_changes
+from distillknob.runs.records import COMMIT, UNKNOWN, Reads, read_changes
 from distillknob.runs.run import Run
 from distillknob.runtime.hub import commit_of
 from distillknob.runtime.processes import notice, process_index
@@ -57,8 +57,8 @@ _OF_A_GENERATOR = 100  # examples a split that stand for a task whose code makes
 def read_by(*configs: Any) -> dict[str, dict[str, str]]:
     """What stages of these configs read: for each model, task, reward model and cache its parts and their digests.
 
-    A config has `models_read` and `tasks`, and perhaps `revisions_read` (models with their revisions), `target_url` and
-    `cache`. Raises BadInputError for a model, file or cache that isn't there.
+    A config has `models_read` and `tasks`, and perhaps `revisions_read` (models with their revisions), `target_url`,
+    `cache`, `traces_file` and `key_file`. Raises BadInputError for a model, file or cache that isn't there.
     """
     read: dict[str, dict[str, str]] = {}
     for config in configs:
@@ -71,11 +71,39 @@ def read_by(*configs: Any) -> dict[str, dict[str, str]]:
         for name, revision in models:
             read |= _model(name, revision)
         if getattr(config, "cache", None) is not None:
-            of_cache = [path for form in _OF_A_CACHE for path in sorted(Path(config.cache).glob(form))]
-            read[f"cache {config.cache}"] = _digests(of_cache)
+            read[f"cache {config.cache}"] = _cache(config.cache)
+        if getattr(config, "traces_file", None) is not None:
+            read[f"traces {config.traces_file}"] = _trace_file(config.traces_file)
+        if getattr(config, "key_file", None) is not None:
+            read[f"key {config.key_file}"] = _digests([Path(config.key_file).expanduser()])
         for name in config.tasks:
             read |= _task(name)
     return read
+
+
+def read_again(then: Reads) -> dict[str, dict[str, str]]:
+    """What lies now under the names in `then`, which `read_by` returned: for each its parts and their digests. What
+    can't be seen from here, such as a server's weights, has no entry.
+
+    Raises BadInputError for what isn't there any more.
+    """
+    now: dict[str, dict[str, str]] = {}
+    for key, parts in then.items():
+        kind, _, name = key.removeprefix("reward ").partition(" ")
+        if UNKNOWN in parts.values():
+            continue
+        if COMMIT in parts:
+            model, _, revision = name.partition(" at ")
+            now[key] = {COMMIT: commit_of(model, revision or None)}
+        elif kind in ("model", "tokenizer"):
+            now[key] = _folder(Path(resolve(name)), weights=kind == "model")
+        elif kind == "task":
+            now[key] = _task(name)[key]
+        elif kind == "cache":
+            now[key] = _cache(name)
+        elif kind == "traces":
+            now[key] = _trace_file(name)
+    return now
 
 
 def changed_meanwhile(run: Run, *configs: Any) -> list[str]:
@@ -161,6 +189,14 @@ def _folder(folder: Path, *, weights: bool = True) -> dict[str, str]:
     safe = any(file.suffix == ".safetensors" for file in files)
     wanted = {".safetensors"} if safe else _WEIGHTS
     return _digests((f for f in files if f.suffix not in _WEIGHTS or (weights and f.suffix in wanted)), folder)
+
+
+def _cache(name: str) -> dict[str, str]:
+    return _digests(path for form in _OF_A_CACHE for path in sorted(Path(name).glob(form)))
+
+
+def _trace_file(name: str) -> dict[str, str]:
+    return _digests([Path(name).expanduser()])
 
 
 def _task(name: str) -> dict[str, dict[str, str]]:

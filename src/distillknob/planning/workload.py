@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from distillknob.distillation.cache.config import CacheConfig
     from distillknob.distillation.config import DistillConfig
     from distillknob.evaluation.config import EvaluateConfig
+    from distillknob.fingerprints.config import FingerprintConfig
 
 # A task whose data may still have to be fetched isn't opened for its prompts' length.
 PROMPT_TOKENS = 256
@@ -247,19 +248,22 @@ def _vllm(config: CalibrationConfig | DistillConfig) -> dict[str, Any]:
 
 def _distill(config: DistillConfig, engine: Engine) -> Workload:
     from distillknob.distillation.learning_curve import CURVE_PROBLEMS
+    from distillknob.distillation.trace_file import read_trace_file
 
     student, method = architecture(config.student), config.objective
     prompt, answer = _prompt(config.student, config.tasks), longest_answer(config)
     here = config.per_device_train_batch_size * config.gradient_accumulation_steps
     batch, micro = here * engine.devices, config.per_device_train_batch_size
     problems = config.problems * len(config.tasks)
+    if config.traces_file is not None:
+        problems = len(read_trace_file(config.traces_file))
     rows = _steps(config, problems, batch) * batch
     share = config.share_on_policy
     resident, phases = [], []
     if config.needs_teacher and not config.teacher.startswith(SERVED):
         teacher = architecture(config.teacher)
         resident.append(("teacher", teacher))
-        if share < 1 and method.traces not in ("gold", "none"):
+        if config.writes_traces:
             each = 1 if method.traces == "teacher" else config.candidates
             phases.append(Phase("traces", "decode", teacher, problems * each, prompt, answer, SAMPLED_AT_ONCE))
             at_once = max(1, SCORED_AT_ONCE // (prompt + answer))
@@ -384,6 +388,20 @@ def _diagnose(config: DiagnoseConfig, engine: Engine) -> Workload:
     return Workload("diagnose", phases, [("teacher", teacher), ("student", student), *reward_models(config.tasks)])
 
 
+def _fingerprint(config: FingerprintConfig, engine: Engine) -> Workload:
+    rows = config.problems * len(config.tasks) * config.samples
+    here = [name for name in config.models_sampled if not name.startswith(SERVED)]
+    models, phases = [architecture(name) for name in here], []
+    for name, model in zip(here, models, strict=True):
+        prompt, answer = _prompt(name, config.tasks), longest_answer(config)
+        phases.append(Phase("answers", "decode", model, rows, prompt, answer, _sampled_rows(rows, config.tasks)))
+        if config.access == "weights":  # at most: of answers with nothing new in them nothing is read
+            phases.append(Phase("distributions", "score", model, rows, prompt, answer, _scored_rows(prompt + answer)))
+    by_size = sorted(models, key=lambda model: -model.parameters)  # one model after the other
+    resident = [("model", model) for model in by_size[:1]]
+    return Workload("fingerprint", phases, resident, loaded_again=tuple(by_size[1:]))
+
+
 # What each stage would do; an experiment is the sum of the stages that it plans.
 WORKLOADS: dict[str, Callable[[Any, Engine], Workload]] = {
     "diagnose": _diagnose,
@@ -392,4 +410,5 @@ WORKLOADS: dict[str, Callable[[Any, Engine], Workload]] = {
     "distill": _distill,
     "defend": _defend,
     "evaluate": _evaluate,
+    "fingerprint": _fingerprint,
 }

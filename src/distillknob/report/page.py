@@ -18,6 +18,8 @@ from distillknob.errors import BadInputError
 from distillknob.report.drawing.markup import Html, Section, details, join, mapping, plural, rows, tag, text
 from distillknob.report.read import Source, read_source
 from distillknob.report.sections.answers import failures_section, samples_section
+from distillknob.report.sections.attack_arms import arms_section, doubts_section
+from distillknob.report.sections.attacks import verdicts_section
 from distillknob.report.sections.controls import causal_section, variants_section
 from distillknob.report.sections.curves import calibration_section, learning_section
 from distillknob.report.sections.evaluation import evaluation_section
@@ -47,6 +49,7 @@ PAGES: dict[str, Page | None] = {
     "diagnose": Page("Diagnosis of a pair", (traps_section,)),
     "calibrate": Page("Calibration of a teacher", (calibration_section,)),
     "cache": None,
+    "fingerprint": None,
     "distill": Page("Distillation of a student", (learning_section,)),
     "defend": None,
     "evaluate": Page("Evaluation", (evaluation_section,)),
@@ -66,6 +69,7 @@ PAGES: dict[str, Page | None] = {
             cells_section,
         ),
     ),
+    "attack": Page("The red team", (verdicts_section, arms_section, doubts_section)),
 }
 
 

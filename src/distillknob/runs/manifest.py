@@ -21,8 +21,12 @@ def verify_manifest(path: str | Path) -> list[str]:
     path = Path(path)
     if not (path / MANIFEST).exists():
         raise BadInputError(f"{path} has no {MANIFEST}: it is no finished run")
+    content = read_json(path / MANIFEST)
+    files = content.get("files") if isinstance(content, dict) else None
+    if not isinstance(files, dict):
+        raise BadInputError(f"{path / MANIFEST} names no files: it was changed by hand, restore it or start anew")
     mismatches = []
-    for name, digest in read_json(path / MANIFEST)["files"].items():
+    for name, digest in files.items():
         file = path / name
         if not file.is_file():
             mismatches.append(f"{name}: missing")

@@ -13,7 +13,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from safetensors import safe_open
@@ -24,11 +24,15 @@ from distillknob.divergences.top_k import topk_of
 from distillknob.errors import BadInputError
 from distillknob.models.base import LanguageModel
 from distillknob.models.chat import prompt_ids
-from distillknob.models.heads import checked_head
-from distillknob.models.scoring import answer_hidden, batches
+from distillknob.models.heads import Head, checked_head
+from distillknob.models.loaded.scoring import edited_logits
+from distillknob.models.scoring import Batch, answer_hidden, batches
 from distillknob.results.stages import CacheResult
 from distillknob.runs.files import atomic_write
 from distillknob.runs.run import load_run
+
+if TYPE_CHECKING:
+    from transformers import LogitsProcessor
 
 TRACES_A_FILE = 256
 _SUMMARY = "told"  # a file's key for its own summary, on disk
@@ -66,9 +70,10 @@ def write_file(
     k: int,
     width: int,
     batch_tokens: int = 16_384,
+    edit: LogitsProcessor | None = None,
 ) -> None:
     """Write `ids` [N, K], `logprobs` [N, K] and `tail` [N] of the traces' tokens in their order, and where each trace
-    begins. Of the teacher's tokens the first `width` are compared."""
+    begins. Of the teacher's tokens the first `width` are compared; with `edit` under its next-token logits."""
     prompts = prompt_ids(teacher.tokenizer, [trace["prompt"] for trace in traces])
     answers = [trace["completion_ids"] for trace in traces]
     offsets = torch.tensor([0, *map(len, answers)]).cumsum(0)
@@ -80,17 +85,30 @@ def write_file(
     for batch in batches(prompts, answers, teacher.model.device, batch_tokens):
         if batch.answer_ids_BA.size(1) == 0:
             continue
-        hidden_NH = answer_hidden(teacher, batch)
-        parts = [topk_of(head.logits(hidden_NH[block])[:, :width], k)[:3] for block in head.blocks(len(hidden_NH))]
-        top, logprobs, tail = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
         here = torch.cat([torch.arange(int(offsets[i]), int(offsets[i + 1])) for i in batch.rows])
-        ids_NK[here], logprobs_NK[here], tail_N[here] = top.int(), logprobs.half(), tail.half()
-        worst = max(worst, float((logprobs - logprobs.half().double()).abs().nan_to_num(0.0).max()))
-        mass += float(tail.exp().sum())
+        for place_R, logits_RV in _logits(teacher, head, batch, edit):
+            top, logprobs, tail = (part.cpu() for part in topk_of(logits_RV[:, :width], k)[:3])
+            rows = here[place_R.cpu()]
+            ids_NK[rows], logprobs_NK[rows], tail_N[rows] = top.int(), logprobs.half(), tail.half()
+            worst = max(worst, float((logprobs - logprobs.half().double()).abs().nan_to_num(0.0).max()))
+            mass += float(tail.exp().sum())
     columns = {"ids": ids_NK, "logprobs": logprobs_NK, "tail": tail_N, "offsets": offsets}
     # One entry: safetensors writes several in any order, and a file's bytes should follow from its content.
     summary = json.dumps({"max_logprob_error": worst, "tail_mass": mass})
     atomic_write(path, save(columns, metadata={_SUMMARY: summary}))
+
+
+def _logits(
+    teacher: LanguageModel, head: Head, batch: Batch, edit: LogitsProcessor | None
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The next-token logits [R, V] at the tokens of a batch's answers, and the places [R] of these tokens among all."""
+    if edit is not None:
+        yield from edited_logits(teacher, head, batch, edit)
+        return
+    hidden_NH = answer_hidden(teacher, batch)
+    places_N = torch.arange(len(hidden_NH))
+    for block in head.blocks(len(hidden_NH)):
+        yield places_N[block], head.logits(hidden_NH[block])
 
 
 def summary_of(path: Path) -> dict[str, float]:

@@ -5,8 +5,10 @@ Files are written one by one (`files`): a resumed run goes on at the next.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from distillknob.distillation.cache.config import CacheConfig
 from distillknob.distillation.cache.files import (
@@ -21,6 +23,7 @@ from distillknob.errors import BadInputError
 from distillknob.inputs.identity import changed_meanwhile
 from distillknob.inputs.opening import Opening, checked
 from distillknob.inputs.preflight import Preflight
+from distillknob.models.base import LanguageModel
 from distillknob.models.chat import eos_ids, set_in_templates
 from distillknob.models.load import load_model
 from distillknob.results.stages import CacheResult
@@ -32,7 +35,8 @@ from distillknob.runtime.progress import progress
 from distillknob.runtime.template_date import fix_dates
 from distillknob.tasks import get_tasks, graded_tasks
 
-CACHED = ("teacher", "teacher_verified", "gold")  # the sources of traces that a cache may have
+if TYPE_CHECKING:
+    from transformers import LogitsProcessor
 
 
 def check(config: CacheConfig, preflight: Preflight) -> None:
@@ -55,17 +59,30 @@ def check(config: CacheConfig, preflight: Preflight) -> None:
             preflight.check_fit(teacher, task, examples, answer, "max_completion_length")
 
 
-def cache_teacher(config: CacheConfig, output: str | Path, *, resume: bool = False) -> Run:
+def cache_teacher(
+    config: CacheConfig,
+    output: str | Path,
+    *,
+    resume: bool = False,
+    teacher: LanguageModel | None = None,
+    edit: LogitsProcessor | None = None,
+    traces: Sequence[Mapping[str, Any]] | None = None,
+) -> Run:
     """Write the teacher's traces and top-k log-probabilities and return the run.
 
-    Raises BadInputError before any work for input that can't be used.
+    `teacher` is `config.teacher` where it is loaded already. `traces` were drawn before, as rows of `make_traces`; with
+    `edit` the log-probabilities are those of its next-token logits, by which these traces were drawn: what identifies
+    the run doesn't hold the edit, so that each needs a folder of its own. Raises BadInputError before any work for
+    input that can't be used, and for an edit without traces.
     """
+    if edit is not None and traces is None:
+        raise BadInputError("an edit of the next tokens changes what the teacher writes: give the traces drawn by it")
     tasks = (graded_tasks if config.traces in RIGHT_ONES else get_tasks)(config.tasks)
     opening = Opening("cache", config, output, asdict(config), resume)
     if (done := opening.finished()) is not None:
         return done
     checked(check, config)
-    teacher = load_model(config.teacher)
+    teacher = load_model(config.teacher) if teacher is None else teacher
     set_in_templates({config.teacher: teacher.tokenizer}, config.chat_template_kwargs)
     vocabulary = compared_tokens(teacher)
     run = opening.run()
@@ -73,23 +90,25 @@ def cache_teacher(config: CacheConfig, output: str | Path, *, resume: bool = Fal
         return run
     fix_dates({config.teacher: teacher.tokenizer}, run.template_date)
     warning = warn_of_teacher(config.teacher)
-    traces = run.samples()
-    if not traces:
+    if traces is not None and not run.samples():
+        run.write_samples(traces)
+    rows = run.samples()
+    if not rows:
         options = TraceOptions(config.candidates, config.max_completion_length, config.seed)
         journal = Journal(run.unfinished).part("traces")
         with opening.engines() as engines:
             author = engines.of(config.teacher, teacher)
-            traces = make_traces(config.traces, tasks, config.problems, teacher, author, None, options, journal=journal)
-        run.write_samples(traces)
-    files = files_of(traces, run.path)
+            rows = make_traces(config.traces, tasks, config.problems, teacher, author, None, options, journal=journal)
+        run.write_samples(rows)
+    files = files_of(rows, run.path)
     with progress("cache", len(files), unit="file") as bar:
         for number, (path, part) in enumerate(files.items()):
             if number % process_count() == process_index() and not path.exists():
-                write_file(path, teacher, part, config.top_k, vocabulary)
+                write_file(path, teacher, part, config.top_k, vocabulary, edit=edit)
             bar.update(1)
     wait()
     summaries = [summary_of(path) for path in files]
-    tokens = sum(len(row["completion_ids"]) for row in traces)
+    tokens = sum(len(row["completion_ids"]) for row in rows)
     result: CacheResult = {
         "stage": "cache",
         "teacher": config.teacher,
@@ -100,7 +119,7 @@ def cache_teacher(config: CacheConfig, output: str | Path, *, resume: bool = Fal
         "vocabulary": vocabulary_digest(teacher.tokenizer),
         "width": vocabulary,
         "ends": eos_ids(teacher),
-        "traces": len(traces),
+        "traces": len(rows),
         "tokens": tokens,
         "bytes_per_token": sum(path.stat().st_size for path in files) / max(1, tokens),
         "max_logprob_error": max(row["max_logprob_error"] for row in summaries),

@@ -11,6 +11,7 @@ from functools import partial
 from distillknob.distillation.losses.base import Loss, Rollouts, Settings, States, View
 from distillknob.distillation.losses.divergence import Divergence
 from distillknob.distillation.losses.hard_label import HardLabel
+from distillknob.distillation.losses.sceptical import Sceptical
 from distillknob.distillation.losses.spans import Spans
 from distillknob.distillation.losses.uld import Uld
 from distillknob.divergences.kernel import KINDS
@@ -21,6 +22,7 @@ __all__ = ["LOSSES", "Loss", "Rollouts", "Settings", "States", "View"]
 LOSSES: dict[str, Callable[[Settings], Loss]] = {
     "hard_label": lambda settings: HardLabel(),
     **{kind: partial(Divergence.of, kind) for kind in KINDS},
+    "sceptical": lambda settings: Sceptical(),
     "spans": lambda settings: Spans(),
     "uld": lambda settings: Uld(),
 }

@@ -16,7 +16,9 @@ advantages, importance weights     what has to be known before the student moves
 edited completions, wrong traces   `prepare` may replace the completions, and reads further `columns` of the data set
 a second phase                     a second run, whose student is the first one's model
 
-Left out on purpose: layers below the last one, and weights that belong to a loss.
+a layer below the last one         `exit_share` says at which depth, and `States.exit_BCH` has its states
+
+Left out on purpose: more than one lower layer, and weights that belong to a loss.
 """
 
 from __future__ import annotations
@@ -48,10 +50,12 @@ class Settings(Protocol):
 
 @dataclass(frozen=True)
 class States:
-    """A model's last hidden states [B, C, H], from which the tokens of the completions are predicted, and its head."""
+    """A model's last hidden states [B, C, H], from which the tokens of the completions are predicted, and its head; of
+    a student also those at its exit, where the loss has an `exit_share`."""
 
     head: Head
     hidden_BCH: Tensor
+    exit_BCH: Tensor | None = None
 
     def entropy(self, mask_BC: Tensor) -> Tensor:
         """The entropy in nats of the next-token distribution at every token of the mask, [N]."""
@@ -125,6 +129,8 @@ class Loss(ABC):
     """Does `temperature` change it?"""
     in_blocks: ClassVar[bool] = True
     """Does it form the logits of a block of tokens at a time (`by_blocks`)? The dry run counts memory by it."""
+    exit_share: ClassVar[float | None] = None
+    """The share of the student's depth at which it asks for further states (`models.exits`), if it does."""
     reads: tuple[str, ...] = ()
     """Which of `Settings` change it, beside `temperature`. The check remarks on others that are set."""
     columns: ClassVar[tuple[str, ...]] = ()

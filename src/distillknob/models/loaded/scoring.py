@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -72,18 +73,26 @@ def _logprobs(language_model: Loaded, head: Head, batch: Batch | GroupedBatch) -
 
 
 def _edited_logprobs(language_model: Loaded, head: Head, batch: Batch, edit: LogitsProcessor) -> torch.Tensor:
-    """`_logprobs` under edited logits: the tokens that stand at one place of all rows at a time."""
+    """`_logprobs` under edited logits."""
+    token_N = batch.answer_ids_BA[batch.answer_mask_BA]
+    logprob_N = torch.zeros(len(token_N))
+    for place_R, logits_RV in edited_logits(language_model, head, batch, edit):
+        logprob_N[place_R.cpu()] = chosen_logprob(logits_RV, token_N[place_R]).float().cpu()
+    return logprob_N
+
+
+def edited_logits(
+    language_model: Loaded, head: Head, batch: Batch, edit: LogitsProcessor
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The edited next-token logits [R, V] at the tokens of a batch's answers, and the places [R] of these tokens among
+    all N, row by row: the tokens that stand at one place of all rows at a time, and a block of those."""
     mask_BA = batch.answer_mask_BA
     ids_BT, hidden_NH = padded_ids(language_model, batch), answer_hidden(language_model, batch)
     place_BA = torch.zeros_like(mask_BA, dtype=torch.long)
     place_BA[mask_BA] = torch.arange(len(hidden_NH), device=mask_BA.device)
     before = ids_BT.size(1) - mask_BA.size(1)
-    logprob_N = torch.zeros(len(hidden_NH))
     for a in range(mask_BA.size(1)):
         rows = mask_BA[:, a].nonzero()[:, 0]
         for block in head.blocks(len(rows)):
-            row_R = rows[block]
-            place_R = place_BA[row_R, a]
-            logits_RV = edit(ids_BT[row_R, : before + a], head.logits(hidden_NH[place_R]))
-            logprob_N[place_R.cpu()] = chosen_logprob(logits_RV, batch.answer_ids_BA[row_R, a]).float().cpu()
-    return logprob_N
+            place_R = place_BA[rows[block], a]
+            yield place_R, edit(ids_BT[rows[block], : before + a], head.logits(hidden_NH[place_R]))

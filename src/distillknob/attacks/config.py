@@ -1,0 +1,194 @@
+"""The config of `attack`, and the cells that it plans."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from distillknob.attacks.models import ModelOptions
+from distillknob.attacks.planted import planted_target
+from distillknob.attacks.suite import Arm, Suite, read_suite
+from distillknob.attacks.target import Target, targets_of
+from distillknob.attacks.work import Cell
+from distillknob.config.checks import check_at_least_one
+from distillknob.config.experiment import PlannedConfig, Step
+from distillknob.config.fields import NO_SETTING
+from distillknob.config.recipe import stage_config
+from distillknob.config.shared import EngineOptions
+from distillknob.errors import BadInputError, nearest
+from distillknob.methods import METHODS
+from distillknob.models.engines.choice import choose
+from distillknob.runtime.cluster import ClusterOptions
+
+
+@dataclass
+class AttackConfig(EngineOptions, PlannedConfig):
+    """Config of `attack`; how a student is trained stands in the recipe's section `distill`."""
+
+    suite: str = field(
+        default="quick-v1", metadata={"help": "Suite of attacks: quick-v1, standard-v1, or a YAML file of your own."}
+    )
+    teacher: str = field(
+        default="zoo:teacher", metadata={"help": "The original, undefended teacher: folder, hub id or zoo:NAME."}
+    )
+    defended: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Teachers under attack beside the original, each [LABEL=]SPEC: a model, or a defence as "
+            "NAME?option=value (model=FOLDER for other weights than the original's)."
+        },
+    )
+    student: str = field(default="zoo:student", metadata={"help": "The attacker's model."})
+    attackers: list[str] = field(
+        default_factory=list, metadata={"help": "Further attackers' models; they mount the suite's `across`."}
+    )
+    base: str | None = field(
+        default=None, metadata={"help": "Public model from which the teacher descends, to merge open weights with."}
+    )
+    tasks: list[str] = field(default_factory=lambda: ["math"], metadata={"help": "Tasks whose problems are used."})
+    max_completion_length: int | None = field(
+        default=None, metadata={"help": "Tokens that an answer may have. Default: the tasks' own longest."}
+    )
+    chat_template_kwargs: dict[str, Any] | None = field(
+        default=None, metadata={"help": 'Variables of the chat templates, e.g. {"enable_thinking": false}.'}
+    )
+    attacks: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Only these of the suite's attacks, beside its controls. Default: all of them."},
+    )
+    planted: bool = field(
+        default=True, metadata={"help": "Attack the planted defences too; without them there are no verdicts."}
+    )
+    further_seeds: bool = field(
+        default=True, metadata={"help": "Train the worst attacks of each target with the suite's further seeds too."}
+    )
+    tolerance: float = field(
+        default=0.015, metadata={"help": "Points of score, as a fraction, that a defence may cost its teacher."}
+    )
+    learning_rates: dict[str, float] = field(
+        default_factory=dict, metadata={"help": "Learning rate of a method's students. Default: distill's."}
+    )
+    kept: str | None = field(
+        default=None,
+        metadata={"help": "File (.jsonl.gz) of finished cells: they are read there and not run again."},
+    )
+    processes: int = field(default=1, metadata={"help": "Cells that run at once on this machine."})
+    # The Ray cluster on which the cells run, each in a process of its own.
+    cluster: ClusterOptions | None = field(default=None, metadata=NO_SETTING)
+
+    def __post_init__(self) -> None:
+        self.check_engine()
+        check_at_least_one(self, "max_completion_length", "processes")
+        if not self.tasks:
+            raise BadInputError("tasks is empty: name at least one, e.g. math")
+        if not 0 <= self.tolerance < 1:
+            raise BadInputError(
+                f"tolerance={self.tolerance}: a share of the score, from 0 to below 1 (0.015 is 1.5 points)"
+            )
+        for method in self.learning_rates:
+            if method not in METHODS:
+                raise BadInputError(f"learning_rates names the method {method!r}: known are {', '.join(METHODS)}")
+        known = [arm.name for arm in self.chosen_suite.arms.values() if not arm.control and not arm.guard]
+        for name in self.attacks:
+            if name not in known:
+                guess = nearest(name, known, otherwise=":")
+                raise BadInputError(f"attacks names {name!r}{guess} {self.suite} has {', '.join(known)}")
+        if len(set(self.all_attackers)) < len(self.all_attackers):
+            raise BadInputError(f"attackers={self.attackers}: each once, and other ones than student={self.student!r}")
+        _ = self.targets
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        recorded = super().recorded
+        for name in ("processes", "kept"):  # how the work is done, not what it is
+            recorded.pop(name)
+        return {**recorded, "suite_sha256": self.chosen_suite.sha256}
+
+    @cached_property
+    def chosen_suite(self) -> Suite:
+        return read_suite(self.suite)
+
+    @cached_property
+    def targets(self) -> list[Target]:
+        """The original and the defended teachers."""
+        return targets_of(self.teacher, self.defended)
+
+    @property
+    def models_read(self) -> list[str]:
+        """The models that the attack reads: targets and what their defences need, attackers, the public base."""
+        of_targets = [name for target in self.targets for name in target.models_read]
+        base = [] if self.base is None else [self.base]
+        return list(dict.fromkeys([*of_targets, *self.all_attackers, *base]))
+
+    @property
+    def models_sampled(self) -> list[str]:
+        """The models that an engine may sample from: the attackers', and targets without a defence before them."""
+        return [*(one.model for one in self.targets if one.defence is None), *self.all_attackers]
+
+    def model_options(self, template_date: str) -> ModelOptions:
+        """How the models are opened. Raises BadInputError for an engine that can't be had."""
+        choice = choose(self.engine, self.models_sampled, trains_on_own_samples=False)
+        return ModelOptions(
+            choice.engine,
+            self.engine_options,
+            self.chat_template_kwargs or {},
+            template_date,
+            self.max_completion_length,
+        )
+
+    @property
+    def all_attackers(self) -> list[str]:
+        return [self.student, *self.attackers]
+
+    @property
+    def arms(self) -> list[Arm]:
+        """The suite's controls, and those of its attacks that are mounted."""
+        arms = self.chosen_suite.arms.values()
+        wanted = self.attacks
+        return [arm for arm in arms if not arm.guard and (arm.control or not wanted or arm.name in wanted)]
+
+    def first_cells(self) -> list[Cell]:
+        """The cells of the suite's first seed, in the order of work: the original's, the planted, the others."""
+        suite, seed = self.chosen_suite, self.chosen_suite.seed
+        cells = []
+        for target in self.targets:
+            for attacker in self.all_attackers:
+                for arm in self.arms:
+                    if arm.teacher_free and not target.original:
+                        continue  # it is the same for all targets
+                    if attacker == self.student or arm.name in suite.across:
+                        cells.append(self.cell(target, arm, attacker, seed))
+            if target.original and self.planted:
+                cells += [
+                    self.cell(planted_target(one.defence, self.teacher), suite.arms[one.attack], self.student, seed)
+                    for one in suite.planted
+                ]
+                references = [suite.arms[one.reference] for one in suite.planted]
+                cells += [self.cell(target, arm, self.student, seed) for arm in references]
+        return list(dict.fromkeys(cells))
+
+    def cell(self, target: Target, arm: Arm, attacker: str, seed: int) -> Cell:
+        return Cell(target, arm, attacker, seed, self.base)
+
+    @property
+    def cell_names(self) -> list[str]:
+        return [cell.name for cell in self.first_cells()]
+
+    def planned(self) -> dict[str, Step]:
+        """The trainings and evaluations, each standing for those of its cells: an attack's traces are hard labels, as
+        far as a dry run can know."""
+        suite = self.chosen_suite
+        shared = {"tasks": self.tasks, "seed": suite.seed}
+        steps = {}
+        for cell in self.first_cells():
+            of_student = {"teacher": cell.target.model, "student": cell.attacker, "problems": suite.problems}
+            fields = {**shared, **of_student, "method": "sft", "curve_steps": 0}
+            steps[f"{cell.name} distill"] = Step("distill", stage_config("distill", self.recipe, **fields))
+            for split, sizes in (("train", suite.validation), ("test", suite.test)):
+                fields = {**shared, "models": [cell.attacker], "split": split}
+                fields |= {"problems": sizes.problems, "samples": sizes.samples}
+                steps[f"{cell.name} evaluate {split}"] = Step(
+                    "evaluate", stage_config("evaluate", self.recipe, **fields)
+                )
+        return steps

@@ -1,0 +1,69 @@
+"""The teachers under attack: weights, and perhaps a defence between them and whoever asks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from distillknob.defences.base import Wrapping
+from distillknob.defences.choice import is_defence, models_read, parse
+from distillknob.errors import BadInputError
+
+ORIGINAL = "original"
+_LABELLED = re.compile(r"(?P<label>[\w+.,-]+)=(?P<spec>[^=?].*)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A Target is one teacher under attack. `spec` is how the config names it, `model` the weights, `label` what rows
+    and folders know it by."""
+
+    label: str
+    spec: str
+    model: str
+    defence: Wrapping | None = None
+
+    @property
+    def original(self) -> bool:
+        return self.label == ORIGINAL
+
+    @property
+    def models_read(self) -> list[str]:
+        """The weights, and the models that the defence reads."""
+        return [self.model, *(models_read(self.defence) if self.defence is not None else [])]
+
+
+def targets_of(original: str, defended: Sequence[str]) -> list[Target]:
+    """Return the original teacher and the defended ones. Each of these is a model (folder, hub id, zoo:NAME) or a
+    defence (`NAME?option=value&…`, `model=` naming other weights than the original's), either with `LABEL=` before it.
+
+    Raises BadInputError for an unknown defence, and for two targets of one label.
+    """
+    targets = [Target(ORIGINAL, original, original)]
+    for named in defended:
+        labelled = _LABELLED.fullmatch(named)
+        label, spec = (labelled["label"], labelled["spec"]) if labelled else (None, named)
+        if is_defence(spec):
+            chosen = parse(spec)
+            target = Target(label or _plain(spec), spec, chosen.model or original, chosen.defence)
+        else:
+            target = Target(label or _of_folder(spec), spec, spec)
+        if target.label in (one.label for one in targets):
+            raise BadInputError(
+                f"two targets are called {target.label!r}: write LABEL={spec} with another label for one of them"
+            )
+        targets.append(target)
+    return targets
+
+
+def _of_folder(name: str) -> str:
+    """A model's label: the run's name for its `model` folder, else its own."""
+    path = Path(name)
+    return _plain(path.parent.name if path.name == "model" and path.parent.name else path.name)
+
+
+def _plain(text: str) -> str:
+    """The text as a folder may be called, on any system."""
+    return re.sub(r"[^\w+.,-]+", "-", text).strip("-") or "target"

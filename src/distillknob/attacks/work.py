@@ -1,0 +1,66 @@
+"""The work of a run: its cells, and what they share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distillknob.attacks.base import Problem
+from distillknob.attacks.models import ModelOptions
+from distillknob.attacks.suite import Arm, Suite
+from distillknob.attacks.target import Target
+from distillknob.tasks import get_tasks
+
+
+class Reads:
+    """What a part of the work reads, as `inputs.identity` asks for it."""
+
+    def __init__(self, models: Sequence[str], tasks: Sequence[str]):
+        self.models_read, self.tasks = list(models), list(tasks)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of the work, as it goes to whichever process does it: plain values, the suite's arm by its name."""
+
+    target: Target
+    arm: Arm
+    attacker: str
+    seed: int
+    base: str | None
+
+    @property
+    def name(self) -> str:
+        return f"{self.target.label}/{self.arm.name}-{Path(self.attacker.replace(':', '-')).name}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all cells of a run share: where they lie, the suite, the tasks, and the recipe of the trainings."""
+
+    folder: Path
+    suite: Suite
+    tasks: tuple[str, ...]
+    recipe: Mapping[str, Any]
+    models: ModelOptions
+    learning_rates: Mapping[str, float]
+
+    def place(self, cell: Cell) -> Path:
+        return self.folder / "cells" / cell.name
+
+    def teacher(self, target: Target) -> Path:
+        return self.folder / "teachers" / target.label
+
+    def pool(self, target: Target, seed: int) -> Path:
+        return self.folder / "pools" / f"{target.label}-seed{seed}"
+
+    @property
+    def problems(self) -> list[Problem]:
+        """The problems that attackers ask about, the same in every arm and for every seed."""
+        return [
+            Problem(task, example)
+            for task in get_tasks(self.tasks)
+            for example in task.examples("train", self.suite.problems, seed=self.suite.seed)
+        ]

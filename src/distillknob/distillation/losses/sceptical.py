@@ -1,0 +1,52 @@
+"""A sceptical student, which lets the teacher's distributions only so far in (Sceptical Student, NeurIPS 2021, written
+there for images and Nasty Teachers; this is its port to language models).
+
+    CE(token, final) + KL(teacher ‖ exit) + KL(final ‖ exit)
+
+The exit lies at a third of the student's depth and is read through the final norm and head as these are
+(`models.exits`). The teacher's distributions reach the layers below the exit alone; the others and the head learn from
+hard labels, and teach the exit. The paper's exits have layers of their own, which are thrown away; here they have none,
+so that the trained student is an ordinary one, and the three terms weigh alike.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from distillknob.distillation.losses.base import Loss, View
+from distillknob.distillation.losses.blocks import by_blocks
+from distillknob.distillation.losses.divergence import divergence_of_heads
+from distillknob.models.exits import exit_head
+from distillknob.models.scoring import chosen_logprob
+
+SHARE = 1 / 3  # of the depth, at which the exit lies
+
+
+class Sceptical(Loss):
+    """Hard labels for the whole student, the teacher's forward KL for its lower third alone."""
+
+    exit_share: ClassVar[float | None] = SHARE
+
+    def value(self, view: View) -> Tensor:
+        return self.per_token(view).sum() / view.items
+
+    def per_token(self, view: View) -> Tensor:
+        student, teacher, counted_BC = view.student, view.teacher(), view.counted_BC
+        if student.exit_BCH is None:
+            raise ValueError("a sceptical student is read at an exit")
+        final_NH, exit_NH = student.hidden_BCH[counted_BC], student.exit_BCH[counted_BC]
+        head, labels_N = exit_head(student.head), view.batch["completion_ids"][counted_BC]
+
+        def log_likelihood(hidden_NH: Tensor, token_N: Tensor) -> Tensor:
+            return chosen_logprob(student.head.logits(hidden_NH), token_N)
+
+        blocks = by_blocks(student.head, log_likelihood, final_NH, labels_N)
+        hard_N = -torch.cat(blocks) if blocks else final_NH.sum(1)
+        taught_N, doubted_N = (
+            divergence_of_heads(head, exit_NH, by, states_NH, "forward_kl", reduction="none")
+            for by, states_NH in ((teacher.head, teacher.hidden_BCH[counted_BC]), (head, final_NH.detach()))
+        )
+        return hard_N + taught_N + doubted_N

@@ -1,0 +1,43 @@
+"""Pieces of work that fail are named, and the others are done: here, and in processes of this machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from distillknob.errors import RunFailedError
+from distillknob.runtime.spread import Pieces, spread
+
+
+def write(path: Path) -> None:
+    path.write_text(str(os.getpid()))
+
+
+def fail(text: str) -> None:
+    raise RunFailedError(text)
+
+
+def die() -> None:
+    os._exit(9)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_failure_is_handed_back_and_the_others_are_done(tmp_path: Path, processes: int) -> None:
+    pieces: Pieces = {"a": (write, (tmp_path / "a",)), "b": (fail, ("no memory",)), "c": (write, (tmp_path / "c",))}
+    done = dict(spread(pieces, tmp_path / "work", processes=processes))
+    assert set(done) == {"a", "b", "c"} and done["a"] is None and done["c"] is None
+    assert isinstance(done["b"], RunFailedError) and "no memory" in str(done["b"])
+    here = {(tmp_path / name).read_text() == str(os.getpid()) for name in ("a", "c")}
+    assert here == {processes == 1}
+
+
+def test_a_process_that_was_killed_is_a_failure(tmp_path: Path) -> None:
+    done = dict(spread({"a": (die, ()), "b": (die, ())}, tmp_path, processes=2))
+    assert all(isinstance(error, RunFailedError) for error in done.values()) and len(done) == 2
+
+
+def test_a_defect_is_raised(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        list(spread({"a": (write, (tmp_path / "none" / "a",))}, tmp_path))
