@@ -21,7 +21,6 @@ from distillknob.attacks.resampled import Resampled
 from distillknob.attacks.reweighted import Reweighted
 from distillknob.attacks.rewritten import Rewritten
 from distillknob.attacks.same_kl import SameKl
-from distillknob.attacks.same_kl import SameKl
 from distillknob.attacks.sceptical import Sceptical
 from distillknob.attacks.selected import Selected
 from distillknob.attacks.top_k import TopK

@@ -187,7 +187,7 @@ class AttackConfig(EngineOptions, PlannedConfig):
         return list(dict.fromkeys(cells))
 
     def cell(self, target: Target, arm: Arm, attacker: str, seed: int) -> Cell:
-        return Cell(target, arm, attacker, seed, self.base)
+        return Cell(target, arm, attacker, seed, self.teacher, self.base)
 
     @property
     def cell_names(self) -> list[str]:
