@@ -154,7 +154,7 @@ def test_a_failed_cell_is_recorded_the_rest_goes_on_and_resuming_does_what_is_mi
 
 def test_a_cell_that_is_there_is_not_run_again(mounted: Run, tmp_path: Path) -> None:
     config = settings(tmp_path)
-    work = Work(mounted.path, config.chosen_suite, config.teacher, ("math",), RECIPE, ModelOptions(), {})
+    work = Work(mounted.path, config.chosen_suite, ("math",), RECIPE, ModelOptions(), {})
     cell = config.first_cells()[0]
     place = work.place(cell)
     before = (place / "manifest.json").stat().st_mtime_ns

@@ -68,7 +68,6 @@ def run_cell(cell: Cell, work: Work) -> Run | None:
         work.tasks,
         work.suite.problems,
         cell.attacker,
-        work.original,
         cell.original,
         cell.base,
         work.recipe,

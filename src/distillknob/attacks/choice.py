@@ -34,7 +34,6 @@ ATTACKS: dict[str, type[Attack]] = {
     "solo": Solo,
     "public": Public,
     "same_kl": SameKl,
-    "same_kl": SameKl,
     # Final answers and texts.
     "answers": Answers,
     "hinted": Hinted,

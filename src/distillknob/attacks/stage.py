@@ -55,7 +55,6 @@ def attack(config: AttackConfig, output: str | Path, *, resume: bool = False) ->
     work = Work(
         run.path,
         config.chosen_suite,
-        config.teacher,
         tuple(config.tasks),
         config.of_attacks,
         config.model_options(run.template_date),

@@ -52,7 +52,6 @@ class Work:
 
     folder: Path
     suite: Suite
-    original: str
     tasks: tuple[str, ...]
     recipe: Mapping[str, Any]
     models: ModelOptions
