@@ -1,19 +1,28 @@
-# `make demo` and `make test` do all the set-up there is: the first of them makes .venv.
+# `make demo`, `make attack` and `make test` do all the set-up there is: the first of them makes .venv.
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 ifdef QUICK
-DEMO := --config recipes/quick.yaml --output runs/demo-quick
+RECIPE := recipes/quick.yaml
+DEMO := runs/demo-quick
+ATTACK := runs/attack-quick
 else
-DEMO := --config recipes/embedded.yaml --output runs/demo
+RECIPE := recipes/embedded.yaml
+DEMO := runs/demo
+ATTACK := runs/attack
 endif
 
-.PHONY: demo test check format clean
+.PHONY: demo attack test check format clean
 
 demo: $(INSTALLED)
-	$(BIN)/distillknob demo $(DEMO) --resume
+	$(BIN)/distillknob demo --config $(RECIPE) --output $(DEMO) --resume
+
+# What an extractor would get from the demo's undistillable teacher.
+attack: demo
+	$(BIN)/distillknob attack $(RECIPE) --defended undistillable=$(DEMO)/eta+0.25/calibrate/model --processes 2 \
+	  --output $(ATTACK) --resume
 
 # One thread a worker: two workers with two threads each are slower on two cores. Nothing is fetched from the hub.
 test: $(INSTALLED)
