@@ -99,8 +99,8 @@ def _shown(scene: Scene) -> tuple[LanguageModel, LogitsProcessor | None]:
     if isinstance(teacher, Edited):
         return teacher.inner, teacher.edit.at(1.0)
     raise NotApplicableError(
-        f"{teacher.name} shows no log-probabilities of the tokens that it gives out, because its defence rewrites whole "
-        "answers: use an attack on text"
+        f"{teacher.name} shows no log-probabilities of the tokens that it gives out, because its defence rewrites "
+        "whole answers: use an attack on text"
     )
 
 
