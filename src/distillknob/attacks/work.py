@@ -29,7 +29,16 @@ class Cell:
     arm: Arm
     attacker: str
     seed: int
-    base: str | None
+    original: str
+    base: str | None = None
+
+    @property
+    def models_read(self) -> list[str]:
+        """The attacker's model, and of what isn't free of the teacher the models behind it."""
+        if self.arm.teacher_free:
+            return [self.attacker]
+        base = [] if self.base is None else [self.base]
+        return list(dict.fromkeys([self.attacker, *self.target.models_read, self.original, *base]))
 
     @property
     def name(self) -> str:
@@ -43,7 +52,6 @@ class Work:
 
     folder: Path
     suite: Suite
-    original: str
     tasks: tuple[str, ...]
     recipe: Mapping[str, Any]
     models: ModelOptions
