@@ -92,13 +92,13 @@ def test_what_was_written_before_a_cell_stopped_is_not_made_again(scene: Planted
 
 @pytest.mark.parametrize("lora", [False, True])
 def test_the_target_is_trained_on_public_solutions_and_then_learnt_from(scene: PlantedScene, lora: bool) -> None:
-    attack = Undone("clean", clean=0.5, steps=1, lora=lora)
+    attack = Undone("clean", clean=0.25, steps=1, lora=lora)
     attack.student(scene)
     undone = Path(scene.distilled[0]["teacher"])
-    assert len((undone.parent / "samples.jsonl").read_text().splitlines()) == 4  # half of the problems
+    assert len((undone.parent / "samples.jsonl").read_text().splitlines()) == 2  # fewer than a step takes
     before, after = weights(scene.teacher_name), weights(undone)
     assert before.keys() == after.keys() and not torch.equal(before[LAYER], after[LAYER])
-    assert attack.access == Access("weights", clean=0.5)
+    assert attack.access == Access("weights", clean=0.25)
 
 
 def test_the_target_is_trained_on_its_own_right_answers(scene: PlantedScene, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 from distillknob.attacks.access import Access
-from distillknob.attacks.base import Attack, Scene
+from distillknob.attacks.base import Attack, NothingToTrainOnError, Scene
 from distillknob.attacks.weights import check_weights_are_the_target
 from distillknob.distillation.stage import distill
 from distillknob.errors import BadInputError
@@ -63,9 +63,13 @@ class Undone(Attack):
             "curve_steps": 0,
         }
         if self.data == "clean":
-            scene.public(self.clean)  # refuses a task that has no solutions
-            problems = scene.settings("distill").problems
-            fields |= {"method": "sft_gold", "problems": max(1, round(self.clean * problems))}
+            own, solutions = scene.settings("distill"), len(scene.public(self.clean))
+            if not solutions:
+                raise NothingToTrainOnError(f"clean={self.clean} of the problems is none: there is no public solution")
+            fields |= {"method": "sft_gold", "problems": max(1, round(self.clean * own.problems))}
+            if solutions < own.per_device_train_batch_size * own.gradient_accumulation_steps:  # a step of all there are
+                size = min(own.per_device_train_batch_size, solutions)
+                fields |= {"per_device_train_batch_size": size, "gradient_accumulation_steps": 1}
         if self.lora:
             fields |= {"use_peft": True, "merge_adapter": True}
         if self.learning_rate is not None:
