@@ -11,6 +11,7 @@ import yaml
 
 from distillknob.attacks.cell import run_cell
 from distillknob.attacks.config import AttackConfig
+from distillknob.attacks.models import ModelOptions
 from distillknob.attacks.stage import attack, further_cells
 from distillknob.attacks.work import Work
 from distillknob.errors import BadInputError
@@ -41,6 +42,7 @@ SUITE: dict[str, Any] = {
         "merged": {"kind": "merged"},
     },
     "across": ["traces-1", "untrained"],
+    "planted_attacks": {},
     "planted": {"identity": {"defence": "identity", "attack": "traces-1", "reference": "traces-1", "recovers": "all"}},
 }
 RECIPE = {
@@ -97,14 +99,16 @@ def test_what_an_attack_takes_is_counted(mounted: Run) -> None:
 def test_an_attack_that_can_t_be_mounted_says_why_and_the_others_go_on(mounted: Run) -> None:
     rows = arms(mounted)
     assert rows["original", "merged", "zoo:student"]["state"] == "not applicable"
-    assert "base" in rows["original", "merged", "zoo:student"]["reason"]
+    assert "public model" in rows["original", "merged", "zoo:student"]["reason"]
     assert rows["answers_only", "gkd", "zoo:student"]["state"] == "not applicable"
     assert rows["answers_only", "traces-2", "zoo:student"]["state"] == "done"
 
 
 def test_the_worst_attacks_are_trained_again_with_the_suite_s_further_seeds(mounted: Run) -> None:
-    seeds = {row["attack"]: row["seeds"] for row in mounted.result["arms"] if row["target"] == "answers_only"}
-    assert [0, 1] in seeds.values()
+    rows = arms(mounted)
+    seeds = [rows["answers_only", name, "zoo:student"]["seeds"] for name in ("traces-1", "traces-2")]
+    assert sorted(seeds) == [[0], [0, 1]]
+    assert rows["original", "untrained", "zoo:student"]["seeds"] == [0]  # nothing about it is drawn
 
 
 def test_a_suite_that_did_not_find_what_was_planted_gives_no_verdicts(mounted: Run) -> None:
@@ -150,7 +154,7 @@ def test_a_failed_cell_is_recorded_the_rest_goes_on_and_resuming_does_what_is_mi
 
 def test_a_cell_that_is_there_is_not_run_again(mounted: Run, tmp_path: Path) -> None:
     config = settings(tmp_path)
-    work = Work(mounted.path, config.chosen_suite, ("math",), RECIPE, {})
+    work = Work(mounted.path, config.chosen_suite, config.teacher, ("math",), RECIPE, ModelOptions(), {})
     cell = config.first_cells()[0]
     place = work.place(cell)
     before = (place / "manifest.json").stat().st_mtime_ns

@@ -1,4 +1,4 @@
-"""The recovered share: its value, intervals that cover as often as they say, and a gap that can't be told from nothing."""
+"""The recovered share: its value, intervals that cover as often as they say, and a gap that may be nothing."""
 
 from __future__ import annotations
 

@@ -31,6 +31,7 @@ def values(**changes: Any) -> dict[str, Any]:
         "controls": {"untrained": {"kind": "untrained"}},
         "attacks": {"traces-1": {"kind": "traces", "n": 1}},
         "across": [],
+        "planted_attacks": {},
         "planted": {},
         **changes,
     }

@@ -46,9 +46,7 @@ def test_an_option_that_a_defence_has_not_is_refused() -> None:
         (Access("none"), Access("answers"), True),
     ],
 )
-def test_an_attack_lies_within_a_tier_that_allows_each_thing_it_needs(
-    needs: Access, tier: Access, within: bool
-) -> None:
+def test_an_attack_lies_within_a_tier_that_allows_all_it_needs(needs: Access, tier: Access, within: bool) -> None:
     assert needs.within(tier) is within
 
 

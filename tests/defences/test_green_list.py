@@ -67,7 +67,7 @@ def by_hand(
 
 
 @pytest.mark.parametrize("off", [{"delta": 0.0}, {"strength": 0.0}], ids=["delta", "proxy"])
-def test_of_strength_0_it_is_the_teacher(teacher: LanguageModel, tiny_pair: Pair, off: dict[str, float]) -> None:
+def test_of_strength_0_it_is_the_teacher(teacher: LanguageModel, tiny_pair: Pair, off: dict[str, Any]) -> None:
     proxy = tiny_pair.student if "strength" in off else ""
     wrapped = GreenList(key=TEXT, proxy=proxy, **off).wrapped(teacher, MATH)
     sampling = Sampling(max_new_tokens=14, seed=3, batch_size=5)

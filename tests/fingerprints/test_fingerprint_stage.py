@@ -164,7 +164,7 @@ def test_a_stopped_run_goes_on_where_it_was(models: Models, tmp_path: Path, monk
 def test_a_run_is_known_by_its_key(models: Models, tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_text(TEXT)
-    small = {"key_file": str(key), "reference": None, "problems": 2, "samples": 1}
+    small: dict[str, Any] = {"key_file": str(key), "reference": None, "problems": 2, "samples": 1}
     fingerprint(config(models, **small), tmp_path / "run")
     key.write_text("another key, which was never used")
     with pytest.raises(BadInputError, match=str(key)):
@@ -209,7 +209,18 @@ def test_what_cannot_be_read_is_refused_before_any_work(
 
 def test_the_command_prints_what_it_found(models: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--student", models["marked"], "--teacher", models["reference"], "--key-file", models["key"]]
-    flags += ["--tasks", "planted", "--problems", "20", "--samples", "2", "--keys", "100", "--output", tmp_path / "run"]
+    flags += [
+        "--tasks",
+        "planted",
+        "--problems",
+        "20",
+        "--samples",
+        "2",
+        "--keys",
+        "100",
+        "--output",
+        str(tmp_path / "run"),
+    ]
     assert command("fingerprint", *flags, "--json") == 0
     result = json.loads(capsys.readouterr().out)
     assert result["finding"] == "marked" and result["stage"] == "fingerprint"

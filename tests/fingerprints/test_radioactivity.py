@@ -49,7 +49,7 @@ def of_text(ids: list[int], window: int = 1) -> Observed:
 
 def of_flat_distributions(seed: int, windows: int = 60, width: int = 200) -> Observed:
     """Distributions of which some are sure and some are not, cut off where little is left."""
-    probabilities = torch.distributions.Dirichlet(torch.full((width,), 0.05)).sample((windows,))  # type: ignore
+    probabilities = torch.distributions.Dirichlet(torch.full((width,), 0.05)).sample((windows,))
     top = probabilities.topk(20)
     return distributions_observed([(w,) for w in range(windows)], [*top.indices], [*top.values])
 
@@ -119,7 +119,7 @@ def test_a_mark_shows_where_there_was_a_choice() -> None:
 
     result = examined(written(0.8), rule, keys=199, seed=0)
     assert result.binomial is not None and result.binomial > 0.01  # each pair is there, green or not
-    assert result.permutation == 1 / 200 and result.hoeffding < 0.01
+    assert result.permutation <= 0.01 and result.z > 3
     assert examined(written(0.0), rule, keys=199, seed=0).permutation > 1 / 200
 
 
@@ -185,8 +185,9 @@ def test_weights_are_those_of_the_probabilities() -> None:
     assert observed.weight_N.tolist() == [0.5, 0.5, 0.0] and observed.n == 2
     rare = pairs_observed(places([[]], [[1, 2, 3, 4]], 1, by_window=False))
     assert rare.weight_N.tolist() == [0.5, 0.5, 0.5]  # written once, all alike: the plain share of the pairs
-    both = pairs_observed(places([[], []], [[1, 2], [1, 3]], 1, by_window=False))
-    assert both.weight_N.tolist() == pytest.approx([0.5 * (1 - 0.5 / 3) / 0.5] * 2)
+    both = pairs_observed(places([[], [], []], [[1, 2], [1, 3], [4, 5]], 1, by_window=False))
+    usual = 0.5 / 3  # the agreement where two can be compared
+    assert both.weight_N.tolist() == pytest.approx([1 - usual / 3] * 2 + [1 - usual])
 
 
 def test_nothing_to_read_proves_nothing() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from distillknob.errors import RunFailedError
-from distillknob.runtime.spread import spread
+from distillknob.runtime.spread import Pieces, spread
 
 
 def write(path: Path) -> None:
@@ -25,7 +25,7 @@ def die() -> None:
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_failure_is_handed_back_and_the_others_are_done(tmp_path: Path, processes: int) -> None:
-    pieces = {"a": (write, (tmp_path / "a",)), "b": (fail, ("no memory",)), "c": (write, (tmp_path / "c",))}
+    pieces: Pieces = {"a": (write, (tmp_path / "a",)), "b": (fail, ("no memory",)), "c": (write, (tmp_path / "c",))}
     done = dict(spread(pieces, tmp_path / "work", processes=processes))
     assert set(done) == {"a", "b", "c"} and done["a"] is None and done["c"] is None
     assert isinstance(done["b"], RunFailedError) and "no memory" in str(done["b"])

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from distillknob.attacks.base import NotApplicableError, NothingToTrainOnError
+from distillknob.attacks.models import Models
 from distillknob.attacks.scene import TRACES, AttackScene
 from distillknob.attacks.suite import Sizes
 from distillknob.attacks.work import Cell, Reads, Work
 from distillknob.evaluation.measure import Measured, sample_and_grade
 from distillknob.inputs.identity import read_by
-from distillknob.models.load import load_model
 from distillknob.models.sampling import Sampler
 from distillknob.runs.files import atomic_write, json_bytes
 from distillknob.runs.journal import Journal
@@ -41,6 +41,7 @@ def cell_config(cell: Cell, work: Work) -> dict[str, Any]:
         "base": cell.base,
         "seed": cell.seed,
         "tasks": list(work.tasks),
+        **work.models.recorded,
         "distill": dict(work.recipe.get("distill") or {}),
         "learning_rates": dict(work.learning_rates),
     }
@@ -66,12 +67,14 @@ def run_cell(cell: Cell, work: Work) -> Run | None:
         work.tasks,
         work.suite.problems,
         cell.attacker,
+        work.original,
         cell.base,
         work.recipe,
         work.learning_rates,
         cell.seed,
         folder / "made",
         Journal(run.unfinished / "attack"),
+        work.models,
         pool,
     )
     scene.folder.mkdir(exist_ok=True)
@@ -83,7 +86,8 @@ def run_cell(cell: Cell, work: Work) -> Run | None:
         state, reason = "nothing to train on", str(error)
     except NotApplicableError as error:
         state, reason = "not applicable", str(error)
-    measured = {} if student is None else measure(load_model(str(student)), work, Journal(run.unfinished / "measured"))
+    scene.models.close()
+    measured = {} if student is None else measure(str(student), work, Journal(run.unfinished / "measured"))
     traces = _count_lines(scene.folder / TRACES)
     shutil.rmtree(scene.folder)  # weights and checkpoints, many times the size of what was measured
     run.finish(
@@ -110,29 +114,32 @@ def fail_cell(cell: Cell, work: Work, reason: str) -> None:
     atomic_write(folder / FAILED, json_bytes({"cell": cell.name, "reason": reason}, indent=2) + b"\n")
 
 
-def measure(model: Sampler, work: Work, journal: Journal) -> dict[str, dict[str, Any]]:
+def measure(student: str, work: Work, journal: Journal) -> dict[str, dict[str, Any]]:
     """What a student scores on validation and test problems, by task: `scores` [P], each problem's mean, `finished`
     [P], the share of its answers that ended, and `right_of_finished`. Validation problems are of the train split,
     behind those that are asked about."""
     suite, measured = work.suite, dict[str, dict[str, Any]]()
-    for split, skip, sizes in (("train", suite.problems, suite.validation), ("test", 0, suite.test)):
-        what = "validation" if split == "train" else split
-        measured[what] = {
-            name: _scores(model, name, split, skip, sizes, suite.seed, journal.part(f"{what}-{place}"))
-            for place, name in enumerate(work.tasks)
-        }
+    with Models(work.models) as models:
+        model = models.sampler(student)
+        for split, skip, sizes in (("train", suite.problems, suite.validation), ("test", 0, suite.test)):
+            what = "validation" if split == "train" else split
+            measured[what] = {
+                name: _scores(model, name, split, skip, sizes, work, journal.part(f"{what}-{place}"))
+                for place, name in enumerate(work.tasks)
+            }
     return measured
 
 
 def _scores(
-    model: Sampler, name: str, split: str, skip: int, sizes: Sizes, seed: int, journal: Journal
+    model: Sampler, name: str, split: str, skip: int, sizes: Sizes, work: Work, journal: Journal
 ) -> dict[str, Any]:
-    task = get_task(name)
+    task, seed = get_task(name), work.suite.seed
     drawn: Measured = sample_and_grade(
         model,
         task,
         task.examples(split, skip + sizes.problems, seed=seed)[skip:],
         sizes.samples,
+        max_new_tokens=work.models.longest,
         seed=seed,
         journal=journal,
         description=f"{split}: {name}",

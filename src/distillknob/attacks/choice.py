@@ -16,9 +16,15 @@ from distillknob.attacks.mixed import Mixed
 from distillknob.attacks.prefilled import Prefilled
 from distillknob.attacks.pruned import Pruned
 from distillknob.attacks.quantised import Quantised
+from distillknob.attacks.reinforced import Reinforced
 from distillknob.attacks.resampled import Resampled
+from distillknob.attacks.reweighted import Reweighted
 from distillknob.attacks.rewritten import Rewritten
+from distillknob.attacks.same_kl import SameKl
+from distillknob.attacks.same_kl import SameKl
+from distillknob.attacks.sceptical import Sceptical
 from distillknob.attacks.selected import Selected
+from distillknob.attacks.top_k import TopK
 from distillknob.attacks.traces import Traces
 from distillknob.attacks.undone import Undone
 from distillknob.attacks.verified import Verified
@@ -28,6 +34,8 @@ ATTACKS: dict[str, type[Attack]] = {
     "untrained": Untrained,
     "solo": Solo,
     "public": Public,
+    "same_kl": SameKl,
+    "same_kl": SameKl,
     # Final answers and texts.
     "answers": Answers,
     "hinted": Hinted,
@@ -39,10 +47,14 @@ ATTACKS: dict[str, type[Attack]] = {
     "instructed": Instructed,
     "resampled": Resampled,
     "mixed": Mixed,
+    "reweighted": Reweighted,
     "prefilled": Prefilled,
     "deciphered": Deciphered,
     # Distributions.
+    "top_k": TopK,
     "divergence": Divergence,
+    "sceptical": Sceptical,
+    "reinforced": Reinforced,
     "cross_tokenizer": CrossTokenizer,
     # Open weights.
     "undone": Undone,

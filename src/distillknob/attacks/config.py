@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from distillknob.attacks.models import ModelOptions
 from distillknob.attacks.planted import planted_target
 from distillknob.attacks.suite import Arm, Suite, read_suite
 from distillknob.attacks.target import Target, targets_of
 from distillknob.attacks.work import Cell
+from distillknob.config.checks import check_at_least_one
 from distillknob.config.experiment import PlannedConfig, Step
 from distillknob.config.fields import NO_SETTING
 from distillknob.config.recipe import stage_config
+from distillknob.config.shared import EngineOptions
 from distillknob.errors import BadInputError, nearest
 from distillknob.methods import METHODS
+from distillknob.models.engines.choice import choose
 from distillknob.runtime.cluster import ClusterOptions
+
+TRAINED = ("distill", "calibrate")  # the stages by which attacks train
 
 
 @dataclass
-class AttackConfig(PlannedConfig):
+class AttackConfig(EngineOptions, PlannedConfig):
     """Config of `attack`; how a student is trained stands in the recipe's section `distill`."""
 
     suite: str = field(
@@ -43,6 +50,12 @@ class AttackConfig(PlannedConfig):
         default=None, metadata={"help": "Public model from which the teacher descends, to merge open weights with."}
     )
     tasks: list[str] = field(default_factory=lambda: ["math"], metadata={"help": "Tasks whose problems are used."})
+    max_completion_length: int | None = field(
+        default=None, metadata={"help": "Tokens that an answer may have. Default: the tasks' own longest."}
+    )
+    chat_template_kwargs: dict[str, Any] | None = field(
+        default=None, metadata={"help": 'Variables of the chat templates, e.g. {"enable_thinking": false}.'}
+    )
     attacks: list[str] = field(
         default_factory=list,
         metadata={"help": "Only these of the suite's attacks, beside its controls. Default: all of them."},
@@ -50,8 +63,15 @@ class AttackConfig(PlannedConfig):
     planted: bool = field(
         default=True, metadata={"help": "Attack the planted defences too; without them there are no verdicts."}
     )
+    further_seeds: bool = field(
+        default=True, metadata={"help": "Train the worst attacks of each target with the suite's further seeds too."}
+    )
     tolerance: float = field(
         default=0.015, metadata={"help": "Points of score, as a fraction, that a defence may cost its teacher."}
+    )
+    settings: dict[str, dict[str, Any]] = field(
+        default_factory=dict,
+        metadata={"help": "Sections distill and calibrate that are others for the attacks than the recipe has."},
     )
     learning_rates: dict[str, float] = field(
         default_factory=dict, metadata={"help": "Learning rate of a method's students. Default: distill's."}
@@ -65,18 +85,23 @@ class AttackConfig(PlannedConfig):
     cluster: ClusterOptions | None = field(default=None, metadata=NO_SETTING)
 
     def __post_init__(self) -> None:
+        self.check_engine()
+        check_at_least_one(self, "max_completion_length", "processes")
         if not self.tasks:
             raise BadInputError("tasks is empty: name at least one, e.g. math")
         if not 0 <= self.tolerance < 1:
             raise BadInputError(
                 f"tolerance={self.tolerance}: a share of the score, from 0 to below 1 (0.015 is 1.5 points)"
             )
-        if self.processes < 1:
-            raise BadInputError(f"processes={self.processes}: must be at least 1")
+        for stage, section in self.settings.items():
+            if stage not in TRAINED or not isinstance(section, Mapping):
+                raise BadInputError(
+                    f"settings has {stage!r}: {section!r}: give a section of {' or '.join(TRAINED)}, as a mapping"
+                )
         for method in self.learning_rates:
             if method not in METHODS:
                 raise BadInputError(f"learning_rates names the method {method!r}: known are {', '.join(METHODS)}")
-        known = [arm.name for arm in self.chosen_suite.arms.values() if not arm.control]
+        known = [arm.name for arm in self.chosen_suite.arms.values() if not arm.control and not arm.guard]
         for name in self.attacks:
             if name not in known:
                 guess = nearest(name, known, otherwise=":")
@@ -102,6 +127,35 @@ class AttackConfig(PlannedConfig):
         return targets_of(self.teacher, self.defended)
 
     @property
+    def of_attacks(self) -> dict[str, Any]:
+        """The recipe as attacks read it: with the settings of their own."""
+        own = {name: value for name, value in self.recipe.items() if name != "attack"}
+        return own | {stage: {**(own.get(stage) or {}), **section} for stage, section in self.settings.items()}
+
+    @property
+    def models_read(self) -> list[str]:
+        """The models that the attack reads: targets and what their defences need, attackers, the public base."""
+        of_targets = [name for target in self.targets for name in target.models_read]
+        base = [] if self.base is None else [self.base]
+        return list(dict.fromkeys([*of_targets, *self.all_attackers, *base]))
+
+    @property
+    def models_sampled(self) -> list[str]:
+        """The models that an engine may sample from: the attackers', and targets without a defence before them."""
+        return [*(one.model for one in self.targets if one.defence is None), *self.all_attackers]
+
+    def model_options(self, template_date: str) -> ModelOptions:
+        """How the models are opened. Raises BadInputError for an engine that can't be had."""
+        choice = choose(self.engine, self.models_sampled, trains_on_own_samples=False)
+        return ModelOptions(
+            choice.engine,
+            self.engine_options,
+            self.chat_template_kwargs or {},
+            template_date,
+            self.max_completion_length,
+        )
+
+    @property
     def all_attackers(self) -> list[str]:
         return [self.student, *self.attackers]
 
@@ -109,7 +163,8 @@ class AttackConfig(PlannedConfig):
     def arms(self) -> list[Arm]:
         """The suite's controls, and those of its attacks that are mounted."""
         arms = self.chosen_suite.arms.values()
-        return [arm for arm in arms if arm.control or not self.attacks or arm.name in self.attacks]
+        wanted = self.attacks
+        return [arm for arm in arms if not arm.guard and (arm.control or not wanted or arm.name in wanted)]
 
     def first_cells(self) -> list[Cell]:
         """The cells of the suite's first seed, in the order of work: the original's, the planted, the others."""
@@ -147,7 +202,7 @@ class AttackConfig(PlannedConfig):
         for cell in self.first_cells():
             of_student = {"teacher": cell.target.model, "student": cell.attacker, "problems": suite.problems}
             fields = {**shared, **of_student, "method": "sft", "curve_steps": 0}
-            steps[f"{cell.name} distill"] = Step("distill", stage_config("distill", self.recipe, **fields))
+            steps[f"{cell.name} distill"] = Step("distill", stage_config("distill", self.of_attacks, **fields))
             for split, sizes in (("train", suite.validation), ("test", suite.test)):
                 fields = {**shared, "models": [cell.attacker], "split": split}
                 fields |= {"problems": sizes.problems, "samples": sizes.samples}

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from distillknob.attacks.base import Answer, Problem
+from distillknob.attacks.models import Models
 from distillknob.attacks.target import Target
 from distillknob.attacks.work import Reads, Work
-from distillknob.evaluation.measure import Measured, grade_samples, longest_answer, sample_and_grade
+from distillknob.evaluation.measure import Measured, grade_samples, longest_answer
 from distillknob.inputs.identity import read_by
-from distillknob.models.base import LanguageModel
-from distillknob.models.load import load_model
 from distillknob.models.sampling import Sampler, Sampling, generate
 from distillknob.models.scoring import Prompt
 from distillknob.runs.journal import Journal
@@ -37,11 +36,11 @@ def make_pool(target: Target, work: Work, n: int, seed: int, folder: Path) -> Ru
     finished is returned as it is, and an unfinished one goes on."""
     problems, tasks = work.problems, list(work.tasks)
     config = {"target": target.spec, "model": target.model, "tasks": tasks, "n": n, "seed": seed}
-    config |= {"problems": len(problems)}
+    config |= {"problems": len(problems), **work.models.recorded}
     run = Run.open(folder, "pool", config, read=read_by(Reads(target.models_read, tasks)), resume=True)
     if run.complete:
         return run
-    rows = answers_of(target, problems, n, seed, Journal(run.unfinished))
+    rows = answers_of(target, work, problems, n, seed, Journal(run.unfinished))
     run.write_samples(
         {
             "problem": number,
@@ -76,23 +75,25 @@ def read_pool(run: Run, problems: int) -> list[list[Answer]]:
     return rows
 
 
-def answers_of(target: Target, problems: Sequence[Problem], n: int, seed: int, journal: Journal) -> list[list[Answer]]:
+def answers_of(
+    target: Target, work: Work, problems: Sequence[Problem], n: int, seed: int, journal: Journal
+) -> list[list[Answer]]:
     """`n` answers of the target to each problem at temperature 1, [P][n]."""
-    teacher = load_model(target.model)
     rows: list[list[Answer]] = [[] for _ in problems]
-    for place, numbers in enumerate(by_task(problems).values()):
-        task = problems[numbers[0]].task
-        drawn = sample_and_grade(
-            target.sampler(teacher, task),
-            task,
-            [problems[i].example for i in numbers],
-            n,
-            seed=seed,
-            journal=journal.part(f"task-{place}"),
-            description=f"{target.label} on {task.name}",
-        )
-        for i, answers in zip(numbers, graded(drawn), strict=True):
-            rows[i] = answers
+    with Models(work.models) as models:
+        for place, numbers in enumerate(by_task(problems).values()):
+            part = [problems[i] for i in numbers]
+            drawn = draw(
+                models.target(target, part[0].task),
+                part,
+                n,
+                seed,
+                journal.part(f"task-{place}"),
+                longest=work.models.longest,
+                description=f"{target.label} on {part[0].task.name}",
+            )
+            for i, answers in zip(numbers, drawn, strict=True):
+                rows[i] = answers
     return rows
 
 
@@ -103,6 +104,7 @@ def draw(
     seed: int,
     journal: Journal,
     *,
+    longest: int | None,
     prompts: Sequence[Prompt] | None = None,
     begun: Sequence[Sequence[int]] | None = None,
     description: str,
@@ -115,7 +117,7 @@ def draw(
         sampler,
         [problem.messages for problem in problems] if prompts is None else prompts,
         n,
-        Sampling(max_new_tokens=longest_answer(task, None), seed=seed, **sampling),
+        Sampling(max_new_tokens=longest_answer(task, longest), seed=seed, **sampling),
         begun=begun,
         journal=journal.part("samples"),
         description=description,
@@ -134,16 +136,3 @@ def graded(drawn: Measured) -> list[list[Answer]]:
         ]
         for samples, texts, rights in zip(drawn.samples, drawn.answers, drawn.right, strict=True)
     ]
-
-
-def own_answers(
-    student: LanguageModel, problems: Sequence[Problem], n: int, seed: int, journal: Journal
-) -> list[list[Answer]]:
-    """`n` answers of the attacker's own model to each problem, [P][n]."""
-    rows: list[list[Answer]] = [[] for _ in problems]
-    for place, numbers in enumerate(by_task(problems).values()):
-        part = [problems[i] for i in numbers]
-        drawn = draw(student, part, n, seed, journal.part(f"task-{place}"), description="the attacker's own answers")
-        for i, answers in zip(numbers, drawn, strict=True):
-            rows[i] = answers
-    return rows

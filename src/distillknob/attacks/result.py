@@ -141,6 +141,4 @@ def _arm_row(row: Row, tiers: Mapping[tuple[str, str], Mapping[str, Tier]]) -> A
 
 def reads_of(config: AttackConfig) -> Reads:
     """Return what the whole run reads."""
-    models = [name for target in config.targets for name in target.models_read]
-    base = [] if config.base is None else [config.base]
-    return Reads(list(dict.fromkeys([*models, *config.all_attackers, *base])), config.tasks)
+    return Reads(config.models_read, config.tasks)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,19 +10,20 @@ from typing import Any
 import numpy as np
 
 from distillknob.attacks.base import Answer, NotApplicableError, NothingToTrainOnError, Problem, Trace
-from distillknob.attacks.pool import by_task, draw, own_answers, read_pool
+from distillknob.attacks.models import ModelOptions, Models
+from distillknob.attacks.pool import by_task, draw, read_pool
 from distillknob.attacks.target import Target
 from distillknob.config.recipe import stage_config
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.stage import distill
 from distillknob.errors import BadInputError
 from distillknob.models.base import LanguageModel
-from distillknob.models.load import load_model
 from distillknob.models.sampling import Sampler
-from distillknob.models.scoring import Prompt, answer_ids
+from distillknob.models.scoring import Prompt, encoded_texts
 from distillknob.runs.files import atomic_write, json_bytes
 from distillknob.runs.journal import Journal
 from distillknob.runs.run import Run
+from distillknob.runtime.machine import free_models
 
 TRACES = "traces.jsonl"
 
@@ -48,14 +48,19 @@ class AttackScene:
     tasks: Sequence[str]
     each: int
     student_name: str
+    original_name: str
     base_name: str | None
     recipe: Mapping[str, Any]
     learning_rates: Mapping[str, float]
     seed: int
     folder: Path
     journal: Journal
+    options: ModelOptions
     pool: Run | None = None
     taken: Taken = field(default_factory=Taken)
+
+    def __post_init__(self) -> None:
+        self.models = Models(self.options)
 
     @property
     def teacher_name(self) -> str:
@@ -66,10 +71,10 @@ class AttackScene:
         return self.target.defence is not None
 
     def student(self) -> LanguageModel:
-        return load_model(self.student_name)
+        return self.models.load(self.student_name)
 
     def teacher(self) -> Sampler:
-        return self.target.sampler(load_model(self.target.model), self.problems[0].task)
+        return self.models.target(self.target, self.problems[0].task)
 
     def asked(self, n: int) -> list[list[Answer]]:
         if self.pool is None:
@@ -88,50 +93,67 @@ class AttackScene:
         temperature: float = 1.0,
         top_p: float = 1.0,
     ) -> list[list[Answer]]:
-        teacher = load_model(self.target.model)
-        rows: list[list[Answer]] = [[] for _ in self.problems]
-        for place, numbers in enumerate(by_task(self.problems).values()):
-            part = [self.problems[i] for i in numbers]
-            sampler = self.target.sampler(teacher, part[0].task)
+        if openings is not None and self.teacher().tokenizer is None:
+            raise NotApplicableError(f"{self.target.model} takes no beginning of an answer: it is a chat interface")
+
+        def of_part(numbers: list[int], part: list[Problem], journal: Journal) -> list[list[Answer]]:
+            sampler = self.models.target(self.target, part[0].task)
             begun = None
             if openings is not None:
                 texts = [openings[i] for i in numbers]
-                begun = [ids[:opening_tokens] for ids in answer_ids(teacher, texts, [False] * len(texts))]
-            drawn = draw(
+                tokenized = encoded_texts(sampler.tokenizer, texts)["input_ids"]
+                begun = [ids[:opening_tokens] for ids in tokenized]
+            return draw(
                 sampler,
                 part,
                 n,
                 self.seed,
-                self.journal.part(f"drawn-{place}"),
+                journal,
+                longest=self.options.longest,
                 prompts=None if instruction is None else [instructed(one.messages, instruction) for one in part],
                 begun=begun,
                 description=f"{self.target.label}: answers for one attack",
                 temperature=temperature,
                 top_p=top_p,
             )
-            for i, answers in zip(numbers, drawn, strict=True):
-                rows[i] = answers
+
+        rows = self._by_task(of_part, "drawn")
         self._count(rows)
         return rows
 
     def own(self, n: int) -> list[list[Answer]]:
-        return own_answers(self.student(), self.problems, n, self.seed, self.journal.part("own"))
+        return self._written(None, n, "own")
 
     def written(self, prompts: Sequence[Prompt], n: int) -> list[list[Answer]]:
-        student = self.student()
-        rows: list[list[Answer]] = [[] for _ in self.problems]
-        for place, numbers in enumerate(by_task(self.problems).values()):
-            drawn = draw(
+        return self._written(prompts, n, "written")
+
+    def _written(self, prompts: Sequence[Prompt] | None, n: int, part: str) -> list[list[Answer]]:
+        """`n` answers of the attacker's own model: to the problems, or to other prompts of them."""
+        student = self.models.sampler(self.student_name)
+
+        def of_part(numbers: list[int], problems: list[Problem], journal: Journal) -> list[list[Answer]]:
+            return draw(
                 student,
-                [self.problems[i] for i in numbers],
+                problems,
                 n,
                 self.seed,
-                self.journal.part(f"written-{place}"),
-                prompts=[prompts[i] for i in numbers],
-                description="the attacker's own texts",
+                journal,
+                longest=self.options.longest,
+                prompts=None if prompts is None else [prompts[i] for i in numbers],
+                description="the attacker's own answers",
             )
-            for i, answers in zip(numbers, drawn, strict=True):
-                rows[i] = answers
+
+        return self._by_task(of_part, part)
+
+    def _by_task(
+        self, of_part: Callable[[list[int], list[Problem], Journal], list[list[Answer]]], part: str
+    ) -> list[list[Answer]]:
+        """The answers of each task's problems, put together."""
+        rows: list[list[Answer]] = [[] for _ in self.problems]
+        for place, numbers in enumerate(by_task(self.problems).values()):
+            answers = of_part(numbers, [self.problems[i] for i in numbers], self.journal.part(f"{part}-{place}"))
+            for i, row in zip(numbers, answers, strict=True):
+                rows[i] = row
         return rows
 
     def public(self, share: float) -> dict[int, Trace]:
@@ -177,7 +199,8 @@ class AttackScene:
         return self.distill(method="sft", traces="file", traces_file=str(file), **fields)
 
     def distill(self, **fields: Any) -> Path:
-        gc.collect()  # what the attack sampled with; a trainer needs the memory
+        self.models.close()  # a trainer needs the memory
+        free_models()
         config = self.settings("distill", **fields)
         run = distill(config, self.folder / "student", resume=True)
         self.taken.trained_tokens += run.result["tokens"]

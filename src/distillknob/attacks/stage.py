@@ -55,8 +55,10 @@ def attack(config: AttackConfig, output: str | Path, *, resume: bool = False) ->
     work = Work(
         run.path,
         config.chosen_suite,
+        config.teacher,
         tuple(config.tasks),
-        {name: value for name, value in config.recipe.items() if name != "attack"},
+        config.of_attacks,
+        config.model_options(run.template_date),
         config.learning_rates,
     )
     ledger = Ledger(config.kept)
@@ -98,7 +100,7 @@ def check(config: AttackConfig, preflight: Preflight) -> None:
                 f"the suite {suite.name} takes {suite.problems} problems of the train split of {name!r} and measures "
                 f"on {suite.validation.problems} more: it has too few. Give a suite of your own with fewer (YAML)"
             )
-    preflight.sides([name for target in config.targets for name in target.models_read], None, needed=False)
+    preflight.sides(config.models_read, config.chat_template_kwargs, needed=False)
 
 
 def _draw_and_score(config: AttackConfig, work: Work, ledger: Ledger, cells: Sequence[Cell]) -> None:
@@ -148,7 +150,7 @@ def further_cells(config: AttackConfig, rows: Sequence[Row]) -> list[Cell]:
     """The cells of further seeds: of each defended teacher the worst attacks by validation, and of the arms that R is
     made of at any tier."""
     suite = config.chosen_suite
-    if not suite.worst_seeds:
+    if not suite.worst_seeds or not config.further_seeds:
         return []
     chosen: dict[tuple[str, str], Cell] = {}
     for target in config.targets:
@@ -157,7 +159,6 @@ def further_cells(config: AttackConfig, rows: Sequence[Row]) -> list[Cell]:
         tiers = [tier_of(name, access, rows, target.label, config.student) for name, access in suite.tiers.items()]
         attacks = {row.arm.name: row for tier in tiers for row in tier.attacks.values()}
         worst = sorted(attacks.values(), key=lambda row: of(row).validation, reverse=True)[: suite.worst]
-        worst += [tier.worst for tier in tiers if tier.worst is not None]
         worst += [row for tier in tiers for row in (tier.control, tier.undefended) if row is not None]
         chosen |= {(row.cell.target.label, row.arm.name): row.cell for row in worst if row.arm.kind != "untrained"}
     return [

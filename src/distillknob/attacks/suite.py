@@ -47,12 +47,14 @@ class Words:
 
 @dataclass(frozen=True)
 class Arm:
-    """An attack of a suite under its name there. `kind` is the attack's class, by which price curves are drawn."""
+    """An attack of a suite under its name there. `kind` names the attack's class; a `guard` is mounted on planted
+    defences alone."""
 
     name: str
     kind: str
     attack: Attack
     control: bool = False
+    guard: bool = False
 
     @property
     def access(self) -> Access:
@@ -142,6 +144,7 @@ KEYS = (
     "controls",
     "attacks",
     "across",
+    "planted_attacks",
     "planted",
 )
 
@@ -154,6 +157,7 @@ def _suite(values: Mapping[str, Any], digest: str) -> Suite:
         raise BadInputError(f"it lacks {', '.join(missing)}")
     arms = {name: _arm(name, row, control=True) for name, row in _mapping(values, "controls").items()}
     arms |= {name: _arm(name, row) for name, row in _mapping(values, "attacks").items()}
+    arms |= {name: _arm(name, row, guard=True) for name, row in _mapping(values, "planted_attacks").items()}
     if not any(arm.teacher_free for arm in arms.values()):
         raise BadInputError("no control leaves the teacher alone: R needs one, such as {kind: untrained}")
     planted = tuple(
@@ -192,13 +196,13 @@ def _mapping(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return value
 
 
-def _arm(name: str, row: Mapping[str, Any], *, control: bool = False) -> Arm:
+def _arm(name: str, row: Mapping[str, Any], *, control: bool = False, guard: bool = False) -> Arm:
     kind = row.get("kind") if isinstance(row, Mapping) else None
     if kind not in ATTACKS:
         guess = nearest(str(kind), ATTACKS, otherwise=":")
         raise BadInputError(f"{name} has the kind {kind!r}{guess} known are {', '.join(ATTACKS)}")
     settings = {key: value for key, value in row.items() if key != "kind"}
-    return Arm(name, str(kind), _made(ATTACKS[str(kind)], settings, name), control)
+    return Arm(name, str(kind), _made(ATTACKS[str(kind)], settings, name), control, guard)
 
 
 def _made(cls: type[Any], row: Mapping[str, Any], what: str) -> Any:

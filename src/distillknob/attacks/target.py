@@ -10,9 +10,6 @@ from pathlib import Path
 from distillknob.defences.base import Wrapping
 from distillknob.defences.choice import is_defence, models_read, parse
 from distillknob.errors import BadInputError
-from distillknob.models.base import LanguageModel
-from distillknob.models.sampling import Sampler
-from distillknob.tasks import Task
 
 ORIGINAL = "original"
 _LABELLED = re.compile(r"(?P<label>[\w+.,-]+)=(?P<spec>[^=?].*)", re.DOTALL)
@@ -36,10 +33,6 @@ class Target:
     def models_read(self) -> list[str]:
         """The weights, and the models that the defence reads."""
         return [self.model, *(models_read(self.defence) if self.defence is not None else [])]
-
-    def sampler(self, teacher: LanguageModel, task: Task) -> Sampler:
-        """The teacher as it answers problems of the task."""
-        return teacher if self.defence is None else self.defence.wrapped(teacher, task)
 
 
 def targets_of(original: str, defended: Sequence[str]) -> list[Target]:

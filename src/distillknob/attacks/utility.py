@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from distillknob.attacks.models import Models
 from distillknob.attacks.target import Target
 from distillknob.attacks.work import Reads, Work
 from distillknob.evaluation.measure import sample_and_grade
 from distillknob.inputs.identity import read_by
-from distillknob.models.load import load_model
 from distillknob.runs.journal import Journal
 from distillknob.runs.run import Run
 from distillknob.stats import interval
@@ -23,25 +23,26 @@ def measure_utility(target: Target, work: Work) -> Run:
     `scores` are each problem's mean, those of all tasks behind each other. A finished run is returned as it is."""
     sizes, seed = work.suite.utility, work.suite.seed
     config = {"target": target.spec, "model": target.model, "tasks": list(work.tasks), "seed": seed}
-    config |= {"problems": sizes.problems, "samples": sizes.samples}
+    config |= {"problems": sizes.problems, "samples": sizes.samples, **work.models.recorded}
     read = read_by(Reads(target.models_read, work.tasks))
     run = Run.open(work.teacher(target), "teacher", config, read=read, resume=True)
     if run.complete:
         return run
-    teacher = load_model(target.model)
     scores: list[float] = []
-    for place, name in enumerate(work.tasks):
-        task = get_task(name)
-        drawn = sample_and_grade(
-            target.sampler(teacher, task),
-            task,
-            task.examples("test", sizes.problems, seed=seed),
-            sizes.samples,
-            seed=seed,
-            journal=Journal(run.unfinished / f"task-{place}"),
-            description=f"{target.label} itself: {name}",
-        )
-        scores += [round(score, 6) for score in drawn.per_problem]
+    with Models(work.models) as models:
+        for place, name in enumerate(work.tasks):
+            task = get_task(name)
+            drawn = sample_and_grade(
+                models.target(target, task),
+                task,
+                task.examples("test", sizes.problems, seed=seed),
+                sizes.samples,
+                max_new_tokens=work.models.longest,
+                seed=seed,
+                journal=Journal(run.unfinished / f"task-{place}"),
+                description=f"{target.label} itself: {name}",
+            )
+            scores += [round(score, 6) for score in drawn.per_problem]
     measured = interval(scores)
     run.finish(
         {

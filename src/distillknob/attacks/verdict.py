@@ -13,7 +13,6 @@ test problems, on which nothing was chosen.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -133,8 +132,8 @@ def curves(rows: Sequence[Row], tiers: Mapping[str, Tier], target: str, attacker
     families: dict[str, list[Row]] = {}
     for row in rows:
         if row.cell.target.label == target and row.cell.attacker == attacker and row.state == "done":
-            family = re.sub(r"-\d+$", "", row.arm.name)
-            if family != row.arm.name:
+            family, _, number = row.arm.name.rpartition("-")
+            if number == f"{row.arm.access.queries:g}":
                 families.setdefault(family, []).append(row)
     drawn: list[CurveRow] = []
     for family, members in families.items():

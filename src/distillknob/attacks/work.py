@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distillknob.attacks.base import Problem
+from distillknob.attacks.models import ModelOptions
 from distillknob.attacks.suite import Arm, Suite
 from distillknob.attacks.target import Target
 from distillknob.tasks import get_tasks
@@ -37,12 +38,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Work:
-    """What all cells of a run share: where they lie, the suite, the tasks, and the recipe of the trainings."""
+    """What all cells of a run share: where they lie, the suite, the undefended teacher, the tasks, and the recipe of
+    the trainings."""
 
     folder: Path
     suite: Suite
+    original: str
     tasks: tuple[str, ...]
     recipe: Mapping[str, Any]
+    models: ModelOptions
     learning_rates: Mapping[str, float]
 
     def place(self, cell: Cell) -> Path:

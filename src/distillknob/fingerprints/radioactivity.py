@@ -101,13 +101,17 @@ class Observed:
 
 
 def pairs_observed(read: Places) -> Observed:
-    """The pairs of texts. How open a window is, is estimated from how often two of its tokens agree, beside half a
-    chance of one more such comparison: so that windows that were written once weigh alike."""
+    """The pairs of texts. How open a window is, is estimated from how often two of its tokens agree, beside what one
+    more such comparison would give in the mean of all windows that have one; windows that were written once are as
+    open as that mean."""
     first: dict[Window, int] = {}
     place_N = torch.tensor([first.setdefault(p.window, len(first)) for p in read.counted], dtype=torch.long)
     times_N = torch.tensor(read.often, dtype=torch.float64)
     times_W, agree_W = (_summed(place_N, values_N, len(first)) for values_N in (times_N, times_N * (times_N - 1)))
-    open_W = 1 - (agree_W + 0.5) / (times_W * (times_W - 1) + 1)
+    compared_W = times_W * (times_W - 1)
+    usual = ((agree_W + 0.5) / (compared_W + 1))[compared_W > 0]
+    agreement = float(usual.mean()) if len(usual) else 0.5
+    open_W = 1 - (agree_W + agreement) / (compared_W + 1)
     return Observed(
         windows=list(first),
         place_N=place_N,
