@@ -47,5 +47,12 @@ def test_what_failed_is_told(tmp_path: Path) -> None:
     assert next(line for line in text.splitlines() if line.startswith("nasty, ")).count("failed") == 1
 
 
+def test_the_original_is_no_defence_that_broke(tmp_path: Path) -> None:
+    def attacked_original(result: dict[str, Any]) -> None:
+        result["worst"].append({**result["worst"][0], "target": "original", "verdict": "broken", "recovered": 1.0})
+
+    assert "original: at the tier" not in told(tmp_path, attacked_original)
+
+
 def test_a_run_without_an_attack_has_a_text(tmp_path: Path) -> None:
     assert told(tmp_path, lambda result: result.update(arms=[], worst=[])).startswith("No verdicts: no attack")

@@ -220,6 +220,19 @@ def test_what_the_policy_asks_for(tmp_path: Path, changes: dict[str, Any], wante
     assert reason in told(result)
 
 
+def test_attacks_that_recover_less_need_no_further_seeds(tmp_path: Path) -> None:
+    def once(result: dict[str, Any]) -> None:
+        for row in arms_of(result, attacker=ATTACKERS[1]):
+            row["seeds"] = [0]
+            if row["recovered"] is not None:
+                row["recovered"] -= 0.01
+        for row in result["worst"]:
+            if row["attacker"] == ATTACKERS[1]:
+                row |= {"seeds": 1, "recovered": row["recovered"] - 0.01}
+
+    assert judged(attack_run(tmp_path / "run", once))["verdict"] == "pass"
+
+
 def test_a_smaller_tier_s_doubt_says_nothing_at_a_larger(tmp_path: Path) -> None:
     def doubtful(result: dict[str, Any]) -> None:
         row = dict(result["worst"][0])

@@ -41,7 +41,7 @@ def test_the_shipped_policies_can_be_read_by_their_names() -> None:
         find_policy("text-teir")
 
 
-@pytest.mark.parametrize("name", ["first-look"])
+@pytest.mark.parametrize("name", ["first-look", "text-tier"])
 def test_a_shipped_policy_asks_for_what_its_suite_has_at_the_tier(name: str) -> None:
     policy = read_policy(find_policy(name))
     suite = read_suite(policy.suite)

@@ -182,29 +182,25 @@ def _in_doubt(policy: Policy, evidence: Evidence) -> list[GateCheck]:
     ]
 
 
-def seeds(policy: Policy, evidence: Evidence) -> list[GateCheck]:
-    """Does each attacker's worst attack rest on enough seeds?"""
-    rows = []
+def seeds(policy: Policy, evidence: Evidence) -> GateCheck:
+    """Do the worst attack of all, and the worst by validation problems, rest on enough seeds? Attacks that recover less
+    needn't, by whomever they are mounted."""
     done = [arm for arm in evidence.at(policy.tier) if arm.state == "done" and arm.recovered is not None]
-    judged = evidence.judged_at(policy.tier)
-    for attacker in dict.fromkeys(arm.attacker for arm in done):
-        own = [arm for arm in done if arm.attacker == attacker]
-        worst = max(own, key=lambda arm: arm.recovered or 0.0)
-        few = {worst.attack: worst.seeds}
-        for row in judged:
-            if row.attacker == attacker and row.attack is not None:
-                few[row.attack] = min(row.seeds, few.get(row.attack, row.seeds))
-        short = {name: count for name, count in few.items() if count < policy.seeds}
-        told = ", ".join(f"{name}: {count}" for name, count in (short or few).items())
-        rows.append(
-            _row(
-                f"seeds by {attacker}",
-                not short,
-                told,
-                f"{told}; the policy asks for {policy.seeds} of the worst attack: attack with more",
-            )
-        )
-    return rows
+    judged = [row for row in evidence.judged_at(policy.tier) if row.recovered is not None]
+    worst: list[tuple[str, int]] = []
+    if done:
+        arm = max(done, key=lambda one: one.recovered or 0.0)
+        worst.append((_by(arm), arm.seeds))
+    if judged:
+        row = max(judged, key=lambda one: one.recovered or 0.0)
+        worst.append((f"{row.attack} by {row.attacker}", row.seeds))
+    told = ", ".join(f"{name}: {count}" for name, count in dict.fromkeys(worst))
+    return _row(
+        "seeds",
+        bool(worst) and all(count >= policy.seeds for _, count in worst),
+        told,
+        f"{told or 'no attack has a figure'}; the policy asks for {policy.seeds} of the worst attack: attack with more",
+    )
 
 
 def utility(policy: Policy, evidence: Evidence) -> GateCheck:

@@ -105,7 +105,7 @@ def _judged(blank: GateResult, policy: Policy, run: Run, target: str | None, now
         *checks.recovered(policy, evidence, external),
         checks.utility(policy, evidence),
         *checks.mounted(policy, evidence),
-        *checks.seeds(policy, evidence),
+        checks.seeds(policy, evidence),
         checks.fresh(policy, started, now),
     ]
     notes += [f"flag: {line}" for line in evidence.flags] + [f"not seen from here: {name}" for name in unseen]

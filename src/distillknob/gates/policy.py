@@ -26,8 +26,8 @@ class Policy:
 
     `largest_recovered` is the largest upper bound of the recovered share R, `smallest_utility` the smallest lower bound
     of the teacher's score less the original's; both are fractions. `attacks` have to have been mounted, at least
-    `attackers` models attacked, the worst attack of each rests on at least `seeds` seeds, and the run is at most
-    `age_days` old.
+    `attackers` models attacked, the worst attack rests on at least `seeds` seeds, and the run is at most `age_days`
+    old.
     `suite_sha256` holds the suite's digest to one value. `external` names files of attacks by others.
     """
 

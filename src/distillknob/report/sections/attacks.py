@@ -43,8 +43,8 @@ def verdicts_section(source: Source) -> Section:
     if not worst:
         return Section("result", title, None, join(source.nothing("there is no verdict"), _curves(result)))
     arms = rows(result.get("arms"))
-    takeaways = [tag("span", owner_sentence(name, own, arms), " ") for name, own in _by_target(result)]
-    shown = join(_matrix(result), _verdicts(result, arms), _curves(result))
+    takeaways = [join(owner_sentence(name, own, arms), tag("br")) for name, own in _by_target(result)]
+    shown = join(_matrix(result), _curves(result), _verdicts(result, arms))
     return Section("result", title, takeaways, shown)
 
 
