@@ -29,7 +29,8 @@ def models(stage: str, pair: Pair) -> list[str]:
     return [
         "--teacher",
         pair.teacher,
-        *([] if stage in ("calibrate", "cache") else ["--student", pair.student]),
+        *([] if stage in ("calibrate", "cache", "defend") else ["--student", pair.student]),
+        *(["--proxy", pair.student] if stage == "defend" else []),
         *target,
     ]
 

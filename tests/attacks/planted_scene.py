@@ -33,6 +33,7 @@ class PlantedScene:
     task: str = "qa"
     per_task: int = 8
     seed: int = 0
+    original_name: str = ""
     base_name: str | None = None
     defended: Callable[[LanguageModel], Sampler] | None = None
     fields: dict[str, Any] = field(default_factory=dict)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from distillknob import tasks
 from distillknob.cli.text import result_text
 from distillknob.defences.config import DefendConfig
 from distillknob.defences.losses import Repelled
@@ -39,12 +40,12 @@ class Even(QA):
         return float(len(completion) % 2 == 0)
 
     def committed(self, completion: str) -> str | None:
-        return (completion.split() or [None])[-1]
+        return completion.split()[-1] if completion.split() else None
 
 
 @pytest.fixture(autouse=True)
 def _even(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distillknob.tasks._REGISTRY", dict(__import__("distillknob.tasks").tasks._REGISTRY))
+    monkeypatch.setattr(tasks, "_REGISTRY", dict(tasks._REGISTRY))
     register_task("even", Even)
 
 

@@ -83,6 +83,10 @@ class Scene(Protocol):
         """The target's weights, for an attack that may read them or their logits."""
 
     @property
+    def original_name(self) -> str:
+        """The undefended teacher's weights: for a control, never for an attack."""
+
+    @property
     def acts_when_sampled(self) -> bool:
         """Does a defence stand between the weights and what is sampled, so that the weights alone are not the
         target?"""

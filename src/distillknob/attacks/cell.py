@@ -38,6 +38,7 @@ def cell_config(cell: Cell, work: Work) -> dict[str, Any]:
         "attack": cell.arm.name,
         "settings": {"kind": cell.arm.kind, **asdict(cell.arm.attack)},
         "attacker": cell.attacker,
+        "original": cell.original,
         "base": cell.base,
         "seed": cell.seed,
         "tasks": list(work.tasks),
@@ -49,7 +50,7 @@ def cell_config(cell: Cell, work: Work) -> dict[str, Any]:
 
 def cell_reads(cell: Cell, work: Work) -> dict[str, dict[str, str]]:
     """The digests of what a cell reads."""
-    return read_by(Reads([cell.attacker, *([] if cell.arm.teacher_free else cell.target.models_read)], work.tasks))
+    return read_by(Reads(cell.models_read, work.tasks))
 
 
 def run_cell(cell: Cell, work: Work) -> Run | None:
@@ -67,6 +68,7 @@ def run_cell(cell: Cell, work: Work) -> Run | None:
         work.tasks,
         work.suite.problems,
         cell.attacker,
+        cell.original,
         cell.base,
         work.recipe,
         work.learning_rates,

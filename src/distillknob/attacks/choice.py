@@ -20,6 +20,7 @@ from distillknob.attacks.reinforced import Reinforced
 from distillknob.attacks.resampled import Resampled
 from distillknob.attacks.reweighted import Reweighted
 from distillknob.attacks.rewritten import Rewritten
+from distillknob.attacks.same_kl import SameKl
 from distillknob.attacks.sceptical import Sceptical
 from distillknob.attacks.selected import Selected
 from distillknob.attacks.top_k import TopK
@@ -32,6 +33,7 @@ ATTACKS: dict[str, type[Attack]] = {
     "untrained": Untrained,
     "solo": Solo,
     "public": Public,
+    "same_kl": SameKl,
     # Final answers and texts.
     "answers": Answers,
     "hinted": Hinted,

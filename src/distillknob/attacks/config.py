@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -20,6 +21,8 @@ from distillknob.errors import BadInputError, nearest
 from distillknob.methods import METHODS
 from distillknob.models.engines.choice import choose
 from distillknob.runtime.cluster import ClusterOptions
+
+TRAINED = ("distill", "calibrate")  # the stages by which attacks train
 
 
 @dataclass
@@ -66,6 +69,10 @@ class AttackConfig(EngineOptions, PlannedConfig):
     tolerance: float = field(
         default=0.015, metadata={"help": "Points of score, as a fraction, that a defence may cost its teacher."}
     )
+    settings: dict[str, dict[str, Any]] = field(
+        default_factory=dict,
+        metadata={"help": "Sections distill and calibrate that are others for the attacks than the recipe has."},
+    )
     learning_rates: dict[str, float] = field(
         default_factory=dict, metadata={"help": "Learning rate of a method's students. Default: distill's."}
     )
@@ -86,6 +93,11 @@ class AttackConfig(EngineOptions, PlannedConfig):
             raise BadInputError(
                 f"tolerance={self.tolerance}: a share of the score, from 0 to below 1 (0.015 is 1.5 points)"
             )
+        for stage, section in self.settings.items():
+            if stage not in TRAINED or not isinstance(section, Mapping):
+                raise BadInputError(
+                    f"settings has {stage!r}: {section!r}: give a section of {' or '.join(TRAINED)}, as a mapping"
+                )
         for method in self.learning_rates:
             if method not in METHODS:
                 raise BadInputError(f"learning_rates names the method {method!r}: known are {', '.join(METHODS)}")
@@ -113,6 +125,12 @@ class AttackConfig(EngineOptions, PlannedConfig):
     def targets(self) -> list[Target]:
         """The original and the defended teachers."""
         return targets_of(self.teacher, self.defended)
+
+    @property
+    def of_attacks(self) -> dict[str, Any]:
+        """The recipe as attacks read it: with the settings of their own."""
+        own = {name: value for name, value in self.recipe.items() if name != "attack"}
+        return own | {stage: {**(own.get(stage) or {}), **section} for stage, section in self.settings.items()}
 
     @property
     def models_read(self) -> list[str]:
@@ -169,7 +187,7 @@ class AttackConfig(EngineOptions, PlannedConfig):
         return list(dict.fromkeys(cells))
 
     def cell(self, target: Target, arm: Arm, attacker: str, seed: int) -> Cell:
-        return Cell(target, arm, attacker, seed, self.base)
+        return Cell(target, arm, attacker, seed, self.teacher, self.base)
 
     @property
     def cell_names(self) -> list[str]:
@@ -184,7 +202,7 @@ class AttackConfig(EngineOptions, PlannedConfig):
         for cell in self.first_cells():
             of_student = {"teacher": cell.target.model, "student": cell.attacker, "problems": suite.problems}
             fields = {**shared, **of_student, "method": "sft", "curve_steps": 0}
-            steps[f"{cell.name} distill"] = Step("distill", stage_config("distill", self.recipe, **fields))
+            steps[f"{cell.name} distill"] = Step("distill", stage_config("distill", self.of_attacks, **fields))
             for split, sizes in (("train", suite.validation), ("test", suite.test)):
                 fields = {**shared, "models": [cell.attacker], "split": split}
                 fields |= {"problems": sizes.problems, "samples": sizes.samples}

@@ -48,6 +48,7 @@ class AttackScene:
     tasks: Sequence[str]
     each: int
     student_name: str
+    original_name: str
     base_name: str | None
     recipe: Mapping[str, Any]
     learning_rates: Mapping[str, float]

@@ -56,7 +56,7 @@ def attack(config: AttackConfig, output: str | Path, *, resume: bool = False) ->
         run.path,
         config.chosen_suite,
         tuple(config.tasks),
-        {name: value for name, value in config.recipe.items() if name != "attack"},
+        config.of_attacks,
         config.model_options(run.template_date),
         config.learning_rates,
     )

@@ -11,13 +11,13 @@ from transformers import LogitsProcessor
 
 from distillknob.attacks.access import Access
 from distillknob.attacks.base import Attack, NotApplicableError, NothingToTrainOnError, Scene
+from distillknob.attacks.weights import check_weights_are_the_target
 from distillknob.distillation.cache.config import CacheConfig
 from distillknob.distillation.cache.stage import cache_teacher
 from distillknob.errors import BadInputError
 from distillknob.models.base import LanguageModel
-from distillknob.models.load import load_tokenizer
+from distillknob.models.load import load_model, load_tokenizer
 from distillknob.models.same_text import one_vocabulary
-from distillknob.models.sampling import Sampler
 
 
 class Edit(Protocol):
@@ -61,7 +61,7 @@ class TopK(Attack):
         return 1
 
     def student(self, scene: Scene) -> Path:
-        teacher, edit = _shown(scene.teacher())
+        teacher, edit = _shown(scene)
         if not one_vocabulary(teacher.tokenizer, load_tokenizer(scene.student_name)):
             raise NotApplicableError(
                 f"{scene.student_name!r} has another tokenizer than the target, whose tokens the log-probabilities are "
@@ -89,16 +89,18 @@ class TopK(Attack):
         return scene.distill(method="gkd", divergence="forward_kl", lmbda=0.0, cache=str(cache.path))
 
 
-def _shown(teacher: Sampler) -> tuple[LanguageModel, LogitsProcessor | None]:
+def _shown(scene: Scene) -> tuple[LanguageModel, LogitsProcessor | None]:
     """The model whose next-token distribution is shown, and what its defence changes in it. Raises NotApplicableError
     for a target that has none to show."""
-    if isinstance(teacher, LanguageModel):
-        return teacher, None
+    if not scene.acts_when_sampled:
+        check_weights_are_the_target(scene)
+        return load_model(scene.teacher_name), None
+    teacher = scene.teacher()
     if isinstance(teacher, Edited):
         return teacher.inner, teacher.edit.at(1.0)
     raise NotApplicableError(
-        f"{teacher.name} shows no log-probabilities of the tokens that it gives out: a defence rewrites whole answers, "
-        "or the model is behind a server: use an attack on text"
+        f"{teacher.name} shows no log-probabilities of the tokens that it gives out, because its defence rewrites "
+        "whole answers: use an attack on text"
     )
 
 

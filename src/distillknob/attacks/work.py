@@ -29,7 +29,16 @@ class Cell:
     arm: Arm
     attacker: str
     seed: int
-    base: str | None
+    original: str
+    base: str | None = None
+
+    @property
+    def models_read(self) -> list[str]:
+        """The attacker's model, and of what isn't free of the teacher the models behind it."""
+        if self.arm.teacher_free:
+            return [self.attacker]
+        base = [] if self.base is None else [self.base]
+        return list(dict.fromkeys([self.attacker, *self.target.models_read, self.original, *base]))
 
     @property
     def name(self) -> str:
@@ -38,7 +47,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class Work:
-    """What all cells of a run share: where they lie, the suite, the tasks, and the recipe of the trainings."""
+    """What all cells of a run share: where they lie, the suite, the undefended teacher, the tasks, and the recipe of
+    the trainings."""
 
     folder: Path
     suite: Suite

@@ -97,6 +97,10 @@ def _pair(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 def _add_cells(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cell", type=int, metavar="N", help="run only cell number N (from 0)")
+    _add_cluster(parser)
+
+
+def _add_cluster(parser: argparse.ArgumentParser) -> None:
     about = "run the cells on a Ray cluster: local (this machine), auto (the one it has joined) or HOST:PORT"
     parser.add_argument("--ray", metavar="ADDRESS", help=about)
     parser.add_argument("--cell-cpus", type=float, metavar="N", help="with --ray: CPUs that a cell takes (default: 1)")
@@ -105,6 +109,10 @@ def _add_cells(parser: argparse.ArgumentParser) -> None:
 
 
 def _which_and_where(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {"only": arguments.cell, **_where(arguments)}
+
+
+def _where(arguments: argparse.Namespace) -> dict[str, Any]:
     from distillknob.runtime.cluster import ClusterOptions
 
     sizes = {"cpus": arguments.cell_cpus, "gpus": arguments.cell_gpus}
@@ -112,7 +120,7 @@ def _which_and_where(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.ray is None and sizes:
         raise BadInputError("--cell-cpus and --cell-gpus say what a cell takes on a Ray cluster: add --ray ADDRESS")
     cluster = None if arguments.ray is None else ClusterOptions(arguments.ray, **sizes)
-    return {"only": arguments.cell, "cluster": cluster}
+    return {"cluster": cluster}
 
 
 def _so_far(arguments: argparse.Namespace, run: Run) -> Ending:
@@ -125,6 +133,7 @@ EXTRAS = {
     "diagnose": Extras(add_flags=_add_compare, answer=_compare),
     "calibrate": Extras(add_flags=_add_require_turned, check=_check_turns, end=_turned),
     "evaluate": Extras(settings=_pair),
+    "attack": Extras(add_flags=_add_cluster, passed=_where),
     "sweep": Extras(add_flags=_add_cells, passed=_which_and_where, end=_so_far),
 }
 

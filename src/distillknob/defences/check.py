@@ -28,9 +28,7 @@ def check(config: DefendConfig, preflight: Preflight) -> None:
     check_trainable(config.teacher, config)
     check_learning_rate(config.teacher, config)
     if not config.way.against_itself and same_weights(config.proxy, config.teacher):
-        preflight.remark(
-            "the proxy is the teacher itself, from which the KL has no gradient at the start: name another"
-        )
+        preflight.remark("the proxy is the teacher itself, from which the KL has no gradient: name a smaller model")
     if config.way.against_itself and config.proxy != DefendConfig.proxy:
         preflight.remark(f"proxy={config.proxy!r} does nothing: {config.method} goes away from the original teacher")
     step = config.per_device_train_batch_size * config.gradient_accumulation_steps * preflight.processes

@@ -302,6 +302,7 @@ def _defend(config: DefendConfig, engine: Engine) -> Workload:
     batch = micro * config.gradient_accumulation_steps * engine.devices
     problems = config.problems * len(config.tasks)
     rows = _steps(config, problems, batch) * batch
+    # A head that is trained alone is counted as all weights are: an upper figure of memory and time.
     phases = [
         Phase("traces", "decode", teacher, problems * config.candidates, prompt, answer, SAMPLED_AT_ONCE),
         Phase("reference", "score", reference, rows, prompt, answer, micro),

@@ -11,7 +11,7 @@ so that the trained student is an ordinary one, and the three terms weigh alike.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -31,9 +31,15 @@ class Sceptical(Loss):
     exit_share: ClassVar[float | None] = SHARE
 
     def value(self, view: View) -> Tensor:
-        return self.per_token(view).sum() / view.items
+        hard_N, of_teacher, of_student = self._terms(view, num_items=view.items)
+        return hard_N.sum() / view.items + of_teacher + of_student
 
     def per_token(self, view: View) -> Tensor:
+        hard_N, of_teacher_N, of_student_N = self._terms(view, reduction="none")
+        return hard_N + of_teacher_N + of_student_N
+
+    def _terms(self, view: View, **reduced: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """The three terms: the cross-entropy at each token, [N], and the two divergences as they are reduced."""
         student, teacher, counted_BC = view.student, view.teacher(), view.counted_BC
         if student.exit_BCH is None:
             raise ValueError("a sceptical student is read at an exit")
@@ -45,8 +51,8 @@ class Sceptical(Loss):
 
         blocks = by_blocks(student.head, log_likelihood, final_NH, labels_N)
         hard_N = -torch.cat(blocks) if blocks else final_NH.sum(1)
-        taught_N, doubted_N = (
-            divergence_of_heads(head, exit_NH, by, states_NH, "forward_kl", reduction="none")
+        of_teacher, of_student = (
+            divergence_of_heads(head, exit_NH, by, states_NH, "forward_kl", **reduced)
             for by, states_NH in ((teacher.head, teacher.hidden_BCH[counted_BC]), (head, final_NH.detach()))
         )
-        return hard_N + taught_N + doubted_N
+        return hard_N, of_teacher, of_student
