@@ -27,7 +27,7 @@ def test_a_stage_s_help_names_its_fields(stage: str, capsys: pytest.CaptureFixtu
     out = capsys.readouterr().out
     assert "--config" in out and "--dry-run" in out and "--resume" in out
     own = {"calibrate": "--eta", "distill": "--method", "evaluate": "--samples", "diagnose": "--ks", "cache": "--top_k"}
-    own["defend"] = "--kl_temperature"
+    own |= {"defend": "--kl_temperature", "fingerprint": "--key_file"}
     assert own.get(stage, "--methods") in out
 
 
