@@ -25,6 +25,8 @@ def models(stage: str, pair: Pair) -> list[str]:
         return []
     if stage == "evaluate":
         return ["--models", pair.teacher, pair.student]
+    if stage == "fingerprint":  # whose key may be any text
+        return ["--teacher", pair.teacher, "--student", pair.student, "--key-file", __file__]
     target = ["--target", pair.student] if stage in ("calibrate", "distill") else []
     return [
         "--teacher",

@@ -209,19 +209,8 @@ def test_what_cannot_be_read_is_refused_before_any_work(
 
 def test_the_command_prints_what_it_found(models: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--student", models["marked"], "--teacher", models["reference"], "--key-file", models["key"]]
-    flags += [
-        "--tasks",
-        "planted",
-        "--problems",
-        "20",
-        "--samples",
-        "2",
-        "--keys",
-        "100",
-        "--output",
-        str(tmp_path / "run"),
-    ]
-    assert command("fingerprint", *flags, "--json") == 0
+    flags += ["--tasks", "planted", "--problems", "20", "--samples", "2", "--keys", "100", "--json"]
+    assert command("fingerprint", *flags, "--output", tmp_path / "run") == 0
     result = json.loads(capsys.readouterr().out)
     assert result["finding"] == "marked" and result["stage"] == "fingerprint"
 

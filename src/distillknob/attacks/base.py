@@ -162,6 +162,8 @@ class Attack(ABC):
     """One attack. Its fields are its settings in a suite; `why` says in a sentence why it might work."""
 
     why: ClassVar[str]
+    trained_by: ClassVar[tuple[str, ...]] = ("distill",)
+    """The sections of the recipe by which it trains."""
 
     @property
     @abstractmethod

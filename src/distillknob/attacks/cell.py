@@ -43,7 +43,7 @@ def cell_config(cell: Cell, work: Work) -> dict[str, Any]:
         "seed": cell.seed,
         "tasks": list(work.tasks),
         **work.models.recorded,
-        "distill": dict(work.recipe.get("distill") or {}),
+        **{stage: dict(work.recipe.get(stage) or {}) for stage in cell.arm.attack.trained_by},
         "learning_rates": dict(work.learning_rates),
     }
 

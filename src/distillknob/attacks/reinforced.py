@@ -30,6 +30,7 @@ class Reinforced(Attack):
     """
 
     why: ClassVar[str] = "a right answer is rewarded whoever wrote it, and the target's scores say which way to look"
+    trained_by: ClassVar[tuple[str, ...]] = ("calibrate",)
     help: bool = True
     strength: float = 0.5
     steps: int | None = None
