@@ -1,6 +1,6 @@
 """How strong may a defence be? What each costs its teacher, on problems of the train split. Markdown on stdout.
 
-    python benchmarks/defence_strengths.py 'product_of_experts?gamma=0.5' 'product_of_experts?gamma=0.6' 'temperature?tau=1.5'
+    python benchmarks/defence_strengths.py 'product_of_experts?gamma=0.5' 'temperature?tau=1.5'
 
 Each argument is a defence as `distillknob attack --defended` names it. A row tells the score of the teacher with the
 defence at work and the difference to the teacher without it, paired by problem. The problems lie behind those that

@@ -27,11 +27,7 @@ def test_a_stage_s_help_names_its_fields(stage: str, capsys: pytest.CaptureFixtu
     out = capsys.readouterr().out
     assert "--config" in out and "--dry-run" in out and "--resume" in out
     own = {"calibrate": "--eta", "distill": "--method", "evaluate": "--samples", "diagnose": "--ks", "cache": "--top_k"}
-<<<<<<< HEAD
-    own |= {"defend": "--kl_temperature", "attack": "--suite"}
-=======
-    own |= {"defend": "--kl_temperature", "fingerprint": "--key_file"}
->>>>>>> fingerprints
+    own |= {"defend": "--kl_temperature", "fingerprint": "--key_file", "attack": "--suite"}
     assert own.get(stage, "--methods") in out
 
 
