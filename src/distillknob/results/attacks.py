@@ -29,13 +29,6 @@ class SuiteRow(TypedDict):
     about: str
 
 
-class Estimate(TypedDict):
-    """A figure with its interval of 95 %."""
-
-    value: float
-    interval: Bounds
-
-
 class Utility(TypedDict):
     """What a defence costs its teacher: its score on test problems, and the difference to the original, paired by
     problem."""
