@@ -24,7 +24,8 @@ from distillknob.planning.fitting import fitting, room, roomier
 from distillknob.planning.hardware import CPU_WIDTH, DECODING, GIB, LAYER_SECONDS, LOADING, SCORING, TRAINING, Engine
 from distillknob.planning.memory import MARGIN, Footprint, footprint
 from distillknob.planning.network import moved
-from distillknob.planning.workload import PROMPT_TOKENS, Phase, Workload, workload
+from distillknob.planning.phases import Phase, Workload
+from distillknob.planning.workload import PROMPT_TOKENS, workload
 from distillknob.runs.run import Run
 from distillknob.stages import STAGES
 from distillknob.training.config import plain_config

@@ -22,7 +22,7 @@ from distillknob.models.architecture import Architecture
 from distillknob.models.heads import block_rows
 from distillknob.models.loaded.sampling import rows_at_once
 from distillknob.planning.hardware import Engine
-from distillknob.planning.workload import Phase, Trained, Workload
+from distillknob.planning.phases import Phase, Trained, Workload
 
 MARGIN = 0.08
 ADAM = 2  # moments of each trained parameter

@@ -11,7 +11,7 @@ devices and they for it.
 from __future__ import annotations
 
 from distillknob.planning.hardware import Engine
-from distillknob.planning.workload import Trained
+from distillknob.planning.phases import Trained
 
 
 def moved(trained: Trained, engine: Engine) -> dict[str, float]:

@@ -9,7 +9,6 @@ graders take.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +21,7 @@ from distillknob.models.names import SERVED, resolve
 from distillknob.models.sampling import Sampling
 from distillknob.models.scoring import BATCH_TOKENS
 from distillknob.planning.hardware import Engine
+from distillknob.planning.phases import Phase, Trained, Workload
 from distillknob.tasks import RowsTask, Task, get_task, task_on_the_hub
 from distillknob.tasks.graders.reward_model import DEFAULT
 from distillknob.tasks.reward_task import RewardTask
@@ -40,80 +40,6 @@ PROMPT_TOKENS = 256
 MEASURED = 64  # problems
 SAMPLED_AT_ONCE = Sampling().batch_size
 SCORED_AT_ONCE, PAIRED_AT_ONCE = BATCH_TOKENS, 16_384  # the second is `batch_tokens` of score_pair
-
-
-@dataclass(frozen=True)
-class Phase:
-    """A phase is work on one model: `rows` sequences of up to `prompt + answer` tokens. `decode` writes the answers,
-    `score` reads them, `train` learns from them, `gradient` compares what would be learnt. `spread`: shared by the
-    devices, or done by each of them whole. `at_once`: rows that one device holds; of decoding, as far as their caches
-    stay within a bound. `own` decoding is `sampling.generate`; the trainers' may be vLLM's."""
-
-    what: str
-    kind: Literal["decode", "score", "train", "gradient"]
-    model: Architecture
-    rows: float
-    prompt: int
-    answer: int
-    at_once: int
-    spread: bool = True
-    own: bool = True
-
-    @property
-    def tokens(self) -> int:
-        return self.prompt + self.answer
-
-
-@dataclass(frozen=True)
-class Trained:
-    """The model that a stage trains, and what it holds for that.
-
-    `adapter`: parameters of its LoRA adapter, 0 for all of its own. `logits`: what is formed of them at a time, tiles
-    of the vocabulary (TRL's GRPO), a block of tokens for two heads, or the whole. `reference`: a copy beside it.
-    `steps` of the optimizer, each after `accumulation` passes."""
-
-    model: Architecture
-    adapter: int
-    checkpointing: bool
-    logits: Literal["tiles", "blocks", "whole"]
-    reference: bool
-    steps: float
-    accumulation: int
-
-    @property
-    def parameters(self) -> int:
-        """How many are trained."""
-        return self.adapter or self.model.parameters
-
-
-@dataclass(frozen=True)
-class Workload:
-    """A workload is what a stage would do: its phases, the models that stay in memory, and what it trains.
-
-    `resident`: (what, model) that stay whole on every device, `single`: nothing of the stage is sharded,
-    `vllm_share`: the share of a device's memory that a vLLM beside the trainer takes, `loaded_again`: models that are
-    read from the disk besides those.
-    """
-
-    stage: str
-    phases: list[Phase]
-    resident: list[tuple[str, Architecture]]
-    trained: Trained | None = None
-    single: bool = True
-    vllm: bool = False
-    vllm_share: float = 0.0
-    loaded_again: tuple[Architecture, ...] = ()
-
-    @property
-    def models(self) -> list[Architecture]:
-        models = [model for _, model in self.resident] + ([self.trained.model] if self.trained else [])
-        return list({model.name: model for model in models}.values())
-
-    @property
-    def loaded(self) -> list[Architecture]:
-        """The models that are read from the disk, each as often as it is."""
-        trained = [] if self.trained is None else [self.trained.model]
-        return [*(model for _, model in self.resident), *trained, *self.loaded_again]
 
 
 @cache
