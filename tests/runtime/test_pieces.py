@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,3 +45,42 @@ def test_a_process_that_was_killed_is_a_failure(tmp_path: Path) -> None:
 def test_a_defect_is_raised(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         list(spread({"a": (write, (tmp_path / "none" / "a",))}, tmp_path))
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from test_pieces import linger
+from distillknob.runtime.spread import spread
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    list(spread({name: (linger, (folder / name,)) for name in "ab"}, folder, processes=2))
+"""
+
+
+def linger(path: Path) -> None:
+    path.write_text(str(os.getpid()))
+    time.sleep(120)
+
+
+def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    here = str(Path(__file__).parent)
+    starter = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])},
+    )
+    marks = [tmp_path / name for name in "ab"]
+    wait_until(lambda: all(mark.exists() and mark.read_text() for mark in marks))
+    starter.kill()
+    starter.wait()
+    workers = [Path("/proc") / mark.read_text() for mark in marks]
+    wait_until(lambda: not any(worker.exists() for worker in workers))
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 60.0) -> None:
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until
+        time.sleep(0.1)

@@ -10,8 +10,9 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from distillknob.errors import DistillknobError, RunFailedError
@@ -67,9 +68,17 @@ def _in_processes(pieces: Pieces, processes: int) -> Iterator[tuple[str, Distill
 
 
 def _begin(threads: int) -> None:
-    """Make a new process ready: its share of the cores, and quiet libraries."""
+    """Make a new process ready: its share of the cores, quiet libraries, and an end where whoever started it is
+    killed, so that it doesn't write on beside the run that takes up the work."""
     import torch
 
+    Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     quiet_libraries()
     keep_freed_memory()
+
+
+def _end_with_parent() -> None:
+    if (parent := parent_process()) is not None:
+        parent.join()
+        os._exit(1)
