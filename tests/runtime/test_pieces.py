@@ -66,11 +66,8 @@ def linger(path: Path) -> None:
 def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
     script = tmp_path / "killed.py"
     script.write_text(KILLED)
-    here = str(Path(__file__).parent)
-    starter = subprocess.Popen(
-        [sys.executable, str(script), str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])},
-    )
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    starter = subprocess.Popen([sys.executable, str(script), str(tmp_path)], env={**os.environ, "PYTHONPATH": path})
     marks = [tmp_path / name for name in "ab"]
     wait_until(lambda: all(mark.exists() and mark.read_text() for mark in marks))
     starter.kill()
