@@ -50,7 +50,8 @@ def cell_config(cell: Cell, work: Work) -> dict[str, Any]:
 
 def cell_reads(cell: Cell, work: Work) -> dict[str, dict[str, str]]:
     """The digests of what a cell reads."""
-    return read_by(Reads(cell.models_read, work.tasks))
+    key_file = None if cell.arm.teacher_free else cell.target.key_file
+    return read_by(Reads(cell.models_read, work.tasks, key_file))
 
 
 def run_cell(cell: Cell, work: Work) -> Run | None:

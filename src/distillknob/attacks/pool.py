@@ -37,7 +37,7 @@ def make_pool(target: Target, work: Work, n: int, seed: int, folder: Path) -> Ru
     problems, tasks = work.problems, list(work.tasks)
     config = {"target": target.spec, "model": target.model, "tasks": tasks, "n": n, "seed": seed}
     config |= {"problems": len(problems), **work.models.recorded}
-    run = Run.open(folder, "pool", config, read=read_by(Reads(target.models_read, tasks)), resume=True)
+    run = Run.open(folder, "pool", config, read=read_by(Reads(target.models_read, tasks, target.key_file)), resume=True)
     if run.complete:
         return run
     rows = answers_of(target, work, problems, n, seed, Journal(run.unfinished))

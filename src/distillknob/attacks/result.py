@@ -64,7 +64,7 @@ def result_of(
         "planted": planted,
         "flags": flags(rows, config.targets, utilities, config.tolerance),
         "failed": [FailedRow(cell=name, reason=reason) for name, reason in failed.items()],
-        "read": read_by(reads_of(config)),
+        "read": read_by(*reads_of(config)),
     }
 
 
@@ -139,6 +139,7 @@ def _arm_row(row: Row, tiers: Mapping[tuple[str, str], Mapping[str, Tier]]) -> A
     }
 
 
-def reads_of(config: AttackConfig) -> Reads:
+def reads_of(config: AttackConfig) -> list[Reads]:
     """Return what the whole run reads."""
-    return Reads(config.models_read, config.tasks)
+    keys = [target.key_file for target in config.targets if target.key_file is not None]
+    return [Reads(config.models_read, config.tasks), *(Reads([], [], key) for key in keys)]

@@ -49,7 +49,7 @@ def attack(config: AttackConfig, output: str | Path, *, resume: bool = False) ->
         )
     checked(check, config)
     reads = reads_of(config)
-    run = Run.open(output, "attack", config.recorded, read=read_by(reads), resume=resume)
+    run = Run.open(output, "attack", config.recorded, read=read_by(*reads), resume=resume)
     if run.complete:
         return run
     work = Work(
@@ -75,7 +75,7 @@ def attack(config: AttackConfig, output: str | Path, *, resume: bool = False) ->
         if len(failed) == len(cells):
             raise RunFailedError(f"every cell failed: {next(iter(failed.values()))}")
     teachers = {t.label: ledger.result(teacher_record(t), work.teacher(t)) or {} for t in config.targets}
-    run.finish(result_of(config, cells, results, failed, teachers, changed_meanwhile(run, reads)))
+    run.finish(result_of(config, cells, results, failed, teachers, changed_meanwhile(run, *reads)))
     build_report(run.path)
     return run
 

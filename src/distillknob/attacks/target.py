@@ -30,6 +30,11 @@ class Target:
         return self.label == ORIGINAL
 
     @property
+    def key_file(self) -> str | None:
+        """The file of the defence's secret, where it has one."""
+        return getattr(self.defence, "key_file", None) or None
+
+    @property
     def models_read(self) -> list[str]:
         """The weights, and the models that the defence reads."""
         return [self.model, *(models_read(self.defence) if self.defence is not None else [])]

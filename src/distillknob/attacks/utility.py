@@ -24,7 +24,7 @@ def measure_utility(target: Target, work: Work) -> Run:
     sizes, seed = work.suite.utility, work.suite.seed
     config = {"target": target.spec, "model": target.model, "tasks": list(work.tasks), "seed": seed}
     config |= {"problems": sizes.problems, "samples": sizes.samples, **work.models.recorded}
-    read = read_by(Reads(target.models_read, work.tasks))
+    read = read_by(Reads(target.models_read, work.tasks, target.key_file))
     run = Run.open(work.teacher(target), "teacher", config, read=read, resume=True)
     if run.complete:
         return run

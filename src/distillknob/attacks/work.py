@@ -15,10 +15,10 @@ from distillknob.tasks import get_tasks
 
 
 class Reads:
-    """What a part of the work reads, as `inputs.identity` asks for it."""
+    """What a part of the work reads, as `inputs.identity` asks for it; `key_file` is that of a green list."""
 
-    def __init__(self, models: Sequence[str], tasks: Sequence[str]):
-        self.models_read, self.tasks = list(models), list(tasks)
+    def __init__(self, models: Sequence[str], tasks: Sequence[str], key_file: str | None = None):
+        self.models_read, self.tasks, self.key_file = list(models), list(tasks), key_file
 
 
 @dataclass(frozen=True)
