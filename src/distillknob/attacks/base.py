@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from distillknob.attacks.access import Access
 from distillknob.errors import RunFailedError
@@ -164,6 +164,9 @@ class Attack(ABC):
     why: ClassVar[str]
     trained_by: ClassVar[tuple[str, ...]] = ("distill",)
     """The sections of the recipe by which it trains."""
+    budget: ClassVar[Literal["traces", "reinforcement"]] = "traces"
+    """What the training takes: the steps and tokens of the recipe's `distill`, or reinforcement learning beside them. A
+    control counts only where an attack has its budget."""
 
     @property
     @abstractmethod

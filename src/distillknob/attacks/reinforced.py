@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from distillknob.attacks.access import Access
 from distillknob.attacks.base import Attack, Scene
@@ -31,6 +31,7 @@ class Reinforced(Attack):
 
     why: ClassVar[str] = "a right answer is rewarded whoever wrote it, and the target's scores say which way to look"
     trained_by: ClassVar[tuple[str, ...]] = ("calibrate",)
+    budget: ClassVar[Literal["traces", "reinforcement"]] = "reinforcement"
     help: bool = True
     strength: float = 0.5
     steps: int | None = None

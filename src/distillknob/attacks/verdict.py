@@ -1,7 +1,9 @@
 """What the attacks say together: the recovered share of each, the worst at each tier, and a word for it.
 
 R takes its control and its undefended arm from the same tier: the best teacher-free arm, and the best attack on the
-original. These two and the worst attack are chosen on validation problems, and what stands in the tables is scored on
+original. A control has to train by the same budget as some attack of the tier: reinforcement learning without a teacher,
+which takes more steps and samples than SFT on traces, is a control where the teacher's scores help such learning. Where
+it gets further than the original's text, that is said beside the verdict. Control and undefended arm and the worst attack are chosen on validation problems, and what stands in the tables is scored on
 test problems, on which nothing was chosen.
 
     protects    the simultaneous upper bound of the worst attack's R lies at or below `words.protects`
@@ -29,7 +31,8 @@ from distillknob.stats import paired_difference
 @dataclass(frozen=True)
 class Tier:
     """What there is at one tier against one target: the arms within it, the best one without the teacher, the best one
-    on the original, the gap between these two, and R of each arm where it is identifiable."""
+    on the original, the gap between these two, and R of each arm where it is identifiable. `beyond` is the best teacher-free arm
+    with a larger budget."""
 
     name: str
     access: Access
@@ -37,6 +40,7 @@ class Tier:
     control: Row | None
     undefended: Row | None
     gap: Gap | None
+    beyond: Row | None
     shares: Mapping[str, Share]
 
     @property
@@ -61,7 +65,10 @@ def tier_of(name: str, access: Access, rows: Sequence[Row], target: str, attacke
     within = [
         row for row in rows if row.cell.attacker == attacker and row.arm.access.within(access) and row.state == "done"
     ]
-    free = [row for row in within if row.arm.teacher_free]
+    budgets = {row.arm.attack.budget for row in within if not row.arm.control}
+    alone = [row for row in within if row.arm.teacher_free]
+    free = [row for row in alone if row.arm.attack.budget in budgets]
+    beyond = best_by_validation([row for row in alone if row.arm.attack.budget not in budgets])
     attacks = {row.arm.name: row for row in within if not row.arm.control and row.cell.target.label == target}
     on_original = [row for row in within if not row.arm.control and row.cell.target.original]
     control, undefended = best_by_validation(free), best_by_validation(on_original)
@@ -69,7 +76,7 @@ def tier_of(name: str, access: Access, rows: Sequence[Row], target: str, attacke
     if control is not None and undefended is not None:
         arms = {name: of(row).test_SP for name, row in attacks.items()}
         gap, shares = recovered(arms, of(control).test_SP, of(undefended).test_SP)
-    return Tier(name, access, attacks, control, undefended, gap, shares)
+    return Tier(name, access, attacks, control, undefended, gap, beyond, shares)
 
 
 def worst_row(tier: Tier, target: str, attacker: str, words: Words) -> WorstRow:
@@ -78,6 +85,10 @@ def worst_row(tier: Tier, target: str, attacker: str, words: Words) -> WorstRow:
     if worst is not None:
         share = tier.shares.get(worst.arm.name)
     word, why = _word(tier, worst, share, words)
+    if tier.beyond is not None and tier.undefended is not None:
+        free, taught = of(tier.beyond), of(tier.undefended)
+        if free.score >= taught.score:
+            why += f"; with more training {tier.beyond.arm.name} gets {100 * free.score:.1f} % without any teacher"
     return {
         "target": target,
         "attacker": attacker,
