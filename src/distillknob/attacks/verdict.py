@@ -1,10 +1,10 @@
 """What the attacks say together: the recovered share of each, the worst at each tier, and a word for it.
 
 R takes its control and its undefended arm from the same tier: the best teacher-free arm, and the best attack on the
-original. A control has to train by the same budget as some attack of the tier: reinforcement learning without a teacher,
-which takes more steps and samples than SFT on traces, is a control where the teacher's scores help such learning. Where
-it gets further than the original's text, that is said beside the verdict. Control and undefended arm and the worst attack are chosen on validation problems, and what stands in the tables is scored on
-test problems, on which nothing was chosen.
+original. A control has to train by the same budget as some attack of the tier. Reinforcement learning without a
+teacher, which takes more steps and samples than SFT on traces, is a control where the teacher's scores help such
+learning; elsewhere it is told beside the verdict. Control, undefended arm and worst attack are chosen on validation
+problems, and what stands in the tables is scored on test problems, on which nothing was chosen.
 
     protects    the simultaneous upper bound of the worst attack's R lies at or below `words.protects`
     broken      its lower bound lies at or above `words.broken`
@@ -31,8 +31,8 @@ from distillknob.stats import paired_difference
 @dataclass(frozen=True)
 class Tier:
     """What there is at one tier against one target: the arms within it, the best one without the teacher, the best one
-    on the original, the gap between these two, and R of each arm where it is identifiable. `beyond` is the best teacher-free arm
-    with a larger budget."""
+    on the original, the gap between these two, and R of each arm where it is identifiable. `beyond` is the best
+    teacher-free arm with a larger budget."""
 
     name: str
     access: Access
