@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,10 +17,11 @@ from distillknob.attacks.models import Models
 from distillknob.attacks.scene import TRACES, AttackScene
 from distillknob.attacks.suite import Sizes
 from distillknob.attacks.work import Cell, Reads, Work
+from distillknob.errors import BadInputError
 from distillknob.evaluation.measure import Measured, sample_and_grade
 from distillknob.inputs.identity import read_by
 from distillknob.models.sampling import Sampler
-from distillknob.runs.files import atomic_write, json_bytes
+from distillknob.runs.files import atomic_write, json_bytes, read_json
 from distillknob.runs.journal import Journal
 from distillknob.runs.run import Run, load_run
 from distillknob.tasks import get_task
@@ -54,11 +55,10 @@ def cell_reads(cell: Cell, work: Work) -> dict[str, dict[str, str]]:
     return read_by(Reads(cell.models_read, work.tasks, key_file))
 
 
-def run_cell(cell: Cell, work: Work) -> Run | None:
-    """Run one cell in its folder and return its run; None where it failed, and `failed.json` says by what. One that is
-    finished is returned as it is."""
+def run_cell(cell: Cell, work: Work) -> Run:
+    """Run one cell in its folder and return its run; one that is finished is returned as it is. What the attack lacks
+    is its result; raises RunFailedError for a training that broke."""
     folder = work.place(cell)
-    (folder / FAILED).unlink(missing_ok=True)
     run = Run.open(folder, "attack-cell", cell_config(cell, work), read=cell_reads(cell, work), resume=True)
     if run.complete:
         return run
@@ -86,11 +86,13 @@ def run_cell(cell: Cell, work: Work) -> Run | None:
         student = cell.arm.attack.student(scene)
     except NothingToTrainOnError as error:
         state, reason = "nothing to train on", str(error)
-    except NotApplicableError as error:
+    except (NotApplicableError, BadInputError) as error:  # such as two tokenizers, or a task without a grader
         state, reason = "not applicable", str(error)
-    scene.models.close()
+    finally:
+        scene.models.close()
     measured = {} if student is None else measure(str(student), work, Journal(run.unfinished / "measured"))
     traces = _count_lines(scene.folder / TRACES)
+    (folder / FAILED).unlink(missing_ok=True)
     shutil.rmtree(scene.folder)  # weights and checkpoints, many times the size of what was measured
     run.finish(
         {
@@ -109,11 +111,28 @@ def run_cell(cell: Cell, work: Work) -> Run | None:
     return run
 
 
+class Failure(NamedTuple):
+    """By what a cell failed, and how often it was tried."""
+
+    reason: str
+    tries: int
+
+
 def fail_cell(cell: Cell, work: Work, reason: str) -> None:
     """Record by what a cell failed, beside what it has done so far."""
-    folder = work.place(cell)
+    folder, before = work.place(cell), failure_of(cell, work)
     folder.mkdir(parents=True, exist_ok=True)
-    atomic_write(folder / FAILED, json_bytes({"cell": cell.name, "reason": reason}, indent=2) + b"\n")
+    row = {"cell": cell.name, "reason": reason, "tries": 1 + (0 if before is None else before.tries)}
+    atomic_write(folder / FAILED, json_bytes(row, indent=2) + b"\n")
+
+
+def failure_of(cell: Cell, work: Work) -> Failure | None:
+    """Return by what the cell failed; None where it didn't."""
+    file = work.place(cell) / FAILED
+    if not file.exists():
+        return None
+    row = read_json(file)
+    return Failure(str(row["reason"]), int(row["tries"]))
 
 
 def measure(student: str, work: Work, journal: Journal) -> dict[str, dict[str, Any]]:

@@ -11,7 +11,7 @@ from distillknob.attacks.models import ModelOptions
 from distillknob.attacks.planted import planted_target
 from distillknob.attacks.suite import Arm, Suite, read_suite
 from distillknob.attacks.target import Target, targets_of
-from distillknob.attacks.work import Cell
+from distillknob.attacks.work import Cell, model_label
 from distillknob.config.checks import check_at_least_one
 from distillknob.config.experiment import PlannedConfig, Step
 from distillknob.config.fields import NO_SETTING
@@ -108,6 +108,12 @@ class AttackConfig(EngineOptions, PlannedConfig):
                 raise BadInputError(f"attacks names {name!r}{guess} {self.suite} has {', '.join(known)}")
         if len(set(self.all_attackers)) < len(self.all_attackers):
             raise BadInputError(f"attackers={self.attackers}: each once, and other ones than student={self.student!r}")
+        labels = [model_label(name) for name in self.all_attackers]
+        if double := next((label for label in labels if labels.count(label) > 1), None):
+            raise BadInputError(
+                f"two attackers would be called {double!r} ({', '.join(self.all_attackers)}): give them folders of "
+                "different names"
+            )
         _ = self.targets
 
     @property

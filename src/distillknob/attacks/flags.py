@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from distillknob.attacks.measured import Row
+from distillknob.attacks.suite import Suite
 from distillknob.attacks.target import Target
 from distillknob.attacks.verdict import best_by_validation, of
 from distillknob.results.attacks import FlagRow, Utility
@@ -13,12 +14,20 @@ LEAST_FINISHED = 0.95
 
 
 def flags(
-    rows: Sequence[Row], targets: Sequence[Target], utilities: dict[str, Utility], tolerance: float
+    rows: Sequence[Row],
+    targets: Sequence[Target],
+    utilities: Mapping[str, Utility],
+    *,
+    tolerance: float,
+    suite: Suite,
+    tasks: int,
 ) -> list[FlagRow]:
-    """The flags of all targets, by the attacker of most arms."""
+    """Return the flags of all targets, by the attacker of most arms."""
+    problems = suite.problems * tasks
     attacker = rows[0].cell.attacker if rows else ""
     own = [row for row in rows if row.cell.attacker == attacker and row.measured is not None]
-    free = [row for row in own if row.arm.teacher_free]
+    tiers = suite.tiers.values()  # beyond all of them, such as public solutions to every problem: no attacker's
+    free = [row for row in own if row.arm.teacher_free and any(row.arm.access.within(tier) for tier in tiers)]
     listed: list[FlagRow] = []
     for target in targets:
         of_target = [row for row in own if row.cell.target.label == target.label and not row.arm.teacher_free]
@@ -28,7 +37,8 @@ def flags(
             *_solo(attacks, free),
             *_unfinished([*of_target, *(free if target.original else [])]),
             *_once(target, attacks),
-            *_wide(utilities.get(target.label), tolerance),
+            *_asked(attacks, problems),
+            *_utility(utilities.get(target.label), tolerance),
         ]
         listed += [{"target": target.label, "flag": flag, "text": text} for flag, text in lines]
     return listed
@@ -86,11 +96,29 @@ def _once(target: Target, attacks: Sequence[Row]) -> Iterator[tuple[str, str]]:
         )
 
 
-def _wide(utility: Utility | None, tolerance: float) -> Iterator[tuple[str, str]]:
+def _asked(attacks: Sequence[Row], problems: int) -> Iterator[tuple[str, str]]:
+    """An attack that took more answers than its threat model says stands at too low a tier."""
+    for row in attacks:
+        took = of(row).cost["queries"] / problems
+        if row.arm.access.interface != "weights" and took > 1.01 * row.arm.access.queries:
+            yield (
+                "more queries than stated",
+                f"{row.arm.name} took {took:.0f}× the problems in answers or scored texts, and its threat model says "
+                f"{row.arm.access.queries:g}×",
+            )
+
+
+def _utility(utility: Utility | None, tolerance: float) -> Iterator[tuple[str, str]]:
     if utility is None:
         return
     low, high = utility["difference_interval"]
-    if low is not None and high is not None and low < -tolerance < high:
+    if high is not None and high < -tolerance:
+        yield (
+            "utility lost",
+            f"the teacher lost {-100 * utility['difference']:.1f} points [{-100 * high:.1f}, "
+            f"{-100 * (low or 0.0):.1f}], and {100 * tolerance:.1f} were allowed",
+        )
+    elif low is not None and high is not None and low < -tolerance < high:
         yield (
             "utility not resolved",
             f"the teacher's score changed by {100 * utility['difference']:+.1f} points [{100 * low:+.1f}, "

@@ -105,6 +105,8 @@ def fieller(gain: float, gap: float, covariance: Floats, quantile: float) -> tup
 def _means(arm_SP: Floats, drawn_DP: Floats, rng: np.random.Generator) -> Floats:
     """The mean score in each draw of problems, [D], each with its own draw of trainings."""
     trainings = len(arm_SP)
-    chosen_DS = rng.multinomial(trainings, np.full(trainings, 1 / trainings), size=len(drawn_DP)) / trainings
+    # One fewer than there are: means of so many draws vary as much as the mean of all trainings does.
+    count = max(1, trainings - 1)
+    chosen_DS = rng.multinomial(count, np.full(trainings, 1 / trainings), size=len(drawn_DP)) / count
     means: Floats = np.einsum("dp,sp,ds->d", drawn_DP, arm_SP, chosen_DS, optimize=True)
     return means

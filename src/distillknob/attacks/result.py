@@ -62,7 +62,9 @@ def result_of(
             for curve in curves(rows, tiers[target.label, attacker], target.label, attacker)
         ],
         "planted": planted,
-        "flags": flags(rows, config.targets, utilities, config.tolerance),
+        "flags": flags(
+            rows, config.targets, utilities, tolerance=config.tolerance, suite=suite, tasks=len(config.tasks)
+        ),
         "failed": [FailedRow(cell=name, reason=reason) for name, reason in failed.items()],
         "read": read_by(*reads_of(config)),
     }

@@ -8,10 +8,11 @@ where there are processes for it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from distillknob.attacks.cell import FAILED, cell_config, cell_reads, fail_cell, run_cell
+from distillknob.attacks.cell import cell_config, cell_reads, fail_cell, failure_of, run_cell
 from distillknob.attacks.config import AttackConfig
 from distillknob.attacks.ledger import Ledger
 from distillknob.attacks.measured import Row, rows_of
@@ -19,29 +20,32 @@ from distillknob.attacks.planted import OTHER_SEED
 from distillknob.attacks.pool import make_pool
 from distillknob.attacks.result import reads_of, result_of
 from distillknob.attacks.target import Target
-from distillknob.attacks.utility import measure_utility, teacher_record
+from distillknob.attacks.utility import measure_utility, teacher_record, utility_config, utility_reads
 from distillknob.attacks.verdict import of, tier_of
 from distillknob.attacks.work import Cell, Work
 from distillknob.config.experiment import check as check_steps
-from distillknob.errors import BadInputError, RunFailedError
+from distillknob.errors import BadInputError
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.opening import checked
 from distillknob.inputs.preflight import Preflight
 from distillknob.report.page import build_report
-from distillknob.runs.files import read_json
-from distillknob.runs.run import Run
+from distillknob.results.schema import with_schema
+from distillknob.runs.files import atomic_write, json_bytes
+from distillknob.runs.run import RESULT, Run
 from distillknob.runtime.cluster import reached
 from distillknob.runtime.processes import notice, process_count
 from distillknob.runtime.spread import spread
 from distillknob.tasks import graded_tasks
+
+TRIES = 2  # times that a cell may fail before its failure is the result
 
 
 def attack(config: AttackConfig, output: str | Path, *, resume: bool = False) -> Run:
     """Mount the suite on the original and the defended teachers and return the run; `report.html` lies in its
     directory.
 
-    A cell that fails is recorded and the others go on; the same command with `resume` does what is missing. Raises
-    BadInputError before any work for input that can't be used.
+    A cell that fails is recorded and the others go on. The run isn't complete then: the same command with `resume` does
+    what is missing, and what fails once more is recorded in the result. Raises BadInputError before any work for input that can't be used.
     """
     if process_count() > 1:
         raise BadInputError(
@@ -61,29 +65,35 @@ def attack(config: AttackConfig, output: str | Path, *, resume: bool = False) ->
         config.learning_rates,
     )
     ledger = Ledger(config.kept)
-    cells = config.first_cells()
-    _check_kept(work, ledger, cells)
-    _draw_and_score(config, work, ledger, cells)
-    _run_cells(config, work, ledger, cells)
-    further = further_cells(config, rows_of(cells, *_results(work, ledger, cells)))
-    _draw_and_score(config, work, ledger, further)
-    _run_cells(config, work, ledger, further)
-    cells += further
+    cells: list[Cell] = []
+    missing = config.first_cells()
+    while missing:
+        _check_kept(config, work, ledger, missing)
+        cells += missing
+        _draw_and_score(config, work, ledger, cells)
+        _run_cells(config, work, ledger, cells)
+        further = further_cells(config, rows_of(cells, *_results(work, ledger, cells)))
+        missing = [cell for cell in further if cell not in cells]
     results, failed = _results(work, ledger, cells)
-    if failed:
-        notice(f"{len(failed)} of {len(cells)} cells failed; the same command with --resume tries them again")
-        if len(failed) == len(cells):
-            raise RunFailedError(f"every cell failed: {next(iter(failed.values()))}")
     teachers = {t.label: ledger.result(teacher_record(t), work.teacher(t)) or {} for t in config.targets}
-    run.finish(result_of(config, cells, results, failed, teachers, changed_meanwhile(run, *reads)))
+    result = result_of(config, cells, results, failed, teachers, changed_meanwhile(run, *reads))
+    again = [cell for cell in cells if (one := failure_of(cell, work)) is not None and one.tries < TRIES]
+    if again:
+        notice(f"{len(again)} of {len(cells)} cells failed; the same command with --resume tries them once more")
+        run.unfinished.mkdir(exist_ok=True)
+        atomic_write(run.unfinished / RESULT, json_bytes(with_schema(result), indent=2) + b"\n")
+    else:
+        run.finish(result)
     build_report(run.path)
     return run
 
 
-def _check_kept(work: Work, ledger: Ledger, cells: Sequence[Cell]) -> None:
+def _check_kept(config: AttackConfig, work: Work, ledger: Ledger, cells: Sequence[Cell]) -> None:
     """Raise BadInputError for a kept cell of other settings, or of other models than are there now."""
     for cell in cells:
         ledger.check(cell.name, cell_config(cell, work), cell_reads(cell, work))
+    for target in config.targets:
+        ledger.check(teacher_record(target), utility_config(target, work), utility_reads(target, work))
 
 
 def check(config: AttackConfig, preflight: Preflight) -> None:
@@ -104,14 +114,20 @@ def check(config: AttackConfig, preflight: Preflight) -> None:
 
 def _draw_and_score(config: AttackConfig, work: Work, ledger: Ledger, cells: Sequence[Cell]) -> None:
     """Draw the answers that the missing ones of these cells read, and measure each target itself."""
+    # As many as any of the cells reads, also of those that are done: a pool is drawn once.
     sizes: dict[tuple[str, int], tuple[Target, int]] = {}
+    wanted = set()
     for cell in cells:
-        if not cell.arm.teacher_free and cell.arm.attack.pool and not ledger.done(cell.name, work.place(cell)):
+        if not cell.arm.teacher_free and cell.arm.attack.pool:
             key = (cell.target.label, cell.seed)
             _, before = sizes.get(key, (cell.target, 0))
             sizes[key] = (cell.target, max(before, cell.arm.attack.pool))
+            if not ledger.done(cell.name, work.place(cell)):
+                wanted.add(key)
     pieces: dict[str, tuple[Any, tuple[Any, ...]]] = {}
     for (label, seed), (target, n) in sizes.items():
+        if (label, seed) not in wanted:
+            continue
         drawn_with = seed + (OTHER_SEED if label.startswith("planted-") else 0)
         pieces[f"answers of {label}, seed {seed}"] = (make_pool, (target, work, n, drawn_with, work.pool(target, seed)))
     for target in config.targets:
@@ -146,20 +162,20 @@ def _spread(config: AttackConfig, pieces: Mapping[str, Any], folder: Path) -> It
 
 
 def further_cells(config: AttackConfig, rows: Sequence[Row]) -> list[Cell]:
-    """The cells of further seeds: of each defended teacher the worst attacks by validation, and of the arms that R is
-    made of at any tier."""
+    """The cells of the suite's further seeds: of each defended teacher the worst attacks of all and the worst at each
+    tier, by validation problems, and the arms that R is made of there."""
     suite = config.chosen_suite
     if not suite.worst_seeds or not config.further_seeds:
         return []
-    chosen: dict[tuple[str, str], Cell] = {}
-    for target in config.targets:
-        if target.original:
-            continue
-        tiers = [tier_of(name, access, rows, target.label, config.student) for name, access in suite.tiers.items()]
+    chosen: dict[tuple[str, str, str], Cell] = {}
+    for target, attacker in product((t for t in config.targets if not t.original), config.all_attackers):
+        tiers = [tier_of(name, access, rows, target.label, attacker) for name, access in suite.tiers.items()]
         attacks = {row.arm.name: row for tier in tiers for row in tier.attacks.values()}
         worst = sorted(attacks.values(), key=lambda row: of(row).validation, reverse=True)[: suite.worst]
-        worst += [row for tier in tiers for row in (tier.control, tier.undefended) if row is not None]
-        chosen |= {(row.cell.target.label, row.arm.name): row.cell for row in worst if row.arm.kind != "untrained"}
+        again = [*worst, *(row for tier in tiers for row in (tier.worst, tier.control, tier.undefended) if row)]
+        # Reinforcement draws its problems by its own seed, so that another one would train on other problems.
+        again = [row for row in again if row.arm.kind != "untrained" and row.arm.attack.budget == "traces"]
+        chosen |= {(row.cell.target.label, row.arm.name, attacker): row.cell for row in again}
     return [
         config.cell(cell.target, cell.arm, cell.attacker, seed)
         for seed in suite.worst_seeds
@@ -174,6 +190,6 @@ def _results(work: Work, ledger: Ledger, cells: Sequence[Cell]) -> tuple[dict[st
         place = work.place(cell)
         if (result := ledger.result(cell.name, place)) is not None:
             results[cell.name] = result
-        elif (place / FAILED).exists():
-            failed[cell.name] = str(read_json(place / FAILED)["reason"])
+        elif (failure := failure_of(cell, work)) is not None:
+            failed[cell.name] = failure.reason
     return results, failed

@@ -52,7 +52,7 @@ def targets_of(original: str, defended: Sequence[str]) -> list[Target]:
         label, spec = (labelled["label"], labelled["spec"]) if labelled else (None, named)
         if is_defence(spec):
             chosen = parse(spec)
-            target = Target(label or _plain(spec), spec, chosen.model or original, chosen.defence)
+            target = Target(label or plain_name(spec), spec, chosen.model or original, chosen.defence)
         else:
             target = Target(label or _of_folder(spec), spec, spec)
         if target.label in (one.label for one in targets):
@@ -66,9 +66,9 @@ def targets_of(original: str, defended: Sequence[str]) -> list[Target]:
 def _of_folder(name: str) -> str:
     """A model's label: the run's name for its `model` folder, else its own."""
     path = Path(name)
-    return _plain(path.parent.name if path.name == "model" and path.parent.name else path.name)
+    return plain_name(path.parent.name if path.name == "model" and path.parent.name else path.name)
 
 
-def _plain(text: str) -> str:
-    """The text as a folder may be called, on any system."""
+def plain_name(text: str) -> str:
+    """Return the text as a folder may be called, on any system."""
     return re.sub(r"[^\w+.,-]+", "-", text).strip("-") or "target"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from distillknob.attacks.models import Models
 from distillknob.attacks.target import Target
 from distillknob.attacks.work import Reads, Work
@@ -18,13 +20,23 @@ def teacher_record(target: Target) -> str:
     return f"teachers/{target.label}"
 
 
+def utility_config(target: Target, work: Work) -> dict[str, Any]:
+    """Return what the run of a target's own score is known by."""
+    sizes = work.suite.utility
+    of_target = {"target": target.spec, "model": target.model, "tasks": list(work.tasks), "seed": work.suite.seed}
+    return {**of_target, "problems": sizes.problems, "samples": sizes.samples, **work.models.recorded}
+
+
+def utility_reads(target: Target, work: Work) -> dict[str, dict[str, str]]:
+    """Return the digests of what it reads."""
+    return read_by(Reads(target.models_read, work.tasks, target.key_file))
+
+
 def measure_utility(target: Target, work: Work) -> Run:
     """Score the target on the suite's test problems, as it answers with its defence at work, and return the run: its
     `scores` are each problem's mean, those of all tasks behind each other. A finished run is returned as it is."""
     sizes, seed = work.suite.utility, work.suite.seed
-    config = {"target": target.spec, "model": target.model, "tasks": list(work.tasks), "seed": seed}
-    config |= {"problems": sizes.problems, "samples": sizes.samples, **work.models.recorded}
-    read = read_by(Reads(target.models_read, work.tasks, target.key_file))
+    config, read = utility_config(target, work), utility_reads(target, work)
     run = Run.open(work.teacher(target), "teacher", config, read=read, resume=True)
     if run.complete:
         return run

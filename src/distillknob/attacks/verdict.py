@@ -9,7 +9,7 @@ problems, and what stands in the tables is scored on test problems, on which not
     protects    the simultaneous upper bound of the worst attack's R lies at or below `words.protects`
     broken      its lower bound lies at or above `words.broken`
     partly      its lower bound lies above `words.protects`
-    irrelevant  what is had without the teacher is no worse than what the original teaches: nothing to protect
+    irrelevant  what is had without the teacher is better than what the original teaches: nothing to protect
     can't tell  anything else
 """
 
@@ -112,7 +112,7 @@ def _word(tier: Tier, worst: Row | None, share: Share | None, words: Words) -> t
     free, taught = tier.control.arm.name, tier.undefended.arm.name
     if not tier.gap.identifiable:
         low, high = (100 * bound for bound in tier.gap.interval)
-        if tier.gap.value <= 0:
+        if tier.gap.interval[1] <= 0:
             return "irrelevant", (
                 f"a student gets {100 * control.score:.1f} % without the teacher ({free}), and "
                 f"{100 * undefended.score:.1f} % from the original ({taught}): there is nothing to protect"

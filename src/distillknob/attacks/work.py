@@ -10,7 +10,7 @@ from typing import Any
 from distillknob.attacks.base import Problem
 from distillknob.attacks.models import ModelOptions
 from distillknob.attacks.suite import Arm, Suite
-from distillknob.attacks.target import Target
+from distillknob.attacks.target import Target, plain_name
 from distillknob.tasks import get_tasks
 
 
@@ -21,9 +21,16 @@ class Reads:
         self.models_read, self.tasks, self.key_file = list(models), list(tasks), key_file
 
 
+def model_label(name: str) -> str:
+    """What folders and cells call an attacker's model: of a run's `model` the run's name, else its own."""
+    path = Path(name.replace(":", "-"))
+    return plain_name(path.parent.name if path.name == "model" and path.parent.name else path.name)
+
+
 @dataclass(frozen=True)
 class Cell:
-    """A cell of the work, as it goes to whichever process does it: plain values, the suite's arm by its name."""
+    """A Cell is one arm on one target by one attacker with one seed. `original` is the undefended teacher, `base` a
+    public model from which it descends."""
 
     target: Target
     arm: Arm
@@ -42,7 +49,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        return f"{self.target.label}/{self.arm.name}-{Path(self.attacker.replace(':', '-')).name}-seed{self.seed}"
+        return f"{self.target.label}/{self.arm.name}-{model_label(self.attacker)}-seed{self.seed}"
 
 
 @dataclass(frozen=True)

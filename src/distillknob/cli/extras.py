@@ -129,11 +129,21 @@ def _so_far(arguments: argparse.Namespace, run: Run) -> Ending:
     return Ending(0, f"cell {arguments.cell} is done; the report so far: {run.path / 'report.html'}")
 
 
+# attack
+
+
+def _failed_cells(arguments: argparse.Namespace, run: Run) -> Ending:
+    if run.complete:
+        return Ending()
+    report = run.path / "report.html"
+    return Ending(1, f"some cells failed; --resume tries them once more. The report so far: {report}")
+
+
 EXTRAS = {
     "diagnose": Extras(add_flags=_add_compare, answer=_compare),
     "calibrate": Extras(add_flags=_add_require_turned, check=_check_turns, end=_turned),
     "evaluate": Extras(settings=_pair),
-    "attack": Extras(add_flags=_add_cluster, passed=_where),
+    "attack": Extras(add_flags=_add_cluster, passed=_where, end=_failed_cells),
     "sweep": Extras(add_flags=_add_cells, passed=_which_and_where, end=_so_far),
 }
 
