@@ -37,14 +37,18 @@ def test_a_failure_is_handed_back_and_the_others_are_done(tmp_path: Path, proces
     assert here == {processes == 1}
 
 
-def test_a_process_that_was_killed_is_a_failure(tmp_path: Path) -> None:
-    done = dict(spread({"a": (die, ()), "b": (die, ())}, tmp_path, processes=2))
-    assert all(isinstance(error, RunFailedError) for error in done.values()) and len(done) == 2
+def test_a_process_that_was_killed_is_a_failure_and_the_others_are_done(tmp_path: Path) -> None:
+    pieces: Pieces = {"a": (die, ()), "b": (write, (tmp_path / "b",)), "c": (write, (tmp_path / "c",))}
+    done = dict(spread(pieces, tmp_path / "work", processes=2))
+    assert isinstance(done["a"], RunFailedError) and "killed" in str(done["a"])
+    assert done["b"] is None and done["c"] is None and (tmp_path / "c").exists()
 
 
-def test_a_defect_is_raised(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        list(spread({"a": (write, (tmp_path / "none" / "a",))}, tmp_path))
+@pytest.mark.parametrize("processes", [1, 2])
+def test_what_a_library_raises_is_the_piece_s_failure_and_is_told_whole(tmp_path: Path, processes: int) -> None:
+    pieces: Pieces = {"a": (write, (tmp_path / "none" / "a",)), "b": (write, (tmp_path / "b",))}
+    done = dict(spread(pieces, tmp_path / "work", processes=processes))
+    assert "FileNotFoundError" in str(done["a"]) and "in write" in str(done["a"]) and done["b"] is None
 
 
 KILLED = """

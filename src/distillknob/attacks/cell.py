@@ -68,6 +68,7 @@ def run_cell(cell: Cell, work: Work) -> Run:
         work.problems,
         work.tasks,
         work.suite.problems,
+        work.suite.seed,
         cell.attacker,
         cell.original,
         cell.base,

@@ -20,6 +20,7 @@ from distillknob.config.shared import EngineOptions
 from distillknob.errors import BadInputError, nearest
 from distillknob.methods import METHODS
 from distillknob.models.engines.choice import choose
+from distillknob.models.names import SERVED
 from distillknob.runtime.cluster import ClusterOptions
 
 TRAINED = ("distill", "calibrate")  # the stages by which attacks train
@@ -114,7 +115,12 @@ class AttackConfig(EngineOptions, PlannedConfig):
                 f"two attackers would be called {double!r} ({', '.join(self.all_attackers)}): give them folders of "
                 "different names"
             )
-        _ = self.targets
+        for target in self.targets:
+            if target.defence is not None and target.model.startswith(SERVED):
+                raise BadInputError(
+                    f"defended has {target.spec}: a defence stands before weights, and {target.model} is behind a "
+                    "server: name what the server gives out as a target by itself"
+                )
 
     @property
     def recorded(self) -> dict[str, Any]:

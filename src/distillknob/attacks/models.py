@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from distillknob.attacks.base import NotApplicableError
+from distillknob.attacks.planted import PlantedDefence
 from distillknob.attacks.target import Target
 from distillknob.models.base import LanguageModel
 from distillknob.models.chat import set_in_templates
@@ -63,6 +64,8 @@ class Models:
         """A target as it answers problems of the task."""
         if target.defence is None:
             return self.sampler(target.model)
+        if isinstance(target.defence, PlantedDefence):  # which changes texts, whoever wrote them
+            return target.defence.before(self.sampler(target.model))
         return target.defence.wrapped(self.load(target.model), task)
 
     def close(self) -> None:

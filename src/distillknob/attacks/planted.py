@@ -89,6 +89,10 @@ class PlantedDefence(Wrapping):
     rewriting: str = "identity"
 
     def wrapped(self, teacher: LanguageModel, task: Task) -> Sampler:
+        return self.before(teacher)
+
+    def before(self, teacher: Sampler) -> Sampler:
+        """Return the teacher with the defence before it, also one that is served."""
         return Reworded(teacher, REWRITINGS[self.rewriting], f"planted {self.rewriting} before {teacher.name}")
 
 

@@ -13,7 +13,7 @@ from distillknob.attacks.measured import Row, rows_of
 from distillknob.attacks.verdict import Tier, bounds_of, curves, planted_row, tier_of, utility, worst_row
 from distillknob.attacks.work import Cell, Reads
 from distillknob.inputs.identity import read_by
-from distillknob.results.attacks import ArmRow, AttackResult, FailedRow, TargetRow, Utility
+from distillknob.results.attacks import ArmRow, AttackResult, FailedRow, TargetRow, TierShare, Utility
 from distillknob.runs.model_record import read_record
 
 
@@ -137,6 +137,15 @@ def _arm_row(row: Row, tiers: Mapping[tuple[str, str], Mapping[str, Tier]]) -> A
         "recovered": None if share is None else share.value,
         "recovered_interval": None if share is None else bounds_of(share.interval),
         "simultaneous": None if share is None else bounds_of(share.simultaneous),
+        "by_tier": {
+            name: TierShare(
+                recovered=share.value,
+                interval=bounds_of(share.interval),
+                simultaneous=bounds_of(share.simultaneous),
+            )
+            for name, tier in of_pair.items()
+            if (share := tier.shares.get(row.arm.name)) is not None and row.arm.access.within(tier.access)
+        },
         "cost": None if measured is None else measured.cost,
     }
 

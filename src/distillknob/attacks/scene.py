@@ -40,13 +40,14 @@ class Taken:
 
 @dataclass
 class AttackScene:
-    """An AttackScene is the scene of one attack by one attacker on one target, with one seed. `each` is the problems of
-    a task, and `learning_rates` are those of methods, in place of the recipe's for `distill`."""
+    """An AttackScene is the scene of one attack by one attacker on one target, with one seed. `each` problems of a task
+    are taken by `problem_seed`; `learning_rates` are those of methods, in place of the recipe's for `distill`."""
 
     target: Target
     problems: Sequence[Problem]
     tasks: Sequence[str]
     each: int
+    problem_seed: int
     student_name: str
     original_name: str
     base_name: str | None
@@ -213,6 +214,7 @@ class AttackScene:
             method = fields.get("method", DistillConfig.method)
             rate = {"learning_rate": self.learning_rates[method]} if method in self.learning_rates else {}
             values |= {"teacher": self.target.model, "student": self.student_name, "curve_steps": 0, **rate}
+            values["problem_seed"] = self.problem_seed
         return stage_config(stage, self.recipe, **{**values, **fields})
 
 

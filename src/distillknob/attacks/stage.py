@@ -45,7 +45,8 @@ def attack(config: AttackConfig, output: str | Path, *, resume: bool = False) ->
     directory.
 
     A cell that fails is recorded and the others go on. The run isn't complete then: the same command with `resume` does
-    what is missing, and what fails once more is recorded in the result. Raises BadInputError before any work for input that can't be used.
+    what is missing, and what fails once more is recorded in the result. Raises BadInputError before any work for input
+    that can't be used.
     """
     if process_count() > 1:
         raise BadInputError(

@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -99,11 +98,6 @@ class Suite:
     planted: tuple[Planted, ...]
     sha256: str = field(compare=False, default="")
 
-    @cached_property
-    def pool(self) -> int:
-        """How many answers to each problem are drawn of a target, for all attacks."""
-        return max((arm.attack.pool for arm in self.arms.values()), default=0)
-
 
 def suite_names() -> list[str]:
     """Return the names of the suites that ship."""
@@ -173,13 +167,13 @@ def _suite(values: Mapping[str, Any], digest: str) -> Suite:
     return Suite(
         name=str(values["name"]),
         about=str(values["about"]),
-        problems=int(values["problems"]),
+        problems=_whole(values["problems"], "problems", least=1),
         validation=_made(Sizes, values["validation"], "validation"),
         test=_made(Sizes, values["test"], "test"),
         utility=_made(Sizes, values["utility"], "utility"),
-        seed=int(values["seed"]),
-        worst=int(worst.get("attacks", 0)),
-        worst_seeds=tuple(int(seed) for seed in worst.get("seeds", ())),
+        seed=_whole(values["seed"], "seed"),
+        worst=_whole(worst.get("attacks", 0), "worst attacks"),
+        worst_seeds=tuple(_whole(seed, "a seed of worst") for seed in worst.get("seeds", ())),
         words=_made(Words, values["words"], "words"),
         tiers={name: _made(Access, row, f"the tier {name}") for name, row in _mapping(values, "tiers").items()},
         arms=arms,
@@ -187,6 +181,12 @@ def _suite(values: Mapping[str, Any], digest: str) -> Suite:
         planted=planted,
         sha256=digest,
     )
+
+
+def _whole(value: Any, what: str, least: int = 0) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise BadInputError(f"{what} is {value!r}: it must be a whole number from {least} on")
+    return value
 
 
 def _mapping(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:

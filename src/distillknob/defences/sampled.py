@@ -98,13 +98,13 @@ class Reworded:
     with the rest.
     """
 
-    inner: LanguageModel
+    inner: Sampler
     rewriting: Rewriting
     name: str
     scorer: None = None
 
     @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
+    def tokenizer(self) -> PreTrainedTokenizerBase | None:
         return self.inner.tokenizer
 
     @property
@@ -112,8 +112,7 @@ class Reworded:
         return self.inner.ends
 
     def draw(self, request: SampleRequest) -> dict[tuple[int, int], Sample]:
-        drawn: Sampler = self.inner
-        samples, reader = drawn.draw(request), AnswerReader(self.tokenizer)
+        samples, reader = self.inner.draw(request), AnswerReader(self.tokenizer)
         opened = {i: reader.opened(request.prompts[i]) for i in {i for i, _ in samples}}
         answers = [
             Written(request.prompts[i], reader.spelled(sample.text, sample.token_ids), opened[i], sample.finished)

@@ -67,7 +67,7 @@ def check(config: DistillConfig, preflight: Preflight) -> None:
     for task in tasks:
         if task is None:  # its data would have to be fetched
             continue
-        examples = task.examples("train", config.problems, seed=config.seed)
+        examples = task.examples("train", config.problems, seed=config.seed_of_problems)
         rows += len(examples)
         _check_way(config.ways.get(task.name), task, examples)
         _check_lengths(config, preflight, task, examples, sides)

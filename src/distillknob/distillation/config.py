@@ -47,6 +47,9 @@ class DistillConfig(BoundedAnswers, EngineOptions, AdapterOptions, DistillationC
     )
     tasks: list[str] = field(default_factory=lambda: ["math"], metadata={"help": "Tasks whose problems are used."})
     problems: int = field(default=2000, metadata={"help": "Problems a task, from its train split."})
+    problem_seed: int | None = field(
+        default=None, metadata={"help": "Seed by which problems are taken from the split. Default: seed."}
+    )
     method: str = field(default="gkd", metadata={"help": "How the student learns.", "choices": tuple(METHODS)})
     divergence: str | None = field(
         default=None,
@@ -254,6 +257,11 @@ class DistillConfig(BoundedAnswers, EngineOptions, AdapterOptions, DistillationC
     def needs_teacher_weights(self) -> bool:
         """Is the teacher asked for more than its texts?"""
         return self.cache is None and self.loss.asks_teacher
+
+    @property
+    def seed_of_problems(self) -> int:
+        """The seed by which problems are taken; another `seed` alone trains on the same ones anew."""
+        return self.seed if self.problem_seed is None else self.problem_seed
 
     @property
     def taught_by(self) -> str:

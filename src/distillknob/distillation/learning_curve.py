@@ -54,7 +54,7 @@ def curve_problems(config: DistillConfig, cache: TeacherCache | None = None) -> 
             task,
             config.problems,
             wanted,
-            config.seed,
+            config.seed_of_problems,
             why="to hold some back for the learning curve: leave curve_steps out",
         )
         divided.trained[task.name] = len(trained)

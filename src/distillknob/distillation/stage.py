@@ -151,7 +151,21 @@ def _own_traces(
     source = config.objective.traces if config.share_on_policy < 1.0 else "none"
     context = CONTEXTS[config.objective.context]
     selection, seed = config.objective.selection, config.seed
-    options = TraceOptions(config.candidates, config.max_completion_length, seed, ways=config.ways, selection=selection)
+    options = TraceOptions(
+        config.candidates,
+        config.max_completion_length,
+        seed,
+        ways=config.ways,
+        selection=selection,
+        problem_seed=config.seed_of_problems,
+    )
+        config.candidates,
+        config.max_completion_length,
+        seed,
+        ways=config.ways,
+        selection=selection,
+        problem_seed=config.seed_of_problems,
+    )
     for place, task in enumerate(tasks):
         journal = Journal(run.unfinished).part(f"traces-{place}")
         count = divided.trained[task.name]

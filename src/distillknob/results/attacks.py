@@ -63,6 +63,15 @@ class Cost(TypedDict):
     steps: float
 
 
+class TierShare(TypedDict):
+    """This is R of an arm at one tier of the suite, by the control and the undefended arm of that tier, with its own
+    interval and the one that holds for all attacks at the tier at once."""
+
+    recovered: float
+    interval: Bounds
+    simultaneous: Bounds
+
+
 class ArmRow(TypedDict):
     """A row holds one attack or control on one target by one attacker, over its seeds. `recovered` is R, where the gap
     is identifiable, with an interval that holds for all attacks on the target at once in `simultaneous`."""
@@ -86,6 +95,7 @@ class ArmRow(TypedDict):
     recovered: float | None
     recovered_interval: Bounds | None
     simultaneous: Bounds | None
+    by_tier: dict[str, TierShare]
     cost: Cost | None
 
 

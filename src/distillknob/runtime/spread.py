@@ -7,6 +7,7 @@ is handed back with its name, and the others go on.
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -28,8 +29,7 @@ def spread(
     """Do the pieces and yield each one's name as it is done, with what it failed by.
 
     On the `cluster`, where there is one; else in so many `processes` of this machine, which share its cores; with one
-    process here, in the order of the pieces. `folder` is where they write. Only errors of the package's own are a
-    piece's failure: any other is a defect, and is raised.
+    process here, in the order of the pieces. `folder` is where they write. Whatever a piece raises is its failure.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if cluster is not None:
@@ -48,31 +48,52 @@ def _attempt(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Distil
         function(*arguments)
     except DistillknobError as error:
         return error
+    except Exception as error:  # of a library, such as a device's memory: it is this piece's alone, and is told whole
+        return RunFailedError("".join(traceback.format_exception(error)).strip())
     return None
 
 
 def _in_processes(pieces: Pieces, processes: int) -> Iterator[tuple[str, DistillknobError | None]]:
     """Each process takes a piece after the other. They are started anew (spawn): libraries that are loaded here hold
-    threads, which don't outlive a fork."""
-    threads = max(1, (os.cpu_count() or 1) // processes)
-    with ProcessPoolExecutor(processes, get_context("spawn"), _begin, (threads,)) as pool:
+    threads, which don't outlive a fork. Where one is killed, the pieces that aren't done are begun once more, each in a
+    process of its own, so that the one by which it was killed is known."""
+    left = dict(pieces)
+    try:
+        for name, error in _in_pool(left, processes):
+            del left[name]
+            yield name, error
+    except BrokenProcessPool:
+        pass
+    for name, piece in left.items():
+        try:
+            yield from _in_pool({name: piece}, 1)
+        except BrokenProcessPool:
+            yield name, RunFailedError("its process was killed: had it memory enough?")
+
+
+def _in_pool(pieces: Pieces, processes: int) -> Iterator[tuple[str, DistillknobError | None]]:
+    """Raises BrokenProcessPool where a process was killed."""
+    context = get_context("spawn")
+    begin = (max(1, (os.cpu_count() or 1) // processes), context.Value("i", 0))
+    pool = ProcessPoolExecutor(processes, context, _begin, begin)
+    try:
         waiting = {pool.submit(_attempt, *piece): name for name, piece in pieces.items()}
         for future in as_completed(waiting):
-            try:
-                yield waiting[future], future.result()
-            except BrokenProcessPool:
-                yield (
-                    waiting[future],
-                    RunFailedError("its process, or one beside it, was killed: had it memory enough?"),
-                )
+            yield waiting[future], future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _begin(threads: int) -> None:
-    """Make a new process ready: its share of the cores, quiet libraries, and an end where whoever started it is
-    killed, so that it doesn't write on beside the run that takes up the work."""
+def _begin(threads: int, begun: Any) -> None:
+    """Make a new process ready: its share of the cores, a GPU of its own where there are several, quiet libraries, and
+    an end where whoever started it is killed, so that it doesn't write on beside the run that takes up the work."""
     import torch
 
     Thread(target=_end_with_parent, daemon=True).start()
+    with begun.get_lock():
+        number, begun.value = begun.value, begun.value + 1
+    if (devices := torch.cuda.device_count()) > 1:
+        torch.cuda.set_device(number % devices)
     torch.set_num_threads(threads)
     quiet_libraries()
     keep_freed_memory()
