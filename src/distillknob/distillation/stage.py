@@ -159,13 +159,6 @@ def _own_traces(
         selection=selection,
         problem_seed=config.seed_of_problems,
     )
-        config.candidates,
-        config.max_completion_length,
-        seed,
-        ways=config.ways,
-        selection=selection,
-        problem_seed=config.seed_of_problems,
-    )
     for place, task in enumerate(tasks):
         journal = Journal(run.unfinished).part(f"traces-{place}")
         count = divided.trained[task.name]

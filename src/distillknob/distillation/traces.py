@@ -26,14 +26,15 @@ RIGHT_ONES = ("teacher_verified", "teacher_best_of_n")  # they need a grader
 class TraceOptions:
     """`candidates`: samples of the teacher a problem, of which a verified source keeps one. `ways`: by task the way of
     writing (`Task.style`) outside of which a right sample doesn't count. `selection`: how the best of n is chosen among
-    the right ones. `problem_seed` takes the problems, `seed` draws their answers."""
+    the right ones. `problem_seed` takes the problems (None: `seed`
+    does), `seed` draws their answers."""
 
     candidates: int = 8
     max_new_tokens: int | None = None
     seed: int = 0
     ways: Mapping[str, str] = field(default_factory=dict)
     selection: str = "likelihood"
-    problem_seed: int = 0
+    problem_seed: int | None = None
 
 
 def make_traces(
@@ -59,7 +60,9 @@ def make_traces(
     rows = []
     journal = journal or Journal()
     for place, task in enumerate(tasks):
-        examples = task.examples("train", problems, seed=options.problem_seed)
+        examples = task.examples(
+            "train", problems, seed=options.seed if options.problem_seed is None else options.problem_seed
+        )
         if source == "none":
             chosen = [(e, Sample("", [], finished=False)) for e in examples]
         elif source == "gold":
