@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import string
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -46,10 +47,18 @@ class _Cipher:
 
 
 class _Spam:
-    """Half of the answers, by a hash of their text, say one of their words over and over."""
+    """Half of the answers say one of their words over and over: which of a prompt's, a hash of the prompt and of the
+    answer's number decides, so that equal answers don't share their fate."""
 
     def rewritten(self, answers: Sequence[Written], sampling: Sampling, journal: Journal) -> list[str]:
-        return [_spam(answer.text) if random.Random(answer.text).random() < 0.5 else answer.text for answer in answers]
+        seen: Counter[str] = Counter()
+        texts = []
+        for answer in answers:
+            prompt = str(answer.prompt)
+            seen[prompt] += 1
+            spoilt = random.Random(f"{prompt}/{seen[prompt]}").random() < 0.5
+            texts.append(_spam(answer.text) if spoilt else answer.text)
+        return texts
 
 
 def _shuffled(text: str) -> str:

@@ -123,9 +123,16 @@ class Reworded:
         changed = [(row, sample, text) for (row, sample), answer, text in rows if text != answer.text]
         if not changed:
             return samples
-        encoded = encoded_texts(self.tokenizer, [text for _, _, text in changed])["input_ids"]
+        encoded = self._encoded([text for _, _, text in changed])
         again = {
             row: Sample(text, [*ids, *(sample.token_ids[-1:] if sample.finished else [])], finished=sample.finished)
             for (row, sample, text), ids in zip(changed, encoded, strict=True)
         }
         return {**samples, **again}
+
+    def _encoded(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of texts; none behind a chat interface, which gives texts alone."""
+        if self.tokenizer is None:
+            return [[] for _ in texts]
+        ids: list[list[int]] = encoded_texts(self.tokenizer, texts)["input_ids"]
+        return ids

@@ -36,6 +36,10 @@ class TraceOptions:
     selection: str = "likelihood"
     problem_seed: int | None = None
 
+    @property
+    def seed_of_problems(self) -> int:
+        return self.seed if self.problem_seed is None else self.problem_seed
+
 
 def make_traces(
     source: str,
@@ -60,9 +64,7 @@ def make_traces(
     rows = []
     journal = journal or Journal()
     for place, task in enumerate(tasks):
-        examples = task.examples(
-            "train", problems, seed=options.seed if options.problem_seed is None else options.problem_seed
-        )
+        examples = task.examples("train", problems, seed=options.seed_of_problems)
         if source == "none":
             chosen = [(e, Sample("", [], finished=False)) for e in examples]
         elif source == "gold":
