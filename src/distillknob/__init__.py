@@ -11,9 +11,13 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from distillknob.attacks.config import AttackConfig as AttackConfig
+    from distillknob.attacks.stage import attack as attack
     from distillknob.calibration.config import CalibrationConfig as CalibrationConfig
     from distillknob.calibration.stage import calibrate as calibrate
     from distillknob.calibration.trainer import CalibrationTrainer as CalibrationTrainer
+    from distillknob.defences.config import DefendConfig as DefendConfig
+    from distillknob.defences.stage import defend as defend
     from distillknob.diagnosis.compare import compare_diagnoses as compare_diagnoses
     from distillknob.diagnosis.config import DiagnoseConfig as DiagnoseConfig
     from distillknob.diagnosis.finding import Finding as Finding
@@ -34,6 +38,8 @@ if TYPE_CHECKING:
     from distillknob.experiments.demo import demo as demo
     from distillknob.experiments.sweep import SweepConfig as SweepConfig
     from distillknob.experiments.sweep import sweep as sweep
+    from distillknob.fingerprints.config import FingerprintConfig as FingerprintConfig
+    from distillknob.fingerprints.stage import fingerprint as fingerprint
     from distillknob.gates.gate import gate as gate
     from distillknob.methods import METHODS as METHODS
     from distillknob.methods import Method as Method
@@ -56,9 +62,13 @@ if TYPE_CHECKING:
 
 # Where each public name lives: the imports above, which type checkers read, as they are done once a name is asked for.
 _HOMES = {
+    "attacks.config": "AttackConfig",
+    "attacks.stage": "attack",
     "calibration.config": "CalibrationConfig",
     "calibration.stage": "calibrate",
     "calibration.trainer": "CalibrationTrainer",
+    "defences.config": "DefendConfig",
+    "defences.stage": "defend",
     "diagnosis.compare": "compare_diagnoses",
     "diagnosis.config": "DiagnoseConfig",
     "diagnosis.finding": "Finding",
@@ -76,6 +86,8 @@ _HOMES = {
     "evaluation.stage": "evaluate",
     "experiments.demo": "DemoConfig demo",
     "experiments.sweep": "SweepConfig sweep",
+    "fingerprints.config": "FingerprintConfig",
+    "fingerprints.stage": "fingerprint",
     "gates.gate": "gate",
     "methods": "METHODS Method",
     "models.base": "LanguageModel",
