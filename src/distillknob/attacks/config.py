@@ -206,11 +206,16 @@ class AttackConfig(EngineOptions, PlannedConfig):
         return [cell.name for cell in self.first_cells()]
 
     def planned(self) -> dict[str, Step]:
-        """The trainings and evaluations, each standing for those of its cells: an attack's traces are hard labels, as
-        far as a dry run can know."""
+        """The targets' answers, and the trainings and evaluations of the cells: an attack's traces are hard labels, as
+        far as a dry run can know. What is drawn of a target stands as an evaluation of it."""
         suite = self.chosen_suite
         shared = {"tasks": self.tasks, "seed": suite.seed}
         steps = {}
+        for target in dict.fromkeys(cell.target for cell in self.first_cells()):
+            n = max(cell.arm.attack.pool for cell in self.first_cells() if cell.target == target)
+            fields = {**shared, "models": [target.model], "split": "train", "problems": suite.problems, "samples": n}
+            if n:
+                steps[f"answers of {target.label}"] = Step("evaluate", stage_config("evaluate", self.recipe, **fields))
         for cell in self.first_cells():
             of_student = {"teacher": cell.target.model, "student": cell.attacker, "problems": suite.problems}
             fields = {**shared, **of_student, "method": "sft", "curve_steps": 0}
