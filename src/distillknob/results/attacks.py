@@ -63,9 +63,19 @@ class Cost(TypedDict):
     steps: float
 
 
+class TierShare(TypedDict):
+    """R of an arm at one tier, whose gap is that of the tier's own control and undefended arm: with its own interval,
+    and with one that holds for all attacks of the tier on the target at once."""
+
+    recovered: float
+    interval: Bounds
+    simultaneous: Bounds
+
+
 class ArmRow(TypedDict):
-    """A row holds one attack or control on one target by one attacker, over its seeds. `recovered` is R, where the gap
-    is identifiable, with an interval that holds for all attacks on the target at once in `simultaneous`."""
+    """A row holds one attack or control on one target by one attacker, over its seeds. `recovered` is R at the first
+    tier that it lies in, where the gap is identifiable, with an interval that holds for all attacks on the target at
+    once in `simultaneous`; `by_tier` has R at each tier that it lies in and whose gap is identifiable."""
 
     target: str
     attack: str
@@ -86,6 +96,7 @@ class ArmRow(TypedDict):
     recovered: float | None
     recovered_interval: Bounds | None
     simultaneous: Bounds | None
+    by_tier: dict[str, TierShare]
     cost: Cost | None
 
 
