@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import struct
 from collections.abc import Callable, Sequence
+from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from distillknob.attacks.access import Access
 from distillknob.inputs.identity import read_by
-from distillknob.results.attacks import AccessRow, ArmRow, AttackResult, CurveRow, TargetRow, WorstRow
+from distillknob.results.attacks import AccessRow, ArmRow, AttackResult, CurveRow, TargetRow, TierShare, WorstRow
 from distillknob.runs.run import Run
 
 TARGETS = ("eta+0.5", "nasty")
@@ -28,7 +30,8 @@ ATTACKS = {
 }
 CONTROLS = {"solo": Access("none", labels=True), "untrained": Access("none"), "gold": Access("none", clean=1.0)}
 HALF = 0.06  # of an interval of R
-TEXT = Access("text", 128, labels=True)
+TIERS = {"text": Access("text", 128, labels=True), "on_policy": Access("on_policy", 128, labels=True)}
+SUITE = (files("distillknob.attacks") / "suites" / "standard-v1.yaml").read_bytes()
 Change = Callable[[dict[str, Any]], None]
 
 
@@ -42,9 +45,14 @@ def access(one: Access) -> AccessRow:
     }
 
 
+def share(low: float, high: float) -> TierShare:
+    return {"recovered": (low + high) / 2, "interval": [low, high], "simultaneous": [low, high]}
+
+
 def arm(target: str, attack: str, attacker: str, r: float | None, *, control: bool = False, seeds: int = 3) -> ArmRow:
     kind, needed = (attack, CONTROLS[attack]) if control else ATTACKS[attack][:2]
     score = 0.44 + 0.1 * (r or 0.0)
+    tiers = [name for name, tier in TIERS.items() if needed.within(tier)]
     return {
         "target": target,
         "attack": attack,
@@ -65,16 +73,17 @@ def arm(target: str, attack: str, attacker: str, r: float | None, *, control: bo
         "recovered": r,
         "recovered_interval": None if r is None else [r - HALF * 0.8, r + HALF * 0.8],
         "simultaneous": None if r is None else [r - HALF, r + HALF],
+        "by_tier": {} if r is None else dict.fromkeys(tiers, share(r - HALF, r + HALF)),
         "cost": {"queries": needed.queries * 600, "tokens": needed.queries * 6e4, "trained_tokens": 1e5, "steps": 200},
     }
 
 
-def worst(target: str, attacker: str, tier: str, allowed: Access, attack: str, r: float) -> WorstRow:
+def worst(target: str, attacker: str, tier: str, attack: str, r: float) -> WorstRow:
     return {
         "target": target,
         "attacker": attacker,
         "tier": tier,
-        "access": access(allowed),
+        "access": access(TIERS[tier]),
         "attack": attack,
         "seeds": 3,
         "recovered": r,
@@ -130,15 +139,15 @@ def attack_result(folder: Path, tasks: Sequence[str] = ("math",)) -> AttackResul
         for attacker in ATTACKERS:
             arms += [arm(target, name, attacker, r + shift) for name, (_, _, r) in ATTACKS.items()]
             verdicts += [
-                worst(target, attacker, "text", TEXT, "selected-128", 0.14 + shift),
-                worst(target, attacker, "on_policy", Access("on_policy", 128, labels=True), "gkd", 0.55 + shift),
+                worst(target, attacker, "text", "selected-128", 0.14 + shift),
+                worst(target, attacker, "on_policy", "gkd", 0.55 + shift),
             ]
             priced = [(8, "selected-8", 0.02), (32, "selected-32", 0.08), (128, "selected-128", 0.14)]
             curves.append(curve(target, attacker, [(float(q), name, r + shift) for q, name, r in priced]))
     arms += [arm("original", name, ATTACKERS[0], None, control=True) for name in CONTROLS]
     return {
         "stage": "attack",
-        "suite": {"name": "standard-v1", "sha256": "ab" * 32, "about": "every attack"},
+        "suite": {"name": "standard-v1", "sha256": hashlib.sha256(SUITE).hexdigest(), "about": "every attack"},
         "tasks": list(tasks),
         "attackers": list(ATTACKERS),
         "original": "zoo:teacher",
@@ -203,6 +212,7 @@ def recovers(attack: str, low: float, high: float, *, target: str = "eta+0.5") -
     def change(result: dict[str, Any]) -> None:
         for row in arms_of(result, attack=attack, target=target):
             row |= {"recovered": (low + high) / 2, "simultaneous": [low, high], "recovered_interval": [low, high]}
+            row["by_tier"] = dict.fromkeys(row["by_tier"], share(low, high))
         for row in result["worst"]:
             if row["attack"] == attack and row["target"] == target:
                 row |= {"recovered": (low + high) / 2, "interval": [low, high]}

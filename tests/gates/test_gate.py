@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import yaml
 
 from commands import command
+from distillknob.defences.choice import DEFENCES
 from distillknob.gates.gate import STATUS, gate
 from distillknob.gates.words import BEGIN, END
+from distillknob.inputs.identity import read_by
 from distillknob.runs.records import UNKNOWN
-from planted_attacks import ATTACKERS, Change, arms_of, attack_run, recovers
+from planted_attacks import ATTACKERS, Change, arms_of, attack_run, checkpoint, named, recovers, share
 from result_types import all_types, faults
 
 POLICY: dict[str, Any] = {
@@ -95,6 +101,7 @@ def test_a_teacher_that_keeps_to_the_policy_passes(tmp_path: Path, capsys: pytes
     out = " ".join(capsys.readouterr().out.split())
     assert out.startswith("PASS: eta+0.5")
     assert "At the tier text · 128× queries · labels, no attack of standard-v1 recovered more than 20.00 %" in out
+    assert "the controls and the attacks on the original, by which R is measured, may rest on fewer" in out
     assert "by the tier" not in out and "gkd" not in out, "an attack beyond the tier says nothing at it"
     result = json.loads((run / "gate.json").read_text())
     assert (result["verdict"], result["status"]) == ("pass", 0)
@@ -120,8 +127,9 @@ OPEN: dict[str, Change] = {
     "a failed attack": of_arms("traces", state="failed", reason="out of memory"),
     "a failed attack that wasn't asked for": of_arms("selected-8", state="failed", reason="out of memory"),
     "an attack without traces": of_arms("traces", state="nothing to train on", reason="none was right"),
-    "R undefined": of_arms("traces", recovered=None, simultaneous=None),
-    "R without bounds": of_arms("traces", simultaneous=[None, None]),
+    "R undefined": of_arms("traces", by_tier={}),
+    "R undefined at the tier alone": of_arms("traces", by_tier={"on_policy": share(0.0, 0.1)}),
+    "R without bounds": of_arms("traces", by_tier={"text": {**share(0.0, 0.1), "simultaneous": [None, None]}}),
     "few seeds of the worst": of_arms("selected-128", seeds=[0]),
     "another suite": alter("suite.name", "quick-v1"),
     "irrelevant": verdict("irrelevant"),
@@ -131,10 +139,12 @@ OPEN: dict[str, Change] = {
     "weights that were not read": alter("targets.1.model", "elsewhere"),
 }
 DAMAGED: dict[str, Change] = {
-    "a row without a key": lambda result: result["arms"][0].pop("simultaneous"),
+    "a row without a key": lambda result: result["arms"][0].pop("by_tier"),
     "a row of another type": alter("arms", 7),
-    "an interval that is none": of_arms("traces", simultaneous=[1]),
-    "text for a number": of_arms("traces", recovered="0.1"),
+    "an interval that is none": of_arms("traces", by_tier={"text": {**share(0.0, 0.1), "simultaneous": [1]}}),
+    "text for a number": of_arms("traces", by_tier={"text": {**share(0.0, 0.1), "recovered": "0.1"}}),
+    "a share that is none": of_arms("traces", by_tier={"text": 0.1}),
+    "a spec that is no text": alter("targets.2.spec", None),
     "an interface that isn't one": alter("arms.0.access", {"interface": "txt", "queries": 1, "clean": 0, "labels": 0}),
     "no suite": alter("suite", None),
     "no result": lambda result: result.clear(),
@@ -208,10 +218,15 @@ def test_a_breach_stands_though_something_is_missing_but_not_where_the_suite_has
         ({"tier": {"interface": "prefill", "queries": 128, "labels": True}}, 2, "no attack used text whose beginning"),
         ({"tier": {"interface": "text", "queries": 128, "clean": 0.5, "labels": True}}, 2, "50 % public solutions"),
         ({"tier": {"interface": "text", "queries": 1, "labels": True}}, 2, "no attack used the final answers"),
-        ({"tier": {"interface": "weights", "queries": 128, "labels": True}, "attacks": ["gkd"]}, 1, "gkd by"),
+        ({"tier": {"interface": "on_policy", "queries": 128, "labels": True}, "attacks": ["gkd"]}, 1, "gkd by"),
+        ({"tier": {"interface": "weights", "queries": 128, "labels": True}, "attacks": ["gkd"]}, 2, "has no tier of"),
+        (
+            {"tier": {"interface": "text", "queries": 64, "labels": True}},
+            2,
+            "its tiers are text (text · 128× queries · labels); on_policy",
+        ),
         ({"largest_recovered": 0.2}, 0, ""),
         ({"largest_recovered": 0.19}, 2, "More problems or seeds decide"),
-        ({"suite_sha256": "ab" * 32}, 0, ""),
     ],
 )
 def test_what_the_policy_asks_for(tmp_path: Path, changes: dict[str, Any], wanted: int, reason: str) -> None:
@@ -224,8 +239,8 @@ def test_attacks_that_recover_less_need_no_further_seeds(tmp_path: Path) -> None
     def once(result: dict[str, Any]) -> None:
         for row in arms_of(result, attacker=ATTACKERS[1]):
             row["seeds"] = [0]
-            if row["recovered"] is not None:
-                row["recovered"] -= 0.01
+            for at_tier in row["by_tier"].values():
+                at_tier["recovered"] -= 0.01
         for row in result["worst"]:
             if row["attacker"] == ATTACKERS[1]:
                 row |= {"seeds": 1, "recovered": row["recovered"] - 0.01}
@@ -319,9 +334,62 @@ def test_a_change_during_the_attack_cannot_be_gated(tmp_path: Path) -> None:
     assert result["verdict"] == "could not run" and "changed during the attack" in result["means"]
 
 
-def test_another_suite_under_the_same_name_cannot_be_gated(tmp_path: Path) -> None:
-    result = judged(attack_run(tmp_path / "run"), suite_sha256="cd" * 32)
-    assert result["verdict"] == "could not run" and "made by another standard-v1" in result["means"]
+def test_another_suite_under_the_name_of_one_that_ships_cannot_be_gated(tmp_path: Path) -> None:
+    run = attack_run(tmp_path / "run", alter("suite.sha256", "ab" * 32))
+    for digest in (None, "ab" * 32):
+        result = judged(run, suite_sha256=digest)
+        assert result["status"] == 3 and "made by another standard-v1" in result["means"]
+        assert "attack anew with --suite standard-v1" in result["means"]
+
+
+@pytest.mark.parametrize(("digest", "wanted"), [(None, 0), ("ab" * 32, 0), ("cd" * 32, 3)])
+def test_a_suite_of_one_s_own_is_held_to_the_policy_s_digest(tmp_path: Path, digest: str | None, wanted: int) -> None:
+    own = alter("suite", {"name": "../suites/standard-v1", "sha256": "ab" * 32, "about": "mine"})
+    result = judged(attack_run(tmp_path / "run", own), suite="../suites/standard-v1", suite_sha256=digest)
+    assert result["status"] == wanted, result["means"]
+    assert wanted == 0 or "than the policy's" in result["means"]
+
+
+def test_an_attack_in_several_tiers_is_judged_by_the_gap_of_the_policy_s(tmp_path: Path) -> None:
+    """At the tier of answers alone `answers` is measured by another gap."""
+
+    def several(text: Any, answers: Any) -> Change:
+        def change(result: dict[str, Any]) -> None:
+            for row in arms_of(result, attack="answers"):
+                row |= {"recovered": answers["recovered"], "simultaneous": answers["simultaneous"]}
+                row["by_tier"] = {"answers": answers, "text": text}
+
+        return change
+
+    low, high = share(0.0, 0.1), share(0.5, 0.6)
+    result = judged(attack_run(tmp_path / "high", several(text=high, answers=low)))
+    assert result["status"] == 1 and "answers by zoo:student: [50.00, 60.00]" in told(result)
+    assert (result["figures"][0]["attack"], result["figures"][0]["recovered"]) == ("answers", 0.55)
+    assert judged(attack_run(tmp_path / "low", several(text=low, answers=high)))["status"] == 0
+
+
+@pytest.mark.parametrize(
+    ("states", "wanted", "reason"),
+    [
+        (("done", "failed"), 2, "attack traces: failed by zoo:student-other: out of memory"),
+        (("failed", "done"), 2, "attack traces: failed by zoo:student: out of memory"),
+        (("done", "nothing to train on"), 2, "attack traces: nothing to train on by zoo:student-other"),
+        (("done", "not applicable"), 0, ""),
+        (("not applicable", "not applicable"), 2, "attack traces: not applicable by zoo:student: "),
+        (("failed", "not applicable"), 2, "attack traces: failed by zoo:student: out of memory; not applicable"),
+    ],
+)
+def test_an_attack_that_is_asked_for_is_done_by_every_attacker_to_whom_it_applies(
+    tmp_path: Path, states: tuple[str, str], wanted: int, reason: str
+) -> None:
+    def change(result: dict[str, Any]) -> None:
+        for attacker, state in zip(ATTACKERS, states, strict=True):
+            for row in arms_of(result, attack="traces", attacker=attacker):
+                row |= {"state": state, "reason": None if state == "done" else "out of memory"}
+
+    result = judged(attack_run(tmp_path / "run", change))
+    assert result["status"] == wanted, told(result)
+    assert reason in told(result)
 
 
 def test_a_target_that_is_not_named_or_not_there(tmp_path: Path) -> None:
@@ -351,6 +419,86 @@ def test_an_attack_that_goes_on_is_no_evidence_and_another_stage_is_no_attack(tm
     assert judged(run)["status"] == 2
     (run / "config.yaml").write_text("evaluate: {k: 4}\n")
     assert judged(run)["status"] == 3
+
+
+def wrapped(spec: str, *models: Path, key: Path | None = None) -> Change:
+    """The target is a defence of this spec, and all these models are attackers' too."""
+
+    def change(result: dict[str, Any]) -> None:
+        row = next(row for row in result["targets"] if row["target"] == "eta+0.5")
+        row |= {"spec": spec, "defence": "draws tokens from two models", "model": "zoo:teacher"}
+        row["weights"] = named(result["read"], "model zoo:teacher")
+        result["read"] |= read_by(SimpleNamespace(models_read=[str(model) for model in models], tasks=[], key_file=key))
+        result["attackers"] += [str(model) for model in models]
+
+    return change
+
+
+def test_what_a_target_s_defence_reads_is_bound_though_it_is_an_attacker_s_model_too(tmp_path: Path) -> None:
+    proxy, other, key = checkpoint(tmp_path / "proxy & co"), checkpoint(tmp_path / "other"), tmp_path / "key"
+    key.write_text("secret")
+    spec = f"green_list?delta=2&proxy={quote(str(proxy))}&key_file={quote(str(key))}"
+    run = attack_run(tmp_path / "run", wrapped(spec, proxy, other, key=key))
+    first = judged(run)
+    assert first["verdict"] == "pass", first["means"]
+    assert {f"model {proxy}", f"key {key}"} <= set(first["bound_to"]) and f"model {other}" not in first["bound_to"]
+    shutil.rmtree(other)
+    assert judged(run)["verdict"] == "pass"
+    key.write_text("another")
+    assert "key has changed" in judged(run)["means"]
+    key.unlink()
+    assert judged(run)["status"] == 3
+    assert judged(run, target="nasty")["status"] == 1, "another target's key may go"
+    key.write_text("secret")
+    (proxy / "config.json").write_text("{}")
+    result = judged(run)
+    assert result["status"] == 3 and "config.json has changed" in result["means"]
+
+
+def test_the_base_of_an_adapter_that_a_defence_reads_is_bound(tmp_path: Path) -> None:
+    base, adapter = checkpoint(tmp_path / "base"), checkpoint(tmp_path / "adapter")
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    run = attack_run(tmp_path / "run", wrapped(f"product_of_experts?proxy={quote(str(adapter))}", adapter, base))
+    assert f"model {base}" in judged(run)["bound_to"]
+    (base / "config.json").write_text("{}")
+    assert judged(run)["status"] == 3
+
+
+def test_what_a_defence_reads_by_default_ships_and_is_bound(tmp_path: Path) -> None:
+    defaults = [name for cls in DEFENCES.values() for name in models_of(cls)]
+    assert defaults and all(name.startswith("zoo:") for name in defaults)
+    run = attack_run(tmp_path / "run", wrapped("product_of_experts?gamma=0.5"))
+    assert f"model {ATTACKERS[0]}" in judged(run)["bound_to"]
+    assert f"model {ATTACKERS[0]}" not in judged(run, target="nasty")["bound_to"]
+
+
+def models_of(cls: Any) -> list[str]:
+    fields = [field for field in dataclasses.fields(cls) if field.metadata.get("names") == "model"]
+    return [str(field.default) for field in fields if field.default]
+
+
+def served(place: str) -> Change:
+    """The original, or the target's rewriter, is behind a server, with a tokenizer from elsewhere."""
+
+    def change(result: dict[str, Any]) -> None:
+        result["read"]["model http://host:8000/v1#big"] = {"weights": UNKNOWN}
+        name = "http://host:8000/v1#big#zoo:teacher"
+        if place == "original":
+            result["original"] = name
+        else:
+            wrapped(f"rewritten?rewriter={name}")(result)
+
+    return change
+
+
+@pytest.mark.parametrize("place", ["original", "rewriter"])
+def test_weights_behind_a_server_are_no_evidence(tmp_path: Path, place: str) -> None:
+    result = judged(attack_run(tmp_path / "run", served(place)))
+    assert result["status"] == 2
+    assert told(result) == (
+        "weights: the weights of http://host:8000/v1#big are not known (a server shows none): attack with the folder "
+        "that it serves"
+    )
 
 
 def external(folder: Path, digest: str, **changes: Any) -> str:

@@ -16,7 +16,8 @@ from distillknob.errors import BadInputError
 from distillknob.evaluation.config import EvaluateConfig
 from distillknob.evaluation.stage import evaluate
 from distillknob.inputs import identity
-from distillknob.inputs.identity import changed_meanwhile, read_by
+from distillknob.inputs.identity import changed_meanwhile, read_again, read_by
+from distillknob.runs.records import read_changes
 from distillknob.runs.run import Run
 from distillknob.tasks import GeneratedTask
 from pairs import Pair
@@ -329,3 +330,17 @@ def test_a_config_serves_twice_and_a_complete_run_loads_no_model(
     again = run(config, tmp_path / "run")
     assert again.complete and again.result == first.result
     assert "nothing was run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["key_file", "traces_file"])
+def test_a_file_that_is_read_again_is_known_by_content(tmp_path: Path, kind: str) -> None:
+    file, config = tmp_path / "file", Reads()
+    file.write_text("one")
+    setattr(config, kind, str(file))
+    then = read_by(config)
+    assert read_again(then) == then
+    file.write_text("two")
+    assert read_changes(then, read_again(then)) == [f"{kind.removesuffix('_file')} {file}: file has changed"]
+    file.unlink()
+    with pytest.raises(BadInputError, match="is not there: put it back"):
+        read_again(then)

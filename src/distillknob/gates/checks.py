@@ -46,17 +46,23 @@ def trust(policy: Policy, result: AttackResult, evidence: Evidence) -> list[Gate
             f"{told}; without them nobody knows whether the attacks have teeth",
         )
     )
-    weights = result["read"].get(f"model {evidence.target['model']}", {})
-    rows.append(
-        _row(
-            "weights",
-            bool(weights) and UNKNOWN not in [*weights.values(), *evidence.target["weights"].values()],
-            f"what was read of {evidence.target['model']} is as it was",
-            f"the weights of {evidence.target['model']} are not known (a server shows none): attack the folder that it "
-            "serves",
-        )
+    return [*rows, _known(result, evidence)]
+
+
+def _known(result: AttackResult, evidence: Evidence) -> GateCheck:
+    """Can somebody see the weights behind the target, those of the original, of which R is made, and those that the
+    defence reads?"""
+    read, own = result["read"], f"model {evidence.target['model']}"
+    unseen = [name for name in evidence.behind if not read.get(name) or UNKNOWN in read[name].values()]
+    if UNKNOWN in evidence.target["weights"].values() and own not in unseen:
+        unseen.append(own)
+    told = " and ".join(name.removeprefix("model ") for name in unseen)
+    return _row(
+        "weights",
+        not unseen,
+        f"what was read of {evidence.target['model']} is as it was",
+        f"the weights of {told} are not known (a server shows none): attack with the folder that it serves",
     )
-    return rows
 
 
 def fresh(policy: Policy, started: datetime, now: datetime) -> GateCheck:
@@ -93,14 +99,17 @@ def mounted(policy: Policy, evidence: Evidence) -> list[GateCheck]:
 
 
 def _required(policy: Policy, evidence: Evidence, name: str) -> GateCheck:
-    """Was this attack mounted at the tier?"""
+    """Was this attack mounted at the tier, and done by every attacker to whom it applies?"""
     check = f"attack {name}"
     own = [arm for arm in evidence.arms if arm.attack == name]
     inside = [arm for arm in own if arm.access.within(policy.tier)]
-    if any(arm.state == "done" for arm in inside):
+    done = any(arm.state == "done" for arm in inside)
+    fine = ("done", "not applicable") if done else ("done",)
+    lacking = [arm for arm in inside if arm.state not in fine]
+    if done and not lacking:
         return GateCheck(check=check, outcome=PASS, reason="done")
-    if inside:
-        told = "; ".join(f"{arm.state} by {arm.attacker}: {arm.reason or 'no reason was recorded'}" for arm in inside)
+    if lacking:
+        told = "; ".join(f"{arm.state} by {arm.attacker}: {arm.reason or 'no reason was recorded'}" for arm in lacking)
     elif own:
         told = f"it needs more than the tier allows ({own[0].access}): raise the tier, or don't ask for it"
     else:
@@ -131,17 +140,19 @@ def bounds(policy: Policy, evidence: Evidence, external: Sequence[Arm]) -> list[
     """The intervals of R that are held against the limit: of each attack at the tier, also of those by others, and of
     the result's own verdicts."""
     done = [arm for arm in (*evidence.at(policy.tier), *external) if arm.state == "done"]
-    judged = evidence.judged_at(policy.tier)
     return [
         *((_by(arm), arm.interval) for arm in done if arm.interval is not None),
-        *((f"{row.attack} by {row.attacker}", row.interval) for row in judged if row.interval is not None),
+        *((f"{row.attack} by {row.attacker}", row.interval) for row in evidence.judged if row.interval is not None),
     ]
 
 
 def recovered(policy: Policy, evidence: Evidence, external: Sequence[Arm]) -> list[GateCheck]:
     """Do the bounds of R keep to the limit, for each attack at the tier?"""
     limit, allowed = policy.largest_recovered, f"the policy allows {percent(policy.largest_recovered)} %"
-    rows = [*_undefined(policy, evidence, external), *_in_doubt(policy, evidence)]
+    if evidence.tier is None:
+        rows = [_no_tier(policy, evidence)]
+    else:
+        rows = [*_undefined(policy, evidence, external), *_in_doubt(policy, evidence)]
     figures = bounds(policy, evidence, external)
     if not figures:
         return [*rows, GateCheck(check="recovered", outcome=OPEN, reason="no attack at the tier has a figure")]
@@ -159,6 +170,17 @@ def recovered(policy: Policy, evidence: Evidence, external: Sequence[Arm]) -> li
     return rows
 
 
+def _no_tier(policy: Policy, evidence: Evidence) -> GateCheck:
+    """R is measured tier by tier; by another tier's gap it would be another share."""
+    tiers = "; ".join(f"{name} ({access})" for name, access in evidence.tiers.items())
+    told = f"its tiers are {tiers}: set the policy's tier to one of them, or attack with a suite that has it"
+    return GateCheck(
+        check="R at the tier",
+        outcome=OPEN,
+        reason=f"the run has no tier of {policy.tier}; {told if tiers else 'it gives verdicts at none'}",
+    )
+
+
 def _undefined(policy: Policy, evidence: Evidence, external: Sequence[Arm]) -> list[GateCheck]:
     """The attacks at the tier of which nobody can say what they recover."""
     arms = [arm for arm in (*evidence.at(policy.tier), *external) if arm.state == "done" and arm.interval is None]
@@ -171,7 +193,7 @@ def _undefined(policy: Policy, evidence: Evidence, external: Sequence[Arm]) -> l
 
 def _in_doubt(policy: Policy, evidence: Evidence) -> list[GateCheck]:
     """The attackers by whom the result itself gives no verdict on the defence."""
-    judged = evidence.judged_at(policy.tier)
+    judged = evidence.judged
     attackers = dict.fromkeys(arm.attacker for arm in evidence.at(policy.tier))
     none = [one for one in attackers if not any(row.attacker == one for row in judged)]
     rows = [GateCheck(check=f"verdict by {one}", outcome=OPEN, reason="the run has none at this tier") for one in none]
@@ -186,7 +208,7 @@ def seeds(policy: Policy, evidence: Evidence) -> GateCheck:
     """Do the worst attack of all, and the worst by validation problems, rest on enough seeds? Attacks that recover less
     needn't, by whomever they are mounted."""
     done = [arm for arm in evidence.at(policy.tier) if arm.state == "done" and arm.recovered is not None]
-    judged = [row for row in evidence.judged_at(policy.tier) if row.recovered is not None]
+    judged = [row for row in evidence.judged if row.recovered is not None]
     worst: list[tuple[str, int]] = []
     if done:
         arm = max(done, key=lambda one: one.recovered or 0.0)

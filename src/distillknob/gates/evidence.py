@@ -1,4 +1,8 @@
-"""What the result of an attack says of one target, read strictly: a gate that guesses is none."""
+"""What the result of an attack says of one target at one tier, read strictly: a gate that guesses is none.
+
+R is read at the tier that is asked about. An attack that lies in several tiers has another R in each, since each tier
+has its own best control and its own best attack on the original.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import unquote
 
 from distillknob.attacks.access import Access
 from distillknob.errors import BadInputError, nearest
@@ -21,8 +26,8 @@ Pair = tuple[float, float]
 
 @dataclass(frozen=True)
 class Arm:
-    """One attack on the target by one attacker: R with the interval that holds for all attacks at once, both None where
-    the gap can't be identified."""
+    """One attack on the target by one attacker: R at the tier that is asked about, with the interval that holds for all
+    attacks at once; both None where the tier's gap can't be identified."""
 
     attack: str
     attacker: str
@@ -37,10 +42,9 @@ class Arm:
 
 @dataclass(frozen=True)
 class Judged:
-    """The result's own verdict on the target at a tier, by the attack that validation problems chose."""
+    """The result's own verdict on the target at the tier, by the attack that validation problems chose."""
 
     attacker: str
-    access: Access
     attack: str | None
     seeds: int
     recovered: float | None
@@ -51,9 +55,14 @@ class Judged:
 
 @dataclass(frozen=True)
 class Evidence:
-    """An Evidence is all that a result says of a target and of itself."""
+    """An Evidence is all that a result says of a target at a tier. `tier` is the tier's name in the run's suite, None
+    where the run has none such among its `tiers`; `behind` names what stands behind the target: its own weights, the
+    original's, and what its defence reads, as in the result's `read`."""
 
     target: TargetRow
+    tier: str | None
+    tiers: Mapping[str, Access]
+    behind: Sequence[str]
     arms: Sequence[Arm]
     judged: Sequence[Judged]
     utility: Pair | None
@@ -63,18 +72,6 @@ class Evidence:
         """The attacks that an attacker of this tier can mount."""
         return [arm for arm in self.arms if arm.access.within(tier)]
 
-    def judged_at(self, tier: Access) -> list[Judged]:
-        """Of each attacker the result's verdicts at the largest tiers that lie within this one."""
-        inside = [row for row in self.judged if row.access.within(tier)]
-        return [
-            row
-            for row in inside
-            if not any(
-                other.attacker == row.attacker and row.access.within(other.access) and other.access != row.access
-                for other in inside
-            )
-        ]
-
 
 def read_result(run: Run) -> AttackResult:
     """Return the result of the attack `run`. Raises BadInputError where what a gate reads of it isn't of its type."""
@@ -82,7 +79,7 @@ def read_result(run: Run) -> AttackResult:
         result = cast(AttackResult, run.result)
         texts = [result["suite"]["name"], result["suite"]["sha256"], result["original"], *result["attackers"]]
         texts += [row["planted"] for row in result["planted"]] + [row["model"] for row in result["targets"]]
-        texts += [row["target"] for row in result["targets"]]
+        texts += [row[key] for row in result["targets"] for key in ("target", "spec")]
         parts = [*result["read"].values(), *(row["weights"] for row in result["targets"])]
         texts += [text for part in parts for pair in part.items() for text in pair]
         texts += [] if result["refused"] is None else [result["refused"]]
@@ -92,8 +89,9 @@ def read_result(run: Run) -> AttackResult:
     return result
 
 
-def read_evidence(result: AttackResult, target: str | None, file: Path) -> Evidence:
-    """Return what the result in `file` says of `target`; where that is None, of the one target that isn't the original.
+def read_evidence(result: AttackResult, target: str | None, tier: Access, file: Path) -> Evidence:
+    """Return what the result in `file` says of `target` at `tier`; where `target` is None, of the one target that isn't
+    the original.
 
     Raises BadInputError for a target that the result doesn't know, or none named where there are several, and for rows
     that aren't of their types.
@@ -102,24 +100,12 @@ def read_evidence(result: AttackResult, target: str | None, file: Path) -> Evide
         row = _target(result["targets"], target, file)
         name = row["target"]
         utility = _pair(row["utility"]["difference_interval"])
-        arms = [
-            Arm(
-                attack=str(arm["attack"]),
-                attacker=str(arm["attacker"]),
-                access=_access(arm["access"]),
-                seeds=len(set(arm["seeds"])),
-                state=str(arm["state"]),
-                reason=arm["reason"],
-                recovered=_number(arm["recovered"]),
-                interval=_pair(arm["simultaneous"]),
-            )
-            for arm in result["arms"]
-            if arm["target"] == name and not arm["control"]
-        ]
+        tiers = {str(one["tier"]): _access(one["access"]) for one in result["worst"]}
+        own = next((called for called, access in tiers.items() if access == tier), None)
+        arms = [_arm(arm, own) for arm in result["arms"] if arm["target"] == name and not arm["control"]]
         judged = [
             Judged(
                 attacker=str(one["attacker"]),
-                access=_access(one["access"]),
                 attack=one["attack"],
                 seeds=int(one["seeds"]),
                 recovered=_number(one["recovered"]),
@@ -128,10 +114,30 @@ def read_evidence(result: AttackResult, target: str | None, file: Path) -> Evide
                 why=str(one["why"]),
             )
             for one in result["worst"]
-            if one["target"] == name
+            if one["target"] == name and _access(one["access"]) == tier
         ]
         flags = [f"{one['flag']}: {one['text']}" for one in result["flags"] if one["target"] == name]
-    return Evidence(row, arms, judged, utility, flags)
+        stands = behind(result, row)
+    return Evidence(row, own, tiers, stands, arms, judged, utility, flags)
+
+
+def behind(result: AttackResult, target: TargetRow) -> list[str]:
+    """Return the names in the result's `read` of what stands behind a target: its weights, the original's, and the
+    models and the key file that its spec names. Weights that weren't read are named all the same; a base model of an
+    adapter isn't, nor is what a defence reads by default."""
+    options = target["spec"].partition("?")[2].split("&") if target["defence"] is not None else []
+    values = [unquote(option.partition("=")[2]) for option in options]
+    names = []
+    for model in (target["model"], result["original"]):
+        names += _names_in(result["read"], model) or [f"model {model}"]
+    return list(dict.fromkeys([*names, *(name for value in values for name in _names_in(result["read"], value))]))
+
+
+def _names_in(read: Mapping[str, Any], value: str) -> list[str]:
+    """What was read under this name. A served model may have its tokenizer behind it, URL#NAME#TOKENIZER, which is
+    recorded by itself."""
+    wanted = (f"model {value}", f"key {value}")
+    return [name for name in read if name in wanted or f"model {value}".startswith(f"{name}#")]
 
 
 def read_external(path: Path, weights: Mapping[str, str]) -> tuple[list[Arm], int]:
@@ -179,6 +185,21 @@ def _of_its_type(file: Path) -> Iterator[None]:
         raise BadInputError(f"{file}: a row lacks {error}: it wasn't written by this version, make it anew") from error
     except (TypeError, ValueError, AttributeError) as error:
         raise BadInputError(f"{file} isn't of its type ({error}): make it anew") from error
+
+
+def _arm(row: Mapping[str, Any], tier: str | None) -> Arm:
+    shares: Mapping[str, Any] = row["by_tier"]
+    share = shares.get(tier) if tier is not None else None
+    return Arm(
+        attack=str(row["attack"]),
+        attacker=str(row["attacker"]),
+        access=_access(row["access"]),
+        seeds=len(set(row["seeds"])),
+        state=str(row["state"]),
+        reason=row["reason"],
+        recovered=None if share is None else _number(share["recovered"]),
+        interval=None if share is None else _pair(share["simultaneous"]),
+    )
 
 
 def _target(rows: Sequence[TargetRow], name: str | None, file: Path) -> TargetRow:

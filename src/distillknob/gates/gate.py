@@ -12,23 +12,24 @@ that nobody can see, there is no evidence for either. Left out on purpose: a gra
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
 
 from distillknob.config.shipped import find_policy
 from distillknob.errors import BadInputError
 from distillknob.gates import checks
+from distillknob.gates.bound import bound
 from distillknob.gates.evidence import Arm, Evidence, read_evidence, read_external, read_result
 from distillknob.gates.policy import Policy, read_policy
 from distillknob.gates.words import means
-from distillknob.inputs.identity import read_again
-from distillknob.results.attacks import AttackResult
+from distillknob.results.attacks import SuiteRow
 from distillknob.results.gates import GateCheck, GateFigure, GateResult, GateVerdict
 from distillknob.results.schema import SCHEMA
 from distillknob.runs.files import read_json, sha256
-from distillknob.runs.records import read_changes
 from distillknob.runs.run import CONFIG, ENVIRONMENT, MANIFEST, RESULT, Run, load_run, verify_manifest
 
 STATUS: dict[GateVerdict, int] = {"pass": 0, "breach": 1, "not enough evidence": 2, "could not run": 3}
@@ -91,14 +92,10 @@ def _judged(blank: GateResult, policy: Policy, run: Run, target: str | None, now
             f"{run.path} isn't as it was written ({'; '.join(changed)}): restore it, or attack anew into another folder"
         )
     result = read_result(run)
-    evidence = read_evidence(result, target, run.path / RESULT)
+    evidence = read_evidence(result, target, policy.tier, run.path / RESULT)
     started = _started(run)
-    bound, unseen = _bound(run, result, evidence)
-    if policy.suite_sha256 not in (None, result["suite"]["sha256"]) and result["suite"]["name"] == policy.suite:
-        raise BadInputError(
-            f"{run.path} was made by another {policy.suite} ({result['suite']['sha256'][:12]}…) than the policy's "
-            f"({str(policy.suite_sha256)[:12]}…): attack anew, or set suite_sha256 to what you mean"
-        )
+    bound_to, unseen = bound(run, result, evidence)
+    _check_suite(policy, run, result["suite"])
     external, notes = _external(policy, evidence)
     trusted = checks.trust(policy, result, evidence)
     asked = [
@@ -116,7 +113,7 @@ def _judged(blank: GateResult, policy: Policy, run: Run, target: str | None, now
         "notes": notes,
         "manifest_sha256": sha256(run.path / MANIFEST),
         "suite": result["suite"],
-        "bound_to": bound,
+        "bound_to": bound_to,
         "measured": started.isoformat(timespec="seconds"),
     }
     return _with_verdict(cast(GateResult, {**blank, **judged}), policy, trusted, asked, evidence)
@@ -153,29 +150,23 @@ def _started(run: Run) -> datetime:
     return started if started.tzinfo else started.replace(tzinfo=UTC)
 
 
-def _bound(run: Run, result: AttackResult, evidence: Evidence) -> tuple[dict[str, dict[str, str]], list[str]]:
-    """What the verdict is bound to: the target's files and those of the original, of adapters' base models, and of the
-    tasks' data, each with its digests; and what of these can't be seen from here. Other targets and the attackers'
-    models may have gone: the figures are what they were.
-
-    Raises BadInputError where something isn't what was attacked.
-    """
-    target = evidence.target
-    others = {f"model {row['model']}" for row in result["targets"] if not row["original"]}
-    others |= {f"model {name}" for name in result["attackers"]}
-    own = {f"model {target['model']}", f"model {result['original']}"}
-    read = {name: dict(parts) for name, parts in result["read"].items()}
-    bound = {name: parts for name, parts in read.items() if parts and name not in others - own}
-    anew = f"so the figures of {run.path} aren't of what is there now: attack anew into another --output"
-    if changed := read_changes(run.read, read):
-        raise BadInputError(f"what was attacked changed during the attack ({'; '.join(changed)}), {anew}")
-    try:
-        now = read_again(bound)
-    except BadInputError as error:
-        raise BadInputError(f"what was attacked can't be read again ({error}), {anew}, or put it back") from error
-    if changed := read_changes(bound, now):
-        raise BadInputError(f"what was attacked has changed since ({'; '.join(changed)}), {anew}, or put it back")
-    return bound, [name for name in bound if name not in now]
+def _check_suite(policy: Policy, run: Run, suite: SuiteRow) -> None:
+    """Raise BadInputError where the run's suite has the name of the policy's and is another one: of a suite that ships
+    its file decides, of any other the digest that the policy holds it to."""
+    if suite["name"] != policy.suite:
+        return  # which is a lack of evidence
+    shipped = files("distillknob.attacks") / "suites"
+    own = {entry.name: entry for entry in shipped.iterdir()}.get(f"{policy.suite}.yaml")
+    if own is not None and suite["sha256"] != (digest := hashlib.sha256(own.read_bytes()).hexdigest()):
+        raise BadInputError(
+            f"{run.path} was made by another {policy.suite} ({suite['sha256'][:12]}…) than the one that ships "
+            f"({digest[:12]}…): attack anew with --suite {policy.suite}, or give your own suite a name of its own"
+        )
+    if policy.suite_sha256 not in (None, suite["sha256"]):
+        raise BadInputError(
+            f"{run.path} was made by another {policy.suite} ({suite['sha256'][:12]}…) than the policy's "
+            f"({str(policy.suite_sha256)[:12]}…): attack anew, or set suite_sha256 to what you mean"
+        )
 
 
 def _external(policy: Policy, evidence: Evidence) -> tuple[list[Arm], list[str]]:

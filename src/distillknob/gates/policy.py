@@ -24,11 +24,11 @@ class Policy:
     """A Policy holds what is asked of a teacher: by which suite and at which tier it was attacked, how much the attacks
     may recover at most, and what the defence may cost.
 
-    `largest_recovered` is the largest upper bound of the recovered share R, `smallest_utility` the smallest lower bound
-    of the teacher's score less the original's; both are fractions. `attacks` have to have been mounted, at least
-    `attackers` models attacked, the worst attack rests on at least `seeds` seeds, and the run is at most `age_days`
-    old.
-    `suite_sha256` holds the suite's digest to one value. `external` names files of attacks by others.
+    `tier` is one of the suite's: by its gap R is measured. `largest_recovered` is the largest upper bound of the
+    recovered share R, `smallest_utility` the smallest lower bound of the teacher's score less the original's; both are
+    fractions. `attacks` have to have been mounted, at least `attackers` models attacked, the worst attack rests on at
+    least `seeds` seeds, and the run is at most `age_days` old. `suite_sha256` holds the digest of a suite that doesn't
+    ship to one value; one that ships is held to its file. `external` names files of attacks by others.
     """
 
     suite: str

@@ -29,8 +29,10 @@ def means(result: GateResult, policy: Policy, evidence: Evidence | None) -> str:
             f"At the tier {policy.tier}, no attack of {policy.suite} recovered more than {percent(upper)} % "
             f"of the gap (upper bound, for all of them at once) from {result['target']}: {len(figures)} figures of "
             f"{_counted(len({figure['attacker'] for figure in figures}), 'attacker')}, the worst of them with at least "
-            f"{_counted(policy.seeds, 'seed')}. Its score is at most {percent(max(-utility[0], 0.0))} points "
-            "below the original's. Another attack, more queries or another interface may recover more."
+            f"{_counted(policy.seeds, 'seed')}; the controls and the attacks on the original, by which "
+            "R is measured, may rest on fewer. The teacher's score is at most "
+            f"{percent(max(-utility[0], 0.0))} points below the original's. Another attack, more queries or another "
+            "interface may recover more."
         )
     if result["verdict"] == "breach":
         told = "; ".join(f"{row['check']}: {row['reason']}" for row in rows if row["outcome"] == BREACH)

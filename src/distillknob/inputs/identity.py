@@ -101,8 +101,11 @@ def read_again(then: Reads) -> dict[str, dict[str, str]]:
             now[key] = _task(name)[key]
         elif kind == "cache":
             now[key] = _cache(name)
-        elif kind == "traces":
-            now[key] = _trace_file(name)
+        elif kind in ("traces", "key"):
+            file = Path(name).expanduser()
+            if not file.is_file():
+                raise BadInputError(f"the file of {key} is not there: put it back")
+            now[key] = _digests([file])
     return now
 
 

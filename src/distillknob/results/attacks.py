@@ -73,8 +73,9 @@ class TierShare(TypedDict):
 
 
 class ArmRow(TypedDict):
-    """A row holds one attack or control on one target by one attacker, over its seeds. `recovered` is R, where the gap
-    is identifiable, with an interval that holds for all attacks on the target at once in `simultaneous`."""
+    """A row holds one attack or control on one target by one attacker, over its seeds. `recovered` is R at the first
+    tier that it lies in, where the gap is identifiable, with an interval that holds for all attacks on the target at
+    once in `simultaneous`; `by_tier` has R at each tier that it lies in and whose gap is identifiable."""
 
     target: str
     attack: str
