@@ -63,7 +63,7 @@ def over(defence: Any, teacher: LanguageModel, *texts: str, task: Any = MATH) ->
     """The defence before a model that writes these texts."""
     wrapped = defence.wrapped(teacher, task)
     assert isinstance(wrapped, Reworded) and wrapped.scorer is None
-    return replace(wrapped, inner=Planted(teacher, texts))  # type: ignore[arg-type]
+    return replace(wrapped, inner=Planted(teacher, texts))
 
 
 def test_answers_only_gives_out_the_answer_closed_by_the_models_end(teacher: LanguageModel) -> None:
