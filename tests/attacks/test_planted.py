@@ -14,7 +14,7 @@ from distillknob.runs.journal import Journal
 TEXT = "139-2-4=133\n+300+400=833\nAnswer: 833"
 
 
-def rewritten(kind: str, answers: int = 200, prompts: int = 1) -> list[str]:
+def rewritten(kind: str, answers: int = 800, prompts: int = 1) -> list[str]:
     """What becomes of so many equal answers to each of some prompts."""
     written = [
         Written([{"role": "user", "content": f"problem {i}"}], TEXT, "", finished=True)
@@ -36,10 +36,10 @@ def test_a_cipher_is_undone_by_its_inverse() -> None:
     assert enciphered("Zz9 é", 1) == "Aa0 é"
 
 
-def test_spam_spoils_half_of_the_answers_also_of_equal_ones_and_the_removal_of_repeats_finds_it() -> None:
+def test_spam_spoils_one_in_eight_also_of_equal_answers_and_the_removal_of_repeats_finds_it() -> None:
     texts = rewritten("spam")
     spoilt = [text for text in texts if text != TEXT]
-    assert 0.4 < len(spoilt) / len(texts) < 0.6  # of 200 at one half: the 0.5 % bounds
+    assert 0.09 < len(spoilt) / len(texts) < 0.16  # of 800 at one in eight: three standard errors
     assert all(map(is_degenerate, spoilt)) and not is_degenerate(TEXT)
     rows = [
         [Answer(f"{text} {i}" if text == TEXT else text, [], True, None, True) for text in texts[:8]] for i in range(3)
@@ -48,10 +48,10 @@ def test_spam_spoils_half_of_the_answers_also_of_equal_ones_and_the_removal_of_r
     assert texts == rewritten("spam")
 
 
-def test_eight_answers_to_a_problem_are_hardly_ever_all_spoilt() -> None:
+def test_eight_answers_to_a_problem_keep_seven_on_average() -> None:
     texts = rewritten("spam", answers=8, prompts=300)
-    lost = sum(TEXT not in texts[start : start + 8] for start in range(0, len(texts), 8))
-    assert lost <= 6  # 300 / 256 on average
+    clean = [sum(text == TEXT for text in texts[start : start + 8]) for start in range(0, len(texts), 8)]
+    assert min(clean) >= 3 and 6.8 < sum(clean) / len(clean) < 7.2
 
 
 def test_a_planted_target_stands_before_the_original() -> None:

@@ -25,6 +25,9 @@ from distillknob.tasks import Task
 OTHER_SEED = 7919
 LETTERS, DIGITS = string.ascii_lowercase, string.digits
 LOOP = 12  # times that a spam answer says its word
+# Share of spam answers. What is planted has to leave what the attack needs: half of eight answers would leave four, and
+# an attacker with four answers gets less whatever it removes.
+SPAM = 1 / 8
 
 
 class _Identity:
@@ -47,7 +50,7 @@ class _Cipher:
 
 
 class _Spam:
-    """Half of the answers say one of their words over and over: which of a prompt's, a hash of the prompt and of the
+    """One in eight answers says one of its words over and over: which of a prompt's, a hash of the prompt and of the
     answer's number decides, so that equal answers don't share their fate."""
 
     def rewritten(self, answers: Sequence[Written], sampling: Sampling, journal: Journal) -> list[str]:
@@ -56,7 +59,7 @@ class _Spam:
         for answer in answers:
             prompt = str(answer.prompt)
             seen[prompt] += 1
-            spoilt = random.Random(f"{prompt}/{seen[prompt]}").random() < 0.5
+            spoilt = random.Random(f"{prompt}/{seen[prompt]}").random() < SPAM
             texts.append(_spam(answer.text) if spoilt else answer.text)
         return texts
 
