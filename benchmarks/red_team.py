@@ -1,14 +1,15 @@
 """What extractors got from some teachers: the tables of docs/red-team.md. Markdown on stdout.
 
-    python benchmarks/red_team.py docs/evidence/attacks/knob.json docs/evidence/attacks/defences.json
+    python benchmarks/red_team.py docs/evidence/attacks/knob.json.gz
 
-Each argument is the result of a `distillknob attack`: its run directory, or the file `result.json`. Of each come the
-verdicts, the planted defences, the controls, a table of attacks × teachers with R, and the price curves.
+Each argument is the result of a `distillknob attack`: its run directory, or its `result.json`, also gzipped. Of each
+come the verdicts, the planted defences, the controls, a table of attacks × teachers with R, and the price curves.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,8 @@ Row = Mapping[str, Any]
 
 def result_at(path: Path) -> Row:
     file = path / "result.json" if path.is_dir() else path
-    result: Row = json.loads(file.read_text(encoding="utf-8"))
+    data = file.read_bytes()
+    result: Row = json.loads(gzip.decompress(data) if file.suffix == ".gz" else data)
     return result
 
 
