@@ -88,8 +88,9 @@ def _matrix(result: Row) -> Child:
 
 
 def _verdicts(result: Row, arms: list[Row]) -> Html:
+    """A row for each tier of each defended teacher: of the original, which nothing defends, there is nothing to say."""
     body: list[list[Child]] = []
-    for row in rows(result.get("worst")):
+    for row in (row for _, own in _by_target(result) for row in own):
         cost = mapping(arm_of(row, arms).get("cost"))
         references = [mapping(row.get(key)) for key in ("control", "undefended")]
         body.append(
