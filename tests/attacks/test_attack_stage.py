@@ -145,11 +145,17 @@ def test_a_failed_cell_is_recorded_the_rest_goes_on_and_resuming_does_what_is_mi
     config = settings(tmp_path, **changes)
     config.recipe = {"distill": {**broken, "max_steps": 3, "max_grad_norm": 0.0}}
     run = attack(config, tmp_path / "run")
-    failed = {row["cell"]: row["reason"] for row in run.result["failed"]}
-    assert set(failed) == {"original/solo-zoo-student-seed0", "original/traces-1-zoo-student-seed0"} or failed
-    states = {row["attack"]: row["state"] for row in run.result["arms"]}
+    place = run.path / "cells/original/traces-1-zoo-student-seed0"
+    assert not run.complete and json.loads((place / "failed.json").read_text())["tries"] == 1
+    assert (run.path / "report.html").exists()
+    untrained = run.path / "cells/original/untrained-zoo-student-seed0/manifest.json"
+    before = untrained.stat().st_mtime_ns
+    again = attack(config, tmp_path / "run", resume=True)
+    assert again.complete and untrained.stat().st_mtime_ns == before
+    failed = {row["cell"]: row["reason"] for row in again.result["failed"]}
+    assert set(failed) == {"original/solo-zoo-student-seed0", "original/traces-1-zoo-student-seed0"}
+    states = {row["attack"]: row["state"] for row in again.result["arms"]}
     assert states["untrained"] == "done" and states["traces-1"] == "failed"
-    assert json.loads((run.path / "cells/original/traces-1-zoo-student-seed0/failed.json").read_text())["reason"]
 
 
 def test_a_cell_that_is_there_is_not_run_again(mounted: Run, tmp_path: Path) -> None:

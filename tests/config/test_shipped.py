@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from distillknob.attacks.suite import suite_names
 from distillknob.cli.main import main
 from distillknob.config.shipped import (
     copy_recipe,
@@ -107,4 +108,5 @@ def test_a_wheel_holds_every_recipe_once(tmp_path: Path) -> None:
     assert sorted(name for name in names if name.endswith(".py")) == sorted(modules)
     held = [name for name in names if name.endswith(".yaml")]
     wanted = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "recipes").rglob("*.yaml"))]
-    assert sorted(held) == sorted(f"distillknob/{name}" for name in wanted)
+    suites = [f"distillknob/attacks/suites/{name}.yaml" for name in suite_names()]
+    assert sorted(held) == sorted([*suites, *(f"distillknob/{name}" for name in wanted)])

@@ -127,7 +127,7 @@ class AttackConfig(EngineOptions, PlannedConfig):
         recorded = super().recorded
         for name in ("processes", "kept"):  # how the work is done, not what it is
             recorded.pop(name)
-        return {**recorded, "suite_sha256": self.chosen_suite.sha256}
+        return recorded
 
     @cached_property
     def chosen_suite(self) -> Suite:

@@ -153,4 +153,5 @@ def _arm_row(row: Row, tiers: Mapping[tuple[str, str], Mapping[str, Tier]]) -> A
 def reads_of(config: AttackConfig) -> list[Reads]:
     """Return what the whole run reads."""
     keys = [target.key_file for target in config.targets if target.key_file is not None]
-    return [Reads(config.models_read, config.tasks), *(Reads([], [], key) for key in keys)]
+    suite = (config.suite, config.chosen_suite.sha256)
+    return [Reads(config.models_read, config.tasks, suite=suite), *(Reads([], [], key) for key in keys)]

@@ -15,10 +15,17 @@ from distillknob.tasks import get_tasks
 
 
 class Reads:
-    """What a part of the work reads, as `inputs.identity` asks for it; `key_file` is that of a green list."""
+    """What a part of the work reads, as `inputs.identity` asks for it; `key_file` is that of a green list, and `suite`
+    the name and the digest of a suite."""
 
-    def __init__(self, models: Sequence[str], tasks: Sequence[str], key_file: str | None = None):
-        self.models_read, self.tasks, self.key_file = list(models), list(tasks), key_file
+    def __init__(
+        self,
+        models: Sequence[str],
+        tasks: Sequence[str],
+        key_file: str | None = None,
+        suite: tuple[str, str] | None = None,
+    ):
+        self.models_read, self.tasks, self.key_file, self.suite_read = list(models), list(tasks), key_file, suite
 
 
 def model_label(name: str) -> str:

@@ -45,6 +45,7 @@ _NOT_READ = {"trainer_state.json", "training_args.bin", "optimizer.pt", "optimiz
 _NOT_READ |= {"all_results.json", "train_results.json", "eval_results.json"}
 _DOCUMENTS = {"LICENSE", "NOTICE", "README", "USE_POLICY"}
 _OF_A_CACHE = ("config.yaml", "samples.jsonl", "result.json", "topk-*.safetensors")
+_ITS_FILE = "its file"
 _JUST_WRITTEN = 1.0  # seconds within which a file could be written again and have the same times
 
 _hashed: dict[tuple[int, ...], str] = {}
@@ -74,6 +75,9 @@ def read_by(*configs: Any) -> dict[str, dict[str, str]]:
             read[f"cache {config.cache}"] = _cache(config.cache)
         if getattr(config, "traces_file", None) is not None:
             read[f"traces {config.traces_file}"] = _trace_file(config.traces_file)
+        if getattr(config, "suite_read", None) is not None:
+            name, suite_digest = config.suite_read
+            read[f"suite {name}"] = {_ITS_FILE: suite_digest}
         if getattr(config, "key_file", None) is not None:
             read[f"key {config.key_file}"] = _digests([Path(config.key_file).expanduser()])
         for name in config.tasks:
@@ -101,6 +105,8 @@ def read_again(then: Reads) -> dict[str, dict[str, str]]:
             now[key] = _task(name)[key]
         elif kind == "cache":
             now[key] = _cache(name)
+        elif kind == "suite":  # one that ships is this package's, which the gate looks at itself
+            now[key] = {_ITS_FILE: digest(Path(name))} if Path(name).is_file() else dict(parts)
         elif kind in ("traces", "key"):
             file = Path(name).expanduser()
             if not file.is_file():
