@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from distillknob.attacks.base import Answer, NotApplicableError, Scene
+from distillknob.attacks.base import Answer, NotApplicableError, Problem, Scene, Trace
 from distillknob.distillation.selection import best_of_n
 from distillknob.models.scoring import sequence_logprob
 
@@ -17,6 +17,15 @@ MOST_REPEATED = 0.5  # share of an answer's words that one word may be
 def right_ones(answers: Sequence[Answer]) -> list[Answer]:
     """Return the right ones, which an answer that was cut off never is."""
     return [answer for answer in answers if answer.right and answer.finished]
+
+
+def first_right(problems: Sequence[Problem], answers_PN: Sequence[Sequence[Answer]]) -> list[Trace]:
+    """Return the first right answer to each problem as its trace; a problem without one has none."""
+    return [
+        Trace(problem, right[0].text)
+        for problem, answers in zip(problems, answers_PN, strict=True)
+        if (right := right_ones(answers))
+    ]
 
 
 def is_degenerate(text: str) -> bool:
@@ -52,6 +61,12 @@ def majority(answers: Sequence[Answer]) -> str | None:
     """Return the final answer that most of the answers commit to; None where none commits."""
     committed = Counter(answer.committed for answer in answers if answer.committed is not None)
     return committed.most_common(1)[0][0] if committed else None
+
+
+def best_traces(selection: str, scene: Scene, candidates_PN: Sequence[Sequence[Answer]]) -> list[Trace]:
+    """Return each problem's best candidate (`best`) as its trace; a problem without candidates has none."""
+    chosen = best(selection, scene, candidates_PN)
+    return [Trace(p, answer.text) for p, answer in zip(scene.problems, chosen, strict=True) if answer is not None]
 
 
 def best(selection: str, scene: Scene, candidates_PN: Sequence[Sequence[Answer]]) -> list[Answer | None]:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from distillknob.attacks.access import Access
 from distillknob.attacks.base import Attack, Scene, Trace, TraceAttack
-from distillknob.attacks.choosing import right_ones
+from distillknob.attacks.choosing import first_right
 from distillknob.models.names import resolve
 
 
@@ -38,11 +38,7 @@ class Solo(TraceAttack):
         return Access("none", labels=True)
 
     def traces(self, scene: Scene) -> list[Trace]:
-        return [
-            Trace(problem, right[0].text)
-            for problem, answers in zip(scene.problems, scene.own(self.n), strict=True)
-            if (right := right_ones(answers))
-        ]
+        return first_right(scene.problems, scene.own(self.n))
 
 
 @dataclass(frozen=True)

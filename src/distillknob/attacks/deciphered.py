@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from distillknob.attacks.access import Access
 from distillknob.attacks.base import Answer, Problem, Scene, Trace, TraceAttack
-from distillknob.attacks.choosing import best, right_ones
+from distillknob.attacks.choosing import best_traces, right_ones
 from distillknob.attacks.planted import enciphered
 
 
@@ -33,8 +33,7 @@ class Deciphered(TraceAttack):
             [self._read(problem, answer) for answer in answers]
             for problem, answers in zip(scene.problems, scene.asked(self.n), strict=True)
         ]
-        chosen = best("texts", scene, [right_ones(answers) for answers in read])
-        return [Trace(p, answer.text) for p, answer in zip(scene.problems, chosen, strict=True) if answer is not None]
+        return best_traces("texts", scene, [right_ones(answers) for answers in read])
 
     def _read(self, problem: Problem, answer: Answer) -> Answer:
         text = enciphered(answer.text, -self.places)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from distillknob.attacks.access import Access
 from distillknob.attacks.base import Scene, Trace, TraceAttack
-from distillknob.attacks.choosing import best, without_repeats
+from distillknob.attacks.choosing import best_traces, without_repeats
 
 
 @dataclass(frozen=True)
@@ -27,5 +27,4 @@ class Deduplicated(TraceAttack):
         return self.n
 
     def traces(self, scene: Scene) -> list[Trace]:
-        chosen = best("likelihood", scene, without_repeats(scene.asked(self.n)))
-        return [Trace(p, answer.text) for p, answer in zip(scene.problems, chosen, strict=True) if answer is not None]
+        return best_traces("likelihood", scene, without_repeats(scene.asked(self.n)))

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from distillknob.attacks.access import Access
 from distillknob.attacks.base import Scene, Trace, TraceAttack
-from distillknob.attacks.choosing import right_ones
+from distillknob.attacks.choosing import first_right
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,4 @@ class Instructed(TraceAttack):
         return Access("text", queries=self.n, labels=True)
 
     def traces(self, scene: Scene) -> list[Trace]:
-        return [
-            Trace(problem, right[0].text)
-            for problem, answers in zip(scene.problems, scene.drawn(self.n, instruction=self.instruction), strict=True)
-            if (right := right_ones(answers))
-        ]
+        return first_right(scene.problems, scene.drawn(self.n, instruction=self.instruction))

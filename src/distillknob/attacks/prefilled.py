@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from distillknob.attacks.access import Access
 from distillknob.attacks.base import Scene, Trace, TraceAttack
-from distillknob.attacks.choosing import right_ones
+from distillknob.attacks.choosing import first_right
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,4 @@ class Prefilled(TraceAttack):
     def traces(self, scene: Scene) -> list[Trace]:
         openings = [own[0].text for own in scene.own(1)]
         drawn = scene.drawn(self.n, openings=openings, opening_tokens=self.tokens)
-        return [
-            Trace(problem, right[0].text)
-            for problem, answers in zip(scene.problems, drawn, strict=True)
-            if (right := right_ones(answers))
-        ]
+        return first_right(scene.problems, drawn)

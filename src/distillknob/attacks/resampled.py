@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from distillknob.attacks.access import Access
 from distillknob.attacks.base import Scene, Trace, TraceAttack
-from distillknob.attacks.choosing import best, right_ones
+from distillknob.attacks.choosing import best_traces, right_ones
 
 
 @dataclass(frozen=True)
@@ -25,5 +25,4 @@ class Resampled(TraceAttack):
 
     def traces(self, scene: Scene) -> list[Trace]:
         drawn = scene.drawn(self.n, temperature=self.temperature, top_p=self.top_p)
-        chosen = best("likelihood", scene, [right_ones(answers) for answers in drawn])
-        return [Trace(p, answer.text) for p, answer in zip(scene.problems, chosen, strict=True) if answer is not None]
+        return best_traces("likelihood", scene, [right_ones(answers) for answers in drawn])

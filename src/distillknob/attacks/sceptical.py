@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from distillknob.attacks.access import Access
 from distillknob.attacks.base import NotApplicableError, Scene, Trace, TraceAttack
-from distillknob.attacks.choosing import right_ones
+from distillknob.attacks.choosing import first_right
 from distillknob.attacks.weights import check_weights_are_the_target
 from distillknob.distillation.losses.sceptical import SHARE
 from distillknob.errors import BadInputError
@@ -34,11 +34,7 @@ class Sceptical(TraceAttack):
         return self.n
 
     def traces(self, scene: Scene) -> list[Trace]:
-        return [
-            Trace(problem, right[0].text)
-            for problem, answers in zip(scene.problems, scene.asked(self.n), strict=True)
-            if (right := right_ones(answers))
-        ]
+        return first_right(scene.problems, scene.asked(self.n))
 
     def student(self, scene: Scene) -> Path:
         check_weights_are_the_target(scene)

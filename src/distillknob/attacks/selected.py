@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from distillknob.attacks.access import Access
 from distillknob.attacks.base import Scene, Trace, TraceAttack
-from distillknob.attacks.choosing import best, right_ones
+from distillknob.attacks.choosing import best_traces, right_ones
 
 
 @dataclass(frozen=True)
@@ -30,5 +30,4 @@ class Selected(TraceAttack):
 
     def traces(self, scene: Scene) -> list[Trace]:
         right = [right_ones(answers) for answers in scene.asked(self.n)]
-        chosen = best(self.selection, scene, right)
-        return [Trace(p, answer.text) for p, answer in zip(scene.problems, chosen, strict=True) if answer is not None]
+        return best_traces(self.selection, scene, right)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from distillknob.attacks.access import Access
 from distillknob.attacks.base import Scene, Trace, TraceAttack
-from distillknob.attacks.choosing import right_ones
+from distillknob.attacks.choosing import first_right
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,4 @@ class Verified(TraceAttack):
         return self.n
 
     def traces(self, scene: Scene) -> list[Trace]:
-        return [
-            Trace(problem, right[0].text)
-            for problem, answers in zip(scene.problems, scene.asked(self.n), strict=True)
-            if (right := right_ones(answers))
-        ]
+        return first_right(scene.problems, scene.asked(self.n))
