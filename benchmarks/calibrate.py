@@ -32,7 +32,7 @@ def measured(contender: str, settings: dict[str, Any]) -> dict[str, Any]:
 
     import distillknob
     from distillknob.calibration.config import CalibrationConfig
-    from distillknob.calibration.grading import task_reward
+    from distillknob.training.grading import task_reward
     from distillknob.calibration.rows import training_rows
     from distillknob.calibration.trainer import CalibrationTrainer
     from distillknob.models.load import load_model

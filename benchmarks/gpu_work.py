@@ -44,7 +44,7 @@ def calibrate_step(folder: Path, sizes: dict[str, Any], device: str) -> Any:
     from trl import GRPOTrainer  # type: ignore[attr-defined]
 
     from distillknob.calibration.config import CalibrationConfig
-    from distillknob.calibration.grading import task_reward
+    from distillknob.training.grading import task_reward
     from distillknob.calibration.rows import training_rows
     from distillknob.calibration.trainer import CalibrationTrainer
     from distillknob.models.load import load_model

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from trl import GRPOTrainer  # type: ignore[attr-defined]
 
 from distillknob.calibration.advantage import calibrated_advantages, group_centred, group_z_score, token_advantages
-from distillknob.calibration.grading import task_reward
+from distillknob.training.grading import task_reward
 from distillknob.calibration.guard import UtilityGuard
 from distillknob.calibration.rows import training_rows
 from distillknob.calibration.stage import calibrate

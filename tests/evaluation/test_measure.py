@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from distillknob.calibration.grading import task_reward
+from distillknob.training.grading import task_reward
 from distillknob.diagnosis.config import DiagnoseConfig
 from distillknob.diagnosis.gather import gather
 from distillknob.distillation.traces import TraceOptions, make_traces

@@ -18,7 +18,7 @@ from distillknob.calibration.answers import Answers, Model, Weights
 from distillknob.calibration.card import model_card
 from distillknob.calibration.check import check, check_resolves
 from distillknob.calibration.config import CalibrationConfig
-from distillknob.calibration.grading import task_reward
+from distillknob.training.grading import task_reward
 from distillknob.calibration.guard import UtilityGuard
 from distillknob.calibration.held_out import HeldOut, Measure, remark_on_sure_tokens, reward_turned, task_scores
 from distillknob.calibration.last_good import FINAL, START, LastThatHolds, last_that_holds

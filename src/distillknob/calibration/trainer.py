@@ -25,7 +25,7 @@ from distillknob.calibration.advantage import (
     token_advantages,
 )
 from distillknob.calibration.config import CalibrationConfig
-from distillknob.calibration.grading import answers_of, completions_of, ended_in_time
+from distillknob.training.grading import answers_of, completions_of, ended_in_time
 from distillknob.calibration.guard import UtilityGuard
 from distillknob.calibration.hold import TaskHold
 from distillknob.calibration.rewards.base import CalibrationReward, Rollout
