@@ -32,12 +32,12 @@ def measured(contender: str, settings: dict[str, Any]) -> dict[str, Any]:
 
     import distillknob
     from distillknob.calibration.config import CalibrationConfig
-    from distillknob.training.grading import task_reward
     from distillknob.calibration.rows import training_rows
     from distillknob.calibration.trainer import CalibrationTrainer
     from distillknob.models.load import load_model
     from distillknob.tasks import get_task
     from distillknob.training.callbacks import add_callbacks
+    from distillknob.training.grading import task_reward
 
     ends: list[float] = []
 

@@ -44,11 +44,11 @@ def calibrate_step(folder: Path, sizes: dict[str, Any], device: str) -> Any:
     from trl import GRPOTrainer  # type: ignore[attr-defined]
 
     from distillknob.calibration.config import CalibrationConfig
-    from distillknob.training.grading import task_reward
     from distillknob.calibration.rows import training_rows
     from distillknob.calibration.trainer import CalibrationTrainer
     from distillknob.models.load import load_model
     from distillknob.tasks import get_task
+    from distillknob.training.grading import task_reward
 
     def reward(completions: list[Any], **columns: Any) -> list[float]:
         texts = [messages[0]["content"] for messages in completions]

@@ -62,7 +62,7 @@ def gradients(teacher_NH: Tensor, tmp_path: Path) -> dict[str, Tensor]:
     taught = States(head_of(frozen), teacher_NH)
     batch = {"completion_ids": IDS[:, 1:]}
     counted_BC = torch.ones(2, 7, dtype=torch.bool)
-    view = View(batch, counted_BC, 14, student=lambda: student, teacher=lambda _: taught)
+    view = View(batch, counted_BC, 14, student=lambda: student, teacher=lambda prompt, model: taught)
     loss = LOSSES["sceptical"](DistillConfig())
     value = loss.value(view)
     torch.testing.assert_close(value, loss.per_token(view).sum() / 14)

@@ -90,7 +90,7 @@ def view(own: Head, reference: Head, kl_mask: list[list[bool]], items: float) ->
         "kl_items": torch.tensor([items, items]),
     }
     counted = torch.tensor([[True, True, True], [True, False, False]])
-    seen = View(batch, counted, 4, lambda: States(own, hidden), lambda prompt: States(reference, there))
+    seen = View(batch, counted, 4, lambda: States(own, hidden), lambda prompt, model: States(reference, there))
     return seen, hidden
 
 
@@ -225,7 +225,7 @@ def test_a_nasty_teacher_leaves_the_original_which_a_plain_copy_could_not(tiny_p
     own = head(1)
     seen, hidden = view(own, own, [[True] * 3] * 2, 6.0)
     there = States(own, hidden.detach())
-    copied = View(seen.batch, seen.counted_BC, 4, lambda: States(own, hidden), lambda prompt: there)
+    copied = View(seen.batch, seen.counted_BC, 4, lambda: States(own, hidden), lambda prompt, model: there)
     gradients = [
         torch.autograd.grad(Repelled(strength, 4.0, squared=True).value(copied), hidden)[0] for strength in (0.0, 0.5)
     ]

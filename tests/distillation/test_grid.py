@@ -12,7 +12,7 @@ import torch
 from distilling import config_of, keep
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.stage import distill
-from distillknob.distillation.teacher_context import reference
+from distillknob.distillation.teacher_context.reference import Reference
 from distillknob.distillation.token_choice import CHOICES, by_divergence, by_entropy, highest, tip
 from distillknob.divergences.dense import divergence
 from distillknob.errors import BadInputError
@@ -145,7 +145,7 @@ def test_the_teacher_sees_the_reference_solution(
 def test_a_task_without_a_solution_shows_its_answer_or_says_so() -> None:
     (example,) = get_task("math").examples("train", 1)
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What?"}]
-    told = reference(messages, dataclasses.replace(example, gold=None, reference="42"))
+    (told,) = Reference().columns(messages, dataclasses.replace(example, gold=None, reference="42")).values()
     assert told[0] == messages[0] and "42" in told[1]["content"] and told[1]["content"].startswith("What?")
     with pytest.raises(BadInputError, match="use context plain"):
-        reference(messages, dataclasses.replace(example, gold=None, reference={"words": []}))
+        Reference().columns(messages, dataclasses.replace(example, gold=None, reference={"words": []}))

@@ -22,7 +22,7 @@ def view_of(head: Head, hidden_BCH: torch.Tensor, labels_BC: torch.Tensor, count
     return View(batch, counted_BC, 7, student=lambda: States(head, hidden_BCH), teacher=_no_teacher)
 
 
-def _no_teacher(prompt: str | None) -> States:
+def _no_teacher(prompt: str | None, model: str) -> States:
     raise AssertionError("hard labels ask no teacher")
 
 

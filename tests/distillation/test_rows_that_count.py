@@ -14,10 +14,11 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
+from distillknob.distillation.batches import rows_that_count, sequences
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.losses import LOSSES, Loss, States, View
 from distillknob.distillation.losses.stored import StoredDivergence
-from distillknob.distillation.trainer import DistillTrainer, rows_that_count, sequences
+from distillknob.distillation.trainer import DistillTrainer
 from distillknob.models.heads import head_of
 from distillknob.models.load import load_model
 from distillknob.tasks import get_task
@@ -113,7 +114,7 @@ def of_every_row(trainer: DistillTrainer, batch: dict[str, Any]) -> Tensor:
         return States(head_of(model), trainer._get_last_hidden_state(model, *sequences(batch, prompt, completion)))
 
     @torch.no_grad()
-    def teacher(_: str | None) -> States:
+    def teacher(prompt_name: str | None, model: str) -> States:
         prompt = "teacher_prompt" if "teacher_prompt_ids" in batch else "prompt"
         return states(trainer.teacher_model, prompt, "teacher_completion" if "teacher_span" in batch else "completion")
 

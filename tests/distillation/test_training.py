@@ -15,9 +15,10 @@ from transformers import AutoModelForCausalLM
 
 from distilling import config, weights
 from distillknob.distillation import pair
+from distillknob.distillation.batches import first_tokens
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.stage import distill
-from distillknob.distillation.trainer import DistillTrainer, first_tokens
+from distillknob.distillation.trainer import DistillTrainer
 from distillknob.divergences.dense import divergence
 from distillknob.errors import BadInputError
 from distillknob.methods import METHODS

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from distillknob.training.grading import task_reward
 from distillknob.diagnosis.config import DiagnoseConfig
 from distillknob.diagnosis.gather import gather
 from distillknob.distillation.traces import TraceOptions, make_traces
@@ -26,6 +25,7 @@ from distillknob.models.sampling import Sample, Sampling, generate
 from distillknob.models.served.model import ServedModel
 from distillknob.runs.journal import Journal
 from distillknob.tasks.generated.qa import QA
+from distillknob.training.grading import task_reward
 from pairs import Pair
 
 

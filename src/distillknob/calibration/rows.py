@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
@@ -15,8 +14,8 @@ from distillknob.calibration.held_out import HeldOut, standard_error
 from distillknob.calibration.problems import Problems, train_and_guard
 from distillknob.calibration.trainer import CalibrationTrainer
 from distillknob.errors import BadInputError
-from distillknob.evaluation.measure import longest_answer
 from distillknob.tasks import Example, Task
+from distillknob.training.grading import graded_by
 
 
 def training_rows(
@@ -33,12 +32,7 @@ def training_rows(
 
 
 def _row(task: Task, example: Example, max_new_tokens: int | None) -> dict[str, Any]:
-    return {
-        "prompt": task.messages(example),
-        "task": task.name,
-        "reference": json.dumps(example.reference),
-        "longest": longest_answer(task, max_new_tokens),
-    }
+    return {"prompt": task.messages(example), **graded_by(task, example, max_new_tokens)}
 
 
 class Baseline(NamedTuple):

@@ -18,7 +18,6 @@ from distillknob.calibration.answers import Answers, Model, Weights
 from distillknob.calibration.card import model_card
 from distillknob.calibration.check import check, check_resolves
 from distillknob.calibration.config import CalibrationConfig
-from distillknob.training.grading import task_reward
 from distillknob.calibration.guard import UtilityGuard
 from distillknob.calibration.held_out import HeldOut, Measure, remark_on_sure_tokens, reward_turned, task_scores
 from distillknob.calibration.last_good import FINAL, START, LastThatHolds, last_that_holds
@@ -47,6 +46,7 @@ from distillknob.training.callbacks import FiniteLoss, RunLogger, StageProgress,
 from distillknob.training.checkpoints import check_saves_whole, checkpoint_errors, load_trained, save_model, start_from
 from distillknob.training.config import as_dict, plain_config, refused_by_the_trainer
 from distillknob.training.engine import close_engine
+from distillknob.training.grading import task_reward
 from distillknob.verdicts.turning import Turning
 
 TRAINED = "trained.json"  # of an unfinished run: the training is over

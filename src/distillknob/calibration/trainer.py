@@ -25,7 +25,6 @@ from distillknob.calibration.advantage import (
     token_advantages,
 )
 from distillknob.calibration.config import CalibrationConfig
-from distillknob.training.grading import answers_of, completions_of, ended_in_time
 from distillknob.calibration.guard import UtilityGuard
 from distillknob.calibration.hold import TaskHold
 from distillknob.calibration.rewards.base import CalibrationReward, Rollout
@@ -35,6 +34,7 @@ from distillknob.models.chat import set_in_templates
 from distillknob.models.load import load_model
 from distillknob.models.scoring import Scorer
 from distillknob.training.config import as_dict
+from distillknob.training.grading import answers_of, completions_of, ended_in_time
 from distillknob.training.reading import distinct_rows, padded_to, read_rows
 from distillknob.training.rollouts import PolicyTrainer
 

@@ -49,7 +49,18 @@ class DefendConfig(BoundedAnswers, EngineOptions, AdapterOptions, DistillationCo
     tokens_per_step: ClassVar[int | None] = None
     tokens_share: ClassVar[float] = 1.0
     share_on_policy: ClassVar[float] = 0.0
-    objective: ClassVar[Method] = Method(label="defence", loss="defence", traces="teacher_verified", lmbda=0.0)
+    objective: ClassVar[Method] = Method(
+        label="defence",
+        summary="A teacher moves away from what students could learn.",
+        formula="cross-entropy − strength · KL",
+        when="Before a release.",
+        loss="defence",
+        traces="teacher_verified",
+        lmbda=0.0,
+    )
+    made_token_weights: ClassVar[None] = None
+    made_edit: ClassVar[None] = None
+    made_context: ClassVar[None] = None
 
     teacher: str = field(default="zoo:teacher", metadata={"help": "Model to defend: folder, hub id or zoo:NAME."})
     method: str = field(

@@ -10,7 +10,6 @@ from distillknob.config.checks import check_fills_a_step
 from distillknob.distillation.cache.files import TeacherCache
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.selection import refuse_without_scores
-from distillknob.distillation.teacher_context import CONTEXTS
 from distillknob.distillation.trace_file import read_trace_file
 from distillknob.distillation.traces import RIGHT_ONES
 from distillknob.errors import BadInputError, nearest
@@ -41,7 +40,7 @@ def check(config: DistillConfig, preflight: Preflight) -> None:
     _check_tokenizers(config, sides, cache)
     check_trainable(config.student, config)
     check_learning_rate(config.student, config)
-    itself = sides.teacher is not None and same_weights(config.teacher, config.student)
+    itself = sides.teacher is not None and same_weights(config.teacher, config.student) and not config.teaches_itself
     if itself and config.objective.context == "plain":
         preflight.remark(
             f"teacher and student are the same model ({config.student}): there is nothing to learn, and a divergence "
@@ -62,7 +61,9 @@ def check(config: DistillConfig, preflight: Preflight) -> None:
             check_traces(sides.student, rows_read, f"the traces of {config.traces_file}")
         check_fills_a_step(len(traces), step, "traces to train on")
         return
-    tasks = [preflight.task(name, graded=config.objective.traces in RIGHT_ONES) for name in config.tasks]
+    tasks = [
+        preflight.task(name, graded=config.grades or config.objective.traces in RIGHT_ONES) for name in config.tasks
+    ]
     rows = 0
     for task in tasks:
         if task is None:  # its data would have to be fetched
@@ -173,7 +174,8 @@ def _check_lengths(
     """Does what each model reads fit its context? The student its own samples and stored traces, the teacher what it
     samples and judges, with more in its prompt where the method says so."""
     method, field = config.objective, "max_completion_length"
-    context = CONTEXTS[method.context]
+    made = config.made_context
+    context = None if made is None else made.longest
     judge = sides.teacher if config.loss.asks_teacher else None
     gold = config.share_on_policy < 1 and method.traces == "gold"
     if not gold or config.share_on_policy > 0:

@@ -14,25 +14,19 @@ from trl import DistillationConfig  # type: ignore[attr-defined]
 from distillknob.config.checks import check_at_least_one
 from distillknob.config.inherited import check_inherited
 from distillknob.config.shared import BoundedAnswers, EngineOptions
-from distillknob.distillation.losses import LOSSES, Loss
-from distillknob.distillation.selection import SELECTIONS
-from distillknob.distillation.teacher_context import CONTEXTS
-from distillknob.distillation.token_choice import CHOICES
-from distillknob.distillation.traces import RIGHT_ONES, SOURCES
+from distillknob.distillation.parts import MethodParts
+from distillknob.distillation.traces import RIGHT_ONES
 from distillknob.errors import BadInputError
-from distillknob.methods import METHODS, Method
+from distillknob.methods import Method
 from distillknob.models.adapters import AdapterOptions
 from distillknob.training.config import agree_on_engine, as_dict, check_installed, on_this_machine
 from distillknob.training.rollouts import check_unbent
 
 
 @dataclass
-class DistillConfig(BoundedAnswers, EngineOptions, AdapterOptions, DistillationConfig):
-    """Config of `distill`: DistillationConfig and what a recipe needs. BadInputError for values that can't work.
-
-    `method` names a point of the grid; `divergence`, `traces`, `selection`, `lmbda`, `tokens` and `context` each
-    replace one part of it, and None leaves the method's own.
-    """
+class DistillConfig(MethodParts, BoundedAnswers, EngineOptions, AdapterOptions, DistillationConfig):
+    """Config of `distill`: DistillationConfig, the parts of a method (`parts`), and what a recipe needs. BadInputError
+    for values that can't work."""
 
     answer_field: ClassVar[str] = "max_completion_length"
 
@@ -50,44 +44,15 @@ class DistillConfig(BoundedAnswers, EngineOptions, AdapterOptions, DistillationC
     problem_seed: int | None = field(
         default=None, metadata={"help": "Seed by which problems are taken from the split. Default: seed."}
     )
-    method: str = field(default="gkd", metadata={"help": "How the student learns.", "choices": tuple(METHODS)})
-    divergence: str | None = field(
-        default=None,
-        metadata={"help": "The loss: hard_label or a divergence.", "choices": tuple(LOSSES)},
-    )
-    traces: str | None = field(
-        default=None, metadata={"help": "Where off-policy traces come from.", "choices": SOURCES}
-    )
     traces_file: str | None = field(
         default=None,
         metadata={"help": "With traces file: JSON lines with prompt (messages or text) and completion."},
     )
-    selection: str | None = field(
-        default=None,
-        metadata={
-            "help": "Which right one of n candidates is the best: the one that the target finds likeliest, or the one "
-            "that it follows best where the teacher was sure.",
-            "choices": SELECTIONS,
-        },
-    )
-    tokens: str | None = field(
-        default=None, metadata={"help": "Which tokens count; tip is both criteria.", "choices": tuple(CHOICES)}
-    )
     tokens_share: float = field(default=0.5, metadata={"help": "Share of the tokens that each criterion keeps."})
-    context: str | None = field(
-        default=None,
-        metadata={
-            "help": "What the teacher sees: the prompt, or the reference solution behind it.",
-            "choices": tuple(CONTEXTS),
-        },
-    )
     cache: str | None = field(
         default=None, metadata={"help": "Finished run of `distillknob cache` to train from, without the teacher."}
     )
     skew: float = field(default=0.1, metadata={"help": "α of the skewed KLs."})
-    lmbda: float | None = field(
-        default=None, metadata={"help": "Share of steps on the student's own samples. Default: the method's."}
-    )
     beta: float = field(
         default=0.5,
         metadata={"help": "β of gkd's divergence: 0 forward KL, 0.5 Jensen-Shannon, 1 reverse KL (TRL's default)."},
@@ -122,6 +87,9 @@ class DistillConfig(BoundedAnswers, EngineOptions, AdapterOptions, DistillationC
         self.check_engine()
         self._check_shares()
         self._check_parts()
+        self.check_made_parts()
+        if self.teaches_itself:
+            self.teacher = self.student
         if self.cache is not None:
             self._check_cache()
         if self.lora_dropout and self.disable_dropout:
@@ -131,7 +99,8 @@ class DistillConfig(BoundedAnswers, EngineOptions, AdapterOptions, DistillationC
             )
         if not self.tasks and self.cache is None:
             raise BadInputError("tasks is empty: name at least one, e.g. math")
-        check_at_least_one(self, "problems", "candidates", "tokens_per_step")
+        check_at_least_one(self, "problems", "candidates", "tokens_per_step", "num_generations")
+        self._check_groups()
         agree_on_engine(self)
         check_inherited(self)
         on_this_machine(self)
@@ -154,6 +123,18 @@ class DistillConfig(BoundedAnswers, EngineOptions, AdapterOptions, DistillationC
             raise BadInputError(
                 f"lmbda={self.lmbda}: {self.method} trains on the student's own samples alone, so lmbda must be 1 "
                 "(gkd mixes them with the teacher's; or name traces)"
+            )
+
+    def _check_groups(self) -> None:
+        """Raise BadInputError for a batch that would cut the samples of a prompt apart."""
+        rows, group = (
+            self.per_device_train_batch_size * self.gradient_accumulation_steps,
+            self.objective.num_generations,
+        )
+        if rows % group:
+            raise BadInputError(
+                f"num_generations={group}: a device's step has {rows} samples (per_device_train_batch_size × "
+                "gradient_accumulation_steps), which isn't a multiple of it: change either"
             )
 
     def _check_parts(self) -> None:
@@ -219,34 +200,20 @@ class DistillConfig(BoundedAnswers, EngineOptions, AdapterOptions, DistillationC
 
     @property
     def objective(self) -> Method:
-        """The method with the parts that this config replaces."""
-        method, lmbda = METHODS[self.method], self.lmbda
-        if lmbda is None:
-            lmbda = method.lmbda if self.cache is None else 0.0
-        return dataclasses.replace(
-            method,
-            loss=self.divergence or method.loss,
-            traces=self.traces or method.traces,
-            selection=self.selection or method.selection,
-            tokens=self.tokens or method.tokens,
-            context=self.context or method.context,
-            lmbda=lmbda,
-        )
-
-    @property
-    def loss(self) -> Loss:
-        """The method's loss, with the teacher itself: `stored` puts a cache in its place."""
-        return LOSSES[self.objective.loss](self)
+        """The method with the parts that this config replaces; with a cache it trains on stored traces alone."""
+        method = super().objective
+        return method if self.lmbda is not None or self.cache is None else dataclasses.replace(method, lmbda=0.0)
 
     @property
     def needs_target(self) -> bool:
-        """Does the method choose traces by what the target makes of them?"""
-        return self.objective.selects
+        """Does the method choose or weigh traces by what the target makes of them?"""
+        weights = self.made_query_weights
+        return self.objective.selects or (weights is not None and weights.asks_target)
 
     @property
     def needs_teacher_scores(self) -> bool:
         """Are the teacher's log-probabilities of its samples asked for, to choose among these?"""
-        return self.needs_target and self.objective.selection != "likelihood"
+        return self.objective.selects and self.objective.selection != "likelihood"
 
     @property
     def needs_teacher(self) -> bool:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
 from distillknob.distillation.cache.files import TeacherCache
 from distillknob.distillation.config import DistillConfig
+from distillknob.distillation.losses.base import START
 from distillknob.distillation.selection import refuse_without_scores
 from distillknob.models.base import LanguageModel
 from distillknob.models.chat import set_in_templates
@@ -31,13 +33,15 @@ class Pair:
     """A student and its teacher.
 
     `teacher` draws samples; it is None where it isn't asked for anything, and its tokenizer is None where only a server
-    knows it. `teacher_model` is the same with its weights, where a loss reads them.
+    knows it. `teacher_model` is the same with its weights, where a loss reads them; it is the student itself where that
+    teaches as it is. `further_models` are what the loss reads beside (`Loss.models`).
     """
 
     config: DistillConfig
     student: LanguageModel
     teacher: Sampler | None
     teacher_model: Any
+    further_models: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def teacher_tokenizer(self) -> PreTrainedTokenizerBase | None:
@@ -63,6 +67,18 @@ class Pair:
         return target
 
 
+def _loaded_teacher(config: DistillConfig) -> LanguageModel:
+    """The model that teaches, to be read: the student's own checkpoint, where it teaches itself."""
+    return (
+        _loaded_student(config) if config.teaches_itself else load_model(config.teacher, options=config.teacher_options)
+    )
+
+
+def _loaded_student(config: DistillConfig) -> LanguageModel:
+    """The student's checkpoint once more, to be read as it is at the start."""
+    return load_model(config.student, options=as_dict(config.model_init_kwargs))
+
+
 def load_pair(config: DistillConfig, cache: TeacherCache | None, engines: Engines) -> Pair:
     """Load what a distillation trains and learns from; a teacher that only writes is in an engine. The student
     learns the teacher's ends of a turn, or the cache's.
@@ -71,8 +87,9 @@ def load_pair(config: DistillConfig, cache: TeacherCache | None, engines: Engine
     """
     student = load_trained(config.student, config)
     if config.needs_teacher_weights:
-        loaded = load_model(config.teacher, options=config.teacher_options)
-        pair = Pair(config, student, loaded, loaded.model)
+        loaded = student if config.objective.teacher == "itself" else _loaded_teacher(config)
+        further = {name: _loaded_student(config) for name in config.loss.models if name == START}
+        pair = Pair(config, student, loaded, loaded.model, further)
     else:
         scores: Literal[False] | None = None if config.needs_teacher_scores else False
         teacher = engines.open(config.teacher, scores=scores) if config.needs_teacher else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.learning_curve import CurveProblems, LearningCurve, curve_problems, student_scores
 from distillknob.distillation.losses import Loss
 from distillknob.distillation.pair import Pair, load_pair
-from distillknob.distillation.teacher_context import CONTEXTS
+from distillknob.distillation.queries.base import Traces as Queried
 from distillknob.distillation.trace_file import read_trace_file, with_ids
 from distillknob.distillation.traces import RIGHT_ONES, TraceOptions, make_traces
 from distillknob.distillation.trainer import DistillTrainer
@@ -41,11 +41,12 @@ from distillknob.runs.model_record import read_record, warn_of_teacher
 from distillknob.runs.run import Run
 from distillknob.runtime.processes import process_count, process_index, wait
 from distillknob.runtime.template_date import fix_dates
-from distillknob.tasks import Task, get_tasks, graded_tasks
+from distillknob.tasks import Example, Task, get_tasks, graded_tasks
 from distillknob.training.callbacks import FiniteLoss, RunLogger, StageProgress, add_callbacks
 from distillknob.training.checkpoints import check_saves_whole, checkpoint_errors, save_model, start_from
 from distillknob.training.config import plain_config, refused_by_the_trainer
 from distillknob.training.engine import close_engine
+from distillknob.training.grading import graded_by
 
 Traces = Sequence[dict[str, Any]]
 
@@ -63,7 +64,8 @@ def distill(
     BadInputError before any work for input that can't be used.
     """
     cache = None if config.cache is None else TeacherCache(config.cache)
-    tasks = (graded_tasks if config.objective.traces in RIGHT_ONES else get_tasks)(config.tasks)
+    graded = config.grades or config.objective.traces in RIGHT_ONES
+    tasks = (graded_tasks if graded else get_tasks)(config.tasks)
     divided = curve_problems(config, cache)
     count = _trained_on(config, cache, divided)
     check_fills_a_step(count, _rows_a_step(config), "problems to train on")
@@ -94,6 +96,7 @@ def distill(
             args=settings,
             train_dataset=_rows(config, loss, traces),
             loss=loss,
+            further_models=pair.further_models,
             teacher_processing_class=pair.teacher_tokenizer,
             processing_class=pair.student.tokenizer,
             peft_config=config.peft_config,
@@ -149,7 +152,6 @@ def _own_traces(
         revision = config.teacher_options.get("revision")
         teacher = engines.of(config.teacher, teacher, revision=revision)
     source = config.objective.traces if config.share_on_policy < 1.0 else "none"
-    context = CONTEXTS[config.objective.context]
     selection, seed = config.objective.selection, config.seed
     options = TraceOptions(
         config.candidates,
@@ -159,22 +161,37 @@ def _own_traces(
         selection=selection,
         problem_seed=config.seed_of_problems,
     )
+    columns = columns_of(config)
     for place, task in enumerate(tasks):
         journal = Journal(run.unfinished).part(f"traces-{place}")
         count = divided.trained[task.name]
-        traces += make_traces(source, [task], count, pair.student, teacher, target, options, context, journal)
+        traces += make_traces(source, [task], count, pair.student, teacher, target, options, columns, journal)
     problems = sum(divided.trained.values())
     check_fills_a_step(len(traces), _rows_a_step(config), f"of {problems} problems have a trace to train on")
+    if (weights := config.made_query_weights) is not None:
+        queried = Queried(traces, pair.student, teacher, target, Journal(run.unfinished).part("queries"))
+        traces = [{**row, "weight": weight} for row, weight in zip(traces, weights.weights(queried), strict=True)]
     run.write_samples(traces)
     check_traces(reader, traces, "the student's spelling of the traces")
     return traces
 
 
+def columns_of(config: DistillConfig) -> Callable[[Task, Example], dict[str, Any]]:
+    """What a row of the data set holds beside its trace: what the teacher sees, and what a grader reads."""
+    context, grades = config.made_context, config.grades
+
+    def columns(task: Task, example: Example) -> dict[str, Any]:
+        shown = {} if context is None else context.columns(task.messages(example), example)
+        return {**shown, **(graded_by(task, example, config.max_completion_length) if grades else {})}
+
+    return columns
+
+
 def _rows(config: DistillConfig, loss: Loss, traces: Traces) -> Dataset:
     """The data set: of each trace what the trainer and the loss read, and its number as `trace`."""
-    seen = [] if config.objective.context == "plain" else ["teacher_prompt"]
     numbered = [{**row, "trace": number} for number, row in enumerate(traces)]
-    columns = dict.fromkeys(["prompt", "completion_ids", *seen, *loss.columns])
+    seen = [name for name in traces[0] if name != "completion"]
+    columns = dict.fromkeys([*seen, *loss.columns])
     return Dataset.from_list([{name: row[name] for name in columns} for row in numbered]).shuffle(seed=config.seed)
 
 

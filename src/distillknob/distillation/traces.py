@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from distillknob.distillation.selection import best_of_n
-from distillknob.distillation.teacher_context import Context
 from distillknob.errors import BadInputError
 from distillknob.evaluation.measure import Measured, sample_and_grade
 from distillknob.models.base import LanguageModel
@@ -49,11 +48,11 @@ def make_traces(
     teacher: Sampler | None,
     target: Scorer | None,
     options: TraceOptions,
-    context: Context | None = None,
+    more: Callable[[Task, Example], Mapping[str, Any]] | None = None,
     journal: Journal | None = None,
 ) -> list[dict[str, Any]]:
     """One row a problem of the train split: `prompt` (messages), `task`, `completion` (text) and `completion_ids` (of
-    the student's tokenizer, the eos included where the trace ended); with a context, `teacher_prompt`.
+    the student's tokenizer, the eos included where the trace ended), and the columns of `more`.
 
     Sources: the teacher's first sample, right or wrong; its first right one of `candidates`; the right one of
     `candidates` that is best by `target` and the options' `selection` (selection as opposed to calibration); the data
@@ -94,7 +93,7 @@ def make_traces(
                 "task": task.name,
                 "completion": s.text,
                 "completion_ids": i,
-                **({} if context is None else {"teacher_prompt": context(task.messages(e), e)}),
+                **({} if more is None else more(task, e)),
             }
             for (e, s), i in zip(chosen, ids, strict=True)
         ]

@@ -6,6 +6,7 @@ that they train on, which of them count, and the states of both models for a bat
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,8 +17,18 @@ from torch import Tensor
 from trl import DistillationTrainer  # type: ignore[attr-defined]
 from trl.models import prepare_deepspeed  # type: ignore[attr-defined]
 
+from distillknob.distillation.batches import (
+    columns_of,
+    completions_of,
+    first_tokens,
+    rows_that_count,
+    sequences,
+    with_completions,
+)
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.losses import Loss, Rollouts, States, View
+from distillknob.distillation.losses.base import TEACHER
+from distillknob.distillation.teacher_context.base import TEACHER_PROMPT, Written
 from distillknob.distillation.token_choice import CHOICES, Choice
 from distillknob.errors import BadInputError
 from distillknob.models.base import LanguageModel
@@ -26,18 +37,20 @@ from distillknob.models.exits import exit_at
 from distillknob.models.heads import head_of
 from distillknob.models.load import load_model
 from distillknob.training.config import as_dict
+from distillknob.training.grading import graded_rollouts
 from distillknob.training.reading import read_rows
 from distillknob.training.rollouts import PolicyTrainer
+from distillknob.training.sampler import EpochSampler
 
 Row = Mapping[str, Any]  # of the data set
-TEACHER_PROMPT = "teacher_prompt"
 
 
 class DistillTrainer(PolicyTrainer, DistillationTrainer):
     """DistillationTrainer with a loss of distillknob's, on stored traces or the student's own samples.
 
     Takes what DistillationTrainer takes. `loss` is the config's by default. `teacher_model` may be None where the loss
-    doesn't ask it, and `model` itself where the teacher moves with the student; it is read without gradients. The data
+    doesn't ask it, and `model` itself where the teacher moves with the student; it is read without gradients.
+    `further_models` are the others that the loss names (`Loss.models`), read likewise. The data
     set has `prompt`, unless every step is on-policy `completion_ids` (token ids, the eos included), and the columns
     that the loss names. Where the teacher sees another prompt it has `teacher_prompt` (messages); a loss may read
     further columns whose names begin so.
@@ -57,6 +70,7 @@ class DistillTrainer(PolicyTrainer, DistillationTrainer):
         *more: Any,
         loss: Loss | None = None,
         teacher_processing_class: Any = None,
+        further_models: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ):
         # The teacher is kept from TRL's constructor, which refuses vocabularies of two widths, and made ready below.
@@ -64,23 +78,41 @@ class DistillTrainer(PolicyTrainer, DistillationTrainer):
         if isinstance(teacher_model, str):
             teacher_model = load_model(teacher_model, options=self.args.teacher_options).model
         moves = teacher_model is not None and teacher_model is model
-        if moves:
-            self.teacher_model = self.model
-        elif teacher_model is not None and self.is_deepspeed_enabled:
-            self.teacher_model = prepare_deepspeed(teacher_model, self.accelerator)
-        elif teacher_model is not None:
-            self.teacher_model = self.accelerator.prepare_model(teacher_model, evaluation_mode=True)
-        self._make_ready(*([] if teacher_model is None or moves else [self.teacher_model]))
+        self.teacher_model = self.model if moves else self._prepared(teacher_model)
+        self.further_models = {name: self._prepared(one) for name, one in (further_models or {}).items()}
+        frozen = [] if teacher_model is None or moves else [self.teacher_model]
+        self._make_ready(*frozen, *self.further_models.values())
         self.loss = self.args.loss if loss is None else loss
+        if missing := set(self.loss.models) - self.further_models.keys():
+            raise BadInputError(f"method {self.args.method!r} reads {', '.join(sorted(missing))}: give further_models")
         if self.loss.asks_teacher and self.teacher_model is None:
             raise BadInputError(f"method {self.args.method!r} needs teacher_model, or the loss of a cache (`stored`)")
         if self.loss.exit_share is not None:  # what has none is told before the first step
             exit_at(self.accelerator.unwrap_model(self.model), self.loss.exit_share)
         self.choice: Choice | None = CHOICES[self.args.objective.tokens]
+        self.weights, self.edit, self.context = (
+            self.args.made_token_weights,
+            self.args.made_edit,
+            self.args.made_context,
+        )
         self.teacher_processing_class = teacher_processing_class or self._tokenizer
         sides = {"the student": self._tokenizer, "the teacher": self.teacher_processing_class}
         set_in_templates(sides, as_dict(self.args.chat_template_kwargs), needed=False)
         self._stored_ids: list[list[int]] | None = None
+
+    def _prepared(self, model: Any) -> Any:
+        """A model that is only read, made ready for this process."""
+        if model is None:
+            return None
+        if self.is_deepspeed_enabled:
+            return prepare_deepspeed(model, self.accelerator)
+        return self.accelerator.prepare_model(model, evaluation_mode=True)
+
+    def _get_train_sampler(self, dataset: Any = None) -> EpochSampler:
+        sampler = super()._get_train_sampler(dataset)
+        if (group := self.args.objective.num_generations) > 1:  # the samples of a prompt stand side by side
+            sampler = EpochSampler.grouped(sampler, group)
+        return sampler
 
     def on_policy(self, step: int) -> bool:
         """Does this step train on the student's own samples? Drawn from seed and step: the same on every process, and
@@ -99,10 +131,22 @@ class DistillTrainer(PolicyTrainer, DistillationTrainer):
         on_policy = self.on_policy(self.state.global_step)
         self._stored_ids = None if on_policy else [list(row["completion_ids"]) for row in inputs]
         batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        rollouts = functools.partial(self._rollouts, inputs, on_policy=on_policy)
+        if self.edit is not None:
+            batch = with_completions(batch, self.edit.edited(rollouts(batch)), self._tokenizer.pad_token_id)
+            self.sampled_logprobs = None  # which were of other tokens
         if self.loss.asks_teacher:
-            batch |= self._teacher_prompts(inputs)
-        batch |= self.loss.prepare(self._rollouts(inputs, batch))
+            batch |= self._teacher_prompts(inputs, rollouts(batch))
+        batch |= self.loss.prepare(rollouts(batch))
         batch.setdefault("loss_mask", batch["completion_mask"])
+        if "shown" in batch:  # for the others there was nothing to show
+            batch["loss_mask"] = batch["loss_mask"] * batch["shown"][:, None]
+        weights = [] if self.weights is None else [self.weights.weights(self.loss, rollouts(batch))]
+        if "weight" in inputs[0]:
+            of_rows = torch.tensor([row["weight"] for row in inputs], device=self.accelerator.device)
+            weights.append(of_rows[:, None].expand_as(batch["completion_mask"]))
+        if weights:
+            batch["weight"] = functools.reduce(torch.mul, weights).float()
         if self.args.tokens_per_step is not None:
             here = max(1, self.args.tokens_per_step // self.accelerator.num_processes)
             batch["loss_mask"] = first_tokens(batch["loss_mask"], here)
@@ -116,20 +160,25 @@ class DistillTrainer(PolicyTrainer, DistillationTrainer):
         self._metrics[mode]["trained_texts"].append(texts.item())
         return batch
 
-    def _teacher_prompts(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+    def _teacher_prompts(self, rows: Sequence[Row], rollouts: Rollouts) -> dict[str, Tensor]:
         """The prompts that the teacher sees in its own tokens, as `X_ids` and `X_mask` [B, P'], padded on the left: of
-        the data set's columns X for the teacher, or of the student's own, where the teacher's template makes other
-        tokens of them."""
+        the data set's columns X for the teacher, of what a late context shows, or of the student's own, where the
+        teacher's template makes other tokens of them. With a late context `shown` [B] says for which there is one."""
         tokenizer = self.teacher_processing_class
         own, plain = self._tokenizer, [row["prompt"] for row in rows]
         seen = {name: [row[name] for row in rows] for name in rows[0] if name.startswith(TEACHER_PROMPT)}
-        if (
+        columns: dict[str, Tensor] = {}
+        if self.context is not None and self.context.late:
+            rewards = rollouts.graded() if self.context.grades else None
+            late = self.context.shown(Written(rows, rollouts.texts, rewards, rollouts.num_generations))
+            columns["shown"] = torch.tensor([one is not None for one in late]).to(rollouts.batch["completion_mask"])
+            seen[TEACHER_PROMPT] = [plain[b] if one is None else one for b, one in enumerate(late)]
+        elif (
             TEACHER_PROMPT not in seen
             and tokenizer is not own
             and prompt_ids(tokenizer, plain) != prompt_ids(own, plain)
         ):
             seen[TEACHER_PROMPT] = plain
-        columns: dict[str, Tensor] = {}
         for name, prompts in seen.items():
             padded = tokenizer.pad(
                 {"input_ids": prompt_ids(tokenizer, prompts)}, return_tensors="pt", padding_side="left"
@@ -137,11 +186,12 @@ class DistillTrainer(PolicyTrainer, DistillationTrainer):
             columns |= {f"{name}_ids": padded["input_ids"], f"{name}_mask": padded["attention_mask"]}
         return columns
 
-    def _rollouts(self, rows: Sequence[Row], batch: dict[str, Any]) -> Rollouts:
+    def _rollouts(self, rows: Sequence[Row], batch: dict[str, Any], *, on_policy: bool) -> Rollouts:
         teacher = None
         if self.teacher_model is not None:
             unwrapped = self.accelerator.unwrap_model(self.teacher_model)
             teacher = LanguageModel(unwrapped, self.teacher_processing_class)
+        sampled = self.sampled_logprobs if on_policy else None
         return Rollouts(
             rows=rows,
             batch=batch,
@@ -149,7 +199,20 @@ class DistillTrainer(PolicyTrainer, DistillationTrainer):
             teacher=teacher,
             ends=self.eos_token_ids,
             measured=lambda of_view: self._measured(of_view, batch),
+            graded=lambda: self._graded(rows, batch),
+            everywhere=lambda values: torch.cat(gather_object([values.cpu()])).to(values.device),
+            on_policy=on_policy,
+            num_generations=self.args.objective.num_generations,
+            sampled_logprobs=sampled,
+            progress=self.state.global_step / max(1, self.state.max_steps),
         )
+
+    def _graded(self, rows: Sequence[Row], batch: Mapping[str, Any]) -> Tensor:
+        """The rewards [b] of the completions by their tasks' graders."""
+        ids = completions_of(batch)
+        ended = [bool(row) and row[-1] in self.eos_token_ids for row in ids]
+        rewards = graded_rollouts(self._tokenizer, rows, ids, ended)
+        return torch.tensor(rewards, device=self.accelerator.device)
 
     def _measured(self, of_view: Callable[[View], Tensor], batch: Mapping[str, Any]) -> Tensor:
         """`of_view` of all rows, in which every token of the completions counts: a micro-batch at a time, without
@@ -195,7 +258,7 @@ class DistillTrainer(PolicyTrainer, DistillationTrainer):
             counted_BC,
             items,
             student=lambda: self._read_student(unwrapped_student, batch),
-            teacher=lambda prompt: self._read_teacher(batch, prompt),
+            teacher=lambda prompt, model: self._read_teacher(batch, prompt, model),
         )
 
     def _read_student(self, unwrapped_student: Any, batch: Mapping[str, Tensor]) -> States:
@@ -215,24 +278,25 @@ class DistillTrainer(PolicyTrainer, DistillationTrainer):
             return States(head, hidden_BCH)
         return States(head, *hidden_BCH.chunk(2, dim=-1))
 
-    def _read_teacher(self, batch: Mapping[str, Tensor], prompt: str | None) -> States:
+    def _read_teacher(self, batch: Mapping[str, Tensor], prompt: str | None, name: str = TEACHER) -> States:
         if prompt is None:  # the student's own tokens, where the teacher reads no others
             prompt = TEACHER_PROMPT if f"{TEACHER_PROMPT}_ids" in batch else "prompt"
         completion = "teacher_completion" if "teacher_completion_ids" in batch else "completion"
-        unwrapped = self.accelerator.unwrap_model(self.teacher_model)
+        model: Any = self.teacher_model if name == TEACHER else self.further_models[name]
+        unwrapped = self.accelerator.unwrap_model(model)
 
         def read(*batch: Any) -> Tensor:
-            # Through the teacher's own wrapper, so that FSDP and DeepSpeed have its weights in place.
+            # Through the model's own wrapper, so that FSDP and DeepSpeed have its weights in place.
             hidden_BCH: Tensor = self._forward_redirection(
-                self.teacher_model, unwrapped, self._get_last_hidden_state, unwrapped, *batch
+                model, unwrapped, self._get_last_hidden_state, unwrapped, *batch
             )
             return hidden_BCH
 
-        trained = self.teacher_model.training  # where the teacher is the student
-        self.teacher_model.eval()
+        trained = model.training  # where the teacher is the student
+        model.eval()
         with torch.no_grad():
             hidden_BCH = read_rows(read, *sequences(batch, prompt, completion), alone=self._alone)
-        self.teacher_model.train(trained)
+        model.train(trained)
         head = head_of(unwrapped)
         return States(head, hidden_BCH.to(head.weight_VH.dtype))
 
@@ -252,31 +316,3 @@ class DistillTrainer(PolicyTrainer, DistillationTrainer):
         items = count.clamp(min=1) if num_items_in_batch is None else num_items_in_batch
         loss = self.loss.value(self._view(unwrapped_student, batch, counted_BC, items))
         return loss, torch.full_like(loss.detach(), torch.nan), count
-
-
-def columns_of(batch: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors [B, …] of a batch, a row a sample."""
-    return {name: value for name, value in batch.items() if isinstance(value, Tensor) and value.ndim}
-
-
-def rows_that_count(batch: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The columns of a batch without the rows that have no token in `loss_mask`: with a budget of tokens a step most
-    have none. One row at least stays, so that every process reads the models as often."""
-    rows = batch["loss_mask"].any(1).nonzero()[:, 0]
-    if not len(rows):
-        rows = rows.new_zeros(1)
-    columns = columns_of(batch)
-    return columns if len(rows) == len(batch["loss_mask"]) else {name: value[rows] for name, value in columns.items()}
-
-
-def sequences(batch: Mapping[str, Tensor], prompt: str, completion: str) -> tuple[Tensor, Tensor, int]:
-    """The tokens and the mask [B, P + C] of these columns, prompts first, and the completions' width C."""
-    ids_BT, mask_BT = (
-        torch.cat([batch[f"{prompt}_{what}"], batch[f"{completion}_{what}"]], dim=1) for what in ("ids", "mask")
-    )
-    return ids_BT, mask_BT, batch[f"{completion}_ids"].size(1)
-
-
-def first_tokens(mask_BC: Tensor, budget: int) -> Tensor:
-    """The mask [B, C] with its first `budget` tokens alone, counted row by row."""
-    return mask_BC * (mask_BC.flatten().cumsum(0) <= budget).view_as(mask_BC)

@@ -9,9 +9,21 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 from trl.chat_template_utils import parse_response
 
-from distillknob.evaluation.measure import AnswerReader, scores_of
+from distillknob.evaluation.measure import AnswerReader, longest_answer, scores_of
 from distillknob.models.chat import prompt_ids
-from distillknob.tasks import get_task
+from distillknob.tasks import Example, Task, get_task
+
+GRADED = ("task", "reference", "longest")  # the columns of a row that a grader reads
+
+
+def graded_by(task: Task, example: Example, max_new_tokens: int | None) -> dict[str, Any]:
+    """What a row of a data set holds for the grader: the task's name, the reference as JSON (its form differs by task),
+    and the tokens that an answer may take."""
+    return {
+        "task": task.name,
+        "reference": json.dumps(example.reference),
+        "longest": longest_answer(task, max_new_tokens),
+    }
 
 
 def task_reward(
@@ -76,3 +88,19 @@ def completions_of(
         ]
     texts = tokenizer.batch_decode([list(ids) for ids in completion_ids], skip_special_tokens=True)
     return [[{"role": "assistant", "content": text}] for text in texts]
+
+
+def graded_rollouts(
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Mapping[str, Any]],
+    completion_ids: Sequence[Sequence[int]],
+    ended: Sequence[bool],
+) -> list[float]:
+    """The reward of each completion by its row's own task, in [0, 1]; `ended`: which ended by themselves."""
+    return task_reward(
+        [None] * len(rows),
+        [row["task"] for row in rows],
+        [row["reference"] for row in rows],
+        ended_in_time(rows, completion_ids, ended),
+        answers_of(tokenizer, [row["prompt"] for row in rows], completion_ids),
+    )

@@ -20,6 +20,18 @@ class EpochSampler(RepeatSampler):
         names = ("data_source", "mini_repeat_count", "batch_size", "repeat_count", "shuffle", "seed")
         return cls(**{name: getattr(sampler, name) for name in names})
 
+    @classmethod
+    def grouped(cls, sampler: EpochSampler, group: int) -> EpochSampler:
+        """The sampler with each problem `group` times in a row, in batches of as many rows."""
+        return cls(
+            data_source=sampler.data_source,
+            mini_repeat_count=group,
+            batch_size=max(1, sampler.batch_size // group),
+            repeat_count=sampler.repeat_count,
+            shuffle=sampler.shuffle,
+            seed=sampler.seed,
+        )
+
     def set_epoch(self, epoch: int) -> None:
         """Called by the Trainer before each epoch."""
         if self.shuffle and self.seed is not None:

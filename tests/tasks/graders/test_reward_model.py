@@ -179,8 +179,8 @@ def test_responses_are_judged_once_and_a_batch_in_one_pass(tiny_reward: str, mon
 
 
 def test_the_stages_grade_with_it(tiny_reward: str, student: Any) -> None:
-    from distillknob.training.grading import task_reward
     from distillknob.evaluation.task_result import evaluate_task
+    from distillknob.training.grading import task_reward
 
     task = get_task(f"dolly@{DATA / 'dolly'}?reward={tiny_reward}")
     found = evaluate_task(student, task, problems=3, samples=8, max_new_tokens=20, modes=False)

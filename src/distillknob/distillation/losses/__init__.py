@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from distillknob.distillation.losses.base import Loss, Rollouts, Settings, States, View
+from distillknob.distillation.losses.base import Loss, Rollouts, States, View
 from distillknob.distillation.losses.divergence import Divergence
 from distillknob.distillation.losses.hard_label import HardLabel
 from distillknob.distillation.losses.sceptical import Sceptical
 from distillknob.distillation.losses.spans import Spans
 from distillknob.distillation.losses.uld import Uld
+from distillknob.distillation.options import Settings
 from distillknob.divergences.kernel import KINDS
 
 __all__ = ["LOSSES", "Loss", "Rollouts", "Settings", "States", "View"]

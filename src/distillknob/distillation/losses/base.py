@@ -3,22 +3,20 @@
 A loss says by its fields what it needs, and gives its value from a `View`, which reads student and teacher when it is
 asked to. The config's refusals, the stage, the trainer and the dry run ask these fields, and know no loss by name.
 
-How other objectives fit, without a change of the trainer:
+Where the other parts of a method come in, in the order of a step:
 
-weights of tokens, edited targets  `value` has both models' heads and states: logits a block at a time (`by_blocks`)
-terms on hidden states             `States.hidden_BCH`, those of the last layer
-several contexts of the teacher    columns `teacher_prompt_X` of the data set (messages), each read by
-                                   `view.teacher("teacher_prompt_X")`
-the student as its own teacher     as it is: `DistillTrainer(model, teacher_model=model)`, read without gradients; as it
-                                   was at the start: its checkpoint, loaded once more; as a moving average: a copy
-                                   that a callback moves after each step, and keeps beside the checkpoints
-advantages, importance weights     what has to be known before the student moves is measured in `prepare`
-edited completions, wrong traces   `prepare` may replace the completions, and reads further `columns` of the data set
-a second phase                     a second run, whose student is the first one's model
+edit           replaces the completions (`edits`)
+teacher        prompts are made: known ones from columns `teacher_prompt…` of the data set, late ones from what was
+               written (`teacher_context`); a completion for which there is nothing to show doesn't count
+prepare        the loss adds columns, or replaces them: what has to be known before the student moves is measured there
+tokens         some are chosen (`token_choice`), and all are weighed (`token_weights`, `queries`): `View.weight_N`
+value          is asked a micro-batch at a time; logits are formed a block at a time (`token_loss`, `by_blocks`)
 
-a layer below the last one         `exit_share` says at which depth, and `States.exit_BCH` has its states
+A loss over single tokens is a `TokenLoss`: its file holds the formula alone. One that needs hidden states has those of
+the last layer of both models (`States.hidden_BCH`), and those of a layer below where it has an `exit_share`. Weights of
+its own that are trained along are its `module`. Other models beside the teacher are its `models`.
 
-Left out on purpose: more than one lower layer, and weights that belong to a loss.
+Left out on purpose: more than one lower layer.
 """
 
 from __future__ import annotations
@@ -27,11 +25,12 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from distillknob.distillation.options import Settings
 from distillknob.errors import BadInputError
 from distillknob.models.base import LanguageModel
 from distillknob.models.heads import Head
@@ -40,12 +39,7 @@ if TYPE_CHECKING:
     from distillknob.distillation.cache.files import TeacherCache
 
 
-class Settings(Protocol):
-    """The fields of `DistillConfig` that losses are made with."""
-
-    beta: float
-    skew: float
-    temperature: float
+TEACHER, START = "teacher", "start"
 
 
 @dataclass(frozen=True)
@@ -81,20 +75,27 @@ class View:
         counted_BC: Tensor,
         items: int | Tensor,
         student: Callable[[], States],
-        teacher: Callable[[str | None], States],
+        teacher: Callable[[str | None, str], States],
     ):
         self.batch, self.counted_BC, self.items = batch, counted_BC, items
         self._student, self._teacher = functools.cache(student), functools.cache(teacher)
+
+    @property
+    def weight_N(self) -> Tensor | None:
+        """How much each token that counts does; None where all do alike."""
+        weight_BC = self.batch.get("weight")
+        return None if weight_BC is None else weight_BC[self.counted_BC]
 
     @property
     def student(self) -> States:
         """The student's states, with gradients; read once."""
         return self._student()
 
-    def teacher(self, prompt: str | None = None) -> States:
+    def teacher(self, prompt: str | None = None, model: str = TEACHER) -> States:
         """The teacher's states, without gradients; read once for each `prompt`, which names a column of the data set
-        that stands before the completions. Default: what the method's context shows."""
-        return self._teacher(prompt)
+        that stands before the completions. Default: what the method's context shows. `model`: another of the loss's
+        `models`, read alike."""
+        return self._teacher(prompt, model)
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,11 @@ class Rollouts:
 
     `rows` are those of the data set, `batch` their columns as tensors, `teacher` is None where none is loaded, `ends`
     are the tokens that end the student's answers. `measured(f)` is f of a view of all rows in which every token of the
-    completions counts: a micro-batch at a time, without gradients, put together along the first axis.
+    completions counts: a micro-batch at a time, without gradients, put together along the first axis. `on_policy`: the
+    student has just written them; then the samples of a prompt stand side by side, `num_generations` of them, and
+    `sampled_logprobs` [b, C] are the log-probabilities with which they were drawn (None: not known exactly). `graded()`
+    gives their rewards by the task's grader, [b] in [0, 1]. `everywhere(values)` puts values [b, …] of all processes
+    together. `progress` is the share of the training that is done, in [0, 1].
     """
 
     rows: Sequence[Mapping[str, Any]]
@@ -112,6 +117,19 @@ class Rollouts:
     teacher: LanguageModel | None
     ends: Sequence[int]
     measured: Callable[[Callable[[View], Tensor]], Tensor]
+    graded: Callable[[], Tensor]
+    everywhere: Callable[[Tensor], Tensor]
+    on_policy: bool = True
+    num_generations: int = 1
+    sampled_logprobs: Tensor | None = None
+    progress: float = 0.0
+
+    @functools.cached_property
+    def texts(self) -> list[str]:
+        """The completions' texts, [b]."""
+        mask_BC = self.batch["completion_mask"].bool()
+        ids = [row[mask].tolist() for row, mask in zip(self.batch["completion_ids"], mask_BC, strict=True)]
+        return [str(text) for text in self.student.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
 
 class Loss(ABC):
@@ -135,6 +153,20 @@ class Loss(ABC):
     """Which of `Settings` change it, beside `temperature`. The check remarks on others that are set."""
     columns: ClassVar[tuple[str, ...]] = ()
     """Further columns of the data set that `prepare` reads."""
+    grades: ClassVar[bool] = False
+    """Does it read the completions' rewards (`Rollouts.graded`)? Then every task needs a grader."""
+    models: ClassVar[tuple[str, ...]] = ()
+    """Models beside the teacher that it reads (`View.teacher(model=…)`): `start` is the student as it was at first."""
+    edits_targets: ClassVar[bool] = False
+    """Can the teacher's distributions be changed before (`soft_targets`)?"""
+
+    def module(self, student_width: int, teacher_width: int) -> torch.nn.Module | None:
+        """Weights of the loss's own that are trained along, made for the widths of both models' hidden states."""
+        return None
+
+    def why_not(self, settings: Settings) -> str | None:
+        """Why it makes no sense with these settings; None where it does."""
+        return None
 
     def prepare(self, rollouts: Rollouts) -> Mapping[str, Tensor]:
         """The columns that are added to a batch, or replaced in it, [b, …] each."""

@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
-from distillknob.distillation.losses.base import Loss, Settings, View
+from distillknob.distillation.losses.base import Loss, View
 from distillknob.distillation.losses.stored import StoredDivergence
+from distillknob.distillation.losses.token_loss import TokenLoss, token_loss
+from distillknob.distillation.options import Settings
+from distillknob.distillation.token_rows import TokenRows
+from distillknob.divergences.dense import divergence
 from distillknob.divergences.fused import fused_divergence
 from distillknob.models.heads import Head
 
@@ -28,17 +32,20 @@ class Divergence(Loss):
 
     cacheable: ClassVar[bool] = True
     tempered: ClassVar[bool] = True
+    edits_targets: ClassVar[bool] = True
 
     @property
     def reads(self) -> tuple[str, ...]:  # type: ignore[override]  # of one kind, not of the class
-        return {"jsd": ("beta",)}.get(self.kind, ("skew",) if self.kind.startswith("skew_") else ())
+        return reads_of(self.kind)
 
     @classmethod
-    def of(cls, kind: str, settings: Settings) -> Divergence:
+    def of(cls, kind: str, settings: Settings) -> Divergence | EditedDivergence:
+        if settings.made_soft_target is not None:
+            return token_loss(EditedDivergence, settings, kind=kind, beta=settings.beta, alpha=settings.skew)
         return cls(kind, beta=settings.beta, alpha=settings.skew, temperature=settings.temperature)
 
     def value(self, view: View) -> Tensor:
-        return self._between(view, num_items=view.items)
+        return self._between(view, num_items=view.items, weights=view.weight_N)
 
     def per_token(self, view: View) -> Tensor:
         return self._between(view, reduction="none")
@@ -59,6 +66,31 @@ class Divergence(Loss):
             temperature=self.temperature,
             **reduced,
         )
+
+
+def reads_of(kind: str) -> tuple[str, ...]:
+    """Which of the config's fields change a divergence, beside `temperature`."""
+    return {"jsd": ("beta",)}.get(kind, ("skew",) if kind.startswith("skew_") else ())
+
+
+@dataclass(frozen=True)
+class EditedDivergence(TokenLoss):
+    """A divergence of the core to a soft target: what is made of the teacher's distributions is no head's, so that the
+    logits are formed."""
+
+    kind: str = "forward_kl"
+    beta: float = 0.5
+    alpha: float = 0.1
+
+    tempered: ClassVar[bool] = True
+    edits_targets: ClassVar[bool] = True
+
+    @property
+    def reads(self) -> tuple[str, ...]:  # type: ignore[override]  # of one kind, not of the class
+        return reads_of(self.kind)
+
+    def of_tokens(self, rows: TokenRows) -> Tensor:
+        return divergence(rows.student_NV, rows.teacher, self.kind, beta=self.beta, alpha=self.alpha)
 
 
 def divergence_of_heads(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from distillknob.distillation.losses.base import Loss, View
 from distillknob.distillation.losses.blocks import by_blocks
+from distillknob.models.heads import Head
+from distillknob.models.scoring import chosen_logprob
 
 
 class HardLabel(Loss):
@@ -17,6 +20,25 @@ class HardLabel(Loss):
 
     def value(self, view: View) -> Tensor:
         student, counted_BC = view.student, view.counted_BC
-        hidden_NH, labels_N = student.hidden_BCH[counted_BC], view.batch["completion_ids"][counted_BC]
+        hidden_NH, labels_N = student.hidden_BCH[counted_BC], _tokens(view)
+        if view.weight_N is not None:
+            return (view.weight_N * self.per_token(view)).sum() / view.items
         blocks = by_blocks(student.head, student.head.cross_entropy, hidden_NH, labels_N)
         return (sum(blocks[1:], start=blocks[0]) if blocks else hidden_NH.sum()) / view.items
+
+    def per_token(self, view: View) -> Tensor:
+        return -token_logprobs(view.student.head, view.student.hidden_BCH[view.counted_BC], _tokens(view))
+
+
+def _tokens(view: View) -> Tensor:
+    return view.batch["completion_ids"][view.counted_BC]
+
+
+def token_logprobs(head: Head, hidden_NH: Tensor, token_N: Tensor) -> Tensor:
+    """log-probability of each token, [N]."""
+
+    def of_block(hidden_NH: Tensor, token_N: Tensor) -> Tensor:
+        return chosen_logprob(head.logits(hidden_NH), token_N)
+
+    blocks = by_blocks(head, of_block, hidden_NH, token_N)
+    return torch.cat(blocks) if blocks else hidden_NH.sum(1)

@@ -13,14 +13,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from distillknob.distillation.losses.base import Loss, View
-from distillknob.distillation.losses.blocks import by_blocks
 from distillknob.distillation.losses.divergence import divergence_of_heads
+from distillknob.distillation.losses.hard_label import token_logprobs
 from distillknob.models.exits import exit_head
-from distillknob.models.scoring import chosen_logprob
 
 SHARE = 1 / 3  # of the depth, at which the exit lies
 
@@ -31,8 +29,10 @@ class Sceptical(Loss):
     exit_share: ClassVar[float | None] = SHARE
 
     def value(self, view: View) -> Tensor:
-        hard_N, of_teacher, of_student = self._terms(view, num_items=view.items)
-        return hard_N.sum() / view.items + of_teacher + of_student
+        hard_N, of_teacher, of_student = self._terms(view, num_items=view.items, weights=view.weight_N)
+        return (
+            (hard_N if view.weight_N is None else view.weight_N * hard_N).sum() / view.items + of_teacher + of_student
+        )
 
     def per_token(self, view: View) -> Tensor:
         hard_N, of_teacher_N, of_student_N = self._terms(view, reduction="none")
@@ -45,12 +45,7 @@ class Sceptical(Loss):
             raise ValueError("a sceptical student is read at an exit")
         final_NH, exit_NH = student.hidden_BCH[counted_BC], student.exit_BCH[counted_BC]
         head, labels_N = exit_head(student.head), view.batch["completion_ids"][counted_BC]
-
-        def log_likelihood(hidden_NH: Tensor, token_N: Tensor) -> Tensor:
-            return chosen_logprob(student.head.logits(hidden_NH), token_N)
-
-        blocks = by_blocks(student.head, log_likelihood, final_NH, labels_N)
-        hard_N = -torch.cat(blocks) if blocks else final_NH.sum(1)
+        hard_N = -token_logprobs(student.head, final_NH, labels_N)
         of_teacher, of_student = (
             divergence_of_heads(head, exit_NH, by, states_NH, "forward_kl", **reduced)
             for by, states_NH in ((teacher.head, teacher.hidden_BCH[counted_BC]), (head, final_NH.detach()))

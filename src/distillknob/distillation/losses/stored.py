@@ -38,6 +38,8 @@ class StoredDivergence(Loss):
         return padded_rows(list(self.cache.rows(traces)), rollouts.batch["completion_ids"])
 
     def value(self, view: View) -> Tensor:
+        if view.weight_N is not None:
+            return (view.weight_N * self.per_token(view)).sum() / view.items
         return self._between(view, num_items=view.items)
 
     def per_token(self, view: View) -> Tensor:

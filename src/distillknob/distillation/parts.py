@@ -1,0 +1,208 @@
+"""The parts of a method as fields of a config: each can be replaced by itself, and what makes no sense is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from distillknob.distillation.edits import EDITS, Edit
+from distillknob.distillation.losses import LOSSES, Loss
+from distillknob.distillation.options import Settings, check_options
+from distillknob.distillation.queries import QUERIES, QueryWeights
+from distillknob.distillation.selection import SELECTIONS
+from distillknob.distillation.soft_targets import SOFT_TARGETS, SoftTarget
+from distillknob.distillation.teacher_context import CONTEXTS, Context
+from distillknob.distillation.teachers import OWN, TEACHERS
+from distillknob.distillation.token_choice import CHOICES
+from distillknob.distillation.token_weights import TOKEN_WEIGHTS, TokenWeights
+from distillknob.distillation.traces import SOURCES
+from distillknob.errors import BadInputError
+from distillknob.methods import METHODS, Method
+
+
+@dataclass(kw_only=True)
+class MethodParts:
+    """Fields of a config that say how the student learns. `method` names a point of the grid; each other replaces one
+    part of it, and None leaves the method's own."""
+
+    method: str = field(default="gkd", metadata={"help": "How the student learns.", "choices": tuple(METHODS)})
+    divergence: str | None = field(
+        default=None,
+        metadata={"help": "The loss: hard_label, a divergence, or another.", "choices": tuple(LOSSES)},
+    )
+    traces: str | None = field(
+        default=None, metadata={"help": "Where off-policy traces come from.", "choices": SOURCES}
+    )
+    selection: str | None = field(
+        default=None,
+        metadata={
+            "help": "Which right one of n candidates is the best: the one that the target finds likeliest, or the one "
+            "that it follows best where the teacher was sure.",
+            "choices": SELECTIONS,
+        },
+    )
+    lmbda: float | None = field(
+        default=None, metadata={"help": "Share of steps on the student's own samples. Default: the method's."}
+    )
+    tokens: str | None = field(
+        default=None, metadata={"help": "Which tokens count; tip is both criteria.", "choices": tuple(CHOICES)}
+    )
+    token_weights: str | None = field(
+        default=None, metadata={"help": "How much each token counts.", "choices": tuple(TOKEN_WEIGHTS)}
+    )
+    context: str | None = field(
+        default=None,
+        metadata={
+            "help": "What the teacher sees: the prompt, or the reference solution behind it, or more.",
+            "choices": tuple(CONTEXTS),
+        },
+    )
+    teacher_weights: str | None = field(
+        default=None,
+        metadata={
+            "help": "Whose weights teach: the given teacher's, or the student's own, which then replaces `teacher`.",
+            "choices": TEACHERS,
+        },
+    )
+    soft_target: str | None = field(
+        default=None,
+        metadata={"help": "What is made of the teacher's distributions.", "choices": tuple(SOFT_TARGETS)},
+    )
+    query_weights: str | None = field(
+        default=None, metadata={"help": "How much each trace counts.", "choices": tuple(QUERIES)}
+    )
+    edit: str | None = field(
+        default=None,
+        metadata={"help": "What is changed in the student's own samples.", "choices": tuple(EDITS)},
+    )
+    num_generations: int | None = field(
+        default=None, metadata={"help": "The student's own samples a prompt, side by side in a step's batch."}
+    )
+    options: dict[str, float] = field(
+        default_factory=dict,
+        metadata={"help": "Numbers of the method's parts, over its published ones (`docs/methods.md` lists them)."},
+    )
+    skills: str | None = field(
+        default=None,
+        metadata={"help": "With context skill: JSON lines with task (or prompt) and skill, which the teacher sees."},
+    )
+
+    @property
+    def objective(self) -> Method:
+        """The method with the parts that this config replaces."""
+        method = METHODS[self.method]
+        replaced = {
+            "loss": self.divergence,
+            "traces": self.traces,
+            "selection": self.selection,
+            "lmbda": self.lmbda,
+            "tokens": self.tokens,
+            "weights": self.token_weights,
+            "context": self.context,
+            "teacher": self.teacher_weights,
+            "soft_target": self.soft_target,
+            "queries": self.query_weights,
+            "edit": self.edit,
+            "num_generations": self.num_generations,
+        }
+        changed: dict[str, Any] = {name: value for name, value in replaced.items() if value is not None}
+        return dataclasses.replace(method, **changed)
+
+    @property
+    def _settings(self) -> Settings:
+        """The whole config, of whose other fields parts are made as well."""
+        return cast(Settings, self)
+
+    @property
+    def part_options(self) -> Mapping[str, float]:
+        """The method's published options with those of the config over them."""
+        return {**METHODS[self.method].options, **self.options}
+
+    @property
+    def made_soft_target(self) -> SoftTarget | None:
+        """What is made of the teacher's distributions."""
+        make = SOFT_TARGETS[self.objective.soft_target]
+        return None if make is None else make(self._settings)
+
+    @property
+    def loss(self) -> Loss:
+        """The method's loss, with the teacher itself: `stored` puts a cache in its place."""
+        return LOSSES[self.objective.loss](self._settings)
+
+    @property
+    def made_token_weights(self) -> TokenWeights | None:
+        """How much each token counts."""
+        make = TOKEN_WEIGHTS[self.objective.weights]
+        return None if make is None else make(self._settings)
+
+    @property
+    def made_context(self) -> Context | None:
+        """What the teacher sees beside the prompt."""
+        make = CONTEXTS[self.objective.context]
+        return None if make is None else make(self._settings)
+
+    @property
+    def made_query_weights(self) -> QueryWeights | None:
+        """How much each trace counts."""
+        make = QUERIES[self.objective.queries]
+        return None if make is None else make(self._settings)
+
+    @property
+    def made_edit(self) -> Edit | None:
+        """What is changed in the student's own samples."""
+        make = EDITS[self.objective.edit]
+        return None if make is None else make(self._settings)
+
+    @property
+    def made_parts(self) -> Iterator[Any]:
+        """The parts that are objects."""
+        parts = (self.loss, self.made_soft_target, self.made_token_weights, self.made_context)
+        yield from (part for part in (*parts, self.made_query_weights, self.made_edit) if part is not None)
+
+    @property
+    def grades(self) -> bool:
+        """Does a part read the rewards of the student's samples?"""
+        return any(getattr(part, "grades", False) for part in self.made_parts)
+
+    @property
+    def teaches_itself(self) -> bool:
+        """Are the student's own weights the teacher's?"""
+        return self.objective.teacher in OWN
+
+    def check_made_parts(self) -> None:
+        """Raise BadInputError for options that no part has, and for parts that make no sense together."""
+        given = self.options
+        if given:
+            check_options(given, self.made_parts)
+        objective, loss = self.objective, self.loss
+        for part in self.made_parts:
+            if (reason := part.why_not(self._settings)) is not None:
+                raise BadInputError(reason)
+        if self.made_soft_target is not None and not loss.edits_targets:
+            raise BadInputError(
+                f"soft_target={objective.soft_target}: the loss {objective.loss} doesn't learn the teacher's "
+                "distributions as such, so nothing can be made of them before: leave it out, or name a divergence"
+            )
+        weighed = {"token_weights": objective.weights != "equal", "query_weights": objective.queries != "all"}
+        for name, does in weighed.items():
+            if does and not loss.counts_tokens:
+                raise BadInputError(
+                    f"{name}: the loss {objective.loss} is no sum over single tokens, so none can weigh more: leave it "
+                    "out"
+                )
+        if objective.num_generations < 1:
+            raise BadInputError(f"num_generations={objective.num_generations}: must be at least 1")
+        if objective.num_generations > 1 and objective.lmbda < 1:
+            raise BadInputError(
+                f"num_generations={objective.num_generations} with lmbda={objective.lmbda:g}: stored traces are one a "
+                "problem, so that a step on them would read the same text several times: set lmbda to 1"
+            )
+        late = self.made_context is not None and self.made_context.late
+        for name, does in {"edit": objective.edit != "none", f"context {objective.context}": late}.items():
+            if does and objective.lmbda < 1:
+                raise BadInputError(
+                    f"{name} is made from what the student has just written, and with lmbda={objective.lmbda:g} some "
+                    "steps have stored traces: set lmbda to 1"
+                )

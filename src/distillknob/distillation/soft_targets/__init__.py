@@ -1,0 +1,15 @@
+"""Soft targets by name: what is made of the teacher's distributions. None: nothing.
+
+A new one is a file beside these and a row here; a method names it in its own row (`distillknob.methods`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from distillknob.distillation.options import Settings
+from distillknob.distillation.soft_targets.base import SoftTarget
+
+__all__ = ["SOFT_TARGETS", "SoftTarget"]
+
+SOFT_TARGETS: dict[str, Callable[[Settings], SoftTarget] | None] = {"plain": None}

@@ -1,0 +1,35 @@
+"""What a soft target is: the teacher's distributions, changed before the student learns them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from distillknob.distillation.losses.base import Rollouts
+    from distillknob.distillation.options import Settings
+    from distillknob.distillation.token_rows import TokenRows
+
+
+class SoftTarget(ABC):
+    """Makes other logits of the teacher's, and where the method says so of the student's, at each token."""
+
+    columns: ClassVar[tuple[str, ...]] = ()
+    """Further columns of the data set that `prepare` reads."""
+    token_columns: ClassVar[tuple[str, ...]] = ()
+    """Columns [B, C, …] of the batch that `edited` reads at each token."""
+
+    def prepare(self, rollouts: Rollouts) -> Mapping[str, Tensor]:
+        """Columns that are added to a batch, [b, …] each."""
+        return {}
+
+    @abstractmethod
+    def edited(self, rows: TokenRows) -> TokenRows:
+        """The rows with other logits; −inf stands for probability 0."""
+
+    def why_not(self, settings: Settings) -> str | None:
+        """Why it makes no sense with these settings; None where it does."""
+        return None

@@ -1,0 +1,19 @@
+"""What the teacher sees when it judges a student's tokens, by name. None: the student's own prompt.
+
+A new one is a file beside these and a row here; a method names it in its own row (`distillknob.methods`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from distillknob.distillation.options import Settings
+from distillknob.distillation.teacher_context.base import Context
+from distillknob.distillation.teacher_context.reference import Reference
+
+__all__ = ["CONTEXTS", "Context"]
+
+CONTEXTS: dict[str, Callable[[Settings], Context] | None] = {
+    "plain": None,
+    "reference": lambda settings: Reference(),
+}

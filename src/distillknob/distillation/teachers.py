@@ -1,0 +1,14 @@
+"""Whose weights teach, by name: the given model's, the student's own, or those of several models.
+
+    given     the config's `teacher`
+    start     the student as it was before the training
+    average   the student's moving average
+    itself    the student as it is, without gradients
+
+Left out on purpose: a teacher that is trained by a loss of its own (`calibrate` does that, before).
+"""
+
+from __future__ import annotations
+
+TEACHERS = ("given", "start", "average", "itself")
+OWN = ("start", "average", "itself")  # the student's own weights, whatever `teacher` says

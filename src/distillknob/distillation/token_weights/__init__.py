@@ -1,0 +1,15 @@
+"""Weights of tokens by name. None: all count alike.
+
+A new one is a file beside these and a row here; a method names it in its own row (`distillknob.methods`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from distillknob.distillation.options import Settings
+from distillknob.distillation.token_weights.base import TokenWeights
+
+__all__ = ["TOKEN_WEIGHTS", "TokenWeights"]
+
+TOKEN_WEIGHTS: dict[str, Callable[[Settings], TokenWeights] | None] = {"equal": None}

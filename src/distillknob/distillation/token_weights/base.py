@@ -1,0 +1,28 @@
+"""What weights of tokens are: how much each token of a step counts, known before the student moves."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from distillknob.distillation.losses.base import Loss, Rollouts
+    from distillknob.distillation.options import Settings
+
+
+class TokenWeights(ABC):
+    """Weights of the tokens of completions."""
+
+    grades: ClassVar[bool] = False
+    """Does it read the completions' rewards (`Rollouts.rewards`)?"""
+
+    @abstractmethod
+    def weights(self, loss: Loss, rollouts: Rollouts) -> Tensor:
+        """The weight of each token, [b, C]; what it is at padding doesn't matter. A token of weight 0 still counts in
+        the number that the loss is divided by."""
+
+    def why_not(self, settings: Settings) -> str | None:
+        """Why it makes no sense with these settings; None where it does."""
+        return None
