@@ -40,8 +40,9 @@ def check(config: DistillConfig, preflight: Preflight) -> None:
     _check_tokenizers(config, sides, cache)
     check_trainable(config.student, config)
     check_learning_rate(config.student, config)
-    itself = sides.teacher is not None and same_weights(config.teacher, config.student) and not config.teaches_itself
-    if itself and config.objective.context == "plain":
+    itself = sides.teacher is not None and same_weights(config.teacher, config.student)
+    method = config.objective
+    if itself and method.context == "plain" and method.soft_target == "plain" and not config.grades:
         preflight.remark(
             f"teacher and student are the same model ({config.student}): there is nothing to learn, and a divergence "
             "will be about 0"
