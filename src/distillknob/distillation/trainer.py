@@ -162,6 +162,8 @@ class DistillTrainer(PolicyTrainer, DistillationTrainer):
         if "shown" in batch:  # for the others there was nothing to show
             batch["loss_mask"] = batch["loss_mask"] * batch["shown"][:, None]
         weights = [] if self.weights is None else [self.weights.weights(self.loss, rollouts(batch))]
+        if self.weights is not None and self.weights.leaves_out:
+            batch["loss_mask"] = batch["loss_mask"] * (weights[0] != 0)
         if "weight" in inputs[0]:
             of_rows = torch.tensor([row["weight"] for row in inputs], device=self.accelerator.device)
             weights.append(of_rows[:, None].expand_as(batch["completion_mask"]))
@@ -252,15 +254,16 @@ class DistillTrainer(PolicyTrainer, DistillationTrainer):
         return torch.cat(measured)
 
     def _chosen_tokens(self, choice: Choice, batch: Mapping[str, Any]) -> Tensor:
-        """The mask [B, C] of the tokens that count: chosen among those of all processes."""
-        measured_N2 = self._measured(lambda view: choice.measured(self.loss, view), batch).cpu()
+        """The mask [B, C] of the tokens that count: chosen among those of all processes that may."""
+        may_BC, here_BC = batch["loss_mask"].bool(), batch["completion_mask"].bool()
+        measured_N2 = self._measured(lambda view: choice.measured(self.loss, view), batch)[may_BC[here_BC]].cpu()
         everywhere = gather_object([measured_N2])
         entropy_N, divergence_N = torch.cat(everywhere).unbind(1)
         chosen_N = choice.mask(entropy_N, divergence_N, self.args.tokens_share)
         first = sum(map(len, everywhere[: self.accelerator.process_index]))
         mask_BC = torch.zeros_like(batch["completion_mask"])
         here_N = chosen_N[first : first + len(measured_N2)].to(mask_BC)
-        return mask_BC.masked_scatter(batch["completion_mask"].bool(), here_N)
+        return mask_BC.masked_scatter(may_BC, here_N)
 
     def _get_last_hidden_state(self, *args: Any, **kwargs: Any) -> Tensor:
         """TRL's, in mixed precision where that is set: Accelerate's autocast lives in the forward of the whole model,

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from distillknob.distillation.options import Settings
 from distillknob.distillation.teacher_context.base import Context
+from distillknob.distillation.teacher_context.demonstration import Demonstration
 from distillknob.distillation.teacher_context.reference import Reference
 
 __all__ = ["CONTEXTS", "Context"]
@@ -16,4 +17,5 @@ __all__ = ["CONTEXTS", "Context"]
 CONTEXTS: dict[str, Callable[[Settings], Context] | None] = {
     "plain": None,
     "reference": lambda settings: Reference(),
+    "demonstration": lambda settings: Demonstration(),
 }
