@@ -185,7 +185,8 @@ def _check_lengths(
             if side is not None:
                 preflight.check_fit(side, task, examples, answer, field)
         if judge is not None and context is not None:
-            preflight.check_fit(judge, task, examples, answer, field, context)
+            begun = 1.0 if made is not None and made.shows_samples else 0.0
+            preflight.check_fit(judge, task, examples, answer, field, context, begun)
     if gold:
         longest = preflight.check_gold(sides.student, task, examples)
         if judge is not None:

@@ -47,4 +47,19 @@ ROWS: dict[str, Method] = {
         teacher="average",
         options={"average_rate": 0.01, "skipped_tokens": 3},
     ),
+    "sdpo": Method(
+        label="SDPO",
+        summary="The student's moving average sees a right sample of the same prompt, and judges the others.",
+        formula="Σ JSD_½(p̄(· | x, a right sibling, feedback) ‖ q(· | x)) on q's top 100 and the rest, y ~ student",
+        when="A grader, no solutions, and a student that is right now and then.",
+        ours="The sentences, the first right sibling, and feedback that only says that one's own answer was wrong. "
+        "Samples come from the weights that are trained, so there is no importance weight to clip.",
+        loss="top_k_jsd",
+        traces="none",
+        lmbda=1.0,
+        context="sibling",
+        teacher="average",
+        num_generations=8,
+        options={"average_rate": 0.05, "success": 0.5, "top_k": 100},
+    ),
 }

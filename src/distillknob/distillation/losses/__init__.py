@@ -15,6 +15,7 @@ from distillknob.distillation.losses.hard_label import HardLabel
 from distillknob.distillation.losses.sceptical import Sceptical
 from distillknob.distillation.losses.spans import Spans
 from distillknob.distillation.losses.token_loss import token_loss
+from distillknob.distillation.losses.top_k import TopKJSD
 from distillknob.distillation.losses.uld import Uld
 from distillknob.distillation.options import Settings
 from distillknob.divergences.kernel import KINDS
@@ -26,6 +27,7 @@ LOSSES: dict[str, Callable[[Settings], Loss]] = {
     "hard_label": lambda settings: HardLabel(),
     **{kind: partial(Divergence.of, kind) for kind in KINDS},
     "clipped_forward_kl": partial(token_loss, ClippedForwardKL),
+    "top_k_jsd": lambda settings: token_loss(TopKJSD, settings, beta=settings.beta),
     "sceptical": lambda settings: Sceptical(),
     "spans": lambda settings: Spans(),
     "uld": lambda settings: Uld(),

@@ -6,11 +6,13 @@ A new one is a file beside these and a row here; a method names it in its own ro
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
-from distillknob.distillation.options import Settings
+from distillknob.distillation.options import Settings, make
 from distillknob.distillation.teacher_context.base import Context
 from distillknob.distillation.teacher_context.demonstration import Demonstration
 from distillknob.distillation.teacher_context.reference import Reference
+from distillknob.distillation.teacher_context.sibling import Sibling
 
 __all__ = ["CONTEXTS", "Context"]
 
@@ -18,4 +20,5 @@ CONTEXTS: dict[str, Callable[[Settings], Context] | None] = {
     "plain": None,
     "reference": lambda settings: Reference(),
     "demonstration": lambda settings: Demonstration(),
+    "sibling": partial(make, Sibling),
 }
