@@ -12,7 +12,7 @@ import torch
 from distilling import Hopeless, config, keep
 from distillknob.distillation import stage
 from distillknob.distillation.config import DistillConfig
-from distillknob.distillation.losses.top_k import top_k_jsd
+from distillknob.distillation.losses.student_top_k import top_k_jsd
 from distillknob.distillation.teacher_context.base import Written
 from distillknob.distillation.teacher_context.sibling import FEEDBACK, Sibling
 from distillknob.divergences.dense import divergence

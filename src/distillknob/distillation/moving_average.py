@@ -29,9 +29,9 @@ AVERAGE = "average.safetensors"  # beside a checkpoint
 class MovingAverage:
     """How the average moves: the part of a method whose teacher is `average`."""
 
-    average_rate: float = option(0.05, "how far each move goes towards the student", low=0.0, high=1.0)
-    average_every: float = option(1, "the teacher moves after every so many optimizer steps", low=1)
-    average_copy_every: float = option(0, "and becomes a copy of the student after every so many; 0: never", low=0)
+    average_rate: float = option(0.05, "How far each move goes towards the student.", low=0.0, high=1.0)
+    average_every: float = option(1, "The teacher moves after every so many optimizer steps.", low=1)
+    average_copy_every: float = option(0, "It becomes a copy of the student after every so many; 0: never.", low=0)
 
     def why_not(self, settings: Settings) -> str | None:
         """Why these options make no sense; None where they do."""

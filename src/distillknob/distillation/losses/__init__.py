@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from distillknob.distillation.losses.avsd import SampledAvsd, VocabularyAvsd
 from distillknob.distillation.losses.base import Loss, Rollouts, States, View
 from distillknob.distillation.losses.clipped import ClippedForwardKL
 from distillknob.distillation.losses.divergence import Divergence
 from distillknob.distillation.losses.hard_label import HardLabel
 from distillknob.distillation.losses.sceptical import Sceptical
 from distillknob.distillation.losses.spans import Spans
+from distillknob.distillation.losses.student_top_k import TopKJSD
 from distillknob.distillation.losses.token_loss import token_loss
-from distillknob.distillation.losses.top_k import TopKJSD
 from distillknob.distillation.losses.uld import Uld
 from distillknob.distillation.options import Settings
 from distillknob.divergences.kernel import KINDS
@@ -28,6 +29,8 @@ LOSSES: dict[str, Callable[[Settings], Loss]] = {
     **{kind: partial(Divergence.of, kind) for kind in KINDS},
     "clipped_forward_kl": partial(token_loss, ClippedForwardKL),
     "top_k_jsd": lambda settings: token_loss(TopKJSD, settings, beta=settings.beta),
+    "avsd": partial(token_loss, SampledAvsd),
+    "avsd_vocabulary": partial(token_loss, VocabularyAvsd),
     "sceptical": lambda settings: Sceptical(),
     "spans": lambda settings: Spans(),
     "uld": lambda settings: Uld(),

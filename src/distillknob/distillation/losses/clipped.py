@@ -29,7 +29,7 @@ def clipped_forward_kl(student_NV: Tensor, teacher_NV: Tensor, clip: float) -> T
 class ClippedForwardKL(TokenLoss):
     """The forward KL with entries of at most `clip`."""
 
-    clip: float = option(0.05, "the most that one token of the vocabulary adds to the forward KL, in nats", low=0.0)
+    clip: float = option(0.05, "The most that one token of the vocabulary adds to the forward KL, in nats.", low=0.0)
 
     tempered: ClassVar[bool] = True
     edits_targets: ClassVar[bool] = True

@@ -13,6 +13,7 @@ from distillknob.distillation.teacher_context.base import Context
 from distillknob.distillation.teacher_context.demonstration import Demonstration
 from distillknob.distillation.teacher_context.reference import Reference
 from distillknob.distillation.teacher_context.sibling import Sibling
+from distillknob.distillation.teacher_context.views import Views
 
 __all__ = ["CONTEXTS", "Context"]
 
@@ -20,5 +21,6 @@ CONTEXTS: dict[str, Callable[[Settings], Context] | None] = {
     "plain": None,
     "reference": lambda settings: Reference(),
     "demonstration": lambda settings: Demonstration(),
+    "views": lambda settings: Views(),
     "sibling": partial(make, Sibling),
 }

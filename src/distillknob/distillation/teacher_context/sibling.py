@@ -22,7 +22,7 @@ class Sibling(Context):
     """The prompt with the first right answer among the other samples of its group; of a sample that was wrong it says
     so. Where no other sample is right there is nothing to show: an answer is never its own demonstration."""
 
-    success: float = option(0.5, "a reward of which on an answer is right, as a demonstration", low=0.0, high=1.0)
+    success: float = option(0.5, "A reward of which on an answer is right, as a demonstration.", low=0.0, high=1.0)
 
     late: ClassVar[bool] = True
     grades: ClassVar[bool] = True

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class AfterFirst(TokenWeights):
     """The first `skipped_tokens` of each completion are left out, the others count alike."""
 
-    skipped_tokens: float = option(3, "tokens at the beginning of an answer that don't count", low=0)
+    skipped_tokens: float = option(3, "Tokens at the beginning of an answer that don't count.", low=0)
 
     leaves_out: ClassVar[bool] = True
 

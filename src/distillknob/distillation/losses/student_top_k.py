@@ -32,7 +32,7 @@ class TopKJSD(TokenLoss):
     """`top_k_jsd` at every token that counts."""
 
     beta: float = 0.5
-    top_k: float = option(100, "the student's likeliest tokens that are compared one by one", low=1)
+    top_k: float = option(100, "The student's likeliest tokens that are compared one by one.", low=1)
 
     tempered: ClassVar[bool] = True
     edits_targets: ClassVar[bool] = True
