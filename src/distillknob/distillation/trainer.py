@@ -28,7 +28,7 @@ from distillknob.distillation.batches import (
 )
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.losses import Loss, Rollouts, States, View
-from distillknob.distillation.losses.base import TEACHER
+from distillknob.distillation.losses.base import PLAIN, PROMPT, TEACHER
 from distillknob.distillation.moving_average import AverageTeacher
 from distillknob.distillation.teacher_context.base import TEACHER_PROMPT, Written
 from distillknob.distillation.token_choice import CHOICES, Choice
@@ -184,8 +184,9 @@ class DistillTrainer(PolicyTrainer, DistillationTrainer):
 
     def _teacher_prompts(self, rows: Sequence[Row], rollouts: Rollouts) -> dict[str, Tensor]:
         """The prompts that the teacher sees in its own tokens, as `X_ids` and `X_mask` [B, P'], padded on the left: of
-        the data set's columns X for the teacher, of what a late context shows, or of the student's own, where the
-        teacher's template makes other tokens of them. With a late context `shown` [B] says for which there is one."""
+        the data set's columns X for the teacher, of what a late context shows, and of the student's own as `plain`,
+        where the teacher's template makes other tokens of them. With a late context `shown` [B] says for which there
+        is one."""
         tokenizer = self.teacher_processing_class
         own, plain = self._tokenizer, [row["prompt"] for row in rows]
         seen = {name: [row[name] for row in rows] for name in rows[0] if name.startswith(TEACHER_PROMPT)}
@@ -195,12 +196,9 @@ class DistillTrainer(PolicyTrainer, DistillationTrainer):
             late = self.context.shown(Written(rows, rollouts.texts, rewards, rollouts.num_generations))
             columns["shown"] = torch.tensor([one is not None for one in late]).to(rollouts.batch["completion_mask"])
             seen[TEACHER_PROMPT] = [plain[b] if one is None else one for b, one in enumerate(late)]
-        elif (
-            TEACHER_PROMPT not in seen
-            and tokenizer is not own
-            and prompt_ids(tokenizer, plain) != prompt_ids(own, plain)
-        ):
-            seen[TEACHER_PROMPT] = plain
+        if tokenizer is not own and prompt_ids(tokenizer, plain) != prompt_ids(own, plain):
+            seen[PLAIN] = plain
+            seen.setdefault(TEACHER_PROMPT, plain)
         for name, prompts in seen.items():
             padded = tokenizer.pad(
                 {"input_ids": prompt_ids(tokenizer, prompts)}, return_tensors="pt", padding_side="left"
@@ -303,7 +301,9 @@ class DistillTrainer(PolicyTrainer, DistillationTrainer):
 
     def _read_teacher(self, batch: Mapping[str, Tensor], prompt: str | None, name: str = TEACHER) -> States:
         if prompt is None:  # the student's own tokens, where the teacher reads no others
-            prompt = TEACHER_PROMPT if f"{TEACHER_PROMPT}_ids" in batch else "prompt"
+            prompt = TEACHER_PROMPT if f"{TEACHER_PROMPT}_ids" in batch else PROMPT
+        elif prompt == PLAIN and f"{PLAIN}_ids" not in batch:
+            prompt = PROMPT
         completion = "teacher_completion" if "teacher_completion_ids" in batch else "completion"
         model: Any = self.teacher_model if name == TEACHER else self.further_models[name]
         unwrapped = self.accelerator.unwrap_model(model)

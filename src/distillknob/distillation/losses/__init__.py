@@ -11,6 +11,7 @@ from functools import partial
 from distillknob.distillation.losses.avsd import SampledAvsd, VocabularyAvsd
 from distillknob.distillation.losses.base import Loss, Rollouts, States, View
 from distillknob.distillation.losses.clipped import ClippedForwardKL
+from distillknob.distillation.losses.delta import DeltaKL
 from distillknob.distillation.losses.divergence import Divergence
 from distillknob.distillation.losses.hard_label import HardLabel
 from distillknob.distillation.losses.sceptical import Sceptical
@@ -31,6 +32,7 @@ LOSSES: dict[str, Callable[[Settings], Loss]] = {
     "top_k_jsd": lambda settings: token_loss(TopKJSD, settings, beta=settings.beta),
     "avsd": partial(token_loss, SampledAvsd),
     "avsd_vocabulary": partial(token_loss, VocabularyAvsd),
+    "delta_kl": partial(token_loss, DeltaKL),
     "sceptical": lambda settings: Sceptical(),
     "spans": lambda settings: Spans(),
     "uld": lambda settings: Uld(),
