@@ -94,8 +94,8 @@ class View:
 
     def teacher(self, prompt: str | None = None, model: str = TEACHER) -> States:
         """The teacher's states, without gradients; read once for each `prompt`, which names a column of the data set
-        that stands before the completions, or is `PROMPT` or `PLAIN`. Default: what the method's context shows. `model`:
-        another of the loss's `models`, read alike."""
+        that stands before the completions, or is `PROMPT` or `PLAIN`. Default: what the method's context shows.
+        `model`: another of the loss's `models`, read alike."""
         return self._teacher(prompt, model)
 
 
