@@ -11,8 +11,15 @@ from functools import partial
 from distillknob.distillation.losses.base import Loss, Rollouts, States, View
 from distillknob.distillation.losses.divergence import Divergence
 from distillknob.distillation.losses.hard_label import HardLabel
+from distillknob.distillation.losses.policy_gradient import (
+    BandedPolicyGradient,
+    PolicyGradient,
+    RewardedPolicyGradient,
+)
 from distillknob.distillation.losses.sceptical import Sceptical
+from distillknob.distillation.losses.skill_sd import SkillSd
 from distillknob.distillation.losses.spans import Spans
+from distillknob.distillation.losses.token_loss import token_loss
 from distillknob.distillation.losses.uld import Uld
 from distillknob.distillation.options import Settings
 from distillknob.divergences.kernel import KINDS
@@ -23,7 +30,11 @@ __all__ = ["LOSSES", "Loss", "Rollouts", "Settings", "States", "View"]
 LOSSES: dict[str, Callable[[Settings], Loss]] = {
     "hard_label": lambda settings: HardLabel(),
     **{kind: partial(Divergence.of, kind) for kind in KINDS},
+    "policy_gradient": partial(token_loss, PolicyGradient),
+    "policy_gradient_reward": partial(token_loss, RewardedPolicyGradient),
+    "policy_gradient_band": partial(token_loss, BandedPolicyGradient),
     "sceptical": lambda settings: Sceptical(),
+    "skill_sd": partial(token_loss, SkillSd),
     "spans": lambda settings: Spans(),
     "uld": lambda settings: Uld(),
 }

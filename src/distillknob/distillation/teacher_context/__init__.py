@@ -9,11 +9,17 @@ from collections.abc import Callable
 
 from distillknob.distillation.options import Settings
 from distillknob.distillation.teacher_context.base import Context
+from distillknob.distillation.teacher_context.confidence import ReferenceWithConfidence
+from distillknob.distillation.teacher_context.outcome_hint import OutcomeHint
 from distillknob.distillation.teacher_context.reference import Reference
+from distillknob.distillation.teacher_context.skill import Skill
 
 __all__ = ["CONTEXTS", "Context"]
 
 CONTEXTS: dict[str, Callable[[Settings], Context] | None] = {
     "plain": None,
     "reference": lambda settings: Reference(),
+    "skill": lambda settings: Skill(settings.skills),
+    "outcome_hint": lambda settings: OutcomeHint(),
+    "reference_confidence": lambda settings: ReferenceWithConfidence(),
 }

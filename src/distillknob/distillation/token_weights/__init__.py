@@ -7,9 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from distillknob.distillation.options import Settings
+from distillknob.distillation.options import Settings, make
 from distillknob.distillation.token_weights.base import TokenWeights
+from distillknob.distillation.token_weights.first_turns import FirstTurns
+from distillknob.distillation.token_weights.importance import Importance
 
 __all__ = ["TOKEN_WEIGHTS", "TokenWeights"]
 
-TOKEN_WEIGHTS: dict[str, Callable[[Settings], TokenWeights] | None] = {"equal": None}
+TOKEN_WEIGHTS: dict[str, Callable[[Settings], TokenWeights] | None] = {
+    "equal": None,
+    "first_turns": lambda settings: make(FirstTurns, settings),
+    "importance": lambda settings: make(Importance, settings),
+}
