@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, tensor
 
-from distilling import Kept, config
+from distilling import Kept, Rewarded, config
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.losses.base import Rollouts
 from distillknob.distillation.losses.policy_gradient import (
@@ -108,13 +108,6 @@ def test_padding_has_no_part_in_a_sample_s_mean_advantage() -> None:
     tied = rollouts([1.0, 1.0], mask, group=2, entropy=0.9)  # so that the log-ratio alone decides
     advantage = BandedPolicyGradient().advantage(ratio, tied)
     assert advantage[0, :2].tolist() == [1.0, 1.0] and advantage[1, 0] == 0
-
-
-class Rewarded(Kept):
-    """Gives every other sample a reward."""
-
-    def _graded(self, rows: Any, batch: Any) -> Tensor:
-        return (torch.arange(len(rows)) % 2).float()
 
 
 def logprobs(model: Any, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:

@@ -43,8 +43,9 @@ def check(config: DistillConfig, preflight: Preflight) -> None:
     _check_tokenizers(config, sides, cache)
     check_trainable(config.student, config)
     check_learning_rate(config.student, config)
-    itself = sides.teacher is not None and same_weights(config.teacher, config.student) and not config.teaches_itself
-    if itself and config.objective.context == "plain":
+    itself = sides.teacher is not None and same_weights(config.teacher, config.student)
+    method = config.objective
+    if itself and method.context == "plain" and method.soft_target == "plain" and not config.grades:
         preflight.remark(
             f"teacher and student are the same model ({config.student}): there is nothing to learn, and a divergence "
             "will be about 0"
@@ -187,7 +188,8 @@ def _check_lengths(
             if side is not None:
                 preflight.check_fit(side, task, examples, answer, field)
         if judge is not None and context is not None:
-            preflight.check_fit(judge, task, examples, answer, field, context)
+            begun = 1.0 if made is not None and made.shows_samples else 0.0
+            preflight.check_fit(judge, task, examples, answer, field, context, begun)
     if gold:
         longest = preflight.check_gold(sides.student, task, examples)
         if judge is not None:

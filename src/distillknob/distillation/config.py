@@ -260,7 +260,9 @@ class DistillConfig(MethodParts, BoundedAnswers, EngineOptions, AdapterOptions, 
 
     @property
     def teacher_options(self) -> dict[str, Any]:
-        """What the teacher is loaded with, its revision on the hub included."""
+        """What the teacher is loaded with, its revision on the hub included: as the student, where that teaches."""
+        if self.teaches_itself:
+            return as_dict(self.model_init_kwargs)
         pinned = {} if self.teacher_model_revision is None else {"revision": self.teacher_model_revision}
         return {**pinned, **as_dict(self.teacher_model_init_kwargs)}
 

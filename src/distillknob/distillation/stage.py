@@ -24,6 +24,7 @@ from distillknob.distillation.check import check
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.learning_curve import CurveProblems, LearningCurve, curve_problems, student_scores
 from distillknob.distillation.losses import Loss
+from distillknob.distillation.moving_average import AVERAGE
 from distillknob.distillation.pair import Pair, load_pair
 from distillknob.distillation.queries.base import Traces as Queried
 from distillknob.distillation.trace_file import read_trace_file, with_ids
@@ -221,7 +222,8 @@ def _train(trainer: DistillTrainer, run: Run, divided: CurveProblems, *, resume:
         callbacks.append(LearningCurve(run, trainer, tokenizer, config.curve_steps, scores))
     add_callbacks(trainer, *callbacks)
     folder = Path(str(config.output_dir))
-    checkpoint = start_from(run, folder, resume=resume)
+    also = [] if trainer.average is None else [AVERAGE]
+    checkpoint = start_from(run, folder, *also, resume=resume)
     with checkpoint_errors(folder):
         trainer.train(resume_from_checkpoint=checkpoint)
         trainer.save_model(str(folder / "final"))

@@ -82,7 +82,7 @@ ROWS: dict[str, Method] = {
         context="outcome_hint",
         teacher="average",
         num_generations=4,
-        options={"alpha": 4.0, "turns": 3},
+        options={"alpha": 4.0, "turns": 3, "average_rate": 0.005, "average_every": 5, "average_copy_every": 30},
     ),
     "caopd": Method(
         label="CaOPD",
@@ -90,14 +90,17 @@ ROWS: dict[str, Method] = {
         summary="The confidence that an answer states is replaced by the share of right samples, then learnt.",
         formula="Σ KL(q ‖ p̄(· | x, solution, confidence)), y ~ student with its confidence replaced",
         when="Answers state a confidence, and it is too high.",
-        ours="The reverse KL of the paper's text, where its code has the forward KL and skips three tokens; the note's "
-        "words are ours, and a sample that states no confidence stays as it is.",
+        ours="The reverse KL of the paper's text, where its code has the forward KL; three tokens are left out as there. The "
+        "note's words are ours, the demonstration is the task's own solution, and a sample that states no confidence "
+        "stays as it is.",
         loss="reverse_kl",
         traces="none",
         lmbda=1.0,
         context="reference_confidence",
         teacher="average",
+        weights="after_first",
         edit="confidence",
         num_generations=8,
+        options={"average_rate": 0.01},
     ),
 }

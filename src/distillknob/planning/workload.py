@@ -188,7 +188,8 @@ def _distill(config: DistillConfig, engine: Engine) -> Workload:
     resident, phases = [], []
     if config.needs_teacher and not config.teacher.startswith(SERVED):
         teacher = architecture(config.teacher)
-        resident.append(("teacher", teacher))
+        if method.teacher != "itself":  # which is read where it is trained
+            resident.append(("teacher", teacher))
         if config.writes_traces:
             each = 1 if method.traces == "teacher" else config.candidates
             phases.append(Phase("traces", "decode", teacher, problems * each, prompt, answer, SAMPLED_AT_ONCE))

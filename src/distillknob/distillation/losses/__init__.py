@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from distillknob.distillation.losses.avsd import SampledAvsd, VocabularyAvsd
 from distillknob.distillation.losses.base import Loss, Rollouts, States, View
+from distillknob.distillation.losses.clipped import ClippedForwardKL
 from distillknob.distillation.losses.divergence import Divergence
 from distillknob.distillation.losses.hard_label import HardLabel
 from distillknob.distillation.losses.policy_gradient import (
@@ -19,6 +21,7 @@ from distillknob.distillation.losses.policy_gradient import (
 from distillknob.distillation.losses.sceptical import Sceptical
 from distillknob.distillation.losses.skill_sd import SkillSd
 from distillknob.distillation.losses.spans import Spans
+from distillknob.distillation.losses.student_top_k import TopKJSD
 from distillknob.distillation.losses.token_loss import token_loss
 from distillknob.distillation.losses.uld import Uld
 from distillknob.distillation.options import Settings
@@ -33,6 +36,10 @@ LOSSES: dict[str, Callable[[Settings], Loss]] = {
     "policy_gradient": partial(token_loss, PolicyGradient),
     "policy_gradient_reward": partial(token_loss, RewardedPolicyGradient),
     "policy_gradient_band": partial(token_loss, BandedPolicyGradient),
+    "clipped_forward_kl": partial(token_loss, ClippedForwardKL),
+    "top_k_jsd": lambda settings: token_loss(TopKJSD, settings, beta=settings.beta),
+    "avsd": partial(token_loss, SampledAvsd),
+    "avsd_vocabulary": partial(token_loss, VocabularyAvsd),
     "sceptical": lambda settings: Sceptical(),
     "skill_sd": partial(token_loss, SkillSd),
     "spans": lambda settings: Spans(),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -37,6 +37,8 @@ class FirstTurns(TokenWeights):
     """Weight 1 up to the turn `turns`, 0 behind it; with `turns` 0 all tokens weigh 1."""
 
     turns: float = option(3, "Turns of the assistant that count from the start; 0: all.", low=0)
+
+    leaves_out: ClassVar[bool] = True
 
     def why_not(self, settings: Settings) -> str | None:
         return None if self.turns == int(self.turns) else f"turns={self.turns}: a number of turns must be whole"
