@@ -10,6 +10,7 @@ from distillknob.config.checks import check_fills_a_step
 from distillknob.distillation.cache.files import TeacherCache
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.selection import refuse_without_scores
+from distillknob.distillation.teacher_context.skill import read_skills
 from distillknob.distillation.trace_file import read_trace_file
 from distillknob.distillation.traces import RIGHT_ONES
 from distillknob.errors import BadInputError, nearest
@@ -34,6 +35,8 @@ def check(config: DistillConfig, preflight: Preflight) -> None:
     """Raise BadInputError for what `distill` couldn't use, before any weight is loaded."""
     preflight.engine(config)
     cache = None if config.cache is None else TeacherCache(config.cache)
+    if config.skills is not None:
+        read_skills(config.skills)
     if config.needs_teacher_scores:
         _check_selection(config)
     sides = _sides(config, preflight)

@@ -14,7 +14,13 @@ from distillknob.distillation.losses.clipped import ClippedForwardKL
 from distillknob.distillation.losses.delta import DeltaKL
 from distillknob.distillation.losses.divergence import Divergence
 from distillknob.distillation.losses.hard_label import HardLabel
+from distillknob.distillation.losses.policy_gradient import (
+    BandedPolicyGradient,
+    PolicyGradient,
+    RewardedPolicyGradient,
+)
 from distillknob.distillation.losses.sceptical import Sceptical
+from distillknob.distillation.losses.skill_sd import SkillSd
 from distillknob.distillation.losses.spans import Spans
 from distillknob.distillation.losses.student_top_k import TopKJSD
 from distillknob.distillation.losses.token_loss import token_loss
@@ -28,12 +34,16 @@ __all__ = ["LOSSES", "Loss", "Rollouts", "Settings", "States", "View"]
 LOSSES: dict[str, Callable[[Settings], Loss]] = {
     "hard_label": lambda settings: HardLabel(),
     **{kind: partial(Divergence.of, kind) for kind in KINDS},
+    "policy_gradient": partial(token_loss, PolicyGradient),
+    "policy_gradient_reward": partial(token_loss, RewardedPolicyGradient),
+    "policy_gradient_band": partial(token_loss, BandedPolicyGradient),
     "clipped_forward_kl": partial(token_loss, ClippedForwardKL),
     "top_k_jsd": lambda settings: token_loss(TopKJSD, settings, beta=settings.beta),
     "avsd": partial(token_loss, SampledAvsd),
     "avsd_vocabulary": partial(token_loss, VocabularyAvsd),
     "delta_kl": partial(token_loss, DeltaKL),
     "sceptical": lambda settings: Sceptical(),
+    "skill_sd": partial(token_loss, SkillSd),
     "spans": lambda settings: Spans(),
     "uld": lambda settings: Uld(),
 }

@@ -158,6 +158,8 @@ class Loss(ABC):
     """Does it read the completions' rewards (`Rollouts.graded`)? Then every task needs a grader."""
     models: ClassVar[tuple[str, ...]] = ()
     """Models beside the teacher that it reads (`View.teacher(model=…)`): `start` is the student as it was at first."""
+    has_advantages: ClassVar[bool] = False
+    """Does `prepare` add each token's advantage, as `advantage` [b, C]?"""
     edits_targets: ClassVar[bool] = False
     """Can the teacher's distributions be changed before (`soft_targets`)?"""
 

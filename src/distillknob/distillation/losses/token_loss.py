@@ -35,6 +35,8 @@ class TokenLoss(Loss):
     soft_target: SoftTarget | None = None
     temperature: float = 1.0
 
+    compares: ClassVar[bool] = True
+    """Does `of_tokens` read the teacher's logits? Otherwise what it needs of the teacher was measured by `prepare`."""
     token_columns: ClassVar[tuple[str, ...]] = ()
     """Columns [B, C, …] of the batch, most of them from `prepare`, that `of_tokens` reads at each token."""
     further: ClassVar[tuple[tuple[str | None, str], ...]] = ()
@@ -55,7 +57,7 @@ class TokenLoss(Loss):
     def per_token(self, view: View) -> Tensor:
         student, counted_BC = view.student, view.counted_BC
         hidden_NH, token_N = student.hidden_BCH[counted_BC], view.batch["completion_ids"][counted_BC]
-        teacher = view.teacher() if self.asks_teacher else None
+        teacher = view.teacher() if self.asks_teacher and self.compares else None
         theirs_NH = hidden_NH.new_zeros(len(hidden_NH), 0) if teacher is None else teacher.hidden_BCH[counted_BC]
         names = (*self.token_columns, *(self.soft_target.token_columns if self.soft_target is not None else ()))
         columns = [view.batch[name][counted_BC] for name in names]
