@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from distillknob.distillation.losses.adaptive_kl import AdaptiveKL
 from distillknob.distillation.losses.base import Loss, Rollouts, States, View
 from distillknob.distillation.losses.divergence import Divergence
 from distillknob.distillation.losses.hard_label import HardLabel
 from distillknob.distillation.losses.sceptical import Sceptical
 from distillknob.distillation.losses.spans import Spans
+from distillknob.distillation.losses.token_loss import token_loss
+from distillknob.distillation.losses.top_k import TopK
 from distillknob.distillation.losses.uld import Uld
 from distillknob.distillation.options import Settings
 from distillknob.divergences.kernel import KINDS
@@ -23,6 +26,9 @@ __all__ = ["LOSSES", "Loss", "Rollouts", "Settings", "States", "View"]
 LOSSES: dict[str, Callable[[Settings], Loss]] = {
     "hard_label": lambda settings: HardLabel(),
     **{kind: partial(Divergence.of, kind) for kind in KINDS},
+    "top_k_stop_gradient": lambda settings: token_loss(TopK, settings, renormalised=False),
+    "top_k_renormalised": partial(token_loss, TopK),
+    "adaptive_kl": partial(token_loss, AdaptiveKL),
     "sceptical": lambda settings: Sceptical(),
     "spans": lambda settings: Spans(),
     "uld": lambda settings: Uld(),
