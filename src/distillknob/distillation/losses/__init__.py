@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from distillknob.distillation.losses.adaptive_kl import AdaptiveKL
 from distillknob.distillation.losses.avsd import SampledAvsd, VocabularyAvsd
 from distillknob.distillation.losses.base import Loss, Rollouts, States, View
 from distillknob.distillation.losses.clipped import ClippedForwardKL
@@ -19,13 +20,15 @@ from distillknob.distillation.losses.policy_gradient import (
     PolicyGradient,
     RewardedPolicyGradient,
 )
+from distillknob.distillation.losses.right_and_wrong import RightAndWrong
 from distillknob.distillation.losses.sceptical import Sceptical
 from distillknob.distillation.losses.skill_sd import SkillSd
 from distillknob.distillation.losses.spans import Spans
 from distillknob.distillation.losses.student_top_k import TopKJSD
 from distillknob.distillation.losses.token_loss import token_loss
+from distillknob.distillation.losses.top_k import TopK
 from distillknob.distillation.losses.uld import Uld
-from distillknob.distillation.options import Settings
+from distillknob.distillation.options import Settings, make
 from distillknob.divergences.kernel import KINDS
 
 __all__ = ["LOSSES", "Loss", "Rollouts", "Settings", "States", "View"]
@@ -42,6 +45,10 @@ LOSSES: dict[str, Callable[[Settings], Loss]] = {
     "avsd": partial(token_loss, SampledAvsd),
     "avsd_vocabulary": partial(token_loss, VocabularyAvsd),
     "delta_kl": partial(token_loss, DeltaKL),
+    "top_k_stop_gradient": lambda settings: token_loss(TopK, settings, renormalised=False),
+    "top_k_renormalised": partial(token_loss, TopK),
+    "adaptive_kl": partial(token_loss, AdaptiveKL),
+    "right_and_wrong": partial(make, RightAndWrong),
     "sceptical": lambda settings: Sceptical(),
     "skill_sd": partial(token_loss, SkillSd),
     "spans": lambda settings: Spans(),
