@@ -265,6 +265,8 @@ class DistillResult(Result):
     steps: int
     tokens: int
     learning_rate: float
+    step_seconds: NotRequired[float | None]
+    peak_memory: NotRequired[int | None]
     final_loss: float | None
     traces: int
     curve: NotRequired[Curve]
