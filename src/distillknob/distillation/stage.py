@@ -44,7 +44,7 @@ from distillknob.runtime.machine import free_models
 from distillknob.runtime.processes import process_count, process_index, wait
 from distillknob.runtime.template_date import fix_dates
 from distillknob.tasks import Example, Task, get_tasks, graded_tasks
-from distillknob.training.callbacks import FiniteLoss, RunLogger, StageProgress, add_callbacks
+from distillknob.training.callbacks import FiniteLoss, PeakMemory, RunLogger, StageProgress, add_callbacks
 from distillknob.training.checkpoints import check_saves_whole, checkpoint_errors, save_model, start_from
 from distillknob.training.config import plain_config, refused_by_the_trainer
 from distillknob.training.engine import close_engine
@@ -52,6 +52,7 @@ from distillknob.training.grading import graded_by
 
 Traces = Sequence[dict[str, Any]]
 FIRST = "first"  # the folder of the phase before, within the run's
+WARM_UP = 5  # steps that pay for what is set up once
 
 
 def distill(
@@ -229,6 +230,7 @@ def _train(trainer: DistillTrainer, run: Run, divided: CurveProblems, *, resume:
     tokenizer: Any = trainer.processing_class
     check_saves_whole(trainer.accelerator)
     callbacks: list[TrainerCallback] = [
+        PeakMemory(run),
         RunLogger(run, {}),
         StageProgress(f"distill {config.method}", {"loss": "loss"}),
         FiniteLoss(run),
@@ -278,6 +280,8 @@ def _result(
         "steps": sum(row["steps"] for row in phases),
         "tokens": sum(row["tokens"] for row in phases),
         "learning_rate": config.learning_rate,
+        "step_seconds": step_seconds(metrics),
+        "peak_memory": max((row["peak_memory"] for row in metrics if "peak_memory" in row), default=None),
         "final_loss": sum(losses[-10:]) / max(1, len(losses[-10:])),
         "traces": traces,
         "left_out": left_out,
@@ -298,6 +302,14 @@ def phase_row(result: Mapping[str, Any]) -> PhaseRow:
         "tokens": result["tokens"],
         "traces": result["traces"],
     }
+
+
+def step_seconds(metrics: Sequence[dict[str, Any]]) -> float | None:
+    """Return the mean seconds of a step, samples and the teacher's share included, without the first `WARM_UP` steps
+    (of fewer than twice as many: without the first); None where none was timed."""
+    timed = [row["step_time"] for row in metrics if row.get("step_time") is not None]
+    steady = timed[WARM_UP if len(timed) >= 2 * WARM_UP else 1 :]
+    return sum(steady) / len(steady) if steady else None
 
 
 def _hacking(metrics: list[dict[str, Any]], config: DistillConfig, planned: int) -> Finding:

@@ -275,6 +275,8 @@ class DistillResult(Result):
     steps: int
     tokens: int
     learning_rate: float
+    step_seconds: NotRequired[float | None]
+    peak_memory: NotRequired[int | None]
     final_loss: float | None
     traces: int
     left_out: NotRequired[int]
