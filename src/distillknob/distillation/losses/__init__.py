@@ -11,6 +11,7 @@ from functools import partial
 from distillknob.distillation.losses.base import Loss, Rollouts, States, View
 from distillknob.distillation.losses.divergence import Divergence
 from distillknob.distillation.losses.hard_label import HardLabel
+from distillknob.distillation.losses.relations import Relations
 from distillknob.distillation.losses.sceptical import Sceptical
 from distillknob.distillation.losses.spans import Spans
 from distillknob.distillation.losses.uld import Uld
@@ -24,6 +25,8 @@ LOSSES: dict[str, Callable[[Settings], Loss]] = {
     "hard_label": lambda settings: HardLabel(),
     **{kind: partial(Divergence.of, kind) for kind in KINDS},
     "sceptical": lambda settings: Sceptical(),
+    "relations": Relations.of("cosine"),
+    "relations_softmax": Relations.of("softmax"),
     "spans": lambda settings: Spans(),
     "uld": lambda settings: Uld(),
 }
