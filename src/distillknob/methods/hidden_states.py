@@ -17,4 +17,16 @@ ROWS: dict[str, Method] = {
         traces="teacher",
         lmbda=0.5,
     ),
+    "projection": Method(
+        label="projection",
+        summary="GKD, and beside it the student's last hidden states are drawn to the teacher's, through a matrix that "
+        "is trained along.",
+        formula="Σ_i [JSD_β(p ‖ q) + w · mean (W s_i − t_i/rms(t_i))²]",
+        when="The teacher's states themselves shall be learnt, at every token.",
+        ours="No paper's: the usual form of matched features (divergence projection_cosine has the cosine), on last "
+        "states. The weight 1 and W's learning rate, ten times the student's, are chosen here.",
+        loss="projection",
+        traces="teacher",
+        lmbda=0.5,
+    ),
 }

@@ -11,6 +11,7 @@ from functools import partial
 from distillknob.distillation.losses.base import Loss, Rollouts, States, View
 from distillknob.distillation.losses.divergence import Divergence
 from distillknob.distillation.losses.hard_label import HardLabel
+from distillknob.distillation.losses.projection import Projection
 from distillknob.distillation.losses.relations import Relations
 from distillknob.distillation.losses.sceptical import Sceptical
 from distillknob.distillation.losses.spans import Spans
@@ -25,6 +26,8 @@ LOSSES: dict[str, Callable[[Settings], Loss]] = {
     "hard_label": lambda settings: HardLabel(),
     **{kind: partial(Divergence.of, kind) for kind in KINDS},
     "sceptical": lambda settings: Sceptical(),
+    "projection": Projection.of("mse"),
+    "projection_cosine": Projection.of("cosine"),
     "relations": Relations.of("cosine"),
     "relations_softmax": Relations.of("softmax"),
     "spans": lambda settings: Spans(),
