@@ -29,6 +29,7 @@ class Sides(NamedTuple):
     student: Side
     teacher: Side | None
     target: Side | None
+    oracle: Side | None
 
 
 def check(config: DistillConfig, preflight: Preflight) -> None:
@@ -117,7 +118,11 @@ def _sides(config: DistillConfig, preflight: Preflight) -> Sides:
     sides = preflight.sides(
         config.models_read,
         as_dict(config.chat_template_kwargs),
-        weights=[config.student, *([config.teacher] if config.needs_teacher_weights else [])],
+        weights=[
+            config.student,
+            *([config.teacher] if config.needs_teacher_weights else []),
+            *([config.oracle] if config.oracle is not None else []),
+        ],
         revisions={
             config.student: as_dict(config.model_init_kwargs).get("revision"),
             config.teacher: config.teacher_options.get("revision"),
@@ -128,13 +133,20 @@ def _sides(config: DistillConfig, preflight: Preflight) -> Sides:
         named[config.student],
         named[config.teacher] if config.needs_teacher else None,
         named[config.target] if config.needs_target else None,
+        None if config.oracle is None else named[config.oracle],
     )
 
 
 def _check_tokenizers(config: DistillConfig, sides: Sides, cache: TeacherCache | None) -> None:
     """Raise BadInputError for a pair whose tokenizers the method can't compare, and for chat templates of one
     another's."""
-    student, teacher, target = sides
+    student, teacher, target, oracle = sides
+    for side in () if oracle is None else (oracle, teacher):
+        if side is not None and side.same_tokens(student) is False:
+            raise BadInputError(
+                f"oracle={config.oracle!r}: {side.name!r} and {config.student!r} have different tokenizers, so that "
+                "their distance can't be measured by token: name an oracle with the student's tokenizer, or none"
+            )
     compared = teacher is not None and config.needs_teacher_weights and not config.loss.crosses_tokenizers
     if teacher is not None and compared and teacher.same_tokens(student) is False:
         raise BadInputError(

@@ -17,14 +17,16 @@ from transformers import TrainerCallback
 
 from distillknob.config.checks import check_fills_a_step
 from distillknob.diagnosis.finding import Finding
-from distillknob.diagnosis.traps.teacher_hacking import teacher_hacking
+from distillknob.diagnosis.traps.teacher_hacking import hacking_by_oracle, teacher_hacking
 from distillknob.distillation.cache.files import TeacherCache
 from distillknob.distillation.card import student_card
 from distillknob.distillation.check import check
 from distillknob.distillation.config import DistillConfig
-from distillknob.distillation.learning_curve import CurveProblems, LearningCurve, curve_problems, student_scores
+from distillknob.distillation.learning_curve import CurveProblems, LearningCurve, curve_point, curve_problems
+from distillknob.distillation.loss_weights import FILE as LOSS_WEIGHTS
 from distillknob.distillation.losses import Loss
 from distillknob.distillation.moving_average import AVERAGE
+from distillknob.distillation.oracle import GOLDEN, PROXY, Distances
 from distillknob.distillation.pair import Pair, load_pair
 from distillknob.distillation.queries.base import Traces as Queried
 from distillknob.distillation.trace_file import read_trace_file, with_ids
@@ -115,7 +117,7 @@ def distill(
             processing_class=pair.student.tokenizer,
             peft_config=config.peft_config,
         )
-    steps, final = _train(trainer, run, divided, resume=resume)
+    steps, final = _train(trainer, run, divided, pair.distances, resume=resume)
     close_engine(trainer)
     trainer.accelerator.free_memory()
     in_all = steps + sum(one.result["steps"] for one in earlier)
@@ -224,7 +226,9 @@ def _for_the_trainer(config: DistillConfig, run: Run, tasks: Sequence[Task]) -> 
     return settings
 
 
-def _train(trainer: DistillTrainer, run: Run, divided: CurveProblems, *, resume: bool) -> tuple[int, Path]:
+def _train(
+    trainer: DistillTrainer, run: Run, divided: CurveProblems, distances: Distances | None, *, resume: bool
+) -> tuple[int, Path]:
     """Train from the newest checkpoint on; the number of steps, and the folder of the trained weights."""
     config = trainer.args
     tokenizer: Any = trainer.processing_class
@@ -236,11 +240,12 @@ def _train(trainer: DistillTrainer, run: Run, divided: CurveProblems, *, resume:
         FiniteLoss(run),
     ]
     if divided.held_out and config.curve_steps:
-        scores = student_scores(divided, max_new_tokens=config.max_completion_length, seed=config.seed)
-        callbacks.append(LearningCurve(run, trainer, tokenizer, config.curve_steps, scores))
+        point = curve_point(divided, max_new_tokens=config.max_completion_length, seed=config.seed, distances=distances)
+        callbacks.append(LearningCurve(run, trainer, tokenizer, config.curve_steps, point))
     add_callbacks(trainer, *callbacks)
     folder = Path(str(config.output_dir))
     also = [] if trainer.average is None else [AVERAGE]
+    also += [] if trainer.loss_module is None else [LOSS_WEIGHTS]
     checkpoint = start_from(run, folder, *also, resume=resume)
     with checkpoint_errors(folder):
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -290,7 +295,10 @@ def _result(
             "problems": {name: len(examples) for name, examples in divided.held_out.items()},
             "reason": divided.reason,
         },
-        "findings": [_hacking(metrics, settings, steps).as_row()],
+        "findings": [
+            _hacking(metrics, settings, steps).as_row(),
+            *(_by_oracle(metrics, task).as_row() for task in (divided.held_out if config.oracle is not None else ())),
+        ],
     }
 
 
@@ -310,6 +318,13 @@ def step_seconds(metrics: Sequence[dict[str, Any]]) -> float | None:
     timed = [row["step_time"] for row in metrics if row.get("step_time") is not None]
     steady = timed[WARM_UP if len(timed) >= 2 * WARM_UP else 1 :]
     return sum(steady) / len(steady) if steady else None
+
+
+def _by_oracle(metrics: list[dict[str, Any]], task: str) -> Finding:
+    """Does the student come closer to its teacher while it moves away from the oracle?"""
+    points = [row for row in metrics if f"distances/{task}" in row]
+    proxy_PN, golden_PN = ([row[f"distances/{task}"][name] for row in points] for name in (PROXY, GOLDEN))
+    return hacking_by_oracle(task, [row["step"] for row in points], proxy_PN, golden_PN)
 
 
 def _hacking(metrics: list[dict[str, Any]], config: DistillConfig, planned: int) -> Finding:

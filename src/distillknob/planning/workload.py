@@ -221,6 +221,12 @@ def _distill_phase(config: DistillConfig, engine: Engine) -> Workload:
     if config.curve_steps:
         measured = (1 + rows / batch // config.curve_steps) * CURVE_PROBLEMS * len(config.tasks)
         phases.append(Phase("curve", "decode", student, measured, prompt, answer, SAMPLED_AT_ONCE, spread=False))
+        if config.oracle is not None:
+            oracle, at_once = architecture(config.oracle), max(1, PAIRED_AT_ONCE // (prompt + answer))
+            resident.append(("oracle", oracle))
+            read = (("proxy distance", architecture(config.teacher), measured), ("golden distance", oracle, measured))
+            for what, model, texts in (*read, ("distances, student", student, 2 * measured)):
+                phases.append(Phase(what, "score", model, texts, prompt, answer, at_once, spread=False))
     resident += reward_models(config.tasks)
     logits: Literal["blocks", "whole"] = "blocks" if config.loss.in_blocks else "whole"
     trained = Trained(

@@ -20,6 +20,8 @@ from distillknob.distillation.losses.policy_gradient import (
     PolicyGradient,
     RewardedPolicyGradient,
 )
+from distillknob.distillation.losses.projection import Projection
+from distillknob.distillation.losses.relations import Relations
 from distillknob.distillation.losses.right_and_wrong import RightAndWrong
 from distillknob.distillation.losses.sceptical import Sceptical
 from distillknob.distillation.losses.skill_sd import SkillSd
@@ -51,6 +53,10 @@ LOSSES: dict[str, Callable[[Settings], Loss]] = {
     "right_and_wrong": partial(make, RightAndWrong),
     "sceptical": lambda settings: Sceptical(),
     "skill_sd": partial(token_loss, SkillSd),
+    "projection": Projection.of("mse"),
+    "projection_cosine": Projection.of("cosine"),
+    "relations": Relations.of("cosine"),
+    "relations_softmax": Relations.of("softmax"),
     "spans": lambda settings: Spans(),
     "uld": lambda settings: Uld(),
 }

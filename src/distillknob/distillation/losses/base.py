@@ -78,8 +78,10 @@ class View:
         student: Callable[[], States],
         teacher: Callable[[str | None, str], States],
         student_on: Callable[[str], States] | None = None,
+        module: Callable[[Tensor], Tensor] | None = None,
     ):
         self.batch, self.counted_BC, self.items = batch, counted_BC, items
+        self._module = module
         self._student, self._teacher = functools.cache(student), functools.cache(teacher)
         self._student_on = student_on
 
@@ -88,6 +90,13 @@ class View:
         """How much each token that counts does; None where all do alike."""
         weight_BC = self.batch.get("weight")
         return None if weight_BC is None else weight_BC[self.counted_BC]
+
+    @property
+    def module(self) -> Callable[[Tensor], Tensor]:
+        """The loss's own weights (`Loss.module`), as they are called. Raises ValueError for a loss that has none."""
+        if self._module is None:
+            raise ValueError("the loss has no module")
+        return self._module
 
     @property
     def student(self) -> States:
@@ -171,6 +180,9 @@ class Loss(ABC):
     """Does `prepare` add each token's advantage, as `advantage` [b, C]?"""
     edits_targets: ClassVar[bool] = False
     """Can the teacher's distributions be changed before (`soft_targets`)?"""
+
+    module_rate: float = 1.0
+    """The learning rate of the loss's own weights, in the student's."""
 
     def module(self, student_width: int, teacher_width: int) -> torch.nn.Module | None:
         """Weights of the loss's own that are trained along, made for the widths of both models' hidden states."""
