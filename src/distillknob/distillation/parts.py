@@ -206,3 +206,13 @@ class MethodParts:
                     f"{name} is made from what the student has just written, and with lmbda={objective.lmbda:g} some "
                     "steps have stored traces: set lmbda to 1"
                 )
+
+
+@dataclass(kw_only=True)
+class PartsAlone(MethodParts):
+    """The parts of a method by themselves, beside the defaults of what else they are made with: to be looked at, and
+    not checked."""
+
+    beta: float = 0.5
+    skew: float = 0.1
+    temperature: float = 1.0
