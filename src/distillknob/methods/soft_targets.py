@@ -42,4 +42,28 @@ ROWS: dict[str, Method] = {
         lmbda=0.0,
         soft_target="standardised",
     ),
+    "pld": Method(
+        label="Plackett–Luce distillation",
+        paper="2506.12542",
+        summary="The student learns the order label, then the teacher's likeliest tokens, each place weighed by the "
+        "teacher's probability.",
+        formula="Σ Σ_k α_k·(log Σ_{l≥k} exp(s_l) − s_k), α_k = p(token k), order = (y, top K of p without y)",
+        when="Ranks matter more than probabilities, and labels are good ones. A label that the teacher finds improbable "
+        "hardly counts. Look at calibration: margins grow without bound.",
+        ours="The list is cut at K = 64, with the whole vocabulary in the denominators; on the student's own samples "
+        "it has no label. The paper has images alone.",
+        loss="plackett_luce",
+        traces="teacher",
+        lmbda=0.0,
+    ),
+    "rank_only": Method(
+        label="rank-only top K",
+        summary="The student learns its label, and of the teacher the order of its other likely tokens alone.",
+        formula="Σ −log q(y) + 1/K·Σ_k (log Σ_{l≥k} exp(s_l) − s_k), order = top K of p without y",
+        when="The teacher's probabilities are not to be trusted, and its ranking is.",
+        ours="The whole form: the idea is that of copying the order of hard negatives (2407.07479, for documents).",
+        loss="rank_only",
+        traces="teacher",
+        lmbda=0.0,
+    ),
 }

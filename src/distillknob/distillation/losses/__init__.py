@@ -11,8 +11,10 @@ from functools import partial
 from distillknob.distillation.losses.base import Loss, Rollouts, States, View
 from distillknob.distillation.losses.divergence import Divergence
 from distillknob.distillation.losses.hard_label import HardLabel
+from distillknob.distillation.losses.plackett_luce import PlackettLuce, RankOnly
 from distillknob.distillation.losses.sceptical import Sceptical
 from distillknob.distillation.losses.spans import Spans
+from distillknob.distillation.losses.token_loss import token_loss
 from distillknob.distillation.losses.uld import Uld
 from distillknob.distillation.options import Settings
 from distillknob.divergences.kernel import KINDS
@@ -26,4 +28,6 @@ LOSSES: dict[str, Callable[[Settings], Loss]] = {
     "sceptical": lambda settings: Sceptical(),
     "spans": lambda settings: Spans(),
     "uld": lambda settings: Uld(),
+    "plackett_luce": partial(token_loss, PlackettLuce),
+    "rank_only": partial(token_loss, RankOnly),
 }
