@@ -237,6 +237,9 @@ class DistillConfig(InPhases, BoundedAnswers, EngineOptions, AdapterOptions, Dis
                 f"cache={self.cache!r}: a cache holds the teacher's distributions on its own traces, so it serves a "
                 "method with a divergence, lmbda 0 and context plain (e.g. --method gkd --lmbda 0)"
             )
+        soft = self.made_soft_target
+        if soft is not None and (reason := soft.why_not_of_top_k(self)) is not None:
+            raise BadInputError(f"cache={self.cache!r}: {reason}")
         if self.temperature != 1:
             raise BadInputError(
                 f"temperature={self.temperature}: a cache holds the teacher's distributions at 1, so the student's are "
