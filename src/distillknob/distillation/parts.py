@@ -206,6 +206,11 @@ class MethodParts:
                 f"num_generations={objective.num_generations} with lmbda={objective.lmbda:g}: stored traces are one a "
                 "problem, so that a step on them would read the same text several times: set lmbda to 1"
             )
+        if self.skills is not None and objective.context != "skill":
+            raise BadInputError(
+                f"skills={self.skills!r} with context={objective.context}: skills are shown with context skill alone: "
+                "set it, or leave skills out"
+            )
         late = self.made_context is not None and self.made_context.late
         for name, does in {"edit": objective.edit != "none", f"context {objective.context}": late}.items():
             if does and objective.lmbda < 1:

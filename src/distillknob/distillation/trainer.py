@@ -27,6 +27,7 @@ from distillknob.distillation.batches import (
     with_completions,
 )
 from distillknob.distillation.config import DistillConfig
+from distillknob.distillation.loss_weights import LossWeights
 from distillknob.distillation.losses import Loss, Rollouts, States, View
 from distillknob.distillation.losses.base import PLAIN, PROMPT, TEACHER
 from distillknob.distillation.moving_average import AverageTeacher
@@ -47,7 +48,7 @@ from distillknob.training.sampler import EpochSampler
 Row = Mapping[str, Any]  # of the data set
 
 
-class DistillTrainer(PolicyTrainer, DistillationTrainer):
+class DistillTrainer(LossWeights, PolicyTrainer, DistillationTrainer):
     """DistillationTrainer with a loss of distillknob's, on stored traces or the student's own samples.
 
     Takes what DistillationTrainer takes. `loss` is the config's by default. `teacher_model` may be None where the loss
@@ -99,6 +100,8 @@ class DistillTrainer(PolicyTrainer, DistillationTrainer):
             raise BadInputError(f"method {self.args.method!r} reads {', '.join(sorted(missing))}: give further_models")
         if self.loss.asks_teacher and self.teacher_model is None:
             raise BadInputError(f"method {self.args.method!r} needs teacher_model, or the loss of a cache (`stored`)")
+        if self.teacher_model is not None:
+            self._make_loss_module(self.loss, *map(self.accelerator.unwrap_model, (self.model, self.teacher_model)))
         if self.loss.exit_share is not None:  # what has none is told before the first step
             exit_at(self.accelerator.unwrap_model(self.model), self.loss.exit_share)
         self.choice: Choice | None = CHOICES[self.args.objective.tokens]
@@ -280,9 +283,13 @@ class DistillTrainer(PolicyTrainer, DistillationTrainer):
             items,
             student=lambda: self._read_student(unwrapped_student, batch),
             teacher=lambda prompt, model: self._read_teacher(batch, prompt, model),
+            student_on=lambda completion: self._read_student(unwrapped_student, batch, completion),
+            module=self.loss_module,
         )
 
-    def _read_student(self, unwrapped_student: Any, batch: Mapping[str, Tensor]) -> States:
+    def _read_student(
+        self, unwrapped_student: Any, batch: Mapping[str, Tensor], completion: str = "completion"
+    ) -> States:
         share = self.loss.exit_share
 
         def read(ids_BT: Tensor, mask_BT: Tensor, width: int) -> Tensor:
@@ -292,7 +299,7 @@ class DistillTrainer(PolicyTrainer, DistillationTrainer):
                 last_BCH = self._get_last_hidden_state(unwrapped_student, ids_BT, mask_BT, width)
             return torch.cat([last_BCH, below[0][:, -(width + 1) : -1]], dim=-1)
 
-        hidden_BCH = read_rows(read, *sequences(batch, "prompt", "completion"), alone=self._alone)
+        hidden_BCH = read_rows(read, *sequences(batch, "prompt", completion), alone=self._alone)
         head = head_of(unwrapped_student)  # after the forward pass, with which FSDP brings the head together
         hidden_BCH = hidden_BCH.to(head.weight_VH.dtype)
         if share is None:

@@ -35,6 +35,8 @@ class TokenLoss(Loss):
     soft_target: SoftTarget | None = None
     temperature: float = 1.0
 
+    compares: ClassVar[bool] = True
+    """Does `of_tokens` read the teacher's logits? Otherwise what it needs of the teacher was measured by `prepare`."""
     token_columns: ClassVar[tuple[str, ...]] = ()
     """Columns [B, C, …] of the batch, most of them from `prepare`, that `of_tokens` reads at each token."""
     further: ClassVar[tuple[tuple[str | None, str], ...]] = ()
@@ -55,7 +57,7 @@ class TokenLoss(Loss):
     def per_token(self, view: View) -> Tensor:
         student, counted_BC = view.student, view.counted_BC
         hidden_NH, token_N = student.hidden_BCH[counted_BC], view.batch["completion_ids"][counted_BC]
-        teacher = view.teacher() if self.asks_teacher else None
+        teacher = view.teacher() if self.asks_teacher and self.compares else None
         theirs_NH = hidden_NH.new_zeros(len(hidden_NH), 0) if teacher is None else teacher.hidden_BCH[counted_BC]
         names = (*self.token_columns, *(self.soft_target.token_columns if self.soft_target is not None else ()))
         columns = [view.batch[name][counted_BC] for name in names]
@@ -70,7 +72,10 @@ class TokenLoss(Loss):
             ]
             by_name = dict(zip(names, columns[: len(names)], strict=True))
             rows = dataclasses.replace(rows, columns=by_name, further=tuple(further))
-            return self.of_tokens(rows if self.soft_target is None else self.soft_target.edited(rows))
+            if self.soft_target is None:
+                return self.of_tokens(rows)
+            value_N, beside_N = self.of_tokens(self.soft_target.edited(rows)), self.soft_target.beside(rows)
+            return value_N if beside_N is None else value_N + beside_N
 
         blocks = by_blocks(student.head, of_block, hidden_NH, theirs_NH, token_N, *columns)
         return torch.cat(blocks) if blocks else hidden_NH.sum(1)
