@@ -17,7 +17,7 @@ from torch import Tensor
 from distillknob.distillation.batches import rows_that_count, sequences
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.losses import LOSSES, Loss, States, View
-from distillknob.distillation.losses.base import TEACHER
+from distillknob.distillation.losses.base import PROMPT, TEACHER
 from distillknob.distillation.losses.stored import StoredDivergence
 from distillknob.distillation.losses.token_loss import TokenLoss
 from distillknob.distillation.teacher_context.base import TEACHER_PROMPT
@@ -72,6 +72,7 @@ def prepared(pair: Pair, other: str, folder: Path, loss: Loss, budget: int | Non
         deepen(student.model)
     teacher = load_model(other if loss.crosses_tokenizers else pair.teacher)
     prompts = [prompt for prompt, _ in further_of(loss) if prompt.startswith(TEACHER_PROMPT)]
+    prompts += [loss.drawn_with] if loss.drawn_with != PROMPT else []
     rows: list[dict[str, Any]] = []
     for number, (task, length) in enumerate(zip(["math", "qa", "instruct", "math"] * 2, LENGTHS, strict=True)):
         example, written = (get_task(name).examples("train", 8)[number] for name in (task, "math"))

@@ -153,7 +153,11 @@ class DistillTrainer(LossWeights, PolicyTrainer, DistillationTrainer):
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         on_policy = self.on_policy(self.state.global_step)
         self._stored_ids = None if on_policy else [list(row["completion_ids"]) for row in inputs]
-        batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        batch: dict[str, Any] = super()._generate_and_score_completions(
+            [{**row, "prompt": row[self.loss.drawn_with]} for row in inputs]
+        )
+        if self.loss.drawn_with != PROMPT:
+            batch |= self._padded(PROMPT, self._tokenizer, [row["prompt"] for row in inputs])
         rollouts = functools.partial(self._rollouts, inputs, on_policy=on_policy)
         if self.edit is not None:
             batch = with_completions(batch, self.edit.edited(rollouts(batch)), self._tokenizer.pad_token_id)
@@ -203,11 +207,14 @@ class DistillTrainer(LossWeights, PolicyTrainer, DistillationTrainer):
             seen[PLAIN] = plain
             seen.setdefault(TEACHER_PROMPT, plain)
         for name, prompts in seen.items():
-            padded = tokenizer.pad(
-                {"input_ids": prompt_ids(tokenizer, prompts)}, return_tensors="pt", padding_side="left"
-            ).to(self.accelerator.device)
-            columns |= {f"{name}_ids": padded["input_ids"], f"{name}_mask": padded["attention_mask"]}
+            columns |= self._padded(name, tokenizer, prompts)
         return columns
+
+    def _padded(self, name: str, tokenizer: Any, prompts: Sequence[Any]) -> dict[str, Tensor]:
+        """The prompts (messages) in a tokenizer's tokens, as columns `X_ids` and `X_mask` [B, P] of this name."""
+        ids = {"input_ids": prompt_ids(tokenizer, prompts)}
+        padded = tokenizer.pad(ids, return_tensors="pt", padding_side="left").to(self.accelerator.device)
+        return {f"{name}_ids": padded["input_ids"], f"{name}_mask": padded["attention_mask"]}
 
     def _rollouts(self, rows: Sequence[Row], batch: dict[str, Any], *, on_policy: bool) -> Rollouts:
         teacher = None
@@ -283,12 +290,16 @@ class DistillTrainer(LossWeights, PolicyTrainer, DistillationTrainer):
             items,
             student=lambda: self._read_student(unwrapped_student, batch),
             teacher=lambda prompt, model: self._read_teacher(batch, prompt, model),
-            student_on=lambda completion: self._read_student(unwrapped_student, batch, completion),
+            student_on=lambda completion, prompt: self._read_student(unwrapped_student, batch, completion, prompt),
             module=self.loss_module,
         )
 
     def _read_student(
-        self, unwrapped_student: Any, batch: Mapping[str, Tensor], completion: str = "completion"
+        self,
+        unwrapped_student: Any,
+        batch: Mapping[str, Tensor],
+        completion: str = "completion",
+        prompt: str = PROMPT,
     ) -> States:
         share = self.loss.exit_share
 
@@ -299,7 +310,7 @@ class DistillTrainer(LossWeights, PolicyTrainer, DistillationTrainer):
                 last_BCH = self._get_last_hidden_state(unwrapped_student, ids_BT, mask_BT, width)
             return torch.cat([last_BCH, below[0][:, -(width + 1) : -1]], dim=-1)
 
-        hidden_BCH = read_rows(read, *sequences(batch, "prompt", completion), alone=self._alone)
+        hidden_BCH = read_rows(read, *sequences(batch, prompt, completion), alone=self._alone)
         head = head_of(unwrapped_student)  # after the forward pass, with which FSDP brings the head together
         hidden_BCH = hidden_BCH.to(head.weight_VH.dtype)
         if share is None:

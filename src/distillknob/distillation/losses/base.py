@@ -77,7 +77,7 @@ class View:
         items: int | Tensor,
         student: Callable[[], States],
         teacher: Callable[[str | None, str], States],
-        student_on: Callable[[str], States] | None = None,
+        student_on: Callable[[str, str], States] | None = None,
         module: Callable[[Tensor], Tensor] | None = None,
     ):
         self.batch, self.counted_BC, self.items = batch, counted_BC, items
@@ -103,12 +103,13 @@ class View:
         """The student's states, with gradients; read once."""
         return self._student()
 
-    def student_on(self, completion: str) -> States:
-        """The student's states, with gradients, on other completions of the same prompts: the columns `completion_ids`
-        and `completion_mask` under another name, from `prepare`. Raises ValueError where there is no student to ask."""
+    def student_on(self, completion: str = "completion", *, prompt: str = PROMPT) -> States:
+        """The student's states, with gradients, on other completions of the same prompts, or behind other prompts: the
+        columns `completion_ids` and `completion_mask` under another name, from `prepare`, and `prompt` as in `teacher`.
+        Raises ValueError where there is no student to ask."""
         if self._student_on is None:
             raise ValueError("this view holds the student on the batch's own completions alone")
-        return self._student_on(completion)
+        return self._student_on(completion, prompt)
 
     def teacher(self, prompt: str | None = None, model: str = TEACHER) -> States:
         """The teacher's states, without gradients; read once for each `prompt`, which names a column of the data set
@@ -174,6 +175,8 @@ class Loss(ABC):
     """Further columns of the data set that `prepare` reads."""
     grades: ClassVar[bool] = False
     """Does it read the completions' rewards (`Rollouts.graded`)? Then every task needs a grader."""
+    drawn_with: ClassVar[str] = PROMPT
+    """The column of the prompts behind which the student writes its samples: `PROMPT`, or one of the teacher's."""
     models: ClassVar[tuple[str, ...]] = ()
     """Models beside the teacher that it reads (`View.teacher(model=…)`): `start` is the student as it was at first."""
     has_advantages: ClassVar[bool] = False
