@@ -48,7 +48,7 @@ ROWS: dict[str, Method] = {
         summary="The student learns the order label, then the teacher's likeliest tokens, each place weighed by the "
         "teacher's probability.",
         formula="Σ Σ_k α_k·(log Σ_{l≥k} exp(s_l) − s_k), α_k = p(token k), order = (y, top K of p without y)",
-        when="Ranks matter more than probabilities, and labels are good ones. A label that the teacher finds improbable "
+        when="Ranks matter more than probabilities, and labels are good ones. One that the teacher finds improbable "
         "hardly counts. Look at calibration: margins grow without bound.",
         ours="The list is cut at K = 64, with the whole vocabulary in the denominators; on the student's own samples "
         "it has no label. The paper has images alone.",
@@ -65,5 +65,21 @@ ROWS: dict[str, Method] = {
         loss="rank_only",
         traces="teacher",
         lmbda=0.0,
+    ),
+    "shred": Method(
+        label="unlearning by label deletion",
+        paper="2605.07482",
+        summary="The student unlearns texts: where it found their own tokens least likely these are deleted from what "
+        "it predicted at the start, and elsewhere it is held to that.",
+        formula="Σ KL(p₀ without yₜ, renormalised ‖ q) where p₀(yₜ) is lowest, Σ KL(p₀ ‖ q) elsewhere",
+        when="The student has memorised texts that it must not give away: name them with traces file. On a text that "
+        "it never memorised it does next to nothing.",
+        ours="The share, 0.5: the paper's share, nucleus and learning rate aren't known. p₀ is read anew in place of a "
+        "stored top k.",
+        loss="forward_kl",
+        traces="gold",
+        lmbda=0.0,
+        teacher="start",
+        soft_target="label_deletion",
     ),
 }
