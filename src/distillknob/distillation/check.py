@@ -9,6 +9,7 @@ from typing import NamedTuple
 from distillknob.config.checks import check_fills_a_step
 from distillknob.distillation.cache.files import TeacherCache
 from distillknob.distillation.config import DistillConfig
+from distillknob.distillation.queries.base import refuse_unscored
 from distillknob.distillation.selection import refuse_without_scores
 from distillknob.distillation.trace_file import read_trace_file
 from distillknob.distillation.traces import RIGHT_ONES
@@ -34,8 +35,9 @@ def check(config: DistillConfig, preflight: Preflight) -> None:
     """Raise BadInputError for what `distill` couldn't use, before any weight is loaded."""
     preflight.engine(config)
     cache = None if config.cache is None else TeacherCache(config.cache)
-    if config.needs_teacher_scores:
+    if config.chooses_by_scores:
         _check_selection(config)
+    _check_query_weights(config)
     sides = _sides(config, preflight)
     _check_tokenizers(config, sides, cache)
     check_trainable(config.student, config)
@@ -94,7 +96,7 @@ def _remark_on_what_does_nothing(config: DistillConfig, preflight: Preflight) ->
         "beta": "beta" in config.loss.reads,
         "skew": "skew" in config.loss.reads,
         "tokens_share": config.objective.tokens != "all",
-        "selection": config.needs_target,
+        "selection": config.objective.selects,
     }
     defaults = {field.name: field.default for field in dataclasses.fields(DistillConfig)}
     for name, does in read.items():
@@ -132,7 +134,7 @@ def _check_tokenizers(config: DistillConfig, sides: Sides, cache: TeacherCache |
             f"{config.method} compares next-token distributions, but {config.teacher!r} and {config.student!r} have "
             "different tokenizers: use divergence spans or uld, an sft method, or a student with its tokenizer"
         )
-    if target is not None and config.needs_teacher_scores:
+    if target is not None and config.chooses_by_scores:
         _check_spans(config, target, teacher)
     if student.tokenizer is None:
         return
@@ -154,6 +156,24 @@ def _check_selection(config: DistillConfig) -> None:
             f"selection={selection}: teacher and target are the same model ({config.target}), so that their log-ratio "
             "is 0 for every sample: set target to the student, or to another model that stands for it"
         )
+
+
+def _check_query_weights(config: DistillConfig) -> None:
+    """Raise BadInputError for models between which there is nothing to weigh traces by."""
+    weights, name = config.made_query_weights, config.objective.queries
+    if weights is None:
+        return
+    if weights.asks_teacher and is_chat(config.teacher):
+        refuse_unscored(config.teacher, name)
+    for what, other, asked in (
+        ("target", config.target, weights.asks_target),
+        ("teacher", config.teacher, weights.asks_teacher),
+    ):
+        if asked and same_weights(other, config.student):
+            raise BadInputError(
+                f"query_weights={name}: {what} and student are the same model ({config.student}), so that no trace "
+                f"differs between them: set {what} to another"
+            )
 
 
 def _check_spans(config: DistillConfig, target: Side, teacher: Side | None) -> None:

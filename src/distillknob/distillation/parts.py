@@ -192,6 +192,11 @@ class MethodParts:
                     f"{name}: the loss {objective.loss} is no sum over single tokens, so none can weigh more: leave it "
                     "out"
                 )
+        if weighed["query_weights"] and objective.lmbda > 0:
+            raise BadInputError(
+                f"query_weights={objective.queries} weighs stored traces, and with lmbda={objective.lmbda:g} some "
+                "steps have the student's own samples: set lmbda to 0"
+            )
         if objective.num_generations < 1:
             raise BadInputError(f"num_generations={objective.num_generations}: must be at least 1")
         if objective.num_generations > 1 and objective.lmbda < 1:

@@ -35,6 +35,8 @@ from distillknob.inputs.preflight import Side, check_traces
 from distillknob.models.architecture import context_of
 from distillknob.models.base import LanguageModel
 from distillknob.models.engines.opened import Engines
+from distillknob.models.sampling import Sampler
+from distillknob.models.scoring import Scorer
 from distillknob.results.stages import DistillResult, TeacherRecord
 from distillknob.runs.journal import Journal
 from distillknob.runs.model_record import read_record, warn_of_teacher
@@ -143,6 +145,7 @@ def _own_traces(
     reader = Side(config.student, pair.student.tokenizer, context_of(pair.student.model.config))
     if config.traces_file is not None:
         traces = with_ids(read_trace_file(config.traces_file), pair.student)
+        traces = _weighed(config, run, pair, pair.teacher, pair.load_target(run.template_date), traces)
         run.write_samples(traces)
         check_traces(reader, traces, f"the traces of {config.traces_file}")
         return traces
@@ -168,12 +171,26 @@ def _own_traces(
         traces += make_traces(source, [task], count, pair.student, teacher, target, options, columns, journal)
     problems = sum(divided.trained.values())
     check_fills_a_step(len(traces), _rows_a_step(config), f"of {problems} problems have a trace to train on")
-    if (weights := config.made_query_weights) is not None:
-        queried = Queried(traces, pair.student, teacher, target, Journal(run.unfinished).part("queries"))
-        traces = [{**row, "weight": weight} for row, weight in zip(traces, weights.weights(queried), strict=True)]
+    traces = _weighed(config, run, pair, teacher, target, traces)
     run.write_samples(traces)
     check_traces(reader, traces, "the student's spelling of the traces")
     return traces
+
+
+def _weighed(
+    config: DistillConfig,
+    run: Run,
+    pair: Pair,
+    teacher: Sampler | None,
+    target: Scorer | None,
+    traces: list[dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """The traces, each with its `weight` where the method weighs them."""
+    weights = config.made_query_weights
+    if weights is None:
+        return traces
+    queried = Queried(traces, pair.student, teacher, target, Journal(run.unfinished).part("queries"))
+    return [{**row, "weight": weight} for row, weight in zip(traces, weights.weights(queried), strict=True)]
 
 
 def columns_of(config: DistillConfig) -> Callable[[Task, Example], dict[str, Any]]:
