@@ -62,7 +62,7 @@ def _check_phase(config: DistillConfig, preflight: Preflight) -> None:
     step = config.per_device_train_batch_size * config.gradient_accumulation_steps * preflight.processes
     if cache is not None:
         check_traces(sides.student, cache.traces, f"the cache {config.cache}")
-        check_fills_a_step(len(cache.traces), step, "problems to train on")
+        check_rows(config, len(cache.traces), step, "problems to train on")
         return
     if config.traces_file is not None:
         traces = read_trace_file(config.traces_file)
@@ -71,7 +71,7 @@ def _check_phase(config: DistillConfig, preflight: Preflight) -> None:
             ids = encoded_texts(sides.student.tokenizer, texts)["input_ids"]
             rows_read = [{**row, "completion_ids": one} for row, one in zip(traces, ids, strict=True)]
             check_traces(sides.student, rows_read, f"the traces of {config.traces_file}")
-        check_fills_a_step(len(traces), step, "traces to train on")
+        check_rows(config, len(traces), step, "traces to train on")
         return
     tasks = [
         preflight.task(name, graded=config.grades or config.objective.traces in RIGHT_ONES) for name in config.tasks
@@ -85,7 +85,20 @@ def _check_phase(config: DistillConfig, preflight: Preflight) -> None:
         _check_way(config.ways.get(task.name), task, examples)
         _check_lengths(config, preflight, task, examples, sides)
     if None not in tasks:
-        check_fills_a_step(rows, step, "problems to train on")
+        check_rows(config, rows, step, "problems to train on")
+
+
+def check_rows(config: DistillConfig, rows: int, batch: int, what: str) -> None:
+    """Raise BadInputError where so many rows are fewer than a step takes, and where the training doesn't read them as
+    often as the loss has to."""
+    check_fills_a_step(rows, batch, what)
+    epochs = config.max_steps / (rows // batch) if config.max_steps > 0 else config.num_train_epochs
+    if epochs < config.loss.epochs:
+        raise BadInputError(
+            f"{config.method} ({config.objective.loss}) learns from what it has read before, so that each text has to "
+            f"be read {config.loss.epochs} times: {rows} {what} are read {epochs:.2g} times (max_steps="
+            f"{config.max_steps}, num_train_epochs={config.num_train_epochs:g}): raise either, or give fewer problems"
+        )
 
 
 def _check_way(way: str | None, task: Task, examples: Sequence[Example]) -> None:

@@ -26,6 +26,7 @@ class Settings(Protocol):
     skew: float
     temperature: float
     skills: str | None
+    private: str | None
 
     @property
     def objective(self) -> Method:

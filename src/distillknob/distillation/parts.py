@@ -89,6 +89,10 @@ class MethodParts:
         default=None,
         metadata={"help": "With context skill: JSON lines with task (or prompt) and skill, which the teacher sees."},
     )
+    private: str | None = field(
+        default=None,
+        metadata={"help": "With soft_target private_tokens: regular expressions, one a line, of what is private."},
+    )
 
     @property
     def objective(self) -> Method:
@@ -210,6 +214,11 @@ class MethodParts:
             raise BadInputError(
                 f"num_generations={objective.num_generations} with lmbda={objective.lmbda:g}: stored traces are one a "
                 "problem, so that a step on them would read the same text several times: set lmbda to 1"
+            )
+        if self.private is not None and objective.soft_target != "private_tokens":
+            raise BadInputError(
+                f"private={self.private!r} with soft_target={objective.soft_target}: what is private is flattened with "
+                "soft_target private_tokens alone: set it, or leave private out"
             )
         if self.skills is not None and objective.context != "skill":
             raise BadInputError(

@@ -82,4 +82,27 @@ ROWS: dict[str, Method] = {
         teacher="start",
         soft_target="label_deletion",
     ),
+    "ps_kd": Method(
+        label="own past",
+        paper="2006.12000",
+        summary="The student's labels are softened, more in each epoch, by what it predicted an epoch before.",
+        formula="CE((1 − a)·onehot(yₜ) + a·P_before, q), a = a_T·(e + 1)/E",
+        when="There is no teacher, the same texts are read several times, and the student becomes too sure of them.",
+        ours="The past is its top 32 tokens and the mass of all others, measured by a pass of its own before the step.",
+        loss="own_past",
+        traces="gold",
+        lmbda=0.0,
+    ),
+    "private_tokens": Method(
+        label="flat targets at private tokens",
+        summary="Where a text is private, by the user's patterns, the teacher's distributions are flattened and noisy.",
+        formula="Σ KL(softmax(zₜ/τₜ + ηₜ) ‖ q), τₜ = 1 + (τ_max − 1)·sₜ, ηₜ ~ N(0, (b·sₜ)²), sₜ = 1 if private",
+        when="Traces hold numbers or addresses that can be told by expressions (private), and the student should not "
+        "learn them from the teacher. It is no differential privacy.",
+        ours="All of it but the idea, which is that of Swing Distillation (2212.08349): its formulas aren't known.",
+        loss="forward_kl",
+        traces="teacher",
+        lmbda=0.0,
+        soft_target="private_tokens",
+    ),
 }
