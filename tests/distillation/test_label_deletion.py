@@ -71,7 +71,7 @@ def test_a_student_unlearns_texts(tiny_pair: Pair, tmp_path: Path, batches: list
     texts = ["the key is 41 52 63", "his name was never told", "it lies behind the door", "one two three four five"]
     file.write_text("".join(json.dumps({"prompt": "Go on.", "completion": text}) + "\n" for text in texts))
     options = {"share": 0.5, "skip_tokens": 2}
-    values = {"traces": "file", "traces_file": str(file), "options": options, "max_steps": 8, "problems": 4}
+    values = {"traces": "file", "traces_file": str(file), "options": options, "max_steps": 20, "learning_rate": 1e-3}
     run = keep(config_of(tiny_pair, method="shred", **values), tmp_path / "run")
     batch = batches[0]
     assert not batch["loss_mask"][:, :2].any() and not batch["deleted"][:, :2].any()

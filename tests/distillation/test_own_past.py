@@ -38,6 +38,7 @@ def test_with_the_whole_past_value_and_gradient_are_the_paper_s() -> None:
     torch.testing.assert_close(value, cross_entropy(NOW, target, reduction="none"))
     value.sum().backward()
     torch.testing.assert_close(student.grad, NOW.softmax(-1) - target)
+    assert student.grad is not None
     of_label = student.grad.gather(-1, LABELS[:, None])[:, 0]
     p, before = (one.softmax(-1).gather(-1, LABELS[:, None])[:, 0] for one in (NOW, BEFORE))
     torch.testing.assert_close(of_label, p - 1 + share * (1 - before))
@@ -78,7 +79,7 @@ def test_a_memory_is_by_trace_and_lies_beside_a_checkpoint(tmp_path: Path) -> No
         other.restore(tmp_path)
 
 
-THREE_EPOCHS = {"method": "ps_kd", "problems": 8, "max_steps": 6, "options": {"top_k": 4}}
+THREE_EPOCHS: dict[str, Any] = {"method": "ps_kd", "problems": 8, "max_steps": 6, "options": {"top_k": 4}}
 
 
 def test_the_past_comes_in_epoch_by_epoch(tiny_pair: Pair, tmp_path: Path, batches: list[dict[str, Any]]) -> None:
@@ -91,9 +92,9 @@ def test_the_past_comes_in_epoch_by_epoch(tiny_pair: Pair, tmp_path: Path, batch
 
 
 def test_the_order_of_the_data_changes_no_past(tiny_pair: Pair, tmp_path: Path, batches: list[dict[str, Any]]) -> None:
-    """With a learning rate of 0 every epoch predicts the same, wherever a text stands."""
+    """With next to no learning rate every epoch predicts the same, wherever a text stands."""
     for seed in (1, 2):
-        values = {**THREE_EPOCHS, "learning_rate": 0.0, "data_seed": seed, "seed": seed, "problem_seed": 0}
+        values = {**THREE_EPOCHS, "learning_rate": 1e-9, "seed": seed, "problem_seed": 0}
         keep(config(tiny_pair, **values), tmp_path / f"run-{seed}")
     pasts: list[dict[Any, Tensor]] = [{}, {}]
     for n, batch in enumerate(batches):

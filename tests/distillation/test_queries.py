@@ -12,7 +12,7 @@ import pytest
 from distilling import config, keep
 from distillknob.distillation.check import check
 from distillknob.distillation.config import DistillConfig
-from distillknob.distillation.queries.agreement import agreement
+from distillknob.distillation.queries.agreement import Agreement, agreement
 from distillknob.distillation.queries.base import Traces, of_mean_1
 from distillknob.distillation.queries.learnability import Learnability, learnability
 from distillknob.distillation.queries.robust import Robust, robust_shares
@@ -128,13 +128,15 @@ def test_a_file_of_traces_is_weighed_too(tiny_pair: Pair, tmp_path: Path) -> Non
 def test_what_was_scored_is_not_scored_again(
     tiny_pair: Pair, teacher: LanguageModel, student: LanguageModel, tmp_path: Path
 ) -> None:
-    ids = [student.tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("one two", "three", "yes")]
-    rows = [{"prompt": [{"role": "user", "content": "Go"}], "completion_ids": one} for one in ids]
+    ids = [
+        student.tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("one two", "three four five", "yes")
+    ]
+    rows = [{"prompt": [{"role": "user", "content": f"Go {len(one)}"}], "completion_ids": one} for one in ids]
     passes: list[int] = []
     hooks = [one.model.base_model.register_forward_hook(lambda *_: passes.append(1)) for one in (teacher, student)]
     weights = []
     for _ in range(2):
-        weights.append(Learnability().weights(Traces(rows, student, None, teacher, Journal(tmp_path))))
+        weights.append(Agreement().weights(Traces(rows, student, teacher, None, Journal(tmp_path))))
         passes.append(0)
     for hook in hooks:
         hook.remove()

@@ -93,7 +93,7 @@ def check_rows(config: DistillConfig, rows: int, batch: int, what: str) -> None:
     often as the loss has to."""
     check_fills_a_step(rows, batch, what)
     epochs = config.max_steps / (rows // batch) if config.max_steps > 0 else config.num_train_epochs
-    if epochs < config.loss.epochs:
+    if 1 < config.loss.epochs > epochs:
         raise BadInputError(
             f"{config.method} ({config.objective.loss}) learns from what it has read before, so that each text has to "
             f"be read {config.loss.epochs} times: {rows} {what} are read {epochs:.2g} times (max_steps="

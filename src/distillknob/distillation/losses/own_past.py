@@ -61,7 +61,7 @@ class OwnPast(TokenLoss):
     """Hard labels, softened more and more by what the student predicted an epoch before."""
 
     past_share: float = option(0.8, "a_T: the share of the past in the last epoch.", low=0.0, high=1.0)
-    top_k: float = option(32, "How many of its likeliest tokens are kept of each.", low=1)
+    top_k: float = option(32, "How many of its likeliest tokens are kept of each.", low=1, high=1024)
 
     asks_teacher: ClassVar[bool] = False
     columns: ClassVar[tuple[str, ...]] = ("trace",)

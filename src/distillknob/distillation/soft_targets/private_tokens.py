@@ -3,10 +3,10 @@
     q_t = softmax(z_t/τ_t + η_t),  τ_t = 1 + (τ_max − 1)·s_t,  η_t ~ N(0, (b·s_t)²), a number a token of the vocabulary
 
 s_t is 1 where the text's token touches a match of one of the user's patterns, else 0. The paper's own score,
-temperature and noise aren't known. The student is not divided by τ_t, unless an option says so: of two distributions at one
-temperature the student would learn the teacher's as it is. No factor τ², which would weigh private tokens most. The
-noise of a token follows from the text up to it, so that it doesn't average out over epochs. This is no differential
-privacy: nothing is claimed of what can still be extracted.
+temperature and noise aren't known. The student is not divided by τ_t, unless an option says so: with both at one
+temperature it would learn the teacher's distribution as it is. There is no factor τ², which would weigh private tokens
+most. The noise of a token follows from the text up to it, so that it doesn't average out over epochs. This is no
+differential privacy: nothing is claimed of what can still be extracted.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class PrivateTokens(SoftTarget):
         mask_BC = rollouts.batch["completion_mask"]
         private_BC, seed_BC = torch.zeros_like(mask_BC), torch.zeros_like(mask_BC, dtype=torch.long)
         for b, ids in enumerate(completions_of(rollouts.batch)):
-            text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+            text = str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
             spans = matches(patterns, text)
             if not spans:
                 continue
@@ -148,8 +148,6 @@ class PrivateTokens(SoftTarget):
     def why_not(self, settings: Settings) -> str | None:
         if self.path is None:
             return "soft_target=private_tokens needs to be told what is private: name a file of expressions in private"
-        if self.student_too not in (0, 1):
-            return f"options sets student_too to {self.student_too:g}: 0 or 1"
         read_patterns(self.path)
         return None
 
