@@ -129,6 +129,16 @@ def test_the_student_learns_nothing_of_private_tokens_but_that_they_are_there(
     assert batch["private"].any() and not batch["private"][~mask].any()
 
 
+def test_other_patterns_make_another_run(tiny_pair: Pair, tmp_path: Path) -> None:
+    file = tmp_path / "private.txt"
+    file.write_text("[0-9]\n")
+    settings = config_of(tiny_pair, method="private_tokens", private=str(file), traces="gold", max_steps=1)
+    distill(settings, tmp_path / "run")
+    file.write_text("[a-z]\n")
+    with pytest.raises(BadInputError, match="private"):
+        distill(settings, tmp_path / "run", resume=True)
+
+
 def test_what_would_do_nothing_is_told(tiny_pair: Pair, tmp_path: Path) -> None:
     file = tmp_path / "private.txt"
     file.write_text("nowhere to be found\n")

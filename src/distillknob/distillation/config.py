@@ -298,7 +298,11 @@ class DistillConfig(InPhases, BoundedAnswers, EngineOptions, AdapterOptions, Dis
     @property
     def taught_by(self) -> str:
         """What the student learns from: the teacher, or the file that has its traces, whoever wrote them."""
-        return self.teacher if self.traces_file is None or self.needs_teacher else f"the traces of {self.traces_file}"
+        return (
+            self.teacher
+            if self.traces_file is None or self.needs_teacher_weights
+            else f"the traces of {self.traces_file}"
+        )
 
     @property
     def models_read(self) -> list[str]:
