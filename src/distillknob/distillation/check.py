@@ -9,6 +9,7 @@ from typing import NamedTuple
 from distillknob.config.checks import check_fills_a_step
 from distillknob.distillation.cache.files import TeacherCache
 from distillknob.distillation.config import DistillConfig
+from distillknob.distillation.queries.base import refuse_unscored
 from distillknob.distillation.selection import refuse_without_scores
 from distillknob.distillation.teacher_context.skill import read_skills
 from distillknob.distillation.trace_file import read_trace_file
@@ -43,8 +44,9 @@ def _check_phase(config: DistillConfig, preflight: Preflight) -> None:
     cache = None if config.cache is None else TeacherCache(config.cache)
     if config.skills is not None:
         read_skills(config.skills)
-    if config.needs_teacher_scores:
+    if config.chooses_by_scores:
         _check_selection(config)
+    _check_query_weights(config)
     sides = _sides(config, preflight)
     _check_tokenizers(config, sides, cache)
     check_trainable(config.student, config)
@@ -60,7 +62,7 @@ def _check_phase(config: DistillConfig, preflight: Preflight) -> None:
     step = config.per_device_train_batch_size * config.gradient_accumulation_steps * preflight.processes
     if cache is not None:
         check_traces(sides.student, cache.traces, f"the cache {config.cache}")
-        check_fills_a_step(len(cache.traces), step, "problems to train on")
+        check_rows(config, len(cache.traces), step, "problems to train on")
         return
     if config.traces_file is not None:
         traces = read_trace_file(config.traces_file)
@@ -69,7 +71,7 @@ def _check_phase(config: DistillConfig, preflight: Preflight) -> None:
             ids = encoded_texts(sides.student.tokenizer, texts)["input_ids"]
             rows_read = [{**row, "completion_ids": one} for row, one in zip(traces, ids, strict=True)]
             check_traces(sides.student, rows_read, f"the traces of {config.traces_file}")
-        check_fills_a_step(len(traces), step, "traces to train on")
+        check_rows(config, len(traces), step, "traces to train on")
         return
     tasks = [
         preflight.task(name, graded=config.grades or config.objective.traces in RIGHT_ONES) for name in config.tasks
@@ -83,7 +85,20 @@ def _check_phase(config: DistillConfig, preflight: Preflight) -> None:
         _check_way(config.ways.get(task.name), task, examples)
         _check_lengths(config, preflight, task, examples, sides)
     if None not in tasks:
-        check_fills_a_step(rows, step, "problems to train on")
+        check_rows(config, rows, step, "problems to train on")
+
+
+def check_rows(config: DistillConfig, rows: int, batch: int, what: str) -> None:
+    """Raise BadInputError where so many rows are fewer than a step takes, and where the training doesn't read them as
+    often as the loss has to."""
+    check_fills_a_step(rows, batch, what)
+    epochs = config.max_steps / (rows // batch) if config.max_steps > 0 else config.num_train_epochs
+    if 1 < config.loss.epochs > epochs:
+        raise BadInputError(
+            f"{config.method} ({config.objective.loss}) learns from what it has read before, so that each text has to "
+            f"be read {config.loss.epochs} times: {rows} {what} are read {epochs:.2g} times (max_steps="
+            f"{config.max_steps}, num_train_epochs={config.num_train_epochs:g}): raise either, or give fewer problems"
+        )
 
 
 def _check_way(way: str | None, task: Task, examples: Sequence[Example]) -> None:
@@ -104,7 +119,7 @@ def _remark_on_what_does_nothing(config: DistillConfig, preflight: Preflight) ->
         "beta": "beta" in config.loss.reads,
         "skew": "skew" in config.loss.reads,
         "tokens_share": config.objective.tokens != "all",
-        "selection": config.needs_target,
+        "selection": config.objective.selects,
     }
     defaults = {field.name: field.default for field in dataclasses.fields(DistillConfig)}
     for name, does in read.items():
@@ -153,7 +168,7 @@ def _check_tokenizers(config: DistillConfig, sides: Sides, cache: TeacherCache |
             f"{config.method} compares next-token distributions, but {config.teacher!r} and {config.student!r} have "
             "different tokenizers: use divergence spans or uld, an sft method, or a student with its tokenizer"
         )
-    if target is not None and config.needs_teacher_scores:
+    if target is not None and config.chooses_by_scores:
         _check_spans(config, target, teacher)
     if student.tokenizer is None:
         return
@@ -175,6 +190,24 @@ def _check_selection(config: DistillConfig) -> None:
             f"selection={selection}: teacher and target are the same model ({config.target}), so that their log-ratio "
             "is 0 for every sample: set target to the student, or to another model that stands for it"
         )
+
+
+def _check_query_weights(config: DistillConfig) -> None:
+    """Raise BadInputError for models between which there is nothing to weigh traces by."""
+    weights, name = config.made_query_weights, config.objective.queries
+    if weights is None:
+        return
+    if weights.asks_teacher and is_chat(config.teacher):
+        refuse_unscored(config.teacher, name)
+    for what, other, asked in (
+        ("target", config.target, weights.asks_target),
+        ("teacher", config.teacher, weights.asks_teacher),
+    ):
+        if asked and same_weights(other, config.student):
+            raise BadInputError(
+                f"query_weights={name}: {what} and student are the same model ({config.student}), so that no trace "
+                f"differs between them: set {what} to another"
+            )
 
 
 def _check_spans(config: DistillConfig, target: Side, teacher: Side | None) -> None:

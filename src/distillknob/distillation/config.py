@@ -237,6 +237,11 @@ class DistillConfig(InPhases, BoundedAnswers, EngineOptions, AdapterOptions, Dis
                 f"cache={self.cache!r}: a cache holds the teacher's distributions on its own traces, so it serves a "
                 "method with a divergence, lmbda 0 and context plain (e.g. --method gkd --lmbda 0)"
             )
+        if self.objective.queries != "all":
+            raise BadInputError(
+                f"cache={self.cache!r}, query_weights={self.objective.queries}: traces are weighed before a training "
+                "that makes them, and those of a cache lie there unweighed: leave either out"
+            )
         soft = self.made_soft_target
         if soft is not None and (reason := soft.why_not_of_top_k(self)) is not None:
             raise BadInputError(f"cache={self.cache!r}: {reason}")
@@ -260,13 +265,25 @@ class DistillConfig(InPhases, BoundedAnswers, EngineOptions, AdapterOptions, Dis
 
     @property
     def needs_teacher_scores(self) -> bool:
-        """Are the teacher's log-probabilities of its samples asked for, to choose among these?"""
+        """Are the teacher's log-probabilities of traces asked for, to choose among these or to weigh them?"""
+        return self.chooses_by_scores or self.weighs_by_scores
+
+    @property
+    def chooses_by_scores(self) -> bool:
+        """Is a trace chosen by the teacher's log-probabilities of its samples?"""
         return self.objective.selects and self.objective.selection != "likelihood"
+
+    @property
+    def weighs_by_scores(self) -> bool:
+        """Do traces weigh by the teacher's log-probabilities?"""
+        weights = self.made_query_weights
+        return weights is not None and weights.asks_teacher
 
     @property
     def needs_teacher(self) -> bool:
         """Is the teacher itself asked for anything?"""
-        return self.needs_teacher_weights or (self.cache is None and self.writes_traces)
+        asked = self.writes_traces or self.weighs_by_scores
+        return self.needs_teacher_weights or (self.cache is None and asked)
 
     @property
     def needs_teacher_weights(self) -> bool:
@@ -281,7 +298,11 @@ class DistillConfig(InPhases, BoundedAnswers, EngineOptions, AdapterOptions, Dis
     @property
     def taught_by(self) -> str:
         """What the student learns from: the teacher, or the file that has its traces, whoever wrote them."""
-        return self.teacher if self.traces_file is None or self.needs_teacher else f"the traces of {self.traces_file}"
+        return (
+            self.teacher
+            if self.traces_file is None or self.needs_teacher_weights
+            else f"the traces of {self.traces_file}"
+        )
 
     @property
     def models_read(self) -> list[str]:

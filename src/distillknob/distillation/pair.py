@@ -13,6 +13,7 @@ from distillknob.distillation.cache.files import TeacherCache
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.losses.base import START
 from distillknob.distillation.oracle import Distances
+from distillknob.distillation.queries.base import refuse_unscored
 from distillknob.distillation.selection import refuse_without_scores
 from distillknob.models.base import LanguageModel
 from distillknob.models.chat import set_in_templates
@@ -106,6 +107,8 @@ def load_pair(config: DistillConfig, cache: TeacherCache | None, engines: Engine
         scores: Literal[False] | None = None if config.needs_teacher_scores else False
         teacher = engines.open(config.teacher, scores=scores) if config.needs_teacher else None
         if teacher is not None and config.needs_teacher_scores and teacher.scorer is None:
+            if config.weighs_by_scores:
+                refuse_unscored(config.teacher, config.objective.queries)
             refuse_without_scores(config.teacher, config.objective.selection)
         pair = Pair(config, student, teacher, None)
     tokenizer = pair.teacher_tokenizer

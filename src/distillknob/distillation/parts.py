@@ -89,6 +89,10 @@ class MethodParts:
         default=None,
         metadata={"help": "With context skill: JSON lines with task (or prompt) and skill, which the teacher sees."},
     )
+    private: str | None = field(
+        default=None,
+        metadata={"help": "With soft_target private_tokens: regular expressions, one a line, of what is private."},
+    )
 
     @property
     def objective(self) -> Method:
@@ -199,12 +203,22 @@ class MethodParts:
                     f"{name}: the loss {objective.loss} is no sum over single tokens, so none can weigh more: leave it "
                     "out"
                 )
+        if weighed["query_weights"] and objective.lmbda > 0:
+            raise BadInputError(
+                f"query_weights={objective.queries} weighs stored traces, and with lmbda={objective.lmbda:g} some "
+                "steps have the student's own samples: set lmbda to 0"
+            )
         if objective.num_generations < 1:
             raise BadInputError(f"num_generations={objective.num_generations}: must be at least 1")
         if objective.num_generations > 1 and objective.lmbda < 1:
             raise BadInputError(
                 f"num_generations={objective.num_generations} with lmbda={objective.lmbda:g}: stored traces are one a "
                 "problem, so that a step on them would read the same text several times: set lmbda to 1"
+            )
+        if self.private is not None and objective.soft_target != "private_tokens":
+            raise BadInputError(
+                f"private={self.private!r} with soft_target={objective.soft_target}: what is private is flattened with "
+                "soft_target private_tokens alone: set it, or leave private out"
             )
         if self.skills is not None and objective.context != "skill":
             raise BadInputError(

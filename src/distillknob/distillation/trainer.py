@@ -96,6 +96,8 @@ class DistillTrainer(LossWeights, PolicyTrainer, DistillationTrainer):
             self.average.check_precision()
             self.add_callback(self.average)
         self.loss = self.args.loss if loss is None else loss
+        if self.loss.memory is not None:
+            self.add_callback(self.loss.memory)
         if missing := set(self.loss.models) - self.further_models.keys():
             raise BadInputError(f"method {self.args.method!r} reads {', '.join(sorted(missing))}: give further_models")
         if self.loss.asks_teacher and self.teacher_model is None:
@@ -116,11 +118,13 @@ class DistillTrainer(LossWeights, PolicyTrainer, DistillationTrainer):
         self._stored_ids: list[list[int]] | None = None
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Transformers' `train`; a checkpoint's moving average is taken up with it."""
-        if self.average is not None and resume_from_checkpoint:
+        """Transformers' `train`; a checkpoint's moving average, and what the loss remembers, are taken up with it."""
+        moves = [one for one in (self.average, self.loss.memory) if one is not None]
+        if moves and resume_from_checkpoint:
             if resume_from_checkpoint is True:
                 resume_from_checkpoint = get_last_checkpoint(str(self.args.output_dir))
-            self.average.restore(resume_from_checkpoint)
+            for one in moves:
+                one.restore(resume_from_checkpoint)
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _prepared(self, model: Any) -> Any:
@@ -235,6 +239,7 @@ class DistillTrainer(LossWeights, PolicyTrainer, DistillationTrainer):
             num_generations=self.args.objective.num_generations,
             sampled_logprobs=sampled,
             progress=self.state.global_step / max(1, self.state.max_steps),
+            epochs=max(1, self.state.num_train_epochs or 1),
         )
 
     def _graded(self, rows: Sequence[Row], batch: Mapping[str, Any]) -> Tensor:

@@ -15,6 +15,7 @@ from distillknob.distillation.losses.clipped import ClippedForwardKL
 from distillknob.distillation.losses.delta import DeltaKL
 from distillknob.distillation.losses.divergence import Divergence
 from distillknob.distillation.losses.hard_label import HardLabel
+from distillknob.distillation.losses.own_past import OwnPast
 from distillknob.distillation.losses.pi_distill import PiDistill, PiOnPolicy
 from distillknob.distillation.losses.plackett_luce import PlackettLuce, RankOnly
 from distillknob.distillation.losses.policy_gradient import (
@@ -63,6 +64,7 @@ LOSSES: dict[str, Callable[[Settings], Loss]] = {
     "relations_softmax": Relations.of("softmax"),
     "spans": lambda settings: Spans(),
     "uld": lambda settings: Uld(),
+    "own_past": partial(token_loss, OwnPast),
     "plackett_luce": partial(token_loss, PlackettLuce),
     "rank_only": partial(token_loss, RankOnly),
 }
