@@ -47,7 +47,8 @@ _TONES = {"better": "right", "worse": "high"}
 def compared_section(source: Source) -> Section:
     """Show every method on each task and teacher: the picture, and the table behind it."""
     result, title = source.main.result, "Methods side by side"
-    done = [row for row in rows(result.get("rows")) if number(row.get("score")) is not None]
+    figures = ("score", "rank")
+    done = [row for row in rows(result.get("rows")) if all(number(row.get(key)) is not None for key in figures)]
     if not done:
         return Section("result", title, None, source.nothing("no student is measured yet"))
     baseline = text(result.get("baseline"))
@@ -169,11 +170,11 @@ def _budget(own: Sequence[Row]) -> str:
     return f"Trained on the same steps, but not held to the tokens of a step: {names}. {text(own[0].get('budget'))}"
 
 
-def rates_section(source: Source) -> Section | None:
+def rates_section(source: Source) -> Section:
     """Show how each method's learning rate was chosen."""
     made = rows(source.main.result.get("rates"))
     if not made:
-        return None
+        return Section("rates", "Learning rates", None, source.nothing("no learning rate is chosen yet"))
     edges = [method_name(row.get("method")) for row in made if row.get("at_the_edge") is True]
     takeaway = (
         "Each method has the rate with the best mean score on held-back train problems, the lower of two that tie."
@@ -202,11 +203,12 @@ def _score(candidate: Row) -> str:
     return percent(candidate.get("score")) if candidate.get("score") is not None else text(candidate.get("reason"))
 
 
-def unapplied_section(source: Source) -> Section | None:
+def missing_section(source: Source) -> Section:
     """Show which methods don't apply, and which cells failed, with the reasons."""
     left, failed = rows(source.main.result.get("left_out")), rows(source.main.result.get("failed"))
+    title = "What is missing, and why"
     if not left and not failed:
-        return None
+        return Section("missing", title, "Every method that was asked for applies, and no cell failed.", join())
     body: list[list[Child]] = [
         [method_name(row.get("method")), text(row.get("teacher")), text(row.get("reason"))] for row in left
     ]
@@ -217,4 +219,4 @@ def unapplied_section(source: Source) -> Section | None:
     )
     names = dict.fromkeys(method_name(row.get("method")) for row in left)
     takeaway = f"{plural(len(names), 'method')} of the library can't be trained on this pair." if left else None
-    return Section("missing", "What is missing, and why", takeaway, shown)
+    return Section("missing", title, takeaway, shown)
