@@ -334,6 +334,8 @@ def _distill_text(run: Run, result: Mapping[str, Any]) -> list[str]:
         f"{result['student']} from {result['teacher']} by {result['method']}: {result['steps']} steps of "
         f"{result['tokens'] / max(1, result['steps']):.0f} tokens, learning rate {result['learning_rate']:g}, "
         f"final loss {result['final_loss']:.4f}",
+        # Of a task are those by an oracle; the others are reasons to look at scores, and stand in the report.
+        *(_advice(row) for row in result["findings"] if row["task"] is not None and row["severity"] != "none"),
     ]
 
 

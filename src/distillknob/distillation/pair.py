@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from distillknob.distillation.cache.files import TeacherCache
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.losses.base import START
+from distillknob.distillation.oracle import Distances
 from distillknob.distillation.selection import refuse_without_scores
 from distillknob.models.base import LanguageModel
 from distillknob.models.chat import set_in_templates
@@ -34,7 +35,8 @@ class Pair:
 
     `teacher` draws samples; it is None where it isn't asked for anything, and its tokenizer is None where only a server
     knows it. `teacher_model` is the same with its weights, where a loss reads them; it is the student itself where that
-    teaches as it is. `further_models` are what the loss reads beside (`Loss.models`).
+    teaches as it is, and None where its moving average does, which the trainer makes. `further_models` are what the
+    loss reads beside (`Loss.models`), `oracle` is what the student is measured by on its way.
     """
 
     config: DistillConfig
@@ -42,6 +44,7 @@ class Pair:
     teacher: Sampler | None
     teacher_model: Any
     further_models: Mapping[str, Any] = field(default_factory=dict)
+    oracle: LanguageModel | None = None
 
     @property
     def teacher_tokenizer(self) -> PreTrainedTokenizerBase | None:
@@ -52,7 +55,18 @@ class Pair:
         """The tokenizers by their models' names."""
         of_teacher = self.teacher_tokenizer
         sides = [(self.config.student, self.student.tokenizer)]
-        return by_name(*sides, *([] if of_teacher is None else [(self.config.teacher, of_teacher)]))
+        if of_teacher is not None:
+            sides.append((self.config.teacher, of_teacher))
+        if self.oracle is not None and self.config.oracle is not None:
+            sides.append((self.config.oracle, self.oracle.tokenizer))
+        return by_name(*sides)
+
+    @property
+    def distances(self) -> Distances | None:
+        """What measures the student between its teacher and an oracle; None without one."""
+        if self.oracle is None or not isinstance(self.teacher, LanguageModel):
+            return None
+        return Distances(self.teacher, self.oracle)
 
     def load_target(self, template_date: str) -> Scorer | None:
         """The model whose likelihood chooses traces, with the pair's template values and date; None where the method
@@ -65,13 +79,6 @@ class Pair:
         set_in_templates(by_name(*self.tokenizers.items(), (name, target.tokenizer)), values)
         fix_dates({name: target.tokenizer}, template_date)
         return target
-
-
-def _loaded_teacher(config: DistillConfig) -> LanguageModel:
-    """The model that teaches, to be read: the student's own checkpoint, where it teaches itself."""
-    return (
-        _loaded_student(config) if config.teaches_itself else load_model(config.teacher, options=config.teacher_options)
-    )
 
 
 def _loaded_student(config: DistillConfig) -> LanguageModel:
@@ -87,9 +94,14 @@ def load_pair(config: DistillConfig, cache: TeacherCache | None, engines: Engine
     """
     student = load_trained(config.student, config)
     if config.needs_teacher_weights:
-        loaded = student if config.objective.teacher == "itself" else _loaded_teacher(config)
-        further = {name: _loaded_student(config) for name in config.loss.models if name == START}
-        pair = Pair(config, student, loaded, loaded.model, further)
+        kind = config.objective.teacher
+        moves = kind in ("average", "itself")
+        loaded = student if moves else load_model(config.teacher, options=config.teacher_options)
+        further = {}
+        if START in config.loss.models:
+            further[START] = (loaded if kind == "start" else _loaded_student(config)).model
+        oracle = None if config.oracle is None else load_model(config.oracle)
+        pair = Pair(config, student, loaded, None if kind == "average" else loaded.model, further, oracle)
     else:
         scores: Literal[False] | None = None if config.needs_teacher_scores else False
         teacher = engines.open(config.teacher, scores=scores) if config.needs_teacher else None
