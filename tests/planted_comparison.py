@@ -44,6 +44,7 @@ def row(method: str, teacher: str, rank: int, score: float, **changes: Any) -> d
         "n_problems": 250,
         "n_samples": 4,
         "steps": 100,
+        "phases": [],
         "tokens": 89600.0,
         "learning_rate": 2e-3,
         "step_seconds": 0.5,

@@ -175,6 +175,7 @@ def _row(
         "n_problems": rows[0]["n_problems"] if rows else None,
         "n_samples": rows[0]["n_samples"] if rows else None,
         "steps": trained[0]["steps"] if trained else None,
+        "phases": trained[0].get("phases", []) if trained else [],
         "tokens": _mean_of(of_seeds, "tokens"),
         "learning_rate": trained[0]["learning_rate"] if trained else None,
         "step_seconds": seconds,

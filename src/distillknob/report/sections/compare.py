@@ -105,7 +105,9 @@ def _figures(result: Row, done: Sequence[Row]) -> list[Html]:
 def _trainings(own: Sequence[Row]) -> str:
     sizes = sorted({len(seeds) for row in own if isinstance(seeds := row.get("seeds"), list)})
     return (
-        f"{' to '.join(str(size) for size in sizes[:: max(len(sizes) - 1, 1)])} trainings" if sizes else "no training"
+        f"{' to '.join(str(size) for size in sizes[:: max(len(sizes) - 1, 1)])} training{'' if sizes[-1] == 1 else 's'}"
+        if sizes
+        else "no training"
     )
 
 
@@ -122,7 +124,7 @@ def _apart(row: Row) -> str:
 
 def _tables(result: Row) -> list[Html]:
     """A table a task and teacher, the best method first."""
-    made = []
+    made: list[Html] = []
     baseline, everyone = method_name(result.get("baseline")), rows(result.get("rows"))
     head = ["Method", "", "Rank", "pass@1", f"− {baseline}, points", "over trainings", "− before, points"]
     head += ["Time a step", "× baseline", "Peak memory, GiB", "Learning rate", "Steps", "Tokens", "Trainings"]
@@ -135,7 +137,8 @@ def _tables(result: Row) -> list[Html]:
             body = [_line(row) for row in ordered]
             notes = [row for row in ordered if row.get("budget")]
             free = tag("p", _budget(notes), class_="note") if notes else None
-            made.append(details(f"{task}, teacher {teacher}: the table", table(head, body, numeric_from=2), free))
+            shown = table(head, body, numeric_from=2)
+            made.append(details(f"{task}, teacher {teacher}: the table", shown, free, is_open=not made))
     return made
 
 
@@ -159,10 +162,17 @@ def _line(row: Row) -> list[Child]:
         decimal(row.get("relative_time"), 2),
         MISSING if memory is None else decimal(memory / _GIB, 2),
         decimal(row.get("learning_rate")),
-        count(row.get("steps")),
+        _steps(row),
         count(row.get("tokens")),
         count(len(seeds)) if isinstance(seeds, list) else MISSING,
     ]
+
+
+def _steps(row: Row) -> str:
+    """The steps, and of a student that was trained in phases those of each."""
+    phases = rows(row.get("phases"))
+    parts = " + ".join(f"{count(phase.get('steps'))} {text(phase.get('method'))}" for phase in phases)
+    return count(row.get("steps")) + (f" ({parts})" if parts else "")
 
 
 def _budget(own: Sequence[Row]) -> str:
