@@ -66,10 +66,11 @@ class RateRow(TypedDict):
 
 
 class LeftOutRow(TypedDict):
-    """A row names a method that doesn't apply to a teacher and the student, and why."""
+    """A row names a method that doesn't apply to a teacher, the student and these tasks, and why."""
 
     method: str
     teacher: str
+    tasks: list[str]
     reason: str
 
 

@@ -213,6 +213,11 @@ def _score(candidate: Row) -> str:
     return percent(candidate.get("score")) if candidate.get("score") is not None else text(candidate.get("reason"))
 
 
+def _tasks(row: Row) -> str:
+    names = row.get("tasks")
+    return ", ".join(str(name) for name in names) if isinstance(names, list) else MISSING
+
+
 def missing_section(source: Source) -> Section:
     """Show which methods don't apply, and which cells failed, with the reasons."""
     left, failed = rows(source.main.result.get("left_out")), rows(source.main.result.get("failed"))
@@ -220,13 +225,15 @@ def missing_section(source: Source) -> Section:
     if not left and not failed:
         return Section("missing", title, "Every method that was asked for applies, and no cell failed.", join())
     body: list[list[Child]] = [
-        [method_name(row.get("method")), text(row.get("teacher")), text(row.get("reason"))] for row in left
+        [method_name(row.get("method")), text(row.get("teacher")), _tasks(row), text(row.get("reason"))] for row in left
     ]
     cells: list[list[Child]] = [[text(row.get("cell")), text(row.get("reason"))] for row in failed]
     shown = join(
-        table(["Method", "Teacher", "Why it doesn't apply"], body, numeric_from=3) if body else None,
+        table(["Method", "Teacher", "Tasks", "Why it doesn't apply"], body, numeric_from=4) if body else None,
         table(["Cell", "Why it failed"], cells, numeric_from=2) if cells else None,
     )
     names = dict.fromkeys(method_name(row.get("method")) for row in left)
-    takeaway = f"{plural(len(names), 'method')} of the library can't be trained on this pair." if left else None
+    takeaway = (
+        f"{plural(len(names), 'method')} of the library can't be trained here, or not everywhere." if left else None
+    )
     return Section("missing", title, takeaway, shown)
