@@ -306,8 +306,8 @@ def _result(
         "steps": sum(row["steps"] for row in phases),
         "tokens": sum(row["tokens"] for row in phases),
         "learning_rate": config.learning_rate,
-        "step_seconds": step_seconds(metrics),
-        "peak_memory": max((row["peak_memory"] for row in metrics if "peak_memory" in row), default=None),
+        "step_seconds": step_seconds([one.metrics() for one in (*earlier, run)]),
+        "peak_memory": peak_of([one.metrics() for one in (*earlier, run)]),
         "final_loss": sum(losses[-10:]) / max(1, len(losses[-10:])),
         "traces": traces,
         "left_out": left_out,
@@ -333,12 +333,24 @@ def phase_row(result: Mapping[str, Any]) -> PhaseRow:
     }
 
 
-def step_seconds(metrics: Sequence[dict[str, Any]]) -> float | None:
-    """Return the mean seconds of a step, samples and the teacher's share included, without the first `WARM_UP` steps
-    (of fewer than twice as many: without the first); None where none was timed."""
-    timed = [row["step_time"] for row in metrics if row.get("step_time") is not None]
-    steady = timed[WARM_UP if len(timed) >= 2 * WARM_UP else 1 :]
-    return sum(steady) / len(steady) if steady else None
+def step_seconds(phases: Sequence[Sequence[dict[str, Any]]]) -> float | None:
+    """Return the mean seconds of a step over the phases, from the metrics of each: samples and the teacher's share
+    included, without a phase's first `WARM_UP` steps (of fewer than twice as many: without the first). None where a
+    phase has no step that counts."""
+    steps, total = 0, 0.0
+    for metrics in phases:
+        timed = [row["step_time"] for row in metrics if row.get("step_time") is not None]
+        steady = timed[WARM_UP if len(timed) >= 2 * WARM_UP else 1 :]
+        if not steady:
+            return None
+        steps, total = steps + len(timed), total + len(timed) * sum(steady) / len(steady)
+    return total / steps
+
+
+def peak_of(phases: Sequence[Sequence[dict[str, Any]]]) -> int | None:
+    """Return the highest peak of memory of the phases, in bytes; None where it isn't known of each."""
+    peaks = [[row["peak_memory"] for row in metrics if "peak_memory" in row] for metrics in phases]
+    return max(map(max, peaks)) if all(peaks) else None
 
 
 def _by_oracle(metrics: list[dict[str, Any]], task: str) -> Finding:
