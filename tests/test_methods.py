@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from distilling import NEEDED
 from distillknob.cli.flags import add_flags
 from distillknob.cli.methods_page import method_text, methods_page
 from distillknob.distillation import losses
@@ -66,7 +67,7 @@ def test_every_part_of_every_method_is_there() -> None:
             and method.tokens in CHOICES
             and method.context in CONTEXTS
         )
-        assert DistillConfig(method=name).objective == method
+        assert DistillConfig(method=name, **NEEDED.get(name, {})).objective == method
 
 
 def test_the_help_shows_the_choices_of_each_part() -> None:

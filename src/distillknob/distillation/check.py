@@ -41,6 +41,10 @@ def check(config: DistillConfig, preflight: Preflight) -> None:
         _check_selection(config)
     sides = _sides(config, preflight)
     _check_tokenizers(config, sides, cache)
+    others = [sides._replace(teacher=one, target=None) for one in _other_teachers(config, preflight)]
+    for other in others:
+        _check_tokenizers(config, other, cache)
+        _check_templates(config, sides, other)
     check_trainable(config.student, config)
     check_learning_rate(config.student, config)
     itself = sides.teacher is not None and same_weights(config.teacher, config.student)
@@ -75,7 +79,8 @@ def check(config: DistillConfig, preflight: Preflight) -> None:
         examples = task.examples("train", config.problems, seed=config.seed_of_problems)
         rows += len(examples)
         _check_way(config.ways.get(task.name), task, examples)
-        _check_lengths(config, preflight, task, examples, sides)
+        for these in (sides, *others):
+            _check_lengths(config, preflight, task, examples, these)
     if None not in tasks:
         check_fills_a_step(rows, step, "problems to train on")
 
@@ -112,7 +117,7 @@ def _sides(config: DistillConfig, preflight: Preflight) -> Sides:
     sides = preflight.sides(
         config.models_read,
         as_dict(config.chat_template_kwargs),
-        weights=[config.student, *([config.teacher] if config.needs_teacher_weights else [])],
+        weights=[config.student, *(config.teachers_read if config.needs_teacher_weights else [])],
         revisions={
             config.student: as_dict(config.model_init_kwargs).get("revision"),
             config.teacher: config.teacher_options.get("revision"),
@@ -126,6 +131,24 @@ def _sides(config: DistillConfig, preflight: Preflight) -> Sides:
     )
 
 
+def _other_teachers(config: DistillConfig, preflight: Preflight) -> list[Side]:
+    """All but the first of several teachers."""
+    values = as_dict(config.chat_template_kwargs)
+    return preflight.sides(config.several_teachers[1:], values, needed=False)
+
+
+def _check_templates(config: DistillConfig, first: Sides, other: Sides) -> None:
+    """Raise BadInputError for teachers that would read one prompt in two ways."""
+    one, two = first.teacher, other.teacher
+    if one is None or two is None or one.tokenizer is None or two.tokenizer is None:
+        return
+    if one.tokenizer.chat_template != two.tokenizer.chat_template:
+        raise BadInputError(
+            f"teachers {one.name!r} and {two.name!r} have different chat templates, and several teachers read one "
+            "prompt alike: give both the same template (chat_template.jinja)"
+        )
+
+
 def _check_tokenizers(config: DistillConfig, sides: Sides, cache: TeacherCache | None) -> None:
     """Raise BadInputError for a pair whose tokenizers the method can't compare, and for chat templates of one
     another's."""
@@ -133,7 +156,7 @@ def _check_tokenizers(config: DistillConfig, sides: Sides, cache: TeacherCache |
     compared = teacher is not None and config.needs_teacher_weights and not config.loss.crosses_tokenizers
     if teacher is not None and compared and teacher.same_tokens(student) is False:
         raise BadInputError(
-            f"{config.method} compares next-token distributions, but {config.teacher!r} and {config.student!r} have "
+            f"{config.method} compares next-token distributions, but {teacher.name!r} and {config.student!r} have "
             "different tokenizers: use divergence spans or uld, an sft method, or a student with its tokenizer"
         )
     if target is not None and config.needs_teacher_scores:

@@ -200,8 +200,11 @@ def _distill(config: DistillConfig, engine: Engine) -> Workload:
                 target = architecture(config.target)
                 resident.append(("target", target))
                 phases.append(Phase("best of n", "score", target, problems * each, prompt, answer, at_once))
-        if config.loss.asks_teacher:
-            phases.append(Phase("teacher", "score", teacher, rows, prompt, answer, micro))
+        teachers = config.several_teachers or [config.teacher]
+        resident += [("teacher", architecture(name)) for name in teachers[1:]]
+        for name in teachers if config.loss.asks_teacher else []:
+            read = rows / len(teachers) if method.teacher == "routed" else rows
+            phases.append(Phase("teacher", "score", architecture(name), read, prompt, answer, micro))
     if share > 0:
         phases.append(Phase("samples", "decode", student, share * rows, prompt, answer, here, own=False))
     phases.append(Phase("training", "train", student, rows, prompt, answer, micro))

@@ -159,6 +159,9 @@ class Loss(ABC):
     """Models beside the teacher that it reads (`View.teacher(model=…)`): `start` is the student as it was at first."""
     has_advantages: ClassVar[bool] = False
     """Does `prepare` add each token's advantage, as `advantage` [b, C]?"""
+    takes_several: ClassVar[bool] = False
+    """May the teacher be several models that are read as one (`several_teachers`)? Then it reads the teacher's states
+    by way of its head alone."""
     edits_targets: ClassVar[bool] = False
     """Can the teacher's distributions be changed before (`soft_targets`)?"""
 
