@@ -22,8 +22,10 @@ STAGES = {
     "demo": "DemoResult",
     "sweep": "SweepResult",
     "attack": "AttackResult",
+    "compare-cell": "ComparedCell",
+    "compare": "CompareResult",
 }
-MODULES = ("schema", "stages", "diagnosis", "experiments", "attacks", "gates", "fingerprint")
+MODULES = ("schema", "stages", "diagnosis", "experiments", "attacks", "compare", "gates", "fingerprint")
 PASS_AT_K = ("TaskRow", "TeacherRow", "StudentRow", "StudentScores", "DifferenceRow")  # their keys carry k
 
 

@@ -20,6 +20,8 @@ from distillknob.divergences.dense import divergence
 from distillknob.errors import BadInputError
 from distillknob.models.heads import Head
 from distillknob.models.load import load_model
+from distillknob.planning.hardware import GPUS, Engine
+from distillknob.planning.workload import workload
 from pairs import Pair
 
 
@@ -95,9 +97,19 @@ def test_a_training_takes_each_task_s_own_teacher(
         assert torch.allclose(batch["advantage"][mask], (theirs - ours)[..., 0][mask], atol=1e-4)
         assert (batch["advantage"][mask].abs().max() > 1e-3) == (name == tiny_pair.teacher)
     assert run.result["teacher"] == ", ".join(names)
-    assert (
-        {name.removeprefix("model ") for name in run.manifest["read"]} >= {*names} if "read" in run.manifest else True
-    )
+    assert {*names} <= {*settings.models_read} == {name for name, _ in settings.revisions_read}
+
+
+def test_a_dry_run_counts_every_teacher() -> None:
+    routed_config = DistillConfig(method="mopd", tasks=["math", "qa"], teachers=TWO)
+    for settings, share in (
+        (routed_config, 0.5),
+        (DistillConfig(method="averaged_teachers", tasks=["math", "qa"], teachers=TWO), 1.0),
+    ):
+        work = workload("distill", settings, Engine(GPUS["h100"]))
+        read = [phase.rows for phase in work.phases if phase.what == "teacher"]
+        trained = next(phase.rows for phase in work.phases if phase.what == "training")
+        assert read == [share * trained] * 2 and [what for what, _ in work.resident].count("teacher") == 2
 
 
 def test_permuting_teachers_with_their_tasks_changes_nothing(tiny_pair: Pair, tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.stage import distill
 from distillknob.distillation.trainer import DistillTrainer
 from distillknob.divergences.dense import divergence
+from distillknob.divergences.kernel import KINDS
 from distillknob.errors import BadInputError
-from distillknob.methods import METHODS
+from distillknob.methods import METHODS, Method
 from distillknob.models.base import LanguageModel
 from distillknob.models.load import load_model
 from distillknob.runs.run import Run, verify_manifest

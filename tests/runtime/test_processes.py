@@ -50,7 +50,7 @@ def distance(one: Path, other: Path, name: str) -> float:
     return apart / length
 
 
-@pytest.mark.parametrize("stage", ["calibrate", "gkd", "sft", "gkd+tip", "spans"])
+@pytest.mark.parametrize("stage", ["calibrate", "gkd", "sft", "gkd+tip", "spans", "projection"])
 def test_processes_and_micro_batches_change_nothing(tiny_pair: Pair, tmp_path: Path, stage: str) -> None:
     one, two, accumulated = trained_in_three_ways(stage, tiny_pair, tmp_path)
     for other in (two, accumulated):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from distillknob.cli.attack_text import attack_text
+from distillknob.cli.compare_text import compare_text as methods_text
 from distillknob.cli.layout import percent, text_table, wrapped
 from distillknob.results.pass_at_k import best_name, pass_at
 from distillknob.runs.run import Run
@@ -333,6 +334,8 @@ def _distill_text(run: Run, result: Mapping[str, Any]) -> list[str]:
         f"{result['student']} from {result['teacher']} by {result['method']}: {result['steps']} steps of "
         f"{result['tokens'] / max(1, result['steps']):.0f} tokens, learning rate {result['learning_rate']:g}, "
         f"final loss {result['final_loss']:.4f}",
+        # Of a task are those by an oracle; the others are reasons to look at scores, and stand in the report.
+        *(_advice(row) for row in result["findings"] if row["task"] is not None and row["severity"] != "none"),
     ]
 
 
@@ -356,6 +359,7 @@ TEXTS: dict[str, Callable[[Run, Mapping[str, Any]], list[str]]] = {
     "cache": _cache_text,
     "distill": _distill_text,
     "attack": attack_text,
+    "compare": methods_text,
     "fingerprint": _fingerprint_text,
     "defend": _defend_text,
 }

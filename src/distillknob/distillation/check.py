@@ -12,7 +12,7 @@ from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.selection import refuse_without_scores
 from distillknob.distillation.teacher_context.skill import read_skills
 from distillknob.distillation.trace_file import read_trace_file
-from distillknob.distillation.traces import RIGHT_ONES
+from distillknob.distillation.traces import RIGHT_ONES, part_of
 from distillknob.errors import BadInputError, nearest
 from distillknob.inputs.preflight import Preflight, Side, check_learning_rate, check_traces, same_weights
 from distillknob.models.names import check_meant
@@ -29,10 +29,16 @@ class Sides(NamedTuple):
     student: Side
     teacher: Side | None
     target: Side | None
+    oracle: Side | None
 
 
 def check(config: DistillConfig, preflight: Preflight) -> None:
     """Raise BadInputError for what `distill` couldn't use, before any weight is loaded."""
+    for phase in config.phases():
+        _check_phase(phase, preflight)
+
+
+def _check_phase(config: DistillConfig, preflight: Preflight) -> None:
     preflight.engine(config)
     cache = None if config.cache is None else TeacherCache(config.cache)
     if config.skills is not None:
@@ -47,7 +53,8 @@ def check(config: DistillConfig, preflight: Preflight) -> None:
         _check_templates(config, sides, other)
     check_trainable(config.student, config)
     check_learning_rate(config.student, config)
-    itself = sides.teacher is not None and same_weights(config.teacher, config.student)
+    alone = sides.teacher is not None and not config.several_teachers
+    itself = alone and same_weights(config.teacher, config.student)
     method = config.objective
     if itself and method.context == "plain" and method.soft_target == "plain" and not config.grades:
         preflight.remark(
@@ -77,7 +84,7 @@ def check(config: DistillConfig, preflight: Preflight) -> None:
         if task is None:  # its data would have to be fetched
             continue
         examples = task.examples("train", config.problems, seed=config.seed_of_problems)
-        rows += len(examples)
+        rows += len(part_of(examples, config.problems_part))
         _check_way(config.ways.get(task.name), task, examples)
         for these in (sides, *others):
             _check_lengths(config, preflight, task, examples, these)
@@ -117,7 +124,11 @@ def _sides(config: DistillConfig, preflight: Preflight) -> Sides:
     sides = preflight.sides(
         config.models_read,
         as_dict(config.chat_template_kwargs),
-        weights=[config.student, *(config.teachers_read if config.needs_teacher_weights else [])],
+        weights=[
+            config.student,
+            *(config.teachers_read if config.needs_teacher_weights else []),
+            *([config.oracle] if config.oracle is not None else []),
+        ],
         revisions={
             config.student: as_dict(config.model_init_kwargs).get("revision"),
             config.teacher: config.teacher_options.get("revision"),
@@ -128,6 +139,7 @@ def _sides(config: DistillConfig, preflight: Preflight) -> Sides:
         named[config.student],
         named[config.teacher] if config.needs_teacher else None,
         named[config.target] if config.needs_target else None,
+        None if config.oracle is None else named[config.oracle],
     )
 
 
@@ -152,7 +164,13 @@ def _check_templates(config: DistillConfig, first: Sides, other: Sides) -> None:
 def _check_tokenizers(config: DistillConfig, sides: Sides, cache: TeacherCache | None) -> None:
     """Raise BadInputError for a pair whose tokenizers the method can't compare, and for chat templates of one
     another's."""
-    student, teacher, target = sides
+    student, teacher, target, oracle = sides
+    for side in () if oracle is None else (oracle, teacher):
+        if side is not None and side.same_tokens(student) is False:
+            raise BadInputError(
+                f"oracle={config.oracle!r}: {side.name!r} and {config.student!r} have different tokenizers, so that "
+                "their distance can't be measured by token: name an oracle with the student's tokenizer, or none"
+            )
     compared = teacher is not None and config.needs_teacher_weights and not config.loss.crosses_tokenizers
     if teacher is not None and compared and teacher.same_tokens(student) is False:
         raise BadInputError(

@@ -9,22 +9,23 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import torch
 from trl import DistillationConfig  # type: ignore[attr-defined]
 
 from distillknob.config.checks import check_at_least_one
 from distillknob.config.inherited import check_inherited
 from distillknob.config.shared import BoundedAnswers, EngineOptions
-from distillknob.distillation.parts import MethodParts
+from distillknob.distillation.phases import InPhases
 from distillknob.distillation.traces import RIGHT_ONES
 from distillknob.errors import BadInputError
 from distillknob.methods import Method
 from distillknob.models.adapters import AdapterOptions
-from distillknob.training.config import agree_on_engine, as_dict, check_installed, on_this_machine
+from distillknob.training.config import agree_on_engine, as_dict, check_installed, on_this_machine, spread_by
 from distillknob.training.rollouts import check_unbent
 
 
 @dataclass
-class DistillConfig(MethodParts, BoundedAnswers, EngineOptions, AdapterOptions, DistillationConfig):
+class DistillConfig(InPhases, BoundedAnswers, EngineOptions, AdapterOptions, DistillationConfig):
     """Config of `distill`: DistillationConfig, the parts of a method (`parts`), and what a recipe needs. BadInputError
     for values that can't work."""
 
@@ -78,6 +79,13 @@ class DistillConfig(MethodParts, BoundedAnswers, EngineOptions, AdapterOptions, 
     curve_steps: int = field(
         default=0, metadata={"help": "Evaluate every so many steps for a learning curve; 0: never."}
     )
+    oracle: str | None = field(
+        default=None,
+        metadata={
+            "help": "With curve_steps: a better model than the teacher. The student's distance to both is logged with "
+            "each point, and tells teacher hacking."
+        },
+    )
     max_completion_length: int | None = field(default=None, metadata={"help": "Default: the tasks' own longest."})
     disable_dropout: bool = field(
         default=True, metadata={"help": "Train without the student's dropout, as it is sampled from and evaluated."}
@@ -108,9 +116,46 @@ class DistillConfig(MethodParts, BoundedAnswers, EngineOptions, AdapterOptions, 
         agree_on_engine(self)
         check_inherited(self)
         on_this_machine(self)
+        self._check_loss_weights()
+        self._check_oracle()
         super().__post_init__()
         check_unbent(self)
         check_installed(self)
+        self.check_phases()
+
+    def _check_loss_weights(self) -> None:
+        """Raise BadInputError for weights of the loss's own where the student's are spread over processes."""
+        if (by := spread_by(self)) is None:
+            return
+        with torch.device("meta"):
+            trained_along = self.loss.module(1, 1)
+        if trained_along is not None:
+            raise BadInputError(
+                f"the loss {self.objective.loss} trains weights of its own, and {by} would spread the student's over "
+                "the processes without them: train on one device or with DDP (see recipes/accelerate), or with a LoRA "
+                "adapter where the student doesn't fit"
+            )
+
+    def _check_oracle(self) -> None:
+        """Raise BadInputError for an oracle with which nothing could be compared."""
+        if self.oracle is None:
+            return
+        if not self.curve_steps:
+            raise BadInputError(
+                f"oracle={self.oracle!r} with curve_steps=0: distances are measured at the points of the learning "
+                "curve: set curve_steps, or leave oracle out"
+            )
+        if not self.needs_teacher_weights or self.teaches_itself:
+            raise BadInputError(
+                f"oracle={self.oracle!r}: the student's distance to it is set beside that to the teacher, whose "
+                f"weights {self.method} doesn't read here: use a method with a divergence, without cache, or leave "
+                "oracle out"
+            )
+        if (by := spread_by(self)) is not None:
+            raise BadInputError(
+                f"oracle={self.oracle!r}: the student is read as a whole, and {by} spreads its weights over the "
+                "processes: train on one device or with DDP, or leave oracle out"
+            )
 
     def _check_shares(self) -> None:
         """Raise BadInputError for a share outside of its range, or of steps that the method doesn't have."""
@@ -210,6 +255,9 @@ class DistillConfig(MethodParts, BoundedAnswers, EngineOptions, AdapterOptions, 
                 f"cache={self.cache!r}: a cache holds the teacher's distributions on its own traces, so it serves a "
                 "method with a divergence, lmbda 0 and context plain (e.g. --method gkd --lmbda 0)"
             )
+        soft = self.made_soft_target
+        if soft is not None and (reason := soft.why_not_of_top_k(self)) is not None:
+            raise BadInputError(f"cache={self.cache!r}: {reason}")
         if self.temperature != 1:
             raise BadInputError(
                 f"temperature={self.temperature}: a cache holds the teacher's distributions at 1, so the student's are "
@@ -267,6 +315,7 @@ class DistillConfig(MethodParts, BoundedAnswers, EngineOptions, AdapterOptions, 
             *self.teachers_read,
             self.student,
             *([self.target] if self.needs_target else []),
+            *([self.oracle] if self.oracle is not None else []),
         ]
 
     @property
@@ -299,6 +348,7 @@ class DistillConfig(MethodParts, BoundedAnswers, EngineOptions, AdapterOptions, 
             *((name, self.teacher_options.get("revision")) for name in self.teachers_read),
             (self.student, of_student.get("revision")),
             *([(self.target, None)] if self.needs_target else []),
+            *([(self.oracle, None)] if self.oracle is not None else []),
         ]
 
     @property

@@ -6,7 +6,7 @@ figures with intervals.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from trl.models.utils import unwrap_model_for_generation
 
 from distillknob.distillation.cache.files import TeacherCache
 from distillknob.distillation.config import DistillConfig
+from distillknob.distillation.oracle import Distances
 from distillknob.evaluation.measure import sample_and_grade
 from distillknob.models.adapters import bare
 from distillknob.models.base import LanguageModel
@@ -80,31 +81,38 @@ def _behind(cache: TeacherCache, wanted: int) -> CurveProblems:
     return divided
 
 
-def student_scores(
-    problems: CurveProblems, *, max_new_tokens: int | None, seed: int
-) -> Callable[[Sampler], dict[str, float]]:
-    """What gives a student's score by task, a point of the learning curve."""
+Point = Callable[[Sampler, LanguageModel], dict[str, Any]]
+
+
+def curve_point(
+    problems: CurveProblems, *, max_new_tokens: int | None, seed: int, distances: Distances | None = None
+) -> Point:
+    """What gives a point of the learning curve, as it is logged, from what samples for the student and the student:
+    `eval/TASK`, its score, and with `distances` how far it lies from teacher and oracle."""
     tasks = {name: get_task(name) for name in problems.held_out}
 
-    def point(student: Sampler) -> dict[str, float]:
-        return {
-            name: sample_and_grade(
-                student,
+    def point(sampler: Sampler, student: LanguageModel) -> dict[str, Any]:
+        columns: dict[str, Any] = {}
+        for name, task in tasks.items():
+            measured = sample_and_grade(
+                sampler,
                 task,
                 problems.held_out[name],
                 1,
                 max_new_tokens=max_new_tokens,
                 seed=seed,
                 description=f"curve: {task.name}",
-            ).mean
-            for name, task in tasks.items()
-        }
+            )
+            columns[f"eval/{name}"] = measured.mean
+            if distances is not None:
+                columns |= distances.columns(student, measured)
+        return columns
 
     return point
 
 
 class LearningCurve(TrainerCallback):
-    """Calls `evaluate(model)` every so many steps, at the start and at the end, and logs what it returns."""
+    """Calls `evaluate(sampler, student)` every so many steps, at the start and at the end, and logs what it returns."""
 
     def __init__(
         self,
@@ -112,7 +120,7 @@ class LearningCurve(TrainerCallback):
         trainer: Any,
         tokenizer: PreTrainedTokenizerBase,
         steps: int,
-        evaluate: Callable[[Sampler], Mapping[str, float]],
+        evaluate: Point,
     ):
         self.run, self.trainer, self.tokenizer, self.steps, self.evaluate = run, trainer, tokenizer, steps, evaluate
 
@@ -123,12 +131,13 @@ class LearningCurve(TrainerCallback):
         if holds_engine(self.trainer):
             student = LanguageModel(bare(self.trainer.accelerator.unwrap_model(model)), self.tokenizer)
             with engine_of(self.trainer, student) as engine:
-                scores = self.evaluate(engine)
+                columns = self.evaluate(engine, student)
         else:
             with unwrap_model_for_generation(model, self.trainer.accelerator) as unwrapped:
-                scores = self.evaluate(LanguageModel(bare(unwrapped), self.tokenizer))
+                student = LanguageModel(bare(unwrapped), self.tokenizer)
+                columns = self.evaluate(student, student)
         model.train()
-        self.run.log(step=step, **{f"eval/{task}": value for task, value in scores.items()})
+        self.run.log(step=step, **columns)
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step == 0:

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from distillknob.distillation.cache.files import TeacherCache
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.losses.base import START
+from distillknob.distillation.oracle import Distances
 from distillknob.distillation.selection import refuse_without_scores
 from distillknob.models.base import LanguageModel
 from distillknob.models.chat import set_in_templates
@@ -35,7 +36,8 @@ class Pair:
     `teacher` draws samples; it is None where it isn't asked for anything, and its tokenizer is None where only a server
     knows it. `teacher_model` is the same with its weights, where a loss reads them; it is the student itself where that
     teaches as it is, and None where its moving average does, which the trainer makes. `further_models` are what the
-    loss reads beside (`Loss.models`), and all but the first of several teachers.
+    loss reads beside (`Loss.models`), and all but the first of several teachers; `oracle` is what the student is
+    measured by on its way.
     """
 
     config: DistillConfig
@@ -43,6 +45,7 @@ class Pair:
     teacher: Sampler | None
     teacher_model: Any
     further_models: Mapping[str, Any] = field(default_factory=dict)
+    oracle: LanguageModel | None = None
 
     @property
     def teacher_tokenizer(self) -> PreTrainedTokenizerBase | None:
@@ -53,7 +56,18 @@ class Pair:
         """The tokenizers by their models' names."""
         of_teacher = self.teacher_tokenizer
         sides = [(self.config.student, self.student.tokenizer)]
-        return by_name(*sides, *([] if of_teacher is None else [(self.config.teacher, of_teacher)]))
+        if of_teacher is not None:
+            sides.append((self.config.teacher, of_teacher))
+        if self.oracle is not None and self.config.oracle is not None:
+            sides.append((self.config.oracle, self.oracle.tokenizer))
+        return by_name(*sides)
+
+    @property
+    def distances(self) -> Distances | None:
+        """What measures the student between its teacher and an oracle; None without one."""
+        if self.oracle is None or not isinstance(self.teacher, LanguageModel):
+            return None
+        return Distances(self.teacher, self.oracle)
 
     def load_target(self, template_date: str) -> Scorer | None:
         """The model whose likelihood chooses traces, with the pair's template values and date; None where the method
@@ -89,7 +103,8 @@ def load_pair(config: DistillConfig, cache: TeacherCache | None, engines: Engine
             further[START] = (loaded if kind == "start" else _loaded_student(config)).model
         for name in config.several_teachers[1:]:
             further[name] = load_model(name, options=config.teacher_options).model
-        pair = Pair(config, student, loaded, None if kind == "average" else loaded.model, further)
+        oracle = None if config.oracle is None else load_model(config.oracle)
+        pair = Pair(config, student, loaded, None if kind == "average" else loaded.model, further, oracle)
     else:
         scores: Literal[False] | None = None if config.needs_teacher_scores else False
         teacher = engines.open(config.teacher, scores=scores) if config.needs_teacher else None

@@ -27,8 +27,9 @@ from distillknob.distillation.batches import (
     with_completions,
 )
 from distillknob.distillation.config import DistillConfig
+from distillknob.distillation.loss_weights import LossWeights
 from distillknob.distillation.losses import Loss, Rollouts, States, View
-from distillknob.distillation.losses.base import TEACHER
+from distillknob.distillation.losses.base import PLAIN, PROMPT, TEACHER
 from distillknob.distillation.moving_average import AverageTeacher
 from distillknob.distillation.several_teachers import ROUTE, averaged, routed
 from distillknob.distillation.teacher_context.base import TEACHER_PROMPT, Written
@@ -48,7 +49,7 @@ from distillknob.training.sampler import EpochSampler
 Row = Mapping[str, Any]  # of the data set
 
 
-class DistillTrainer(PolicyTrainer, DistillationTrainer):
+class DistillTrainer(LossWeights, PolicyTrainer, DistillationTrainer):
     """DistillationTrainer with a loss of distillknob's, on stored traces or the student's own samples.
 
     Takes what DistillationTrainer takes. `loss` is the config's by default. `teacher_model` may be None where the loss
@@ -101,6 +102,7 @@ class DistillTrainer(PolicyTrainer, DistillationTrainer):
             raise BadInputError(f"method {self.args.method!r} reads {', '.join(sorted(missing))}: give further_models")
         if self.loss.asks_teacher and self.teacher_model is None:
             raise BadInputError(f"method {self.args.method!r} needs teacher_model, or the loss of a cache (`stored`)")
+        self._make_loss_module(self.loss, *map(self.accelerator.unwrap_model, (self.model, self.teacher_model)))
         if self.loss.exit_share is not None:  # what has none is told before the first step
             exit_at(self.accelerator.unwrap_model(self.model), self.loss.exit_share)
         self.choice: Choice | None = CHOICES[self.args.objective.tokens]
@@ -188,8 +190,9 @@ class DistillTrainer(PolicyTrainer, DistillationTrainer):
 
     def _teacher_prompts(self, rows: Sequence[Row], rollouts: Rollouts) -> dict[str, Tensor]:
         """The prompts that the teacher sees in its own tokens, as `X_ids` and `X_mask` [B, P'], padded on the left: of
-        the data set's columns X for the teacher, of what a late context shows, or of the student's own, where the
-        teacher's template makes other tokens of them. With a late context `shown` [B] says for which there is one."""
+        the data set's columns X for the teacher, of what a late context shows, and of the student's own as `plain`,
+        where the teacher's template makes other tokens of them. With a late context `shown` [B] says for which there
+        is one."""
         tokenizer = self.teacher_processing_class
         own, plain = self._tokenizer, [row["prompt"] for row in rows]
         seen = {name: [row[name] for row in rows] for name in rows[0] if name.startswith(TEACHER_PROMPT)}
@@ -199,12 +202,9 @@ class DistillTrainer(PolicyTrainer, DistillationTrainer):
             late = self.context.shown(Written(rows, rollouts.texts, rewards, rollouts.num_generations))
             columns["shown"] = torch.tensor([one is not None for one in late]).to(rollouts.batch["completion_mask"])
             seen[TEACHER_PROMPT] = [plain[b] if one is None else one for b, one in enumerate(late)]
-        elif (
-            TEACHER_PROMPT not in seen
-            and tokenizer is not own
-            and prompt_ids(tokenizer, plain) != prompt_ids(own, plain)
-        ):
-            seen[TEACHER_PROMPT] = plain
+        if tokenizer is not own and prompt_ids(tokenizer, plain) != prompt_ids(own, plain):
+            seen[PLAIN] = plain
+            seen.setdefault(TEACHER_PROMPT, plain)
         for name, prompts in seen.items():
             padded = tokenizer.pad(
                 {"input_ids": prompt_ids(tokenizer, prompts)}, return_tensors="pt", padding_side="left"
@@ -294,9 +294,13 @@ class DistillTrainer(PolicyTrainer, DistillationTrainer):
             items,
             student=lambda: self._read_student(unwrapped_student, batch),
             teacher=lambda prompt, model: self._read_teacher(batch, prompt, model),
+            student_on=lambda completion: self._read_student(unwrapped_student, batch, completion),
+            module=self.loss_module,
         )
 
-    def _read_student(self, unwrapped_student: Any, batch: Mapping[str, Tensor]) -> States:
+    def _read_student(
+        self, unwrapped_student: Any, batch: Mapping[str, Tensor], completion: str = "completion"
+    ) -> States:
         share = self.loss.exit_share
 
         def read(ids_BT: Tensor, mask_BT: Tensor, width: int) -> Tensor:
@@ -306,7 +310,7 @@ class DistillTrainer(PolicyTrainer, DistillationTrainer):
                 last_BCH = self._get_last_hidden_state(unwrapped_student, ids_BT, mask_BT, width)
             return torch.cat([last_BCH, below[0][:, -(width + 1) : -1]], dim=-1)
 
-        hidden_BCH = read_rows(read, *sequences(batch, "prompt", "completion"), alone=self._alone)
+        hidden_BCH = read_rows(read, *sequences(batch, "prompt", completion), alone=self._alone)
         head = head_of(unwrapped_student)  # after the forward pass, with which FSDP brings the head together
         hidden_BCH = hidden_BCH.to(head.weight_VH.dtype)
         if share is None:
@@ -325,7 +329,9 @@ class DistillTrainer(PolicyTrainer, DistillationTrainer):
 
     def _read_model(self, batch: Mapping[str, Tensor], prompt: str | None, name: str) -> States:
         if prompt is None:  # the student's own tokens, where the teacher reads no others
-            prompt = TEACHER_PROMPT if f"{TEACHER_PROMPT}_ids" in batch else "prompt"
+            prompt = TEACHER_PROMPT if f"{TEACHER_PROMPT}_ids" in batch else PROMPT
+        elif prompt == PLAIN and f"{PLAIN}_ids" not in batch:
+            prompt = PROMPT
         completion = "teacher_completion" if "teacher_completion_ids" in batch else "completion"
         model: Any = self.teacher_model if name == TEACHER else self.further_models[name]
         unwrapped = self.accelerator.unwrap_model(model)

@@ -89,4 +89,18 @@ ROWS: dict[str, Method] = {
         teacher="start",
         options={"candidates": 64},
     ),
+    "delta_kd": Method(
+        label="delta KD",
+        paper="2506.16196",
+        summary="The student's logits change since its start as the solution changes those of itself as it was.",
+        formula="τ² Σ KL(softmax((z′ₚ − zₚ) / τ) ‖ softmax((z − z₀) / τ)), ′ with the solution, y ~ student",
+        when="What a context does should be learnt, and not all that a teacher beside the student is.",
+        ours="The paper changes a soft prompt, by this and a second loss; a context in its place is distillknob's own.",
+        loss="delta_kl",
+        traces="none",
+        lmbda=1.0,
+        context="reference",
+        teacher="start",
+        options={"delta_temperature": 2.0},
+    ),
 }

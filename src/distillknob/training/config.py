@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -102,6 +103,16 @@ def agree_on_engine(config: TrainingConfig) -> None:
         config.engine = "vllm"
     elif config.engine == "vllm" and config.trains_on_own_samples:
         config.use_vllm = True
+
+
+def spread_by(config: Any) -> str | None:
+    """What spreads the trained model's weights over the processes, by this config or by Accelerate's: FSDP, DeepSpeed,
+    or None."""
+    asked = {"FSDP": config.fsdp, "DeepSpeed": config.deepspeed}
+    for name, own in asked.items():
+        if own or os.environ.get(f"ACCELERATE_USE_{name.upper()}", "").lower() in ("1", "true", "yes", "on"):
+            return name
+    return None
 
 
 def check_installed(config: TrainingConfig) -> None:

@@ -11,6 +11,10 @@ there is no law to depart from, and the trap doesn't apply.
 
 What it can't tell apart: a learning rate that falls towards zero also bends the curve, mostly downwards at first. So a
 finding is a reason to look at held-out scores, not a verdict.
+
+Where a better model than the teacher is at hand, the oracle, it is seen directly (`hacking_by_oracle`): on held-out
+problems the student's distance to the teacher keeps falling while that to the oracle, the golden distance, turns up.
+The thresholds of both are ours.
 """
 
 from __future__ import annotations
@@ -21,10 +25,12 @@ import numpy as np
 
 from distillknob.diagnosis.finding import Finding, finding_of, graded, not_applicable
 from distillknob.results.stages import Plot
-from distillknob.stats import Floats, Interval, t_quantile
+from distillknob.stats import Floats, Interval, paired_difference, t_quantile
 
-NAME = "teacher_hacking"
+NAME, BY_ORACLE = "teacher_hacking", "teacher_hacking_by_oracle"
 FEWEST = 20  # logged steps in each half
+_FEWEST_POINTS = 3  # of a learning curve: one cannot turn in fewer
+_SMALL = 1e-3  # nats a token: a golden distance below it is as good as none
 
 
 def teacher_hacking(
@@ -81,6 +87,71 @@ def teacher_hacking(
         remedy="watch held-out scores (curve_steps), use more prompts (problems) or fresh samples of the student "
         "(lmbda=1), or stop early (max_steps)",
         plot=_plot(step_N, loss_N, np.exp(design_ND @ fit_D), half),
+    )
+
+
+def turned_up(proxy: Sequence[float], golden: Sequence[float]) -> list[bool]:
+    """At which points of a learning curve has the golden distance risen above its lowest point before, while the proxy
+    has fallen below what it was there?"""
+    flags = [False] * min(1, len(golden))
+    for i in range(1, len(golden)):
+        lowest = _lowest(golden[:i])
+        flags.append(golden[i] > golden[lowest] and proxy[i] < proxy[lowest])
+    return flags
+
+
+def _lowest(values: Sequence[float]) -> int:
+    """The place of the lowest value; of several the last."""
+    return len(values) - 1 - int(np.argmin(values[::-1]))
+
+
+def hacking_by_oracle(
+    task: str, steps: Sequence[int], proxy_PN: Sequence[Sequence[float]], golden_PN: Sequence[Sequence[float]]
+) -> Finding:
+    """How far the distance to the oracle has risen at the end above its lowest point, while that to the teacher fell.
+
+    Args: the steps of a learning curve's P points and, for each, the student's distances to the teacher and to the
+      oracle on N held-out problems, in nats a token.
+    Value: the rise of the golden distance from its lowest point to the last one, as a share of the former, paired by
+      problem. Its lowest point is chosen by the data, which makes a rise from noise alone likelier. Low from 0.05,
+      medium from 0.1, high from 0.2, where the proxy has fallen meanwhile. Not applicable with fewer than three points.
+    """
+    if len(steps) < _FEWEST_POINTS:
+        return not_applicable(BY_ORACLE, task, f"{len(steps)} points of a learning curve: a turn wants three")
+    proxy, golden = ([float(np.mean(values)) for values in points] for points in (proxy_PN, golden_PN))
+    lowest = _lowest(golden)
+    rise = paired_difference(golden_PN[lowest], golden_PN[-1], proportion=False)
+    share = max(golden[lowest], _SMALL)
+    size = Interval(mean=rise.mean / share, low=rise.low / share, high=rise.high / share, n=rise.n)
+    flags = turned_up(proxy, golden)
+    if flags[-1]:
+        first = next(step for step, flag in zip(steps, flags, strict=True) if flag)
+        cause = (
+            f"the student still comes closer to its teacher and moves away from the oracle, first at step {first}: "
+            "it learns what is particular to the teacher or to its traces"
+        )
+    elif lowest < len(steps) - 1:
+        cause = f"the golden distance was lowest at step {steps[lowest]}, and that to the teacher didn't fall since"
+    else:
+        cause = "the golden distance is lowest at the end"
+    return finding_of(
+        BY_ORACLE,
+        task,
+        size,
+        unit="rise of the distance to the oracle over its lowest point, as a share of it",
+        severity=graded(size, 0.05, 0.1, 0.2) if flags[-1] else "none",
+        cause=cause,
+        remedy="use more prompts (problems) or fresh samples of the student (lmbda=1), or stop early (max_steps)",
+        plot={
+            "title": f"{task}: the student's distance to its teacher and to the oracle",
+            "x_label": "step",
+            "y_label": "KL, nats a token",
+            "x_scale": "linear",
+            "series": [
+                {"name": name, "x": list(steps), "y": values, "low": [], "high": []}
+                for name, values in (("to the teacher (proxy)", proxy), ("to the oracle (golden)", golden))
+            ],
+        },
     )
 
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 
 TEACHER, START = "teacher", "start"
+PROMPT, PLAIN = "prompt", "plain"  # the student's own prompt, and the same in the tokens of the teacher's template
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,13 @@ class View:
         items: int | Tensor,
         student: Callable[[], States],
         teacher: Callable[[str | None, str], States],
+        student_on: Callable[[str], States] | None = None,
+        module: Callable[[Tensor], Tensor] | None = None,
     ):
         self.batch, self.counted_BC, self.items = batch, counted_BC, items
+        self._module = module
         self._student, self._teacher = functools.cache(student), functools.cache(teacher)
+        self._student_on = student_on
 
     @property
     def weight_N(self) -> Tensor | None:
@@ -87,14 +92,28 @@ class View:
         return None if weight_BC is None else weight_BC[self.counted_BC]
 
     @property
+    def module(self) -> Callable[[Tensor], Tensor]:
+        """The loss's own weights (`Loss.module`), as they are called. Raises ValueError for a loss that has none."""
+        if self._module is None:
+            raise ValueError("the loss has no module")
+        return self._module
+
+    @property
     def student(self) -> States:
         """The student's states, with gradients; read once."""
         return self._student()
 
+    def student_on(self, completion: str) -> States:
+        """The student's states, with gradients, on other completions of the same prompts: the columns `completion_ids`
+        and `completion_mask` under another name, from `prepare`. Raises ValueError where there is no student to ask."""
+        if self._student_on is None:
+            raise ValueError("this view holds the student on the batch's own completions alone")
+        return self._student_on(completion)
+
     def teacher(self, prompt: str | None = None, model: str = TEACHER) -> States:
         """The teacher's states, without gradients; read once for each `prompt`, which names a column of the data set
-        that stands before the completions. Default: what the method's context shows. `model`: another of the loss's
-        `models`, read alike."""
+        that stands before the completions, or is `PROMPT` or `PLAIN`. Default: what the method's context shows. `model`:
+        another of the loss's `models`, read alike."""
         return self._teacher(prompt, model)
 
 
@@ -164,6 +183,9 @@ class Loss(ABC):
     by way of its head alone."""
     edits_targets: ClassVar[bool] = False
     """Can the teacher's distributions be changed before (`soft_targets`)?"""
+
+    module_rate: float = 1.0
+    """The learning rate of the loss's own weights, in the student's."""
 
     def module(self, student_width: int, teacher_width: int) -> torch.nn.Module | None:
         """Weights of the loss's own that are trained along, made for the widths of both models' hidden states."""

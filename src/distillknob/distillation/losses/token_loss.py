@@ -73,7 +73,10 @@ class TokenLoss(Loss):
             ]
             by_name = dict(zip(names, columns[: len(names)], strict=True))
             rows = dataclasses.replace(rows, columns=by_name, further=tuple(further))
-            return self.of_tokens(rows if self.soft_target is None else self.soft_target.edited(rows))
+            if self.soft_target is None:
+                return self.of_tokens(rows)
+            value_N, beside_N = self.of_tokens(self.soft_target.edited(rows)), self.soft_target.beside(rows)
+            return value_N if beside_N is None else value_N + beside_N
 
         blocks = by_blocks(student.head, of_block, hidden_NH, theirs_NH, token_N, *columns)
         return torch.cat(blocks) if blocks else hidden_NH.sum(1)
