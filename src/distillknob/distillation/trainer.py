@@ -102,7 +102,8 @@ class DistillTrainer(LossWeights, PolicyTrainer, DistillationTrainer):
             raise BadInputError(f"method {self.args.method!r} reads {', '.join(sorted(missing))}: give further_models")
         if self.loss.asks_teacher and self.teacher_model is None:
             raise BadInputError(f"method {self.args.method!r} needs teacher_model, or the loss of a cache (`stored`)")
-        self._make_loss_module(self.loss, *map(self.accelerator.unwrap_model, (self.model, self.teacher_model)))
+        if self.teacher_model is not None:
+            self._make_loss_module(self.loss, *map(self.accelerator.unwrap_model, (self.model, self.teacher_model)))
         if self.loss.exit_share is not None:  # what has none is told before the first step
             exit_at(self.accelerator.unwrap_model(self.model), self.loss.exit_share)
         self.choice: Choice | None = CHOICES[self.args.objective.tokens]
