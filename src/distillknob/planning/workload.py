@@ -216,8 +216,8 @@ def _distill_phase(config: DistillConfig, engine: Engine) -> Workload:
         teachers = config.several_teachers or [config.teacher]
         resident += [("teacher", architecture(name)) for name in teachers[1:]]
         for name in teachers if config.loss.asks_teacher else []:
-            read = rows / len(teachers) if method.teacher == "routed" else rows
-            phases.append(Phase("teacher", "score", architecture(name), read, prompt, answer, micro))
+            judged = rows / len(teachers) if method.teacher == "routed" else rows
+            phases.append(Phase("teacher", "score", architecture(name), judged, prompt, answer, micro))
     if share > 0:
         phases.append(Phase("samples", "decode", student, share * rows, prompt, answer, here, own=False))
     phases.append(Phase("training", "train", student, rows, prompt, answer, micro))
