@@ -149,6 +149,7 @@ ONE, TWO = {"math": "zoo:teacher"}, {"math": "zoo:teacher", "qa": "zoo:student"}
         ({"method": "averaged_teachers", "teachers": ONE}, "at least two models"),
         ({"method": "averaged_teachers", "teachers": TWO, "divergence": "sceptical"}, "one model's own states"),
         ({"method": "averaged_teachers", "teachers": TWO, "lmbda": 0.5, "traces": "teacher"}, "are one teacher's"),
+        ({"method": "mopd", "teachers": ONE, "first": "sft"}, "would learn from one teacher"),
         ({"method": "mopd", "teachers": ONE, "teacher_model_revision": "v1"}, "one model's"),
     ],
 )

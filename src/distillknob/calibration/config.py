@@ -256,7 +256,10 @@ class CalibrationConfig(BoundedAnswers, EngineOptions, AdapterOptions, GRPOConfi
     @property
     def band(self) -> EntropyBand | None:
         """The band that the policy's entropy is held in; None: it goes as it likes."""
-        return EntropyBand(*self.entropy_band, cosine=self.entropy_schedule == "cosine") if self.entropy_band else None
+        if not self.entropy_band:
+            return None
+        low_start, high_start, low_end, high_end = self.entropy_band
+        return EntropyBand(low_start, high_start, low_end, high_end, cosine=self.entropy_schedule == "cosine")
 
     @property
     def guard_budget(self) -> int:

@@ -59,7 +59,18 @@ def with_confidence(
     while untouched and not _is_before(_text(tokenizer, body[:untouched]), text, first):
         untouched -= 1
     rest = text[len(_text(tokenizer, body[:untouched])) : first] + f"Confidence: {share:.2f}" + text[last:]
-    return [*body[:untouched], *tokenizer(rest, add_special_tokens=False)["input_ids"], *end]
+    return [*body[:untouched], *_ids_behind(tokenizer, body[:untouched], rest), *end]
+
+
+def _ids_behind(tokenizer: PreTrainedTokenizerBase, before: Sequence[int], rest: str) -> list[int]:
+    """The tokens of a text that goes on behind others. Some tokenizers put a space before whatever they are given: then
+    it is spelled behind a colon, whose tokens are taken off."""
+    alone, colon, both = (
+        [int(one) for one in tokenizer(text, add_special_tokens=False)["input_ids"]] for text in (rest, ":", f":{rest}")
+    )
+    behind = both[len(colon) :]
+    spells = both[: len(colon)] == colon and _text(tokenizer, [*before, *behind]) == _text(tokenizer, before) + rest
+    return alone if _text(tokenizer, [*before, *alone]) == _text(tokenizer, before) + rest or not spells else behind
 
 
 def _text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
