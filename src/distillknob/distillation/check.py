@@ -49,9 +49,14 @@ def _check_phase(config: DistillConfig, preflight: Preflight) -> None:
     _check_query_weights(config)
     sides = _sides(config, preflight)
     _check_tokenizers(config, sides, cache)
+    others = [sides._replace(teacher=one, target=None) for one in _other_teachers(config, preflight)]
+    for other in others:
+        _check_tokenizers(config, other, cache)
+        _check_templates(config, sides, other)
     check_trainable(config.student, config)
     check_learning_rate(config.student, config)
-    itself = sides.teacher is not None and same_weights(config.teacher, config.student)
+    alone = sides.teacher is not None and not config.several_teachers
+    itself = alone and same_weights(config.teacher, config.student)
     method = config.objective
     if itself and method.context == "plain" and method.soft_target == "plain" and not config.grades:
         preflight.remark(
@@ -83,7 +88,8 @@ def _check_phase(config: DistillConfig, preflight: Preflight) -> None:
         examples = task.examples("train", config.problems, seed=config.seed_of_problems)
         rows += len(part_of(examples, config.problems_part))
         _check_way(config.ways.get(task.name), task, examples)
-        _check_lengths(config, preflight, task, examples, sides)
+        for these in (sides, *others):
+            _check_lengths(config, preflight, task, examples, these)
     if None not in tasks:
         check_rows(config, rows, step, "problems to train on")
 
@@ -135,7 +141,7 @@ def _sides(config: DistillConfig, preflight: Preflight) -> Sides:
         as_dict(config.chat_template_kwargs),
         weights=[
             config.student,
-            *([config.teacher] if config.needs_teacher_weights else []),
+            *(config.teachers_read if config.needs_teacher_weights else []),
             *([config.oracle] if config.oracle is not None else []),
         ],
         revisions={
@@ -152,6 +158,24 @@ def _sides(config: DistillConfig, preflight: Preflight) -> Sides:
     )
 
 
+def _other_teachers(config: DistillConfig, preflight: Preflight) -> list[Side]:
+    """All but the first of several teachers."""
+    values = as_dict(config.chat_template_kwargs)
+    return preflight.sides(config.several_teachers[1:], values, needed=False)
+
+
+def _check_templates(config: DistillConfig, first: Sides, other: Sides) -> None:
+    """Raise BadInputError for teachers that would read one prompt in two ways."""
+    one, two = first.teacher, other.teacher
+    if one is None or two is None or one.tokenizer is None or two.tokenizer is None:
+        return
+    if one.tokenizer.chat_template != two.tokenizer.chat_template:
+        raise BadInputError(
+            f"teachers {one.name!r} and {two.name!r} have different chat templates, and several teachers read one "
+            "prompt alike: give both the same template (chat_template.jinja)"
+        )
+
+
 def _check_tokenizers(config: DistillConfig, sides: Sides, cache: TeacherCache | None) -> None:
     """Raise BadInputError for a pair whose tokenizers the method can't compare, and for chat templates of one
     another's."""
@@ -165,7 +189,7 @@ def _check_tokenizers(config: DistillConfig, sides: Sides, cache: TeacherCache |
     compared = teacher is not None and config.needs_teacher_weights and not config.loss.crosses_tokenizers
     if teacher is not None and compared and teacher.same_tokens(student) is False:
         raise BadInputError(
-            f"{config.method} compares next-token distributions, but {config.teacher!r} and {config.student!r} have "
+            f"{config.method} compares next-token distributions, but {teacher.name!r} and {config.student!r} have "
             "different tokenizers: use divergence spans or uld, an sft method, or a student with its tokenizer"
         )
     if target is not None and config.chooses_by_scores:

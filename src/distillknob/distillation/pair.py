@@ -37,7 +37,8 @@ class Pair:
     `teacher` draws samples; it is None where it isn't asked for anything, and its tokenizer is None where only a server
     knows it. `teacher_model` is the same with its weights, where a loss reads them; it is the student itself where that
     teaches as it is, and None where its moving average does, which the trainer makes. `further_models` are what the
-    loss reads beside (`Loss.models`), `oracle` is what the student is measured by on its way.
+    loss reads beside (`Loss.models`), and all but the first of several teachers; `oracle` is what the student is
+    measured by on its way.
     """
 
     config: DistillConfig
@@ -101,6 +102,8 @@ def load_pair(config: DistillConfig, cache: TeacherCache | None, engines: Engine
         further = {}
         if START in config.loss.models:
             further[START] = (loaded if kind == "start" else _loaded_student(config)).model
+        for name in config.several_teachers[1:]:
+            further[name] = load_model(name, options=config.teacher_options).model
         oracle = None if config.oracle is None else load_model(config.oracle)
         pair = Pair(config, student, loaded, None if kind == "average" else loaded.model, further, oracle)
     else:

@@ -101,7 +101,8 @@ def distill(
     fix_dates(pair.tokenizers, run.template_date)
     taught_by = config.taught_by if cache is None else cache.teacher
     record = read_record(taught_by) or (None if cache is None else cache.result.get("teacher_record"))
-    warning = warn_of_teacher(taught_by, record)
+    warnings = [warn_of_teacher(one, record) for one in config.several_teachers or [taught_by]]
+    warning = "; ".join(one for one in warnings if one is not None) or None
     if divided.reason is not None and process_index() == 0:
         print(f"warning: {divided.reason}", file=sys.stderr)
     traces = _own_traces(phase, run, pair, engines, tasks, divided) if cache is None else cache.traces

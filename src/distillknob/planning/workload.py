@@ -213,8 +213,11 @@ def _distill_phase(config: DistillConfig, engine: Engine) -> Workload:
                 target = architecture(config.target)
                 resident.append(("target", target))
                 phases.append(Phase("best of n", "score", target, problems * each, prompt, answer, at_once))
-        if config.loss.asks_teacher:
-            phases.append(Phase("teacher", "score", teacher, rows, prompt, answer, micro))
+        teachers = config.several_teachers or [config.teacher]
+        resident += [("teacher", architecture(name)) for name in teachers[1:]]
+        for name in teachers if config.loss.asks_teacher else []:
+            judged = rows / len(teachers) if method.teacher == "routed" else rows
+            phases.append(Phase("teacher", "score", architecture(name), judged, prompt, answer, micro))
     if (weights := config.made_query_weights) is not None:
         at_once = max(1, SCORED_AT_ONCE // (prompt + answer))
         asked = [

@@ -187,6 +187,9 @@ class Loss(ABC):
     """How often each text has to be read at least."""
     memory: Past | None = None
     """What it keeps of one step for later ones; it is kept beside checkpoints, and taken up with them."""
+    takes_several: ClassVar[bool] = False
+    """May the teacher be several models that are read as one (`several_teachers`)? Then it reads the teacher's states
+    by way of its head alone."""
     edits_targets: ClassVar[bool] = False
     """Can the teacher's distributions be changed before (`soft_targets`)?"""
 
