@@ -11,7 +11,7 @@ from distillknob.distillation.cache.files import TeacherCache
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.selection import refuse_without_scores
 from distillknob.distillation.trace_file import read_trace_file
-from distillknob.distillation.traces import RIGHT_ONES
+from distillknob.distillation.traces import RIGHT_ONES, part_of
 from distillknob.errors import BadInputError, nearest
 from distillknob.inputs.preflight import Preflight, Side, check_learning_rate, check_traces, same_weights
 from distillknob.models.names import check_meant
@@ -32,6 +32,11 @@ class Sides(NamedTuple):
 
 def check(config: DistillConfig, preflight: Preflight) -> None:
     """Raise BadInputError for what `distill` couldn't use, before any weight is loaded."""
+    for phase in config.phases():
+        _check_phase(phase, preflight)
+
+
+def _check_phase(config: DistillConfig, preflight: Preflight) -> None:
     preflight.engine(config)
     cache = None if config.cache is None else TeacherCache(config.cache)
     if config.needs_teacher_scores:
@@ -69,7 +74,7 @@ def check(config: DistillConfig, preflight: Preflight) -> None:
         if task is None:  # its data would have to be fetched
             continue
         examples = task.examples("train", config.problems, seed=config.seed_of_problems)
-        rows += len(examples)
+        rows += len(part_of(examples, config.problems_part))
         _check_way(config.ways.get(task.name), task, examples)
         _check_lengths(config, preflight, task, examples, sides)
     if None not in tasks:

@@ -14,7 +14,7 @@ from trl import DistillationConfig  # type: ignore[attr-defined]
 from distillknob.config.checks import check_at_least_one
 from distillknob.config.inherited import check_inherited
 from distillknob.config.shared import BoundedAnswers, EngineOptions
-from distillknob.distillation.parts import MethodParts
+from distillknob.distillation.phases import InPhases
 from distillknob.distillation.traces import RIGHT_ONES
 from distillknob.errors import BadInputError
 from distillknob.methods import Method
@@ -24,7 +24,7 @@ from distillknob.training.rollouts import check_unbent
 
 
 @dataclass
-class DistillConfig(MethodParts, BoundedAnswers, EngineOptions, AdapterOptions, DistillationConfig):
+class DistillConfig(InPhases, BoundedAnswers, EngineOptions, AdapterOptions, DistillationConfig):
     """Config of `distill`: DistillationConfig, the parts of a method (`parts`), and what a recipe needs. BadInputError
     for values that can't work."""
 
@@ -107,6 +107,7 @@ class DistillConfig(MethodParts, BoundedAnswers, EngineOptions, AdapterOptions, 
         super().__post_init__()
         check_unbent(self)
         check_installed(self)
+        self.check_phases()
 
     def _check_shares(self) -> None:
         """Raise BadInputError for a share outside of its range, or of steps that the method doesn't have."""

@@ -259,9 +259,12 @@ class DistillTrainer(PolicyTrainer, DistillationTrainer):
             items,
             student=lambda: self._read_student(unwrapped_student, batch),
             teacher=lambda prompt, model: self._read_teacher(batch, prompt, model),
+            student_on=lambda completion: self._read_student(unwrapped_student, batch, completion),
         )
 
-    def _read_student(self, unwrapped_student: Any, batch: Mapping[str, Tensor]) -> States:
+    def _read_student(
+        self, unwrapped_student: Any, batch: Mapping[str, Tensor], completion: str = "completion"
+    ) -> States:
         share = self.loss.exit_share
 
         def read(ids_BT: Tensor, mask_BT: Tensor, width: int) -> Tensor:
@@ -271,7 +274,7 @@ class DistillTrainer(PolicyTrainer, DistillationTrainer):
                 last_BCH = self._get_last_hidden_state(unwrapped_student, ids_BT, mask_BT, width)
             return torch.cat([last_BCH, below[0][:, -(width + 1) : -1]], dim=-1)
 
-        hidden_BCH = read_rows(read, *sequences(batch, "prompt", "completion"), alone=self._alone)
+        hidden_BCH = read_rows(read, *sequences(batch, "prompt", completion), alone=self._alone)
         head = head_of(unwrapped_student)  # after the forward pass, with which FSDP brings the head together
         hidden_BCH = hidden_BCH.to(head.weight_VH.dtype)
         if share is None:

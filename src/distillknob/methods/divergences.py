@@ -56,4 +56,16 @@ ROWS: dict[str, Method] = {
         traces="teacher",
         lmbda=0.0,
     ),
+    "opd_after_sft": Method(
+        label="OPD after SFT",
+        paper="2605.11182",
+        summary="On-policy RKL of a student that has learnt the teacher's own answers to other problems before.",
+        formula="first −Σ log q(yₜ), y ~ teacher; then Σ KL(q ‖ p), y ~ student",
+        when="The student's own samples are too far from what the teacher knows how to go on from.",
+        ours="Half of the steps and of the problems are the first phase's, at the same learning rate.",
+        loss="reverse_kl",
+        traces="none",
+        lmbda=1.0,
+        first="sft",
+    ),
 }

@@ -254,8 +254,18 @@ class Curve(TypedDict):
     reason: str | None
 
 
+class PhaseRow(TypedDict):
+    """One phase of a distillation: by which method the student was trained, and how much."""
+
+    method: str
+    steps: int
+    tokens: int
+    traces: int
+
+
 class DistillResult(Result):
-    """The result of `distill`."""
+    """The result of `distill`. `steps` and `tokens` are of all `phases`, which has a row each where there are several;
+    `traces` are the last one's, which `left_out` problems don't have."""
 
     teacher: str
     teacher_record: NotRequired[TeacherRecord | None]
@@ -267,6 +277,8 @@ class DistillResult(Result):
     learning_rate: float
     final_loss: float | None
     traces: int
+    left_out: NotRequired[int]
+    phases: NotRequired[list[PhaseRow]]
     curve: NotRequired[Curve]
     findings: list[FindingRow]
 

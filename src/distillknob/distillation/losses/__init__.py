@@ -12,12 +12,13 @@ from distillknob.distillation.losses.adaptive_kl import AdaptiveKL
 from distillknob.distillation.losses.base import Loss, Rollouts, States, View
 from distillknob.distillation.losses.divergence import Divergence
 from distillknob.distillation.losses.hard_label import HardLabel
+from distillknob.distillation.losses.right_and_wrong import RightAndWrong
 from distillknob.distillation.losses.sceptical import Sceptical
 from distillknob.distillation.losses.spans import Spans
 from distillknob.distillation.losses.token_loss import token_loss
 from distillknob.distillation.losses.top_k import TopK
 from distillknob.distillation.losses.uld import Uld
-from distillknob.distillation.options import Settings
+from distillknob.distillation.options import Settings, make
 from distillknob.divergences.kernel import KINDS
 
 __all__ = ["LOSSES", "Loss", "Rollouts", "Settings", "States", "View"]
@@ -29,6 +30,7 @@ LOSSES: dict[str, Callable[[Settings], Loss]] = {
     "top_k_stop_gradient": lambda settings: token_loss(TopK, settings, renormalised=False),
     "top_k_renormalised": partial(token_loss, TopK),
     "adaptive_kl": partial(token_loss, AdaptiveKL),
+    "right_and_wrong": partial(make, RightAndWrong),
     "sceptical": lambda settings: Sceptical(),
     "spans": lambda settings: Spans(),
     "uld": lambda settings: Uld(),

@@ -76,9 +76,11 @@ class View:
         items: int | Tensor,
         student: Callable[[], States],
         teacher: Callable[[str | None, str], States],
+        student_on: Callable[[str], States] | None = None,
     ):
         self.batch, self.counted_BC, self.items = batch, counted_BC, items
         self._student, self._teacher = functools.cache(student), functools.cache(teacher)
+        self._student_on = student_on
 
     @property
     def weight_N(self) -> Tensor | None:
@@ -90,6 +92,13 @@ class View:
     def student(self) -> States:
         """The student's states, with gradients; read once."""
         return self._student()
+
+    def student_on(self, completion: str) -> States:
+        """The student's states, with gradients, on other completions of the same prompts: the columns `completion_ids`
+        and `completion_mask` under another name, from `prepare`. Raises ValueError where there is no student to ask."""
+        if self._student_on is None:
+            raise ValueError("this view holds the student on the batch's own completions alone")
+        return self._student_on(completion)
 
     def teacher(self, prompt: str | None = None, model: str = TEACHER) -> States:
         """The teacher's states, without gradients; read once for each `prompt`, which names a column of the data set
