@@ -6,10 +6,15 @@ A new one is a file beside these and a row here; a method names it in its own ro
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
-from distillknob.distillation.options import Settings
+from distillknob.distillation.options import Settings, make
 from distillknob.distillation.token_weights.base import TokenWeights
+from distillknob.distillation.token_weights.edge_body import EdgeBody
 
 __all__ = ["TOKEN_WEIGHTS", "TokenWeights"]
 
-TOKEN_WEIGHTS: dict[str, Callable[[Settings], TokenWeights] | None] = {"equal": None}
+TOKEN_WEIGHTS: dict[str, Callable[[Settings], TokenWeights] | None] = {
+    "equal": None,
+    "edge_body": partial(make, EdgeBody),
+}
