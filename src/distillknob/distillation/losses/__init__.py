@@ -11,6 +11,7 @@ from functools import partial
 from distillknob.distillation.losses.adaptive_kl import AdaptiveKL
 from distillknob.distillation.losses.base import Loss, Rollouts, States, View
 from distillknob.distillation.losses.divergence import Divergence
+from distillknob.distillation.losses.gold import Gold
 from distillknob.distillation.losses.hard_label import HardLabel
 from distillknob.distillation.losses.right_and_wrong import RightAndWrong
 from distillknob.distillation.losses.sceptical import Sceptical
@@ -35,5 +36,6 @@ LOSSES: dict[str, Callable[[Settings], Loss]] = {
     "right_and_wrong": partial(make, RightAndWrong),
     "sceptical": lambda settings: Sceptical(),
     "spans": lambda settings: Spans(),
+    "gold": lambda settings: Gold(beta=settings.beta),
     "uld": lambda settings: Uld(),
 }
