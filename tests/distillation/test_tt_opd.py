@@ -123,7 +123,7 @@ def test_an_empty_hint_and_equal_weights_teach_exactly_nothing(
 
 
 def test_turns_must_be_whole() -> None:
-    with pytest.raises(BadInputError, match=r"turns=1.5"):
+    with pytest.raises(BadInputError, match=r"turns to 1.5: it counts something"):
         DistillConfig(method="tt_opd", options={"turns": 1.5})
     published = DistillConfig(method="tt_opd").part_options
     assert (published["alpha"], published["turns"], published["average_rate"]) == (4.0, 3, 0.005)

@@ -59,7 +59,8 @@ def read_by(*configs: Any) -> dict[str, dict[str, str]]:
     """What stages of these configs read: for each model, task, reward model and cache its parts and their digests.
 
     A config has `models_read` and `tasks`, and perhaps `revisions_read` (models with their revisions), `target_url`,
-    `cache`, `traces_file`, `key_file`, `skills` and `private`. Raises BadInputError for a model, file or cache that isn't there.
+    `cache`, `traces_file`, `key_file`, `skills` and `private`. Raises BadInputError for a model, file or cache that
+    isn't there.
     """
     read: dict[str, dict[str, str]] = {}
     for config in configs:
@@ -80,7 +81,10 @@ def read_by(*configs: Any) -> dict[str, dict[str, str]]:
             read[f"suite {name}"] = {_ITS_FILE: suite_digest}
         for kind, field in {"key": "key_file", "skills": "skills", "private": "private"}.items():
             if (file := getattr(config, field, None)) is not None:
-                read[f"{kind} {file}"] = _digests([Path(file).expanduser()])
+                path = Path(file).expanduser()
+                if not path.is_file():
+                    raise BadInputError(f"{field}={file!r}: there is no such file: name one that is there")
+                read[f"{kind} {file}"] = _digests([path])
         for name in config.tasks:
             read |= _task(name)
     return read
