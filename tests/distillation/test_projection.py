@@ -56,13 +56,13 @@ class Watched(DistillTrainer):
     seen: list[dict[str, Any]]
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
-        before = self._loss_weights.weight.detach().clone()  # type: ignore[operator,union-attr]
+        before = self._loss_weights.weight.detach().clone()
         loss = super().training_step(*args, **kwargs)
         optimizer: Any = self.optimizer
         own = optimizer.param_groups[-1]
         assert own["params"] == [self._loss_weights.weight]
         rates = [group["lr"] for group in optimizer.param_groups]
-        gradient = self._loss_weights.weight.grad.clone()  # type: ignore[operator,union-attr]
+        gradient = self._loss_weights.weight.grad.clone()
         Watched.seen.append({"weight": before, "gradient": gradient, "rates": rates})
         return loss
 

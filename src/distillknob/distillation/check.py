@@ -9,6 +9,7 @@ from typing import NamedTuple
 from distillknob.config.checks import check_fills_a_step
 from distillknob.distillation.cache.files import TeacherCache
 from distillknob.distillation.config import DistillConfig
+from distillknob.distillation.privacy import Budget, planned_steps
 from distillknob.distillation.selection import refuse_without_scores
 from distillknob.distillation.trace_file import read_trace_file
 from distillknob.distillation.traces import RIGHT_ONES
@@ -75,6 +76,8 @@ def check(config: DistillConfig, preflight: Preflight) -> None:
         _check_lengths(config, preflight, task, examples, sides)
     if None not in tasks:
         check_fills_a_step(rows, step, "problems to train on")
+        if config.private:  # an ε that no noise keeps
+            Budget.of(config, rows, planned_steps(config, rows))
 
 
 def _check_way(way: str | None, task: Task, examples: Sequence[Example]) -> None:

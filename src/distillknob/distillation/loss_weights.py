@@ -45,8 +45,6 @@ class LossWeights(Trainer):
 
     def _make_loss_module(self, loss: Loss, student: Any, teacher: Any) -> None:
         """Make the loss's weights, where it has some, for the widths of these models (unwrapped)."""
-        if teacher is None:
-            return
         widths = [head_of(model).weight_VH.size(1) for model in (student, teacher)]
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.args.seed)

@@ -106,7 +106,8 @@ def distill(
     steps, final = _train(trainer, run, divided, pair.distances, resume=resume)
     close_engine(trainer)
     trainer.accelerator.free_memory()
-    card = student_card(config, taught_by, config.tasks if cache is None else cache.tasks, steps, warning)
+    privacy = None if trainer.budget is None else trainer.budget.spent(steps)
+    card = student_card(config, taught_by, config.tasks if cache is None else cache.tasks, steps, warning, privacy)
     save_model(str(final), pair.student.tokenizer, run.path / "model", card, whole=config.merge_adapter)
     result = _result(
         config,
@@ -119,6 +120,8 @@ def distill(
         steps=steps,
         traces=len(traces),
     )
+    if privacy is not None:
+        result["privacy"] = privacy
     run.finish(result)
     return run
 

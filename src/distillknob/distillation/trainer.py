@@ -29,6 +29,7 @@ from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.loss_weights import LossWeights
 from distillknob.distillation.losses import Loss, Rollouts, States, View
 from distillknob.distillation.losses.base import TEACHER
+from distillknob.distillation.private_steps import PrivateSteps
 from distillknob.distillation.teacher_context.base import TEACHER_PROMPT, Written
 from distillknob.distillation.token_choice import CHOICES, Choice
 from distillknob.errors import BadInputError
@@ -46,7 +47,7 @@ from distillknob.training.sampler import EpochSampler
 Row = Mapping[str, Any]  # of the data set
 
 
-class DistillTrainer(LossWeights, PolicyTrainer, DistillationTrainer):
+class DistillTrainer(LossWeights, PrivateSteps, PolicyTrainer, DistillationTrainer):
     """DistillationTrainer with a loss of distillknob's, on stored traces or the student's own samples.
 
     Takes what DistillationTrainer takes. `loss` is the config's by default. `teacher_model` may be None where the loss
@@ -88,7 +89,8 @@ class DistillTrainer(LossWeights, PolicyTrainer, DistillationTrainer):
             raise BadInputError(f"method {self.args.method!r} reads {', '.join(sorted(missing))}: give further_models")
         if self.loss.asks_teacher and self.teacher_model is None:
             raise BadInputError(f"method {self.args.method!r} needs teacher_model, or the loss of a cache (`stored`)")
-        self._make_loss_module(self.loss, *map(self.accelerator.unwrap_model, (self.model, self.teacher_model)))
+        if self.teacher_model is not None:
+            self._make_loss_module(self.loss, *map(self.accelerator.unwrap_model, (self.model, self.teacher_model)))
         if self.loss.exit_share is not None:  # what has none is told before the first step
             exit_at(self.accelerator.unwrap_model(self.model), self.loss.exit_share)
         self.choice: Choice | None = CHOICES[self.args.objective.tokens]

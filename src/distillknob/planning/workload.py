@@ -179,7 +179,8 @@ def _distill(config: DistillConfig, engine: Engine) -> Workload:
     student, method = architecture(config.student), config.objective
     prompt, answer = _prompt(config.student, config.tasks), longest_answer(config)
     here = config.per_device_train_batch_size * config.gradient_accumulation_steps
-    batch, micro = here * engine.devices, config.per_device_train_batch_size
+    # Private steps read a problem at a time.
+    batch, micro = here * engine.devices, 1 if config.private else config.per_device_train_batch_size
     problems = config.problems * len(config.tasks)
     if config.traces_file is not None:
         problems = len(read_trace_file(config.traces_file))

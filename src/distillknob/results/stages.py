@@ -254,6 +254,18 @@ class Curve(TypedDict):
     reason: str | None
 
 
+class Privacy(TypedDict):
+    """This says what private steps have spent: (ε, δ) bounds what the trained weights tell of one problem."""
+
+    epsilon: float | None
+    delta: float
+    noise: float
+    max_grad_norm: float
+    sampling_rate: float
+    steps: int
+    problems: int
+
+
 class DistillResult(Result):
     """The result of `distill`."""
 
@@ -268,6 +280,7 @@ class DistillResult(Result):
     final_loss: float | None
     traces: int
     curve: NotRequired[Curve]
+    privacy: NotRequired[Privacy]
     findings: list[FindingRow]
 
 

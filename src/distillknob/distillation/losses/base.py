@@ -166,6 +166,8 @@ class Loss(ABC):
     """Does it read the completions' rewards (`Rollouts.graded`)? Then every task needs a grader."""
     models: ClassVar[tuple[str, ...]] = ()
     """Models beside the teacher that it reads (`View.teacher(model=…)`): `start` is the student as it was at first."""
+    each_alone: ClassVar[bool] = False
+    """Is a text's loss made of that text alone, whatever else is in its batch? Private steps need that."""
     edits_targets: ClassVar[bool] = False
     """Can the teacher's distributions be changed before (`soft_targets`)?"""
 
