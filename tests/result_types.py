@@ -18,12 +18,13 @@ STAGES = {
     "defend": "DefendResult",
     "diagnose": "DiagnoseResult",
     "fingerprint": "FingerprintResult",
+    "memorization": "MemorizationResult",
     "cell": "CellResult",
     "demo": "DemoResult",
     "sweep": "SweepResult",
     "attack": "AttackResult",
 }
-MODULES = ("schema", "stages", "diagnosis", "experiments", "attacks", "gates", "fingerprint")
+MODULES = ("schema", "stages", "diagnosis", "experiments", "attacks", "gates", "fingerprint", "memorization")
 PASS_AT_K = ("TaskRow", "TeacherRow", "StudentRow", "StudentScores", "DifferenceRow")  # their keys carry k
 
 

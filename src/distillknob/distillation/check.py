@@ -53,6 +53,7 @@ def check(config: DistillConfig, preflight: Preflight) -> None:
     if cache is not None:
         check_traces(sides.student, cache.traces, f"the cache {config.cache}")
         check_fills_a_step(len(cache.traces), step, "problems to train on")
+        _check_budget(config, len(cache.traces))
         return
     if config.traces_file is not None:
         traces = read_trace_file(config.traces_file)
@@ -62,6 +63,7 @@ def check(config: DistillConfig, preflight: Preflight) -> None:
             rows_read = [{**row, "completion_ids": one} for row, one in zip(traces, ids, strict=True)]
             check_traces(sides.student, rows_read, f"the traces of {config.traces_file}")
         check_fills_a_step(len(traces), step, "traces to train on")
+        _check_budget(config, len(traces))
         return
     tasks = [
         preflight.task(name, graded=config.grades or config.objective.traces in RIGHT_ONES) for name in config.tasks
@@ -76,8 +78,13 @@ def check(config: DistillConfig, preflight: Preflight) -> None:
         _check_lengths(config, preflight, task, examples, sides)
     if None not in tasks:
         check_fills_a_step(rows, step, "problems to train on")
-        if config.private:  # an ε that no noise keeps
-            Budget.of(config, rows, planned_steps(config, rows))
+        _check_budget(config, rows)
+
+
+def _check_budget(config: DistillConfig, rows: int) -> None:
+    """Raise BadInputError for an ε that no noise keeps."""
+    if config.private:
+        Budget.of(config, rows, planned_steps(config, rows))
 
 
 def _check_way(way: str | None, task: Task, examples: Sequence[Example]) -> None:

@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
+from distillknob.distillation.losses import Loss
 from distillknob.errors import BadInputError
+from distillknob.methods import Method
 from distillknob.runtime.processes import process_count
 from distillknob.training.config import check_package, spread_by
 
-if TYPE_CHECKING:
-    from distillknob.distillation.config import DistillConfig
+
+class PrivateSettings(Protocol):
+    """The fields of `DistillConfig` that private steps look at."""
+
+    dp_epsilon: float | None
+    dp_noise: float | None
+    dp_delta: float | None
+    dp_max_grad_norm: float
+    tokens_per_step: int | None
+    per_device_train_batch_size: int
+    gradient_accumulation_steps: int
+    fp16: bool
+
+    @property
+    def private(self) -> bool: ...
+
+    @property
+    def objective(self) -> Method: ...
+
+    @property
+    def loss(self) -> Loss: ...
+
+    @property
+    def made_context(self) -> Any: ...
 
 
-def check_private(config: DistillConfig) -> None:
+def check_private(config: PrivateSettings) -> None:
     """Raise BadInputError for options of private steps out of their ranges, or set without such steps, and for what
     would let one problem reach another's gradient, or break what the accountant assumes."""
     if not config.private:
@@ -28,7 +52,7 @@ def check_private(config: DistillConfig) -> None:
     check_package("opacus", "private steps", "dp")
 
 
-def _check_values(config: DistillConfig) -> None:
+def _check_values(config: PrivateSettings) -> None:
     if config.dp_epsilon is not None and config.dp_noise is not None:
         raise BadInputError(
             f"dp_epsilon={config.dp_epsilon:g} with dp_noise={config.dp_noise:g}: one follows from the other: set one"
@@ -43,7 +67,7 @@ def _check_values(config: DistillConfig) -> None:
         raise BadInputError(f"dp_max_grad_norm={config.dp_max_grad_norm:g}: must be above 0")
 
 
-def _why_not(config: DistillConfig) -> str | None:
+def _why_not(config: PrivateSettings) -> str | None:
     """What of the config private steps can't go with, and the remedy."""
     method, context = config.objective, config.made_context
     of_batches = {

@@ -20,12 +20,14 @@ from torch import Tensor
 from transformers import Trainer
 
 from distillknob.distillation.batches import columns_of
+from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.privacy import Budget
 
 
 class PrivateSteps(Trainer):
     """A mixin for DistillTrainer, before TRL's in the order of bases. Without `args.private` it changes nothing."""
 
+    args: DistillConfig
     budget: Budget | None = None
     _gradients: Any = None  # Opacus' optimizer, of which only what it makes of gradients is used
 
@@ -86,10 +88,11 @@ class PrivateSteps(Trainer):
         for weight in weights:
             weight.grad = None
         with self.compute_loss_context_manager():
-            loss: Tensor = self.compute_loss(model, {**example, "num_items_in_batch": example["loss_mask"].sum()})
+            loss: Any = self.compute_loss(model, {**example, "num_items_in_batch": example["loss_mask"].sum()})
         self.accelerator.backward(loss)
         self._add([(torch.zeros_like(weight) if weight.grad is None else weight.grad)[None] for weight in weights])
-        return loss.detach()
+        own: Tensor = loss.detach()
+        return own
 
     def _add(self, gradients: Sequence[Tensor]) -> None:
         """Clip gradients [b, …] of the parameters, problem by problem, and add them to the step's."""
