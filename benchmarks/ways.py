@@ -19,7 +19,6 @@ from collections import defaultdict
 import numpy as np
 import torch
 
-from distillknob.calibration.advantage import group_z_score
 from distillknob.evaluation.measure import sample_and_grade
 from distillknob.evaluation.task_result import evaluate_task
 from distillknob.models.base import LanguageModel
@@ -28,6 +27,7 @@ from distillknob.models.scoring import sequence_logprob
 from distillknob.runtime.machine import keep_freed_memory
 from distillknob.stats import Interval, interval
 from distillknob.tasks import get_task
+from distillknob.training.advantages import group_z_score
 
 EASY = "every_step"
 TASK = get_task("math")

@@ -81,6 +81,13 @@ class Kept(DistillTrainer):
         return values
 
 
+class Rewarded(Kept):
+    """Gives every other sample a reward."""
+
+    def _graded(self, rows: Any, batch: Any) -> torch.Tensor:
+        return (torch.arange(len(rows)) % 2).float()
+
+
 def keep(settings: DistillConfig, folder: Path) -> Run:
     """A distillation whose batches are kept: see the fixture `batches`."""
     return distill(settings, folder, trainer_class=Kept)

@@ -23,8 +23,13 @@ STAGES = {
     "demo": "DemoResult",
     "sweep": "SweepResult",
     "attack": "AttackResult",
+    "compare-cell": "ComparedCell",
+    "compare": "CompareResult",
 }
-MODULES = ("schema", "stages", "diagnosis", "experiments", "attacks", "gates", "fingerprint", "memorization")
+MODULES = (
+    *("schema", "stages", "diagnosis", "experiments", "attacks", "compare"),
+    *("gates", "fingerprint", "memorization"),
+)
 PASS_AT_K = ("TaskRow", "TeacherRow", "StudentRow", "StudentScores", "DifferenceRow")  # their keys carry k
 
 

@@ -83,7 +83,9 @@ PURE = {
     "diagnosis.traps": row(
         "errors results stats divergences diagnosis.finding diagnosis.samples diagnosis.traps", "torch numpy"
     ),
-    "calibration.advantage": row("errors", "torch"),
+    "training.advantages": row("errors", "torch"),
+    "training.entropy_band": row("errors", "torch"),
+    "calibration.advantage": row("errors training.advantages", "torch"),
     "calibration.guard": row("errors results stats"),
     "gates": row("errors results config runs inputs.identity attacks.access gates"),
     "fingerprints.green": row("errors", "torch"),

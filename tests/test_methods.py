@@ -6,7 +6,10 @@ import argparse
 import re
 from pathlib import Path
 
+import pytest
+
 from distillknob.cli.flags import add_flags
+from distillknob.cli.methods_page import method_text, methods_page
 from distillknob.distillation import losses
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.losses import LOSSES
@@ -14,23 +17,38 @@ from distillknob.distillation.selection import SELECTIONS
 from distillknob.distillation.teacher_context import CONTEXTS
 from distillknob.distillation.token_choice import CHOICES
 from distillknob.distillation.traces import SOURCES
-from distillknob.methods import METHODS, Method
+from distillknob.errors import BadInputError
+from distillknob.methods import METHODS
+from distillknob.methods.systems import SYSTEMS
 from distillknob.report.names import method_name
 
-GUIDE = Path(__file__).parents[1] / "docs" / "guide.md"
+PAGE = Path(__file__).parents[1] / "docs" / "methods.md"
 
 
-def guide_row(name: str, method: Method) -> str:
-    paper = "" if method.paper is None else f"[{method.paper}](https://arxiv.org/abs/{method.paper})"
-    traces = f"`{method.traces}`" + (f" by `{method.selection}`" if method.selects else "")
-    parts = (f"`{method.loss}`", traces, f"{method.lmbda:g}", f"`{method.tokens}`", f"`{method.context}`")
-    return f"| {' | '.join((f'`{name}`', method.label, paper, *parts))} |".replace("|  |", "| |")
+def test_the_page_of_methods_is_what_the_command_writes() -> None:
+    assert PAGE.read_text(encoding="utf-8") == methods_page(), "distillknob methods --page > docs/methods.md"
 
 
-def test_the_guide_s_table_holds_every_method_as_it_is() -> None:
-    lines = [line.strip() for line in GUIDE.read_text(encoding="utf-8").splitlines()]
-    start = lines.index("| `--method` | | paper | loss | traces | λ | tokens | context |") + 2
-    assert lines[start : start + len(METHODS) + 1] == [*(guide_row(*row) for row in METHODS.items()), ""]
+def test_every_method_says_what_it_is_and_when_to_take_it() -> None:
+    for name, method in METHODS.items():
+        for text in (method.summary, method.formula, method.when):
+            assert text.strip() == text and text, name
+        assert method.summary.endswith(".") and method.when.endswith("."), name
+        assert name in method_text(name) and method.summary.split()[0] in method_text(name)
+
+
+def test_each_of_the_forty_four_systems_has_a_row_that_leads_to_methods() -> None:
+    assert len(SYSTEMS) == 44 and len({one.paper for one in SYSTEMS}) == 44
+    for one in SYSTEMS:
+        assert re.fullmatch(r"\d{4}\.\d{5}", one.paper) and one.note.endswith(".")
+        assert set(one.at) <= METHODS.keys(), one.name
+        assert not (one.standing == "no place" and one.at)
+        assert f"| {one.name} |" in methods_page()
+
+
+def test_an_unknown_method_is_refused_with_the_nearest() -> None:
+    with pytest.raises(BadInputError, match="did you mean 'gkd'"):
+        method_text("gdk")
 
 
 def test_every_method_has_its_own_label_and_a_report_tells_it() -> None:

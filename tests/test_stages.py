@@ -49,7 +49,7 @@ def test_no_part_is_of_a_stage_that_has_no_row() -> None:
 
 
 def test_experiments_chain_stages_that_a_dry_run_can_count() -> None:
-    assert EXPERIMENTS == ("demo", "sweep", "attack")
+    assert EXPERIMENTS == ("demo", "sweep", "attack", "compare")
     assert set(CHAINED) <= WORKLOADS.keys()
 
 

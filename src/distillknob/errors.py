@@ -22,6 +22,10 @@ class RunFailedError(DistillknobError):
     """A run that started well can't go on. The message says what is kept, and how to go on."""
 
 
+class DivergedError(RunFailedError):
+    """A training's loss or gradient is no finite number any more: another try with the same settings gives the same."""
+
+
 def nearest(name: str, names: Iterable[str], *, otherwise: str = "") -> str:
     """`", did you mean 'x'?"` for the known name closest to `name`, or `otherwise` where none is close."""
     matches = get_close_matches(name, list(names), n=1, cutoff=0.5)

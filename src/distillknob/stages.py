@@ -145,6 +145,14 @@ STAGES = {
             summary="what an extractor gets from teachers, by a suite of attacks",
             kind="experiment",
         ),
+        Stage(
+            "compare",
+            config_at="experiments.compare.config:CompareConfig",
+            function_at="experiments.compare.stage:compare",
+            check_at="experiments.compare.stage:check",
+            summary="many methods on one pair under one budget, in one table",
+            kind="experiment",
+        ),
     )
 }
 EXPERIMENTS = tuple(name for name, stage in STAGES.items() if stage.kind == "experiment")

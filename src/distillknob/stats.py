@@ -1,4 +1,4 @@
-"""Intervals for means clustered by prompt, paired differences, the unbiased pass@k, rank correlation.
+"""Intervals for means clustered by prompt, paired differences, the unbiased pass@k, rank correlation, many looks.
 
 Samples for one prompt resemble each other, so the prompt is the unit: a standard error comes from the prompts' sums of
 residuals (Miller, "Adding Error Bars to Evals", arXiv 2411.00640), its quantile from Student's t with one degree of
@@ -19,8 +19,8 @@ observations for prompts that are one way throughout ("pseudo-prompts") rather t
 
 Undefined is NaN, never 0: a bound from fewer than two prompts, a mean of nothing, a mean of values one of which is NaN.
 
-Left out on purpose: the bootstrap (random, slower, and of no width either when all samples agree), corrections for
-multiple comparisons, which depend on what is being claimed, and scipy, of which one quantile would be used.
+Left out on purpose: the bootstrap (random, slower, and of no width either when all samples agree), and scipy, of which
+one quantile would be used.
 """
 
 from __future__ import annotations
@@ -142,11 +142,48 @@ def paired_difference(
     scores = np.concatenate([first, second])
     if len(sums) < 2 or not proportion or not bool(np.all((scores >= 0) & (scores <= 1))):
         return _student(data, sums, sizes, level)
-    largest = float(np.abs(sums / sizes).max()) or 1.0
-    size = sizes.mean()
-    center, error = _mean_and_error(np.append(sums, [largest * size, -largest * size]), np.append(sizes, [size, size]))
+    center, error = _paired_mean_and_error(sums, sizes)
     half = t_quantile(0.5 + level / 2, len(sums) - 1) * error
     return Interval(mean=float(data.mean()), low=max(center - half, -1.0), high=min(center + half, 1.0), n=len(sums))
+
+
+def paired_p(a: ArrayLike, b: ArrayLike) -> float:
+    """Return the two-sided p of no difference between scores `a` [P] and `b` [P] in [0, 1] of the same prompts: 1 less
+    the highest level at which the interval of `paired_difference` leaves out 0. NaN for fewer than two prompts.
+
+    Raises BadInputError where the shapes differ, and for a score outside of [0, 1].
+    """
+    first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    if first.shape != second.shape or not np.all((first >= 0) & (first <= 1) & (second >= 0) & (second <= 1)):
+        raise BadInputError(
+            f"a has the shape {first.shape}, b {second.shape}: give scores in [0, 1] of the same prompts"
+        )
+    if len(first) < 2:
+        return math.nan
+    center, error = _paired_mean_and_error(second - first, np.ones(len(first)))
+    return 1 - _t_two_sided(abs(center) / error, len(first) - 1)
+
+
+def mean_p(values: ArrayLike) -> float:
+    """Return the two-sided p of a mean of 0 for `values` [N], by Student's t. NaN for fewer than two."""
+    data, groups = _checked(values, None, 0.95)
+    if len(data) < 2:
+        return math.nan
+    mean, error = _mean_and_error(*_by_cluster(data, groups))
+    if error == 0:
+        return 0.0 if mean else 1.0
+    return 1 - _t_two_sided(abs(mean) / error, len(data) - 1)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return each p [N] adjusted for looking at all of them, by Holm's step-down (Scand. J. Stat. 6:65, 1979): what is
+    at most 0.05 holds for all together at 0.05, whatever their dependence. NaN stays, and isn't counted."""
+    order = sorted((i for i, p in enumerate(p_values) if not math.isnan(p)), key=lambda i: p_values[i])
+    adjusted, highest = [math.nan] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        highest = max(highest, min(1.0, (len(order) - rank) * p_values[i]))
+        adjusted[i] = highest
+    return adjusted
 
 
 def spearman(x: ArrayLike, y: ArrayLike) -> float:
@@ -227,6 +264,13 @@ def _mean_and_error(sums: Floats, sizes: Floats) -> tuple[float, float]:
     mean = sums.sum() / total
     residuals = sums - mean * sizes
     return float(mean), math.sqrt(count / (count - 1) * float((residuals**2).sum())) / float(total)
+
+
+def _paired_mean_and_error(sums: Floats, sizes: Floats) -> tuple[float, float]:
+    """The mean difference of scores and its standard error, with a pseudo-prompt for each side."""
+    largest = float(np.abs(sums / sizes).max()) or 1.0
+    size = sizes.mean()
+    return _mean_and_error(np.append(sums, [largest * size, -largest * size]), np.append(sizes, [size, size]))
 
 
 def _undefined(data: Floats, count: int) -> Interval:

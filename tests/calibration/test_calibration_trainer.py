@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from trl import GRPOTrainer  # type: ignore[attr-defined]
 
-from distillknob.calibration.advantage import calibrated_advantages, group_centred, group_z_score, token_advantages
+from distillknob.calibration.advantage import calibrated_advantages, group_centred, token_advantages
 from distillknob.calibration.guard import UtilityGuard
 from distillknob.calibration.rows import training_rows
 from distillknob.calibration.stage import calibrate
@@ -23,6 +23,7 @@ from distillknob.models.same_text import spelled
 from distillknob.models.scoring import sequence_logprob, token_logprobs
 from distillknob.runs.run import verify_manifest
 from distillknob.tasks import get_task
+from distillknob.training.advantages import group_z_score
 from distillknob.training.grading import task_reward
 from pairs import Pair
 from small_calibrations import Recorder, config, even_length, same

@@ -127,7 +127,7 @@ def test_tokens_are_chosen_over_the_whole_batch(
 def test_the_teacher_sees_the_reference_solution(
     tiny_pair: Pair, tmp_path: Path, batches: list[dict[str, Any]]
 ) -> None:
-    run = keep(config_of(tiny_pair, method="opsd"), tmp_path / "run")
+    run = keep(config_of(tiny_pair, method="opsd", teacher_weights="given"), tmp_path / "run")
     task = get_task("math")
     solutions = {task.messages(e)[0]["content"]: e.gold_solution for e in task.examples("train", 12)}
     teacher, student = load_model(tiny_pair.teacher), load_model(tiny_pair.student)

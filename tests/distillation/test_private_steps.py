@@ -238,6 +238,7 @@ def test_an_adapter_is_trained_privately_too(tiny_pair: Pair, tmp_path: Path) ->
         ({"tokens": "tip"}, "tokens=tip.*would depend on the others"),
         ({"tokens_per_step": 10}, "tokens_per_step=10.*would depend"),
         ({"lmbda": 1.0, "traces": "none", "num_generations": 2}, "num_generations=2.*would depend"),
+        ({"context": "demonstration"}, "context=demonstration.*would depend"),
         ({"divergence": "relations"}, "divergence=relations.*would depend"),
         ({"gradient_accumulation_steps": 4}, "per_device_train_batch_size to 32"),
         ({"dp_noise": 1.0, "dp_epsilon": 2.0}, "one follows from the other"),

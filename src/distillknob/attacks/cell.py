@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -21,12 +21,10 @@ from distillknob.errors import BadInputError
 from distillknob.evaluation.measure import Measured, sample_and_grade
 from distillknob.inputs.identity import read_by
 from distillknob.models.sampling import Sampler
-from distillknob.runs.files import atomic_write, json_bytes, read_json
+from distillknob.runs.failures import forget_failure
 from distillknob.runs.journal import Journal
 from distillknob.runs.run import Run, load_run
 from distillknob.tasks import get_task
-
-FAILED = "failed.json"
 
 
 def cell_config(cell: Cell, work: Work) -> dict[str, Any]:
@@ -93,7 +91,7 @@ def run_cell(cell: Cell, work: Work) -> Run:
         scene.models.close()
     measured = {} if student is None else measure(str(student), work, Journal(run.unfinished / "measured"))
     traces = _count_lines(scene.folder / TRACES)
-    (folder / FAILED).unlink(missing_ok=True)
+    forget_failure(folder)
     shutil.rmtree(scene.folder)  # weights and checkpoints, many times the size of what was measured
     run.finish(
         {
@@ -110,30 +108,6 @@ def run_cell(cell: Cell, work: Work) -> Run:
         }
     )
     return run
-
-
-class Failure(NamedTuple):
-    """By what a cell failed, and how often it was tried."""
-
-    reason: str
-    tries: int
-
-
-def fail_cell(cell: Cell, work: Work, reason: str) -> None:
-    """Record by what a cell failed, beside what it has done so far."""
-    folder, before = work.place(cell), failure_of(cell, work)
-    folder.mkdir(parents=True, exist_ok=True)
-    row = {"cell": cell.name, "reason": reason, "tries": 1 + (0 if before is None else before.tries)}
-    atomic_write(folder / FAILED, json_bytes(row, indent=2) + b"\n")
-
-
-def failure_of(cell: Cell, work: Work) -> Failure | None:
-    """Return by what the cell failed; None where it didn't."""
-    file = work.place(cell) / FAILED
-    if not file.exists():
-        return None
-    row = read_json(file)
-    return Failure(str(row["reason"]), int(row["tries"]))
 
 
 def measure(student: str, work: Work, journal: Journal) -> dict[str, dict[str, Any]]:

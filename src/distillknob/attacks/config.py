@@ -11,7 +11,7 @@ from distillknob.attacks.models import ModelOptions
 from distillknob.attacks.planted import planted_target
 from distillknob.attacks.suite import Arm, Suite, read_suite
 from distillknob.attacks.target import Target, targets_of
-from distillknob.attacks.work import Cell, model_label
+from distillknob.attacks.work import Cell
 from distillknob.config.checks import check_at_least_one
 from distillknob.config.experiment import PlannedConfig, Step
 from distillknob.config.fields import NO_SETTING
@@ -20,6 +20,7 @@ from distillknob.config.shared import EngineOptions
 from distillknob.errors import BadInputError, nearest
 from distillknob.methods import METHODS
 from distillknob.models.engines.choice import choose
+from distillknob.models.labels import model_label
 from distillknob.models.names import SERVED
 from distillknob.runtime.cluster import ClusterOptions
 

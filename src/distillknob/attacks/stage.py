@@ -12,9 +12,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from distillknob.attacks.cell import cell_config, cell_reads, fail_cell, failure_of, run_cell
+from distillknob.attacks.cell import cell_config, cell_reads, run_cell
 from distillknob.attacks.config import AttackConfig
-from distillknob.attacks.ledger import Ledger
 from distillknob.attacks.measured import Row, rows_of
 from distillknob.attacks.planted import OTHER_SEED
 from distillknob.attacks.pool import make_pool
@@ -30,14 +29,14 @@ from distillknob.inputs.opening import checked
 from distillknob.inputs.preflight import Preflight
 from distillknob.report.page import build_report
 from distillknob.results.schema import with_schema
+from distillknob.runs.failures import failure_in, record_failure
 from distillknob.runs.files import atomic_write, json_bytes
+from distillknob.runs.ledger import Ledger
 from distillknob.runs.run import RESULT, Run
 from distillknob.runtime.cluster import reached
 from distillknob.runtime.processes import notice, process_count
 from distillknob.runtime.spread import spread
 from distillknob.tasks import graded_tasks
-
-TRIES = 2  # times that a cell may fail before its failure is the result
 
 
 def attack(config: AttackConfig, output: str | Path, *, resume: bool = False) -> Run:
@@ -78,7 +77,7 @@ def attack(config: AttackConfig, output: str | Path, *, resume: bool = False) ->
     results, failed = _results(work, ledger, cells)
     teachers = {t.label: ledger.result(teacher_record(t), work.teacher(t)) or {} for t in config.targets}
     result = result_of(config, cells, results, failed, teachers, changed_meanwhile(run, *reads))
-    again = [cell for cell in cells if (one := failure_of(cell, work)) is not None and one.tries < TRIES]
+    again = [cell for cell in cells if (one := failure_in(work.place(cell))) is not None and not one.final]
     if again:
         notice(f"{len(again)} of {len(cells)} cells failed; the same command with --resume tries them once more")
         run.unfinished.mkdir(exist_ok=True)
@@ -151,7 +150,7 @@ def _run_cells(config: AttackConfig, work: Work, ledger: Ledger, cells: Sequence
     for name, error in _spread(config, pieces, work.folder / "cells"):
         done += 1
         if error is not None:
-            fail_cell(missing[name], work, str(error))
+            record_failure(work.place(missing[name]), name, str(error))
         else:
             ledger.keep(name, work.place(missing[name]))
         notice(f"cell {done} of {len(cells)}: {name}{'' if error is None else f' failed: {error}'}")
@@ -191,6 +190,6 @@ def _results(work: Work, ledger: Ledger, cells: Sequence[Cell]) -> tuple[dict[st
         place = work.place(cell)
         if (result := ledger.result(cell.name, place)) is not None:
             results[cell.name] = result
-        elif (failure := failure_of(cell, work)) is not None:
+        elif (failure := failure_in(place)) is not None:
             failed[cell.name] = failure.reason
     return results, failed

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from distillknob.defences.base import Wrapping
 from distillknob.defences.choice import is_defence, models_read, parse
 from distillknob.errors import BadInputError
+from distillknob.models.labels import labelled, model_label, plain_name
 
 ORIGINAL = "original"
-_LABELLED = re.compile(r"(?P<label>[\w+.,-]+)=(?P<spec>[^=?].*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -48,27 +46,15 @@ def targets_of(original: str, defended: Sequence[str]) -> list[Target]:
     """
     targets = [Target(ORIGINAL, original, original)]
     for named in defended:
-        labelled = _LABELLED.fullmatch(named)
-        label, spec = (labelled["label"], labelled["spec"]) if labelled else (None, named)
+        label, spec = labelled(named)
         if is_defence(spec):
             chosen = parse(spec)
             target = Target(label or plain_name(spec), spec, chosen.model or original, chosen.defence)
         else:
-            target = Target(label or _of_folder(spec), spec, spec)
+            target = Target(label or model_label(spec), spec, spec)
         if target.label in (one.label for one in targets):
             raise BadInputError(
                 f"two targets are called {target.label!r}: write LABEL={spec} with another label for one of them"
             )
         targets.append(target)
     return targets
-
-
-def _of_folder(name: str) -> str:
-    """A model's label: the run's name for its `model` folder, else its own."""
-    path = Path(name)
-    return plain_name(path.parent.name if path.name == "model" and path.parent.name else path.name)
-
-
-def plain_name(text: str) -> str:
-    """Return the text as a folder may be called, on any system."""
-    return re.sub(r"[^\w+.,-]+", "-", text).strip("-") or "target"

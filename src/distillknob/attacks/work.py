@@ -10,7 +10,8 @@ from typing import Any
 from distillknob.attacks.base import Problem
 from distillknob.attacks.models import ModelOptions
 from distillknob.attacks.suite import Arm, Suite
-from distillknob.attacks.target import Target, plain_name
+from distillknob.attacks.target import Target
+from distillknob.models.labels import model_label
 from distillknob.tasks import get_tasks
 
 
@@ -26,12 +27,6 @@ class Reads:
         suite: tuple[str, str] | None = None,
     ):
         self.models_read, self.tasks, self.key_file, self.suite_read = list(models), list(tasks), key_file, suite
-
-
-def model_label(name: str) -> str:
-    """What folders and cells call an attacker's model: of a run's `model` the run's name, else its own."""
-    path = Path(name.replace(":", "-"))
-    return plain_name(path.parent.name if path.name == "model" and path.parent.name else path.name)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The commands that are no stages: `report`, `gate`, `recipe` and `zoo`. Each adds its parser and answers it."""
+"""The commands that are no stages: `report`, `gate`, `methods`, `recipe`, `zoo`: their parsers and answers."""
 
 from __future__ import annotations
 
@@ -67,6 +67,24 @@ def _add_zoo(commands: Commands) -> None:
     zoo.add_argument("--only", nargs="+", metavar="NAME", help="build: only these checkpoints")
     zoo.add_argument("--seed", type=int, default=0, help="build: 0 is that of the checkpoints shipped (default: 0)")
     zoo.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
+
+
+def _add_methods(commands: Commands) -> None:
+    methods = commands.add_parser("methods", help="how a student may learn: every method, or one", allow_abbrev=False)
+    methods.add_argument("name", nargs="?", help="method to show")
+    methods.add_argument("--page", action="store_true", help="print the page of all methods (Markdown)")
+
+
+def _methods(arguments: argparse.Namespace) -> int:
+    from distillknob.cli.methods_page import method_text, methods_page, methods_text
+    from distillknob.runtime.machine import quiet_libraries
+
+    quiet_libraries()
+    if arguments.page:
+        print(methods_page(), end="")
+    else:
+        print(methods_text() if arguments.name is None else method_text(arguments.name))
+    return 0
 
 
 def _report(arguments: argparse.Namespace) -> int:
@@ -191,6 +209,7 @@ def _zoo(arguments: argparse.Namespace) -> int:
 COMMANDS: dict[str, tuple[Callable[[Commands], None], Callable[[argparse.Namespace], int]]] = {
     "report": (_add_report, _report),
     "gate": (_add_gate, _gate),
+    "methods": (_add_methods, _methods),
     "recipe": (_add_recipe, _recipe),
     "zoo": (_add_zoo, _zoo),
 }

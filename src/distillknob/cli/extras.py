@@ -129,7 +129,7 @@ def _so_far(arguments: argparse.Namespace, run: Run) -> Ending:
     return Ending(0, f"cell {arguments.cell} is done; the report so far: {run.path / 'report.html'}")
 
 
-# attack
+# attack and compare
 
 
 def _failed_cells(arguments: argparse.Namespace, run: Run) -> Ending:
@@ -143,6 +143,7 @@ EXTRAS = {
     "diagnose": Extras(add_flags=_add_compare, answer=_compare),
     "calibrate": Extras(add_flags=_add_require_turned, check=_check_turns, end=_turned),
     "evaluate": Extras(settings=_pair),
+    "compare": Extras(add_flags=_add_cluster, passed=_where, end=_failed_cells),
     "attack": Extras(add_flags=_add_cluster, passed=_where, end=_failed_cells),
     "sweep": Extras(add_flags=_add_cells, passed=_which_and_where, end=_so_far),
 }

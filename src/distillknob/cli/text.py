@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from distillknob.cli.attack_text import attack_text
+from distillknob.cli.compare_text import compare_text as methods_text
 from distillknob.cli.layout import percent, text_table, wrapped
 from distillknob.cli.memorization_text import memorization_text
 from distillknob.results.pass_at_k import best_name, pass_at
@@ -367,6 +368,7 @@ TEXTS: dict[str, Callable[[Run, Mapping[str, Any]], list[str]]] = {
     "cache": _cache_text,
     "distill": _distill_text,
     "attack": attack_text,
+    "compare": methods_text,
     "fingerprint": _fingerprint_text,
     "memorization": memorization_text,
     "defend": _defend_text,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from distillknob.distillation.config import DistillConfig
+from distillknob.distillation.teachers import OWN
 from distillknob.results.stages import Privacy
 
 
@@ -18,12 +19,13 @@ def student_card(
 ) -> str:
     """The student's card: how it was made, what to know of its teacher, how private it is, and that nothing was
     measured of it."""
+    taught_by = OWN.get(config.objective.teacher, teacher)
     note = "" if warning is None else f"\n{warning[:1].upper()}{warning[1:]}.\n"
     if privacy is not None:
         note += f"\n{privacy_text(privacy)}\n"
     return (
         f"---\nbase_model: {config.student}\ntags: [distillknob, distilled-student]\n---\n"
-        f"# {config.student}, distilled from {teacher}\n\n"
+        f"# {config.student}, distilled from {taught_by}\n\n"
         f"Made by distillknob with method `{config.method}` ({config.objective.parts}) on {', '.join(tasks)} "
         f"({steps} steps of {config.per_device_train_batch_size * config.gradient_accumulation_steps}, "
         f"learning rate {config.learning_rate:g}, seed {config.seed}).\n{note}\n"

@@ -11,8 +11,9 @@ from distillknob.distillation.cache.files import TeacherCache
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.privacy import Budget, planned_steps
 from distillknob.distillation.selection import refuse_without_scores
+from distillknob.distillation.teacher_context.skill import read_skills
 from distillknob.distillation.trace_file import read_trace_file
-from distillknob.distillation.traces import RIGHT_ONES
+from distillknob.distillation.traces import RIGHT_ONES, part_of
 from distillknob.errors import BadInputError, nearest
 from distillknob.inputs.preflight import Preflight, Side, check_learning_rate, check_traces, same_weights
 from distillknob.models.names import check_meant
@@ -34,16 +35,24 @@ class Sides(NamedTuple):
 
 def check(config: DistillConfig, preflight: Preflight) -> None:
     """Raise BadInputError for what `distill` couldn't use, before any weight is loaded."""
+    for phase in config.phases():
+        _check_phase(phase, preflight)
+
+
+def _check_phase(config: DistillConfig, preflight: Preflight) -> None:
     preflight.engine(config)
     cache = None if config.cache is None else TeacherCache(config.cache)
+    if config.skills is not None:
+        read_skills(config.skills)
     if config.needs_teacher_scores:
         _check_selection(config)
     sides = _sides(config, preflight)
     _check_tokenizers(config, sides, cache)
     check_trainable(config.student, config)
     check_learning_rate(config.student, config)
-    itself = sides.teacher is not None and same_weights(config.teacher, config.student) and not config.teaches_itself
-    if itself and config.objective.context == "plain":
+    itself = sides.teacher is not None and same_weights(config.teacher, config.student)
+    method = config.objective
+    if itself and method.context == "plain" and method.soft_target == "plain" and not config.grades:
         preflight.remark(
             f"teacher and student are the same model ({config.student}): there is nothing to learn, and a divergence "
             "will be about 0"
@@ -73,7 +82,7 @@ def check(config: DistillConfig, preflight: Preflight) -> None:
         if task is None:  # its data would have to be fetched
             continue
         examples = task.examples("train", config.problems, seed=config.seed_of_problems)
-        rows += len(examples)
+        rows += len(part_of(examples, config.problems_part))
         _check_way(config.ways.get(task.name), task, examples)
         _check_lengths(config, preflight, task, examples, sides)
     if None not in tasks:
@@ -206,7 +215,8 @@ def _check_lengths(
             if side is not None:
                 preflight.check_fit(side, task, examples, answer, field)
         if judge is not None and context is not None:
-            preflight.check_fit(judge, task, examples, answer, field, context)
+            begun = 1.0 if made is not None and made.shows_samples else 0.0
+            preflight.check_fit(judge, task, examples, answer, field, context, begun)
     if gold:
         longest = preflight.check_gold(sides.student, task, examples)
         if judge is not None:

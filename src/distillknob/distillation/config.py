@@ -15,7 +15,7 @@ from trl import DistillationConfig  # type: ignore[attr-defined]
 from distillknob.config.checks import check_at_least_one
 from distillknob.config.inherited import check_inherited
 from distillknob.config.shared import BoundedAnswers, EngineOptions
-from distillknob.distillation.parts import MethodParts
+from distillknob.distillation.phases import InPhases
 from distillknob.distillation.private_config import check_private
 from distillknob.distillation.traces import RIGHT_ONES
 from distillknob.errors import BadInputError
@@ -26,7 +26,7 @@ from distillknob.training.rollouts import check_unbent
 
 
 @dataclass
-class DistillConfig(MethodParts, BoundedAnswers, EngineOptions, AdapterOptions, DistillationConfig):
+class DistillConfig(InPhases, BoundedAnswers, EngineOptions, AdapterOptions, DistillationConfig):
     """Config of `distill`: DistillationConfig, the parts of a method (`parts`), and what a recipe needs. BadInputError
     for values that can't work."""
 
@@ -119,6 +119,7 @@ class DistillConfig(MethodParts, BoundedAnswers, EngineOptions, AdapterOptions, 
         super().__post_init__()
         check_unbent(self)
         check_installed(self)
+        self.check_phases()
 
     def _check_loss_weights(self) -> None:
         """Raise BadInputError for weights of the loss's own where the student's are spread over processes."""
@@ -238,6 +239,9 @@ class DistillConfig(MethodParts, BoundedAnswers, EngineOptions, AdapterOptions, 
                 f"cache={self.cache!r}: a cache holds the teacher's distributions on its own traces, so it serves a "
                 "method with a divergence, lmbda 0 and context plain (e.g. --method gkd --lmbda 0)"
             )
+        soft = self.made_soft_target
+        if soft is not None and (reason := soft.why_not_of_top_k(self)) is not None:
+            raise BadInputError(f"cache={self.cache!r}: {reason}")
         if self.temperature != 1:
             raise BadInputError(
                 f"temperature={self.temperature}: a cache holds the teacher's distributions at 1, so the student's are "
@@ -307,7 +311,9 @@ class DistillConfig(MethodParts, BoundedAnswers, EngineOptions, AdapterOptions, 
 
     @property
     def teacher_options(self) -> dict[str, Any]:
-        """What the teacher is loaded with, its revision on the hub included."""
+        """What the teacher is loaded with, its revision on the hub included: as the student, where that teaches."""
+        if self.teaches_itself:
+            return as_dict(self.model_init_kwargs)
         pinned = {} if self.teacher_model_revision is None else {"revision": self.teacher_model_revision}
         return {**pinned, **as_dict(self.teacher_model_init_kwargs)}
 

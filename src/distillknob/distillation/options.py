@@ -33,6 +33,11 @@ class Settings(Protocol):
         ...
 
     @property
+    def loss(self) -> Any:
+        """The method's loss (`losses.Loss`)."""
+        ...
+
+    @property
     def made_soft_target(self) -> Any:
         """What is made of the teacher's distributions (`soft_targets.SoftTarget`); None: nothing."""
         ...

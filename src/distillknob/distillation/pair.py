@@ -35,8 +35,8 @@ class Pair:
 
     `teacher` draws samples; it is None where it isn't asked for anything, and its tokenizer is None where only a server
     knows it. `teacher_model` is the same with its weights, where a loss reads them; it is the student itself where that
-    teaches as it is. `further_models` are what the loss reads beside (`Loss.models`), `oracle` is what the student is
-    measured by on its way.
+    teaches as it is, and None where its moving average does, which the trainer makes. `further_models` are what the
+    loss reads beside (`Loss.models`), `oracle` is what the student is measured by on its way.
     """
 
     config: DistillConfig
@@ -81,13 +81,6 @@ class Pair:
         return target
 
 
-def _loaded_teacher(config: DistillConfig) -> LanguageModel:
-    """The model that teaches, to be read: the student's own checkpoint, where it teaches itself."""
-    return (
-        _loaded_student(config) if config.teaches_itself else load_model(config.teacher, options=config.teacher_options)
-    )
-
-
 def _loaded_student(config: DistillConfig) -> LanguageModel:
     """The student's checkpoint once more, to be read as it is at the start."""
     return load_model(config.student, options=as_dict(config.model_init_kwargs))
@@ -101,10 +94,14 @@ def load_pair(config: DistillConfig, cache: TeacherCache | None, engines: Engine
     """
     student = load_trained(config.student, config)
     if config.needs_teacher_weights:
-        loaded = student if config.objective.teacher == "itself" else _loaded_teacher(config)
-        further = {name: _loaded_student(config) for name in config.loss.models if name == START}
+        kind = config.objective.teacher
+        moves = kind in ("average", "itself")
+        loaded = student if moves else load_model(config.teacher, options=config.teacher_options)
+        further = {}
+        if START in config.loss.models:
+            further[START] = (loaded if kind == "start" else _loaded_student(config)).model
         oracle = None if config.oracle is None else load_model(config.oracle)
-        pair = Pair(config, student, loaded, loaded.model, further, oracle)
+        pair = Pair(config, student, loaded, None if kind == "average" else loaded.model, further, oracle)
     else:
         scores: Literal[False] | None = None if config.needs_teacher_scores else False
         teacher = engines.open(config.teacher, scores=scores) if config.needs_teacher else None

@@ -9,7 +9,8 @@ from typing import Any, cast
 
 from distillknob.distillation.edits import EDITS, Edit
 from distillknob.distillation.losses import LOSSES, Loss
-from distillknob.distillation.options import Settings, check_options
+from distillknob.distillation.moving_average import MovingAverage
+from distillknob.distillation.options import Settings, check_options, make
 from distillknob.distillation.queries import QUERIES, QueryWeights
 from distillknob.distillation.selection import SELECTIONS
 from distillknob.distillation.soft_targets import SOFT_TARGETS, SoftTarget
@@ -180,10 +181,16 @@ class MethodParts:
         return None if make is None else make(self._settings)
 
     @property
+    def made_average(self) -> MovingAverage | None:
+        """How the teacher moves, where it is the student's moving average."""
+        return make(MovingAverage, self._settings) if self.objective.teacher == "average" else None
+
+    @property
     def made_parts(self) -> Iterator[Any]:
         """The parts that are objects."""
         parts = (self.loss, self.made_soft_target, self.made_token_weights, self.made_context)
-        yield from (part for part in (*parts, self.made_query_weights, self.made_edit) if part is not None)
+        more = (self.made_query_weights, self.made_edit, self.made_average)
+        yield from (part for part in (*parts, *more) if part is not None)
 
     @property
     def grades(self) -> bool:
@@ -223,6 +230,11 @@ class MethodParts:
                 f"num_generations={objective.num_generations} with lmbda={objective.lmbda:g}: stored traces are one a "
                 "problem, so that a step on them would read the same text several times: set lmbda to 1"
             )
+        if self.skills is not None and objective.context != "skill":
+            raise BadInputError(
+                f"skills={self.skills!r} with context={objective.context}: skills are shown with context skill alone: "
+                "set it, or leave skills out"
+            )
         late = self.made_context is not None and self.made_context.late
         for name, does in {"edit": objective.edit != "none", f"context {objective.context}": late}.items():
             if does and objective.lmbda < 1:
@@ -230,3 +242,13 @@ class MethodParts:
                     f"{name} is made from what the student has just written, and with lmbda={objective.lmbda:g} some "
                     "steps have stored traces: set lmbda to 1"
                 )
+
+
+@dataclass(kw_only=True)
+class PartsAlone(MethodParts):
+    """The parts of a method by themselves, beside the defaults of what else they are made with: to be looked at, and
+    not checked."""
+
+    beta: float = 0.5
+    skew: float = 0.1
+    temperature: float = 1.0

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 from distillknob.distillation.losses import Loss
 from distillknob.errors import BadInputError
 from distillknob.methods import Method
 from distillknob.runtime.processes import process_count
 from distillknob.training.config import check_package, spread_by
+
+ALONE = ("plain", "reference")  # contexts in which the teacher sees one problem alone
 
 
 class PrivateSettings(Protocol):
@@ -31,9 +33,6 @@ class PrivateSettings(Protocol):
 
     @property
     def loss(self) -> Loss: ...
-
-    @property
-    def made_context(self) -> Any: ...
 
 
 def check_private(config: PrivateSettings) -> None:
@@ -69,7 +68,7 @@ def _check_values(config: PrivateSettings) -> None:
 
 def _why_not(config: PrivateSettings) -> str | None:
     """What of the config private steps can't go with, and the remedy."""
-    method, context = config.objective, config.made_context
+    method = config.objective
     of_batches = {
         f"tokens={method.tokens}": method.tokens != "all",
         f"tokens_per_step={config.tokens_per_step}": config.tokens_per_step is not None,
@@ -77,7 +76,7 @@ def _why_not(config: PrivateSettings) -> str | None:
         f"query_weights={method.queries}": method.queries != "all",
         f"soft_target={method.soft_target}": method.soft_target != "plain",
         f"edit={method.edit}": method.edit != "none",
-        f"context={method.context}": context is not None and context.late,
+        f"context={method.context}": method.context not in ALONE,
         f"num_generations={method.num_generations}": method.num_generations > 1,
         f"divergence={method.loss}": not config.loss.each_alone,
     }

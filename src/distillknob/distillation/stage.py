@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,12 @@ from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.learning_curve import CurveProblems, LearningCurve, curve_point, curve_problems
 from distillknob.distillation.loss_weights import FILE as LOSS_WEIGHTS
 from distillknob.distillation.losses import Loss
+from distillknob.distillation.moving_average import AVERAGE
 from distillknob.distillation.oracle import GOLDEN, PROXY, Distances
 from distillknob.distillation.pair import Pair, load_pair
 from distillknob.distillation.queries.base import Traces as Queried
 from distillknob.distillation.trace_file import read_trace_file, with_ids
-from distillknob.distillation.traces import RIGHT_ONES, TraceOptions, make_traces
+from distillknob.distillation.traces import RIGHT_ONES, TraceOptions, make_traces, part_of
 from distillknob.distillation.trainer import DistillTrainer
 from distillknob.inputs.identity import changed_meanwhile
 from distillknob.inputs.opening import Opening, checked
@@ -37,20 +38,23 @@ from distillknob.inputs.preflight import Side, check_traces
 from distillknob.models.architecture import context_of
 from distillknob.models.base import LanguageModel
 from distillknob.models.engines.opened import Engines
-from distillknob.results.stages import DistillResult, TeacherRecord
+from distillknob.results.stages import DistillResult, PhaseRow, TeacherRecord
 from distillknob.runs.journal import Journal
 from distillknob.runs.model_record import read_record, warn_of_teacher
 from distillknob.runs.run import Run
+from distillknob.runtime.machine import free_models
 from distillknob.runtime.processes import process_count, process_index, wait
 from distillknob.runtime.template_date import fix_dates
 from distillknob.tasks import Example, Task, get_tasks, graded_tasks
-from distillknob.training.callbacks import FiniteLoss, RunLogger, StageProgress, add_callbacks
+from distillknob.training.callbacks import FiniteLoss, PeakMemory, RunLogger, StageProgress, add_callbacks
 from distillknob.training.checkpoints import check_saves_whole, checkpoint_errors, save_model, start_from
 from distillknob.training.config import plain_config, refused_by_the_trainer
 from distillknob.training.engine import close_engine
 from distillknob.training.grading import graded_by
 
 Traces = Sequence[dict[str, Any]]
+FIRST = "first"  # the folder of the phase before, within the run's
+WARM_UP = 5  # steps that pay for what is set up once
 
 
 def distill(
@@ -69,34 +73,44 @@ def distill(
     graded = config.grades or config.objective.traces in RIGHT_ONES
     tasks = (graded_tasks if graded else get_tasks)(config.tasks)
     divided = curve_problems(config, cache)
-    count = _trained_on(config, cache, divided)
-    check_fills_a_step(count, _rows_a_step(config), "problems to train on")
+    for phase in config.phases():
+        check_fills_a_step(_trained_on(phase, cache, divided), _rows_a_step(phase), "problems to train on")
     further = [] if config.cache is None else [Path(config.cache)]
     opening = Opening("distill", config, output, plain_config(config), resume, further)
     if (done := opening.finished()) is not None:
         return done
     checked(check, config)
     engines = opening.engines()
-    pair = load_pair(config, cache, engines)
-    run = opening.run(None if cache is None else cache.template_date)  # what a cache holds was read on its day
-    if run.complete:
-        return run
+    *before, phase = config.phases()
+    earlier: list[Run] = []
+    if before:  # their runs lie within this one's
+        run = opening.run()
+        if run.complete:
+            return run
+        earlier = [distill(one, run.path / FIRST, resume=resume, trainer_class=trainer_class) for one in before]
+        free_models()
+        phase = phase.on_student(str(earlier[-1].path / "model"))
+    pair = load_pair(phase, cache, engines)
+    if not before:
+        run = opening.run(None if cache is None else cache.template_date)  # what a cache holds was read on its day
+        if run.complete:
+            return run
     fix_dates(pair.tokenizers, run.template_date)
     taught_by = config.taught_by if cache is None else cache.teacher
     record = read_record(taught_by) or (None if cache is None else cache.result.get("teacher_record"))
     warning = warn_of_teacher(taught_by, record)
     if divided.reason is not None and process_index() == 0:
         print(f"warning: {divided.reason}", file=sys.stderr)
-    traces = _own_traces(config, run, pair, engines, tasks, divided) if cache is None else cache.traces
+    traces = _own_traces(phase, run, pair, engines, tasks, divided) if cache is None else cache.traces
     engines.close()  # the training needs its memory
-    loss = config.loss if cache is None else config.loss.stored(cache)
-    settings = _for_the_trainer(config, run, tasks)
+    loss = phase.loss if cache is None else phase.loss.stored(cache)
+    settings = _for_the_trainer(phase, run, tasks)
     with refused_by_the_trainer():
         trainer = trainer_class(
             model=pair.student.model,
             teacher_model=pair.teacher_model,
             args=settings,
-            train_dataset=_rows(config, loss, traces),
+            train_dataset=_rows(phase, loss, traces),
             loss=loss,
             further_models=pair.further_models,
             teacher_processing_class=pair.teacher_tokenizer,
@@ -106,8 +120,9 @@ def distill(
     steps, final = _train(trainer, run, divided, pair.distances, resume=resume)
     close_engine(trainer)
     trainer.accelerator.free_memory()
+    in_all = steps + sum(one.result["steps"] for one in earlier)
     privacy = None if trainer.budget is None else trainer.budget.spent(steps)
-    card = student_card(config, taught_by, config.tasks if cache is None else cache.tasks, steps, warning, privacy)
+    card = student_card(config, taught_by, config.tasks if cache is None else cache.tasks, in_all, warning, privacy)
     save_model(str(final), pair.student.tokenizer, run.path / "model", card, whole=config.merge_adapter)
     result = _result(
         config,
@@ -119,6 +134,8 @@ def distill(
         warning=warning,
         steps=steps,
         traces=len(traces),
+        left_out=_trained_on(phase, cache, divided) - len(traces),
+        earlier=earlier,
     )
     if privacy is not None:
         result["privacy"] = privacy
@@ -136,7 +153,7 @@ def _trained_on(config: DistillConfig, cache: TeacherCache | None, divided: Curv
         return len(cache.traces)
     if config.traces_file is not None:
         return len(read_trace_file(config.traces_file))
-    return sum(divided.trained.values())
+    return sum(len(part_of(range(n), config.problems_part)) for n in divided.trained.values())
 
 
 def _own_traces(
@@ -165,13 +182,14 @@ def _own_traces(
         ways=config.ways,
         selection=selection,
         problem_seed=config.seed_of_problems,
+        part=config.problems_part,
     )
     columns = columns_of(config)
     for place, task in enumerate(tasks):
         journal = Journal(run.unfinished).part(f"traces-{place}")
         count = divided.trained[task.name]
         traces += make_traces(source, [task], count, pair.student, teacher, target, options, columns, journal)
-    problems = sum(divided.trained.values())
+    problems = _trained_on(config, None, divided)
     check_fills_a_step(len(traces), _rows_a_step(config), f"of {problems} problems have a trace to train on")
     if (weights := config.made_query_weights) is not None:
         queried = Queried(traces, pair.student, teacher, target, Journal(run.unfinished).part("queries"))
@@ -219,6 +237,7 @@ def _train(
     tokenizer: Any = trainer.processing_class
     check_saves_whole(trainer.accelerator)
     callbacks: list[TrainerCallback] = [
+        PeakMemory(run),
         RunLogger(run, {}),
         StageProgress(f"distill {config.method}", {"loss": "loss"}),
         FiniteLoss(run),
@@ -228,8 +247,9 @@ def _train(
         callbacks.append(LearningCurve(run, trainer, tokenizer, config.curve_steps, point))
     add_callbacks(trainer, *callbacks)
     folder = Path(str(config.output_dir))
-    own_weights = [] if trainer.loss_module is None else [LOSS_WEIGHTS]
-    checkpoint = start_from(run, folder, *own_weights, resume=resume)
+    also = [] if trainer.average is None else [AVERAGE]
+    also += [] if trainer.loss_module is None else [LOSS_WEIGHTS]
+    checkpoint = start_from(run, folder, *also, resume=resume)
     with checkpoint_errors(folder):
         trainer.train(resume_from_checkpoint=checkpoint)
         trainer.save_model(str(folder / "final"))
@@ -248,9 +268,14 @@ def _result(
     warning: str | None,
     steps: int,
     traces: int,
+    left_out: int,
+    earlier: Sequence[Run],
 ) -> DistillResult:
     """The stage's result, from what was logged."""
     metrics = run.metrics()
+    tokens = int(sum(row.get("trained_tokens", 0) for row in metrics))
+    phases = [phase_row(one.result) for one in earlier]
+    phases.append({"method": config.method, "steps": steps, "tokens": tokens, "traces": traces})
     losses = [row["loss"] for row in metrics if row.get("loss") is not None]
     return {
         "stage": "distill",
@@ -260,11 +285,15 @@ def _result(
         "notes": changed_meanwhile(run, config),
         "student": config.student,
         "method": config.method,
-        "steps": steps,
-        "tokens": int(sum(row.get("trained_tokens", 0) for row in metrics)),
+        "steps": sum(row["steps"] for row in phases),
+        "tokens": sum(row["tokens"] for row in phases),
         "learning_rate": config.learning_rate,
+        "step_seconds": step_seconds(metrics),
+        "peak_memory": max((row["peak_memory"] for row in metrics if "peak_memory" in row), default=None),
         "final_loss": sum(losses[-10:]) / max(1, len(losses[-10:])),
         "traces": traces,
+        "left_out": left_out,
+        **({"phases": phases} if earlier else {}),
         "curve": {
             "problems": {name: len(examples) for name, examples in divided.held_out.items()},
             "reason": divided.reason,
@@ -274,6 +303,24 @@ def _result(
             *(_by_oracle(metrics, task).as_row() for task in (divided.held_out if config.oracle is not None else ())),
         ],
     }
+
+
+def phase_row(result: Mapping[str, Any]) -> PhaseRow:
+    """Return what a phase's own result says of how much it trained."""
+    return {
+        "method": result["method"],
+        "steps": result["steps"],
+        "tokens": result["tokens"],
+        "traces": result["traces"],
+    }
+
+
+def step_seconds(metrics: Sequence[dict[str, Any]]) -> float | None:
+    """Return the mean seconds of a step, samples and the teacher's share included, without the first `WARM_UP` steps
+    (of fewer than twice as many: without the first); None where none was timed."""
+    timed = [row["step_time"] for row in metrics if row.get("step_time") is not None]
+    steady = timed[WARM_UP if len(timed) >= 2 * WARM_UP else 1 :]
+    return sum(steady) / len(steady) if steady else None
 
 
 def _by_oracle(metrics: list[dict[str, Any]], task: str) -> Finding:

@@ -11,4 +11,9 @@ Left out on purpose: a teacher that is trained by a loss of its own (`calibrate`
 from __future__ import annotations
 
 TEACHERS = ("given", "start", "average", "itself")
-OWN = ("start", "average", "itself")  # the student's own weights, whatever `teacher` says
+# The student's own weights, whatever `teacher` says, and what a card calls them.
+OWN = {
+    "start": "itself, as it was before",
+    "average": "its own moving average",
+    "itself": "itself, as it was at each step",
+}

@@ -12,13 +12,15 @@ from torch import Tensor
 @dataclass(frozen=True)
 class TokenRows:
     """A block of tokens: the student's logits [N, V] with gradients, the teacher's [N, V] without (None: not asked),
-    the tokens that stand there [N], and columns of the batch at these tokens, [N, …], by name. Both models' logits are
-    of their common tokens; at a temperature they are divided by it."""
+    the tokens that stand there [N], and columns of the batch at these tokens, [N, …], by name. `further` are logits
+    [N, V] of other states that the loss reads, without gradients. All logits are of the models' common tokens; at a
+    temperature they are divided by it."""
 
     student_NV: Tensor
     teacher_NV: Tensor | None
     token_N: Tensor
     columns: Mapping[str, Tensor]
+    further: tuple[Tensor, ...] = ()
 
     @property
     def teacher(self) -> Tensor:

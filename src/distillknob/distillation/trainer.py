@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor
+from transformers.trainer_utils import get_last_checkpoint
 from trl import DistillationTrainer  # type: ignore[attr-defined]
 from trl.models import prepare_deepspeed  # type: ignore[attr-defined]
 
@@ -28,7 +29,8 @@ from distillknob.distillation.batches import (
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.loss_weights import LossWeights
 from distillknob.distillation.losses import Loss, Rollouts, States, View
-from distillknob.distillation.losses.base import TEACHER
+from distillknob.distillation.losses.base import PLAIN, PROMPT, TEACHER
+from distillknob.distillation.moving_average import AverageTeacher
 from distillknob.distillation.private_steps import PrivateSteps
 from distillknob.distillation.teacher_context.base import TEACHER_PROMPT, Written
 from distillknob.distillation.token_choice import CHOICES, Choice
@@ -51,7 +53,8 @@ class DistillTrainer(LossWeights, PrivateSteps, PolicyTrainer, DistillationTrain
     """DistillationTrainer with a loss of distillknob's, on stored traces or the student's own samples.
 
     Takes what DistillationTrainer takes. `loss` is the config's by default. `teacher_model` may be None where the loss
-    doesn't ask it, and `model` itself where the teacher moves with the student; it is read without gradients.
+    doesn't ask it, and `model` itself where the teacher moves with the student; it is read without gradients. Where
+    the config's `teacher_weights` are `average`, it is made here, of the student.
     `further_models` are the others that the loss names (`Loss.models`), read likewise. The data
     set has `prompt`, unless every step is on-policy `completion_ids` (token ids, the eos included), and the columns
     that the loss names. Where the teacher sees another prompt it has `teacher_prompt` (messages); a loss may read
@@ -80,10 +83,19 @@ class DistillTrainer(LossWeights, PrivateSteps, PolicyTrainer, DistillationTrain
         if isinstance(teacher_model, str):
             teacher_model = load_model(teacher_model, options=self.args.teacher_options).model
         moves = teacher_model is not None and teacher_model is model
-        self.teacher_model = self.model if moves else self._prepared(teacher_model)
-        self.further_models = {name: self._prepared(one) for name, one in (further_models or {}).items()}
-        frozen = [] if teacher_model is None or moves else [self.teacher_model]
-        self._make_ready(*frozen, *self.further_models.values())
+        averaged, spread = self.args.made_average, self._dist.is_fsdp or self._dist.is_zero3
+        self.average = None if averaged is None else AverageTeacher(self.model, averaged, spread=spread)
+        read = teacher_model if self.average is None else self.average.model
+        self.teacher_model = self.model if moves else self._prepared(read)
+        self.further_models = {
+            name: self.teacher_model if one is teacher_model else self._prepared(one)
+            for name, one in (further_models or {}).items()
+        }
+        frozen = [] if read is None or moves else [self.teacher_model]
+        self._make_ready(*frozen, *(one for one in self.further_models.values() if one is not self.teacher_model))
+        if self.average is not None:
+            self.average.check_precision()
+            self.add_callback(self.average)
         self.loss = self.args.loss if loss is None else loss
         if missing := set(self.loss.models) - self.further_models.keys():
             raise BadInputError(f"method {self.args.method!r} reads {', '.join(sorted(missing))}: give further_models")
@@ -103,6 +115,14 @@ class DistillTrainer(LossWeights, PrivateSteps, PolicyTrainer, DistillationTrain
         sides = {"the student": self._tokenizer, "the teacher": self.teacher_processing_class}
         set_in_templates(sides, as_dict(self.args.chat_template_kwargs), needed=False)
         self._stored_ids: list[list[int]] | None = None
+
+    def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Transformers' `train`; a checkpoint's moving average is taken up with it."""
+        if self.average is not None and resume_from_checkpoint:
+            if resume_from_checkpoint is True:
+                resume_from_checkpoint = get_last_checkpoint(str(self.args.output_dir))
+            self.average.restore(resume_from_checkpoint)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _prepared(self, model: Any) -> Any:
         """A model that is only read, made ready for this process."""
@@ -146,6 +166,8 @@ class DistillTrainer(LossWeights, PrivateSteps, PolicyTrainer, DistillationTrain
         if "shown" in batch:  # for the others there was nothing to show
             batch["loss_mask"] = batch["loss_mask"] * batch["shown"][:, None]
         weights = [] if self.weights is None else [self.weights.weights(self.loss, rollouts(batch))]
+        if self.weights is not None and self.weights.leaves_out:
+            batch["loss_mask"] = batch["loss_mask"] * (weights[0] != 0)
         if "weight" in inputs[0]:
             of_rows = torch.tensor([row["weight"] for row in inputs], device=self.accelerator.device)
             weights.append(of_rows[:, None].expand_as(batch["completion_mask"]))
@@ -166,8 +188,9 @@ class DistillTrainer(LossWeights, PrivateSteps, PolicyTrainer, DistillationTrain
 
     def _teacher_prompts(self, rows: Sequence[Row], rollouts: Rollouts) -> dict[str, Tensor]:
         """The prompts that the teacher sees in its own tokens, as `X_ids` and `X_mask` [B, P'], padded on the left: of
-        the data set's columns X for the teacher, of what a late context shows, or of the student's own, where the
-        teacher's template makes other tokens of them. With a late context `shown` [B] says for which there is one."""
+        the data set's columns X for the teacher, of what a late context shows, and of the student's own as `plain`,
+        where the teacher's template makes other tokens of them. With a late context `shown` [B] says for which there
+        is one."""
         tokenizer = self.teacher_processing_class
         own, plain = self._tokenizer, [row["prompt"] for row in rows]
         seen = {name: [row[name] for row in rows] for name in rows[0] if name.startswith(TEACHER_PROMPT)}
@@ -177,12 +200,9 @@ class DistillTrainer(LossWeights, PrivateSteps, PolicyTrainer, DistillationTrain
             late = self.context.shown(Written(rows, rollouts.texts, rewards, rollouts.num_generations))
             columns["shown"] = torch.tensor([one is not None for one in late]).to(rollouts.batch["completion_mask"])
             seen[TEACHER_PROMPT] = [plain[b] if one is None else one for b, one in enumerate(late)]
-        elif (
-            TEACHER_PROMPT not in seen
-            and tokenizer is not own
-            and prompt_ids(tokenizer, plain) != prompt_ids(own, plain)
-        ):
-            seen[TEACHER_PROMPT] = plain
+        if tokenizer is not own and prompt_ids(tokenizer, plain) != prompt_ids(own, plain):
+            seen[PLAIN] = plain
+            seen.setdefault(TEACHER_PROMPT, plain)
         for name, prompts in seen.items():
             padded = tokenizer.pad(
                 {"input_ids": prompt_ids(tokenizer, prompts)}, return_tensors="pt", padding_side="left"
@@ -236,15 +256,16 @@ class DistillTrainer(LossWeights, PrivateSteps, PolicyTrainer, DistillationTrain
         return torch.cat(measured)
 
     def _chosen_tokens(self, choice: Choice, batch: Mapping[str, Any]) -> Tensor:
-        """The mask [B, C] of the tokens that count: chosen among those of all processes."""
-        measured_N2 = self._measured(lambda view: choice.measured(self.loss, view), batch).cpu()
+        """The mask [B, C] of the tokens that count: chosen among those of all processes that may."""
+        may_BC, here_BC = batch["loss_mask"].bool(), batch["completion_mask"].bool()
+        measured_N2 = self._measured(lambda view: choice.measured(self.loss, view), batch)[may_BC[here_BC]].cpu()
         everywhere = gather_object([measured_N2])
         entropy_N, divergence_N = torch.cat(everywhere).unbind(1)
         chosen_N = choice.mask(entropy_N, divergence_N, self.args.tokens_share)
         first = sum(map(len, everywhere[: self.accelerator.process_index]))
         mask_BC = torch.zeros_like(batch["completion_mask"])
         here_N = chosen_N[first : first + len(measured_N2)].to(mask_BC)
-        return mask_BC.masked_scatter(batch["completion_mask"].bool(), here_N)
+        return mask_BC.masked_scatter(may_BC, here_N)
 
     def _get_last_hidden_state(self, *args: Any, **kwargs: Any) -> Tensor:
         """TRL's, in mixed precision where that is set: Accelerate's autocast lives in the forward of the whole model,
@@ -263,10 +284,13 @@ class DistillTrainer(LossWeights, PrivateSteps, PolicyTrainer, DistillationTrain
             items,
             student=lambda: self._read_student(unwrapped_student, batch),
             teacher=lambda prompt, model: self._read_teacher(batch, prompt, model),
+            student_on=lambda completion: self._read_student(unwrapped_student, batch, completion),
             module=self.loss_module,
         )
 
-    def _read_student(self, unwrapped_student: Any, batch: Mapping[str, Tensor]) -> States:
+    def _read_student(
+        self, unwrapped_student: Any, batch: Mapping[str, Tensor], completion: str = "completion"
+    ) -> States:
         share = self.loss.exit_share
 
         def read(ids_BT: Tensor, mask_BT: Tensor, width: int) -> Tensor:
@@ -276,7 +300,7 @@ class DistillTrainer(LossWeights, PrivateSteps, PolicyTrainer, DistillationTrain
                 last_BCH = self._get_last_hidden_state(unwrapped_student, ids_BT, mask_BT, width)
             return torch.cat([last_BCH, below[0][:, -(width + 1) : -1]], dim=-1)
 
-        hidden_BCH = read_rows(read, *sequences(batch, "prompt", "completion"), alone=self._alone)
+        hidden_BCH = read_rows(read, *sequences(batch, "prompt", completion), alone=self._alone)
         head = head_of(unwrapped_student)  # after the forward pass, with which FSDP brings the head together
         hidden_BCH = hidden_BCH.to(head.weight_VH.dtype)
         if share is None:
@@ -285,7 +309,9 @@ class DistillTrainer(LossWeights, PrivateSteps, PolicyTrainer, DistillationTrain
 
     def _read_teacher(self, batch: Mapping[str, Tensor], prompt: str | None, name: str = TEACHER) -> States:
         if prompt is None:  # the student's own tokens, where the teacher reads no others
-            prompt = TEACHER_PROMPT if f"{TEACHER_PROMPT}_ids" in batch else "prompt"
+            prompt = TEACHER_PROMPT if f"{TEACHER_PROMPT}_ids" in batch else PROMPT
+        elif prompt == PLAIN and f"{PLAIN}_ids" not in batch:
+            prompt = PROMPT
         completion = "teacher_completion" if "teacher_completion_ids" in batch else "completion"
         model: Any = self.teacher_model if name == TEACHER else self.further_models[name]
         unwrapped = self.accelerator.unwrap_model(model)

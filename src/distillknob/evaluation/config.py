@@ -23,6 +23,7 @@ class EvaluateConfig(BoundedAnswers, EngineOptions):
     tasks: list[str] = field(default_factory=lambda: ["math"], metadata={"help": "Tasks to evaluate on."})
     split: str = field(default="test", metadata={"help": "Split of the tasks."})
     problems: int = field(default=500, metadata={"help": "Problems a task."})
+    skip: int = field(default=0, metadata={"help": "Problems of the split, in the seed's order, to leave out before."})
     samples: int = field(default=16, metadata={"help": "Samples a problem, at temperature 1."})
     k: int = field(default=16, metadata={"help": "k of pass@k; undefined where there are fewer samples."})
     max_new_tokens: int | None = field(default=None, metadata={"help": "Default: the task's own longest."})
@@ -37,6 +38,8 @@ class EvaluateConfig(BoundedAnswers, EngineOptions):
             if not getattr(self, name):
                 raise BadInputError(f"{name} is empty: name at least one")
         check_at_least_one(self, "problems", "samples", "k", "max_new_tokens")
+        if self.skip < 0:
+            raise BadInputError(f"skip={self.skip}: a number of problems, from 0 on")
 
     @property
     def models_read(self) -> list[str]:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+from distillknob.errors import BadInputError
 from distillknob.evaluation.config import EvaluateConfig
 from distillknob.evaluation.task_result import TaskResult, difference, evaluate_task, same_answers
 from distillknob.inputs.identity import changed_meanwhile
@@ -38,7 +39,11 @@ def check(config: EvaluateConfig, preflight: Preflight) -> None:
     for task in map(preflight.task, config.tasks):
         if task is None:
             continue
-        examples = task.examples(config.split, config.problems, seed=config.seed)
+        examples = task.examples(config.split, config.skip + config.problems, seed=config.seed)[config.skip :]
+        if not examples:
+            raise BadInputError(
+                f"skip={config.skip} leaves no problem of {task.name!r} in the split {config.split!r}: lower it"
+            )
         for side in sides:
             answer = config.max_new_tokens or task.max_new_tokens
             preflight.check_fit(side, task, examples, answer, "max_new_tokens")
@@ -70,6 +75,7 @@ def evaluate(config: EvaluateConfig, output: str | Path, *, resume: bool = False
                 task,
                 split=config.split,
                 problems=config.problems,
+                skip=config.skip,
                 samples=config.samples,
                 k=config.k,
                 max_new_tokens=config.max_new_tokens,

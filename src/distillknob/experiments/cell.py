@@ -60,7 +60,7 @@ def run_cell(cell: Cell, recipe: Mapping[str, Any], folder: Path, *, resume: boo
     if run.complete:
         return run
     planned = steps(cell, recipe, folder)
-    runs = {step.name: _run_step(step, folder) for step in planned}
+    runs = {step.name: run_step(step, folder) for step in planned}
     calibration = None
     if "calibrate" in runs:
         calibration = _calibration_in_short(cast(CalibrateResult, runs["calibrate"].result))
@@ -108,7 +108,7 @@ def read_by_cell(cell: Cell, recipe: Mapping[str, Any]) -> dict[str, dict[str, s
     return read_by(*(step.config for step in steps(cell, recipe)))
 
 
-def _run_step(step: Step, folder: Path) -> Run:
+def run_step(step: Step, folder: Path) -> Run:
     """The finished run of one stage of the cell in `folder`."""
     config = step.config
     if isinstance(config, EvaluateConfig) and config.chat_template_kwargs:

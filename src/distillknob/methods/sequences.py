@@ -53,4 +53,17 @@ ROWS: dict[str, Method] = {
         lmbda=0.0,
         selection="sure_tokens",
     ),
+    "redi": Method(
+        label="REDI",
+        paper="2505.24850",
+        summary="SFT on right answers of the teacher, then towards right ones and, more weakly, away from wrong ones.",
+        formula="first −Σ log q(yₜ), y right; then −log q(y_w)/|y_w| + α·log q(y_l)/|y_l|, y_w right, y_l wrong",
+        when="The teacher errs often enough that its wrong answers teach something, and only texts can be had.",
+        ours="Half of the steps and of the problems are the first phase's, at one learning rate; in the paper both "
+        "phases have the same problems.",
+        loss="right_and_wrong",
+        traces="teacher_pairs",
+        lmbda=0.0,
+        first="sft_verified",
+    ),
 }

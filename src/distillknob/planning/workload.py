@@ -9,6 +9,7 @@ graders take.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -175,6 +176,16 @@ def _vllm(config: CalibrationConfig | DistillConfig) -> dict[str, Any]:
 
 
 def _distill(config: DistillConfig, engine: Engine) -> Workload:
+    """The phases one after the other; what stays in memory is of the one that holds most."""
+    works = [_distill_phase(phase, engine) for phase in config.phases()]
+    most = max(works, key=lambda work: sum(model.parameters for _, model in work.resident))
+    trained = works[-1].trained
+    if trained is not None:
+        trained = replace(trained, steps=sum(work.trained.steps for work in works if work.trained is not None))
+    return replace(most, phases=[phase for work in works for phase in work.phases], trained=trained)
+
+
+def _distill_phase(config: DistillConfig, engine: Engine) -> Workload:
     from distillknob.distillation.learning_curve import CURVE_PROBLEMS
     from distillknob.distillation.trace_file import read_trace_file
 
@@ -186,12 +197,15 @@ def _distill(config: DistillConfig, engine: Engine) -> Workload:
     problems = config.problems * len(config.tasks)
     if config.traces_file is not None:
         problems = len(read_trace_file(config.traces_file))
+    start, end = config.problems_part
+    problems = round((end - start) * problems)
     rows = _steps(config, problems, batch) * batch
     share = config.share_on_policy
     resident, phases = [], []
     if config.needs_teacher and not config.teacher.startswith(SERVED):
         teacher = architecture(config.teacher)
-        resident.append(("teacher", teacher))
+        if method.teacher != "itself":  # which is read where it is trained
+            resident.append(("teacher", teacher))
         if config.writes_traces:
             each = 1 if method.traces == "teacher" else config.candidates
             phases.append(Phase("traces", "decode", teacher, problems * each, prompt, answer, SAMPLED_AT_ONCE))

@@ -254,6 +254,15 @@ class Curve(TypedDict):
     reason: str | None
 
 
+class PhaseRow(TypedDict):
+    """One phase of a distillation: by which method the student was trained, and how much."""
+
+    method: str
+    steps: int
+    tokens: int
+    traces: int
+
+
 class Privacy(TypedDict):
     """This says what private steps have spent: (ε, δ) bounds what the trained weights tell of one problem."""
 
@@ -267,7 +276,8 @@ class Privacy(TypedDict):
 
 
 class DistillResult(Result):
-    """The result of `distill`."""
+    """The result of `distill`. `steps` and `tokens` are of all `phases`, which has a row each where there are several;
+    `traces` are the last one's, which `left_out` problems don't have."""
 
     teacher: str
     teacher_record: NotRequired[TeacherRecord | None]
@@ -277,8 +287,12 @@ class DistillResult(Result):
     steps: int
     tokens: int
     learning_rate: float
+    step_seconds: NotRequired[float | None]
+    peak_memory: NotRequired[int | None]
     final_loss: float | None
     traces: int
+    left_out: NotRequired[int]
+    phases: NotRequired[list[PhaseRow]]
     curve: NotRequired[Curve]
     privacy: NotRequired[Privacy]
     findings: list[FindingRow]

@@ -16,7 +16,10 @@ CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
 COMMIT = "commit"
 UNKNOWN = "unknown: a server shows no weights"
 # Runs that no command makes alone, with what repeats them.
-_NO_COMMAND = {"cell": "A cell: the demo or sweep around it repeats it, and each stage inside by its own config.yaml"}
+_NO_COMMAND = {
+    "cell": "A cell: the demo or sweep around it repeats it, and each stage inside by its own config.yaml",
+    "compare-cell": "A cell: the comparison around it repeats it",
+}
 # What a run read: for each model, task, reward model or cache the parts of it (files, a commit) and their digests.
 Reads = Mapping[str, Mapping[str, str]]
 

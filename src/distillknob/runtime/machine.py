@@ -6,8 +6,10 @@ import ctypes
 import gc
 import platform
 import warnings
+from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_OWN = Path("/proc/self")
 
 
 def keep_freed_memory() -> None:
@@ -33,6 +35,35 @@ def quiet_libraries() -> None:
     logging.set_verbosity_error()
     # What a library plans to rename is for its developers and ours; the tests show it.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers|trl|accelerate")
+
+
+def forget_peak_memory() -> bool:
+    """Let `peak_memory` count from now on, and say whether it can. Without a GPU what earlier work freed goes back to
+    the system before, so that the peak isn't theirs; only Linux can forget a process's peak."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        return True
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+    try:
+        (_OWN / "clear_refs").write_text("5")  # proc(5): the peak of the resident set
+    except OSError:
+        return False
+    return True
+
+
+def peak_memory() -> int:
+    """Return the most bytes since `forget_peak_memory`: of tensors on this process's GPU, or where there is none, of
+    the whole process in memory (its resident set)."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    status = (_OWN / "status").read_text()
+    (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) * 1024
 
 
 def free_models() -> None:

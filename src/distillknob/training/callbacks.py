@@ -1,4 +1,4 @@
-"""Callbacks of both Trainers: the run's log, a bar, and an end where the loss isn't finite."""
+"""Callbacks of both Trainers: the run's log, a bar, the peak of memory, and an end where the loss isn't finite."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from distillknob.errors import RunFailedError
+from distillknob.errors import DivergedError
 from distillknob.runs.run import Run
+from distillknob.runtime.machine import forget_peak_memory, peak_memory
 from distillknob.runtime.progress import progress
 
 
@@ -34,6 +35,21 @@ class RunLogger(TrainerCallback):
         for name, value in logs.items():
             row[self.names.get(name, name)] = float(value) if isinstance(value, str | float | int) else value
         self.run.log(**row)
+
+
+class PeakMemory(TrainerCallback):
+    """Logs as `peak_memory` the most bytes that this process held from the first step to the last
+    (`runtime.machine.peak_memory`); nothing where that can't be known. A training that is resumed logs it once more."""
+
+    def __init__(self, run: Run):
+        self.run, self.known = run, False
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.known = forget_peak_memory()
+
+    def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.known:
+            self.run.log(step=state.global_step, peak_memory=peak_memory())
 
 
 class StageProgress(TrainerCallback):
@@ -75,7 +91,7 @@ class FiniteLoss(TrainerCallback):
     ) -> None:
         broken = [k for k in ("loss", "grad_norm") if k in (logs or {}) and not math.isfinite(float((logs or {})[k]))]
         if broken:
-            raise RunFailedError(
+            raise DivergedError(
                 f"{' and '.join(broken)} not finite at step {state.global_step}: the checkpoints before it are kept in "
                 f"{args.output_dir}. Lower the learning rate, or look at that step's samples"
             )

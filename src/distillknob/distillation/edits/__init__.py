@@ -8,8 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from distillknob.distillation.edits.base import Edit
+from distillknob.distillation.edits.confidence import Confidence
 from distillknob.distillation.options import Settings
 
 __all__ = ["EDITS", "Edit"]
 
-EDITS: dict[str, Callable[[Settings], Edit] | None] = {"none": None}
+EDITS: dict[str, Callable[[Settings], Edit] | None] = {
+    "none": None,
+    "confidence": lambda settings: Confidence(),
+}

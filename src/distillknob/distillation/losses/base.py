@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 
 TEACHER, START = "teacher", "start"
+PROMPT, PLAIN = "prompt", "plain"  # the student's own prompt, and the same in the tokens of the teacher's template
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,13 @@ class View:
         items: int | Tensor,
         student: Callable[[], States],
         teacher: Callable[[str | None, str], States],
+        student_on: Callable[[str], States] | None = None,
         module: Callable[[Tensor], Tensor] | None = None,
     ):
         self.batch, self.counted_BC, self.items = batch, counted_BC, items
         self._module = module
         self._student, self._teacher = functools.cache(student), functools.cache(teacher)
+        self._student_on = student_on
 
     @property
     def weight_N(self) -> Tensor | None:
@@ -100,10 +103,17 @@ class View:
         """The student's states, with gradients; read once."""
         return self._student()
 
+    def student_on(self, completion: str) -> States:
+        """The student's states, with gradients, on other completions of the same prompts: the columns `completion_ids`
+        and `completion_mask` under another name, from `prepare`. Raises ValueError where there is no student to ask."""
+        if self._student_on is None:
+            raise ValueError("this view holds the student on the batch's own completions alone")
+        return self._student_on(completion)
+
     def teacher(self, prompt: str | None = None, model: str = TEACHER) -> States:
         """The teacher's states, without gradients; read once for each `prompt`, which names a column of the data set
-        that stands before the completions. Default: what the method's context shows. `model`: another of the loss's
-        `models`, read alike."""
+        that stands before the completions, or is `PROMPT` or `PLAIN`. Default: what the method's context shows. `model`:
+        another of the loss's `models`, read alike."""
         return self._teacher(prompt, model)
 
 
@@ -166,6 +176,8 @@ class Loss(ABC):
     """Does it read the completions' rewards (`Rollouts.graded`)? Then every task needs a grader."""
     models: ClassVar[tuple[str, ...]] = ()
     """Models beside the teacher that it reads (`View.teacher(model=…)`): `start` is the student as it was at first."""
+    has_advantages: ClassVar[bool] = False
+    """Does `prepare` add each token's advantage, as `advantage` [b, C]?"""
     each_alone: ClassVar[bool] = False
     """Is a text's loss made of that text alone, whatever else is in its batch? Private steps need that."""
     edits_targets: ClassVar[bool] = False

@@ -83,12 +83,23 @@ class EditedDivergence(TokenLoss):
     beta: float = 0.5
     alpha: float = 0.1
 
+    cacheable: ClassVar[bool] = True
     tempered: ClassVar[bool] = True
     edits_targets: ClassVar[bool] = True
 
     @property
     def reads(self) -> tuple[str, ...]:  # type: ignore[override]  # of one kind, not of the class
         return reads_of(self.kind)
+
+    def stored(self, cache: TeacherCache) -> Loss:
+        return StoredDivergence(
+            cache,
+            self.kind,
+            beta=self.beta,
+            alpha=self.alpha,
+            temperature=self.temperature,
+            soft_target=self.soft_target,
+        )
 
     def of_tokens(self, rows: TokenRows) -> Tensor:
         return divergence(rows.student_NV, rows.teacher, self.kind, beta=self.beta, alpha=self.alpha)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from distillknob.distillation.losses.base import Loss, Rollouts, View
 from distillknob.distillation.losses.blocks import by_blocks
+from distillknob.distillation.soft_targets.base import SoftTarget
 from distillknob.divergences.top_k import divergence_from_topk
 from distillknob.models.heads import Head
 
@@ -21,13 +22,14 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class StoredDivergence(Loss):
     """A divergence of the core to what `cache` holds of its own traces. The data set's column `trace` is the number of
-    a row's trace there."""
+    a row's trace there. `soft_target` is what is made of the cache's top k before."""
 
     cache: TeacherCache
     kind: str
     beta: float
     alpha: float
     temperature: float
+    soft_target: SoftTarget | None = None
 
     asks_teacher: ClassVar[bool] = False
     tempered: ClassVar[bool] = True
@@ -50,6 +52,8 @@ class StoredDivergence(Loss):
         ids, logprobs, tail = (
             view.batch[name][counted_BC] for name in ("cached_ids", "cached_logprobs", "cached_tail")
         )
+        if self.soft_target is not None:
+            logprobs, tail = self.soft_target.of_top_k(logprobs, tail, self.cache.width)
         return stored_divergence(
             student.head,
             student.hidden_BCH[counted_BC],

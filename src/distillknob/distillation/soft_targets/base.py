@@ -30,6 +30,22 @@ class SoftTarget(ABC):
     def edited(self, rows: TokenRows) -> TokenRows:
         """The rows with other logits; −inf stands for probability 0."""
 
+    def beside(self, rows: TokenRows) -> Tensor | None:
+        """A term that is added to the loss at each token, [N], from the rows as they were before; None: none."""
+        return None
+
+    def of_top_k(self, logprobs_NK: Tensor, tail_N: Tensor, width: int) -> tuple[Tensor, Tensor]:
+        """The same of a cache's top k log-probabilities and the log of the mass of all other tokens, of `width` tokens.
+        Only where `why_not_of_top_k` has no reason against it."""
+        raise NotImplementedError(f"{type(self).__name__} asks for more than a cache holds")
+
+    def why_not_of_top_k(self, settings: Settings) -> str | None:
+        """Why a cache can't be in the teacher's place; None where it can."""
+        return (
+            f"soft_target={settings.objective.soft_target} is made of the teacher's whole distributions, and a cache "
+            "holds its top k: leave cache out, or use soft_target power or uniform_mix"
+        )
+
     def why_not(self, settings: Settings) -> str | None:
         """Why it makes no sense with these settings; None where it does."""
         return None

@@ -36,6 +36,8 @@ class Context:
     """Is it known only when the student has written (`shown`)?"""
     grades: ClassVar[bool] = False
     """Does `shown` read rewards?"""
+    shows_samples: ClassVar[bool] = False
+    """May a prompt hold an answer of the student's beside the one that is judged? The check of contexts counts it."""
 
     def columns(self, messages: Messages, example: Example) -> dict[str, Messages]:
         """The teacher's prompts by the names of their columns, which begin with `teacher_prompt`. A late context gives

@@ -6,10 +6,19 @@ A new one is a file beside these and a row here; a method names it in its own ro
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
-from distillknob.distillation.options import Settings
+from distillknob.distillation.options import Settings, make
+from distillknob.distillation.token_weights.after_first import AfterFirst
 from distillknob.distillation.token_weights.base import TokenWeights
+from distillknob.distillation.token_weights.first_turns import FirstTurns
+from distillknob.distillation.token_weights.importance import Importance
 
 __all__ = ["TOKEN_WEIGHTS", "TokenWeights"]
 
-TOKEN_WEIGHTS: dict[str, Callable[[Settings], TokenWeights] | None] = {"equal": None}
+TOKEN_WEIGHTS: dict[str, Callable[[Settings], TokenWeights] | None] = {
+    "equal": None,
+    "first_turns": partial(make, FirstTurns),
+    "importance": partial(make, Importance),
+    "after_first": partial(make, AfterFirst),
+}

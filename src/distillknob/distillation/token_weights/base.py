@@ -17,11 +17,13 @@ class TokenWeights(ABC):
 
     grades: ClassVar[bool] = False
     """Does it read the completions' rewards (`Rollouts.rewards`)?"""
+    leaves_out: ClassVar[bool] = False
+    """Do tokens of weight 0 not count at all, so that the others are divided by their own number?"""
 
     @abstractmethod
     def weights(self, loss: Loss, rollouts: Rollouts) -> Tensor:
         """The weight of each token, [b, C]; what it is at padding doesn't matter. A token of weight 0 still counts in
-        the number that the loss is divided by."""
+        the number that the loss is divided by, but where it `leaves_out`."""
 
     def why_not(self, settings: Settings) -> str | None:
         """Why it makes no sense with these settings; None where it does."""

@@ -1,4 +1,4 @@
-"""What of a run's cells is there: in their folders, and in the file of kept cells, where one is named."""
+"""What of an experiment's cells is there: in their folders, and in the file of kept cells, where one is named."""
 
 from __future__ import annotations
 

@@ -1,0 +1,36 @@
+"""All tokens of an answer but its first few, where a teacher that sees more opens in another way than a student can
+(as self-distillation fine-tuning has it, arXiv 2601.19897)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from distillknob.distillation.options import option
+from distillknob.distillation.token_weights.base import TokenWeights
+
+if TYPE_CHECKING:
+    from distillknob.distillation.losses.base import Loss, Rollouts
+    from distillknob.distillation.options import Settings
+
+
+@dataclass(frozen=True)
+class AfterFirst(TokenWeights):
+    """The first `skipped_tokens` of each completion are left out, the others count alike."""
+
+    skipped_tokens: float = option(3, "Tokens at the beginning of an answer that don't count.", low=0)
+
+    leaves_out: ClassVar[bool] = True
+
+    def weights(self, loss: Loss, rollouts: Rollouts) -> Tensor:
+        ids_BC = rollouts.batch["completion_ids"]
+        place_C = torch.arange(ids_BC.size(1), device=ids_BC.device)
+        return (place_C >= self.skipped_tokens).float().expand(ids_BC.shape)
+
+    def why_not(self, settings: Settings) -> str | None:
+        if self.skipped_tokens == int(self.skipped_tokens):
+            return None
+        return f"options sets skipped_tokens to {self.skipped_tokens}: it counts tokens, so give a whole number"

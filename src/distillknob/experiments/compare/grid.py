@@ -1,0 +1,112 @@
+"""Which methods are trained on which teachers: decided before any work, by the refusals that `distill` itself has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from distillknob.errors import BadInputError
+from distillknob.models.labels import labelled, model_label
+
+BUDGET = "tokens_per_step"
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A teacher as the config names it: `spec` is the model, `label` what rows and folders call it."""
+
+    label: str
+    spec: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One method on one teacher. `alone` says that the method needs no teacher, so that its students are those of all
+    teachers; `budget` why it can't keep to the tokens of a step (None: it does)."""
+
+    method: str
+    teacher: Teacher
+    alone: bool
+    budget: str | None
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A method that doesn't apply to a teacher and the student, and why."""
+
+    method: str
+    teacher: Teacher
+    reason: str
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The methods on the teachers to which they apply, by teacher, and those that don't."""
+
+    entries: Sequence[Entry] = field(default_factory=tuple)
+    left_out: Sequence[LeftOut] = field(default_factory=tuple)
+
+    @property
+    def methods(self) -> list[str]:
+        return list(dict.fromkeys(entry.method for entry in self.entries))
+
+
+def teachers_of(named: Sequence[str]) -> list[Teacher]:
+    """Return the teachers that are named as `[LABEL=]SPEC`. Raises BadInputError for two of one label."""
+    teachers: list[Teacher] = []
+    for one in named:
+        label, spec = labelled(one)
+        teacher = Teacher(label or model_label(spec), spec)
+        if teacher.label in (other.label for other in teachers):
+            raise BadInputError(
+                f"two teachers are called {teacher.label!r}: write LABEL={spec} with another label for one of them"
+            )
+        teachers.append(teacher)
+    return teachers
+
+
+def decide(
+    methods: Sequence[str],
+    teachers: Sequence[Teacher],
+    baseline: str,
+    config_of: Callable[..., Any],
+    check: Callable[[Any], None],
+    *,
+    leave_out: bool,
+) -> Grid:
+    """Return the grid. `config_of(method, teacher, **fields)` builds a config of `distill`, and `check` looks at it;
+    both raise BadInputError for what doesn't apply.
+
+    With `leave_out` such a method is left out, with its reason; else, and for the baseline, the refusal is raised.
+    """
+    entries: list[Entry] = []
+    left_out: list[LeftOut] = []
+    alone: set[str] = set()
+    for teacher in teachers:
+        for method in methods:
+            if method in alone:
+                continue
+            try:
+                config, budget = _fitted(config_of, method, teacher)
+                check(config)
+            except BadInputError as error:
+                if method == baseline or not leave_out:
+                    raise BadInputError(f"{method} on {teacher.label}: {error}") from error
+                left_out.append(LeftOut(method, teacher, str(error)))
+                continue
+            by_itself = config.teaches_itself or not config.needs_teacher
+            if by_itself:
+                alone.add(method)
+            entries.append(Entry(method, teacher, by_itself, budget))
+    return Grid(tuple(entries), tuple(left_out))
+
+
+def _fitted(config_of: Callable[..., Any], method: str, teacher: Teacher) -> tuple[Any, str | None]:
+    """The config of the method, and why it can't keep to the recipe's tokens a step: one whose loss counts no tokens,
+    or that chooses among them, is trained on the same steps without."""
+    try:
+        return config_of(method, teacher), None
+    except BadInputError as error:
+        refused = str(error)
+    return config_of(method, teacher, **{BUDGET: None}), refused
