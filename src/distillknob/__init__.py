@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from distillknob.evaluation.memorization.config import MemorizationConfig as MemorizationConfig
     from distillknob.evaluation.memorization.stage import memorization as memorization
     from distillknob.evaluation.stage import evaluate as evaluate
+    from distillknob.experiments.compare.config import CompareConfig as CompareConfig
+    from distillknob.experiments.compare.stage import compare as compare
     from distillknob.experiments.demo import DemoConfig as DemoConfig
     from distillknob.experiments.demo import demo as demo
     from distillknob.experiments.sweep import SweepConfig as SweepConfig
@@ -89,6 +91,8 @@ _HOMES = {
     "evaluation.memorization.stage": "memorization",
     "evaluation.stage": "evaluate",
     "experiments.demo": "DemoConfig demo",
+    "experiments.compare.config": "CompareConfig",
+    "experiments.compare.stage": "compare",
     "experiments.sweep": "SweepConfig sweep",
     "fingerprints.config": "FingerprintConfig",
     "fingerprints.stage": "fingerprint",

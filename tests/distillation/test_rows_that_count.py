@@ -17,7 +17,10 @@ from torch import Tensor
 from distillknob.distillation.batches import rows_that_count, sequences
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.losses import LOSSES, Loss, States, View
+from distillknob.distillation.losses.base import PROMPT, TEACHER
 from distillknob.distillation.losses.stored import StoredDivergence
+from distillknob.distillation.losses.token_loss import TokenLoss
+from distillknob.distillation.teacher_context.base import TEACHER_PROMPT
 from distillknob.distillation.trainer import DistillTrainer
 from distillknob.models.heads import head_of
 from distillknob.models.load import load_model
@@ -49,6 +52,11 @@ def loss_of(name: str) -> Loss:
     return LOSSES[name](DistillConfig())
 
 
+def further_of(loss: Loss) -> list[tuple[str, str]]:
+    """The further states that a loss over tokens reads, as prompts and models."""
+    return [(str(prompt), model) for prompt, model in loss.further] if isinstance(loss, TokenLoss) else []
+
+
 def deepen(model: Any) -> None:
     """Give a model of one layer a second one, so that it has an exit below the last."""
     layers = model.base_model.layers
@@ -63,12 +71,16 @@ def prepared(pair: Pair, other: str, folder: Path, loss: Loss, budget: int | Non
     if loss.exit_share is not None:
         deepen(student.model)
     teacher = load_model(other if loss.crosses_tokenizers else pair.teacher)
-    rows = []
+    prompts = [prompt for prompt, _ in further_of(loss) if prompt.startswith(TEACHER_PROMPT)]
+    prompts += [loss.drawn_with] if loss.drawn_with != PROMPT else []
+    rows: list[dict[str, Any]] = []
     for number, (task, length) in enumerate(zip(["math", "qa", "instruct", "math"] * 2, LENGTHS, strict=True)):
         example, written = (get_task(name).examples("train", 8)[number] for name in (task, "math"))
         ids = student.tokenizer(written.gold_solution)["input_ids"][:length]
         assert len(ids) == length
-        rows.append({"prompt": get_task(task).messages(example), "completion_ids": ids, "trace": number})
+        messages = get_task(task).messages(example)
+        shown = {name: [{"role": "user", "content": f"{name} {example.prompt}"}] for name in prompts}
+        rows.append({"prompt": messages, "completion_ids": ids, "trace": number, **shown})
     trainer = DistillTrainer(
         model=student.model.double(),
         teacher_model=teacher.model.double(),
@@ -88,6 +100,7 @@ def prepared(pair: Pair, other: str, folder: Path, loss: Loss, budget: int | Non
         train_dataset=Dataset.from_list(rows),
         processing_class=student.tokenizer,
         teacher_processing_class=teacher.tokenizer,
+        further_models={name: load_model(pair.student).model.double() for name in loss.models},
         loss=loss,
     )
     assert trainer.model is not None
@@ -115,8 +128,11 @@ def of_every_row(trainer: DistillTrainer, batch: dict[str, Any]) -> Tensor:
 
     @torch.no_grad()
     def teacher(prompt_name: str | None, model: str) -> States:
-        prompt = "teacher_prompt" if "teacher_prompt_ids" in batch else "prompt"
-        return states(trainer.teacher_model, prompt, "teacher_completion" if "teacher_span" in batch else "completion")
+        prompt = prompt_name if f"{prompt_name}_ids" in batch else "prompt"
+        if prompt_name is None and "teacher_prompt_ids" in batch:
+            prompt = "teacher_prompt"
+        read = trainer.further_models.get(model, trainer.teacher_model)
+        return states(read, str(prompt), "teacher_completion" if "teacher_span" in batch else "completion")
 
     counted_BC, items = batch["loss_mask"].bool(), batch["num_items_in_batch"]
 
@@ -148,12 +164,13 @@ def test_loss_and_gradients_are_those_of_every_row(tiny_pair: Pair, tiny_other: 
     loss = loss_of(name)
     trainer, batches = prepared(tiny_pair, tiny_other, tmp_path, loss, BUDGET if loss.counts_tokens else None)
     model: Any = trainer.model
+    times = sum(of == TEACHER for _, of in further_of(loss)) + loss.asks_teacher
     assert len(batches) == 2
     for batch in batches:
         with rows_read(model) as read, rows_read(trainer.teacher_model) as taught:
             value, _, count = trainer._compute_loss(model, batch, batch["num_items_in_batch"])
         counting = int(batch["loss_mask"].any(1).sum())
-        assert read == [max(1, counting)] and taught == (read if loss.asks_teacher else [])
+        assert read == [max(1, counting)] and taught == read * times
         assert int(count) == int(batch["loss_mask"].sum())
         plain = of_every_row(trainer, batch)
         torch.testing.assert_close(value, plain, atol=1e-9, rtol=1e-6)

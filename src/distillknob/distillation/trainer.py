@@ -32,6 +32,7 @@ from distillknob.distillation.losses import Loss, Rollouts, States, View
 from distillknob.distillation.losses.base import PLAIN, PROMPT, TEACHER
 from distillknob.distillation.moving_average import AverageTeacher
 from distillknob.distillation.private_steps import PrivateSteps
+from distillknob.distillation.several_teachers import ROUTE, averaged, routed
 from distillknob.distillation.teacher_context.base import TEACHER_PROMPT, Written
 from distillknob.distillation.token_choice import CHOICES, Choice
 from distillknob.errors import BadInputError
@@ -55,9 +56,10 @@ class DistillTrainer(LossWeights, PrivateSteps, PolicyTrainer, DistillationTrain
     Takes what DistillationTrainer takes. `loss` is the config's by default. `teacher_model` may be None where the loss
     doesn't ask it, and `model` itself where the teacher moves with the student; it is read without gradients. Where
     the config's `teacher_weights` are `average`, it is made here, of the student.
-    `further_models` are the others that the loss names (`Loss.models`), read likewise. The data
-    set has `prompt`, unless every step is on-policy `completion_ids` (token ids, the eos included), and the columns
-    that the loss names. Where the teacher sees another prompt it has `teacher_prompt` (messages); a loss may read
+    `further_models` are the others that the loss names (`Loss.models`), and of several teachers all but the first, by
+    the config's names for them; they are read likewise. The data set has `prompt`, unless every step is on-policy
+    `completion_ids` (token ids, the eos included), and the columns that the loss names, and `task` where each task has
+    a teacher. Where the teacher sees another prompt it has `teacher_prompt` (messages); a loss may read
     further columns whose names begin so.
 
     `teacher_processing_class` is the teacher's tokenizer, by default the student's. The two vocabularies may differ in
@@ -97,7 +99,9 @@ class DistillTrainer(LossWeights, PrivateSteps, PolicyTrainer, DistillationTrain
             self.average.check_precision()
             self.add_callback(self.average)
         self.loss = self.args.loss if loss is None else loss
-        if missing := set(self.loss.models) - self.further_models.keys():
+        if self.loss.memory is not None:
+            self.add_callback(self.loss.memory)
+        if missing := {*self.loss.models, *self.args.several_teachers[1:]} - self.further_models.keys():
             raise BadInputError(f"method {self.args.method!r} reads {', '.join(sorted(missing))}: give further_models")
         if self.loss.asks_teacher and self.teacher_model is None:
             raise BadInputError(f"method {self.args.method!r} needs teacher_model, or the loss of a cache (`stored`)")
@@ -117,11 +121,13 @@ class DistillTrainer(LossWeights, PrivateSteps, PolicyTrainer, DistillationTrain
         self._stored_ids: list[list[int]] | None = None
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Transformers' `train`; a checkpoint's moving average is taken up with it."""
-        if self.average is not None and resume_from_checkpoint:
+        """Transformers' `train`; a checkpoint's moving average, and what the loss remembers, are taken up with it."""
+        moves = [one for one in (self.average, self.loss.memory) if one is not None]
+        if moves and resume_from_checkpoint:
             if resume_from_checkpoint is True:
                 resume_from_checkpoint = get_last_checkpoint(str(self.args.output_dir))
-            self.average.restore(resume_from_checkpoint)
+            for one in moves:
+                one.restore(resume_from_checkpoint)
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _prepared(self, model: Any) -> Any:
@@ -154,8 +160,14 @@ class DistillTrainer(LossWeights, PrivateSteps, PolicyTrainer, DistillationTrain
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         on_policy = self.on_policy(self.state.global_step)
         self._stored_ids = None if on_policy else [list(row["completion_ids"]) for row in inputs]
-        batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        batch: dict[str, Any] = super()._generate_and_score_completions(
+            [{**row, "prompt": row[self.loss.drawn_with]} for row in inputs]
+        )
+        if self.loss.drawn_with != PROMPT:
+            batch |= self._padded(PROMPT, self._tokenizer, [row["prompt"] for row in inputs])
         rollouts = functools.partial(self._rollouts, inputs, on_policy=on_policy)
+        if self.args.objective.teacher == "routed":
+            batch[ROUTE] = self._routes(inputs)
         if self.edit is not None:
             batch = with_completions(batch, self.edit.edited(rollouts(batch)), self._tokenizer.pad_token_id)
             self.sampled_logprobs = None  # which were of other tokens
@@ -204,11 +216,22 @@ class DistillTrainer(LossWeights, PrivateSteps, PolicyTrainer, DistillationTrain
             seen[PLAIN] = plain
             seen.setdefault(TEACHER_PROMPT, plain)
         for name, prompts in seen.items():
-            padded = tokenizer.pad(
-                {"input_ids": prompt_ids(tokenizer, prompts)}, return_tensors="pt", padding_side="left"
-            ).to(self.accelerator.device)
-            columns |= {f"{name}_ids": padded["input_ids"], f"{name}_mask": padded["attention_mask"]}
+            columns |= self._padded(name, tokenizer, prompts)
         return columns
+
+    def _padded(self, name: str, tokenizer: Any, prompts: Sequence[Any]) -> dict[str, Tensor]:
+        """The prompts (messages) in a tokenizer's tokens, as columns `X_ids` and `X_mask` [B, P] of this name."""
+        ids = {"input_ids": prompt_ids(tokenizer, prompts)}
+        padded = tokenizer.pad(ids, return_tensors="pt", padding_side="left").to(self.accelerator.device)
+        return {f"{name}_ids": padded["input_ids"], f"{name}_mask": padded["attention_mask"]}
+
+    def _routes(self, rows: Sequence[Row]) -> Tensor:
+        """Which of the teachers is each row's own, [b]. Raises BadInputError for a row of a task without one."""
+        routes, names = self.args.teachers, self.args.several_teachers
+        tasks = [row.get("task") for row in rows]
+        if unknown := [task for task in tasks if task not in routes]:
+            raise BadInputError(f"teachers names none for a row of the task {unknown[0]!r}: it has {', '.join(routes)}")
+        return torch.tensor([names.index(routes[str(task)]) for task in tasks], device=self.accelerator.device)
 
     def _rollouts(self, rows: Sequence[Row], batch: dict[str, Any], *, on_policy: bool) -> Rollouts:
         teacher = None
@@ -229,6 +252,7 @@ class DistillTrainer(LossWeights, PrivateSteps, PolicyTrainer, DistillationTrain
             num_generations=self.args.objective.num_generations,
             sampled_logprobs=sampled,
             progress=self.state.global_step / max(1, self.state.max_steps),
+            epochs=max(1, self.state.num_train_epochs or 1),
         )
 
     def _graded(self, rows: Sequence[Row], batch: Mapping[str, Any]) -> Tensor:
@@ -284,12 +308,16 @@ class DistillTrainer(LossWeights, PrivateSteps, PolicyTrainer, DistillationTrain
             items,
             student=lambda: self._read_student(unwrapped_student, batch),
             teacher=lambda prompt, model: self._read_teacher(batch, prompt, model),
-            student_on=lambda completion: self._read_student(unwrapped_student, batch, completion),
+            student_on=lambda completion, prompt: self._read_student(unwrapped_student, batch, completion, prompt),
             module=self.loss_module,
         )
 
     def _read_student(
-        self, unwrapped_student: Any, batch: Mapping[str, Tensor], completion: str = "completion"
+        self,
+        unwrapped_student: Any,
+        batch: Mapping[str, Tensor],
+        completion: str = "completion",
+        prompt: str = PROMPT,
     ) -> States:
         share = self.loss.exit_share
 
@@ -300,7 +328,7 @@ class DistillTrainer(LossWeights, PrivateSteps, PolicyTrainer, DistillationTrain
                 last_BCH = self._get_last_hidden_state(unwrapped_student, ids_BT, mask_BT, width)
             return torch.cat([last_BCH, below[0][:, -(width + 1) : -1]], dim=-1)
 
-        hidden_BCH = read_rows(read, *sequences(batch, "prompt", completion), alone=self._alone)
+        hidden_BCH = read_rows(read, *sequences(batch, prompt, completion), alone=self._alone)
         head = head_of(unwrapped_student)  # after the forward pass, with which FSDP brings the head together
         hidden_BCH = hidden_BCH.to(head.weight_VH.dtype)
         if share is None:
@@ -308,6 +336,16 @@ class DistillTrainer(LossWeights, PrivateSteps, PolicyTrainer, DistillationTrain
         return States(head, *hidden_BCH.chunk(2, dim=-1))
 
     def _read_teacher(self, batch: Mapping[str, Tensor], prompt: str | None, name: str = TEACHER) -> States:
+        several = self.args.several_teachers if name == TEACHER else []
+        if not several:
+            return self._read_model(batch, prompt, name)
+
+        def read(rows: Mapping[str, Tensor], one: str) -> States:
+            return self._read_model(rows, prompt, TEACHER if one == several[0] else one)
+
+        return (routed if self.args.objective.teacher == "routed" else averaged)(read, several, columns_of(batch))
+
+    def _read_model(self, batch: Mapping[str, Tensor], prompt: str | None, name: str) -> States:
         if prompt is None:  # the student's own tokens, where the teacher reads no others
             prompt = TEACHER_PROMPT if f"{TEACHER_PROMPT}_ids" in batch else PROMPT
         elif prompt == PLAIN and f"{PLAIN}_ids" not in batch:

@@ -15,6 +15,8 @@ from distillknob.distillation.losses.clipped import ClippedForwardKL
 from distillknob.distillation.losses.delta import DeltaKL
 from distillknob.distillation.losses.divergence import Divergence
 from distillknob.distillation.losses.hard_label import HardLabel
+from distillknob.distillation.losses.own_past import OwnPast
+from distillknob.distillation.losses.pi_distill import PiDistill, PiOnPolicy
 from distillknob.distillation.losses.plackett_luce import PlackettLuce, RankOnly
 from distillknob.distillation.losses.policy_gradient import (
     BandedPolicyGradient,
@@ -43,6 +45,8 @@ LOSSES: dict[str, Callable[[Settings], Loss]] = {
     "policy_gradient": partial(token_loss, PolicyGradient),
     "policy_gradient_reward": partial(token_loss, RewardedPolicyGradient),
     "policy_gradient_band": partial(token_loss, BandedPolicyGradient),
+    "pi_distill": partial(make, PiDistill),
+    "pi_on_policy": partial(token_loss, PiOnPolicy),
     "clipped_forward_kl": partial(token_loss, ClippedForwardKL),
     "top_k_jsd": lambda settings: token_loss(TopKJSD, settings, beta=settings.beta),
     "avsd": partial(token_loss, SampledAvsd),
@@ -60,6 +64,7 @@ LOSSES: dict[str, Callable[[Settings], Loss]] = {
     "relations_softmax": Relations.of("softmax"),
     "spans": lambda settings: Spans(),
     "uld": lambda settings: Uld(),
+    "own_past": partial(token_loss, OwnPast),
     "plackett_luce": partial(token_loss, PlackettLuce),
     "rank_only": partial(token_loss, RankOnly),
 }

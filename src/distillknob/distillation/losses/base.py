@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from distillknob.distillation.options import Settings
+from distillknob.distillation.past import Past
 from distillknob.errors import BadInputError
 from distillknob.models.base import LanguageModel
 from distillknob.models.heads import Head
@@ -77,7 +78,7 @@ class View:
         items: int | Tensor,
         student: Callable[[], States],
         teacher: Callable[[str | None, str], States],
-        student_on: Callable[[str], States] | None = None,
+        student_on: Callable[[str, str], States] | None = None,
         module: Callable[[Tensor], Tensor] | None = None,
     ):
         self.batch, self.counted_BC, self.items = batch, counted_BC, items
@@ -103,17 +104,18 @@ class View:
         """The student's states, with gradients; read once."""
         return self._student()
 
-    def student_on(self, completion: str) -> States:
-        """The student's states, with gradients, on other completions of the same prompts: the columns `completion_ids`
-        and `completion_mask` under another name, from `prepare`. Raises ValueError where there is no student to ask."""
+    def student_on(self, completion: str = "completion", *, prompt: str = PROMPT) -> States:
+        """The student's states, with gradients, on other completions of the same prompts, or behind other prompts: the
+        columns `completion_ids` and `completion_mask` under another name, from `prepare`, and `prompt` as in `teacher`.
+        Raises ValueError where there is no student to ask."""
         if self._student_on is None:
             raise ValueError("this view holds the student on the batch's own completions alone")
-        return self._student_on(completion)
+        return self._student_on(completion, prompt)
 
     def teacher(self, prompt: str | None = None, model: str = TEACHER) -> States:
         """The teacher's states, without gradients; read once for each `prompt`, which names a column of the data set
-        that stands before the completions, or is `PROMPT` or `PLAIN`. Default: what the method's context shows. `model`:
-        another of the loss's `models`, read alike."""
+        that stands before the completions, or is `PROMPT` or `PLAIN`. Default: what the method's context shows.
+        `model`: another of the loss's `models`, read alike."""
         return self._teacher(prompt, model)
 
 
@@ -127,7 +129,7 @@ class Rollouts:
     student has just written them; then the samples of a prompt stand side by side, `num_generations` of them, and
     `sampled_logprobs` [b, C] are the log-probabilities with which they were drawn (None: not known exactly). `graded()`
     gives their rewards by the task's grader, [b] in [0, 1]. `everywhere(values)` puts values [b, …] of all processes
-    together. `progress` is the share of the training that is done, in [0, 1].
+    together. `progress` is the share of the training that is done, in [0, 1], `epochs` how many it has.
     """
 
     rows: Sequence[Mapping[str, Any]]
@@ -142,6 +144,7 @@ class Rollouts:
     num_generations: int = 1
     sampled_logprobs: Tensor | None = None
     progress: float = 0.0
+    epochs: int = 1
 
     @functools.cached_property
     def texts(self) -> list[str]:
@@ -174,10 +177,19 @@ class Loss(ABC):
     """Further columns of the data set that `prepare` reads."""
     grades: ClassVar[bool] = False
     """Does it read the completions' rewards (`Rollouts.graded`)? Then every task needs a grader."""
+    drawn_with: ClassVar[str] = PROMPT
+    """The column of the prompts behind which the student writes its samples: `PROMPT`, or one of the teacher's."""
     models: ClassVar[tuple[str, ...]] = ()
     """Models beside the teacher that it reads (`View.teacher(model=…)`): `start` is the student as it was at first."""
     has_advantages: ClassVar[bool] = False
     """Does `prepare` add each token's advantage, as `advantage` [b, C]?"""
+    epochs: ClassVar[int] = 1
+    """How often each text has to be read at least."""
+    memory: Past | None = None
+    """What it keeps of one step for later ones; it is kept beside checkpoints, and taken up with them."""
+    takes_several: ClassVar[bool] = False
+    """May the teacher be several models that are read as one (`several_teachers`)? Then it reads the teacher's states
+    by way of its head alone."""
     each_alone: ClassVar[bool] = False
     """Is a text's loss made of that text alone, whatever else is in its batch? Private steps need that."""
     edits_targets: ClassVar[bool] = False
