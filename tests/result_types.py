@@ -18,6 +18,7 @@ STAGES = {
     "defend": "DefendResult",
     "diagnose": "DiagnoseResult",
     "fingerprint": "FingerprintResult",
+    "memorization": "MemorizationResult",
     "cell": "CellResult",
     "demo": "DemoResult",
     "sweep": "SweepResult",
@@ -25,7 +26,10 @@ STAGES = {
     "compare-cell": "ComparedCell",
     "compare": "CompareResult",
 }
-MODULES = ("schema", "stages", "diagnosis", "experiments", "attacks", "compare", "gates", "fingerprint")
+MODULES = (
+    *("schema", "stages", "diagnosis", "experiments", "attacks", "compare"),
+    *("gates", "fingerprint", "memorization"),
+)
 PASS_AT_K = ("TaskRow", "TeacherRow", "StudentRow", "StudentScores", "DifferenceRow")  # their keys carry k
 
 

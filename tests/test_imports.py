@@ -59,7 +59,7 @@ ROOMS = {
     "diagnosis": row(f"{STAGE} stats divergences evaluation", "torch numpy"),
     "fingerprints": row(STAGE, "torch transformers scipy"),
     "calibration": row(f"{STAGE} stats verdicts training evaluation", TRAINERS),
-    "distillation": row(f"{STAGE} methods divergences training evaluation diagnosis", TRAINERS),
+    "distillation": row(f"{STAGE} methods divergences training evaluation diagnosis", f"{TRAINERS} opacus"),
     "defences": row(f"{STAGE} methods training evaluation distillation fingerprints", TRAINERS),
     "report": row("errors results stats verdicts methods runs", "numpy"),
     "attacks": row(

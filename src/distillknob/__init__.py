@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from distillknob.errors import BadInputError as BadInputError
     from distillknob.errors import RunFailedError as RunFailedError
     from distillknob.evaluation.config import EvaluateConfig as EvaluateConfig
+    from distillknob.evaluation.memorization.config import MemorizationConfig as MemorizationConfig
+    from distillknob.evaluation.memorization.stage import memorization as memorization
     from distillknob.evaluation.stage import evaluate as evaluate
     from distillknob.experiments.compare.config import CompareConfig as CompareConfig
     from distillknob.experiments.compare.stage import compare as compare
@@ -85,6 +87,8 @@ _HOMES = {
     "divergences.fused": "fused_divergence",
     "errors": "BadInputError RunFailedError",
     "evaluation.config": "EvaluateConfig",
+    "evaluation.memorization.config": "MemorizationConfig",
+    "evaluation.memorization.stage": "memorization",
     "evaluation.stage": "evaluate",
     "experiments.demo": "DemoConfig demo",
     "experiments.compare.config": "CompareConfig",

@@ -115,6 +115,13 @@ STAGES = {
             summary="tell whether a student was distilled from a marked teacher",
         ),
         Stage(
+            "memorization",
+            config_at="evaluation.memorization.config:MemorizationConfig",
+            function_at="evaluation.memorization.stage:memorization",
+            check_at="evaluation.memorization.stage:check",
+            summary="tell which texts a student has memorised, and which from its teacher",
+        ),
+        Stage(
             "demo",
             config_at="experiments.demo:DemoConfig",
             function_at="experiments.demo:demo",

@@ -27,7 +27,12 @@ def test_a_stage_s_help_names_its_fields(stage: str, capsys: pytest.CaptureFixtu
     out = capsys.readouterr().out
     assert "--config" in out and "--dry-run" in out and "--resume" in out
     own = {"calibrate": "--eta", "distill": "--method", "evaluate": "--samples", "diagnose": "--ks", "cache": "--top_k"}
-    own |= {"defend": "--kl_temperature", "fingerprint": "--key_file", "attack": "--suite"}
+    own |= {
+        "defend": "--kl_temperature",
+        "fingerprint": "--key_file",
+        "attack": "--suite",
+        "memorization": "--baseline",
+    }
     assert own.get(stage, "--methods") in out
 
 

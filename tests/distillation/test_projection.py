@@ -47,7 +47,7 @@ def test_the_cosine_by_hand() -> None:
 
 def test_a_teacher_at_zero_gives_numbers() -> None:
     for kind in ("mse", "cosine"):
-        assert projection_loss(torch.ones(1, 2), torch.zeros(1, 2), kind).isfinite().all()  # type: ignore[arg-type]
+        assert projection_loss(torch.ones(1, 2), torch.zeros(1, 2), kind).isfinite().all()
 
 
 class Watched(DistillTrainer):
@@ -56,13 +56,14 @@ class Watched(DistillTrainer):
     seen: list[dict[str, Any]]
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
-        before = self._loss_weights.weight.detach().clone()  # type: ignore[operator,union-attr]
+        module: Any = self._loss_weights
+        before = module.weight.detach().clone()
         loss = super().training_step(*args, **kwargs)
         optimizer: Any = self.optimizer
         own = optimizer.param_groups[-1]
-        assert own["params"] == [self._loss_weights.weight]
+        assert own["params"] == [module.weight]
         rates = [group["lr"] for group in optimizer.param_groups]
-        gradient = self._loss_weights.weight.grad.clone()  # type: ignore[operator,union-attr]
+        gradient = module.weight.grad.clone()
         Watched.seen.append({"weight": before, "gradient": gradient, "rates": rates})
         return loss
 

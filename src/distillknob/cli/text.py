@@ -9,6 +9,7 @@ from typing import Any
 from distillknob.cli.attack_text import attack_text
 from distillknob.cli.compare_text import compare_text as methods_text
 from distillknob.cli.layout import percent, text_table, wrapped
+from distillknob.cli.memorization_text import memorization_text
 from distillknob.results.pass_at_k import best_name, pass_at
 from distillknob.runs.run import Run
 from distillknob.stages import EXPERIMENTS
@@ -334,9 +335,17 @@ def _distill_text(run: Run, result: Mapping[str, Any]) -> list[str]:
         f"{result['student']} from {result['teacher']} by {result['method']}: {result['steps']} steps of "
         f"{result['tokens'] / max(1, result['steps']):.0f} tokens, learning rate {result['learning_rate']:g}, "
         f"final loss {result['final_loss']:.4f}",
+        *([wrapped(_privacy_text(result["privacy"]))] if "privacy" in result else []),
         # Of a task are those by an oracle; the others are reasons to look at scores, and stand in the report.
         *(_advice(row) for row in result["findings"] if row["task"] is not None and row["severity"] != "none"),
     ]
+
+
+def _privacy_text(privacy: Mapping[str, Any]) -> str:
+    bound = "no bound, since there was no noise"
+    if privacy["epsilon"] is not None:
+        bound = f"ε = {privacy['epsilon']:.2f} at δ = {privacy['delta']:.1e} for each problem, of the weights alone"
+    return f"privacy: {bound} (noise {privacy['noise']:.3g}, {privacy['steps']} steps)"
 
 
 def _defend_text(run: Run, result: Mapping[str, Any]) -> list[str]:
@@ -361,6 +370,7 @@ TEXTS: dict[str, Callable[[Run, Mapping[str, Any]], list[str]]] = {
     "attack": attack_text,
     "compare": methods_text,
     "fingerprint": _fingerprint_text,
+    "memorization": memorization_text,
     "defend": _defend_text,
 }
 

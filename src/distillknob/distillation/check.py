@@ -68,6 +68,7 @@ def _check_phase(config: DistillConfig, preflight: Preflight) -> None:
     if cache is not None:
         check_traces(sides.student, cache.traces, f"the cache {config.cache}")
         check_rows(config, len(cache.traces), step, "problems to train on")
+        _check_budget(config, len(cache.traces))
         return
     if config.traces_file is not None:
         traces = read_trace_file(config.traces_file)
@@ -77,6 +78,7 @@ def _check_phase(config: DistillConfig, preflight: Preflight) -> None:
             rows_read = [{**row, "completion_ids": one} for row, one in zip(traces, ids, strict=True)]
             check_traces(sides.student, rows_read, f"the traces of {config.traces_file}")
         check_rows(config, len(traces), step, "traces to train on")
+        _check_budget(config, len(traces))
         return
     tasks = [
         preflight.task(name, graded=config.grades or config.objective.traces in RIGHT_ONES) for name in config.tasks
@@ -105,6 +107,7 @@ def check_rows(config: DistillConfig, rows: int, batch: int, what: str) -> None:
             f"be read {config.loss.epochs} times: {rows} {what} are read {epochs:.2g} times (max_steps="
             f"{config.max_steps}, num_train_epochs={config.num_train_epochs:g}): raise either, or give fewer problems"
         )
+        _check_budget(config, rows)
 
 
 def _check_way(way: str | None, task: Task, examples: Sequence[Example]) -> None:

@@ -16,6 +16,7 @@ from distillknob.config.checks import check_at_least_one
 from distillknob.config.inherited import check_inherited
 from distillknob.config.shared import BoundedAnswers, EngineOptions
 from distillknob.distillation.phases import InPhases
+from distillknob.distillation.private_config import check_private
 from distillknob.distillation.traces import RIGHT_ONES
 from distillknob.errors import BadInputError
 from distillknob.methods import Method
@@ -118,6 +119,7 @@ class DistillConfig(InPhases, BoundedAnswers, EngineOptions, AdapterOptions, Dis
         on_this_machine(self)
         self._check_loss_weights()
         self._check_oracle()
+        check_private(self)
         super().__post_init__()
         check_unbent(self)
         check_installed(self)

@@ -101,6 +101,29 @@ class MethodParts:
         metadata={"help": "With soft_target private_tokens: regular expressions, one a line, of what is private."},
     )
 
+    dp_epsilon: float | None = field(
+        default=None,
+        metadata={
+            "help": "Private steps whose noise keeps this ε in all (DP-SGD by Opacus). Default: the method's, or no "
+            "private steps."
+        },
+    )
+    dp_noise: float | None = field(
+        default=None,
+        metadata={"help": "Private steps with this noise σ instead, over dp_max_grad_norm; 0 clips alone."},
+    )
+    dp_delta: float | None = field(
+        default=None, metadata={"help": "δ of private steps. Default: a tenth of 1 over the number of problems."}
+    )
+    dp_max_grad_norm: float = field(
+        default=1.0, metadata={"help": "Norm to which each problem's gradient is clipped in private steps."}
+    )
+
+    @property
+    def private(self) -> bool:
+        """Are the steps private?"""
+        return self.dp_noise is not None or self.objective.epsilon is not None
+
     @property
     def objective(self) -> Method:
         """The method with the parts that this config replaces."""
@@ -118,6 +141,7 @@ class MethodParts:
             "queries": self.query_weights,
             "edit": self.edit,
             "num_generations": self.num_generations,
+            "epsilon": self.dp_epsilon,
         }
         changed: dict[str, Any] = {name: value for name, value in replaced.items() if value is not None}
         return dataclasses.replace(method, **changed)

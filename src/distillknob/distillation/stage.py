@@ -127,7 +127,8 @@ def distill(
     close_engine(trainer)
     trainer.accelerator.free_memory()
     in_all = steps + sum(one.result["steps"] for one in earlier)
-    card = student_card(config, taught_by, config.tasks if cache is None else cache.tasks, in_all, warning)
+    privacy = None if trainer.budget is None else trainer.budget.spent(steps)
+    card = student_card(config, taught_by, config.tasks if cache is None else cache.tasks, in_all, warning, privacy)
     save_model(str(final), pair.student.tokenizer, run.path / "model", card, whole=config.merge_adapter)
     result = _result(
         config,
@@ -142,6 +143,8 @@ def distill(
         left_out=_trained_on(phase, cache, divided) - len(traces),
         earlier=earlier,
     )
+    if privacy is not None:
+        result["privacy"] = privacy
     run.finish(result)
     return run
 

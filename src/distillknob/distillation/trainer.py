@@ -31,6 +31,7 @@ from distillknob.distillation.loss_weights import LossWeights
 from distillknob.distillation.losses import Loss, Rollouts, States, View
 from distillknob.distillation.losses.base import PLAIN, PROMPT, TEACHER
 from distillknob.distillation.moving_average import AverageTeacher
+from distillknob.distillation.private_steps import PrivateSteps
 from distillknob.distillation.several_teachers import ROUTE, averaged, routed
 from distillknob.distillation.teacher_context.base import TEACHER_PROMPT, Written
 from distillknob.distillation.token_choice import CHOICES, Choice
@@ -49,7 +50,7 @@ from distillknob.training.sampler import EpochSampler
 Row = Mapping[str, Any]  # of the data set
 
 
-class DistillTrainer(LossWeights, PolicyTrainer, DistillationTrainer):
+class DistillTrainer(LossWeights, PrivateSteps, PolicyTrainer, DistillationTrainer):
     """DistillationTrainer with a loss of distillknob's, on stored traces or the student's own samples.
 
     Takes what DistillationTrainer takes. `loss` is the config's by default. `teacher_model` may be None where the loss

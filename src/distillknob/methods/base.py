@@ -19,8 +19,8 @@ class Method:
     (GKD's λ), the others train on traces; `tokens`, which count, and `weights`, how much each does; `context`, what the
     teacher sees; `teacher`, whose weights teach; `soft_target`, what is made of the teacher's distributions; `queries`,
     how much each trace counts; `edit`, what is changed in the student's own samples; `first`, the method by which the
-    student is trained before. `num_generations` are samples a prompt; `options` are the published values of the parts'
-    options, where they differ from these' defaults.
+    student is trained before. `num_generations` are samples a prompt; `epsilon` is the privacy that private steps keep;
+    `options` are the published values of the parts' options, where they differ from these' defaults.
     """
 
     label: str
@@ -42,6 +42,7 @@ class Method:
     edit: str = "none"
     first: str | None = None
     num_generations: int = 1
+    epsilon: float | None = None
     options: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -61,6 +62,7 @@ class Method:
             "edit": "none",
             "first": None,
             "num_generations": 1,
+            "epsilon": None,
         }
         more = [f"{name} {getattr(self, name)}" for name, value in usual.items() if getattr(self, name) != value]
         return ", ".join(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from distillknob.config.shared import StageConfig
+from distillknob.evaluation.memorization.texts import read_texts
 from distillknob.models.architecture import Architecture, adapter_parameters, architecture
 from distillknob.models.chat import prompt_ids
 from distillknob.models.load import load_tokenizer
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from distillknob.distillation.cache.config import CacheConfig
     from distillknob.distillation.config import DistillConfig
     from distillknob.evaluation.config import EvaluateConfig
+    from distillknob.evaluation.memorization.config import MemorizationConfig
     from distillknob.fingerprints.config import FingerprintConfig
 
 # A task whose data may still have to be fetched isn't opened for its prompts' length.
@@ -190,7 +192,8 @@ def _distill_phase(config: DistillConfig, engine: Engine) -> Workload:
     student, method = architecture(config.student), config.objective
     prompt, answer = _prompt(config.student, config.tasks), longest_answer(config)
     here = config.per_device_train_batch_size * config.gradient_accumulation_steps
-    batch, micro = here * engine.devices, config.per_device_train_batch_size
+    # Private steps read a problem at a time.
+    batch, micro = here * engine.devices, 1 if config.private else config.per_device_train_batch_size
     problems = config.problems * len(config.tasks)
     if config.traces_file is not None:
         problems = len(read_trace_file(config.traces_file))
@@ -362,6 +365,15 @@ def _fingerprint(config: FingerprintConfig, engine: Engine) -> Workload:
     return Workload("fingerprint", phases, resident, loaded_again=tuple(by_size[1:]))
 
 
+def _memorization(config: MemorizationConfig, engine: Engine) -> Workload:
+    rows = config.problems * len(config.tasks) if config.texts_file is None else len(read_texts(config))
+    models = [architecture(name) for name in config.models_read]
+    prompt, answer = config.prefix_tokens, config.suffix
+    phases = [Phase("continuations", "decode", model, rows, prompt, answer, config.batch_size) for model in models]
+    by_size = sorted(models, key=lambda model: -model.parameters)  # one model after the other
+    return Workload("memorization", phases, [("model", by_size[0])], loaded_again=tuple(by_size[1:]))
+
+
 # What each stage would do; an experiment is the sum of the stages that it plans.
 WORKLOADS: dict[str, Callable[[Any, Engine], Workload]] = {
     "diagnose": _diagnose,
@@ -371,4 +383,5 @@ WORKLOADS: dict[str, Callable[[Any, Engine], Workload]] = {
     "defend": _defend,
     "evaluate": _evaluate,
     "fingerprint": _fingerprint,
+    "memorization": _memorization,
 }

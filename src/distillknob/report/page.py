@@ -51,6 +51,7 @@ PAGES: dict[str, Page | None] = {
     "calibrate": Page("Calibration of a teacher", (calibration_section,)),
     "cache": None,
     "fingerprint": None,
+    "memorization": None,
     "distill": Page("Distillation of a student", (learning_section,)),
     "defend": None,
     "evaluate": Page("Evaluation", (evaluation_section,)),

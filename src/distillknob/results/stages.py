@@ -263,6 +263,18 @@ class PhaseRow(TypedDict):
     traces: int
 
 
+class Privacy(TypedDict):
+    """This says what private steps have spent: (ε, δ) bounds what the trained weights tell of one problem."""
+
+    epsilon: float | None
+    delta: float
+    noise: float
+    max_grad_norm: float
+    sampling_rate: float
+    steps: int
+    problems: int
+
+
 class DistillResult(Result):
     """The result of `distill`. `steps` and `tokens` are of all `phases`, which has a row each where there are several;
     `traces` are the last one's, which `left_out` problems don't have."""
@@ -282,6 +294,7 @@ class DistillResult(Result):
     left_out: NotRequired[int]
     phases: NotRequired[list[PhaseRow]]
     curve: NotRequired[Curve]
+    privacy: NotRequired[Privacy]
     findings: list[FindingRow]
 
 

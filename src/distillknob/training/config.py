@@ -7,6 +7,7 @@ them.
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import logging
 import os
 from collections.abc import Iterator
@@ -113,6 +114,12 @@ def spread_by(config: Any) -> str | None:
         if own or os.environ.get(f"ACCELERATE_USE_{name.upper()}", "").lower() in ("1", "true", "yes", "on"):
             return name
     return None
+
+
+def check_package(name: str, what: str, extra: str) -> None:
+    """Raise BadInputError where `what` need a package that isn't installed on the machine they run on."""
+    if not _ELSEWHERE.get() and importlib.util.find_spec(name) is None:
+        raise BadInputError(f"{what} need {name}, which isn't installed: pip install 'distillknob[{extra}]'")
 
 
 def check_installed(config: TrainingConfig) -> None:

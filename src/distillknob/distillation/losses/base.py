@@ -190,6 +190,8 @@ class Loss(ABC):
     takes_several: ClassVar[bool] = False
     """May the teacher be several models that are read as one (`several_teachers`)? Then it reads the teacher's states
     by way of its head alone."""
+    each_alone: ClassVar[bool] = False
+    """Is a text's loss made of that text alone, whatever else is in its batch? Private steps need that."""
     edits_targets: ClassVar[bool] = False
     """Can the teacher's distributions be changed before (`soft_targets`)?"""
 

@@ -33,6 +33,7 @@ class Divergence(Loss):
 
     cacheable: ClassVar[bool] = True
     tempered: ClassVar[bool] = True
+    each_alone: ClassVar[bool] = True
     edits_targets: ClassVar[bool] = True
 
     @property

@@ -17,6 +17,7 @@ class HardLabel(Loss):
     """−log p(token) of the student, summed over the tokens that count. It asks the teacher nothing."""
 
     asks_teacher: ClassVar[bool] = False
+    each_alone: ClassVar[bool] = True
 
     def value(self, view: View) -> Tensor:
         student, counted_BC = view.student, view.counted_BC
