@@ -81,6 +81,14 @@ class Kept(DistillTrainer):
         return values
 
 
+# What a config needs beside the name of some methods.
+NEEDED: dict[str, dict[str, Any]] = {
+    "skill_sd": {"skills": "skills.jsonl"},
+    "mopd": {"teachers": {"math": "zoo:teacher"}},
+    "averaged_teachers": {"teachers": {"large": "zoo:teacher", "small": "zoo:student"}},
+}
+
+
 class Rewarded(Kept):
     """Gives every other sample a reward."""
 

@@ -14,8 +14,11 @@ from hypothesis import strategies as st
 from distillknob.errors import BadInputError
 from distillknob.stats import (
     Interval,
+    holm,
     interval,
+    mean_p,
     paired_difference,
+    paired_p,
     pass_at_k,
     share_interval,
     spearman,
@@ -291,3 +294,42 @@ def test_a_share_lies_in_its_interval_whatever_the_rounding() -> None:
         assert found.low <= found.mean <= found.high
     unknown = share_interval(math.nan, [0.5, math.nan, 0.2])
     assert math.isnan(unknown.mean) and math.isnan(unknown.low) and math.isnan(unknown.high)
+
+
+# Many looks
+
+
+def test_a_paired_p_is_the_level_at_which_the_interval_first_leaves_out_0() -> None:
+    rng = np.random.default_rng(0)
+    a = rng.random(40)
+    b = np.clip(a + rng.normal(0.05, 0.1, 40), 0, 1)
+    p = paired_p(a, b)
+    assert 0 < p < 0.2
+    inside, outside = (paired_difference(a, b, level=1 - p * factor) for factor in (0.99, 1.01))
+    assert inside.low < 0 < outside.low
+    assert paired_p(b, a) == pytest.approx(p) and paired_p(a, a) == pytest.approx(1)
+    assert math.isnan(paired_p([0.5], [1.0]))
+
+
+@pytest.mark.parametrize("a, b", [([0.1, 0.2], [0.3]), ([0.1, 2.0], [0.3, 0.1])])
+def test_a_paired_p_is_of_scores_of_the_same_prompts(a: list[float], b: list[float]) -> None:
+    with pytest.raises(BadInputError, match="same prompts"):
+        paired_p(a, b)
+
+
+def test_the_p_of_a_mean_is_student_s() -> None:
+    values = [0.02, 0.05, 0.03]
+    t = np.mean(values) / (np.std(values, ddof=1) / math.sqrt(3))
+    # With two degrees of freedom P(|T| > t) = 1 - t / sqrt(2 + t²).
+    assert mean_p(values) == pytest.approx(1 - t / math.sqrt(2 + t**2))
+    assert mean_p([0.0, 0.0]) == 1.0 and mean_p([0.1, 0.1]) == 0.0 and math.isnan(mean_p([0.1]))
+
+
+def test_holm_multiplies_the_smallest_by_all_and_never_falls() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
+
+
+def test_holm_does_not_count_what_is_undefined() -> None:
+    adjusted = holm([0.02, math.nan, 0.04])
+    assert adjusted[0] == pytest.approx(0.04) and math.isnan(adjusted[1]) and adjusted[2] == pytest.approx(0.04)

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from distillknob.errors import RunFailedError as RunFailedError
     from distillknob.evaluation.config import EvaluateConfig as EvaluateConfig
     from distillknob.evaluation.stage import evaluate as evaluate
+    from distillknob.experiments.compare.config import CompareConfig as CompareConfig
+    from distillknob.experiments.compare.stage import compare as compare
     from distillknob.experiments.demo import DemoConfig as DemoConfig
     from distillknob.experiments.demo import demo as demo
     from distillknob.experiments.sweep import SweepConfig as SweepConfig
@@ -85,6 +87,8 @@ _HOMES = {
     "evaluation.config": "EvaluateConfig",
     "evaluation.stage": "evaluate",
     "experiments.demo": "DemoConfig demo",
+    "experiments.compare.config": "CompareConfig",
+    "experiments.compare.stage": "compare",
     "experiments.sweep": "SweepConfig sweep",
     "fingerprints.config": "FingerprintConfig",
     "fingerprints.stage": "fingerprint",

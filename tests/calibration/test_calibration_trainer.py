@@ -24,6 +24,7 @@ from distillknob.models.scoring import sequence_logprob, token_logprobs
 from distillknob.runs.run import verify_manifest
 from distillknob.tasks import get_task
 from distillknob.training.advantages import group_z_score
+from distillknob.training.entropy_band import weights_in_band
 from distillknob.training.grading import task_reward
 from pairs import Pair
 from small_calibrations import Recorder, config, even_length, same
@@ -110,6 +111,38 @@ def test_each_token_may_have_its_own_log_ratio(tiny_pair: Pair, tmp_path: Path, 
         wanted = token_advantages(batch["rewards"][:, 0], batch["log_ratio"], mask, -0.7, 4, right_B=right)
         assert torch.allclose(batch["advantages"][mask], wanted[mask], atol=1e-5)
         assert row["log_ratio"] == pytest.approx(float(batch["log_ratio"].sum(1).mean()), abs=1e-4)
+
+
+@pytest.mark.parametrize("reward", ["sequence", "token"])
+def test_samples_that_drive_the_entropy_out_of_its_band_are_left_out(
+    tiny_pair: Pair, tmp_path: Path, recorder: type[Recorder], reward: str
+) -> None:
+    """A fresh policy's entropy lies far above the band, so that samples which are pushed away have no part."""
+    band = {"entropy_band": [0.1, 0.2, 0.1, 0.2], "reward": reward, "guard": False, "max_steps": 1}
+    calibrate(config(tiny_pair, eta=-0.7, **band), tmp_path / "run", reward_funcs=even_length, trainer_class=recorder)
+    (batch,) = recorder.batches
+    right = (batch["rewards"][:, 0] >= 1) & torch.tensor(batch["in_time"])
+    task = batch["rewards"][:, 0]
+    if reward == "token":
+        mask = torch.arange(batch["log_ratio"].size(1)) < batch["tokens"][:, None]
+        plain = token_advantages(task, batch["log_ratio"], mask, -0.7, 4, right_B=right)
+        mean, shown = (plain * mask).sum(1) / mask.sum(1), mask
+    else:
+        plain = calibrated_advantages(task, batch["log_ratio"], -0.7, 4, right_B=right)
+        mean, shown = plain, torch.ones_like(plain, dtype=torch.bool)
+    weights = weights_in_band(mean, 9.0, (0.1, 0.2), 4)
+    assert (weights == 0).any() and (weights > 1).any()
+    wanted = plain * (weights if plain.ndim == 1 else weights[:, None])
+    assert torch.allclose(batch["advantages"][shown], wanted[shown], atol=1e-5)
+
+
+def test_a_wide_band_leaves_a_calibration_bit_for_bit_as_it_is(tiny_pair: Pair, tmp_path: Path) -> None:
+    logs = []
+    for name, band in (("without", []), ("wide", [0.0, 99.0, 0.0, 99.0])):
+        values = config(tiny_pair, eta=-0.7, guard=False, entropy_band=band)
+        run = calibrate(values, tmp_path / name, reward_funcs=even_length)
+        logs.append([(row["loss"], row["grad_norm"]) for row in run.metrics()])
+    assert logs[0] == logs[1] and len(logs[0]) == 2
 
 
 def test_a_log_ratio_a_token_needs_one_tokenizer(tiny_pair: Pair, tiny_other: str, tmp_path: Path) -> None:

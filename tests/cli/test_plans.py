@@ -34,7 +34,7 @@ def test_a_dry_run_starts_nothing(
     assert list(tmp_path.iterdir()) == []
     assert out.startswith(f"{stage}:\n") and "nothing was started; the run would go to the-run" in out
     if stage in EXPERIMENTS:
-        assert "eta+0-seed0" in out or "eta-0" in out or "original/untrained" in out
+        assert "eta+0-seed0" in out or "eta-0" in out or "original/untrained" in out or "rates/gkd-x1" in out
     else:
         assert "M parameters" in out and " s at this" in out
     assert "Traceback" not in err

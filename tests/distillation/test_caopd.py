@@ -63,6 +63,23 @@ def test_the_tokens_before_and_the_end_stay_as_they_were_drawn(student: Language
     assert with_confidence(tokenizer, plain, 0.25, student.ends) == plain
 
 
+class Spaced:
+    """A tokenizer of letters that puts a space before whatever it is given, and takes it off what it spells."""
+
+    def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
+        return {"input_ids": [ord(letter) for letter in f" {text}"]}
+
+    def decode(self, ids: list[int]) -> str:
+        return "".join(map(chr, ids)).removeprefix(" ")
+
+
+def test_a_tokenizer_that_begins_with_a_space_puts_none_into_the_text() -> None:
+    tokenizer: Any = Spaced()
+    ids = tokenizer("So 4.Confidence: 0.9")["input_ids"]
+    changed = with_confidence(tokenizer, ids, 0.5, [])
+    assert tokenizer.decode(changed) == "So 4.Confidence: 0.50" and changed[:6] == ids[:6]
+
+
 class Sure(Kept):
     """Its student always states a confidence; one sample of four is right."""
 

@@ -122,6 +122,9 @@ def test_a_student_learns_ranks_beside_its_labels(
     [
         ({"method": "rank_only", "lmbda": 1.0}, "set lmbda to 0, or use pld"),
         ({"method": "rank_only", "options": {"top_k": 1}}, "top_k to 1"),
+        ({"method": "pld", "options": {"top_k": 2.5}}, "top_k to 2.5: it counts something"),
+        ({"method": "pld", "options": {"top_k": math.inf}}, "top_k to inf: it counts something"),
+        ({"method": "pld", "options": {"top_k": math.nan}}, "top_k to nan: it must lie"),
         ({"method": "pld", "soft_target": "power"}, "plackett_luce doesn't learn the teacher's distributions as such"),
         ({"method": "pld", "temperature": 2.0}, "temperature=2.0"),
         ({"method": "pld", "cache": "x"}, "a cache holds"),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from distilling import Hopeless, config, keep
+from distilling import Hopeless, Parity, config, keep
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.losses.right_and_wrong import right_and_wrong
 from distillknob.distillation.stage import distill
@@ -39,8 +39,9 @@ def test_without_wrong_ones_it_is_sft_normalised_by_length() -> None:
 
 
 def test_a_pair_is_the_first_right_and_the_first_wrong_sample_of_its_problem(
-    tiny_pair: Pair, parity: GeneratedTask
+    tiny_pair: Pair,
 ) -> None:
+    parity = Parity()
     student, teacher = load_model(tiny_pair.student), load_model(tiny_pair.teacher)
     options = TraceOptions(candidates=4, max_new_tokens=12)
     rows = make_traces("teacher_pairs", [parity], 12, student, teacher, None, options)
@@ -73,13 +74,14 @@ def test_a_training_costs_what_the_formula_says_and_counts_what_it_leaves_out(
     total = 0.0
     assert [int(batch["pairs"][0]) for batch in batches] == [4, 4]
     for batch in batches:
-        sides = []
+        logprobs, lengths = [], []
         for ids, mask in (("completion_ids", "completion_mask"), ("wrong_ids", "wrong_mask")):
             read = {**batch, "completion_ids": batch[ids], "completion_mask": batch[mask], "loss_mask": batch[mask]}
             here = batch[mask].bool()
             picked = logits_of(tiny_pair.student, read).log_softmax(-1).gather(-1, batch[ids][here][:, None])[:, 0]
-            sides += [torch.zeros(here.shape).masked_scatter(here, picked).sum(1), here.sum(1)]
-        total += float(right_and_wrong(*sides, 0.8).sum()) / 4
+            logprobs.append(torch.zeros(here.shape).masked_scatter(here, picked).sum(1))
+            lengths.append(here.sum(1))
+        total += float(right_and_wrong(logprobs[0], lengths[0], logprobs[1], lengths[1], 0.8).sum()) / 4
     assert sum(batch["loss"] for batch in batches) == pytest.approx(total, rel=1e-3)
     assert run.result["left_out"] == 16 - run.result["traces"] == 16 - len(run.samples())
 

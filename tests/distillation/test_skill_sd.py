@@ -52,7 +52,8 @@ def test_a_ratio_without_gradient_would_be_the_forward_kl() -> None:
 
 
 def test_where_teacher_and_student_agree_there_is_exactly_nothing() -> None:
-    assert enumerated(TEACHER, TEACHER) == (pytest.approx(0.0, abs=1e-7), pytest.approx([0.0, 0.0], abs=1e-6))
+    value, gradient = enumerated(TEACHER, TEACHER)
+    assert value == pytest.approx(0.0, abs=1e-7) and gradient == pytest.approx([0.0, 0.0], abs=1e-6)
 
 
 def test_reward_and_distillation_are_one_sum() -> None:
@@ -101,11 +102,13 @@ def test_a_problem_s_own_skill_goes_before_its_task_s(tmp_path: Path) -> None:
 def test_a_bad_line_is_told_by_its_number(tmp_path: Path, rows: list[Any], told: str) -> None:
     with pytest.raises(BadInputError, match=told):
         read_skills(skills(tmp_path, *rows))
+    with pytest.raises(BadInputError, match="can't be read"):
+        read_skills(str(tmp_path))
 
 
 def test_a_missing_file_and_a_problem_without_a_skill_are_told_before_any_work(tiny_pair: Pair, tmp_path: Path) -> None:
     values = {"per_device_train_batch_size": 8, "num_generations": 4}
-    with pytest.raises(BadInputError, match=r"can't be read"):
+    with pytest.raises(BadInputError, match="there is no such file"):
         distill(config(tiny_pair, "skill_sd", skills=str(tmp_path / "none"), **values), tmp_path / "a")
     path = skills(tmp_path, {"task": "math", "skill": "Add."})
     with pytest.raises(BadInputError, match="has none for the task 'qa'"):

@@ -105,7 +105,7 @@ def test_the_student_learns_the_softened_teacher(
 def test_a_cache_serves_a_softened_teacher(
     tiny_pair: Pair, tmp_path: Path, batches: list[dict[str, Any]], method: str, options: dict[str, float]
 ) -> None:
-    shared = {"problems": 12, "max_completion_length": 12}
+    shared: dict[str, Any] = {"problems": 12, "max_completion_length": 12}
     cache = cache_teacher(CacheConfig(teacher=tiny_pair.teacher, top_k=8, **shared), tmp_path / "cache").path
     for values in ({"soft_target": "plain"}, {"options": options}):
         keep(config_of(tiny_pair, method=method, cache=str(cache), **values), tmp_path / f"run-{len(batches)}")

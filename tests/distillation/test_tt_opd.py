@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -33,7 +34,7 @@ def test_a_turn_ends_with_its_end_and_the_prompt_s_turns_come_before() -> None:
 def weights(turns: int, prompt: list[dict[str, str]]) -> list[float]:
     class Step:
         rows = ({"prompt": prompt},)
-        batch = {"completion_ids": tensor([[1, 2, END, 3]])}
+        batch = MappingProxyType({"completion_ids": tensor([[1, 2, END, 3]])})
         ends = (END,)
 
     return FirstTurns(turns=turns).weights(None, Step()).tolist()[0]  # type: ignore[arg-type]
@@ -122,7 +123,7 @@ def test_an_empty_hint_and_equal_weights_teach_exactly_nothing(
 
 
 def test_turns_must_be_whole() -> None:
-    with pytest.raises(BadInputError, match=r"turns=1.5"):
+    with pytest.raises(BadInputError, match=r"turns to 1.5: it counts something"):
         DistillConfig(method="tt_opd", options={"turns": 1.5})
     published = DistillConfig(method="tt_opd").part_options
     assert (published["alpha"], published["turns"], published["average_rate"]) == (4.0, 3, 0.005)

@@ -155,6 +155,18 @@ def test_all_takes_what_applies_and_tells_of_the_others_why(tiny_pair: Pair) -> 
     assert set(left) | set(config.grid.methods) == set(METHODS) and not set(left) & set(config.grid.methods)
 
 
+def test_what_applies_is_decided_for_each_task_that_has_a_student_of_its_own(tiny_pair: Pair) -> None:
+    """Views of a solution can be made of a question's answer, not of an instruction's."""
+    common: dict[str, Any] = {"methods": ["all"], "teachers": [tiny_pair.teacher], "tasks": ["qa", "instruct"]}
+    rates = {"learning_rates": {}, "rate_steps": 2}
+    together = decided(settings(tiny_pair, **common, **rates)).grid
+    assert "avsd" not in together.methods
+    apart = decided(settings(tiny_pair, **common, **rates, separate_tasks=True))
+    assert [entry.tasks for entry in apart.grid.entries if entry.method == "avsd"] == [("qa",)]
+    assert [one.tasks for one in apart.grid.left_out if one.method == "avsd"] == [("instruct",)]
+    assert {cell.tasks for cell in apart.candidates("avsd")} == {("qa",)}
+
+
 def test_all_between_two_tokenizers_leaves_out_what_compares_tokens(tiny_pair: Pair, checkpoints: Path) -> None:
     pair = {**recipe(tiny_pair), "student": str(checkpoints / "other")}
     common = {"teachers": [tiny_pair.teacher], "recipe": pair, "learning_rates": {}}

@@ -12,6 +12,7 @@ from typing import Any
 from distillknob.runs.run import Run
 from distillknob.verdicts.teachers import teacher_key
 from planted_attacks import attack_result
+from planted_comparison import comparison
 from planted_results import CHANCE, HOSTILE, TASKS, demo_result, diagnose_result, moved_task, student, teacher
 
 
@@ -141,6 +142,7 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
     "calibrate": lambda path: calibrate_run(path, 0.5),
     "distill": lambda path: distill_run(path, "gkd", 0.7),
     "evaluate": evaluate_run,
+    "compare": lambda path: write_run(path, "compare", comparison()),
     "attack": lambda path: write_run(path, "attack", dict(attack_result(path.parent / "attacked"))),
 }
 
@@ -152,6 +154,7 @@ SECTIONS = {
     "calibrate": ["calibration", "provenance"],
     "distill": ["learning", "provenance"],
     "evaluate": ["result", "provenance"],
+    "compare": ["result", "rates", "missing", "provenance"],
     "attack": ["result", "arms", "doubts", "provenance"],
 }
 

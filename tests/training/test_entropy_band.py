@@ -45,7 +45,7 @@ def test_a_group_of_which_none_stays_weighs_nothing() -> None:
     assert weights.tolist() == [0.0, 0.0, 1.0, 1.0] and torch.isfinite(weights * advantages).all()
 
 
-@pytest.mark.parametrize("bounds", [{"low_start": 0.8}, {"high_end": 0.3}, {"low_end": -0.1}])
-def test_a_band_upside_down_is_told(bounds: dict[str, float]) -> None:
+@pytest.mark.parametrize("band", [EntropyBand(low_start=0.8), EntropyBand(high_end=0.3), EntropyBand(low_end=-0.1)])
+def test_a_band_upside_down_is_told(band: EntropyBand) -> None:
     assert EntropyBand().fault is None
-    assert "lower bound" in str(EntropyBand(**bounds).fault)
+    assert "lower bound" in str(band.fault)

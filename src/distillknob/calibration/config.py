@@ -19,6 +19,7 @@ from distillknob.errors import BadInputError
 from distillknob.models.adapters import AdapterOptions
 from distillknob.models.load import check_device
 from distillknob.training.config import agree_on_engine, as_dict, check_installed, on_this_machine
+from distillknob.training.entropy_band import EntropyBand
 from distillknob.training.rollouts import check_unbent
 
 Reward = Literal["sequence", "sequence_mean", "token", "sure_tokens", "sure_tokens_soft", "co_distilled", "influence"]
@@ -118,6 +119,16 @@ class CalibrationConfig(BoundedAnswers, EngineOptions, AdapterOptions, GRPOConfi
         default="unscaled",
         metadata={"help": "Leave the advantage as it is, or whiten it over the batch as TRL does (which cancels |η|)."},
     )
+    entropy_band: list[float] = field(
+        default_factory=list,
+        metadata={
+            "help": "Hold the policy's entropy in a band (Entrocraft): lower and upper bound at the start, then at the "
+            "end, in nats a token, e.g. 0.6 0.7 0.4 0.5. Samples that drive it further out are left out. Default: none."
+        },
+    )
+    entropy_schedule: Literal["linear", "cosine"] = field(
+        default="linear", metadata={"help": "How the band moves from its start to its end."}
+    )
     guard: bool = field(default=True, metadata={"help": "Hold the teacher's task score, and stop when that fails."})
     utility_tolerance: float = field(default=0.01, metadata={"help": "Drop of a task's score that the guard allows."})
     guard_steps: int = field(default=5, metadata={"help": "Steps between two looks of the guard."})
@@ -151,9 +162,11 @@ class CalibrationConfig(BoundedAnswers, EngineOptions, AdapterOptions, GRPOConfi
             ("co_distilled_from", ("right", "selected")),
             ("advantage", ("unscaled", "trl")),
             ("anchor", ("loss", "reward")),
+            ("entropy_schedule", ("linear", "cosine")),
         ):
             if getattr(self, name) not in choices:
                 raise BadInputError(f"{name}={getattr(self, name)!r}: choices are {', '.join(choices)}")
+        self._check_band()
         if not self.tasks:
             raise BadInputError("tasks is empty: name at least one, e.g. math")
         if self.guard and self.beta <= 0:
@@ -229,6 +242,24 @@ class CalibrationConfig(BoundedAnswers, EngineOptions, AdapterOptions, GRPOConfi
                 "the rewards: leave both out"
             )
         check_installed(self)
+
+    def _check_band(self) -> None:
+        """Raise BadInputError for a band of entropy that is none."""
+        if self.entropy_band and len(self.entropy_band) != 4:
+            raise BadInputError(
+                f"entropy_band={self.entropy_band}: give four numbers, the lower and the upper bound at the start and "
+                "at the end, e.g. [0.6, 0.7, 0.4, 0.5], or none"
+            )
+        if (fault := self.band.fault if self.band is not None else None) is not None:
+            raise BadInputError(f"entropy_band={self.entropy_band}: {fault}")
+
+    @property
+    def band(self) -> EntropyBand | None:
+        """The band that the policy's entropy is held in; None: it goes as it likes."""
+        if not self.entropy_band:
+            return None
+        low_start, high_start, low_end, high_end = self.entropy_band
+        return EntropyBand(low_start, high_start, low_end, high_end, cosine=self.entropy_schedule == "cosine")
 
     @property
     def guard_budget(self) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from distillknob.calibration.answers import Answers, Model, Weights
+from distillknob.calibration.callbacks import REWARD_STATE, GuardCallback, RewardCallback
 from distillknob.calibration.card import model_card
 from distillknob.calibration.check import check, check_resolves
 from distillknob.calibration.config import CalibrationConfig
@@ -26,7 +27,7 @@ from distillknob.calibration.problems import Problems, problems_of
 from distillknob.calibration.rewards.base import CalibrationReward
 from distillknob.calibration.rewards.choice import make_reward
 from distillknob.calibration.rows import graded_baseline, rewarded_baseline, training_rows
-from distillknob.calibration.trainer import REWARD_STATE, CalibrationTrainer, GuardCallback, RewardCallback
+from distillknob.calibration.trainer import CalibrationTrainer
 from distillknob.inputs.identity import changed_meanwhile
 from distillknob.inputs.opening import Opening, checked
 from distillknob.models.chat import set_in_templates

@@ -6,16 +6,13 @@ Left out on purpose: a training loop.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import gather, gather_object
-from transformers import TrainerCallback, TrainerControl, TrainerState
 from trl import GRPOTrainer  # type: ignore[attr-defined]
 
 from distillknob.calibration.advantage import (
@@ -34,11 +31,10 @@ from distillknob.models.chat import set_in_templates
 from distillknob.models.load import load_model
 from distillknob.models.scoring import Scorer
 from distillknob.training.config import as_dict
+from distillknob.training.entropy_band import EntropyBand, weights_in_band
 from distillknob.training.grading import answers_of, completions_of, ended_in_time
 from distillknob.training.reading import distinct_rows, padded_to, read_rows
 from distillknob.training.rollouts import PolicyTrainer
-
-REWARD_STATE = "reward.json"  # beside a checkpoint
 
 
 class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
@@ -201,6 +197,8 @@ class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
         if self.args.advantage == "trl":
             chosen = advantages[self._everywhere(mask_bT).bool()] if by_token else advantages
             advantages = (advantages - chosen.mean()) / (chosen.std() + 1e-4)
+        if (band := self.args.band) is not None:
+            advantages = self._in_band(advantages, batch, band)
         here = advantages[start : start + len(mask_bT)]
         batch["advantages"] = here[:, : mask_bT.size(1)] if by_token else here
 
@@ -212,6 +210,36 @@ class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
         if self.guard is not None:
             self.guard.observe(scores, values_B.mean().item())
         return batch
+
+    def _in_band(self, advantages: torch.Tensor, batch: dict[str, Any], band: EntropyBand) -> torch.Tensor:
+        """Advantages of all processes, [B] or [B, T], without the samples that drive the policy's entropy out of the
+        band. A sample's own is for this the mean over its tokens."""
+        entropy, progress = self._mean_entropy(batch), self.state.global_step / max(1, self.state.max_steps)
+        of_sample_B = advantages
+        if advantages.ndim == 2:
+            mask_BT = self._everywhere(batch["completion_mask"])
+            of_sample_B = (advantages * mask_BT).sum(1) / mask_BT.sum(1).clamp(min=1)
+        weight_B = weights_in_band(of_sample_B, entropy, band.at(progress), self.num_generations)
+        self._metrics["train"]["entropy_band/entropy"].append(entropy)
+        self._metrics["train"]["entropy_band/left_out"].append((weight_B == 0).float().mean().item())
+        return advantages * (weight_B if advantages.ndim == 1 else weight_B[:, None])
+
+    @torch.no_grad()
+    def _mean_entropy(self, batch: dict[str, Any]) -> float:
+        """The policy's entropy in nats, the mean over the tokens of all processes' samples."""
+        mask_bT = batch["completion_mask"]
+        _, entropy_bT, _ = self._get_per_token_logps_and_entropies(
+            self.model,
+            torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1),
+            torch.cat([batch["prompt_mask"], mask_bT], dim=1),
+            mask_bT.size(1),
+            batch_size=self.args.per_device_train_batch_size,
+            compute_entropy=True,
+        )
+        if entropy_bT is None:
+            raise ValueError("the pass was asked for entropies")
+        total = gather((entropy_bT * mask_bT).double().sum()).sum()
+        return float(total / gather(mask_bT.sum()).sum().clamp(min=1))
 
     def _scores_by_task(
         self, task_B: torch.Tensor, scored_B: torch.Tensor, tasks: Sequence[str]
@@ -343,46 +371,3 @@ class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
             return super()._compute_loss(model, inputs)
         finally:
             self.beta = beta
-
-
-class RewardCallback(TrainerCallback):
-    """Keeps beside each checkpoint what the calibration reward and the hold on the task have learnt so far."""
-
-    def __init__(self, trainer: CalibrationTrainer):
-        self.trainer = trainer
-
-    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            path = Path(args.output_dir) / f"checkpoint-{state.global_step}" / REWARD_STATE
-            path.write_text(json.dumps(self.trainer.reward_state()))
-
-
-class GuardCallback(TrainerCallback):
-    """Lets the guard judge every few steps: a good window is saved as a checkpoint, a lost one ends the training.
-
-    The guard's state is written beside each checkpoint, so that a resumed run goes on with the same β and strikes.
-    """
-
-    def __init__(self, guard: UtilityGuard):
-        self.guard = guard
-
-    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.guard.looks = math.ceil(state.max_steps / self.guard.steps)
-
-    def on_log(
-        self, args: Any, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **kwargs: Any
-    ) -> None:
-        watched = {k: float((logs or {})[k]) for k in ("loss", "grad_norm", "kl") if (logs or {}).get(k) is not None}
-        if not self.guard.check_finite(state.global_step, **watched):
-            control.should_training_stop, control.should_save = True, False
-
-    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.global_step % self.guard.steps == 0 or state.global_step == state.max_steps:
-            verdict = self.guard.judge(state.global_step)
-            control.should_save = verdict == "good"
-            control.should_training_stop = control.should_training_stop or verdict == "stop"
-
-    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            path = Path(args.output_dir) / f"checkpoint-{state.global_step}" / "guard.json"
-            path.write_text(json.dumps(self.guard.state_dict()))

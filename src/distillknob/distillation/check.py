@@ -9,6 +9,7 @@ from typing import NamedTuple
 from distillknob.config.checks import check_fills_a_step
 from distillknob.distillation.cache.files import TeacherCache
 from distillknob.distillation.config import DistillConfig
+from distillknob.distillation.queries.base import refuse_unscored
 from distillknob.distillation.selection import refuse_without_scores
 from distillknob.distillation.teacher_context.skill import read_skills
 from distillknob.distillation.trace_file import read_trace_file
@@ -43,13 +44,19 @@ def _check_phase(config: DistillConfig, preflight: Preflight) -> None:
     cache = None if config.cache is None else TeacherCache(config.cache)
     if config.skills is not None:
         read_skills(config.skills)
-    if config.needs_teacher_scores:
+    if config.chooses_by_scores:
         _check_selection(config)
+    _check_query_weights(config)
     sides = _sides(config, preflight)
     _check_tokenizers(config, sides, cache)
+    others = [sides._replace(teacher=one, target=None) for one in _other_teachers(config, preflight)]
+    for other in others:
+        _check_tokenizers(config, other, cache)
+        _check_templates(config, sides, other)
     check_trainable(config.student, config)
     check_learning_rate(config.student, config)
-    itself = sides.teacher is not None and same_weights(config.teacher, config.student)
+    alone = sides.teacher is not None and not config.several_teachers
+    itself = alone and same_weights(config.teacher, config.student)
     method = config.objective
     if itself and method.context == "plain" and method.soft_target == "plain" and not config.grades:
         preflight.remark(
@@ -60,7 +67,7 @@ def _check_phase(config: DistillConfig, preflight: Preflight) -> None:
     step = config.per_device_train_batch_size * config.gradient_accumulation_steps * preflight.processes
     if cache is not None:
         check_traces(sides.student, cache.traces, f"the cache {config.cache}")
-        check_fills_a_step(len(cache.traces), step, "problems to train on")
+        check_rows(config, len(cache.traces), step, "problems to train on")
         return
     if config.traces_file is not None:
         traces = read_trace_file(config.traces_file)
@@ -69,7 +76,7 @@ def _check_phase(config: DistillConfig, preflight: Preflight) -> None:
             ids = encoded_texts(sides.student.tokenizer, texts)["input_ids"]
             rows_read = [{**row, "completion_ids": one} for row, one in zip(traces, ids, strict=True)]
             check_traces(sides.student, rows_read, f"the traces of {config.traces_file}")
-        check_fills_a_step(len(traces), step, "traces to train on")
+        check_rows(config, len(traces), step, "traces to train on")
         return
     tasks = [
         preflight.task(name, graded=config.grades or config.objective.traces in RIGHT_ONES) for name in config.tasks
@@ -81,9 +88,23 @@ def _check_phase(config: DistillConfig, preflight: Preflight) -> None:
         examples = task.examples("train", config.problems, seed=config.seed_of_problems)
         rows += len(part_of(examples, config.problems_part))
         _check_way(config.ways.get(task.name), task, examples)
-        _check_lengths(config, preflight, task, examples, sides)
+        for these in (sides, *others):
+            _check_lengths(config, preflight, task, examples, these)
     if None not in tasks:
-        check_fills_a_step(rows, step, "problems to train on")
+        check_rows(config, rows, step, "problems to train on")
+
+
+def check_rows(config: DistillConfig, rows: int, batch: int, what: str) -> None:
+    """Raise BadInputError where so many rows are fewer than a step takes, and where the training doesn't read them as
+    often as the loss has to."""
+    check_fills_a_step(rows, batch, what)
+    epochs = config.max_steps / (rows // batch) if config.max_steps > 0 else config.num_train_epochs
+    if 1 < config.loss.epochs > epochs:
+        raise BadInputError(
+            f"{config.method} ({config.objective.loss}) learns from what it has read before, so that each text has to "
+            f"be read {config.loss.epochs} times: {rows} {what} are read {epochs:.2g} times (max_steps="
+            f"{config.max_steps}, num_train_epochs={config.num_train_epochs:g}): raise either, or give fewer problems"
+        )
 
 
 def _check_way(way: str | None, task: Task, examples: Sequence[Example]) -> None:
@@ -104,7 +125,7 @@ def _remark_on_what_does_nothing(config: DistillConfig, preflight: Preflight) ->
         "beta": "beta" in config.loss.reads,
         "skew": "skew" in config.loss.reads,
         "tokens_share": config.objective.tokens != "all",
-        "selection": config.needs_target,
+        "selection": config.objective.selects,
     }
     defaults = {field.name: field.default for field in dataclasses.fields(DistillConfig)}
     for name, does in read.items():
@@ -120,7 +141,7 @@ def _sides(config: DistillConfig, preflight: Preflight) -> Sides:
         as_dict(config.chat_template_kwargs),
         weights=[
             config.student,
-            *([config.teacher] if config.needs_teacher_weights else []),
+            *(config.teachers_read if config.needs_teacher_weights else []),
             *([config.oracle] if config.oracle is not None else []),
         ],
         revisions={
@@ -137,6 +158,24 @@ def _sides(config: DistillConfig, preflight: Preflight) -> Sides:
     )
 
 
+def _other_teachers(config: DistillConfig, preflight: Preflight) -> list[Side]:
+    """All but the first of several teachers."""
+    values = as_dict(config.chat_template_kwargs)
+    return preflight.sides(config.several_teachers[1:], values, needed=False)
+
+
+def _check_templates(config: DistillConfig, first: Sides, other: Sides) -> None:
+    """Raise BadInputError for teachers that would read one prompt in two ways."""
+    one, two = first.teacher, other.teacher
+    if one is None or two is None or one.tokenizer is None or two.tokenizer is None:
+        return
+    if one.tokenizer.chat_template != two.tokenizer.chat_template:
+        raise BadInputError(
+            f"teachers {one.name!r} and {two.name!r} have different chat templates, and several teachers read one "
+            "prompt alike: give both the same template (chat_template.jinja)"
+        )
+
+
 def _check_tokenizers(config: DistillConfig, sides: Sides, cache: TeacherCache | None) -> None:
     """Raise BadInputError for a pair whose tokenizers the method can't compare, and for chat templates of one
     another's."""
@@ -150,10 +189,10 @@ def _check_tokenizers(config: DistillConfig, sides: Sides, cache: TeacherCache |
     compared = teacher is not None and config.needs_teacher_weights and not config.loss.crosses_tokenizers
     if teacher is not None and compared and teacher.same_tokens(student) is False:
         raise BadInputError(
-            f"{config.method} compares next-token distributions, but {config.teacher!r} and {config.student!r} have "
+            f"{config.method} compares next-token distributions, but {teacher.name!r} and {config.student!r} have "
             "different tokenizers: use divergence spans or uld, an sft method, or a student with its tokenizer"
         )
-    if target is not None and config.needs_teacher_scores:
+    if target is not None and config.chooses_by_scores:
         _check_spans(config, target, teacher)
     if student.tokenizer is None:
         return
@@ -175,6 +214,24 @@ def _check_selection(config: DistillConfig) -> None:
             f"selection={selection}: teacher and target are the same model ({config.target}), so that their log-ratio "
             "is 0 for every sample: set target to the student, or to another model that stands for it"
         )
+
+
+def _check_query_weights(config: DistillConfig) -> None:
+    """Raise BadInputError for models between which there is nothing to weigh traces by."""
+    weights, name = config.made_query_weights, config.objective.queries
+    if weights is None:
+        return
+    if weights.asks_teacher and is_chat(config.teacher):
+        refuse_unscored(config.teacher, name)
+    for what, other, asked in (
+        ("target", config.target, weights.asks_target),
+        ("teacher", config.teacher, weights.asks_teacher),
+    ):
+        if asked and same_weights(other, config.student):
+            raise BadInputError(
+                f"query_weights={name}: {what} and student are the same model ({config.student}), so that no trace "
+                f"differs between them: set {what} to another"
+            )
 
 
 def _check_spans(config: DistillConfig, target: Side, teacher: Side | None) -> None:

@@ -98,6 +98,10 @@ class DistillConfig(InPhases, BoundedAnswers, EngineOptions, AdapterOptions, Dis
         self.check_made_parts()
         if self.teaches_itself:
             self.teacher = self.student
+        self.check_teachers(self.tasks)
+        if self.several_teachers:
+            self._check_several()
+            self.teacher = self.several_teachers[0]
         if self.cache is not None:
             self._check_cache()
         if self.lora_dropout and self.disable_dropout:
@@ -170,6 +174,20 @@ class DistillConfig(InPhases, BoundedAnswers, EngineOptions, AdapterOptions, Dis
                 "(gkd mixes them with the teacher's; or name traces)"
             )
 
+    def _check_several(self) -> None:
+        """Raise BadInputError for what asks one teacher where there are several."""
+        if self.cache is not None or self.writes_traces or self.traces_file is not None:
+            raise BadInputError(
+                f"teacher_weights={self.objective.teacher} with traces={self.objective.traces}, lmbda="
+                f"{self.share_on_policy:g} and cache={self.cache!r}: stored traces and caches are one teacher's: set "
+                "lmbda to 1, or traces to gold"
+            )
+        if self.teacher_options.get("revision") is not None:
+            raise BadInputError(
+                f"teacher_model_revision={self.teacher_options['revision']!r}: it is one model's, and there are "
+                f"several ({', '.join(self.several_teachers)}): save that revision in a folder and name it"
+            )
+
     def _check_groups(self) -> None:
         """Raise BadInputError for a batch that would cut the samples of a prompt apart."""
         rows, group = (
@@ -237,6 +255,11 @@ class DistillConfig(InPhases, BoundedAnswers, EngineOptions, AdapterOptions, Dis
                 f"cache={self.cache!r}: a cache holds the teacher's distributions on its own traces, so it serves a "
                 "method with a divergence, lmbda 0 and context plain (e.g. --method gkd --lmbda 0)"
             )
+        if self.objective.queries != "all":
+            raise BadInputError(
+                f"cache={self.cache!r}, query_weights={self.objective.queries}: traces are weighed before a training "
+                "that makes them, and those of a cache lie there unweighed: leave either out"
+            )
         soft = self.made_soft_target
         if soft is not None and (reason := soft.why_not_of_top_k(self)) is not None:
             raise BadInputError(f"cache={self.cache!r}: {reason}")
@@ -260,13 +283,25 @@ class DistillConfig(InPhases, BoundedAnswers, EngineOptions, AdapterOptions, Dis
 
     @property
     def needs_teacher_scores(self) -> bool:
-        """Are the teacher's log-probabilities of its samples asked for, to choose among these?"""
+        """Are the teacher's log-probabilities of traces asked for, to choose among these or to weigh them?"""
+        return self.chooses_by_scores or self.weighs_by_scores
+
+    @property
+    def chooses_by_scores(self) -> bool:
+        """Is a trace chosen by the teacher's log-probabilities of its samples?"""
         return self.objective.selects and self.objective.selection != "likelihood"
+
+    @property
+    def weighs_by_scores(self) -> bool:
+        """Do traces weigh by the teacher's log-probabilities?"""
+        weights = self.made_query_weights
+        return weights is not None and weights.asks_teacher
 
     @property
     def needs_teacher(self) -> bool:
         """Is the teacher itself asked for anything?"""
-        return self.needs_teacher_weights or (self.cache is None and self.writes_traces)
+        asked = self.writes_traces or self.weighs_by_scores
+        return self.needs_teacher_weights or (self.cache is None and asked)
 
     @property
     def needs_teacher_weights(self) -> bool:
@@ -281,13 +316,22 @@ class DistillConfig(InPhases, BoundedAnswers, EngineOptions, AdapterOptions, Dis
     @property
     def taught_by(self) -> str:
         """What the student learns from: the teacher, or the file that has its traces, whoever wrote them."""
-        return self.teacher if self.traces_file is None or self.needs_teacher else f"the traces of {self.traces_file}"
+        if self.several_teachers:
+            return ", ".join(self.several_teachers)
+        if self.traces_file is None or self.needs_teacher_weights:
+            return self.teacher
+        return f"the traces of {self.traces_file}"
+
+    @property
+    def teachers_read(self) -> list[str]:
+        """The models that teach, where any is asked for anything."""
+        return (self.several_teachers or [self.teacher]) if self.needs_teacher else []
 
     @property
     def models_read(self) -> list[str]:
         """The models that the stage reads; those that are runs' models are its inputs."""
         return [
-            *([self.teacher] if self.needs_teacher else []),
+            *self.teachers_read,
             self.student,
             *([self.target] if self.needs_target else []),
             *([self.oracle] if self.oracle is not None else []),
@@ -320,7 +364,7 @@ class DistillConfig(InPhases, BoundedAnswers, EngineOptions, AdapterOptions, Dis
         """The models that the stage reads, each with its revision on the hub; None stands for `main`."""
         of_student = as_dict(self.model_init_kwargs)
         return [
-            *([(self.teacher, self.teacher_options.get("revision"))] if self.needs_teacher else []),
+            *((name, self.teacher_options.get("revision")) for name in self.teachers_read),
             (self.student, of_student.get("revision")),
             *([(self.target, None)] if self.needs_target else []),
             *([(self.oracle, None)] if self.oracle is not None else []),

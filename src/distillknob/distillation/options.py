@@ -26,6 +26,7 @@ class Settings(Protocol):
     skew: float
     temperature: float
     skills: str | None
+    private: str | None
 
     @property
     def objective(self) -> Method:
@@ -49,7 +50,8 @@ class Settings(Protocol):
 
 
 def option(default: float, text: str, *, low: float = -math.inf, high: float = math.inf) -> Any:
-    """A field of a part that the config's `options` may set, between `low` and `high`."""
+    """A field of a part that the config's `options` may set, between `low` and `high`. An int as the default says that
+    it is a whole number."""
     return dataclasses.field(default=default, metadata={"option": text, "low": low, "high": high})
 
 
@@ -67,7 +69,8 @@ def make(cls: type[Part], settings: Settings, **more: Any) -> Part:
 
 
 def check_options(given: Mapping[str, float], parts: Iterable[Any]) -> None:
-    """Raise BadInputError for an option that none of the parts declares, and for a value outside of its range."""
+    """Raise BadInputError for an option that none of the parts declares, for a value outside of its range, and for a
+    fraction where the default is an int."""
     declared = {name: field for part in parts for name, field in options_of(part).items()}
     for name, value in given.items():
         if name not in declared:
@@ -77,3 +80,5 @@ def check_options(given: Mapping[str, float], parts: Iterable[Any]) -> None:
         low, high = declared[name].metadata["low"], declared[name].metadata["high"]
         if not low <= value <= high:
             raise BadInputError(f"options sets {name} to {value}: it must lie between {low:g} and {high:g}")
+        if isinstance(declared[name].default, int) and not float(value).is_integer():
+            raise BadInputError(f"options sets {name} to {value}: it counts something, so give a whole number")

@@ -13,6 +13,7 @@ from distillknob.distillation.cache.files import TeacherCache
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.losses.base import START
 from distillknob.distillation.oracle import Distances
+from distillknob.distillation.queries.base import refuse_unscored
 from distillknob.distillation.selection import refuse_without_scores
 from distillknob.models.base import LanguageModel
 from distillknob.models.chat import set_in_templates
@@ -36,7 +37,8 @@ class Pair:
     `teacher` draws samples; it is None where it isn't asked for anything, and its tokenizer is None where only a server
     knows it. `teacher_model` is the same with its weights, where a loss reads them; it is the student itself where that
     teaches as it is, and None where its moving average does, which the trainer makes. `further_models` are what the
-    loss reads beside (`Loss.models`), `oracle` is what the student is measured by on its way.
+    loss reads beside (`Loss.models`), and all but the first of several teachers; `oracle` is what the student is
+    measured by on its way.
     """
 
     config: DistillConfig
@@ -100,12 +102,16 @@ def load_pair(config: DistillConfig, cache: TeacherCache | None, engines: Engine
         further = {}
         if START in config.loss.models:
             further[START] = (loaded if kind == "start" else _loaded_student(config)).model
+        for name in config.several_teachers[1:]:
+            further[name] = load_model(name, options=config.teacher_options).model
         oracle = None if config.oracle is None else load_model(config.oracle)
         pair = Pair(config, student, loaded, None if kind == "average" else loaded.model, further, oracle)
     else:
         scores: Literal[False] | None = None if config.needs_teacher_scores else False
         teacher = engines.open(config.teacher, scores=scores) if config.needs_teacher else None
         if teacher is not None and config.needs_teacher_scores and teacher.scorer is None:
+            if config.weighs_by_scores:
+                refuse_unscored(config.teacher, config.objective.queries)
             refuse_without_scores(config.teacher, config.objective.selection)
         pair = Pair(config, student, teacher, None)
     tokenizer = pair.teacher_tokenizer

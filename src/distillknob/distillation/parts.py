@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -15,11 +15,11 @@ from distillknob.distillation.queries import QUERIES, QueryWeights
 from distillknob.distillation.selection import SELECTIONS
 from distillknob.distillation.soft_targets import SOFT_TARGETS, SoftTarget
 from distillknob.distillation.teacher_context import CONTEXTS, Context
-from distillknob.distillation.teachers import OWN, TEACHERS
+from distillknob.distillation.teachers import OWN, SEVERAL, TEACHERS
 from distillknob.distillation.token_choice import CHOICES
 from distillknob.distillation.token_weights import TOKEN_WEIGHTS, TokenWeights
 from distillknob.distillation.traces import SOURCES
-from distillknob.errors import BadInputError
+from distillknob.errors import BadInputError, nearest
 from distillknob.methods import METHODS, Method
 
 
@@ -67,6 +67,13 @@ class MethodParts:
             "choices": TEACHERS,
         },
     )
+    teachers: dict[str, str] = field(
+        default_factory=dict,
+        metadata={
+            "help": "With teacher_weights routed, the model that teaches each task; with averaged, those whose mean "
+            "teaches all, under any names. They replace `teacher`."
+        },
+    )
     soft_target: str | None = field(
         default=None,
         metadata={"help": "What is made of the teacher's distributions.", "choices": tuple(SOFT_TARGETS)},
@@ -88,6 +95,10 @@ class MethodParts:
     skills: str | None = field(
         default=None,
         metadata={"help": "With context skill: JSON lines with task (or prompt) and skill, which the teacher sees."},
+    )
+    private: str | None = field(
+        default=None,
+        metadata={"help": "With soft_target private_tokens: regular expressions, one a line, of what is private."},
     )
 
     @property
@@ -178,6 +189,37 @@ class MethodParts:
         """Are the student's own weights the teacher's?"""
         return self.objective.teacher in OWN
 
+    @property
+    def several_teachers(self) -> list[str]:
+        """The models that teach together, each once and in an order that doesn't depend on that of `teachers`; empty
+        where one model teaches."""
+        return sorted(set(self.teachers.values())) if self.objective.teacher in SEVERAL else []
+
+    def check_teachers(self, tasks: Sequence[str]) -> None:
+        """Raise BadInputError for `teachers` that don't fit the method, its loss or its tasks."""
+        kind, loss = self.objective.teacher, self.objective.loss
+        if bool(self.teachers) != (kind in SEVERAL):
+            raise BadInputError(
+                f"teachers={self.teachers} with teacher_weights={kind}: several teachers are read with routed (each "
+                "task's own) or averaged (the mean of all): set both, or neither"
+            )
+        if not self.several_teachers:
+            return
+        if not self.loss.takes_several:
+            raise BadInputError(
+                f"teacher_weights={kind}: the loss {loss} reads one model's own states, so it can't be taught by "
+                "several: name a divergence or policy_gradient"
+            )
+        if kind == "averaged" and len(self.several_teachers) < 2:
+            raise BadInputError(f"teachers={self.teachers}: a mean is taken over at least two models: name another")
+        if kind == "routed":
+            for name in self.teachers:
+                if name not in tasks:
+                    guess = nearest(name, tasks, otherwise=":")
+                    raise BadInputError(f"teachers names the task {name!r}{guess} tasks are {', '.join(tasks)}")
+            if missing := [name for name in tasks if name not in self.teachers]:
+                raise BadInputError(f"teachers names none for {', '.join(missing)}: each task needs a teacher")
+
     def check_made_parts(self) -> None:
         """Raise BadInputError for options that no part has, and for parts that make no sense together."""
         given = self.options
@@ -199,12 +241,22 @@ class MethodParts:
                     f"{name}: the loss {objective.loss} is no sum over single tokens, so none can weigh more: leave it "
                     "out"
                 )
+        if weighed["query_weights"] and objective.lmbda > 0:
+            raise BadInputError(
+                f"query_weights={objective.queries} weighs stored traces, and with lmbda={objective.lmbda:g} some "
+                "steps have the student's own samples: set lmbda to 0"
+            )
         if objective.num_generations < 1:
             raise BadInputError(f"num_generations={objective.num_generations}: must be at least 1")
         if objective.num_generations > 1 and objective.lmbda < 1:
             raise BadInputError(
                 f"num_generations={objective.num_generations} with lmbda={objective.lmbda:g}: stored traces are one a "
                 "problem, so that a step on them would read the same text several times: set lmbda to 1"
+            )
+        if self.private is not None and objective.soft_target != "private_tokens":
+            raise BadInputError(
+                f"private={self.private!r} with soft_target={objective.soft_target}: what is private is flattened with "
+                "soft_target private_tokens alone: set it, or leave private out"
             )
         if self.skills is not None and objective.context != "skill":
             raise BadInputError(

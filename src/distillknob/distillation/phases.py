@@ -88,6 +88,11 @@ class InPhases(MethodParts):
             raise BadInputError(
                 f"problems_part={part} with first={first}: the phases divide all problems: set first to none"
             )
+        if self.several_teachers and cast(Any, self._before()).needs_teacher:
+            raise BadInputError(
+                f"first={first} with teacher_weights={self.objective.teacher}: the first phase would learn from one "
+                "teacher, and there are several: use first sft_gold, or none"
+            )
         if self.teaches_itself and cast(Any, self._before()).needs_teacher:
             raise BadInputError(
                 f"first={first} with teacher_weights={self.objective.teacher}: the student is its own teacher, so that "

@@ -20,7 +20,7 @@ from distillknob.diagnosis.finding import Finding
 from distillknob.diagnosis.traps.teacher_hacking import hacking_by_oracle, teacher_hacking
 from distillknob.distillation.cache.files import TeacherCache
 from distillknob.distillation.card import student_card
-from distillknob.distillation.check import check
+from distillknob.distillation.check import check, check_rows
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.learning_curve import CurveProblems, LearningCurve, curve_point, curve_problems
 from distillknob.distillation.loss_weights import FILE as LOSS_WEIGHTS
@@ -28,6 +28,7 @@ from distillknob.distillation.losses import Loss
 from distillknob.distillation.moving_average import AVERAGE
 from distillknob.distillation.oracle import GOLDEN, PROXY, Distances
 from distillknob.distillation.pair import Pair, load_pair
+from distillknob.distillation.past import PAST
 from distillknob.distillation.queries.base import Traces as Queried
 from distillknob.distillation.trace_file import read_trace_file, with_ids
 from distillknob.distillation.traces import RIGHT_ONES, TraceOptions, make_traces, part_of
@@ -38,6 +39,8 @@ from distillknob.inputs.preflight import Side, check_traces
 from distillknob.models.architecture import context_of
 from distillknob.models.base import LanguageModel
 from distillknob.models.engines.opened import Engines
+from distillknob.models.sampling import Sampler
+from distillknob.models.scoring import Scorer
 from distillknob.results.stages import DistillResult, PhaseRow, TeacherRecord
 from distillknob.runs.journal import Journal
 from distillknob.runs.model_record import read_record, warn_of_teacher
@@ -74,7 +77,7 @@ def distill(
     tasks = (graded_tasks if graded else get_tasks)(config.tasks)
     divided = curve_problems(config, cache)
     for phase in config.phases():
-        check_fills_a_step(_trained_on(phase, cache, divided), _rows_a_step(phase), "problems to train on")
+        check_rows(phase, _trained_on(phase, cache, divided), _rows_a_step(phase), "problems to train on")
     further = [] if config.cache is None else [Path(config.cache)]
     opening = Opening("distill", config, output, plain_config(config), resume, further)
     if (done := opening.finished()) is not None:
@@ -98,11 +101,14 @@ def distill(
     fix_dates(pair.tokenizers, run.template_date)
     taught_by = config.taught_by if cache is None else cache.teacher
     record = read_record(taught_by) or (None if cache is None else cache.result.get("teacher_record"))
-    warning = warn_of_teacher(taught_by, record)
+    warnings = [warn_of_teacher(one, record) for one in config.several_teachers or [taught_by]]
+    warning = "; ".join(one for one in warnings if one is not None) or None
     if divided.reason is not None and process_index() == 0:
         print(f"warning: {divided.reason}", file=sys.stderr)
     traces = _own_traces(phase, run, pair, engines, tasks, divided) if cache is None else cache.traces
     engines.close()  # the training needs its memory
+    if (soft := phase.made_soft_target) is not None and phase.share_on_policy == 0:
+        soft.check_texts([row["completion"] for row in traces])
     loss = phase.loss if cache is None else phase.loss.stored(cache)
     settings = _for_the_trainer(phase, run, tasks)
     with refused_by_the_trainer():
@@ -162,6 +168,7 @@ def _own_traces(
     reader = Side(config.student, pair.student.tokenizer, context_of(pair.student.model.config))
     if config.traces_file is not None:
         traces = with_ids(read_trace_file(config.traces_file), pair.student)
+        traces = _weighed(config, run, pair, pair.teacher, pair.load_target(run.template_date), traces)
         run.write_samples(traces)
         check_traces(reader, traces, f"the traces of {config.traces_file}")
         return traces
@@ -188,12 +195,26 @@ def _own_traces(
         traces += make_traces(source, [task], count, pair.student, teacher, target, options, columns, journal)
     problems = _trained_on(config, None, divided)
     check_fills_a_step(len(traces), _rows_a_step(config), f"of {problems} problems have a trace to train on")
-    if (weights := config.made_query_weights) is not None:
-        queried = Queried(traces, pair.student, teacher, target, Journal(run.unfinished).part("queries"))
-        traces = [{**row, "weight": weight} for row, weight in zip(traces, weights.weights(queried), strict=True)]
+    traces = _weighed(config, run, pair, teacher, target, traces)
     run.write_samples(traces)
     check_traces(reader, traces, "the student's spelling of the traces")
     return traces
+
+
+def _weighed(
+    config: DistillConfig,
+    run: Run,
+    pair: Pair,
+    teacher: Sampler | None,
+    target: Scorer | None,
+    traces: list[dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """The traces, each with its `weight` where the method weighs them."""
+    weights = config.made_query_weights
+    if weights is None:
+        return traces
+    queried = Queried(traces, pair.student, teacher, target, Journal(run.unfinished).part("queries"))
+    return [{**row, "weight": weight} for row, weight in zip(traces, weights.weights(queried), strict=True)]
 
 
 def columns_of(config: DistillConfig) -> Callable[[Task, Example], dict[str, Any]]:
@@ -245,6 +266,7 @@ def _train(
     add_callbacks(trainer, *callbacks)
     folder = Path(str(config.output_dir))
     also = [] if trainer.average is None else [AVERAGE]
+    also += [] if trainer.loss.memory is None else [PAST]
     also += [] if trainer.loss_module is None else [LOSS_WEIGHTS]
     checkpoint = start_from(run, folder, *also, resume=resume)
     with checkpoint_errors(folder):
@@ -285,8 +307,8 @@ def _result(
         "steps": sum(row["steps"] for row in phases),
         "tokens": sum(row["tokens"] for row in phases),
         "learning_rate": config.learning_rate,
-        "step_seconds": step_seconds(metrics),
-        "peak_memory": max((row["peak_memory"] for row in metrics if "peak_memory" in row), default=None),
+        "step_seconds": step_seconds([one.metrics() for one in (*earlier, run)]),
+        "peak_memory": peak_of([one.metrics() for one in (*earlier, run)]),
         "final_loss": sum(losses[-10:]) / max(1, len(losses[-10:])),
         "traces": traces,
         "left_out": left_out,
@@ -312,12 +334,24 @@ def phase_row(result: Mapping[str, Any]) -> PhaseRow:
     }
 
 
-def step_seconds(metrics: Sequence[dict[str, Any]]) -> float | None:
-    """Return the mean seconds of a step, samples and the teacher's share included, without the first `WARM_UP` steps
-    (of fewer than twice as many: without the first); None where none was timed."""
-    timed = [row["step_time"] for row in metrics if row.get("step_time") is not None]
-    steady = timed[WARM_UP if len(timed) >= 2 * WARM_UP else 1 :]
-    return sum(steady) / len(steady) if steady else None
+def step_seconds(phases: Sequence[Sequence[dict[str, Any]]]) -> float | None:
+    """Return the mean seconds of a step over the phases, from the metrics of each: samples and the teacher's share
+    included, without a phase's first `WARM_UP` steps (of fewer than twice as many: without the first). None where a
+    phase has no step that counts."""
+    steps, total = 0, 0.0
+    for metrics in phases:
+        timed = [row["step_time"] for row in metrics if row.get("step_time") is not None]
+        steady = timed[WARM_UP if len(timed) >= 2 * WARM_UP else 1 :]
+        if not steady:
+            return None
+        steps, total = steps + len(timed), total + len(timed) * sum(steady) / len(steady)
+    return total / steps
+
+
+def peak_of(phases: Sequence[Sequence[dict[str, Any]]]) -> int | None:
+    """Return the highest peak of memory of the phases, in bytes; None where it isn't known of each."""
+    peaks = [[row["peak_memory"] for row in metrics if "peak_memory" in row] for metrics in phases]
+    return max(map(max, peaks)) if all(peaks) else None
 
 
 def _by_oracle(metrics: list[dict[str, Any]], task: str) -> Finding:

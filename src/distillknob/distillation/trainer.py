@@ -31,6 +31,7 @@ from distillknob.distillation.loss_weights import LossWeights
 from distillknob.distillation.losses import Loss, Rollouts, States, View
 from distillknob.distillation.losses.base import PLAIN, PROMPT, TEACHER
 from distillknob.distillation.moving_average import AverageTeacher
+from distillknob.distillation.several_teachers import ROUTE, averaged, routed
 from distillknob.distillation.teacher_context.base import TEACHER_PROMPT, Written
 from distillknob.distillation.token_choice import CHOICES, Choice
 from distillknob.errors import BadInputError
@@ -54,9 +55,10 @@ class DistillTrainer(LossWeights, PolicyTrainer, DistillationTrainer):
     Takes what DistillationTrainer takes. `loss` is the config's by default. `teacher_model` may be None where the loss
     doesn't ask it, and `model` itself where the teacher moves with the student; it is read without gradients. Where
     the config's `teacher_weights` are `average`, it is made here, of the student.
-    `further_models` are the others that the loss names (`Loss.models`), read likewise. The data
-    set has `prompt`, unless every step is on-policy `completion_ids` (token ids, the eos included), and the columns
-    that the loss names. Where the teacher sees another prompt it has `teacher_prompt` (messages); a loss may read
+    `further_models` are the others that the loss names (`Loss.models`), and of several teachers all but the first, by
+    the config's names for them; they are read likewise. The data set has `prompt`, unless every step is on-policy
+    `completion_ids` (token ids, the eos included), and the columns that the loss names, and `task` where each task has
+    a teacher. Where the teacher sees another prompt it has `teacher_prompt` (messages); a loss may read
     further columns whose names begin so.
 
     `teacher_processing_class` is the teacher's tokenizer, by default the student's. The two vocabularies may differ in
@@ -96,7 +98,9 @@ class DistillTrainer(LossWeights, PolicyTrainer, DistillationTrainer):
             self.average.check_precision()
             self.add_callback(self.average)
         self.loss = self.args.loss if loss is None else loss
-        if missing := set(self.loss.models) - self.further_models.keys():
+        if self.loss.memory is not None:
+            self.add_callback(self.loss.memory)
+        if missing := {*self.loss.models, *self.args.several_teachers[1:]} - self.further_models.keys():
             raise BadInputError(f"method {self.args.method!r} reads {', '.join(sorted(missing))}: give further_models")
         if self.loss.asks_teacher and self.teacher_model is None:
             raise BadInputError(f"method {self.args.method!r} needs teacher_model, or the loss of a cache (`stored`)")
@@ -116,11 +120,13 @@ class DistillTrainer(LossWeights, PolicyTrainer, DistillationTrainer):
         self._stored_ids: list[list[int]] | None = None
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Transformers' `train`; a checkpoint's moving average is taken up with it."""
-        if self.average is not None and resume_from_checkpoint:
+        """Transformers' `train`; a checkpoint's moving average, and what the loss remembers, are taken up with it."""
+        moves = [one for one in (self.average, self.loss.memory) if one is not None]
+        if moves and resume_from_checkpoint:
             if resume_from_checkpoint is True:
                 resume_from_checkpoint = get_last_checkpoint(str(self.args.output_dir))
-            self.average.restore(resume_from_checkpoint)
+            for one in moves:
+                one.restore(resume_from_checkpoint)
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _prepared(self, model: Any) -> Any:
@@ -159,6 +165,8 @@ class DistillTrainer(LossWeights, PolicyTrainer, DistillationTrainer):
         if self.loss.drawn_with != PROMPT:
             batch |= self._padded(PROMPT, self._tokenizer, [row["prompt"] for row in inputs])
         rollouts = functools.partial(self._rollouts, inputs, on_policy=on_policy)
+        if self.args.objective.teacher == "routed":
+            batch[ROUTE] = self._routes(inputs)
         if self.edit is not None:
             batch = with_completions(batch, self.edit.edited(rollouts(batch)), self._tokenizer.pad_token_id)
             self.sampled_logprobs = None  # which were of other tokens
@@ -216,6 +224,14 @@ class DistillTrainer(LossWeights, PolicyTrainer, DistillationTrainer):
         padded = tokenizer.pad(ids, return_tensors="pt", padding_side="left").to(self.accelerator.device)
         return {f"{name}_ids": padded["input_ids"], f"{name}_mask": padded["attention_mask"]}
 
+    def _routes(self, rows: Sequence[Row]) -> Tensor:
+        """Which of the teachers is each row's own, [b]. Raises BadInputError for a row of a task without one."""
+        routes, names = self.args.teachers, self.args.several_teachers
+        tasks = [row.get("task") for row in rows]
+        if unknown := [task for task in tasks if task not in routes]:
+            raise BadInputError(f"teachers names none for a row of the task {unknown[0]!r}: it has {', '.join(routes)}")
+        return torch.tensor([names.index(routes[str(task)]) for task in tasks], device=self.accelerator.device)
+
     def _rollouts(self, rows: Sequence[Row], batch: dict[str, Any], *, on_policy: bool) -> Rollouts:
         teacher = None
         if self.teacher_model is not None:
@@ -235,6 +251,7 @@ class DistillTrainer(LossWeights, PolicyTrainer, DistillationTrainer):
             num_generations=self.args.objective.num_generations,
             sampled_logprobs=sampled,
             progress=self.state.global_step / max(1, self.state.max_steps),
+            epochs=max(1, self.state.num_train_epochs or 1),
         )
 
     def _graded(self, rows: Sequence[Row], batch: Mapping[str, Any]) -> Tensor:
@@ -318,6 +335,16 @@ class DistillTrainer(LossWeights, PolicyTrainer, DistillationTrainer):
         return States(head, *hidden_BCH.chunk(2, dim=-1))
 
     def _read_teacher(self, batch: Mapping[str, Tensor], prompt: str | None, name: str = TEACHER) -> States:
+        several = self.args.several_teachers if name == TEACHER else []
+        if not several:
+            return self._read_model(batch, prompt, name)
+
+        def read(rows: Mapping[str, Tensor], one: str) -> States:
+            return self._read_model(rows, prompt, TEACHER if one == several[0] else one)
+
+        return (routed if self.args.objective.teacher == "routed" else averaged)(read, several, columns_of(batch))
+
+    def _read_model(self, batch: Mapping[str, Tensor], prompt: str | None, name: str) -> States:
         if prompt is None:  # the student's own tokens, where the teacher reads no others
             prompt = TEACHER_PROMPT if f"{TEACHER_PROMPT}_ids" in batch else PROMPT
         elif prompt == PLAIN and f"{PLAIN}_ids" not in batch:

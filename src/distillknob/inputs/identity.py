@@ -59,7 +59,8 @@ def read_by(*configs: Any) -> dict[str, dict[str, str]]:
     """What stages of these configs read: for each model, task, reward model and cache its parts and their digests.
 
     A config has `models_read` and `tasks`, and perhaps `revisions_read` (models with their revisions), `target_url`,
-    `cache`, `traces_file` and `key_file`. Raises BadInputError for a model, file or cache that isn't there.
+    `cache`, `traces_file`, `key_file`, `skills` and `private`. Raises BadInputError for a model, file or cache that
+    isn't there.
     """
     read: dict[str, dict[str, str]] = {}
     for config in configs:
@@ -78,8 +79,12 @@ def read_by(*configs: Any) -> dict[str, dict[str, str]]:
         if getattr(config, "suite_read", None) is not None:
             name, suite_digest = config.suite_read
             read[f"suite {name}"] = {_ITS_FILE: suite_digest}
-        if getattr(config, "key_file", None) is not None:
-            read[f"key {config.key_file}"] = _digests([Path(config.key_file).expanduser()])
+        for kind, field in {"key": "key_file", "skills": "skills", "private": "private"}.items():
+            if (file := getattr(config, field, None)) is not None:
+                path = Path(file).expanduser()
+                if not path.is_file():
+                    raise BadInputError(f"{field}={file!r}: there is no such file: name one that is there")
+                read[f"{kind} {file}"] = _digests([path])
         for name in config.tasks:
             read |= _task(name)
     return read
@@ -107,7 +112,7 @@ def read_again(then: Reads) -> dict[str, dict[str, str]]:
             now[key] = _cache(name)
         elif kind == "suite":  # one that ships is this package's, which the gate looks at itself
             now[key] = {_ITS_FILE: digest(Path(name))} if Path(name).is_file() else dict(parts)
-        elif kind in ("traces", "key"):
+        elif kind in ("traces", "key", "skills", "private"):
             file = Path(name).expanduser()
             if not file.is_file():
                 raise BadInputError(f"the file of {key} is not there: put it back")

@@ -90,9 +90,9 @@ ROWS: dict[str, Method] = {
         summary="The confidence that an answer states is replaced by the share of right samples, then learnt.",
         formula="Σ KL(q ‖ p̄(· | x, solution, confidence)), y ~ student with its confidence replaced",
         when="Answers state a confidence, and it is too high.",
-        ours="The reverse KL of the paper's text, where its code has the forward KL; three tokens are left out as there. The "
-        "note's words are ours, the demonstration is the task's own solution, and a sample that states no confidence "
-        "stays as it is.",
+        ours="The reverse KL of the paper's text, where its code has the forward KL; three tokens are left out as "
+        "there. The note's words are ours, the demonstration is the task's own solution, and a sample that states no "
+        "confidence stays as it is.",
         loss="reverse_kl",
         traces="none",
         lmbda=1.0,

@@ -207,14 +207,28 @@ def _distill_phase(config: DistillConfig, engine: Engine) -> Workload:
             each = 1 if method.traces == "teacher" else config.candidates
             phases.append(Phase("traces", "decode", teacher, problems * each, prompt, answer, SAMPLED_AT_ONCE))
             at_once = max(1, SCORED_AT_ONCE // (prompt + answer))
-            if config.needs_teacher_scores:
+            if config.chooses_by_scores:
                 phases.append(Phase("sure tokens", "score", teacher, problems * each, prompt, answer, at_once))
-            if config.needs_target and not config.target.startswith(SERVED):
+            if method.selects and not config.target.startswith(SERVED):
                 target = architecture(config.target)
                 resident.append(("target", target))
                 phases.append(Phase("best of n", "score", target, problems * each, prompt, answer, at_once))
-        if config.loss.asks_teacher:
-            phases.append(Phase("teacher", "score", teacher, rows, prompt, answer, micro))
+        teachers = config.several_teachers or [config.teacher]
+        resident += [("teacher", architecture(name)) for name in teachers[1:]]
+        for name in teachers if config.loss.asks_teacher else []:
+            judged = rows / len(teachers) if method.teacher == "routed" else rows
+            phases.append(Phase("teacher", "score", architecture(name), judged, prompt, answer, micro))
+    if (weights := config.made_query_weights) is not None:
+        at_once = max(1, SCORED_AT_ONCE // (prompt + answer))
+        asked = [
+            *([config.teacher] if weights.asks_teacher else []),
+            *([config.target] if weights.asks_target else []),
+        ]
+        scored = {config.student: student, **{n: architecture(n) for n in asked if not n.startswith(SERVED)}}
+        if weights.asks_target and config.target in scored and not method.selects:
+            resident.append(("target", scored[config.target]))
+        for name, model in scored.items():
+            phases.append(Phase(f"query weights, {name}", "score", model, problems, prompt, answer, at_once))
     if share > 0:
         phases.append(Phase("samples", "decode", student, share * rows, prompt, answer, here, own=False))
     phases.append(Phase("training", "train", student, rows, prompt, answer, micro))

@@ -20,7 +20,7 @@ from distillknob.report.read import Source, read_source
 from distillknob.report.sections.answers import failures_section, samples_section
 from distillknob.report.sections.attack_arms import arms_section, doubts_section
 from distillknob.report.sections.attacks import verdicts_section
-from distillknob.report.sections.compare import compared_section, rates_section, unapplied_section
+from distillknob.report.sections.compare import compared_section, missing_section, rates_section
 from distillknob.report.sections.controls import causal_section, variants_section
 from distillknob.report.sections.curves import calibration_section, learning_section
 from distillknob.report.sections.evaluation import evaluation_section
@@ -70,7 +70,7 @@ PAGES: dict[str, Page | None] = {
             cells_section,
         ),
     ),
-    "compare": Page("Methods side by side", (compared_section, rates_section, unapplied_section)),
+    "compare": Page("Methods side by side", (compared_section, rates_section, missing_section)),
     "attack": Page("The red team", (verdicts_section, arms_section, doubts_section)),
 }
 

@@ -2,12 +2,12 @@
 
 # No `from __future__ import annotations`: with it TypedDict can't tell the keys that are NotRequired.
 
-from typing import Literal, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 from distillknob.results.attacks import FailedRow
 from distillknob.results.experiments import Trainings
 from distillknob.results.schema import Bounds, Result
-from distillknob.results.stages import TaskRow
+from distillknob.results.stages import PhaseRow, TaskRow
 
 
 class Trained(TypedDict):
@@ -19,6 +19,7 @@ class Trained(TypedDict):
     learning_rate: float
     step_seconds: float | None
     peak_memory: int | None
+    phases: NotRequired[list[PhaseRow]]
 
 
 class ComparedCell(Result):
@@ -65,10 +66,11 @@ class RateRow(TypedDict):
 
 
 class LeftOutRow(TypedDict):
-    """A row names a method that doesn't apply to a teacher and the student, and why."""
+    """A row names a method that doesn't apply to a teacher, the student and these tasks, and why."""
 
     method: str
     teacher: str
+    tasks: list[str]
     reason: str
 
 
@@ -85,7 +87,8 @@ class ComparedDifference(Trainings):
 class ComparedRow(TypedDict):
     """A row holds a method on a teacher and a task, over its seeds. `alone`: the method needs no teacher, and its
     students are those of all. `budget` says why it doesn't keep to the tokens of a step. Trainings are means over the
-    seeds, `peak_memory` is the highest, `relative_time` a step's time in multiples of the baseline's."""
+    seeds, `peak_memory` is the highest, `phases` are the first seed's, `relative_time` a step's time in multiples of
+    the baseline's."""
 
     task: str
     teacher: str
@@ -106,6 +109,7 @@ class ComparedRow(TypedDict):
     n_problems: int | None
     n_samples: int | None
     steps: int | None
+    phases: list[PhaseRow]
     tokens: float | None
     learning_rate: float | None
     step_seconds: float | None

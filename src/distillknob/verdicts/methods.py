@@ -11,7 +11,7 @@ LEVEL = 0.05  # of all methods on a task and teacher together
 def survives(difference: Mapping[str, Any] | None) -> bool:
     """Does a difference hold for all methods together? Over trainings, where there are several; with one, over
     problems, which says nothing of another training."""
-    if difference is None:
+    if not isinstance(difference, Mapping):
         return False
     adjusted = difference.get("adjusted" if difference.get("p_trainings") is None else "adjusted_trainings")
     return isinstance(adjusted, int | float) and adjusted <= LEVEL
@@ -19,9 +19,9 @@ def survives(difference: Mapping[str, Any] | None) -> bool:
 
 def apart(difference: Mapping[str, Any] | None) -> str:
     """`better` or `worse` where the difference holds for all methods together, else a dash."""
-    if difference is None or not survives(difference):
+    if not survives(difference) or difference is None:
         return "–"
-    return "better" if difference["difference"] > 0 else "worse"
+    return "better" if difference.get("difference", 0.0) > 0 else "worse"
 
 
 def leaders_sentence(rows: Sequence[Mapping[str, Any]], baseline: str, names: Mapping[str, str] | None = None) -> str:
@@ -30,11 +30,11 @@ def leaders_sentence(rows: Sequence[Mapping[str, Any]], baseline: str, names: Ma
     done = sorted((row for row in rows if row.get("rank") is not None), key=lambda row: row["rank"])
     if not done:
         return "no method is done yet."
-    others = [row for row in done if row["method"] != baseline]
-    better = [row for row in others if apart(row["to_baseline"]) == "better"]
-    worse = [row for row in others if apart(row["to_baseline"]) == "worse"]
-    first, base = (names.get(name, name) for name in (done[0]["method"], baseline))
+    others = [row for row in done if row.get("method") != baseline]
+    words = [apart(row.get("to_baseline")) for row in others]
+    better, worse = words.count("better"), words.count("worse")
+    first, base = (names.get(str(name), str(name)) for name in (done[0].get("method"), baseline))
     return (
-        f"{first} stands first of {len(done)}; {len(better)} of {len(others)} are better than {base} and {len(worse)} "
+        f"{first} stands first of {len(done)}; {better} of {len(others)} are better than {base} and {worse} "
         "worse when all are looked at together."
     )

@@ -47,19 +47,35 @@ def with_confidence(
     """The tokens of a completion whose last stated confidence is this share, in two decimals (an exact half is rounded
     to even). The tokens before it stay, and so does the end; a completion that states none stays as it is."""
     body = list(ids)
-    end = []
+    end: list[int] = []
     while body and body[-1] in ends:
         end.insert(0, body.pop())
-    text = tokenizer.decode(body)
+    text = _text(tokenizer, body)
     places = list(STATED.finditer(text))
     if not places:
         return list(ids)
     first, last = places[-1].span()
     untouched = len(body)
-    while untouched and not _is_before(tokenizer.decode(body[:untouched]), text, first):
+    while untouched and not _is_before(_text(tokenizer, body[:untouched]), text, first):
         untouched -= 1
-    rest = text[len(tokenizer.decode(body[:untouched])) : first] + f"Confidence: {share:.2f}" + text[last:]
-    return [*body[:untouched], *tokenizer(rest, add_special_tokens=False)["input_ids"], *end]
+    rest = text[len(_text(tokenizer, body[:untouched])) : first] + f"Confidence: {share:.2f}" + text[last:]
+    return [*body[:untouched], *_ids_behind(tokenizer, body[:untouched], rest), *end]
+
+
+def _ids_behind(tokenizer: PreTrainedTokenizerBase, before: Sequence[int], rest: str) -> list[int]:
+    """The tokens of a text that goes on behind others. Some tokenizers put a space before whatever they are given: then
+    it is spelled behind a colon, whose tokens are taken off."""
+    alone, colon, both = (
+        [int(one) for one in tokenizer(text, add_special_tokens=False)["input_ids"]] for text in (rest, ":", f":{rest}")
+    )
+    behind = both[len(colon) :]
+    spells = both[: len(colon)] == colon and _text(tokenizer, [*before, *behind]) == _text(tokenizer, before) + rest
+    return alone if _text(tokenizer, [*before, *alone]) == _text(tokenizer, before) + rest or not spells else behind
+
+
+def _text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """What these tokens spell, special ones included."""
+    return str(tokenizer.decode(list(ids)))
 
 
 def _is_before(part: str, text: str, first: int) -> bool:

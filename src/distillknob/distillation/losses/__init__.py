@@ -14,7 +14,9 @@ from distillknob.distillation.losses.base import Loss, Rollouts, States, View
 from distillknob.distillation.losses.clipped import ClippedForwardKL
 from distillknob.distillation.losses.delta import DeltaKL
 from distillknob.distillation.losses.divergence import Divergence
+from distillknob.distillation.losses.gold import Gold
 from distillknob.distillation.losses.hard_label import HardLabel
+from distillknob.distillation.losses.own_past import OwnPast
 from distillknob.distillation.losses.pi_distill import PiDistill, PiOnPolicy
 from distillknob.distillation.losses.plackett_luce import PlackettLuce, RankOnly
 from distillknob.distillation.losses.policy_gradient import (
@@ -30,6 +32,7 @@ from distillknob.distillation.losses.skill_sd import SkillSd
 from distillknob.distillation.losses.spans import Spans
 from distillknob.distillation.losses.student_top_k import TopKJSD
 from distillknob.distillation.losses.token_loss import token_loss
+from distillknob.distillation.losses.token_selective import TokenSelective
 from distillknob.distillation.losses.top_k import TopK
 from distillknob.distillation.losses.uld import Uld
 from distillknob.distillation.options import Settings, make
@@ -54,6 +57,7 @@ LOSSES: dict[str, Callable[[Settings], Loss]] = {
     "top_k_stop_gradient": lambda settings: token_loss(TopK, settings, renormalised=False),
     "top_k_renormalised": partial(token_loss, TopK),
     "adaptive_kl": partial(token_loss, AdaptiveKL),
+    "token_selective": partial(token_loss, TokenSelective),
     "right_and_wrong": partial(make, RightAndWrong),
     "sceptical": lambda settings: Sceptical(),
     "skill_sd": partial(token_loss, SkillSd),
@@ -62,7 +66,9 @@ LOSSES: dict[str, Callable[[Settings], Loss]] = {
     "relations": Relations.of("cosine"),
     "relations_softmax": Relations.of("softmax"),
     "spans": lambda settings: Spans(),
+    "gold": lambda settings: Gold(beta=settings.beta),
     "uld": lambda settings: Uld(),
+    "own_past": partial(token_loss, OwnPast),
     "plackett_luce": partial(token_loss, PlackettLuce),
     "rank_only": partial(token_loss, RankOnly),
 }

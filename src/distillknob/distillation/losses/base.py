@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from distillknob.distillation.options import Settings
+from distillknob.distillation.past import Past
 from distillknob.errors import BadInputError
 from distillknob.models.base import LanguageModel
 from distillknob.models.heads import Head
@@ -128,7 +129,7 @@ class Rollouts:
     student has just written them; then the samples of a prompt stand side by side, `num_generations` of them, and
     `sampled_logprobs` [b, C] are the log-probabilities with which they were drawn (None: not known exactly). `graded()`
     gives their rewards by the task's grader, [b] in [0, 1]. `everywhere(values)` puts values [b, …] of all processes
-    together. `progress` is the share of the training that is done, in [0, 1].
+    together. `progress` is the share of the training that is done, in [0, 1], `epochs` how many it has.
     """
 
     rows: Sequence[Mapping[str, Any]]
@@ -143,6 +144,7 @@ class Rollouts:
     num_generations: int = 1
     sampled_logprobs: Tensor | None = None
     progress: float = 0.0
+    epochs: int = 1
 
     @functools.cached_property
     def texts(self) -> list[str]:
@@ -181,6 +183,13 @@ class Loss(ABC):
     """Models beside the teacher that it reads (`View.teacher(model=…)`): `start` is the student as it was at first."""
     has_advantages: ClassVar[bool] = False
     """Does `prepare` add each token's advantage, as `advantage` [b, C]?"""
+    epochs: ClassVar[int] = 1
+    """How often each text has to be read at least."""
+    memory: Past | None = None
+    """What it keeps of one step for later ones; it is kept beside checkpoints, and taken up with them."""
+    takes_several: ClassVar[bool] = False
+    """May the teacher be several models that are read as one (`several_teachers`)? Then it reads the teacher's states
+    by way of its head alone."""
     edits_targets: ClassVar[bool] = False
     """Can the teacher's distributions be changed before (`soft_targets`)?"""
 

@@ -11,6 +11,7 @@ from distillknob.distillation.losses.base import Loss, View
 from distillknob.distillation.losses.stored import StoredDivergence
 from distillknob.distillation.losses.token_loss import TokenLoss, token_loss
 from distillknob.distillation.options import Settings
+from distillknob.distillation.teachers import SEVERAL
 from distillknob.distillation.token_rows import TokenRows
 from distillknob.divergences.dense import divergence
 from distillknob.divergences.fused import fused_divergence
@@ -40,7 +41,7 @@ class Divergence(Loss):
 
     @classmethod
     def of(cls, kind: str, settings: Settings) -> Divergence | EditedDivergence:
-        if settings.made_soft_target is not None:
+        if settings.made_soft_target is not None or settings.objective.teacher in SEVERAL:
             return token_loss(EditedDivergence, settings, kind=kind, beta=settings.beta, alpha=settings.skew)
         return cls(kind, beta=settings.beta, alpha=settings.skew, temperature=settings.temperature)
 
@@ -111,8 +112,8 @@ def divergence_of_heads(
 
     Raises ValueError for a head with exchanged tokens, which the fused form doesn't know.
     """
-    if student.exchange is not None or teacher.exchange is not None:
-        raise ValueError("a fused divergence reads heads as they are, without exchanged tokens")
+    if any(type(head) is not Head or head.exchange is not None for head in (student, teacher)):
+        raise ValueError("a fused divergence reads heads as they are, one model's and without exchanged tokens")
     return fused_divergence(
         student_NH,
         student.weight_VH,

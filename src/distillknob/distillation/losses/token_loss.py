@@ -35,6 +35,7 @@ class TokenLoss(Loss):
     soft_target: SoftTarget | None = None
     temperature: float = 1.0
 
+    takes_several: ClassVar[bool] = True
     compares: ClassVar[bool] = True
     """Does `of_tokens` read the teacher's logits? Otherwise what it needs of the teacher was measured by `prepare`."""
     token_columns: ClassVar[tuple[str, ...]] = ()

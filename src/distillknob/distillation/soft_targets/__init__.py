@@ -10,7 +10,9 @@ from functools import partial
 
 from distillknob.distillation.options import Settings, make
 from distillknob.distillation.soft_targets.base import SoftTarget
+from distillknob.distillation.soft_targets.label_deletion import LabelDeletion
 from distillknob.distillation.soft_targets.power import Power
+from distillknob.distillation.soft_targets.private_tokens import PrivateTokens
 from distillknob.distillation.soft_targets.standardised import Standardised
 from distillknob.distillation.soft_targets.uniform_mix import UniformMix
 
@@ -21,4 +23,6 @@ SOFT_TARGETS: dict[str, Callable[[Settings], SoftTarget] | None] = {
     "power": partial(make, Power),
     "uniform_mix": partial(make, UniformMix),
     "standardised": partial(make, Standardised),
+    "private_tokens": lambda settings: make(PrivateTokens, settings, path=settings.private),
+    "label_deletion": partial(make, LabelDeletion),
 }

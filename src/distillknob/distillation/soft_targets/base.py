@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
@@ -29,6 +29,10 @@ class SoftTarget(ABC):
     @abstractmethod
     def edited(self, rows: TokenRows) -> TokenRows:
         """The rows with other logits; −inf stands for probability 0."""
+
+    def check_texts(self, texts: Sequence[str]) -> None:  # noqa: B027  # most do something on any text
+        """Raise BadInputError where it would do nothing on any of these traces. Asked before a training on stored ones
+        alone."""
 
     def beside(self, rows: TokenRows) -> Tensor | None:
         """A term that is added to the loss at each token, [N], from the rows as they were before; None: none."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from distillknob.distillation.options import Settings, option
+from distillknob.distillation.options import option
 from distillknob.distillation.token_weights.base import TokenWeights
 
 if TYPE_CHECKING:
@@ -39,9 +39,6 @@ class FirstTurns(TokenWeights):
     turns: float = option(3, "Turns of the assistant that count from the start; 0: all.", low=0)
 
     leaves_out: ClassVar[bool] = True
-
-    def why_not(self, settings: Settings) -> str | None:
-        return None if self.turns == int(self.turns) else f"turns={self.turns}: a number of turns must be whole"
 
     def weights(self, loss: Loss, rollouts: Rollouts) -> Tensor:
         ids_BC = rollouts.batch["completion_ids"]

@@ -85,10 +85,11 @@ def scores_of(evaluated: Run) -> dict[str, list[float]]:
 
 
 def _trained(result: DistillResult) -> Trained:
-    return {
+    trained: Trained = {
         "steps": result["steps"],
         "tokens": result["tokens"],
         "learning_rate": result["learning_rate"],
         "step_seconds": result.get("step_seconds"),
         "peak_memory": result.get("peak_memory"),
     }
+    return {**trained, "phases": result["phases"]} if "phases" in result else trained

@@ -181,13 +181,14 @@ class CompareConfig(PlannedConfig):
         return [method for method in self.grid.methods if method not in self.learning_rates]
 
     def candidates(self, method: str) -> list[Cell]:
-        """The trainings among which the method's learning rate is chosen: on the first teacher, with the first seed, a
-        candidate after the other from the lowest rate on."""
-        entry = next(entry for entry in self.grid.entries if entry.method == method)
+        """The trainings among which the method's learning rate is chosen: on the first teacher to which it applies,
+        with the first seed, a candidate after the other from the lowest rate on."""
+        entries = [entry for entry in self.grid.entries if entry.method == method]
+        of_first = [entry for entry in entries if entry.teacher == entries[0].teacher]
         return [
-            self._cell(entry, self.seeds[0], tasks, multiple * self.base.learning_rate, multiple=multiple)
+            self._cell(entry, self.seeds[0], multiple * self.base.learning_rate, multiple=multiple)
             for multiple in sorted(self.rate_multiples)
-            for tasks in self.task_groups
+            for entry in of_first
         ]
 
     def students(self, rates: Mapping[str, float]) -> list[Cell]:
@@ -198,12 +199,10 @@ class CompareConfig(PlannedConfig):
             for entry in self.grid.entries:
                 wanted = seed in self.seeds or entry.method in self.further_methods
                 if wanted and entry.method in rates:
-                    planned += [self._cell(entry, seed, tasks, rates[entry.method]) for tasks in self.task_groups]
+                    planned.append(self._cell(entry, seed, rates[entry.method]))
         return planned
 
-    def _cell(
-        self, entry: Entry, seed: int, tasks: tuple[str, ...], rate: float, *, multiple: float | None = None
-    ) -> Cell:
+    def _cell(self, entry: Entry, seed: int, rate: float, *, multiple: float | None = None) -> Cell:
         return Cell(
             "student" if multiple is None else "rate",
             self.base.student,
@@ -211,7 +210,7 @@ class CompareConfig(PlannedConfig):
             teacher=entry.teacher,
             alone=entry.alone,
             seed=seed,
-            tasks=tasks,
+            tasks=entry.tasks,
             apart=self.separate_tasks,
             steps=self.base.max_steps if multiple is None else self.rate_steps,
             learning_rate=rate,

@@ -1,9 +1,10 @@
-"""Which methods are trained on which teachers: decided before any work, by the refusals that `distill` itself has."""
+"""Which methods are trained on which teachers and tasks: decided before any work, by `distill`'s own refusals."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 from distillknob.errors import BadInputError
@@ -22,21 +23,24 @@ class Teacher:
 
 @dataclass(frozen=True)
 class Entry:
-    """One method on one teacher. `alone` says that the method needs no teacher, so that its students are those of all
-    teachers; `budget` why it can't keep to the tokens of a step (None: it does)."""
+    """One method on one teacher and the tasks that a student learns together. `alone` says that the method needs no
+    teacher, so that its students are those of all teachers; `budget` why it can't keep to the tokens of a step (None:
+    it does)."""
 
     method: str
     teacher: Teacher
+    tasks: tuple[str, ...]
     alone: bool
     budget: str | None
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A method that doesn't apply to a teacher and the student, and why."""
+    """A method that doesn't apply to a teacher, the student and some tasks, and why."""
 
     method: str
     teacher: Teacher
+    tasks: tuple[str, ...]
     reason: str
 
 
@@ -69,44 +73,47 @@ def teachers_of(named: Sequence[str]) -> list[Teacher]:
 def decide(
     methods: Sequence[str],
     teachers: Sequence[Teacher],
+    groups: Sequence[tuple[str, ...]],
     baseline: str,
     config_of: Callable[..., Any],
     check: Callable[[Any], None],
     *,
     leave_out: bool,
 ) -> Grid:
-    """Return the grid. `config_of(method, teacher, **fields)` builds a config of `distill`, and `check` looks at it;
-    both raise BadInputError for what doesn't apply.
+    """Return the grid. `groups` are the tasks that a student learns together. `config_of(method, teacher, tasks,
+    **fields)` builds a config of `distill`, and `check` looks at it; both raise BadInputError for what doesn't apply.
 
     With `leave_out` such a method is left out, with its reason; else, and for the baseline, the refusal is raised.
     """
     entries: list[Entry] = []
     left_out: list[LeftOut] = []
-    alone: set[str] = set()
+    alone: set[tuple[str, tuple[str, ...]]] = set()
     for teacher in teachers:
-        for method in methods:
-            if method in alone:
+        for method, tasks in product(methods, groups):
+            if (method, tasks) in alone:
                 continue
             try:
-                config, budget = _fitted(config_of, method, teacher)
+                config, budget = _fitted(config_of, method, teacher, tasks)
                 check(config)
             except BadInputError as error:
                 if method == baseline or not leave_out:
                     raise BadInputError(f"{method} on {teacher.label}: {error}") from error
-                left_out.append(LeftOut(method, teacher, str(error)))
+                left_out.append(LeftOut(method, teacher, tasks, str(error)))
                 continue
             by_itself = config.teaches_itself or not config.needs_teacher
             if by_itself:
-                alone.add(method)
-            entries.append(Entry(method, teacher, by_itself, budget))
+                alone.add((method, tasks))
+            entries.append(Entry(method, teacher, tasks, by_itself, budget))
     return Grid(tuple(entries), tuple(left_out))
 
 
-def _fitted(config_of: Callable[..., Any], method: str, teacher: Teacher) -> tuple[Any, str | None]:
+def _fitted(
+    config_of: Callable[..., Any], method: str, teacher: Teacher, tasks: tuple[str, ...]
+) -> tuple[Any, str | None]:
     """The config of the method, and why it can't keep to the recipe's tokens a step: one whose loss counts no tokens,
     or that chooses among them, is trained on the same steps without."""
     try:
-        return config_of(method, teacher), None
+        return config_of(method, teacher, tasks), None
     except BadInputError as error:
         refused = str(error)
-    return config_of(method, teacher, **{BUDGET: None}), refused
+    return config_of(method, teacher, tasks, **{BUDGET: None}), refused

@@ -56,7 +56,8 @@ def result_of(
             for row in _rows(config, task, teacher, _Measured(students, results, failed, lost), before)
         ],
         "left_out": [
-            {"method": one.method, "teacher": one.teacher.label, "reason": one.reason} for one in config.grid.left_out
+            {"method": one.method, "teacher": one.teacher.label, "tasks": list(one.tasks), "reason": one.reason}
+            for one in config.grid.left_out
         ],
         "failed": [{"cell": name, "reason": reason} for name, reason in failed.items()],
         "cells": {
@@ -109,7 +110,7 @@ def _rows(
     config: CompareConfig, task: str, teacher: Teacher, measured: _Measured, before: Mapping[str, Any]
 ) -> Iterator[ComparedRow]:
     """The methods on a teacher and a task; those that need no teacher stand beside each."""
-    entries = [one for one in config.grid.entries if one.alone or one.teacher == teacher]
+    entries = [one for one in config.grid.entries if task in one.tasks and (one.alone or one.teacher == teacher)]
     of_method = {entry.method: measured.results(entry, task) for entry in entries}
     scores: dict[str, Scores] = {
         method: {seed: result["scores"][task] for seed, result in of_seeds.items()}
@@ -175,6 +176,7 @@ def _row(
         "n_problems": rows[0]["n_problems"] if rows else None,
         "n_samples": rows[0]["n_samples"] if rows else None,
         "steps": trained[0]["steps"] if trained else None,
+        "phases": trained[0].get("phases", []) if trained else [],
         "tokens": _mean_of(of_seeds, "tokens"),
         "learning_rate": trained[0]["learning_rate"] if trained else None,
         "step_seconds": seconds,

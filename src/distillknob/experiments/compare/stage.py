@@ -99,6 +99,7 @@ def check(config: CompareConfig, preflight: Preflight) -> None:
     config.grid = decide(
         config.chosen_methods,
         config.all_teachers,
+        config.task_groups,
         config.baseline,
         config_of,
         lambda one: training.check(one, preflight),
@@ -111,9 +112,13 @@ def check(config: CompareConfig, preflight: Preflight) -> None:
             step.stage.check(step.config, preflight)
 
 
-def _training_of(config: CompareConfig, method: str, teacher: Teacher, **fields: Any) -> Any:
-    values = {"method": method, "teacher": teacher.spec, "tasks": config.tasks, "curve_steps": 0}
-    return stage_config("distill", config.of_cells, **values, seed=config.seeds[0], **fields)
+def _training_of(config: CompareConfig, method: str, teacher: Teacher, tasks: tuple[str, ...], **fields: Any) -> Any:
+    """The config of `distill`, also as few steps as a search for a rate has being enough for the method."""
+    values = {"method": method, "teacher": teacher.spec, "tasks": list(tasks), "curve_steps": 0, **fields}
+    values["seed"] = config.seeds[0]
+    if method not in config.learning_rates:
+        stage_config("distill", config.of_cells, **values, max_steps=config.rate_steps)
+    return stage_config("distill", config.of_cells, **values)
 
 
 class Comparison:

@@ -14,7 +14,8 @@ from typing import TypeVar
 from distillknob.report.drawing.markup import Bounds, Html, count, decimal, percent
 from distillknob.report.drawing.svg import Number, Panel, Scale, Tick
 
-LABELS = 116.0  # pixels for the names of rows
+LABELS = 116.0  # pixels for the names of rows, at least
+_LETTER = 6.4  # pixels of a letter in them
 WIDE = 420.0  # a panel of a figure in two columns
 _ROW = 20.0
 _MOST_MARKED = 30  # a line of more points than this is drawn without a mark at each
@@ -87,7 +88,8 @@ def dot_plot(
     rule_tip: str = "",
 ) -> Html:
     """Draw rows of dots under headings; a group with an empty heading has none."""
-    panel, placed = _row_panel(title, groups, x, x_label, x_format)
+    longest = max((len(dot.name) for _, group in groups for dot in group), default=0)
+    panel, placed = _row_panel(title, groups, x, x_label, x_format, labels=max(LABELS, _LETTER * longest))
     panel.rule_x(rule, "chance", rule_tip)
     for row, dot in placed:
         shape, css = dot.style
@@ -115,6 +117,8 @@ def _row_panel(
     x: Scale,
     x_label: str,
     x_format: Callable[[float], str],
+    *,
+    labels: float = LABELS,
 ) -> tuple[Panel, list[tuple[float, _Named]]]:
     """A panel whose y axis names rows under headings, and where each row stands."""
     headings: list[tuple[float, str]] = []
@@ -130,7 +134,17 @@ def _row_panel(
     y = Scale(lines - 0.4, -0.6)
     names = [(row, one.name) for row, one in placed]
     height = 70 + _ROW * lines
-    panel = Panel(title, x, y, x_label=x_label, x_format=x_format, y_ticks=names, left=LABELS, height=height)
+    panel = Panel(
+        title,
+        x,
+        y,
+        x_label=x_label,
+        x_format=x_format,
+        y_ticks=names,
+        left=labels,
+        width=360 + labels - LABELS,
+        height=height,
+    )
     for row, shown in headings:
         panel.heading(row, shown)
     return panel, placed

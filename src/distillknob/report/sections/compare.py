@@ -47,7 +47,8 @@ _TONES = {"better": "right", "worse": "high"}
 def compared_section(source: Source) -> Section:
     """Show every method on each task and teacher: the picture, and the table behind it."""
     result, title = source.main.result, "Methods side by side"
-    done = [row for row in rows(result.get("rows")) if number(row.get("score")) is not None]
+    figures = ("score", "rank")
+    done = [row for row in rows(result.get("rows")) if all(number(row.get(key)) is not None for key in figures)]
     if not done:
         return Section("result", title, None, source.nothing("no student is measured yet"))
     baseline = text(result.get("baseline"))
@@ -104,7 +105,9 @@ def _figures(result: Row, done: Sequence[Row]) -> list[Html]:
 def _trainings(own: Sequence[Row]) -> str:
     sizes = sorted({len(seeds) for row in own if isinstance(seeds := row.get("seeds"), list)})
     return (
-        f"{' to '.join(str(size) for size in sizes[:: max(len(sizes) - 1, 1)])} trainings" if sizes else "no training"
+        f"{' to '.join(str(size) for size in sizes[:: max(len(sizes) - 1, 1)])} training{'' if sizes[-1] == 1 else 's'}"
+        if sizes
+        else "no training"
     )
 
 
@@ -121,7 +124,7 @@ def _apart(row: Row) -> str:
 
 def _tables(result: Row) -> list[Html]:
     """A table a task and teacher, the best method first."""
-    made = []
+    made: list[Html] = []
     baseline, everyone = method_name(result.get("baseline")), rows(result.get("rows"))
     head = ["Method", "", "Rank", "pass@1", f"− {baseline}, points", "over trainings", "− before, points"]
     head += ["Time a step", "× baseline", "Peak memory, GiB", "Learning rate", "Steps", "Tokens", "Trainings"]
@@ -134,7 +137,8 @@ def _tables(result: Row) -> list[Html]:
             body = [_line(row) for row in ordered]
             notes = [row for row in ordered if row.get("budget")]
             free = tag("p", _budget(notes), class_="note") if notes else None
-            made.append(details(f"{task}, teacher {teacher}: the table", table(head, body, numeric_from=2), free))
+            shown = table(head, body, numeric_from=2)
+            made.append(details(f"{task}, teacher {teacher}: the table", shown, free, is_open=not made))
     return made
 
 
@@ -158,10 +162,17 @@ def _line(row: Row) -> list[Child]:
         decimal(row.get("relative_time"), 2),
         MISSING if memory is None else decimal(memory / _GIB, 2),
         decimal(row.get("learning_rate")),
-        count(row.get("steps")),
+        _steps(row),
         count(row.get("tokens")),
         count(len(seeds)) if isinstance(seeds, list) else MISSING,
     ]
+
+
+def _steps(row: Row) -> str:
+    """The steps, and of a student that was trained in phases those of each."""
+    phases = rows(row.get("phases"))
+    parts = " + ".join(f"{count(phase.get('steps'))} {text(phase.get('method'))}" for phase in phases)
+    return count(row.get("steps")) + (f" ({parts})" if parts else "")
 
 
 def _budget(own: Sequence[Row]) -> str:
@@ -169,11 +180,11 @@ def _budget(own: Sequence[Row]) -> str:
     return f"Trained on the same steps, but not held to the tokens of a step: {names}. {text(own[0].get('budget'))}"
 
 
-def rates_section(source: Source) -> Section | None:
+def rates_section(source: Source) -> Section:
     """Show how each method's learning rate was chosen."""
     made = rows(source.main.result.get("rates"))
     if not made:
-        return None
+        return Section("rates", "Learning rates", None, source.nothing("no learning rate is chosen yet"))
     edges = [method_name(row.get("method")) for row in made if row.get("at_the_edge") is True]
     takeaway = (
         "Each method has the rate with the best mean score on held-back train problems, the lower of two that tie."
@@ -202,19 +213,27 @@ def _score(candidate: Row) -> str:
     return percent(candidate.get("score")) if candidate.get("score") is not None else text(candidate.get("reason"))
 
 
-def unapplied_section(source: Source) -> Section | None:
+def _tasks(row: Row) -> str:
+    names = row.get("tasks")
+    return ", ".join(str(name) for name in names) if isinstance(names, list) else MISSING
+
+
+def missing_section(source: Source) -> Section:
     """Show which methods don't apply, and which cells failed, with the reasons."""
     left, failed = rows(source.main.result.get("left_out")), rows(source.main.result.get("failed"))
+    title = "What is missing, and why"
     if not left and not failed:
-        return None
+        return Section("missing", title, "Every method that was asked for applies, and no cell failed.", join())
     body: list[list[Child]] = [
-        [method_name(row.get("method")), text(row.get("teacher")), text(row.get("reason"))] for row in left
+        [method_name(row.get("method")), text(row.get("teacher")), _tasks(row), text(row.get("reason"))] for row in left
     ]
     cells: list[list[Child]] = [[text(row.get("cell")), text(row.get("reason"))] for row in failed]
     shown = join(
-        table(["Method", "Teacher", "Why it doesn't apply"], body, numeric_from=3) if body else None,
+        table(["Method", "Teacher", "Tasks", "Why it doesn't apply"], body, numeric_from=4) if body else None,
         table(["Cell", "Why it failed"], cells, numeric_from=2) if cells else None,
     )
     names = dict.fromkeys(method_name(row.get("method")) for row in left)
-    takeaway = f"{plural(len(names), 'method')} of the library can't be trained on this pair." if left else None
-    return Section("missing", "What is missing, and why", takeaway, shown)
+    takeaway = (
+        f"{plural(len(names), 'method')} of the library can't be trained here, or not everywhere." if left else None
+    )
+    return Section("missing", title, takeaway, shown)
