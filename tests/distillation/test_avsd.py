@@ -96,7 +96,8 @@ def test_each_view_has_a_prompt_of_its_own() -> None:
     assert example.gold_solution in whole and first_half(example.gold_solution) in half
     assert example.gold_solution not in half and str(example.reference) in answer
     assert all(shown[0] == messages[0] and shown[1]["content"].startswith("What?") for shown in columns.values())
-    for without in ({"gold": None}, {"reference": {"words": []}}, {"reference": " "}):
+    lacking: list[dict[str, Any]] = [{"gold": None}, {"reference": {"words": []}}, {"reference": " "}]
+    for without in lacking:
         with pytest.raises(BadInputError, match="use context reference or plain"):
             Views().columns(messages, dataclasses.replace(example, **without))
 

@@ -48,7 +48,8 @@ def test_the_hand_computed_case() -> None:
 
 def test_only_the_student_gets_a_gradient() -> None:
     logits = [one.requires_grad_() for one in draws(4)]
-    delta_kl(*logits, 2.0).sum().backward()
+    student, start, shown, plain = logits
+    delta_kl(student, start, shown, plain, 2.0).sum().backward()
     assert logits[0].grad is not None and all(one.grad is None for one in logits[1:])
 
 

@@ -118,7 +118,7 @@ class Drawn(Kept):
         return batch
 
 
-@pytest.mark.parametrize(("method", "behind"), [("pi_distill", "teacher_prompt"), ("pi_on_policy", "prompt")])
+@pytest.mark.parametrize(("method", "behind"), [("pi_distill", "teacher_prompt"), ("pi_distill_on_policy", "prompt")])
 def test_samples_are_drawn_behind_the_prompt_of_their_role(
     tiny_pair: Pair, tmp_path: Path, batches: list[dict[str, Any]], graded: None, method: str, behind: str
 ) -> None:
@@ -133,7 +133,7 @@ def test_samples_are_drawn_behind_the_prompt_of_their_role(
 def test_the_on_policy_variant_trains_on_the_reward_and_the_penalty(
     tiny_pair: Pair, tmp_path: Path, batches: list[dict[str, Any]], graded: None
 ) -> None:
-    keep(config(tiny_pair, "pi_on_policy"), tmp_path / "run")
+    keep(config(tiny_pair, "pi_distill_on_policy"), tmp_path / "run")
     start, first = load_model(tiny_pair.student).model, batches[0]
     student, teacher = (logits_of(start, first, name) for name in ("prompt", "teacher_prompt"))
     here, token = first["completion_mask"].bool(), first["completion_ids"]
@@ -151,7 +151,7 @@ def test_the_on_policy_variant_trains_on_the_reward_and_the_penalty(
         ({"method": "pi_distill", "context": "sibling"}, "which has to be known"),
         ({"method": "pi_distill", "num_generations": 1}, "num_generations to 2 or more"),
         ({"method": "pi_distill", "lmbda": 0.5, "traces": "teacher"}, "set lmbda to 1"),
-        ({"method": "pi_on_policy", "num_generations": 1}, "num_generations to 2 or more"),
+        ({"method": "pi_distill_on_policy", "num_generations": 1}, "num_generations to 2 or more"),
         ({"method": "pi_distill", "options": {"alpha": 1.5}}, "between 0 and 1"),
     ],
 )

@@ -104,7 +104,7 @@ ROWS: dict[str, Method] = {
         num_generations=4,
         options={"alpha": 0.5, "kl_weight": 0.25, "ratio_clip": 0.2},
     ),
-    "pi_on_policy": Method(
+    "pi_distill_on_policy": Method(
         label="π-Distill on-policy",
         paper="2602.04942",
         summary="The student's reward, less the reverse KL to itself as it is with the solution before it.",
