@@ -299,7 +299,7 @@ def _result(
     phases = [phase_row(one.result) for one in earlier]
     phases.append({"method": config.method, "steps": steps, "tokens": tokens, "traces": traces})
     losses = [row["loss"] for row in metrics if row.get("loss") is not None]
-    return {
+    result: DistillResult = {
         "stage": "distill",
         "teacher": taught_by,
         "teacher_record": record,
@@ -315,7 +315,6 @@ def _result(
         "final_loss": sum(losses[-10:]) / max(1, len(losses[-10:])),
         "traces": traces,
         "left_out": left_out,
-        **({"phases": phases} if earlier else {}),
         "curve": {
             "problems": {name: len(examples) for name, examples in divided.held_out.items()},
             "reason": divided.reason,
@@ -325,6 +324,9 @@ def _result(
             *(_by_oracle(metrics, task).as_row() for task in (divided.held_out if config.oracle is not None else ())),
         ],
     }
+    if earlier:
+        result["phases"] = phases
+    return result
 
 
 def phase_row(result: Mapping[str, Any]) -> PhaseRow:
