@@ -9,6 +9,7 @@ from typing import NamedTuple
 from distillknob.config.checks import check_fills_a_step
 from distillknob.distillation.cache.files import TeacherCache
 from distillknob.distillation.config import DistillConfig
+from distillknob.distillation.privacy import Budget, planned_steps
 from distillknob.distillation.queries.base import refuse_unscored
 from distillknob.distillation.selection import refuse_without_scores
 from distillknob.distillation.teacher_context.skill import read_skills
@@ -68,7 +69,6 @@ def _check_phase(config: DistillConfig, preflight: Preflight) -> None:
     if cache is not None:
         check_traces(sides.student, cache.traces, f"the cache {config.cache}")
         check_rows(config, len(cache.traces), step, "problems to train on")
-        _check_budget(config, len(cache.traces))
         return
     if config.traces_file is not None:
         traces = read_trace_file(config.traces_file)
@@ -78,7 +78,6 @@ def _check_phase(config: DistillConfig, preflight: Preflight) -> None:
             rows_read = [{**row, "completion_ids": one} for row, one in zip(traces, ids, strict=True)]
             check_traces(sides.student, rows_read, f"the traces of {config.traces_file}")
         check_rows(config, len(traces), step, "traces to train on")
-        _check_budget(config, len(traces))
         return
     tasks = [
         preflight.task(name, graded=config.grades or config.objective.traces in RIGHT_ONES) for name in config.tasks
@@ -98,7 +97,7 @@ def _check_phase(config: DistillConfig, preflight: Preflight) -> None:
 
 def check_rows(config: DistillConfig, rows: int, batch: int, what: str) -> None:
     """Raise BadInputError where so many rows are fewer than a step takes, and where the training doesn't read them as
-    often as the loss has to."""
+    often as the loss has to, and for an ε that no noise keeps."""
     check_fills_a_step(rows, batch, what)
     epochs = config.max_steps / (rows // batch) if config.max_steps > 0 else config.num_train_epochs
     if 1 < config.loss.epochs > epochs:
@@ -107,7 +106,8 @@ def check_rows(config: DistillConfig, rows: int, batch: int, what: str) -> None:
             f"be read {config.loss.epochs} times: {rows} {what} are read {epochs:.2g} times (max_steps="
             f"{config.max_steps}, num_train_epochs={config.num_train_epochs:g}): raise either, or give fewer problems"
         )
-        _check_budget(config, rows)
+    if config.private_steps:  # an ε that no noise keeps
+        Budget.of(config, rows, planned_steps(config, rows))
 
 
 def _check_way(way: str | None, task: Task, examples: Sequence[Example]) -> None:

@@ -120,7 +120,7 @@ class MethodParts:
     )
 
     @property
-    def private(self) -> bool:
+    def private_steps(self) -> bool:
         """Are the steps private?"""
         return self.dp_noise is not None or self.objective.epsilon is not None
 

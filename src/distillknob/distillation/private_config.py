@@ -26,7 +26,7 @@ class PrivateSettings(Protocol):
     fp16: bool
 
     @property
-    def private(self) -> bool: ...
+    def private_steps(self) -> bool: ...
 
     @property
     def objective(self) -> Method: ...
@@ -38,7 +38,7 @@ class PrivateSettings(Protocol):
 def check_private(config: PrivateSettings) -> None:
     """Raise BadInputError for options of private steps out of their ranges, or set without such steps, and for what
     would let one problem reach another's gradient, or break what the accountant assumes."""
-    if not config.private:
+    if not config.private_steps:
         if config.dp_delta is not None or config.dp_max_grad_norm != 1.0:
             raise BadInputError(
                 f"dp_delta={config.dp_delta}, dp_max_grad_norm={config.dp_max_grad_norm:g}: no step is private here: "

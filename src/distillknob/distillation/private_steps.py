@@ -25,7 +25,7 @@ from distillknob.distillation.privacy import Budget
 
 
 class PrivateSteps(Trainer):
-    """A mixin for DistillTrainer, before TRL's in the order of bases. Without `args.private` it changes nothing."""
+    """A mixin for DistillTrainer, before TRL's in the order of bases. It does nothing without `args.private_steps`."""
 
     args: DistillConfig
     budget: Budget | None = None
@@ -33,7 +33,7 @@ class PrivateSteps(Trainer):
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Where the number of steps is known first, and the optimizer with its parameters."""
-        if self.args.private:
+        if self.args.private_steps:
             self._make_private(num_training_steps)
         return super().create_scheduler(num_training_steps, optimizer)
 

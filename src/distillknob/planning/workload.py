@@ -193,7 +193,7 @@ def _distill_phase(config: DistillConfig, engine: Engine) -> Workload:
     prompt, answer = _prompt(config.student, config.tasks), longest_answer(config)
     here = config.per_device_train_batch_size * config.gradient_accumulation_steps
     # Private steps read a problem at a time.
-    batch, micro = here * engine.devices, 1 if config.private else config.per_device_train_batch_size
+    batch, micro = here * engine.devices, 1 if config.private_steps else config.per_device_train_batch_size
     problems = config.problems * len(config.tasks)
     if config.traces_file is not None:
         problems = len(read_trace_file(config.traces_file))
