@@ -20,8 +20,8 @@ from distillknob.distillation.losses import LOSSES, Loss, States, View
 from distillknob.distillation.losses.base import PROMPT, TEACHER
 from distillknob.distillation.losses.stored import StoredDivergence
 from distillknob.distillation.losses.token_loss import TokenLoss
-from distillknob.distillation.teacher_context.base import TEACHER_PROMPT
 from distillknob.distillation.parts import PartsAlone
+from distillknob.distillation.teacher_context.base import TEACHER_PROMPT
 from distillknob.distillation.trainer import DistillTrainer
 from distillknob.models.heads import head_of
 from distillknob.models.load import load_model

@@ -41,7 +41,7 @@ def test_its_gradient_is_the_whole_one_s_where_one_token_is_outside_and_spreads_
         function(student).sum().backward()
         assert student.grad is not None
         grads.append(student.grad)
-    assert torch.allclose(*grads, atol=1e-6)
+    assert torch.allclose(grads[0], grads[1], atol=1e-6)
     student = STUDENT.double().requires_grad_()
     assert torch.autograd.gradcheck(lambda s: top_k_jsd(s, TEACHER.double(), 1), (student,))
 
