@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from distilling import config_of, keep
+from distilling import config_of, keep, weights
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.stage import distill
 from distillknob.distillation.teacher_context.reference import Reference
-from distillknob.distillation.token_choice import CHOICES, by_divergence, by_entropy, highest, tip
+from distillknob.distillation.token_choice import CHOICES, by_divergence, by_entropy, by_soft_or, highest, soft_or, tip
 from distillknob.divergences.dense import divergence
 from distillknob.errors import BadInputError
 from distillknob.methods import METHODS
@@ -86,6 +86,38 @@ def test_tip_leaves_out_what_is_low_in_both() -> None:
     assert tip(entropy, apart, 0.5).tolist() == [True, True, True, False]
 
 
+def test_the_soft_or_keeps_what_is_high_in_either() -> None:
+    entropy, apart = torch.tensor([0.0, 2.0, 1.0]), torch.tensor([3.0, 0.0, 1.5])
+    assert soft_or(entropy.clamp(max=1.96), apart).tolist() == pytest.approx([1, 1, 1 - 0.5 * (1 - 1 / 1.96)], abs=1e-2)
+    assert not by_entropy(entropy, apart, 0.34)[0] and by_soft_or(entropy, apart, 0.67)[0]
+    assert by_soft_or(entropy, apart, 1.0).all()
+
+
+def test_the_soft_or_of_scores_that_are_given() -> None:
+    """With a hundred tokens the highest entropy is clipped away, and ĥ = (0, 1, ½), d̂ = (1, 0, ½) are exact."""
+    entropy = torch.cat([torch.tensor([0.0, 2.0, 1.0]), torch.full((97,), 2.0)]).double()
+    apart = torch.cat([torch.tensor([4.0, 0.0, 2.0]), torch.zeros(97)]).double()
+    assert soft_or(entropy, apart)[:3].tolist() == pytest.approx([1.0, 1.0, 0.75])
+    entropy[3] = 1000.0  # an outlier that would make all others 0
+    assert soft_or(entropy, apart)[:4].tolist() == pytest.approx([1.0, 1.0, 0.75, 1.0])
+
+
+def test_the_soft_or_of_what_is_the_same_everywhere_is_0_and_no_nan() -> None:
+    same, other = torch.full((4,), 0.7), torch.tensor([0.0, 1.0, 2.0, 4.0])
+    assert soft_or(same, same).tolist() == [0.0] * 4
+    assert soft_or(same, other).tolist() == [0.0, 0.25, 0.5, 1.0]
+    assert by_soft_or(same, same, 0.5).all() and by_soft_or(same[:0], same[:0], 0.5).tolist() == []
+
+
+def test_with_a_share_of_all_the_soft_or_trains_as_without_it(tiny_pair: Pair, tmp_path: Path) -> None:
+    values = {"method": "tip_soft_or", "max_completion_length": 8}
+    chosen = distill(config_of(tiny_pair, tokens_share=1.0, **values), tmp_path / "chosen")
+    plain = distill(config_of(tiny_pair, tokens="all", **values), tmp_path / "plain")
+    ours, theirs = weights(chosen.path / "model"), weights(plain.path / "model")
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert chosen.result["tokens"] == plain.result["tokens"]
+
+
 def logits(language_model: LanguageModel, batch: dict[str, Any], prompt: str = "prompt") -> torch.Tensor:
     ids = torch.cat([batch[f"{prompt}_ids"], batch["completion_ids"]], dim=1)
     mask = torch.cat([batch[f"{prompt}_mask"], batch["completion_mask"]], dim=1)
@@ -94,7 +126,7 @@ def logits(language_model: LanguageModel, batch: dict[str, Any], prompt: str = "
         return language_model.model(input_ids=ids, attention_mask=mask).logits[:, -width - 1 : -1]
 
 
-@pytest.mark.parametrize("tokens", ["entropy", "divergence", "tip"])
+@pytest.mark.parametrize("tokens", ["entropy", "divergence", "tip", "soft_or"])
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_tokens_are_chosen_over_the_whole_batch(
     tiny_pair: Pair, tmp_path: Path, batches: list[dict[str, Any]], tokens: str, accumulation: int

@@ -38,6 +38,30 @@ def tip(entropy_N: torch.Tensor, divergence_N: torch.Tensor, share: float) -> to
     return highest(entropy_N, share) | highest(divergence_N, share)
 
 
+CLIPPED_AT = 0.98  # the quantile above which entropies are one: a few outliers would flatten all others
+
+
+def soft_or(entropy_N: torch.Tensor, divergence_N: torch.Tensor) -> torch.Tensor:
+    """Return h + d − h·d in [0, 1], [N], of the entropies h, clipped at their 98th percentile, and the divergences d,
+    each stretched over [0, 1]: high where either is. What is the same at every token says nothing, and is 0."""
+    if len(entropy_N) == 0:
+        return entropy_N
+    h_N = _stretched(entropy_N.clamp(max=float(entropy_N.double().quantile(CLIPPED_AT))))
+    d_N = _stretched(divergence_N)
+    return h_N + d_N - h_N * d_N
+
+
+def _stretched(value_N: torch.Tensor) -> torch.Tensor:
+    low, high = value_N.min(), value_N.max()
+    return torch.zeros_like(value_N) if low == high else (value_N - low) / (high - low)
+
+
+def by_soft_or(entropy_N: torch.Tensor, divergence_N: torch.Tensor, share: float) -> torch.Tensor:
+    """Where the student is unsure or apart from the teacher, by one score (TIP, 2604.14084, its soft-or): as many as
+    the share says, where the union of two shares may be twice as many."""
+    return highest(soft_or(entropy_N, divergence_N), share)
+
+
 @dataclass(frozen=True)
 class Choice:
     """`mask` makes the mask [N] of the tokens that count from (entropy [N], divergence [N], share); without `compares`
@@ -58,4 +82,5 @@ CHOICES: dict[str, Choice | None] = {
     "entropy": Choice(by_entropy, compares=False),
     "divergence": Choice(by_divergence),
     "tip": Choice(tip),
+    "soft_or": Choice(by_soft_or),
 }

@@ -17,4 +17,16 @@ ROWS: dict[str, Method] = {
         lmbda=1.0,
         tokens="tip",
     ),
+    "tip_soft_or": Method(
+        label="TIP, soft-or",
+        paper="2604.14084",
+        summary="On-policy RKL at the tokens with the highest score of being unsure or apart from the teacher.",
+        formula="Σ over the kept tokens KL(q ‖ p), kept = top share by ĥ + d̂ − ĥ·d̂",
+        when="As TIP, where a share of the tokens should be that share exactly.",
+        ours="The share is one of a whole step's tokens, of all processes; the paper doesn't say of which batch.",
+        loss="reverse_kl",
+        traces="none",
+        lmbda=1.0,
+        tokens="soft_or",
+    ),
 }
