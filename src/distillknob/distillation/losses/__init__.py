@@ -31,6 +31,7 @@ from distillknob.distillation.losses.skill_sd import SkillSd
 from distillknob.distillation.losses.spans import Spans
 from distillknob.distillation.losses.student_top_k import TopKJSD
 from distillknob.distillation.losses.token_loss import token_loss
+from distillknob.distillation.losses.token_selective import TokenSelective
 from distillknob.distillation.losses.top_k import TopK
 from distillknob.distillation.losses.uld import Uld
 from distillknob.distillation.options import Settings, make
@@ -55,6 +56,7 @@ LOSSES: dict[str, Callable[[Settings], Loss]] = {
     "top_k_stop_gradient": lambda settings: token_loss(TopK, settings, renormalised=False),
     "top_k_renormalised": partial(token_loss, TopK),
     "adaptive_kl": partial(token_loss, AdaptiveKL),
+    "token_selective": partial(token_loss, TokenSelective),
     "right_and_wrong": partial(make, RightAndWrong),
     "sceptical": lambda settings: Sceptical(),
     "skill_sd": partial(token_loss, SkillSd),

@@ -11,6 +11,7 @@ from functools import partial
 from distillknob.distillation.options import Settings, make
 from distillknob.distillation.token_weights.after_first import AfterFirst
 from distillknob.distillation.token_weights.base import TokenWeights
+from distillknob.distillation.token_weights.edge_body import EdgeBody
 from distillknob.distillation.token_weights.first_turns import FirstTurns
 from distillknob.distillation.token_weights.importance import Importance
 
@@ -21,4 +22,5 @@ TOKEN_WEIGHTS: dict[str, Callable[[Settings], TokenWeights] | None] = {
     "first_turns": partial(make, FirstTurns),
     "importance": partial(make, Importance),
     "after_first": partial(make, AfterFirst),
+    "edge_body": partial(make, EdgeBody),
 }
