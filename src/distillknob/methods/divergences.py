@@ -68,4 +68,16 @@ ROWS: dict[str, Method] = {
         lmbda=1.0,
         first="sft",
     ),
+    "skew_rkl": Method(
+        label="skewed reverse KL",
+        paper="2402.03898",
+        summary="GKD with the reverse KL to a teacher into which a tenth of the student is mixed.",
+        formula="Σ KL(q ‖ α·q + (1 − α)·p)",
+        when="The teacher rules tokens out that the student still writes, so that the reverse KL explodes.",
+        ours="A fixed half of the steps are on the student's own samples; DistiLLM's adaptive share and its replay of "
+        "earlier samples are left out.",
+        loss="skew_reverse_kl",
+        traces="teacher",
+        lmbda=0.5,
+    ),
 }

@@ -26,4 +26,15 @@ ROWS: dict[str, Method] = {
         traces="teacher",
         lmbda=0.5,
     ),
+    "gold": Method(
+        label="GOLD",
+        summary="Merges tokens to spans, compares common tokens by their names and the others by their probabilities.",
+        formula="Σ over spans w·JSD_β(p, q) over common tokens + (1 − w)·Σₖ |p₍ₖ₎ − q₍ₖ₎| over the others",
+        when="Two tokenizers that have most of their tokens in common.",
+        ours="After TRL's trainer of that name, at temperature 1; ends of answers match whatever they are called, and "
+        "spans are divided by the student's tokens.",
+        loss="gold",
+        traces="teacher",
+        lmbda=0.5,
+    ),
 }

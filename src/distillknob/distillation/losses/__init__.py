@@ -14,6 +14,7 @@ from distillknob.distillation.losses.base import Loss, Rollouts, States, View
 from distillknob.distillation.losses.clipped import ClippedForwardKL
 from distillknob.distillation.losses.delta import DeltaKL
 from distillknob.distillation.losses.divergence import Divergence
+from distillknob.distillation.losses.gold import Gold
 from distillknob.distillation.losses.hard_label import HardLabel
 from distillknob.distillation.losses.own_past import OwnPast
 from distillknob.distillation.losses.pi_distill import PiDistill, PiOnPolicy
@@ -65,6 +66,7 @@ LOSSES: dict[str, Callable[[Settings], Loss]] = {
     "relations": Relations.of("cosine"),
     "relations_softmax": Relations.of("softmax"),
     "spans": lambda settings: Spans(),
+    "gold": lambda settings: Gold(beta=settings.beta),
     "uld": lambda settings: Uld(),
     "own_past": partial(token_loss, OwnPast),
     "plackett_luce": partial(token_loss, PlackettLuce),
