@@ -80,7 +80,8 @@ def prepared(pair: Pair, other: str, folder: Path, loss: Loss, budget: int | Non
         assert len(ids) == length
         messages = get_task(task).messages(example)
         shown = {name: [{"role": "user", "content": f"{name} {example.prompt}"}] for name in prompts}
-        rows.append({"prompt": messages, "completion_ids": ids, "trace": number, **shown})
+        row = {"prompt": messages, "completion_ids": ids, "trace": number, **shown}
+        rows.append({**row, "wrong_completion_ids": ids[::-1]})
     trainer = DistillTrainer(
         model=student.model.double(),
         teacher_model=teacher.model.double(),
@@ -140,7 +141,11 @@ def of_every_row(trainer: DistillTrainer, batch: dict[str, Any]) -> Tensor:
         read = states(trainer.model, "prompt", "completion")
         return read if trainer.loss.exit_share is None else replace(read, exit_BCH=below_the_last(trainer.model, batch))
 
-    return trainer.loss.value(View(batch, counted_BC, items, student=student, teacher=teacher))
+    def student_on(completion: str, prompt: str) -> States:
+        return states(trainer.model, prompt, completion)
+
+    seen = View(batch, counted_BC, items, student=student, teacher=teacher, student_on=student_on)
+    return trainer.loss.value(seen)
 
 
 def gradients(model: Any, loss: Tensor) -> list[Tensor]:
@@ -170,7 +175,8 @@ def test_loss_and_gradients_are_those_of_every_row(tiny_pair: Pair, tiny_other: 
         with rows_read(model) as read, rows_read(trainer.teacher_model) as taught:
             value, _, count = trainer._compute_loss(model, batch, batch["num_items_in_batch"])
         counting = int(batch["loss_mask"].any(1).sum())
-        assert read == [max(1, counting)] and taught == read * times
+        passes = 2 if name == "right_and_wrong" else 1  # the wrong trace of each pair, too
+        assert read == [max(1, counting)] * passes and taught == read * times
         assert int(count) == int(batch["loss_mask"].sum())
         plain = of_every_row(trainer, batch)
         torch.testing.assert_close(value, plain, atol=1e-9, rtol=1e-6)
