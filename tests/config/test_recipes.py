@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from distillknob.calibration.stage import calibrate
 from distillknob.cli.main import main
 from distillknob.config.recipe import read_recipe, stage_config
 from distillknob.diagnosis.stage import diagnose
+from distillknob.distillation.stage import distill
 from distillknob.errors import BadInputError
 from distillknob.experiments.cell import run_cell
 from distillknob.experiments.demo import DemoConfig, demo
@@ -144,7 +146,8 @@ def test_there_is_a_recipe() -> None:
 
 
 SHIPPED = [path for path in RECIPES if read_recipe(path)["teacher"].startswith("zoo:")]
-PAPER = [path for path in RECIPES if path not in SHIPPED]
+PAPER = [path for path in RECIPES if path not in SHIPPED and read_recipe(path).keys() & set(EXPERIMENTS)]
+CHAINED = [path for path in RECIPES if path not in [*SHIPPED, *PAPER]]
 
 
 @pytest.mark.slow
@@ -228,6 +231,21 @@ def test_a_recipe_of_the_paper_s_runs_stage_by_stage(
             assert done.result["steps"] == 2 and done.result["tokens"] > 0
         if name.startswith("evaluate"):
             assert [task["task"] for task in done.result["models"][0]["tasks"]] == evaluated
+
+
+@pytest.mark.parametrize("path", CHAINED, ids=lambda path: path.stem)
+def test_a_recipe_without_an_experiment_trains_a_teacher_and_then_its_student(
+    path: Path, tiny_models: Any, tiny_reward: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distillknob.distillation.learning_curve.CURVE_PROBLEMS", 1)
+    given = read_recipe(path)
+    recipe = cut(given, tiny_models(given), tiny_reward)
+    teacher = calibrate(stage_config("calibrate", recipe), tmp_path / "teacher")
+    assert teacher.result["eta"] == given["calibrate"]["eta"] and teacher.result["steps"] == 2
+    values = {"teacher": str(teacher.path / "model"), "tokens_per_step": None}
+    student = distill(stage_config("distill", recipe, **values), tmp_path / "student")
+    assert student.result["steps"] == 2 and student.result["method"] == given["distill"]["method"]
+    assert student.result["teacher"] == str(teacher.path / "model")
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

@@ -207,7 +207,7 @@ def test_what_does_not_fit_is_told(tiny_pair: Pair, tiny_other: str, tmp_path: P
     for values in ({"tokens": "tip"}, {"tokens_per_step": 8}):
         with pytest.raises(BadInputError, match="the loss spans is no sum over them"):
             config(tiny_pair.teacher, tiny_other, **values)
-    with pytest.raises(BadInputError, match="divergence spans or uld"):
+    with pytest.raises(BadInputError, match="divergence spans, uld or gold"):
         distill(config(tiny_pair.teacher, tiny_other, method="gkd"), tmp_path / "run")
     assert Aligned([1], [2], [0], [0]).student_ids == [1]
 

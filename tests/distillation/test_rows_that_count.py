@@ -20,7 +20,6 @@ from distillknob.distillation.losses import LOSSES, Loss, States, View
 from distillknob.distillation.losses.base import PROMPT, TEACHER
 from distillknob.distillation.losses.stored import StoredDivergence
 from distillknob.distillation.losses.token_loss import TokenLoss
-from distillknob.distillation.parts import PartsAlone
 from distillknob.distillation.teacher_context.base import TEACHER_PROMPT
 from distillknob.distillation.trainer import DistillTrainer
 from distillknob.models.heads import head_of
@@ -81,8 +80,8 @@ def prepared(pair: Pair, other: str, folder: Path, loss: Loss, budget: int | Non
         assert len(ids) == length
         messages = get_task(task).messages(example)
         shown = {name: [{"role": "user", "content": f"{name} {example.prompt}"}] for name in prompts}
-        row = {"prompt": messages, "completion_ids": ids, "trace": number, "wrong_completion_ids": ids[::-1]}
-        rows.append({**row, **shown})
+        row = {"prompt": messages, "completion_ids": ids, "trace": number, **shown}
+        rows.append({**row, "wrong_completion_ids": ids[::-1]})
     trainer = DistillTrainer(
         model=student.model.double(),
         teacher_model=teacher.model.double(),
@@ -142,7 +141,11 @@ def of_every_row(trainer: DistillTrainer, batch: dict[str, Any]) -> Tensor:
         read = states(trainer.model, "prompt", "completion")
         return read if trainer.loss.exit_share is None else replace(read, exit_BCH=below_the_last(trainer.model, batch))
 
-    return trainer.loss.value(View(batch, counted_BC, items, student=student, teacher=teacher))
+    def student_on(completion: str, prompt: str) -> States:
+        return states(trainer.model, prompt, completion)
+
+    seen = View(batch, counted_BC, items, student=student, teacher=teacher, student_on=student_on)
+    return trainer.loss.value(seen)
 
 
 def gradients(model: Any, loss: Tensor) -> list[Tensor]:
@@ -161,11 +164,7 @@ def rows_read(model: Any) -> Iterator[list[int]]:
         hook.remove()
 
 
-# Those that read rewards need graders, and are held by tests of their own.
-UNGRADED = [name for name, make in LOSSES.items() if not make(PartsAlone()).grades]
-
-
-@pytest.mark.parametrize("name", [*UNGRADED, "stored"])
+@pytest.mark.parametrize("name", [*LOSSES, "stored"])
 def test_loss_and_gradients_are_those_of_every_row(tiny_pair: Pair, tiny_other: str, tmp_path: Path, name: str) -> None:
     loss = loss_of(name)
     trainer, batches = prepared(tiny_pair, tiny_other, tmp_path, loss, BUDGET if loss.counts_tokens else None)

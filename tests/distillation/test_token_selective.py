@@ -99,7 +99,7 @@ def test_a_training_costs_what_the_formula_says(tiny_pair: Pair, tmp_path: Path,
     ("values", "told"),
     [
         ({"tokens": "tip"}, "chooses its tokens by itself"),
-        ({"options": {"ranked": 2.5}}, "ranked to 2.5: it must be a whole number"),
+        ({"options": {"ranked": 2.5}}, "ranked to 2.5: it counts something"),
         ({"options": {"ranked": 1}}, "ranked to 1"),
     ],
 )

@@ -193,7 +193,7 @@ def _check_tokenizers(config: DistillConfig, sides: Sides, cache: TeacherCache |
     if teacher is not None and compared and teacher.same_tokens(student) is False:
         raise BadInputError(
             f"{config.method} compares next-token distributions, but {teacher.name!r} and {config.student!r} have "
-            "different tokenizers: use divergence spans or uld, an sft method, or a student with its tokenizer"
+            "different tokenizers: use divergence spans, uld or gold, an sft method, or a student with its tokenizer"
         )
     if target is not None and config.chooses_by_scores:
         _check_spans(config, target, teacher)

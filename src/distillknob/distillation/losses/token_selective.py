@@ -86,8 +86,6 @@ class TokenSelective(TokenLoss):
     token_columns: ClassVar[tuple[str, ...]] = ("opener", "uncertain")
 
     def why_not(self, settings: Settings) -> str | None:
-        if not float(self.ranked).is_integer():
-            return f"options sets ranked to {self.ranked}: it must be a whole number"
         if settings.objective.tokens != "all":
             return (
                 f"tokens={settings.objective.tokens}: the loss token_selective chooses its tokens by itself: leave "

@@ -16,7 +16,7 @@ from distillknob.distillation.options import Settings, option
 from distillknob.distillation.token_choice import highest
 from distillknob.distillation.token_weights.base import TokenWeights
 
-STUDENTS, TEACHERS = 0, 1
+TEACHERS = 1  # of `edge_of`
 
 
 def edge_body_weights(entropy_N: Tensor, all_N: Tensor, edge_share: float, edge_weight: float) -> Tensor:
@@ -42,8 +42,6 @@ class EdgeBody(TokenWeights):
     edge_of: float = option(0, "Whose entropy: 0 the student's, 1 the teacher's.", low=0, high=1)
 
     def why_not(self, settings: Settings) -> str | None:
-        if self.edge_of not in (STUDENTS, TEACHERS):
-            return f"options sets edge_of to {self.edge_of}: it must be 0 (the student's entropy) or 1 (the teacher's)"
         if self.edge_of == TEACHERS and not settings.loss.asks_teacher:
             return (
                 f"options sets edge_of to 1: the loss {settings.objective.loss} asks the teacher nothing, so that its "
