@@ -18,6 +18,7 @@ from transformers import TrainerCallback
 from distillknob.calibration.config import CalibrationConfig
 from distillknob.calibration.rows import training_rows
 from distillknob.calibration.trainer import CalibrationTrainer
+from distillknob.distillation.batches import completions_of
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.trainer import DistillTrainer
 from distillknob.models.load import load_model
@@ -105,6 +106,23 @@ class SampledDistillation(DistillTrainer):
         return batch
 
 
+class ReplayedDistillation(DistillTrainer):
+    """Writes what each step read on this process, what was kept before it, and the share with its validation loss."""
+
+    folder: Path
+    steps: list[dict[str, Any]]
+
+    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        assert self.replay is not None
+        kept = [list(row["completion_ids"]) for row in self.replay.rows]
+        batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        self.steps.append(
+            {"kept": kept, "read": completions_of(batch), "share": tuple(vars(self.replay.share).values())}
+        )
+        torch.save(self.steps, self.folder / f"process-{self.accelerator.process_index}.pt")
+        return batch
+
+
 def reward(completions: list[Any], **kwargs: Any) -> list[float]:
     return [float(random.Random(text[0]["content"]).random() < 0.5) for text in completions]
 
@@ -112,7 +130,8 @@ def reward(completions: list[Any], **kwargs: Any) -> list[float]:
 def train(stage: str, teacher_name: str, student_name: str, output: str, batch: int, accumulation: int) -> None:
     sampled, stage = stage.startswith("sampled-"), stage.removeprefix("sampled-")
     Path(output).mkdir(parents=True, exist_ok=True)
-    SampledCalibration.folder = SampledDistillation.folder = Path(output)
+    SampledCalibration.folder = SampledDistillation.folder = ReplayedDistillation.folder = Path(output)
+    ReplayedDistillation.steps = []
     common: dict[str, Any] = {
         "output_dir": f"{output}/trainer",
         "per_device_train_batch_size": batch,
@@ -152,13 +171,16 @@ def train(stage: str, teacher_name: str, student_name: str, output: str, batch: 
     else:
         method, _, tokens = stage.partition("+")
         parts: dict[str, Any] = {}
-        if method != "sft":
+        if method == "distillm":
+            parts = {"options": {"own_share": 1.0, "replay_capacity": 4, "validation_every": 1}}
+        elif method != "sft":
             parts = {"lmbda": 1.0 * sampled, "tokens": tokens or "all", "tokens_share": 0.3}
         settings = DistillConfig(student=student_name, method=method, **parts, **common)
         task = get_task("math")
         rows = [task.messages(example) for example in task.examples("train", 96)]
         traces = [{"prompt": row, "completion_ids": recorded(str(row), 0)} for row in rows]
-        trainer = (SampledDistillation if sampled else DistillTrainer)(
+        writes = ReplayedDistillation if method == "distillm" else SampledDistillation
+        trainer = (writes if sampled else DistillTrainer)(
             model=student.model,
             teacher_model=None if method == "sft" else teacher.model,
             args=settings,

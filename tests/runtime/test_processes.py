@@ -97,6 +97,17 @@ def test_the_denominator_of_sampled_answers_is_global(tiny_pair: Pair, tmp_path:
     assert min(process["tokens"] for process in told) > 0
 
 
+def test_all_processes_replay_at_the_same_steps_what_each_has_written(tiny_pair: Pair, tmp_path: Path) -> None:
+    folder = trained("sampled-distillm", tiny_pair, tmp_path, processes=2, batch=4)
+    told = [torch.load(folder / f"process-{rank}.pt") for rank in (0, 1)]
+    assert [step["share"] for step in told[0]] == [step["share"] for step in told[1]]
+    for process in told:  # a fresh step fills the buffer, a second one replaces it, and the third replays
+        first, second, third = process
+        assert first["kept"] == [] and second["kept"] == first["read"] and third["kept"] == second["read"]
+        assert second["read"] != first["read"] and sorted(third["read"]) == sorted(third["kept"])
+    assert told[0][2]["kept"] != told[1][2]["kept"]
+
+
 STAGES = {
     "calibrate": "--teacher {0} --target {1} --eta -0.5 --max-steps 4 --guard-steps 2 --utility-tolerance 0.9 "
     "--num-generations 4 --per-device-train-batch-size 8 --problems 16 --guard-problems 6 --guard-samples 2 "

@@ -18,7 +18,7 @@ How a student may learn. `distillknob distill --method NAME` takes one, `distill
 `distillknob methods` lists them and `distillknob methods NAME` shows one.
 
 A method is a point of a grid. Its parts can each be replaced: `--divergence` (the loss), `--traces`, `--selection`,
-`--lmbda` (λ, the share of steps on the student's own samples), `--tokens`, `--token-weights`, `--context`,
+`--lmbda` (λ, the share of steps on the student's own samples), `--sources`, `--tokens`, `--token-weights`, `--context`,
 `--teacher-weights`, `--soft-target`, `--query-weights`, `--edit`, `--num-generations`. Parts that make no sense
 together are refused before any work. Numbers of the parts are set by `--options '{"NAME": VALUE}'`; their defaults are
 the published ones where there are any.
@@ -80,7 +80,12 @@ def costs(name: str) -> str:
 
     parts_alone, method = PartsAlone(method=name), METHODS[name]
     parts = []
-    if method.lmbda:
+    if method.sources != "fixed":
+        parts.append(
+            "the student writes the texts of some steps, more of them while the validation loss rises, and reads "
+            "held-back traces now and then"
+        )
+    elif method.lmbda:
         each = "every step" if method.lmbda == 1 else f"{method.lmbda:.0%} of the steps"
         drawn = f", {method.num_generations} a prompt" if method.num_generations > 1 else ""
         parts.append(f"the student writes the texts of {each}{drawn}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -78,6 +79,7 @@ def _check_phase(config: DistillConfig, preflight: Preflight) -> None:
             rows_read = [{**row, "completion_ids": one} for row, one in zip(traces, ids, strict=True)]
             check_traces(sides.student, rows_read, f"the traces of {config.traces_file}")
         check_rows(config, len(traces), step, "traces to train on")
+        _remark_on_replay(config, len(traces), step, preflight)
         return
     tasks = [
         preflight.task(name, graded=config.grades or config.objective.traces in RIGHT_ONES) for name in config.tasks
@@ -93,11 +95,14 @@ def _check_phase(config: DistillConfig, preflight: Preflight) -> None:
             _check_lengths(config, preflight, task, examples, these)
     if None not in tasks:
         check_rows(config, rows, step, "problems to train on")
+        _remark_on_replay(config, rows, step, preflight)
 
 
 def check_rows(config: DistillConfig, rows: int, batch: int, what: str) -> None:
     """Raise BadInputError where so many rows are fewer than a step takes, and where the training doesn't read them as
     often as the loss has to, and for an ε that no noise keeps."""
+    if held_back := config.held_back(rows):
+        rows, what = rows - held_back, f"{what} beside {held_back} held back for the validation loss"
     check_fills_a_step(rows, batch, what)
     epochs = config.max_steps / (rows // batch) if config.max_steps > 0 else config.num_train_epochs
     if 1 < config.loss.epochs > epochs:
@@ -129,6 +134,7 @@ def _remark_on_what_does_nothing(config: DistillConfig, preflight: Preflight) ->
         "skew": "skew" in config.loss.reads,
         "tokens_share": config.objective.tokens != "all",
         "selection": config.objective.selects,
+        "lmbda": config.objective.sources == "fixed",
     }
     defaults = {field.name: field.default for field in dataclasses.fields(DistillConfig)}
     for name, does in read.items():
@@ -136,6 +142,21 @@ def _remark_on_what_does_nothing(config: DistillConfig, preflight: Preflight) ->
         if not does and value != defaults[name]:
             parts = f"{config.method} ({config.objective.parts})"
             preflight.remark(f"{name}={value} does nothing: {parts} doesn't read it")
+
+
+def _remark_on_replay(config: DistillConfig, rows: int, batch: int, preflight: Preflight) -> None:
+    """Say where a buffer can't be filled, so that nothing would be replayed."""
+    mix = config.made_sources
+    if mix is None:
+        return
+    epochs = config.num_train_epochs * ((rows - mix.held_back(rows)) // batch)
+    steps = config.max_steps if config.max_steps > 0 else math.ceil(epochs)
+    written = steps * (batch // preflight.processes)
+    if written <= mix.replay_capacity:
+        preflight.remark(
+            f"replay_capacity={mix.replay_capacity:g}: in {steps} steps a process writes at most {written} samples, so "
+            "that no buffer is full before the end, and nothing is replayed: lower it (--options), or train longer"
+        )
 
 
 def _sides(config: DistillConfig, preflight: Preflight) -> Sides:

@@ -17,6 +17,7 @@ from distillknob.config.inherited import check_inherited
 from distillknob.config.shared import BoundedAnswers, EngineOptions
 from distillknob.distillation.phases import InPhases
 from distillknob.distillation.private_config import check_private
+from distillknob.distillation.sources import check_sources
 from distillknob.distillation.traces import RIGHT_ONES
 from distillknob.errors import BadInputError
 from distillknob.methods import Method
@@ -120,6 +121,7 @@ class DistillConfig(InPhases, BoundedAnswers, EngineOptions, AdapterOptions, Dis
         self._check_loss_weights()
         self._check_oracle()
         check_private(self)
+        check_sources(self)
         super().__post_init__()
         check_unbent(self)
         check_installed(self)

@@ -14,6 +14,7 @@ from distillknob.distillation.options import Settings, check_options, make
 from distillknob.distillation.queries import QUERIES, QueryWeights
 from distillknob.distillation.selection import SELECTIONS
 from distillknob.distillation.soft_targets import SOFT_TARGETS, SoftTarget
+from distillknob.distillation.sources import MIXES, AdaptiveShare
 from distillknob.distillation.teacher_context import CONTEXTS, Context
 from distillknob.distillation.teachers import OWN, SEVERAL, TEACHERS
 from distillknob.distillation.token_choice import CHOICES
@@ -46,6 +47,14 @@ class MethodParts:
     )
     lmbda: float | None = field(
         default=None, metadata={"help": "Share of steps on the student's own samples. Default: the method's."}
+    )
+    sources: str | None = field(
+        default=None,
+        metadata={
+            "help": "How a step's texts are chosen: by lmbda (fixed), or by a share of own samples that rises with the "
+            "validation loss and replays earlier ones (adaptive).",
+            "choices": tuple(MIXES),
+        },
     )
     tokens: str | None = field(
         default=None, metadata={"help": "Which tokens count; tip is both criteria.", "choices": tuple(CHOICES)}
@@ -133,6 +142,7 @@ class MethodParts:
             "traces": self.traces,
             "selection": self.selection,
             "lmbda": self.lmbda,
+            "sources": self.sources,
             "tokens": self.tokens,
             "weights": self.token_weights,
             "context": self.context,
@@ -192,6 +202,17 @@ class MethodParts:
         return None if make is None else make(self._settings)
 
     @property
+    def made_sources(self) -> AdaptiveShare | None:
+        """How a step's texts are chosen, where that isn't by a fixed share."""
+        make = MIXES[self.objective.sources]
+        return None if make is None else make(self._settings)
+
+    def held_back(self, traces: int) -> int:
+        """Return how many of so many traces aren't trained on, but validate."""
+        mix = self.made_sources
+        return 0 if mix is None else mix.held_back(traces)
+
+    @property
     def made_average(self) -> MovingAverage | None:
         """How the teacher moves, where it is the student's moving average."""
         return make(MovingAverage, self._settings) if self.objective.teacher == "average" else None
@@ -199,7 +220,7 @@ class MethodParts:
     @property
     def made_parts(self) -> Iterator[Any]:
         """The parts that are objects."""
-        parts = (self.loss, self.made_soft_target, self.made_token_weights, self.made_context)
+        parts = (self.made_sources, self.loss, self.made_soft_target, self.made_token_weights, self.made_context)
         more = (self.made_query_weights, self.made_edit, self.made_average)
         yield from (part for part in (*parts, *more) if part is not None)
 

@@ -30,6 +30,7 @@ from distillknob.distillation.oracle import GOLDEN, PROXY, Distances
 from distillknob.distillation.pair import Pair, load_pair
 from distillknob.distillation.past import PAST
 from distillknob.distillation.queries.base import Traces as Queried
+from distillknob.distillation.replay import REPLAY
 from distillknob.distillation.trace_file import read_trace_file, with_ids
 from distillknob.distillation.traces import RIGHT_ONES, TraceOptions, make_traces, part_of
 from distillknob.distillation.trainer import DistillTrainer
@@ -197,7 +198,8 @@ def _own_traces(
         count = divided.trained[task.name]
         traces += make_traces(source, [task], count, pair.student, teacher, target, options, columns, journal)
     problems = _trained_on(config, None, divided)
-    check_fills_a_step(len(traces), _rows_a_step(config), f"of {problems} problems have a trace to train on")
+    trained = len(traces) - config.held_back(len(traces))
+    check_fills_a_step(trained, _rows_a_step(config), f"of {problems} problems have a trace to train on")
     traces = _weighed(config, run, pair, teacher, target, traces)
     run.write_samples(traces)
     check_traces(reader, traces, "the student's spelling of the traces")
@@ -270,6 +272,7 @@ def _train(
     folder = Path(str(config.output_dir))
     also = [] if trainer.average is None else [AVERAGE]
     also += [] if trainer.loss.memory is None else [PAST]
+    also += [] if trainer.replay is None else [REPLAY]
     also += [] if trainer.loss_module is None else [LOSS_WEIGHTS]
     checkpoint = start_from(run, folder, *also, resume=resume)
     with checkpoint_errors(folder):
@@ -372,6 +375,6 @@ def _hacking(metrics: list[dict[str, Any]], config: DistillConfig, planned: int)
     return teacher_hacking(
         [row["step"] for row in steps],
         [row["loss"] for row in steps],
-        [row.get("on_policy") or 0.0 for row in steps],
+        [(row.get("on_policy") or 0.0) + (row.get("replayed") or 0.0) for row in steps],
         warmup=config.get_warmup_steps(planned),
     )

@@ -7,7 +7,6 @@ that they train on, which of them count, and the states of both models for a bat
 from __future__ import annotations
 
 import functools
-import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -32,7 +31,9 @@ from distillknob.distillation.losses import Loss, Rollouts, States, View
 from distillknob.distillation.losses.base import PLAIN, PROMPT, TEACHER
 from distillknob.distillation.moving_average import AverageTeacher
 from distillknob.distillation.private_steps import PrivateSteps
+from distillknob.distillation.replay import MixedSources
 from distillknob.distillation.several_teachers import ROUTE, averaged, routed
+from distillknob.distillation.sources import FRESH
 from distillknob.distillation.teacher_context.base import TEACHER_PROMPT, Written
 from distillknob.distillation.token_choice import CHOICES, Choice
 from distillknob.errors import BadInputError
@@ -50,7 +51,7 @@ from distillknob.training.sampler import EpochSampler
 Row = Mapping[str, Any]  # of the data set
 
 
-class DistillTrainer(LossWeights, PrivateSteps, PolicyTrainer, DistillationTrainer):
+class DistillTrainer(MixedSources, LossWeights, PrivateSteps, PolicyTrainer, DistillationTrainer):
     """DistillationTrainer with a loss of distillknob's, on stored traces or the student's own samples.
 
     Takes what DistillationTrainer takes. `loss` is the config's by default. `teacher_model` may be None where the loss
@@ -82,6 +83,7 @@ class DistillTrainer(LossWeights, PrivateSteps, PolicyTrainer, DistillationTrain
     ):
         # The teacher is kept from TRL's constructor, which refuses vocabularies of two widths, and made ready below.
         super().__init__(model, None, args, *more, **kwargs)
+        self._make_replay()
         if isinstance(teacher_model, str):
             teacher_model = load_model(teacher_model, options=self.args.teacher_options).model
         moves = teacher_model is not None and teacher_model is model
@@ -121,8 +123,8 @@ class DistillTrainer(LossWeights, PrivateSteps, PolicyTrainer, DistillationTrain
         self._stored_ids: list[list[int]] | None = None
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Transformers' `train`; a checkpoint's moving average, and what the loss remembers, are taken up with it."""
-        moves = [one for one in (self.average, self.loss.memory) if one is not None]
+        """Transformers' `train`; a checkpoint's moving average, and what loss and replay keep, are taken up with it."""
+        moves = [one for one in (self.average, self.loss.memory, self.replay) if one is not None]
         if moves and resume_from_checkpoint:
             if resume_from_checkpoint is True:
                 resume_from_checkpoint = get_last_checkpoint(str(self.args.output_dir))
@@ -144,11 +146,6 @@ class DistillTrainer(LossWeights, PrivateSteps, PolicyTrainer, DistillationTrain
             sampler = EpochSampler.grouped(sampler, group)
         return sampler
 
-    def on_policy(self, step: int) -> bool:
-        """Does this step train on the student's own samples? Drawn from seed and step: the same on every process, and
-        after a resume."""
-        return random.Random(f"{self.args.seed}/{step}").random() < self.args.share_on_policy
-
     def _generate_single_turn(self, prompt_ids: Any, *args: Any, **kwargs: Any) -> Any:
         if self._stored_ids is not None:
             return self._stored_ids
@@ -158,11 +155,13 @@ class DistillTrainer(LossWeights, PrivateSteps, PolicyTrainer, DistillationTrain
             return super()._generate_single_turn(prompt_ids, *args, **kwargs)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        on_policy = self.on_policy(self.state.global_step)
+        source, inputs = self._source(inputs)
+        on_policy = source == FRESH
         self._stored_ids = None if on_policy else [list(row["completion_ids"]) for row in inputs]
         batch: dict[str, Any] = super()._generate_and_score_completions(
             [{**row, "prompt": row[self.loss.drawn_with]} for row in inputs]
         )
+        self._keep_samples(source, inputs, batch)
         if self.loss.drawn_with != PROMPT:
             batch |= self._padded(PROMPT, self._tokenizer, [row["prompt"] for row in inputs])
         rollouts = functools.partial(self._rollouts, inputs, on_policy=on_policy)

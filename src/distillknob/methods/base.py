@@ -16,7 +16,8 @@ class Method:
 
     The parts, each by its name: `loss`; `traces`, where off-policy ones come from, and `selection`, which of a
     problem's right samples is the trace, where `selects`; `lmbda`, the share of steps on the student's own samples
-    (GKD's λ), the others train on traces; `tokens`, which count, and `weights`, how much each does; `context`, what the
+    (GKD's λ), the others train on traces; `sources`, whether that share is fixed or adaptive, where λ is what a plan
+    reckons with; `tokens`, which count, and `weights`, how much each does; `context`, what the
     teacher sees; `teacher`, whose weights teach; `soft_target`, what is made of the teacher's distributions; `queries`,
     how much each trace counts; `edit`, what is changed in the student's own samples; `first`, the method by which the
     student is trained before. `num_generations` are samples a prompt; `epsilon` is the privacy that private steps keep;
@@ -32,6 +33,7 @@ class Method:
     loss: str
     traces: str
     lmbda: float
+    sources: str = "fixed"
     tokens: str = "all"
     weights: str = "equal"
     context: str = "plain"
@@ -69,7 +71,7 @@ class Method:
             [
                 f"loss {self.loss}",
                 f"traces {self.traces}{chosen_by}",
-                f"lmbda {self.lmbda:g}",
+                f"lmbda {self.lmbda:g}" if self.sources == "fixed" else f"sources {self.sources}",
                 f"tokens {self.tokens}",
                 f"context {self.context}",
                 *more,

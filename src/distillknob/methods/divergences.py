@@ -74,11 +74,30 @@ ROWS: dict[str, Method] = {
         summary="GKD with the reverse KL to a teacher into which a tenth of the student is mixed.",
         formula="Σ KL(q ‖ α·q + (1 − α)·p)",
         when="The teacher rules tokens out that the student still writes, so that the reverse KL explodes.",
-        ours="A fixed half of the steps are on the student's own samples; DistiLLM's adaptive share and its replay of "
-        "earlier samples are left out.",
+        ours="A fixed half of the steps are on the student's own samples, without DistiLLM's adaptive share and "
+        "replay, which `distillm` has.",
         loss="skew_reverse_kl",
         traces="teacher",
         lmbda=0.5,
+    ),
+    "distillm": Method(
+        label="DistiLLM",
+        paper="2402.03898",
+        summary="The forward KL to a student into which a tenth of the teacher is mixed: on stored traces at first, "
+        "and on the student's own samples, fresh or replayed, as the loss on held-back traces rises.",
+        formula="Σ KL(p ‖ α·p + (1 − α)·q)",
+        when="Own samples help, but are worth little at the start and cost too much to be written anew each time. "
+        "While the validation loss never rises by ε it is the skewed KL on stored traces alone.",
+        ours="A whole step has one source, on all processes (in the authors' code each micro-batch of each). The "
+        "validation loss is measured every 25 steps on at most 32 traces (the authors': 1000, once an epoch), which "
+        "aren't trained on. The start at 0, the rise, the "
+        "tolerance and the capacity are the authors'. The student is taken as it is, not fine-tuned before (`--first "
+        "sft` does that), and no loss on a pretraining corpus is added. `--divergence skew_reverse_kl` takes the other "
+        "skewed KL.",
+        loss="skew_forward_kl",
+        traces="teacher",
+        lmbda=0.5,
+        sources="adaptive",
     ),
     "dp_opd": Method(
         label="DP-OPD",

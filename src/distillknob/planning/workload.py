@@ -8,6 +8,7 @@ graders take.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
@@ -199,7 +200,8 @@ def _distill_phase(config: DistillConfig, engine: Engine) -> Workload:
         problems = len(read_trace_file(config.traces_file))
     start, end = config.problems_part
     problems = round((end - start) * problems)
-    rows = _steps(config, problems, batch) * batch
+    held_back = config.held_back(problems)
+    rows = _steps(config, problems - held_back, batch) * batch
     share = config.share_on_policy
     resident, phases = [], []
     if config.needs_teacher and not config.teacher.startswith(SERVED):
@@ -235,6 +237,9 @@ def _distill_phase(config: DistillConfig, engine: Engine) -> Workload:
     if share > 0:
         phases.append(Phase("samples", "decode", student, share * rows, prompt, answer, here, own=False))
     phases.append(Phase("training", "train", student, rows, prompt, answer, micro))
+    if (mix := config.made_sources) is not None:
+        validated = math.ceil(rows / batch / mix.validation_every) * held_back
+        phases.append(Phase("validation loss", "score", student, validated, prompt, answer, micro, spread=False))
     if config.curve_steps:
         measured = (1 + rows / batch // config.curve_steps) * CURVE_PROBLEMS * len(config.tasks)
         phases.append(Phase("curve", "decode", student, measured, prompt, answer, SAMPLED_AT_ONCE, spread=False))
