@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +85,15 @@ class Kept(DistillTrainer):
 # What a config needs beside the name of some methods.
 NEEDED: dict[str, dict[str, Any]] = {
     "skill_sd": {"skills": "skills.jsonl"},
+    "private_tokens": {"private": str(Path(__file__).parent / "fixtures" / "private.txt")},
     "mopd": {"teachers": {"math": "zoo:teacher"}},
     "averaged_teachers": {"teachers": {"large": "zoo:teacher", "small": "zoo:student"}},
 }
+
+
+def without_measures(result: Mapping[str, Any]) -> dict[str, Any]:
+    """A result without its time and its memory, which no two runs have in common."""
+    return {name: value for name, value in result.items() if name not in ("step_seconds", "peak_memory")}
 
 
 class Rewarded(Kept):

@@ -25,6 +25,7 @@ from distillknob.distillation.trainer import DistillTrainer
 from distillknob.models.heads import head_of
 from distillknob.models.load import load_model
 from distillknob.tasks import get_task
+from distillknob.training.grading import graded_by
 from pairs import Pair
 
 LENGTHS = (7, 3, 9, 4, 5, 8, 3, 6)  # of the traces
@@ -80,7 +81,8 @@ def prepared(pair: Pair, other: str, folder: Path, loss: Loss, budget: int | Non
         assert len(ids) == length
         messages = get_task(task).messages(example)
         shown = {name: [{"role": "user", "content": f"{name} {example.prompt}"}] for name in prompts}
-        row = {"prompt": messages, "completion_ids": ids, "trace": number, **shown}
+        graded = graded_by(get_task(task), example, 12)
+        row = {"prompt": messages, "completion_ids": ids, "trace": number, **shown, **graded}
         rows.append({**row, "wrong_completion_ids": ids[::-1]})
     trainer = DistillTrainer(
         model=student.model.double(),
@@ -144,7 +146,15 @@ def of_every_row(trainer: DistillTrainer, batch: dict[str, Any]) -> Tensor:
     def student_on(completion: str, prompt: str) -> States:
         return states(trainer.model, prompt, completion)
 
-    seen = View(batch, counted_BC, items, student=student, teacher=teacher, student_on=student_on)
+    seen = View(
+        batch,
+        counted_BC,
+        items,
+        student=student,
+        teacher=teacher,
+        student_on=student_on,
+        module=trainer.loss_module,
+    )
     return trainer.loss.value(seen)
 
 
@@ -169,13 +179,16 @@ def test_loss_and_gradients_are_those_of_every_row(tiny_pair: Pair, tiny_other: 
     loss = loss_of(name)
     trainer, batches = prepared(tiny_pair, tiny_other, tmp_path, loss, BUDGET if loss.counts_tokens else None)
     model: Any = trainer.model
-    times = sum(of == TEACHER for _, of in further_of(loss)) + loss.asks_teacher
+    itself = name == "pi_distill"  # which reads the student in both roles
+    compared = loss.asks_teacher and not itself and not (isinstance(loss, TokenLoss) and not loss.compares)
+    times = sum(of == TEACHER for _, of in further_of(loss)) + compared
     assert len(batches) == 2
     for batch in batches:
         with rows_read(model) as read, rows_read(trainer.teacher_model) as taught:
             value, _, count = trainer._compute_loss(model, batch, batch["num_items_in_batch"])
         counting = int(batch["loss_mask"].any(1).sum())
-        passes = 2 if name == "right_and_wrong" else 1  # the wrong trace of each pair, too
+        # The wrong trace of each pair, too, or the student in its other role.
+        passes = 2 if name in ("right_and_wrong", "pi_distill") else 1
         assert read == [max(1, counting)] * passes and taught == [max(1, counting)] * times
         assert int(count) == int(batch["loss_mask"].sum())
         plain = of_every_row(trainer, batch)

@@ -79,7 +79,7 @@ def record(values: DistillConfig, folder: Path) -> Run:
 def is_plain(method: Method) -> bool:
     """Is its loss the cross-entropy, or a divergence of the core, of both models as they are at every token?"""
     usual = Method(label="", summary="", formula="", when="", loss="", traces="", lmbda=0)
-    parts = ("weights", "teacher", "soft_target", "queries", "edit", "first", "num_generations")
+    parts = ("weights", "teacher", "soft_target", "queries", "edit", "first", "num_generations", "epsilon")
     as_usual = all(getattr(method, part) == getattr(usual, part) for part in parts)
     return as_usual and method.loss in ("hard_label", *KINDS) and method.context in ("plain", "reference")
 

@@ -67,9 +67,6 @@ class TopK(TokenLoss):
     tempered: ClassVar[bool] = True
 
     def why_not(self, settings: Settings) -> str | None:
-        for name, value in {"top_k": self.top_k, "support": self.support}.items():
-            if not float(value).is_integer():
-                return f"options sets {name} to {value}: it must be a whole number"
         if self.renormalised and self.top_k == 1:
             return (
                 "options sets top_k to 1: one token renormalised has probability 1 in both models, so that there is "
