@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +15,7 @@ from distilling import config, keep
 from distillknob.distillation.check import check
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.replay import REPLAY, Replay
-from distillknob.distillation.sources import FRESH, REPLAYED, STORED, AdaptiveShare, Share, source_of
+from distillknob.distillation.sources import FRESH, REPLAYED, STORED, AdaptiveShare, Share, draw_of, source_of
 from distillknob.distillation.stage import distill
 from distillknob.errors import BadInputError
 from distillknob.inputs.preflight import Preflight
@@ -159,8 +158,7 @@ def test_steps_are_fresh_replayed_and_stored_as_the_schedule_says(
     sources = [REPLAYED if r else FRESH if f else STORED for r, f in zip(replayed, fresh, strict=True)]
     written = 0
     for step, source in enumerate(sources):
-        draw = random.Random(f"11/{step}").random()
-        assert source == source_of(draw, own[step], step / 8, full=written >= 8), step
+        assert source == source_of(draw_of(11, step), own[step], step / 8, full=written >= 8), step
         written += 4 * (source == FRESH)
     assert {*sources} == {FRESH, REPLAYED, STORED}
     ids = [texts(batch) for batch in batches]

@@ -156,6 +156,14 @@ def test_the_prompts_of_one_s_own_file_are_measured(tmp_path: Path) -> None:
     assert 8 < found.phases[0].prompt < 60
 
 
+def test_a_validation_loss_is_read_as_often_as_it_is_measured() -> None:
+    values = {**PAIR, "method": "distillm", "max_steps": 60, "options": {"validation_every": 25}}
+    (phase,) = [
+        one for one in workload("distill", DistillConfig(**values), ONE).phases if one.what == "validation loss"
+    ]
+    assert (phase.kind, phase.rows) == ("score", 3 * 32)
+
+
 def test_what_saves_memory_saves_memory() -> None:
     def total(where: Engine = ONE, **options: Any) -> float:
         return footprint(workload("calibrate", CalibrationConfig(**QWEN, **options), where), where).total

@@ -27,7 +27,7 @@ from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.losses import View
 from distillknob.distillation.losses.base import PROMPT
 from distillknob.distillation.losses.spans import token_logprob
-from distillknob.distillation.sources import FRESH, REPLAYED, STORED, AdaptiveShare, Share, source_of
+from distillknob.distillation.sources import FRESH, REPLAYED, STORED, AdaptiveShare, Share, draw_of, source_of
 from distillknob.errors import BadInputError
 from distillknob.runs.files import atomic_write, json_bytes
 
@@ -112,10 +112,7 @@ class MixedSources(Trainer):
     def on_policy(self, step: int) -> bool:
         """Does this step train on the student's own samples, by a fixed share? Drawn from seed and step: the same on
         every process, and after a resume."""
-        return self._draw(step) < self.args.share_on_policy
-
-    def _draw(self, step: int) -> float:
-        return random.Random(f"{self.args.seed}/{step}").random()
+        return draw_of(self.args.seed, step) < self.args.share_on_policy
 
     def _source(self, rows: list[dict[str, Any]]) -> tuple[str, list[dict[str, Any]]]:
         """What this step reads, and the rows of it: those that the loader gives, or as many of the buffer."""
@@ -129,7 +126,7 @@ class MixedSources(Trainer):
             self.replay.measured(loss)
             metrics["validation_loss"].append(loss)
         share, progress = self.replay.share.share, step / max(1, self.state.max_steps)
-        source = source_of(self._draw(step), share, progress, full=self.replay.full)
+        source = source_of(draw_of(self.args.seed, step), share, progress, full=self.replay.full)
         metrics["own_share"].append(share)
         metrics["replayed"].append(float(source == REPLAYED))
         if source == REPLAYED:

@@ -16,6 +16,7 @@ which a step would write few samples and read several kinds of texts.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -26,6 +27,11 @@ from distillknob.errors import BadInputError
 
 FRESH, REPLAYED, STORED = "fresh", "replayed", "stored"
 MOST_HELD_BACK = 0.1  # of the traces
+
+
+def draw_of(seed: int, step: int) -> float:
+    """Draw the r of a step from seed and step: the same on every process, and after a resume."""
+    return random.Random(f"{seed}/{step}").random()
 
 
 def source_of(draw: float, share: float, progress: float, *, full: bool) -> str:
