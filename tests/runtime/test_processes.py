@@ -148,7 +148,8 @@ def test_a_stage_runs_on_two_processes(tiny_pair: Pair, tmp_path: Path, stage: s
         assert len(result["myopia"]) == len(alone["myopia"])
     if stage in ("calibrate", "distill"):
         assert load_model(str(tmp_path / "run" / "model")).model.num_parameters() > 0
-        assert [row["step"] for row in load_run(tmp_path / "run").metrics()] == list(range(1, result["steps"] + 1))
+        steps = [row["step"] for row in load_run(tmp_path / "run").metrics() if "peak_memory" not in row]
+        assert steps == list(range(1, result["steps"] + 1))
         if stage == "calibrate":
             assert result["kept_step"] > 0
 

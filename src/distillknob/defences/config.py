@@ -61,6 +61,10 @@ class DefendConfig(BoundedAnswers, EngineOptions, AdapterOptions, DistillationCo
     made_token_weights: ClassVar[None] = None
     made_edit: ClassVar[None] = None
     made_context: ClassVar[None] = None
+    made_average: ClassVar[None] = None
+    made_sources: ClassVar[None] = None
+    private_steps: ClassVar[bool] = False
+    several_teachers: ClassVar[list[str]] = []
 
     teacher: str = field(default="zoo:teacher", metadata={"help": "Model to defend: folder, hub id or zoo:NAME."})
     method: str = field(
