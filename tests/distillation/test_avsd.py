@@ -84,6 +84,8 @@ def test_identical_views_are_one_and_views_as_the_student_teach_nothing() -> Non
 def test_the_half_shows_no_answer() -> None:
     assert first_half("one two three four \\boxed{\\frac{1}{2}}") == "one two"
     assert first_half("\\boxed{4} is it\nand so on") == "is it"
+    deep = "\\boxed{\\frac{\\sqrt{3}}{2}} is it and so on and on"
+    assert first_half(deep) == "is it and" and first_half("one two \\boxed{never closed") == "one"
     assert first_half("word") == "" and first_half("a b\n c d") == "a b"
 
 

@@ -41,6 +41,11 @@ def test_the_share_is_that_of_a_sample_s_own_prompt() -> None:
     [
         ("So 4.\nConfidence: 90%", "So 4.\nConfidence: 0.50"),
         ("confidence: 1", "Confidence: 0.50"),
+        ("Confidence: 0.9 I think", "Confidence: 0.50 I think"),
+        ("Confidence: 90 % or so", "Confidence: 0.50 or so"),
+        ("Confidence: 95/100 or so", "Confidence: 0.50 or so"),
+        ("Confidence: 9 out of 10.", "Confidence: 0.50."),
+        ("Confidence: 0,9 at most", "Confidence: 0.50 at most"),
         ("Confidence: .7, I think.", "Confidence: 0.50, I think."),
         ("Confidence: 0.1 no. Confidence: 0.9", "Confidence: 0.1 no. Confidence: 0.50"),
         ("My confidence: high", "My confidence: high"),

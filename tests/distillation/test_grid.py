@@ -106,7 +106,14 @@ def test_the_soft_or_of_what_is_the_same_everywhere_is_0_and_no_nan() -> None:
     same, other = torch.full((4,), 0.7), torch.tensor([0.0, 1.0, 2.0, 4.0])
     assert soft_or(same, same).tolist() == [0.0] * 4
     assert soft_or(same, other).tolist() == [0.0, 0.25, 0.5, 1.0]
-    assert by_soft_or(same, same, 0.5).all() and by_soft_or(same[:0], same[:0], 0.5).tolist() == []
+    assert by_soft_or(same, same, 0.5).tolist() == [True, True, False, False]
+    assert by_soft_or(same[:0], same[:0], 0.5).tolist() == []
+
+
+def test_the_soft_or_keeps_no_more_than_its_share_where_clipped_entropies_tie() -> None:
+    entropy, apart = torch.arange(1000.0), torch.zeros(1000)
+    assert int(by_soft_or(entropy, apart, 0.01).sum()) == 10
+    assert int(by_soft_or(entropy[:3], apart[:3], 0.5).sum()) == 1
 
 
 def test_with_a_share_of_all_the_soft_or_trains_as_without_it(tiny_pair: Pair, tmp_path: Path) -> None:

@@ -22,7 +22,14 @@ from distillknob.distillation.traces import RIGHT_ONES
 from distillknob.errors import BadInputError
 from distillknob.methods import Method
 from distillknob.models.adapters import AdapterOptions
-from distillknob.training.config import agree_on_engine, as_dict, check_installed, on_this_machine, spread_by
+from distillknob.training.config import (
+    agree_on_engine,
+    as_dict,
+    check_installed,
+    on_this_machine,
+    spread_by,
+    trained_options,
+)
 from distillknob.training.rollouts import check_unbent
 
 
@@ -359,7 +366,7 @@ class DistillConfig(InPhases, BoundedAnswers, EngineOptions, AdapterOptions, Dis
     def teacher_options(self) -> dict[str, Any]:
         """What the teacher is loaded with, its revision on the hub included: as the student, where that teaches."""
         if self.teaches_itself:
-            return as_dict(self.model_init_kwargs)
+            return trained_options(self)
         pinned = {} if self.teacher_model_revision is None else {"revision": self.teacher_model_revision}
         return {**pinned, **as_dict(self.teacher_model_init_kwargs)}
 

@@ -27,7 +27,7 @@ from distillknob.models.served.model import load_or_connect
 from distillknob.runtime.processes import process_index
 from distillknob.runtime.template_date import by_name, fix_dates
 from distillknob.training.checkpoints import load_trained
-from distillknob.training.config import as_dict
+from distillknob.training.config import as_dict, trained_options
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Pair:
 
 def _loaded_student(config: DistillConfig) -> LanguageModel:
     """The student's checkpoint once more, to be read as it is at the start."""
-    return load_model(config.student, options=as_dict(config.model_init_kwargs))
+    return load_model(config.student, options=trained_options(config))
 
 
 def load_pair(config: DistillConfig, cache: TeacherCache | None, engines: Engines) -> Pair:

@@ -59,7 +59,12 @@ def _stretched(value_N: torch.Tensor) -> torch.Tensor:
 def by_soft_or(entropy_N: torch.Tensor, divergence_N: torch.Tensor, share: float) -> torch.Tensor:
     """Where the student is unsure or apart from the teacher, by one score (TIP, 2604.14084, its soft-or): as many as
     the share says, where the union of two shares may be twice as many."""
-    return highest(soft_or(entropy_N, divergence_N), share)
+    score_N = soft_or(entropy_N, divergence_N)
+    count = min(len(score_N), max(1, int(share * len(score_N))))
+    # Scores tie where entropies are clipped: then the first ones count, so that no more are kept than the share says.
+    kept_N = torch.zeros(len(score_N), dtype=torch.bool)
+    kept_N[score_N.argsort(descending=True, stable=True)[:count]] = True
+    return kept_N
 
 
 @dataclass(frozen=True)

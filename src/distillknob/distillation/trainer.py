@@ -33,7 +33,7 @@ from distillknob.distillation.moving_average import AverageTeacher
 from distillknob.distillation.private_steps import PrivateSteps
 from distillknob.distillation.replay import MixedSources
 from distillknob.distillation.several_teachers import ROUTE, averaged, routed
-from distillknob.distillation.sources import FRESH
+from distillknob.distillation.sources import FRESH, STORED
 from distillknob.distillation.teacher_context.base import TEACHER_PROMPT, Written
 from distillknob.distillation.token_choice import CHOICES, Choice
 from distillknob.errors import BadInputError
@@ -164,7 +164,7 @@ class DistillTrainer(MixedSources, LossWeights, PrivateSteps, PolicyTrainer, Dis
         self._keep_samples(source, inputs, batch)
         if self.loss.drawn_with != PROMPT:
             batch |= self._padded(PROMPT, self._tokenizer, [row["prompt"] for row in inputs])
-        rollouts = functools.partial(self._rollouts, inputs, on_policy=on_policy)
+        rollouts = functools.partial(self._rollouts, inputs, on_policy=on_policy, own=source != STORED)
         if self.args.objective.teacher == "routed":
             batch[ROUTE] = self._routes(inputs)
         if self.edit is not None:
@@ -232,7 +232,7 @@ class DistillTrainer(MixedSources, LossWeights, PrivateSteps, PolicyTrainer, Dis
             raise BadInputError(f"teachers names none for a row of the task {unknown[0]!r}: it has {', '.join(routes)}")
         return torch.tensor([names.index(routes[str(task)]) for task in tasks], device=self.accelerator.device)
 
-    def _rollouts(self, rows: Sequence[Row], batch: dict[str, Any], *, on_policy: bool) -> Rollouts:
+    def _rollouts(self, rows: Sequence[Row], batch: dict[str, Any], *, on_policy: bool, own: bool) -> Rollouts:
         teacher = None
         if self.teacher_model is not None:
             unwrapped = self.accelerator.unwrap_model(self.teacher_model)
@@ -248,6 +248,7 @@ class DistillTrainer(MixedSources, LossWeights, PrivateSteps, PolicyTrainer, Dis
             graded=lambda: self._graded(rows, batch),
             everywhere=lambda values: torch.cat(gather_object([values.cpu()])).to(values.device),
             on_policy=on_policy,
+            own=own,
             num_generations=self.args.objective.num_generations,
             sampled_logprobs=sampled,
             progress=self.state.global_step / max(1, self.state.max_steps),
@@ -263,7 +264,7 @@ class DistillTrainer(MixedSources, LossWeights, PrivateSteps, PolicyTrainer, Dis
 
     def _measured(self, of_view: Callable[[View], Tensor], batch: Mapping[str, Any]) -> Tensor:
         """`of_view` of all rows, in which every token of the completions counts: a micro-batch at a time, without
-        gradients, put together along the first axis."""
+        gradients or dropout, put together along the first axis."""
         model: Any = self.model
         unwrapped = self.accelerator.unwrap_model(model)
         size = self.args.per_device_train_batch_size
@@ -274,7 +275,7 @@ class DistillTrainer(MixedSources, LossWeights, PrivateSteps, PolicyTrainer, Dis
         measured = []
         for start in range(0, len(batch["completion_ids"]), size):
             part = {name: value[start : start + size] for name, value in columns_of(batch).items()}
-            with torch.no_grad():
+            with self._as_it_is(), torch.no_grad():
                 measured.append(self._forward_redirection(model, unwrapped, of_part, unwrapped, part))
         return torch.cat(measured)
 

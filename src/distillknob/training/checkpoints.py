@@ -22,7 +22,7 @@ from distillknob.runs.model_record import RECORD
 from distillknob.runs.run import Run
 from distillknob.runtime.processes import notice, process_index, wait
 from distillknob.runtime.template_date import undated
-from distillknob.training.config import TrainingConfig, as_dict
+from distillknob.training.config import TrainingConfig, trained_options
 
 
 def load_trained(name: str, config: TrainingConfig, *, anchored: bool = False) -> LanguageModel:
@@ -33,8 +33,7 @@ def load_trained(name: str, config: TrainingConfig, *, anchored: bool = False) -
     Raises as `check_trainable`, and BadInputError for a model that stays random in training without its dropout.
     """
     check_trainable(name, config, anchored=anchored)
-    precise = {} if config.use_peft else {"dtype": "float32"}
-    loaded = load_model(name, options={**precise, **as_dict(config.model_init_kwargs)}, whole=True)
+    loaded = load_model(name, options=trained_options(config), whole=True)
     if config.disable_dropout:
         silence(loaded.model).restore()  # the trainer does it again: what can't be silenced is told before any work
     return loaded

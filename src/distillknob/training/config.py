@@ -59,6 +59,12 @@ def as_dict(value: dict[str, Any] | str | None) -> dict[str, Any]:
     return value or {}
 
 
+def trained_options(config: TrainingConfig) -> dict[str, Any]:
+    """What the model that is trained is loaded with, and a copy of it that has to give the same numbers."""
+    precise = {} if config.use_peft else {"dtype": "float32"}
+    return {**precise, **as_dict(config.model_init_kwargs)}
+
+
 # Are configs made for another machine, whose accelerator and packages this one hasn't?
 _ELSEWHERE: ContextVar[bool] = ContextVar("elsewhere", default=False)
 

@@ -23,7 +23,11 @@ if TYPE_CHECKING:
     from distillknob.distillation.losses.base import Rollouts
     from distillknob.distillation.options import Settings
 
-STATED = re.compile(r"confidence:[ \t]*(?:\d+(?:\.\d+)?|\.\d+)[ \t]*%?", re.IGNORECASE)
+_NUMBER = r"(?:\d+(?:[.,]\d+)?|[.,]\d+)"
+# A share, a percentage, or so many out of so many; what stands behind it belongs to the text.
+STATED = re.compile(
+    rf"confidence:[ \t]*{_NUMBER}(?:[ \t]*(?:%|/[ \t]*{_NUMBER}|out[ \t]+of[ \t]+{_NUMBER}))?", re.IGNORECASE
+)
 NOTE = "The confidence above is how often answers like yours were right."
 RIGHT = 1.0  # the reward from which a sample is right
 

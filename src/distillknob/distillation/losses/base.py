@@ -125,11 +125,12 @@ class Rollouts:
 
     `rows` are those of the data set, `batch` their columns as tensors, `teacher` is None where none is loaded, `ends`
     are the tokens that end the student's answers. `measured(f)` is f of a view of all rows in which every token of the
-    completions counts: a micro-batch at a time, without gradients, put together along the first axis. `on_policy`: the
-    student has just written them; then the samples of a prompt stand side by side, `num_generations` of them, and
-    `sampled_logprobs` [b, C] are the log-probabilities with which they were drawn (None: not known exactly). `graded()`
-    gives their rewards by the task's grader, [b] in [0, 1]. `everywhere(values)` puts values [b, …] of all processes
-    together. `progress` is the share of the training that is done, in [0, 1], `epochs` how many it has.
+    completions counts: a micro-batch at a time, without gradients, put together along the first axis. `own`: the
+    student wrote them, now or in an earlier step. `on_policy`: it has just written them; then the samples of a prompt
+    stand side by side, `num_generations` of them, and `sampled_logprobs` [b, C] are the log-probabilities with which
+    they were drawn (None: not known exactly). `graded()` gives their rewards by the task's grader, [b] in [0, 1].
+    `everywhere(values)` puts values [b, …] of all processes together. `progress` is the share of the training that is
+    done, in [0, 1], `epochs` how many it has.
     """
 
     rows: Sequence[Mapping[str, Any]]
@@ -141,6 +142,7 @@ class Rollouts:
     graded: Callable[[], Tensor]
     everywhere: Callable[[Tensor], Tensor]
     on_policy: bool = True
+    own: bool = True
     num_generations: int = 1
     sampled_logprobs: Tensor | None = None
     progress: float = 0.0

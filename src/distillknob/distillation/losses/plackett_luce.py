@@ -78,7 +78,7 @@ class PlackettLuce(TokenLoss):
 
     def prepare(self, rollouts: Rollouts) -> Mapping[str, Tensor]:
         mask_BC = rollouts.batch["completion_mask"]
-        return {**super().prepare(rollouts), "labelled": torch.full_like(mask_BC, int(not rollouts.on_policy))}
+        return {**super().prepare(rollouts), "labelled": torch.full_like(mask_BC, int(not rollouts.own))}
 
     def of_tokens(self, rows: TokenRows) -> Tensor:
         labelled_N = rows.columns["labelled"]

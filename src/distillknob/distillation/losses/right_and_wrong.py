@@ -47,14 +47,15 @@ class RightAndWrong(Loss):
         return None
 
     def prepare(self, rollouts: Rollouts) -> Mapping[str, Tensor]:
-        """The wrong traces as `wrong_ids` and `wrong_mask` [B, C'], and how many pairs the step has, `pairs` [B]."""
+        """The wrong traces as `wrong_ids` and `wrong_mask` [B, C'], and how many tokens of right traces the step has to
+        a pair, over all processes, as `tokens_a_pair` [B]: what is summed is divided by those tokens."""
         mask_BC = rollouts.batch["completion_mask"]
         ids = [list(row["wrong_completion_ids"]) for row in rollouts.rows]
-        pairs = len(rollouts.everywhere(mask_BC.sum(1)))
+        lengths = rollouts.everywhere(mask_BC.sum(1))
         return {
             "wrong_ids": padded(ids, rollouts.student.tokenizer.pad_token_id or 0, mask_BC.device),
             "wrong_mask": padded([[1] * len(row) for row in ids], 0, mask_BC.device),
-            "pairs": torch.full_like(mask_BC[:, 0], pairs),
+            "tokens_a_pair": torch.full_like(mask_BC[:, 0], float(lengths.sum() / len(lengths)), dtype=torch.float),
         }
 
     def value(self, view: View) -> Tensor:
@@ -63,7 +64,8 @@ class RightAndWrong(Loss):
         wrong_BC = batch["wrong_mask"].bool()
         wrong_B = _summed(view.student_on("wrong"), batch["wrong_ids"], wrong_BC)
         lengths = (mask.sum(1).clamp(min=1) for mask in (view.counted_BC, wrong_BC))
-        return (right_and_wrong(right_B, next(lengths), wrong_B, next(lengths), self.alpha) / batch["pairs"]).sum()
+        loss_B = right_and_wrong(right_B, next(lengths), wrong_B, next(lengths), self.alpha)
+        return (batch["tokens_a_pair"] * loss_B).sum() / view.items
 
 
 def _summed(states: States, ids_BC: Tensor, mask_BC: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ from distillknob.distillation.teacher_context.base import TEACHER_PROMPT, Contex
 from distillknob.distillation.teacher_context.reference import REFERENCE
 from distillknob.errors import BadInputError
 from distillknob.tasks import Example
+from distillknob.tasks.graders.committed import braced
+from distillknob.tasks.graders.math_boxes import BOX
 
 if TYPE_CHECKING:
     from distillknob.distillation.options import Settings
@@ -19,7 +21,6 @@ OTHER_VIEWS = (HALF_PROMPT, ANSWER_PROMPT)  # beside the whole solution, which s
 
 HALF = "{prompt}\n\nHere is how a solution begins; the rest is left out:\n{solution}\n\nNow answer in your own words."
 ANSWER = "{prompt}\n\nThe right answer is: {solution}\n\nNow answer in your own words."
-_BOXED = re.compile(r"\\boxed\{(?:[^{}]|\{[^{}]*\})*\}")
 
 
 class Views(Context):
@@ -53,8 +54,18 @@ class Views(Context):
 
 def first_half(solution: str) -> str:
     """The first half of a solution's words, without what is boxed as the answer."""
-    words = re.findall(r"\S+\s*", _BOXED.sub("", solution))
+    words = re.findall(r"\S+\s*", _without_boxes(solution))
     return "".join(words[: len(words) // 2]).rstrip()
+
+
+def _without_boxes(solution: str) -> str:
+    """The solution without its boxes, whatever braces stand in them; what follows a box that never ends goes, too."""
+    box = BOX.search(solution)
+    if box is None:
+        return solution
+    inside = braced(solution, box.end(), len(solution))
+    behind = "" if inside is None else solution[box.end() + len(inside) + 1 :]
+    return solution[: box.start()] + _without_boxes(behind)
 
 
 def _with(messages: Messages, form: str, text: str) -> Messages:
