@@ -21,7 +21,21 @@ A method is a point of a grid. Its parts can each be replaced: `--divergence` (t
 `--lmbda` (λ, the share of steps on the student's own samples), `--sources`, `--tokens`, `--token-weights`, `--context`,
 `--teacher-weights`, `--soft-target`, `--query-weights`, `--edit`, `--num-generations`. Parts that make no sense
 together are refused before any work. Numbers of the parts are set by `--options '{"NAME": VALUE}'`; their defaults are
-the published ones where there are any.
+the published ones where there are any. In a method's line of parts `loss` is what `--divergence` replaces, `weights` is
+`--token-weights`, `queries` is `--query-weights` and `teacher` is `--teacher-weights`.
+
+Some methods need to be told more:
+
+| for | give | which is |
+|---|---|---|
+| `skill_sd`, `--context skill` | `--skills FILE` | JSON lines: `skill`, and `task` (its name) or `prompt` (its text) |
+| `private_tokens` | `--private FILE` | regular expressions, one a line, of what is private |
+| `mopd`, `--teacher-weights routed` | `--teachers '{"TASK": "MODEL"}'` | each task's own teacher |
+| `averaged_teachers` | `--teachers '{"NAME": "MODEL"}'` | the teachers, by names of your own |
+| `dp_opd` | `--dp-epsilon` or `--dp-noise`, `--dp-delta` | the privacy to keep to; needs `distillknob[dp]` |
+| `redi`, `opd_after_sft`, `--first METHOD` | `--first-share` | the first phase's share of the steps (0.5) |
+| `ps_kd` | `--problems`, `--max-steps` | few enough problems that each is read twice |
+| `--traces file` | `--traces-file FILE` | JSON lines with `prompt` and `completion` |
 
 In the formulas p is the teacher's next-token distribution, q the student's, y a text, x its prompt, sg[·] has no
 gradient, and sums go over the tokens of a text.
@@ -94,6 +108,13 @@ def costs(name: str) -> str:
     parts += [f"the student at the {which} reads it, too" for which in parts_alone.loss.models]
     if method.tokens != "all":
         parts.append("the student and, where both are compared, the teacher read it once more before")
+    parts += [part.costs for part in parts_alone.made_parts if getattr(part, "costs", "")]
+    if method.selects or method.traces == "teacher_pairs":
+        parts.append("before the training the teacher writes several candidates a problem")
+    if method.teacher == "averaged":
+        parts.append("so does every teacher")
+    if method.queries != "all":
+        parts.append("before the training the traces are scored")
     if parts_alone.grades:
         parts.append("each text is graded")
     if method.first is not None:

@@ -68,6 +68,8 @@ def vocabulary_loss(student_NV: Tensor, views: Sequence[Tensor], candidates: int
 class OfViews(TokenLoss):
     """A loss that reads every view of a solution."""
 
+    costs: ClassVar[str] = "the teacher reads each text behind two more prompts"
+
     tempered: ClassVar[bool] = True
     further: ClassVar[tuple[tuple[str | None, str], ...]] = tuple((view, TEACHER) for view in OTHER_VIEWS)
 

@@ -177,6 +177,9 @@ class Loss(ABC):
     """Which of `Settings` change it, beside `temperature`. The check remarks on others that are set."""
     columns: ClassVar[tuple[str, ...]] = ()
     """Further columns of the data set that `prepare` reads."""
+    costs: ClassVar[str] = ""
+    """What a step costs beside the student's pass with gradients and the teacher's, in words, for the page of methods.
+    """
     grades: ClassVar[bool] = False
     """Does it read the completions' rewards (`Rollouts.graded`)? Then every task needs a grader."""
     drawn_with: ClassVar[str] = PROMPT

@@ -36,6 +36,8 @@ def delta_kl(student: Tensor, start: Tensor, shown: Tensor, plain: Tensor, tempe
 class DeltaKL(TokenLoss):
     """`delta_kl` at every token that counts."""
 
+    costs: ClassVar[str] = "the teacher reads each text a second time, behind the plain prompt"
+
     delta_temperature: float = option(2.0, "The temperature at which the changes are compared.", low=0.01)
 
     models: ClassVar[tuple[str, ...]] = (START,)

@@ -60,6 +60,8 @@ def predicted(view: View, top_k: int) -> Tensor:
 class OwnPast(TokenLoss):
     """Hard labels, softened more and more by what the student predicted an epoch before."""
 
+    costs: ClassVar[str] = "the student reads each text once more before the step"
+
     past_share: float = option(0.8, "a_T: the share of the past in the last epoch.", low=0.0, high=1.0)
     top_k: float = option(32, "How many of its likeliest tokens are kept of each.", low=1, high=1024)
 

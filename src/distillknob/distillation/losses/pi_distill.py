@@ -59,6 +59,8 @@ def student_objective(
 class PiDistill(Loss):
     """−J at each token of samples that were drawn with the context before them."""
 
+    costs: ClassVar[str] = "the student reads each text in both roles, with gradients"
+
     alpha: float = option(0.5, "The teacher's share of the objective; the student has the rest.", low=0.0, high=1.0)
     kl_weight: float = option(0.25, "β: what a nat between the two roles costs.", low=0.0)
     ratio_clip: float = option(0.2, "How far the student's ratio to the teacher may lie from 1.", low=0.0)
@@ -99,6 +101,8 @@ class PiDistill(Loss):
 @dataclass(frozen=True)
 class PiOnPolicy(TokenLoss):
     """−E_{y~S}[R] + β KL(S ‖ sg T) at each token of the student's own samples."""
+
+    costs: ClassVar[str] = "the student reads each text once more before the step"
 
     kl_weight: float = option(0.25, "β: what a nat between the two roles costs.", low=0.0)
 

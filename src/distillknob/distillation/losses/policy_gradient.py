@@ -81,6 +81,8 @@ def why_not_of_groups(settings: Settings) -> str | None:
 class PolicyGradient(TokenLoss):
     """The log-ratio of the tokens that were drawn as their advantage."""
 
+    costs: ClassVar[str] = "the student reads each text once more before the step"
+
     compares: ClassVar[bool] = False
     has_advantages: ClassVar[bool] = True
     token_columns: ClassVar[tuple[str, ...]] = ("advantage", "old_logprob")

@@ -34,6 +34,8 @@ def right_and_wrong(
 class RightAndWrong(Loss):
     """The mean of the loss over a step's pairs."""
 
+    costs: ClassVar[str] = "the student reads both texts of a pair"
+
     alpha: float = option(0.8, "Weight of the wrong trace beside the right one's 1.", low=0, high=1)
 
     asks_teacher: ClassVar[bool] = False

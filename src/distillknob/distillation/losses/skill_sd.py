@@ -42,6 +42,8 @@ def k3_of_live_ratio(student_NV: Tensor, token_N: Tensor, teacher_N: Tensor, old
 class SkillSd(TokenLoss):
     """The reward's policy gradient and, by `distil_weight`, the estimate of the reverse KL."""
 
+    costs: ClassVar[str] = "the student reads each text once more before the step"
+
     distil_weight: float = option(0.001, "λ, the weight of the distillation beside the reward.", low=0.0)
 
     compares: ClassVar[bool] = False

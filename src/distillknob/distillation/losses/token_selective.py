@@ -77,6 +77,8 @@ class TokenSelective(TokenLoss):
     """The three terms at every token that counts; a term over some tokens is spread so that the sum over all, divided
     by their number, is its mean over these."""
 
+    costs: ClassVar[str] = "the student reads each text once more before the step"
+
     indirect: float = option(0.1, "Weight α of the ranking beside the gated divergence.", low=0)
     ranked: float = option(10, "The student's likeliest tokens that are ranked.", low=2)
     opener_share: float = option(0.1, "Share of a sequence's entropy that its opener holds.", low=0, high=1)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 class SoftTarget(ABC):
     """Makes other logits of the teacher's, and where the method says so of the student's, at each token."""
 
+    costs: ClassVar[str] = ""
+    """What a step costs for it, in words, for the page of methods."""
     columns: ClassVar[tuple[str, ...]] = ()
     """Further columns of the data set that `prepare` reads."""
     token_columns: ClassVar[tuple[str, ...]] = ()

@@ -54,6 +54,8 @@ def without_label(logits_NV: Tensor, label_N: Tensor, nucleus: float = 0.0) -> T
 class LabelDeletion(SoftTarget):
     """The teacher's distributions without the text's own tokens, where these are least likely."""
 
+    costs: ClassVar[str] = "the teacher reads each text once more before the step"
+
     share: float = option(0.5, "Share of a text's positions at which its token is deleted.", low=0.001, high=1.0)
     nucleus: float = option(0.0, "π of variant B, the nucleus deleted along; 0: variant A.", low=0.0, high=0.99)
     skip_tokens: float = option(0, "Leading tokens of a text that don't count.", low=0)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 class TokenWeights(ABC):
     """Weights of the tokens of completions."""
 
+    costs: ClassVar[str] = ""
+    """What a step costs for them, in words, for the page of methods."""
     grades: ClassVar[bool] = False
     """Does it read the completions' rewards (`Rollouts.rewards`)?"""
     leaves_out: ClassVar[bool] = False

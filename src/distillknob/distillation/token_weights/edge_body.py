@@ -7,6 +7,7 @@ with the highest entropy. In a sum over all tokens they are few, and what follow
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -36,6 +37,8 @@ def edge_body_weights(entropy_N: Tensor, all_N: Tensor, edge_share: float, edge_
 @dataclass(frozen=True)
 class EdgeBody(TokenWeights):
     """Weights of the edge's and the body's tokens, over a step's batch of all processes."""
+
+    costs: ClassVar[str] = "the student reads each text once more before the step"
 
     edge_share: float = option(0.2, "Share of the tokens that are the edge, by their entropy.", low=0, high=1)
     edge_weight: float = option(0.5, "Weight of the edge's mean; the body's has the rest of 1.", low=0, high=1)
