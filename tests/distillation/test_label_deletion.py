@@ -95,7 +95,7 @@ def test_the_start_teaches_whatever_the_teacher_is(tiny_pair: Pair) -> None:
     ("values", "message"),
     [
         ({"lmbda": 0.5}, "unlearns stored texts"),
-        ({"divergence": "reverse_kl"}, "a reverse KL is infinite"),
+        ({"divergence": "reverse_kl"}, "reverse_kl is infinite"),
         ({"options": {"nucleus": 1.0}}, "nucleus to 1.0"),
         ({"options": {"share": 0.0}}, "share to 0.0"),
         ({"cache": "x"}, "holds its top k"),

@@ -107,7 +107,7 @@ def test_an_oracle_is_asked_at_each_point_of_the_curve(
     [
         ({"curve_steps": 0}, "with curve_steps=0"),
         ({"method": "sft"}, "sft doesn't read here"),
-        ({"teacher_weights": "itself"}, "doesn't read here"),
+        ({"teacher_weights": "itself", "context": "reference"}, "doesn't read here"),
         ({"cache": "x", "lmbda": 0.0}, "doesn't read here"),
     ],
 )
@@ -126,7 +126,7 @@ def test_a_dry_run_counts_the_oracle(tiny_pair: Pair) -> None:
     values: dict[str, Any] = {"method": "gkd", "curve_steps": 2}
     without, counted = (
         workload("distill", config_of(tiny_pair, **values, **more), Engine(GPUS["h100"]))
-        for more in ({}, {"oracle": tiny_pair.teacher})
+        for more in ({}, {"oracle": tiny_pair.student})
     )
     assert [name for name, _ in counted.resident] == ["teacher", "oracle"]
     added = {phase.what: phase.rows for phase in counted.phases[len(without.phases) :]}

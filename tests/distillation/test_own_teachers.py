@@ -79,12 +79,25 @@ def test_the_student_s_own_weights_teach(
     assert title.endswith({"start": "as it was before", "average": "moving average", "itself": "at each step"}[kind])
 
 
+@pytest.mark.parametrize(
+    ("kind", "loss"),
+    [
+        ("start", "reverse_kl"),
+        ("start", "jsd"),
+        ("start", "clipped_forward_kl"),
+        ("start", "top_k_renormalised"),
+        ("average", "reverse_kl"),
+    ],
+)
 def test_without_a_context_the_student_s_own_weights_have_nothing_to_teach(
-    tiny_pair: Pair, tmp_path: Path, batches: list[dict[str, Any]]
+    tiny_pair: Pair, tmp_path: Path, batches: list[dict[str, Any]], kind: str, loss: str
 ) -> None:
-    for kind in ("start", "average", "itself"):
-        keep(config_of(tiny_pair, method="opd_rkl", teacher_weights=kind), tmp_path / kind)
-    assert len(batches) == 6 and all(batch["loss"] == pytest.approx(0.0, abs=1e-7) for batch in batches)
+    """A loss may be 0 and still move a student: its gradient has to be 0, too. One step: Adam makes steps of rounding."""
+    run = keep(
+        config_of(tiny_pair, method="opd_rkl", teacher_weights=kind, divergence=loss, max_steps=1), tmp_path / "run"
+    )
+    assert [batch["loss"] for batch in batches] == [pytest.approx(0.0, abs=2e-7)]
+    assert all(row["grad_norm"] < 1e-5 for row in run.metrics() if "grad_norm" in row)
 
 
 # The moving average

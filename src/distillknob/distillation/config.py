@@ -162,6 +162,11 @@ class DistillConfig(InPhases, BoundedAnswers, EngineOptions, AdapterOptions, Dis
                 f"weights {self.method} doesn't read here: use a method with a divergence, without cache, or leave "
                 "oracle out"
             )
+        if self.several_teachers or self.oracle == self.teacher:
+            raise BadInputError(
+                f"oracle={self.oracle!r} beside {self.taught_by}: the student's distance to the oracle is set beside "
+                "that to one other teacher: name another oracle, or leave it out"
+            )
         if (by := spread_by(self)) is not None:
             raise BadInputError(
                 f"oracle={self.oracle!r}: the student is read as a whole, and {by} spreads its weights over the "

@@ -77,6 +77,8 @@ def check_options(given: Mapping[str, float], parts: Iterable[Any]) -> None:
             known = ", ".join(declared) or "none"
             guess = nearest(name, declared, otherwise=":")
             raise BadInputError(f"options sets {name!r}, which this method doesn't have{guess} it has {known}")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise BadInputError(f"options sets {name} to {value!r}: it must be a number")
         low, high = declared[name].metadata["low"], declared[name].metadata["high"]
         if not low <= value <= high:
             raise BadInputError(f"options sets {name} to {value}: it must lie between {low:g} and {high:g}")

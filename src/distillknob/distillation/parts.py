@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from distillknob.distillation.combinations import why_not_together
 from distillknob.distillation.edits import EDITS, Edit
 from distillknob.distillation.losses import LOSSES, Loss
 from distillknob.distillation.moving_average import MovingAverage
@@ -274,6 +275,8 @@ class MethodParts:
         for part in self.made_parts:
             if (reason := part.why_not(self._settings)) is not None:
                 raise BadInputError(reason)
+        if (reason := why_not_together(objective, loss, self.made_context)) is not None:
+            raise BadInputError(reason)
         if self.made_soft_target is not None and not loss.edits_targets:
             raise BadInputError(
                 f"soft_target={objective.soft_target}: the loss {objective.loss} doesn't learn the teacher's "

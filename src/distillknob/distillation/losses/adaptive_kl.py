@@ -53,5 +53,9 @@ class AdaptiveKL(TokenLoss):
     tempered: ClassVar[bool] = True
     edits_targets: ClassVar[bool] = True
 
+    @property
+    def infinite_at_zero(self) -> bool:
+        return True  # its reverse KL
+
     def of_tokens(self, rows: TokenRows) -> Tensor:
         return adaptive_kl(rows.student_NV, rows.teacher, self.tail)

@@ -69,6 +69,7 @@ class OfViews(TokenLoss):
     """A loss that reads every view of a solution."""
 
     costs: ClassVar[str] = "the teacher reads each text behind two more prompts"
+    signed: ClassVar[bool] = True
 
     tempered: ClassVar[bool] = True
     further: ClassVar[tuple[tuple[str | None, str], ...]] = tuple((view, TEACHER) for view in OTHER_VIEWS)

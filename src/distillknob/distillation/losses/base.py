@@ -197,6 +197,8 @@ class Loss(ABC):
     by way of its head alone."""
     each_alone: ClassVar[bool] = False
     """Is a text's loss made of that text alone, whatever else is in its batch? Private steps need that."""
+    signed: ClassVar[bool] = False
+    """May its value at a token be below 0, so that a large one is no sign that both models differ there?"""
     edits_targets: ClassVar[bool] = False
     """Can the teacher's distributions be changed before (`soft_targets`)?"""
 
@@ -206,6 +208,11 @@ class Loss(ABC):
     def module(self, student_width: int, teacher_width: int) -> torch.nn.Module | None:
         """Weights of the loss's own that are trained along, made for the widths of both models' hidden states."""
         return None
+
+    @property
+    def infinite_at_zero(self) -> bool:
+        """Is it infinite where the teacher gives a token the probability 0 that the student may write?"""
+        return False
 
     def why_not(self, settings: Settings) -> str | None:
         """Why it makes no sense with these settings; None where it does."""

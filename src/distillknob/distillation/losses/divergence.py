@@ -37,6 +37,10 @@ class Divergence(Loss):
     edits_targets: ClassVar[bool] = True
 
     @property
+    def infinite_at_zero(self) -> bool:
+        return infinite_at_zero(self.kind, self.beta, self.alpha)
+
+    @property
     def reads(self) -> tuple[str, ...]:  # type: ignore[override]  # of one kind, not of the class
         return reads_of(self.kind)
 
@@ -70,6 +74,12 @@ class Divergence(Loss):
         )
 
 
+def infinite_at_zero(kind: str, beta: float, alpha: float) -> bool:
+    """Is a divergence infinite where the teacher gives a token 0? The reverse KL, and what becomes it."""
+    reverse = {"reverse_kl": True, "jsd": beta == 1, "skew_reverse_kl": alpha == 0}
+    return reverse.get(kind, False)
+
+
 def reads_of(kind: str) -> tuple[str, ...]:
     """Which of the config's fields change a divergence, beside `temperature`."""
     return {"jsd": ("beta",)}.get(kind, ("skew",) if kind.startswith("skew_") else ())
@@ -87,6 +97,10 @@ class EditedDivergence(TokenLoss):
     cacheable: ClassVar[bool] = True
     tempered: ClassVar[bool] = True
     edits_targets: ClassVar[bool] = True
+
+    @property
+    def infinite_at_zero(self) -> bool:
+        return infinite_at_zero(self.kind, self.beta, self.alpha)
 
     @property
     def reads(self) -> tuple[str, ...]:  # type: ignore[override]  # of one kind, not of the class

@@ -103,6 +103,7 @@ class PiOnPolicy(TokenLoss):
     """−E_{y~S}[R] + β KL(S ‖ sg T) at each token of the student's own samples."""
 
     costs: ClassVar[str] = "the student reads each text once more before the step"
+    signed: ClassVar[bool] = True
 
     kl_weight: float = option(0.25, "β: what a nat between the two roles costs.", low=0.0)
 

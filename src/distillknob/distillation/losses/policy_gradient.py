@@ -82,6 +82,7 @@ class PolicyGradient(TokenLoss):
     """The log-ratio of the tokens that were drawn as their advantage."""
 
     costs: ClassVar[str] = "the student reads each text once more before the step"
+    signed: ClassVar[bool] = True
 
     compares: ClassVar[bool] = False
     has_advantages: ClassVar[bool] = True

@@ -51,6 +51,10 @@ class Projection(Loss):
         return self.divergence.reads
 
     @property
+    def infinite_at_zero(self) -> bool:
+        return self.divergence.infinite_at_zero
+
+    @property
     def module_rate(self) -> float:  # type: ignore[override]  # an option here
         return self.projection_rate
 

@@ -75,6 +75,10 @@ class Relations(Loss):
     def reads(self) -> tuple[str, ...]:  # type: ignore[override]  # the divergence's
         return self.divergence.reads
 
+    @property
+    def infinite_at_zero(self) -> bool:
+        return self.divergence.infinite_at_zero
+
     @classmethod
     def of(cls, kind: Kind) -> Callable[[Settings], Relations]:
         """What makes the loss with these relations."""

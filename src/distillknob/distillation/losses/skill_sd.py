@@ -43,6 +43,7 @@ class SkillSd(TokenLoss):
     """The reward's policy gradient and, by `distil_weight`, the estimate of the reverse KL."""
 
     costs: ClassVar[str] = "the student reads each text once more before the step"
+    signed: ClassVar[bool] = True
 
     distil_weight: float = option(0.001, "λ, the weight of the distillation beside the reward.", low=0.0)
 

@@ -38,6 +38,10 @@ class TopKJSD(TokenLoss):
     edits_targets: ClassVar[bool] = True
     reads: tuple[str, ...] = ("beta",)
 
+    @property
+    def infinite_at_zero(self) -> bool:
+        return self.beta == 1
+
     def of_tokens(self, rows: TokenRows) -> Tensor:
         return top_k_jsd(rows.student_NV, rows.teacher, int(self.top_k), self.beta)
 

@@ -85,9 +85,9 @@ class LabelDeletion(SoftTarget):
                 f"soft_target=label_deletion unlearns stored texts, and with lmbda={objective.lmbda:g} some steps have "
                 "the student's own samples: set lmbda to 0"
             )
-        if objective.loss == "reverse_kl" or (objective.loss == "jsd" and settings.beta == 1):
+        if settings.loss.infinite_at_zero:
             return (
-                "soft_target=label_deletion gives tokens the probability 0, where a reverse KL is infinite: use "
-                "another divergence (forward_kl)"
+                f"soft_target=label_deletion gives tokens the probability 0, where the loss {objective.loss} is "
+                "infinite: use another divergence (forward_kl)"
             )
         return None

@@ -40,9 +40,9 @@ class Power(SoftTarget):
         return power(logprobs_NK, self.softness).log_softmax(-1), torch.full_like(tail_N, -math.inf)
 
     def why_not_of_top_k(self, settings: Settings) -> str | None:
-        if settings.objective.loss == "reverse_kl" or (settings.objective.loss == "jsd" and settings.beta == 1):
+        if settings.loss.infinite_at_zero:
             return (
-                "soft_target=power of a cache's top k gives all other tokens 0, where a reverse KL is infinite: use "
-                "another divergence (forward_kl), or leave cache out"
+                f"soft_target=power of a cache's top k gives all other tokens 0, where the loss "
+                f"{settings.objective.loss} is infinite: use another divergence (forward_kl), or leave cache out"
             )
         return None
