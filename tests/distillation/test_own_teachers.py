@@ -92,7 +92,7 @@ def test_the_student_s_own_weights_teach(
 def test_without_a_context_the_student_s_own_weights_have_nothing_to_teach(
     tiny_pair: Pair, tmp_path: Path, batches: list[dict[str, Any]], kind: str, loss: str
 ) -> None:
-    """A loss may be 0 and still move a student: its gradient has to be 0, too. One step: Adam makes steps of rounding."""
+    """A loss may be 0 and still move a student: its gradient has to be 0, too. Of one step: Adam enlarges rounding."""
     run = keep(
         config_of(tiny_pair, method="opd_rkl", teacher_weights=kind, divergence=loss, max_steps=1), tmp_path / "run"
     )
