@@ -188,6 +188,7 @@ def test_all_between_two_tokenizers_leaves_out_what_compares_tokens(tiny_pair: P
         ({"methods": ["sft"], "learning_rates": {}}, "gkd is no method of methods"),
         ({"further_seeds": [1]}, "give both, or neither"),
         ({"further_seeds": [1], "further_methods": ["sft"]}, "sft is no method of methods"),
+        ({"methods": ["gkd", "opd_rkl"], "further_seeds": [1], "further_methods": ["opd_rkl"]}, "without the baseline"),
         ({"rate_multiples": [0.0]}, "must be above 0"),
         ({"learning_rates": {"gkd": float("nan")}}, "must be above 0"),
         ({"teachers": ["a=x", "a=y"]}, "two teachers are called 'a'"),

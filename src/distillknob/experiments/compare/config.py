@@ -101,6 +101,11 @@ class CompareConfig(PlannedConfig):
             raise BadInputError(
                 f"further_seeds={self.further_seeds}, further_methods={self.further_methods}: give both, or neither"
             )
+        if self.further_methods and self.baseline not in self.further_methods:
+            raise BadInputError(
+                f"further_methods={self.further_methods} without the baseline {self.baseline}: further seeds would "
+                "have nothing to be set beside: add it"
+            )
         for rate in [*self.rate_multiples, *self.learning_rates.values()]:
             if not (math.isfinite(rate) and rate > 0):
                 raise BadInputError(f"{rate} is no learning rate, nor a multiple of one: it must be above 0")
