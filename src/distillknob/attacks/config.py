@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from distillknob.attacks.models import ModelOptions
 from distillknob.attacks.planted import planted_target
@@ -30,6 +30,8 @@ TRAINED = ("distill", "calibrate")  # the stages by which attacks train
 @dataclass
 class AttackConfig(EngineOptions, PlannedConfig):
     """Config of `attack`; how a student is trained stands in the recipe's section `distill`."""
+
+    how_it_is_done: ClassVar[tuple[str, ...]] = ("processes", "kept")
 
     suite: str = field(
         default="quick-v1", metadata={"help": "Suite of attacks: quick-v1, standard-v1, or a YAML file of your own."}
@@ -122,13 +124,6 @@ class AttackConfig(EngineOptions, PlannedConfig):
                     f"defended has {target.spec}: a defence stands before weights, and {target.model} is behind a "
                     "server: name what the server gives out as a target by itself"
                 )
-
-    @property
-    def recorded(self) -> dict[str, Any]:
-        recorded = super().recorded
-        for name in ("processes", "kept"):  # how the work is done, not what it is
-            recorded.pop(name)
-        return recorded
 
     @cached_property
     def chosen_suite(self) -> Suite:

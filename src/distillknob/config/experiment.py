@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from distillknob.config.fields import NO_SETTING, fields_of
 from distillknob.config.shared import StageConfig
@@ -38,12 +38,16 @@ class PlannedConfig:
     # The recipe whose sections hold the settings of the stages; its own section has been read into the other fields.
     recipe: Mapping[str, Any] = field(default_factory=dict, metadata=NO_SETTING, kw_only=True)
 
+    how_it_is_done: ClassVar[tuple[str, ...]] = ()
+    """Settings that say how the work is done and not what it is: a run isn't known by them."""
+
     @property
     def recorded(self) -> dict[str, Any]:
         """What the run directory is known by, and its `config.yaml` holds: the settings and the recipe. A field that
         only says which part of the work to do isn't among them."""
         cls: type = type(self)
-        return {**{name: getattr(self, name) for name in fields_of(cls)}, "recipe": dict(self.recipe)}
+        named = {name: getattr(self, name) for name in fields_of(cls) if name not in self.how_it_is_done}
+        return {**named, "recipe": dict(self.recipe)}
 
     @property
     def cell_names(self) -> list[str]:

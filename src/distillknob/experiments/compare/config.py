@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from distillknob.config.checks import check_at_least_one
 from distillknob.config.experiment import PlannedConfig, Step
@@ -31,6 +31,8 @@ _OF_ALL = ("method", "options", "skills")
 class CompareConfig(PlannedConfig):
     """Config of `compare`; how a student is trained and measured stands in the recipe's sections `distill` and
     `evaluate`."""
+
+    how_it_is_done: ClassVar[tuple[str, ...]] = ("processes", "kept")
 
     methods: list[str] = field(
         default_factory=lambda: [ALL],
@@ -129,13 +131,6 @@ class CompareConfig(PlannedConfig):
                     f"the recipe's section distill sets {name} to {section[name]!r}: it would take the place of that "
                     "part of every method: leave it out"
                 )
-
-    @property
-    def recorded(self) -> dict[str, Any]:
-        recorded = super().recorded
-        for name in ("processes", "kept"):  # how the work is done, not what it is
-            recorded.pop(name)
-        return recorded
 
     @cached_property
     def of_cells(self) -> dict[str, Any]:
