@@ -19,27 +19,19 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
-from distillknob.distillation.options import Settings, option
+from distillknob.distillation.options import MethodPart, option
 from distillknob.errors import BadInputError
 
 AVERAGE = "average.safetensors"  # beside a checkpoint
 
 
 @dataclass(frozen=True)
-class MovingAverage:
+class MovingAverage(MethodPart):
     """How the average moves: the part of a method whose teacher is `average`."""
 
     average_rate: float = option(0.05, "How far each move goes towards the student.", low=0.0, high=1.0)
     average_every: float = option(1, "The teacher moves after every so many optimizer steps.", low=1)
     average_copy_every: float = option(0, "It becomes a copy of the student after every so many; 0: never.", low=0)
-
-    def why_not(self, settings: Settings) -> str | None:
-        """Why these options make no sense; None where they do."""
-        for name in ("average_every", "average_copy_every"):
-            value = getattr(self, name)
-            if value != int(value):
-                return f"options sets {name} to {value}: it counts optimizer steps, so give a whole number"
-        return None
 
     def share(self, step: int) -> float:
         """The share of the student that goes into the teacher after this step, counted from 1; at 1 it is a copy."""

@@ -49,6 +49,14 @@ class Settings(Protocol):
         ...
 
 
+class MethodPart:
+    """What every part of a method has."""
+
+    def why_not(self, settings: Settings) -> str | None:
+        """Why it makes no sense with these settings; None where it does."""
+        return None
+
+
 def option(default: float, text: str, *, low: float = -math.inf, high: float = math.inf) -> Any:
     """A field of a part that the config's `options` may set, between `low` and `high`. An int as the default says that
     it is a whole number."""

@@ -26,7 +26,7 @@ from distillknob.distillation.batches import completions_of, with_completions
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.losses import View
 from distillknob.distillation.losses.base import PROMPT
-from distillknob.distillation.losses.spans import token_logprob
+from distillknob.distillation.losses.blocks import placed_logprobs
 from distillknob.distillation.sources import FRESH, REPLAYED, STORED, AdaptiveShare, Share, draw_of, source_of
 from distillknob.errors import BadInputError
 from distillknob.runs.files import atomic_write, json_bytes
@@ -150,8 +150,8 @@ class MixedSources(Trainer):
         )
 
         def logprobs(view: View) -> Tensor:
-            student, counted_BC = view.student, view.counted_BC.long() - 1
-            return token_logprob(student.head, student.hidden_BCH, view.batch["completion_ids"], counted_BC)
+            student = view.student
+            return placed_logprobs(student.head, student.hidden_BCH, view.batch["completion_ids"], view.counted_BC)
 
         with this._as_it_is():
             total = this._measured(logprobs, batch).float().sum()

@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
+from distillknob.distillation.options import MethodPart
+
 if TYPE_CHECKING:
     from distillknob.distillation.losses.base import Rollouts
-    from distillknob.distillation.options import Settings
 
 
-class Edit(ABC):
+class Edit(MethodPart, ABC):
     """Changes completions before a context shows anything and before any loss is prepared."""
 
     grades: ClassVar[bool] = False
@@ -19,7 +20,3 @@ class Edit(ABC):
     @abstractmethod
     def edited(self, rollouts: Rollouts) -> list[list[int]]:
         """The token ids of each completion as it is trained on, the end included, [b]."""
-
-    def why_not(self, settings: Settings) -> str | None:
-        """Why it makes no sense with these settings; None where it does."""
-        return None

@@ -108,8 +108,3 @@ class VocabularyAvsd(OfViews):
 
     def of_tokens(self, rows: TokenRows) -> Tensor:
         return vocabulary_loss(rows.student_NV, [rows.teacher, *rows.further], int(self.candidates))
-
-    def why_not(self, settings: Settings) -> str | None:
-        if self.candidates != int(self.candidates):
-            return f"options sets candidates to {self.candidates}: it counts tokens, so give a whole number"
-        return super().why_not(settings)

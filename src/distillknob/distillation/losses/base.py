@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from distillknob.distillation.options import Settings
+from distillknob.distillation.options import MethodPart
 from distillknob.distillation.past import Past
 from distillknob.errors import BadInputError
 from distillknob.models.base import LanguageModel
@@ -156,7 +156,7 @@ class Rollouts:
         return [str(text) for text in self.student.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
 
-class Loss(ABC):
+class Loss(MethodPart, ABC):
     """One loss. Its fields answer what the config, the stage and the dry run want to know."""
 
     asks_teacher: ClassVar[bool] = True
@@ -213,10 +213,6 @@ class Loss(ABC):
     def infinite_at_zero(self) -> bool:
         """Is it infinite where the teacher gives a token the probability 0 that the student may write?"""
         return False
-
-    def why_not(self, settings: Settings) -> str | None:
-        """Why it makes no sense with these settings; None where it does."""
-        return None
 
     def prepare(self, rollouts: Rollouts) -> Mapping[str, Tensor]:
         """The columns that are added to a batch, or replaced in it, [b, …] each."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from torch import Tensor
 
-from distillknob.distillation.losses.base import Loss, View
+from distillknob.distillation.losses.base import Loss, Rollouts, View
 from distillknob.distillation.losses.stored import StoredDivergence
 from distillknob.distillation.losses.token_loss import TokenLoss, token_loss
-from distillknob.distillation.options import Settings
+from distillknob.distillation.options import Settings, make
 from distillknob.distillation.teachers import SEVERAL
 from distillknob.distillation.token_rows import TokenRows
 from distillknob.divergences.dense import divergence
@@ -118,6 +119,40 @@ class EditedDivergence(TokenLoss):
 
     def of_tokens(self, rows: TokenRows) -> Tensor:
         return divergence(rows.student_NV, rows.teacher, self.kind, beta=self.beta, alpha=self.alpha)
+
+
+Made = TypeVar("Made", bound="BesideDivergence")
+
+
+@dataclass(frozen=True)
+class BesideDivergence(Loss):
+    """A loss that adds a distance of some kind to the Jensen-Shannon divergence, which keeps its settings."""
+
+    divergence: Divergence | EditedDivergence
+    kind: str
+
+    tempered: ClassVar[bool] = True
+    edits_targets: ClassVar[bool] = True
+
+    @property
+    def reads(self) -> tuple[str, ...]:  # type: ignore[override]  # the divergence's
+        return self.divergence.reads
+
+    @property
+    def infinite_at_zero(self) -> bool:
+        return self.divergence.infinite_at_zero
+
+    @classmethod
+    def of(cls: type[Made], kind: str) -> Callable[[Settings], Made]:
+        """What makes the loss with this kind of distance."""
+
+        def made(settings: Settings) -> Made:
+            return make(cls, settings, divergence=Divergence.of("jsd", settings), kind=kind)
+
+        return made
+
+    def prepare(self, rollouts: Rollouts) -> Mapping[str, Tensor]:
+        return self.divergence.prepare(rollouts)
 
 
 def divergence_of_heads(

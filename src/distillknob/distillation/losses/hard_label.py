@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from distillknob.distillation.losses.base import Loss, View
-from distillknob.distillation.losses.blocks import by_blocks
-from distillknob.models.heads import Head
-from distillknob.models.scoring import chosen_logprob
+from distillknob.distillation.losses.blocks import by_blocks, row_logprobs
 
 
 class HardLabel(Loss):
@@ -28,18 +25,8 @@ class HardLabel(Loss):
         return (sum(blocks[1:], start=blocks[0]) if blocks else hidden_NH.sum()) / view.items
 
     def per_token(self, view: View) -> Tensor:
-        return -token_logprobs(view.student.head, view.student.hidden_BCH[view.counted_BC], _tokens(view))
+        return -row_logprobs(view.student.head, view.student.hidden_BCH[view.counted_BC], _tokens(view))
 
 
 def _tokens(view: View) -> Tensor:
     return view.batch["completion_ids"][view.counted_BC]
-
-
-def token_logprobs(head: Head, hidden_NH: Tensor, token_N: Tensor) -> Tensor:
-    """log-probability of each token, [N]."""
-
-    def of_block(hidden_NH: Tensor, token_N: Tensor) -> Tensor:
-        return chosen_logprob(head.logits(hidden_NH), token_N)
-
-    blocks = by_blocks(head, of_block, hidden_NH, token_N)
-    return torch.cat(blocks) if blocks else hidden_NH.sum(1)

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from distillknob.distillation.losses.base import Loss, Rollouts, View
-from distillknob.distillation.losses.blocks import by_blocks
-from distillknob.distillation.losses.hard_label import token_logprobs
+from distillknob.distillation.losses.blocks import by_blocks, placed_logprobs
 from distillknob.distillation.losses.policy_gradient import (
     policy_gradient,
     reward_advantage,
@@ -135,10 +134,8 @@ def on_policy_loss(
 
 def own_logprobs(view: View) -> Tensor:
     """The student's log-probabilities of the tokens that stand there, [B, C], 0 where none counts."""
-    student, counted_BC = view.student, view.counted_BC
-    ids_N = view.batch["completion_ids"][counted_BC]
-    logprob_N = token_logprobs(student.head, student.hidden_BCH[counted_BC], ids_N)
-    return logprob_N.new_zeros(counted_BC.shape).masked_scatter(counted_BC, logprob_N)
+    student = view.student
+    return placed_logprobs(student.head, student.hidden_BCH, view.batch["completion_ids"], view.counted_BC)
 
 
 def why_not_of_roles(settings: Settings) -> str | None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from distillknob.distillation.losses.base import Rollouts, View
-from distillknob.distillation.losses.hard_label import token_logprobs
+from distillknob.distillation.losses.blocks import placed_logprobs
 from distillknob.distillation.losses.token_loss import TokenLoss
 from distillknob.distillation.options import Settings, option
 from distillknob.distillation.token_rows import TokenRows
@@ -38,11 +38,9 @@ def policy_gradient(student_NV: Tensor, token_N: Tensor, advantage_N: Tensor, ol
 
 def both_logprobs(view: View) -> Tensor:
     """log q and log p of the tokens that stand there, [B, C, 2], 0 where none counts."""
-    counted_BC, token_N = view.counted_BC, view.batch["completion_ids"][view.counted_BC]
-    both_N2 = torch.stack(
-        [token_logprobs(one.head, one.hidden_BCH[counted_BC], token_N) for one in (view.student, view.teacher())], -1
-    )
-    return both_N2.new_zeros(*counted_BC.shape, 2).masked_scatter(counted_BC[..., None], both_N2)
+    ids_BC, counted_BC = view.batch["completion_ids"], view.counted_BC
+    sides = (view.student, view.teacher())
+    return torch.stack([placed_logprobs(one.head, one.hidden_BCH, ids_BC, counted_BC) for one in sides], -1)
 
 
 def reward_advantage(rollouts: Rollouts) -> Tensor:

@@ -10,16 +10,15 @@ student, and is thrown away.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from distillknob.distillation.losses.base import Loss, Rollouts, View
-from distillknob.distillation.losses.divergence import Divergence, EditedDivergence
-from distillknob.distillation.options import Settings, make, option
+from distillknob.distillation.losses.base import View
+from distillknob.distillation.losses.divergence import BesideDivergence
+from distillknob.distillation.options import option
 
 Kind = Literal["mse", "cosine"]
 
@@ -35,43 +34,19 @@ def projection_loss(projected_NH: Tensor, teacher_NH: Tensor, kind: Kind) -> Ten
 
 
 @dataclass(frozen=True)
-class Projection(Loss):
+class Projection(BesideDivergence):
     """A divergence, and beside it the distance of projected states from the teacher's."""
 
-    divergence: Divergence | EditedDivergence
     kind: Kind
     projection_weight: float = option(1.0, "weight of the distance beside the divergence; 0 leaves it out", low=0.0)
     projection_rate: float = option(10.0, "the projection's learning rate, in the student's", low=0.0)
-
-    tempered: ClassVar[bool] = True
-    edits_targets: ClassVar[bool] = True
-
-    @property
-    def reads(self) -> tuple[str, ...]:  # type: ignore[override]  # the divergence's
-        return self.divergence.reads
-
-    @property
-    def infinite_at_zero(self) -> bool:
-        return self.divergence.infinite_at_zero
 
     @property
     def module_rate(self) -> float:  # type: ignore[override]  # an option here
         return self.projection_rate
 
-    @classmethod
-    def of(cls, kind: Kind) -> Callable[[Settings], Projection]:
-        """What makes the loss with this distance."""
-
-        def made(settings: Settings) -> Projection:
-            return make(cls, settings, divergence=Divergence.of("jsd", settings), kind=kind)
-
-        return made
-
     def module(self, student_width: int, teacher_width: int) -> torch.nn.Module | None:
         return torch.nn.Linear(student_width, teacher_width, bias=False) if self.projection_weight else None
-
-    def prepare(self, rollouts: Rollouts) -> Mapping[str, Tensor]:
-        return self.divergence.prepare(rollouts)
 
     def value(self, view: View) -> Tensor:
         value = self.divergence.value(view)

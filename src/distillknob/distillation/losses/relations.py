@@ -13,7 +13,6 @@ causal form for language models is ours.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -21,9 +20,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from distillknob.distillation.losses.base import Loss, Rollouts, View
-from distillknob.distillation.losses.divergence import Divergence, EditedDivergence
-from distillknob.distillation.options import Settings, make, option
+from distillknob.distillation.losses.base import View
+from distillknob.distillation.losses.divergence import BesideDivergence
+from distillknob.distillation.options import option
 
 Kind = Literal["cosine", "softmax"]
 _ROWS = 1024  # tokens whose relations to all before them are held at a time
@@ -60,36 +59,13 @@ def relation_loss(student_NH: Tensor, teacher_NH: Tensor, kind: Kind) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Relations(Loss):
+class Relations(BesideDivergence):
     """A divergence, and beside it the difference of both models' relations between a text's tokens."""
 
-    divergence: Divergence | EditedDivergence
     kind: Kind
     gram_weight: float = option(1.0, "weight of the relations beside the divergence; 0 leaves them out", low=0.0)
 
     counts_tokens: ClassVar[bool] = False
-    tempered: ClassVar[bool] = True
-    edits_targets: ClassVar[bool] = True
-
-    @property
-    def reads(self) -> tuple[str, ...]:  # type: ignore[override]  # the divergence's
-        return self.divergence.reads
-
-    @property
-    def infinite_at_zero(self) -> bool:
-        return self.divergence.infinite_at_zero
-
-    @classmethod
-    def of(cls, kind: Kind) -> Callable[[Settings], Relations]:
-        """What makes the loss with these relations."""
-
-        def made(settings: Settings) -> Relations:
-            return make(cls, settings, divergence=Divergence.of("jsd", settings), kind=kind)
-
-        return made
-
-    def prepare(self, rollouts: Rollouts) -> Mapping[str, Tensor]:
-        return self.divergence.prepare(rollouts)
 
     def value(self, view: View) -> Tensor:
         value = self.divergence.value(view)

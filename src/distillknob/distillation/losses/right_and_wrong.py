@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from distillknob.distillation.losses.base import Loss, Rollouts, States, View
+from distillknob.distillation.losses.blocks import placed_logprobs
 from distillknob.distillation.losses.cross_tokenizer import padded
-from distillknob.distillation.losses.hard_label import token_logprobs
 from distillknob.distillation.options import Settings, option
 from distillknob.distillation.traces import PAIRS
 
@@ -72,5 +72,4 @@ class RightAndWrong(Loss):
 
 def _summed(states: States, ids_BC: Tensor, mask_BC: Tensor) -> Tensor:
     """The log-probability of each sequence, [B]."""
-    logprob_N = token_logprobs(states.head, states.hidden_BCH[mask_BC], ids_BC[mask_BC])
-    return logprob_N.new_zeros(mask_BC.shape).masked_scatter(mask_BC, logprob_N).sum(1)
+    return placed_logprobs(states.head, states.hidden_BCH, ids_BC, mask_BC).sum(1)

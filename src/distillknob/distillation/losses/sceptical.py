@@ -16,8 +16,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from distillknob.distillation.losses.base import Loss, View
+from distillknob.distillation.losses.blocks import row_logprobs
 from distillknob.distillation.losses.divergence import divergence_of_heads
-from distillknob.distillation.losses.hard_label import token_logprobs
 from distillknob.models.exits import exit_head
 
 SHARE = 1 / 3  # of the depth, at which the exit lies
@@ -45,7 +45,7 @@ class Sceptical(Loss):
             raise ValueError("a sceptical student is read at an exit")
         final_NH, exit_NH = student.hidden_BCH[counted_BC], student.exit_BCH[counted_BC]
         head, labels_N = exit_head(student.head), view.batch["completion_ids"][counted_BC]
-        hard_N = -token_logprobs(student.head, final_NH, labels_N)
+        hard_N = -row_logprobs(student.head, final_NH, labels_N)
         of_teacher, of_student = (
             divergence_of_heads(head, exit_NH, by, states_NH, "forward_kl", **reduced)
             for by, states_NH in ((teacher.head, teacher.hidden_BCH[counted_BC]), (head, final_NH.detach()))

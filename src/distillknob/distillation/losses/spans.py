@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from distillknob.distillation.losses.base import View
-from distillknob.distillation.losses.blocks import by_blocks
+from distillknob.distillation.losses.blocks import placed_logprobs
 from distillknob.distillation.losses.cross_tokenizer import CrossTokenizer
 from distillknob.models.heads import Head
 
@@ -45,13 +45,4 @@ def span_loss(student_BS: Tensor, teacher_BS: Tensor) -> Tensor:
 
 def token_logprob(head: Head, hidden_BCH: Tensor, ids_BC: Tensor, span_BC: Tensor) -> Tensor:
     """log-probability of each token [B, C], 0 at padding."""
-
-    def of_block(hidden_NH: Tensor, ids_N: Tensor) -> Tensor:
-        logits_NV = head.logits(hidden_NH)
-        return logits_NV.gather(-1, ids_N[:, None])[:, 0] - logits_NV.logsumexp(-1)
-
-    inside = span_BC >= 0
-    hidden_NH, ids_N = hidden_BCH[inside], ids_BC[inside]
-    blocks = by_blocks(head, of_block, hidden_NH, ids_N)
-    value_N = torch.cat(blocks) if blocks else hidden_NH.sum(-1)
-    return value_N.new_zeros(span_BC.shape).masked_scatter(inside, value_N)
+    return placed_logprobs(head, hidden_BCH, ids_BC, span_BC >= 0)

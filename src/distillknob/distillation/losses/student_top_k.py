@@ -15,7 +15,7 @@ from distillknob.distillation.token_rows import TokenRows
 from distillknob.divergences.top_k import divergence_from_topk
 
 if TYPE_CHECKING:
-    from distillknob.distillation.options import Settings
+    pass
 
 
 def top_k_jsd(student_NV: Tensor, teacher_NV: Tensor, top_k: int, beta: float = 0.5) -> Tensor:
@@ -44,8 +44,3 @@ class TopKJSD(TokenLoss):
 
     def of_tokens(self, rows: TokenRows) -> Tensor:
         return top_k_jsd(rows.student_NV, rows.teacher, int(self.top_k), self.beta)
-
-    def why_not(self, settings: Settings) -> str | None:
-        if self.top_k == int(self.top_k):
-            return None
-        return f"options sets top_k to {self.top_k}: it counts tokens, so give a whole number"

@@ -6,17 +6,15 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn
 
+from distillknob.distillation.options import MethodPart
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.models.base import LanguageModel
 from distillknob.models.same_text import answers_logprob
 from distillknob.models.sampling import Sampler
 from distillknob.models.scoring import Scorer
 from distillknob.runs.journal import Journal
-
-if TYPE_CHECKING:
-    from distillknob.distillation.options import Settings
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ def refuse_unscored(teacher: str, weights: str) -> NoReturn:
     )
 
 
-class QueryWeights(ABC):
+class QueryWeights(MethodPart, ABC):
     """Weights of traces."""
 
     asks_target: ClassVar[bool] = False
@@ -85,7 +83,3 @@ class QueryWeights(ABC):
     def weights(self, traces: Traces) -> list[float]:
         """The weight of each trace, [n], of mean 1, so that learning rates keep their meaning. Every process makes this
         same call, and does a part of the scoring."""
-
-    def why_not(self, settings: Settings) -> str | None:
-        """Why it makes no sense with these settings; None where it does."""
-        return None

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
+from distillknob.distillation.options import MethodPart, Settings
+
 if TYPE_CHECKING:
     from distillknob.distillation.losses.base import Rollouts
-    from distillknob.distillation.options import Settings
     from distillknob.distillation.token_rows import TokenRows
 
 
-class SoftTarget(ABC):
+class SoftTarget(MethodPart, ABC):
     """Makes other logits of the teacher's, and where the method says so of the student's, at each token."""
 
     costs: ClassVar[str] = ""
@@ -32,7 +33,7 @@ class SoftTarget(ABC):
     def edited(self, rows: TokenRows) -> TokenRows:
         """The rows with other logits; −inf stands for probability 0."""
 
-    def check_texts(self, texts: Sequence[str]) -> None:  # noqa: B027  # most do something on any text
+    def check_texts(self, texts: Sequence[str]) -> None:  # most do something on any text
         """Raise BadInputError where it would do nothing on any of these traces. Asked before a training on stored ones
         alone."""
 
@@ -51,7 +52,3 @@ class SoftTarget(ABC):
             f"soft_target={settings.objective.soft_target} is made of the teacher's whole distributions, and a cache "
             "holds its top k: leave cache out, or use soft_target power or uniform_mix"
         )
-
-    def why_not(self, settings: Settings) -> str | None:
-        """Why it makes no sense with these settings; None where it does."""
-        return None

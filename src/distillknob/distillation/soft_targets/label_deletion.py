@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from distillknob.distillation.losses.hard_label import token_logprobs
+from distillknob.distillation.losses.blocks import placed_logprobs
 from distillknob.distillation.options import Settings, option
 from distillknob.distillation.soft_targets.base import SoftTarget
 from distillknob.distillation.token_rows import TokenRows
@@ -64,9 +64,8 @@ class LabelDeletion(SoftTarget):
 
     def prepare(self, rollouts: Rollouts) -> Mapping[str, Tensor]:
         def of_label(view: View) -> Tensor:
-            teacher, mask_BC, ids_BC = view.teacher(), view.counted_BC, view.batch["completion_ids"]
-            values_N = token_logprobs(teacher.head, teacher.hidden_BCH[mask_BC], ids_BC[mask_BC])
-            return values_N.new_zeros(mask_BC.shape).masked_scatter(mask_BC, values_N)
+            teacher = view.teacher()
+            return placed_logprobs(teacher.head, teacher.hidden_BCH, view.batch["completion_ids"], view.counted_BC)
 
         mask_BC = rollouts.batch["completion_mask"]
         counted_BC = mask_BC.bool() & (torch.arange(mask_BC.size(1), device=mask_BC.device) >= self.skip_tokens)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
+from distillknob.distillation.options import MethodPart
 from distillknob.tasks import Example
-
-if TYPE_CHECKING:
-    from distillknob.distillation.options import Settings
 
 Messages = list[dict[str, str]]
 TEACHER_PROMPT = "teacher_prompt"
@@ -29,7 +27,7 @@ class Written:
     num_generations: int
 
 
-class Context:
+class Context(MethodPart):
     """What the teacher sees: it says so from the example (`columns`), or from what the student wrote (`shown`)."""
 
     late: ClassVar[bool] = False
@@ -53,7 +51,3 @@ class Context:
         """The longest of the prompts that it may show, for the check of contexts."""
         prompts = [shown for name, shown in self.columns(messages, example).items() if name.startswith(TEACHER_PROMPT)]
         return max(prompts, key=lambda shown: sum(len(one["content"]) for one in shown), default=messages)
-
-    def why_not(self, settings: Settings) -> str | None:
-        """Why it makes no sense with these settings; None where it does."""
-        return None

@@ -14,7 +14,6 @@ from distillknob.distillation.token_weights.base import TokenWeights
 
 if TYPE_CHECKING:
     from distillknob.distillation.losses.base import Loss, Rollouts
-    from distillknob.distillation.options import Settings
 
 
 @dataclass(frozen=True)
@@ -29,8 +28,3 @@ class AfterFirst(TokenWeights):
         ids_BC = rollouts.batch["completion_ids"]
         place_C = torch.arange(ids_BC.size(1), device=ids_BC.device)
         return (place_C >= self.skipped_tokens).float().expand(ids_BC.shape)
-
-    def why_not(self, settings: Settings) -> str | None:
-        if self.skipped_tokens == int(self.skipped_tokens):
-            return None
-        return f"options sets skipped_tokens to {self.skipped_tokens}: it counts tokens, so give a whole number"

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
+from distillknob.distillation.options import MethodPart
+
 if TYPE_CHECKING:
     from distillknob.distillation.losses.base import Loss, Rollouts
-    from distillknob.distillation.options import Settings
 
 
-class TokenWeights(ABC):
+class TokenWeights(MethodPart, ABC):
     """Weights of the tokens of completions."""
 
     costs: ClassVar[str] = ""
@@ -26,7 +27,3 @@ class TokenWeights(ABC):
     def weights(self, loss: Loss, rollouts: Rollouts) -> Tensor:
         """The weight of each token, [b, C]; what it is at padding doesn't matter. A token of weight 0 still counts in
         the number that the loss is divided by, but where it `leaves_out`."""
-
-    def why_not(self, settings: Settings) -> str | None:
-        """Why it makes no sense with these settings; None where it does."""
-        return None
