@@ -74,7 +74,9 @@ def test_the_learning_rate_after_the_first_phase_is_the_methods_share_of_that_be
     tiny_pair: Pair, tmp_path: Path, parity: GeneratedTask
 ) -> None:
     constant = {"learning_rate": 1e-2, "lr_scheduler_type": "constant", "max_steps": 4, **SHORT}
-    run = distill(config(tiny_pair, "redi", **{**constant, "problems": 64, "max_completion_length": 12}), tmp_path / "run")
+    run = distill(
+        config(tiny_pair, "redi", **{**constant, "problems": 64, "max_completion_length": 12}), tmp_path / "run"
+    )
     assert rates(load_run(run.path / "first")) == [1e-2] * 2
     assert rates(run) == pytest.approx([2e-4] * 2)  # 1e-6 after 5e-5, as the paper has it
     assert [row["learning_rate"] for row in run.result["phases"]] == pytest.approx([1e-2, 2e-4])
