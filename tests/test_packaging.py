@@ -1,4 +1,4 @@
-"""What is published works by itself: the archive of the source builds, and the wheel built of it runs from a folder that
+"""What is published works by itself: the archive of the source builds, and the wheel built of it runs in a folder that
 holds nothing else of this checkout. Neither needs a network."""
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ from distillknob.attacks.suite import read_suite, suite_names
 from distillknob.config.shipped import find_accelerate, find_policy, find_recipe
 from distillknob.models.load import load_model
 print(distillknob.__file__)
-print(load_model("zoo:student").model.num_parameters(), *map(len, (read_suite(name).attacks for name in suite_names())))
+print(load_model("zoo:student").model.num_parameters(), *(len(read_suite(name).arms) for name in suite_names()))
 for path in (find_recipe("quick"), find_policy("first-look"), find_accelerate("ddp-8gpu")):
     print(path, len(path.read_text()))
 """

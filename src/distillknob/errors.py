@@ -28,7 +28,7 @@ class DivergedError(RunFailedError):
 
 def nearest(name: str, names: Iterable[str], *, otherwise: str = "") -> str:
     """`", did you mean 'x'?"` for the known name closest to `name`, or `otherwise` where none is close."""
-    matches = get_close_matches(name, list(names), n=1, cutoff=0.5)
+    matches = get_close_matches(name, list(names), n=1, cutoff=0.6)
     return f", did you mean {matches[0]!r}?" if matches else otherwise
 
 

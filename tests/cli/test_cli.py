@@ -112,11 +112,6 @@ def test_an_unknown_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "--output_dir" in refused(capsys, "calibrate", "--output_dir", tmp_path)  # --output is the one way
 
 
-def test_no_command_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command() == 2
-    assert "calibrate" in capsys.readouterr().out
-
-
 def test_an_output_directory_that_holds_something_else(
     tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -208,7 +208,7 @@ def test_a_toy_s_learning_rate_is_not_for_models_of_real_size() -> None:
     with pytest.raises(BadInputError, match=r"learning_rate=0\.003 would ruin Qwen/Qwen3-0\.6B, which has 596 M"):
         check_learning_rate("Qwen/Qwen3-0.6B", toy)
     toy = CalibrationConfig(learning_rate=1e-5, adam_epsilon=1e-2, **QUICK)
-    with pytest.raises(BadInputError, match=r"adam_epsilon=0\.01 would ruin .*recipe new"):
+    with pytest.raises(BadInputError, match=r"adam_epsilon=0\.01 would ruin .*distillknob init"):
         check_learning_rate("Qwen/Qwen3-0.6B", toy)
     check_learning_rate("Qwen/Qwen3-0.6B", CalibrationConfig(learning_rate=1e-5, **QUICK))
 

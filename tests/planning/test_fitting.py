@@ -95,9 +95,9 @@ def test_a_new_recipe_fits_in_every_stage(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], gpu: str, pair: tuple[str, str, str], lora: bool
 ) -> None:
     path, (teacher, student, target) = tmp_path / "mine.yaml", pair
-    words = ["recipe", "new", str(path), "--teacher", teacher, "--student", student, "--tasks", "bigmath-4"]
+    words = ["init", "--output", str(path), "--teacher", teacher, "--student", student, "--tasks", "bigmath-4"]
     words += ["--gpu", gpu, *(["--target", target] if target else []), *([] if lora else ["--full"])]
-    assert main(words) == 0 and capsys.readouterr().out == f"{path}\n"
+    assert main(words) == 0 and f"distillknob diagnose {path}" in capsys.readouterr().out
     text = path.read_text(encoding="utf-8")
     recipe = yaml.safe_load(text)
     assert (recipe["teacher"], recipe["student"], recipe["target"]) == (teacher, student, target or student)
@@ -117,7 +117,7 @@ def test_a_new_recipe_of_one_s_own_small_task_fills_its_steps(
     for student, method in ((tiny_pair.student, "gkd"), (tiny_other, "spans")):
         path = tmp_path / f"{method}.yaml"
         words = ["--teacher", tiny_pair.teacher, "--student", student, "--tasks", f"jsonl:{tmp_path / 'few.jsonl'}"]
-        assert main(["recipe", "new", str(path), *words]) == 0
+        assert main(["init", "--output", str(path), *words]) == 0
         assert yaml.safe_load(path.read_text(encoding="utf-8"))["distill"]["method"] == method
         assert main(["demo", "--config", str(path), "--dry-run"]) == 0
         capsys.readouterr()
@@ -127,6 +127,6 @@ def test_a_pair_that_is_too_large_is_refused_with_what_would_hold_it() -> None:
     pair: dict[str, Any] = {"teacher": PAIR["teacher"], "student": PAIR["student"], "target": None}
     pair["tasks"] = PAIR["tasks"]
     with pytest.raises(BadInputError, match=r"nothing makes it fit on 1 × RTX 4090 .*smaller models, or --gpu"):
-        new_recipe(**pair, engine=Engine(GPUS["rtx4090"]))
+        new_recipe(**pair, engine=Engine(GPUS["rtx4090"]), lora=True)
     with pytest.raises(BadInputError, match=r"leave out --full"):
         new_recipe(**pair, engine=H100, lora=False)

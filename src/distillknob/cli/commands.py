@@ -1,4 +1,4 @@
-"""The commands that are no stages: `report`, `gate`, `methods`, `recipe`, `zoo`: their parsers and answers."""
+"""The commands that are no stages: their table, and the parsers and answers of those without a file of their own."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from distillknob.cli.env import add_env, env
+from distillknob.cli.init import add_init, init
 from distillknob.errors import BadInputError
 
 Commands = Any  # argparse's own type of a parser's commands is private
 
 
 def _add_report(commands: Commands) -> None:
-    report = commands.add_parser("report", help="run directories to one HTML page", allow_abbrev=False)
+    report = commands.add_parser("report", help="make one HTML page of a run", allow_abbrev=False)
     report.add_argument("run", nargs="+", help="run directory")
     report.add_argument("--output", metavar="FILE", help="page to write (default: report.html in the run directory)")
 
@@ -30,7 +32,7 @@ GATE_STATUS = """exit status:
 def _add_gate(commands: Commands) -> None:
     gate = commands.add_parser(
         "gate",
-        help="may this teacher be released? A policy and an attack to pass, breach or not enough evidence",
+        help="hold an attacked teacher against your policy: pass, breach or not enough evidence",
         description="Judge by a policy whether a teacher that was attacked may be released.",
         epilog=GATE_STATUS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -45,23 +47,20 @@ def _add_gate(commands: Commands) -> None:
 
 
 def _add_recipe(commands: Commands) -> None:
-    recipe = commands.add_parser("recipe", help="the recipes that come with distillknob", allow_abbrev=False)
-    recipe.add_argument("action", choices=("list", "show", "copy", "new"))
-    recipe.add_argument("name", nargs="?", help="show, copy: the recipe, e.g. qwen3-math; new: the file to write")
+    recipe = commands.add_parser(
+        "recipe",
+        help="list, show or copy the recipes that come with distillknob",
+        description="Recipes that come with distillknob. For your own models and data, `distillknob init` writes one.",
+        allow_abbrev=False,
+    )
+    recipe.add_argument("action", choices=("list", "show", "copy"))
+    recipe.add_argument("name", nargs="?", help="show, copy: the recipe, e.g. qwen3-math")
     recipe.add_argument("destination", nargs="?", help="copy: file or folder (default: here, under its own name)")
-    new = recipe.add_argument_group("new: a recipe for your own pair, every stage of which fits on a device")
-    new.add_argument("--teacher", metavar="MODEL", help="folder or hub id")
-    new.add_argument("--student", metavar="MODEL", help="folder or hub id")
-    new.add_argument("--target", metavar="MODEL", help="calibration target (default: the student)")
-    new.add_argument("--tasks", nargs="+", metavar="TASK", help="tasks, e.g. jsonl:problems.jsonl (default: math)")
-    new.add_argument("--max-new-tokens", type=int, metavar="N", help="an answer's longest (default: the tasks' own)")
-    new.add_argument("--gpu", metavar="NAME", help="for this GPU, e.g. h100 (default: this machine)")
-    new.add_argument("--accelerate", metavar="CONFIG.yaml", help="for this configuration of accelerate launch")
-    new.add_argument("--full", action="store_true", help="train all weights, not LoRA adapters")
 
 
 def _add_zoo(commands: Commands) -> None:
-    zoo = commands.add_parser("zoo", help="the embedded checkpoints", allow_abbrev=False)
+    about = "list, rebuild or verify the small models that come with distillknob"
+    zoo = commands.add_parser("zoo", help=about, allow_abbrev=False)
     zoo.add_argument("action", choices=("list", "build", "verify"))
     zoo.add_argument("--output", metavar="DIR", help="build: where to put the checkpoints (default: runs/zoo)")
     zoo.add_argument("--only", nargs="+", metavar="NAME", help="build: only these checkpoints")
@@ -70,7 +69,8 @@ def _add_zoo(commands: Commands) -> None:
 
 
 def _add_methods(commands: Commands) -> None:
-    methods = commands.add_parser("methods", help="how a student may learn: every method, or one", allow_abbrev=False)
+    about = "list the ways in which a student can learn, or explain one"
+    methods = commands.add_parser("methods", help=about, allow_abbrev=False)
     methods.add_argument("name", nargs="?", help="method to show")
     methods.add_argument("--page", action="store_true", help="print the page of all methods (Markdown)")
 
@@ -152,41 +152,11 @@ def _recipe(arguments: argparse.Namespace) -> int:
         print(recipe_table())
         return 0
     if arguments.name is None:
-        raise BadInputError(f"recipe {arguments.action} needs a name, or for new a file: see distillknob recipe --help")
-    if arguments.action == "new":
-        return _new_recipe(arguments)
+        raise BadInputError(f"recipe {arguments.action} needs a name: `distillknob recipe list` has them")
     if arguments.action == "show":
         print(recipe_path(arguments.name).read_text(encoding="utf-8"), end="")
     else:
         print(copy_recipe(arguments.name, Path(arguments.destination or ".")))
-    return 0
-
-
-def _new_recipe(arguments: argparse.Namespace) -> int:
-    from distillknob.config.shipped import find_accelerate
-    from distillknob.planning.hardware import engine
-    from distillknob.planning.new_recipe import new_file, new_recipe
-    from distillknob.runs.files import atomic_write
-    from distillknob.runtime.machine import quiet_libraries
-    from distillknob.training.config import for_another_machine
-
-    quiet_libraries()
-    if arguments.teacher is None or arguments.student is None:
-        raise BadInputError("recipe new needs --teacher and --student: folders or hub ids")
-    where = engine(arguments.gpu, find_accelerate(arguments.accelerate) if arguments.accelerate else None)
-    path = new_file(arguments.name)
-    with for_another_machine(arguments.gpu is not None):
-        text = new_recipe(
-            teacher=arguments.teacher,
-            student=arguments.student,
-            target=arguments.target,
-            tasks=arguments.tasks or ["math"],
-            engine=where,
-            lora=not arguments.full,
-            longest=arguments.max_new_tokens,
-        )
-    atomic_write(path, text.encode())
-    print(path)
     return 0
 
 
@@ -207,11 +177,13 @@ def _zoo(arguments: argparse.Namespace) -> int:
 
 # command -> what adds its parser, and what answers it with an exit status
 COMMANDS: dict[str, tuple[Callable[[Commands], None], Callable[[argparse.Namespace], int]]] = {
+    "init": (add_init, init),
     "report": (_add_report, _report),
     "gate": (_add_gate, _gate),
     "methods": (_add_methods, _methods),
     "recipe": (_add_recipe, _recipe),
     "zoo": (_add_zoo, _zoo),
+    "env": (add_env, env),
 }
 # What a command exits with for bad input, and for whatever else keeps it from its work: 2 and 1 but for these. Whoever
 # asks the gate must not take either for a verdict.

@@ -11,14 +11,18 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Collection, Sequence
 from typing import NoReturn
 
 from distillknob.cli.commands import COMMANDS, COULD_NOT_RUN, Commands
+from distillknob.cli.completion import add_completion, completion_script
 from distillknob.cli.extras import extras_of
+from distillknob.cli.welcome import SENTENCE, USAGE, WIDTH, command_groups, greeting
 from distillknob.errors import BadInputError, RunFailedError, nearest
 from distillknob.stages import STAGES, Stage
 
+COMPLETION = "completion"  # the command whose answer needs the parser itself
 OWN_FLAGS = ("output_dir", "resume_from_checkpoint", "disable_tqdm", "overwrite_output_dir", "do_train", "do_eval")
 
 
@@ -64,22 +68,31 @@ class _Parser(argparse.ArgumentParser):
         raise BadInputError(f"{parser.prog} has no flag {flag}{guess} see {parser.prog} --help")
 
 
-def _parser(command: str | None, *, inherited: bool = False) -> _Parser:
-    """The parser; only the chosen stage's own flags are filled in, since that loads its config class. `inherited` says
-    whether its help lists those of transformers and TRL too."""
+def _parser(filled: Collection[str], *, inherited: bool = False) -> _Parser:
+    """The parser. Only the `filled` stages have flags of their own, since that loads their config's class; `inherited`
+    says whether their help lists those of transformers and TRL too."""
     parser = _Parser(
         prog="distillknob",
-        description="Measures why distilling a language model fails, and turns a knob on the teacher so that "
-        "students learn more from it, or get worse by it.",
+        usage=USAGE,
+        description=textwrap.fill(SENTENCE, WIDTH),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="store_true", help="print the version and leave")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    # Their list is the epilog's, in groups.
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", help=argparse.SUPPRESS, prog="distillknob")
     for stage in STAGES.values():
-        _add_stage(commands, stage, fields=stage.name == command, inherited=inherited)
+        _add_stage(commands, stage, fields=stage.name in filled, inherited=inherited)
     for add_parser, _ in COMMANDS.values():
         add_parser(commands)
+    add_completion(commands)
+    parser.epilog = command_groups({action.dest: str(action.help) for action in commands._choices_actions})
     return parser
+
+
+def whole_parser() -> argparse.ArgumentParser:
+    """Return the parser with the settings of every stage. It takes seconds, as it loads all of their configs."""
+    return _parser(STAGES)
 
 
 def _add_stage(commands: Commands, stage: Stage, *, fields: bool, inherited: bool) -> None:
@@ -108,15 +121,21 @@ def _add_stage(commands: Commands, stage: Stage, *, fields: bool, inherited: boo
 
 def _answer(command: str | None, words: Sequence[str]) -> int:
     """Do what the command line asks for, and return the exit status."""
-    arguments = _parser(command, inherited="--help-all" in words).parse(words)
+    arguments = _parser([command] if command else [], inherited="--help-all" in words).parse(words)
     if arguments.version:
         from distillknob import __version__
 
         print(__version__)
         return 0
     if command is None:
-        _parser(None).print_help()
-        return 2
+        print(greeting())
+        return 0
+    if command == COMPLETION:
+        from distillknob.runtime.machine import quiet_libraries
+
+        quiet_libraries()
+        print(completion_script(arguments.shell, whole_parser()))
+        return 0
     if command in COMMANDS:
         _, answer = COMMANDS[command]
         return answer(arguments)
@@ -131,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _any_encoding()
     words = list(sys.argv[1:] if argv is None else argv)
     command = next((word for word in words if not word.startswith("-")), None)
-    commands = [*STAGES, *COMMANDS]
+    commands = [*STAGES, *COMMANDS, COMPLETION]
     if command is not None and command not in commands:
         print(
             f"error: no command {command!r}{nearest(command, commands, otherwise='.')} Known: {', '.join(commands)}",
@@ -153,5 +172,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"failed: {error}", file=sys.stderr)
         return COULD_NOT_RUN.get(command or "", 1)
     except KeyboardInterrupt:
-        print("interrupted: the same command with --resume goes on", file=sys.stderr)
+        goes_on = ": the same command with --resume goes on" if command in STAGES else ""
+        print(f"interrupted{goes_on}", file=sys.stderr)
         return 130

@@ -344,5 +344,5 @@ def check_learning_rate(name: str, config: OptimizerConfig) -> None:
         raise BadInputError(
             f"{what} would ruin {name}, which has {parameters / 1e6:.0f} M parameters: it is meant for the embedded "
             f"models of less than one. Set learning_rate to {usual} and adam_epsilon to 1e-8, or let `distillknob "
-            "recipe new` write a recipe for this pair"
+            "init` write a recipe for this pair"
         )

@@ -2,7 +2,8 @@
 with which every stage fits by the dry run's own account.
 
 The settings are those of the shipped recipes for the paper's pairs and of TRL's documentation; each stands in the file
-with its reason. Left out on purpose: choosing η or the number of steps by the pair, which no account foretells.
+with its reason, and what was seen of the pair is told beside, a line a choice. Left out on purpose: choosing η or the
+number of steps by the pair, which no account foretells.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from distillknob.config.recipe import stage_config
 from distillknob.config.shared import StageConfig
 from distillknob.diagnosis.gather import PREFIXES
 from distillknob.errors import BadInputError
-from distillknob.inputs.preflight import Preflight, Side
+from distillknob.inputs.preflight import LARGE, Preflight, Side
 from distillknob.models.architecture import architecture
 from distillknob.models.chat import values_read
 from distillknob.planning.fitting import SHORTEST, fitting, memory, roomier
@@ -34,17 +35,20 @@ GUARD_SAMPLES, TOLERANCE = 4, 0.02
 SCATTER = 0.75 * 0.25 / 2  # of a teacher that is right 3 times in 4, half of whose variance lies between problems
 GROUP = 8  # samples a prompt in calibrate
 LORA_RATE = "usual for LoRA: ten times that of full fine-tuning, or more"
+SMALL_RATE = "ten times what is usual for models of a billion parameters: these are small"
+CUT = "what the shortest context has room for"
 THINKING_OFF = {"enable_thinking": False}
 
 
 @dataclass
 class Draft:
-    """A recipe in the making: `shared` keys and `sections` by stage, and why a value is what it is, by stage and key
-    (shared ones under the empty stage)."""
+    """A recipe in the making: `shared` keys and `sections` by stage, why a value is what it is, by stage and key
+    (shared ones under the empty stage), and the `choices` that are told, a line each."""
 
     shared: dict[str, Any]
     sections: dict[str, dict[str, Any]]
     why: dict[tuple[str, str], str] = field(default_factory=dict)
+    choices: list[str] = field(default_factory=list)
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -68,6 +72,14 @@ class Draft:
         return f"{dumped}  # {reason}" if reason else dumped
 
 
+@dataclass(frozen=True)
+class NewRecipe:
+    """A recipe's text, and the choices that were made by what was seen of models, data and machine, a line each."""
+
+    text: str
+    choices: Sequence[str]
+
+
 def new_recipe(
     *,
     teacher: str,
@@ -75,19 +87,28 @@ def new_recipe(
     target: str | None,
     tasks: Sequence[str],
     engine: Engine,
-    lora: bool = True,
+    lora: bool | None = None,
     longest: int | None = None,
-) -> str:
-    """The text of a recipe for this pair on `engine`, every stage of which fits there. `lora`: train adapters,
-    `longest`: tokens of an answer (None: the tasks' own).
+    why_longest: str = "",
+    preflight: Preflight | None = None,
+) -> NewRecipe:
+    """The text of a recipe for this pair on `engine`, every stage of which fits there. `lora`: train adapters (None: of
+    models that aren't small), `longest`: tokens of an answer (None: the tasks' own) and `why_longest` that is so,
+    `preflight`: one that has looked at the pair already.
 
     Raises BadInputError for models and tasks that a run couldn't use, and where nothing makes a stage fit.
     """
-    preflight = Preflight(engine.devices, fetch=False)
+    preflight = preflight or Preflight(engine.devices, fetch=False)
     target = target or student
     sides = preflight.sides([teacher, student, target], weights=[teacher, student])
-    draft = _usual(preflight, sides, tasks, lora, longest)
-    sizes = []
+    parameters = [architecture(name).parameters for name in (teacher, student)]
+    small = max(parameters) < LARGE
+    lora = not small if lora is None else lora
+    draft = _usual(preflight, sides, tasks, lora, small, longest)
+    draft.choices += [_trained(lora, small, parameters)]
+    if why_longest and draft.why["", "max_completion_length"] != CUT:
+        draft.why["", "max_completion_length"] = why_longest
+    sizes, changed = [], []
     for stage in CHAINED:
         config = draft.config(stage)
         fit = fitting(stage, config, engine)
@@ -95,14 +116,45 @@ def new_recipe(
             raise BadInputError(_too_large(stage, config, engine, lora))
         draft.sections[stage] |= fit.settings
         draft.why |= {(stage, name): "so that it fits" for name in fit.settings}
+        changed += [f"{stage} {name}: {value}" for name, value in fit.settings.items()]
         sizes.append(f"{stage} {memory(stage, draft.config(stage), engine) / GIB:.1f}")
     head = [
-        f"{teacher} → {student}, π_C {target}: written by `distillknob recipe new` for {engine}.",
+        f"{teacher} → {student}, π_C {target}: written by `distillknob init` for {engine}.",
         f"By the dry run's account, in GiB of {engine.device.memory / GIB:.1f}: {', '.join(sizes)}.",
         "A start and no finding: look at the guard's events and the log-ratio before long runs. Diagnose first.",
         "`distillknob demo --config THIS --dry-run` checks it, without --dry-run it runs every stage.",
     ]
-    return draft.text(head)
+    length = draft.shared["max_completion_length"]
+    draft.choices += [
+        f"max_completion_length: {length} tokens, {draft.why['', 'max_completion_length']}",
+        _steps(draft),
+        f"gradient checkpointing: on, which takes less memory and a third more time; {_precision(engine)}",
+        f"memory in GiB of {engine.device.memory / GIB:.1f} ({engine}): {', '.join(sizes)}"
+        + (f"; changed so that it fits: {', '.join(changed)}" if changed else ""),
+    ]
+    return NewRecipe(draft.text(head), draft.choices)
+
+
+def _trained(lora: bool, small: bool, parameters: Sequence[int]) -> str:
+    teacher, student = (f"{count / 1e9:.2f} B" if count >= LARGE else f"{count / 1e6:.2f} M" for count in parameters)
+    what = "LoRA adapters, which take a fraction of the memory (--full: all weights)" if lora else "all weights"
+    why = ", as an adapter saves little in models this small" if small and not lora else ""
+    return f"trained: {what}{why}; the teacher has {teacher} parameters, the student {student}"
+
+
+def _steps(draft: Draft) -> str:
+    """The rows of a step of both trainings, on each device."""
+    rows = []
+    for stage in ("calibrate", "distill"):
+        section = draft.sections[stage]
+        at_once, times = section["per_device_train_batch_size"], section["gradient_accumulation_steps"]
+        rows.append(f"{stage} {at_once} rows at a time, {at_once * times} to a step")
+    return f"batch: {'; '.join(rows)}"
+
+
+def _precision(engine: Engine) -> str:
+    half = engine.device.itemsize == 2
+    return "dtype: the checkpoints' own, as on every GPU" if half else "dtype: float32, as on every CPU"
 
 
 def new_file(name: str) -> Path:
@@ -119,8 +171,8 @@ def new_file(name: str) -> Path:
 @dataclass(frozen=True)
 class _Sizes:
     """What a pair's tasks and contexts have room for: `problems` a task to train on, `guard` problems beside them for
-    the guard's first look and `guard_most` for all, `rows` of all tasks, and the tokens of an answer, in `length`, of
-    the `longest` that the tasks have."""
+    the guard's first look and `guard_most` for all, `rows` of all tasks, the tokens of an answer, in `length`, of
+    the `longest` that the tasks have, of the longest prompt and of the shortest context (None: nobody knows)."""
 
     problems: int
     guard: int
@@ -128,6 +180,8 @@ class _Sizes:
     rows: int
     length: int
     longest: int
+    prompt: int
+    context: int | None
 
 
 def _sizes(preflight: Preflight, sides: Sequence[Side], tasks: Sequence[str], longest: int | None) -> _Sizes:
@@ -154,15 +208,18 @@ def _sizes(preflight: Preflight, sides: Sequence[Side], tasks: Sequence[str], lo
             f"the shortest context of these models has {min(contexts)} tokens, and prompts up to {max(prompts)}: there "
             "is no room for answers: take shorter prompts, or models with longer contexts"
         )
-    return _Sizes(problems, guard, guard_most, rows, length=min(answer, fits_in), longest=answer)
+    context = min(contexts, default=None)
+    return _Sizes(problems, guard, guard_most, rows, min(answer, fits_in), answer, max(prompts), context)
 
 
-def _usual(preflight: Preflight, sides: Sequence[Side], tasks: Sequence[str], lora: bool, longest: int | None) -> Draft:
+def _usual(
+    preflight: Preflight, sides: Sequence[Side], tasks: Sequence[str], lora: bool, small: bool, longest: int | None
+) -> Draft:
     """The usual settings for a pair, cut to what the tasks and contexts have room for, with their reasons."""
     teacher, student, target = sides
     sizes = _sizes(preflight, sides, tasks, longest)
     method = "spans" if teacher.same_tokens(student) is False else "gkd"
-    sections = _sections(sizes, preflight.processes, method, lora)
+    sections = _sections(sizes, preflight.processes, method, lora, fast=lora or small)
     draft = Draft(
         {"teacher": teacher.name, "student": student.name, "target": target.name, "tasks": list(tasks)}, sections
     )
@@ -170,18 +227,20 @@ def _usual(preflight: Preflight, sides: Sequence[Side], tasks: Sequence[str], lo
     if any(_thinks(side) for side in (teacher, student)):
         draft.shared["chat_template_kwargs"] = dict(THINKING_OFF)
         draft.why["", "chat_template_kwargs"] = "thoughts would need far longer answers"
-    cut = "what the shortest context has room for" if sizes.length < sizes.longest else "an answer's longest"
+    draft.choices = [_tokenizers(teacher, student, method), _templates(sides[:2]), _context(sizes), _held_back(sizes)]
+    rate = LORA_RATE if lora else SMALL_RATE if small else ""
+    cut = CUT if sizes.length < sizes.longest else "the tasks' own longest"
     samples = GROUP * sections["calibrate"]["gradient_accumulation_steps"]
     draft.why |= {
         ("", "target"): "π_C: what η < 0 pulls the teacher towards, and η > 0 pushes it away from",
         ("", "max_completion_length"): cut,
         ("calibrate", "num_generations"): "samples of a prompt, which are compared with each other",
         ("calibrate", "gradient_accumulation_steps"): f"{samples} samples a step on each device",
-        ("calibrate", "learning_rate"): LORA_RATE if lora else "TRL's own for GRPO",
+        ("calibrate", "learning_rate"): rate or "TRL's own for GRPO",
         ("calibrate", "beta"): "the anchor to the original, which the guard adapts",
         ("calibrate", "utility_tolerance"): "what the guard's problems can tell from noise",
         ("calibrate", "guard_problems_max"): "more of them tell smaller drops; only as many are drawn as it takes",
-        ("distill", "learning_rate"): LORA_RATE if lora else "usual for full fine-tuning of such models",
+        ("distill", "learning_rate"): rate or "usual for full fine-tuning of such models",
         ("distill", "method"): "between two tokenizers" if method == "spans" else "needs one tokenizer (spans doesn't)",
         ("evaluate", "samples"): "pass@16 needs as many",
     }
@@ -195,8 +254,8 @@ def _tolerance(sizes: _Sizes) -> float:
     return max(TOLERANCE, min(0.99, math.ceil(100 * least) / 100))
 
 
-def _sections(sizes: _Sizes, processes: int, method: str, lora: bool) -> dict[str, dict[str, Any]]:
-    """The recipe's section for each stage."""
+def _sections(sizes: _Sizes, processes: int, method: str, lora: bool, fast: bool) -> dict[str, dict[str, Any]]:
+    """The recipe's section for each stage. `fast`: at the learning rates of adapters and small models."""
     adapter: dict[str, Any] = {"use_peft": True, "lora_r": 32, "lora_alpha": 64} if lora else {"use_peft": False}
     return {
         "diagnose": {
@@ -211,7 +270,7 @@ def _sections(sizes: _Sizes, processes: int, method: str, lora: bool) -> dict[st
             "per_device_train_batch_size": GROUP,
             "gradient_accumulation_steps": max(1, min(16, sizes.rows // processes)),
             "num_generations": GROUP,
-            "learning_rate": 2e-5 if lora else 1e-6,
+            "learning_rate": 2e-5 if fast else 1e-6,
             "lr_scheduler_type": "constant_with_warmup",
             "warmup_steps": 5,
             "gradient_checkpointing": True,
@@ -228,7 +287,7 @@ def _sections(sizes: _Sizes, processes: int, method: str, lora: bool) -> dict[st
             "max_steps": 200,
             "per_device_train_batch_size": 4,
             "gradient_accumulation_steps": max(1, min(8, sizes.rows // (4 * processes))),
-            "learning_rate": 1e-4 if lora else 1e-5,
+            "learning_rate": 1e-4 if fast else 1e-5,
             "lr_scheduler_type": "cosine",
             "warmup_steps": 10,
             "gradient_checkpointing": True,
@@ -237,6 +296,41 @@ def _sections(sizes: _Sizes, processes: int, method: str, lora: bool) -> dict[st
         "evaluate": {"problems": TEST_PROBLEMS, "samples": 16, "max_new_tokens": sizes.length},
         "demo": {"eta_distillable": -0.5, "eta_undistillable": 0.5, "methods": ["sft", method]},
     }
+
+
+def _tokenizers(teacher: Side, student: Side, method: str) -> str:
+    same = teacher.same_tokens(student)
+    if same is None:
+        absent = [side.name for side in (teacher, student) if side.tokenizer is None]
+        seen = f"not looked at, as {' and '.join(absent)} would have to be fetched (`hf download`); taken as one"
+    else:
+        sizes = [len(side.tokenizer) for side in (teacher, student) if side.tokenizer is not None]
+        seen = f"the same, {sizes[0]:,} tokens" if same else f"two, {sizes[0]:,} and {sizes[1]:,} tokens"
+    able = "compares spans of text, and sft learns from texts" if method == "spans" else "compares them token by token"
+    return f"tokenizers: {seen}: method {method} {able}"
+
+
+def _templates(sides: Sequence[Side]) -> str:
+    if any(side.tokenizer is None for side in sides):
+        return "chat templates: not looked at"
+    off = " Thoughts are switched off (chat_template_kwargs)." if any(map(_thinks, sides)) else ""
+    same = len({str(side.tokenizer.chat_template) for side in sides if side.tokenizer is not None}) == 1
+    how = "the same in both models" if same else "two, and each model reads a prompt by its own"
+    return f"chat templates: {how}.{off}"
+
+
+def _context(sizes: _Sizes) -> str:
+    if sizes.context is None:
+        return "context: the models name no limit"
+    return f"context: the shorter has {sizes.context:,} tokens, and the longest prompt {sizes.prompt:,}"
+
+
+def _held_back(sizes: _Sizes) -> str:
+    guard = f"{sizes.guard} to {sizes.guard_most}" if sizes.guard < sizes.guard_most else str(sizes.guard)
+    return (
+        f"training problems: {sizes.problems:,} a task, and {guard} held back for the guard, which can tell a drop of "
+        f"{_tolerance(sizes):.0%} (utility_tolerance) from noise"
+    )
 
 
 def _thinks(side: Side) -> bool:

@@ -26,20 +26,21 @@ def environment() -> dict[str, Any]:
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "torch_threads": torch.get_num_threads() if torch is not None else None,
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch and cuda else [],
-        "versions": {name: _version(name) for name in PACKAGES},
-        "commit": _commit(),
+        "versions": {name: version_of(name) for name in PACKAGES},
+        "commit": source_commit(),
     }
 
 
-def _version(package: str) -> str | None:
+def version_of(package: str) -> str | None:
+    """Return the version of an installed package; None where it isn't installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
 
 
-def _commit() -> str | None:
-    """The commit of the source that runs, with `-dirty` where it was changed since; None outside a checkout."""
+def source_commit() -> str | None:
+    """Return the commit of the source that runs, with `-dirty` where it was changed since; None outside a checkout."""
     here = Path(__file__)
 
     def git(*arguments: str) -> str | None:

@@ -1,0 +1,182 @@
+"""What a file of one's own holds, for a recipe that is to be written for it: which columns, which grader, how long its
+answers are.
+
+Left out on purpose: data on the hub, whose rows would have to be fetched, and chats without references, which nothing
+can be graded by.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from distillknob.errors import BadInputError
+from distillknob.inputs.preflight import Side
+from distillknob.tasks import Example
+from distillknob.tasks.rows.own_task import PROMPTS, READ, SOLUTIONS, Form, OwnTask, from_file
+from distillknob.tasks.rows.sources import load_files
+from distillknob.tasks.rows.task_file import KINDS
+
+# Other names that data sets have for a column; one is taken where it is the only such column.
+OTHER_NAMES = {
+    "prompt": ("question", "problem", "instruction", "query", "input"),
+    "reference": ("answer", "final_answer", "target", "label", "gold"),
+    "solution": ("rationale", "worked", "explanation", "reasoning", "response", "output"),
+}
+OWN_NAMES = {"prompt": PROMPTS, "reference": ("reference",), "solution": SOLUTIONS}
+# What the grader of plain text can't compare: LaTeX, powers, roots, and fractions that stand alone (a date is none).
+FORMULA = re.compile(r"\\[a-zA-Z]+|\w\s*\^|[√π]|^\s*-?\d+\s*/\s*\d+\s*$")
+FORMULAS = 0.05  # share of references that are formulas from which the data are mathematics
+GRADED = 100  # solutions that are graded, to see which grader reads them
+READABLE = 0.9  # share of them that should be right by their own reference
+MEASURED = 2000  # solutions whose tokens are counted
+ROOM = 2  # a model's own answers are longer than most of the data's
+
+
+@dataclass(frozen=True)
+class OwnData:
+    """A data file as it was understood: its task, what a task file has to say of it beside its place (nothing where
+    `kind:PATH` is read as it stands), and the `choices` that were made, a line each."""
+
+    kind: str
+    path: Path
+    task: OwnTask
+    columns: Mapping[str, str]
+    grader: str
+    choices: Sequence[str]
+
+    @property
+    def needs_file(self) -> bool:
+        """Does a recipe name these data by a task file, `own:PATH`?"""
+        return bool(self.columns) or self.grader != Form.grader
+
+    @property
+    def examples(self) -> list[Example]:
+        """All problems, those to train on first. Raises BadInputError where there are too few to have both splits."""
+        return [*self.task.examples("train"), *self.task.examples("test")]
+
+    def task_file(self, folder: Path) -> str:
+        """The task file's text, for a file in `folder`."""
+        place = os.path.relpath(self.path, folder or Path("."))
+        columns = {"columns": dict(self.columns)} if self.columns else {}
+        said = {"data": f"{self.kind}:{place}", **columns, "grader": self.grader}
+        head = "# What the data hold, written by `distillknob init`. Ways of writing can be named here (styles).\n"
+        return head + yaml.safe_dump(said, sort_keys=False, allow_unicode=True)
+
+
+def look_at(data: str, named: Mapping[str, str]) -> OwnData:
+    """Read a data file and choose its columns and its grader. `named` are the columns that were named by hand, by what
+    they hold (prompt, reference, solution). Raises BadInputError for what no recipe could use, with the remedy."""
+    kind, path = _kind_and_place(data)
+    columns = _columns(data, _available(kind, path), named)
+    task = from_file(f"{kind}:{path}", form=Form(**columns))
+    if task.ungraded is not None:
+        raise BadInputError(
+            f"{task.ungraded}. The second is `distillknob distill --teacher TEACHER --student STUDENT --method "
+            f"sft_gold --tasks {kind}:{data}`"
+        )
+    grader, why = _grader(task)
+    if grader != Form.grader:
+        task = from_file(f"{kind}:{path}", form=Form(**columns, grader=grader))
+    train, test = len(task.examples("train")), len(task.examples("test"))
+    choices = [
+        f"columns: {_listed(columns) or 'as distillknob names them'}",
+        f"problems: {train} to train on and to hold back for the guard, {test} for the test, by the hash of the prompt",
+        f"grader: {grader}, {why}",
+    ]
+    return OwnData(kind, path, task, columns, grader, choices)
+
+
+def answer_length(data: OwnData, student: Side) -> tuple[int | None, str]:
+    """Tokens that an answer may have by the data's own solutions, under the student's tokenizer (None: nothing says
+    so), and why."""
+    texts = [example.gold_solution for example in data.examples[:MEASURED] if example.gold is not None]
+    if not texts:
+        return None, "the tasks' own longest, as the data have no worked solutions to measure"
+    if student.tokenizer is None:
+        return None, f"the tasks' own longest, as the tokenizer of {student.name} isn't here to measure solutions by"
+    lengths = sorted(len(ids) + 1 for ids in student.tokenizer(texts, add_special_tokens=False)["input_ids"])
+    usual, longest = lengths[int(0.99 * (len(lengths) - 1))], lengths[-1]
+    room = max(ROOM * usual, longest)
+    return -(-room // 8) * 8, (
+        f"{ROOM} times the data's solutions, as models write more (of these 99 % have at most {usual} tokens under the "
+        f"student's tokenizer, the longest {longest})"
+    )
+
+
+def _kind_and_place(data: str) -> tuple[str, Path]:
+    path = Path(data).expanduser()
+    endings = [suffix.removeprefix(".") for suffix in path.suffixes]
+    kind = next((ending for ending in reversed(endings) if ending in KINDS), None)
+    if not path.exists():
+        raise BadInputError(f"there is no data file {data!r}: give a file of problems ({', '.join(KINDS)})")
+    if kind is None:
+        raise BadInputError(
+            f"the data file {data!r} is of no kind that is read: save it as JSONL (one object a line, named .jsonl), "
+            "CSV or parquet"
+        )
+    return kind, path
+
+
+def _available(kind: str, path: Path) -> list[str]:
+    if kind in READ:
+        return READ[kind](path).column_names
+    (rows, *_) = load_files(path, None, name=f"{kind}:{path}").values()
+    return list(rows.column_names)
+
+
+def _columns(data: str, available: Sequence[str], named: Mapping[str, str]) -> dict[str, str]:
+    """The columns that have another name than distillknob's own, by what they hold."""
+    columns = dict(named)
+    for what, column in named.items():
+        if column not in available:
+            raise BadInputError(
+                f"--{what}-column {column}: {data} has no such column, but {', '.join(available)}: name one of them"
+            )
+    for what, names in OTHER_NAMES.items():
+        if what in columns or any(name in available for name in OWN_NAMES[what]):
+            continue
+        like = [name for name in names if name in available and name not in columns.values()]
+        if len(like) > 1 or (what == "prompt" and not like):
+            many = f"{' and '.join(like)} could" if like else "none of which is known to"
+            raise BadInputError(
+                f"{data} has the columns {', '.join(available)}, {many} hold the {what}: say which with "
+                f"--{what}-column NAME"
+            )
+        if like:
+            columns[what] = like[0]
+    return columns
+
+
+def _grader(task: OwnTask) -> tuple[str, str]:
+    """The grader that reads the data's answers, and why it is taken."""
+    examples = task.examples("train")
+    references = [str(example.reference) for example in examples]
+    formulas = [reference for reference in references if FORMULA.search(reference)]
+    solved = [example for example in examples if example.gold is not None][:GRADED]
+    if len(formulas) >= FORMULAS * len(references):
+        share = f"{len(formulas)} of {len(references)} references are formulas"
+        return "math", f"as {share} ({formulas[0][:40]!r}), which it compares by what they are worth"
+    long = sum("\n" in reference for reference in references)
+    if long > len(references) / 2:
+        return "text", (
+            f"but {long} of {len(references)} references have several lines, and an answer must equal its reference to "
+            "be right: give the answer alone in a column of its own (--reference-column)"
+        )
+    plain = "as the references are plain answers: equal texts and equal numbers are right"
+    if not solved:
+        return "text", plain
+    right = sum(task.is_right(task.grade(example.gold_solution, example.reference)) for example in solved)
+    seen = f"{right} of {len(solved)} worked solutions are right by it"
+    if right < READABLE * len(solved):
+        return "text", f"but only {seen}: end them with a line `Answer: …`, as the models are to do"
+    return "text", f"{plain} ({seen})"
+
+
+def _listed(columns: Mapping[str, str]) -> str:
+    return ", ".join(f"{column!r} is the {what}" for what, column in columns.items())
