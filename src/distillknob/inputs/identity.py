@@ -239,7 +239,7 @@ def _examples_of(task: Task) -> str:
     """One digest of what a task asks and takes for right: of all its rows, or the first that its code makes."""
     if isinstance(task, RowsTask) and task in _examples:
         return _examples[task]
-    made_by = (type(task), getattr(type(task), "draw", None))
+    made_by = (type(task), getattr(type(task), "draw", None), task.name)  # the name holds a task's settings
     if made_by in _generated:
         return _generated[made_by]
     made = hashlib.sha256()
