@@ -140,6 +140,14 @@ def test_a_task_of_a_user_s_code_is_known_by_its_examples(tmp_path: Path, monkey
         opened(tmp_path / "run", Reads(tasks=("math",)))
 
 
+def test_settings_of_a_generated_task_belong_to_what_it_asks() -> None:
+    easy, hard = "tracking?moves=2", "tracking?moves=9"
+    reads = Reads(tasks=(easy, hard))
+    parts = read_by(reads)
+    assert parts[f"task {easy}"] != parts[f"task {hard}"]
+    assert parts == read_by(reads)
+
+
 def test_a_changed_reward_model_is_a_change(tiny_reward: str, tmp_path: Path) -> None:
     judge = Path(shutil.copytree(tiny_reward, tmp_path / "judge"))
     (tmp_path / "d.jsonl").write_text(

@@ -27,6 +27,7 @@ from distillknob.tasks.datasets.vicuna import Vicuna
 from distillknob.tasks.generated.adjustable import AdjustableTask
 from distillknob.tasks.generated.instruct import Instruct
 from distillknob.tasks.generated.math import Math
+from distillknob.tasks.generated.ordering import Ordering
 from distillknob.tasks.generated.qa import QA
 from distillknob.tasks.generated.tracking import Tracking
 from distillknob.tasks.rows.own_task import OwnTask, from_file, from_hub
@@ -62,7 +63,7 @@ ON_DATA_SETS: tuple[type[RowsTask], ...] = (
     Vicuna,
 )
 _REGISTRY: dict[str, Callable[..., Task]] = {"math": Math, "qa": QA, "instruct": Instruct}
-_REGISTRY.update((task.name, task) for task in (Tracking,))
+_REGISTRY.update((task.name, task) for task in (Tracking, Ordering))
 _REGISTRY.update((task.name, task) for task in ON_DATA_SETS)
 _BY_PREFIX: dict[str, Callable[[str], Task]] = {
     "jsonl:": from_file,
