@@ -10,6 +10,7 @@ import pytest
 
 from distillknob.errors import BadInputError
 from distillknob.tasks import get_task, split_of
+from distillknob.tasks.answer_alone import answer_alone
 from distillknob.tasks.generated.adjustable import AdjustableTask
 
 NATURAL = ("tracking", "ordering")
@@ -29,6 +30,25 @@ def test_gold_solutions_take_the_ways_by_their_shares_whatever_the_problem_is(na
     assert set(counts) == {first, last}
     assert counts[last] / 500 == pytest.approx(0.75, abs=0.07)
     assert set(named.examples("train", 1)[0].solutions) == set(ways)  # all of them stay known
+
+
+@pytest.mark.parametrize("name", [*NATURAL, "tracking?moves=9&holders=5&things=4", "ordering?items=7&shared=2"])
+def test_every_solution_has_the_form_of_one_way_alone_and_ends_in_its_answer(name: str) -> None:
+    task = get_task(name)
+    assert isinstance(task, AdjustableTask)
+    for example in task.examples("train", 300):
+        for way, text in example.solutions.items():
+            body = text.rpartition("Answer: ")[0].strip()
+            assert [known for known, form in task.forms.items() if form.fullmatch(body)] == [way], text
+            assert answer_alone(task, text) == text[len(text.rpartition("Answer: ")[0]) :]
+
+
+def test_a_wrong_answer_is_still_in_its_way() -> None:
+    task = get_task("tracking")
+    for example in task.examples("train", 200):
+        for way, text in example.solutions.items():
+            wrong = re.sub(rf"\b{example.reference}\b", "Nobody" if example.reference.istitle() else "moon", text)
+            assert (task.grade(wrong, example.reference), task.style(wrong)) == (0.0, way), wrong
 
 
 @pytest.mark.parametrize("name", ["tracking?moves=7&holders=4", "ordering?items=5&others=4"])
