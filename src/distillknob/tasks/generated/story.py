@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from itertools import count
 
 from distillknob.tasks.generated.english_words import LOOKS, MEN, PLACES, THINGS, VESSELS, WOMEN
 
@@ -18,6 +17,7 @@ PUT, GIVE, CARRY, GO = "put", "give", "carry", "go"
 NEST = "nest"  # a vessel is put into another, or given
 A_PERSON_HOLDS = 0.6  # share of stories
 WITH_LOOKS = 0.5  # share of stories whose vessels have adjectives, so that two of them may be boxes
+PATIENCE = 30  # draws after which the last item may be moved again
 PRONOUN, ADVERB = 0.6, 0.35  # share of the sentences that could have one
 ADVERBS = ("Then", "Later", "After that,", "Next,", "Soon after,", "A little later,")
 PLACED = (
@@ -120,51 +120,54 @@ def draw_scene(rng: random.Random, holders: int) -> Scene:
 
 
 def draw_story(rng: random.Random, scene: Scene, *, moves: int, things: int) -> Story:
-    """A story of so many moves and things in the scene, told by the hands of two people."""
-    people = sorted(scene.people)
-    vessels = [move.item for move in scene.opening if move.item not in scene.people]
+    """A story of so many moves and things in the scene, in which two people have a hand."""
     hands = [name for name in (*rng.sample(WOMEN, 2), *rng.sample(MEN, 2)) if name not in scene.people]
     hands = rng.sample(hands, 2)
-    parents = {move.item: move.to for move in scene.opening}
-    places = [place for place in rng.sample(PLACES, len(scene.opening) + moves) if place not in parents.values()]
-    owned = rng.sample(THINGS, things)
-    told: list[Move] = []
+    used = {move.to for move in scene.opening}
+    places = [place for place in rng.sample(PLACES, len(used) + moves) if place not in used]
+    state = _State(scene, rng.sample(THINGS, things))
     for place in places[:moves]:
-        told.append(_next(rng, parents, vessels, people, owned, place, rng.choice(hands), told))
-        parents[told[-1].item] = told[-1].to
-    return Story(scene, tuple(told), tuple(owned))
+        state.make(state.next_move(rng, place, rng.choice(hands)))
+    return Story(scene, tuple(state.made), tuple(state.things))
 
 
-def _next(
-    rng: random.Random,
-    parents: dict[str, str],
-    vessels: list[str],
-    people: list[str],
-    things: list[str],
-    place: str,
-    by: str,
-    told: list[Move],
-) -> Move:
-    """A move that can be made: nothing is taken out of a holder but things, and nothing moves twice in a row unless
-    little else is left."""
-    standing = [vessel for vessel in vessels if parents[vessel] not in vessels and parents[vessel] not in people]
-    unplaced = [thing for thing in things if thing not in parents]
-    weights = {PUT: 5.0, GIVE: 2.0 * len(people), CARRY: 4.0, GO: 2.0 * len(people), NEST: 1.5}
-    for attempt in count():
-        kind = rng.choices(list(weights), list(weights.values()))[0]
-        if kind == GO:
-            item, to = people[0], place
-        elif kind == CARRY:
-            item, to = rng.choice(vessels), place
-        else:
-            item = rng.choice(vessels if kind == NEST else unplaced or things)
-            kind = rng.choice([PUT, GIVE] if people else [PUT]) if kind == NEST else kind
-            to = rng.choice(people if kind == GIVE else standing or [item])
-        fast = item in vessels and item not in standing
-        again = bool(told) and item == told[-1].item and attempt < 30
-        if not fast and not again and to not in (item, parents.get(item)):
-            return Move(kind, item, to, None if kind == GO else by)
-    raise AssertionError("a holder can always be moved")
+class _State:
+    """What holds what while a story is drawn."""
+
+    def __init__(self, scene: Scene, things: list[str]):
+        self.people = sorted(scene.people)
+        self.vessels = [move.item for move in scene.opening if move.item not in scene.people]
+        self.things = things
+        self.parents = {move.item: move.to for move in scene.opening}
+        self.made: list[Move] = []
+
+    def make(self, move: Move) -> None:
+        self.made.append(move)
+        self.parents[move.item] = move.to
+
+    def next_move(self, rng: random.Random, place: str, by: str) -> Move:
+        """A move that can be made, to `place` where it isn't into a holder: nothing is taken out of one but things,
+        and nothing moves twice in a row unless little else is left."""
+        within = {*self.vessels, *self.people}
+        standing = [vessel for vessel in self.vessels if self.parents[vessel] not in within]
+        unplaced = [thing for thing in self.things if thing not in self.parents]
+        weights = {PUT: 5.0, GIVE: 2.0 * len(self.people), CARRY: 4.0, GO: 2.0 * len(self.people), NEST: 1.5}
+        attempts = 0
+        while True:
+            attempts += 1
+            kind = rng.choices(list(weights), list(weights.values()))[0]
+            if kind == GO:
+                item, to = self.people[0], place
+            elif kind == CARRY:
+                item, to = rng.choice(self.vessels), place
+            else:
+                item = rng.choice(self.vessels if kind == NEST else unplaced or self.things)
+                kind = rng.choice([PUT, GIVE] if self.people else [PUT]) if kind == NEST else kind
+                to = rng.choice(self.people if kind == GIVE else standing or [item])
+            held = item in self.vessels and item not in standing
+            again = bool(self.made) and item == self.made[-1].item and attempts < PATIENCE
+            if not held and not again and to not in (item, self.parents.get(item)):
+                return Move(kind, item, to, None if kind == GO else by)
 
 
 def tell(story: Story, rng: random.Random) -> list[Sentence]:
