@@ -102,9 +102,13 @@ class Ordering(AdjustableTask[Words]):
         note = rng.random() < A_NOTE
         while True:
             kind = None if note else rng.choices(list(KINDS), [len(words) for words in KINDS.values()])[0]
-            words = rng.sample(NAMES if kind is None else KINDS[kind], items)
-            if len({word[0] for word in words}) == items - shared:
-                return Words(kind, tuple(words))
+            pool = NAMES if kind is None else KINDS[kind]
+            words = rng.sample(pool, items - shared)
+            initials = {word[0] for word in words}
+            alike = [word for word in pool if word[0] in initials and word not in words] if shared else []
+            if len(initials) == len(words) and len(alike) >= shared:
+                words += rng.sample(alike, shared)
+                return Words(kind, tuple(rng.sample(words, items)))
 
     def key(self, plan: Words) -> str:
         return f"ordering|{plan.kind or 'names'}|{'|'.join(sorted(plan.words))}"
