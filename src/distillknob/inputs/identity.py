@@ -19,8 +19,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,7 +29,7 @@ from distillknob import tasks
 from distillknob.errors import BadInputError
 from distillknob.models.checkpoint_files import adapter_base, is_adapter
 from distillknob.models.names import SERVED, resolve
-from distillknob.runs.files import sha256
+from distillknob.runs.files import digest
 from distillknob.runs.records import COMMIT, UNKNOWN, Reads, read_changes
 from distillknob.runs.run import Run
 from distillknob.runtime.hub import commit_of
@@ -46,9 +44,7 @@ _NOT_READ |= {"all_results.json", "train_results.json", "eval_results.json"}
 _DOCUMENTS = {"LICENSE", "NOTICE", "README", "USE_POLICY"}
 _OF_A_CACHE = ("config.yaml", "samples.jsonl", "result.json", "topk-*.safetensors")
 _ITS_FILE = "its file"
-_JUST_WRITTEN = 1.0  # seconds within which a file could be written again and have the same times
 
-_hashed: dict[tuple[int, ...], str] = {}
 _examples: WeakKeyDictionary[RowsTask, str] = WeakKeyDictionary()
 # By a task's class and what draws its problems: this library's own code stays what it is while a process runs.
 _generated: dict[Any, str] = {}
@@ -140,18 +136,6 @@ def changed_meanwhile(run: Run, *configs: Any) -> list[str]:
     )
     notice(f"warning: {note}")
     return [note]
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    stat = os.stat(path)
-    key = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-    if key in _hashed:
-        return _hashed[key]
-    value = sha256(path)
-    if time.time() - max(stat.st_mtime, stat.st_ctime) > _JUST_WRITTEN:
-        _hashed[key] = value
-    return value
 
 
 def _digests(files: Iterable[Path], below: Path | None = None) -> dict[str, str]:
