@@ -4,6 +4,7 @@ A run's config holds names, and what a name stands for changes: a folder is trai
 the hub moves. So a run records digests, and is refused to whoever gives the names again for other content.
 
     folder       SHA-256 of each file that loading reads; of a LoRA adapter its base model's too
+    GGUF file    its SHA-256
     hub          the commit that the name stands for
     server       its name alone: nobody here can see its weights, and the record says so
     task         SHA-256 of its files, or of all its examples where they come from the hub; its reward model
@@ -28,7 +29,7 @@ from weakref import WeakKeyDictionary
 from distillknob import tasks
 from distillknob.errors import BadInputError
 from distillknob.models.checkpoint_files import adapter_base, is_adapter
-from distillknob.models.names import SERVED, resolve
+from distillknob.models.names import SERVED, gguf_of, resolve
 from distillknob.runs.files import digest
 from distillknob.runs.records import COMMIT, UNKNOWN, Reads, read_changes
 from distillknob.runs.run import Run
@@ -101,7 +102,7 @@ def read_again(then: Reads) -> dict[str, dict[str, str]]:
             model, _, revision = name.partition(" at ")
             now[key] = {COMMIT: commit_of(model, revision or None)}
         elif kind in ("model", "tokenizer"):
-            now[key] = _folder(Path(resolve(name)), weights=kind == "model")
+            now[key] = _checkpoint(name, weights=kind == "model")
         elif kind == "task":
             now[key] = _task(name)[key]
         elif kind == "cache":
@@ -150,6 +151,8 @@ def _digests(files: Iterable[Path], below: Path | None = None) -> dict[str, str]
 
 
 def _model(name: str, revision: str | None = None) -> dict[str, dict[str, str]]:
+    if gguf_of(name) is not None:  # before it is made into a folder, which a complete run doesn't need
+        return {f"model {name}": _checkpoint(name)}
     where = resolve(name)
     if where.startswith(SERVED):
         url, _, rest = name.partition("#")
@@ -158,7 +161,7 @@ def _model(name: str, revision: str | None = None) -> dict[str, dict[str, str]]:
     if not Path(where).is_dir():
         at = "" if revision is None else f" at {revision}"
         return {f"model {name}{at}": {COMMIT: commit_of(name, revision)}}
-    read = {f"model {name}": _folder(Path(where))}
+    read = {f"model {name}": _checkpoint(name)}
     if is_adapter(where):
         base, of_base = adapter_base(where)
         try:
@@ -171,11 +174,17 @@ def _model(name: str, revision: str | None = None) -> dict[str, dict[str, str]]:
 def _served(name: str, tokenizer: str) -> dict[str, dict[str, str]]:
     read = {f"model {name}": {"weights": UNKNOWN}}
     try:
-        where = resolve(tokenizer)
-        files = _folder(Path(where), weights=False) if Path(where).is_dir() else {COMMIT: commit_of(tokenizer)}
+        here = gguf_of(tokenizer) is not None or Path(resolve(tokenizer)).is_dir()
+        files = _checkpoint(tokenizer, weights=False) if here else {COMMIT: commit_of(tokenizer)}
     except BadInputError:  # a chat interface is asked without one; where one is needed, connecting refuses
         return read
     return {**read, f"tokenizer {tokenizer}": files}
+
+
+def _checkpoint(name: str, *, weights: bool = True) -> dict[str, str]:
+    """The digests of a model's files that are here."""
+    file = gguf_of(name)
+    return _digests([file]) if file is not None else _folder(Path(resolve(name)), weights=weights)
 
 
 def _folder(folder: Path, *, weights: bool = True) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Loading causal language models and their tokenizers, checked before any long work starts.
 
-A model is named by a folder, a hub id, or `zoo:NAME` for an embedded checkpoint. Knows no task. Left out on purpose:
+A model is named by a folder, a GGUF file, a hub id, or `zoo:NAME` (see `names`). Knows no task. Left out on purpose:
 wrappers around transformers' own classes. What comes back is an ordinary model and an ordinary tokenizer.
 """
 
@@ -134,6 +134,7 @@ def load_model(
         if device is None:
             device = own_device()
         options = {"dtype": dtype or ("float32" if device == "cpu" else "auto"), **options}
+        where = resolve(name, weights=True)
         with _whole_weights():
             model: Any = (
                 _adapted(where, tokenizer, {**options, "dtype": "float32"} if whole else options)
@@ -185,7 +186,8 @@ def _adapted(where: str, tokenizer: PreTrainedTokenizerBase, options: Mapping[st
 
     name, revision = adapter_base(where)
     of_base = {key: value for key, value in options.items() if key != "revision"}  # the adapter's, which is in a folder
-    plain: Any = AutoModelForCausalLM.from_pretrained(resolve(name), revision=revision or "main", **of_base)
+    folder = resolve(name, weights=True)
+    plain: Any = AutoModelForCausalLM.from_pretrained(folder, revision=revision or "main", **of_base)
     if len(tokenizer) > plain.get_input_embeddings().num_embeddings:  # tokens that came with the adapter
         plain.resize_token_embeddings(len(tokenizer))
     adapted: Any = PeftModelForCausalLM.from_pretrained(plain, where)

@@ -68,7 +68,8 @@ class Engines:
     def _engine(self, name: str, dtype: str, revision: str | None) -> VllmEngine:
         if self._held is None or self._held[0] != name:
             self.close()
-            self._held = (name, VllmEngine(resolve(name), dtype, revision=revision, options=self._options))
+            where = resolve(name, weights=True)
+            self._held = (name, VllmEngine(where, dtype, revision=revision, options=self._options))
         return self._held[1]
 
 
