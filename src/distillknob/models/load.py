@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distillknob.errors import BadInputError, first_line
+from distillknob.models.architecture import architecture, model_config
 from distillknob.models.base import LanguageModel
 from distillknob.models.chat import turn_end
 from distillknob.models.checkpoint_files import adapter_base, is_adapter
+from distillknob.models.dtypes import dtype_on, own_dtype
 from distillknob.models.names import SERVED, resolve
 from distillknob.runtime.processes import device as own_device
 
@@ -103,8 +105,8 @@ def load_model(
     whole: bool = False,
 ) -> LanguageModel:
     """Load a model and its tokenizer, ready: checked, in evaluation mode, on `device` (default: this process's
-    accelerator, if there is one). `dtype` defaults to the checkpoint's own on an accelerator and to float32 on a CPU;
-    `options` go to transformers' `from_pretrained` (revision, attn_implementation …).
+    accelerator, if there is one). `dtype` defaults to the checkpoint's own on an accelerator, and on a CPU to what
+    `dtypes` says; `options` go to transformers' `from_pretrained` (revision, attn_implementation …).
 
     A folder with a LoRA adapter gives its base model with the adapter merged into it in float32, and at work beside it
     in a shorter type: an adapter's changes are lost in the rounding of bfloat16 weights. `whole` asks for float32 and
@@ -127,13 +129,17 @@ def load_model(
     options = dict(options or {})
     tokenizer = load_tokenizer(name, revision=options.get("revision"))
     try:
-        if not is_adapter(where):
+        if is_adapter(where):
+            config, _ = model_config(name)  # its base's
+        else:
             config = AutoConfig.from_pretrained(where, revision=options.get("revision"))
             check_config(config, name)
             check_tokenizer(tokenizer, name, config.get_text_config().vocab_size)
         if device is None:
             device = own_device()
-        options = {"dtype": dtype or ("float32" if device == "cpu" else "auto"), **options}
+        if dtype is None and "dtype" not in options:
+            dtype = dtype_on(device, own_dtype(config), lambda: architecture(name).parameters)
+        options = {"dtype": dtype, **options}
         where = resolve(name, weights=True)
         with _whole_weights():
             model: Any = (
