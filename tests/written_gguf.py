@@ -26,7 +26,7 @@ LAYER = {
     "self_attn.k_norm": "attn_k_norm",
 }
 OTHERS = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
-CONTROL, NORMAL = 3, 1
+NORMAL, CONTROL, UNUSED = 1, 3, 5
 
 
 def tiny_llama(tokenizer: PreTrainedTokenizerBase, **changes: Any) -> LlamaForCausalLM:
@@ -88,6 +88,9 @@ def write_gguf(
     bpe = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     tokens = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)
     special = set(tokenizer.all_special_tokens)
+    types = [CONTROL if token in special else NORMAL for token in tokens]
+    types += [UNUSED] * (config.vocab_size - len(tokens))
+    tokens += [f"[PAD{n}]" for n in range(len(tokens), config.vocab_size)]
     values: dict[str, Any] = {
         "general.name": "tiny",
         f"{arch}.block_count": config.num_hidden_layers,
@@ -104,7 +107,7 @@ def write_gguf(
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": "smollm",
         "tokenizer.ggml.tokens": tokens,
-        "tokenizer.ggml.token_type": [CONTROL if token in special else NORMAL for token in tokens],
+        "tokenizer.ggml.token_type": types,
         "tokenizer.ggml.merges": [" ".join(pair) for pair in bpe["merges"]],
         "tokenizer.ggml.eos_token_id": tokenizer.eos_token_id,
         "tokenizer.ggml.padding_token_id": tokenizer.pad_token_id,

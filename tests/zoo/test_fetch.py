@@ -53,29 +53,32 @@ def test_the_folder_is_an_ordinary_checkpoint_with_its_licence(table: Table, tmp
 
 
 def test_a_folder_that_is_whole_is_left_and_any_other_made_anew(
-    table: Table, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    table: Table, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = fetch("smollm2", tmp_path / "mine", table)
+    folder = fetch("smollm2", models=table)
     made = {path.name: (path.stat().st_ino, path.read_bytes()) for path in folder.iterdir()}
-    assert fetch("smollm2", tmp_path / "mine", table) == folder
+    assert fetch("smollm2", models=table) == folder
     assert {path.name: (path.stat().st_ino, path.read_bytes()) for path in folder.iterdir()} == made
     capsys.readouterr()
-    weights = folder / "model.safetensors"
-    weights.write_bytes(made["model.safetensors"][1][:-1] + b"?")
+    (folder / "model.safetensors").write_bytes(made["model.safetensors"][1][:-1] + b"?")
     (folder / "LICENSE").unlink()
-    fetch("smollm2", tmp_path / "mine", table)
+    fetch("smollm2", models=table)
     assert "isn't as it was made (LICENSE, model.safetensors)" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
         name: data for name, (_, data) in made.items()
     }
 
 
-def test_what_else_lies_there_is_never_replaced(table: Table, tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "notes.txt").write_text("mine")
-    with pytest.raises(BadInputError, match=r"--output .*mine holds something else"):
-        fetch("smollm2", tmp_path / "mine", table)
-    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+def test_what_else_lies_in_a_folder_of_the_users_is_never_replaced(table: Table, tmp_path: Path) -> None:
+    mine, theirs = tmp_path / "mine", tmp_path / "theirs"
+    assert fetch("smollm2", mine, table) == fetch("smollm2", mine, table) == mine
+    (mine / "config.json").write_text("{}")
+    theirs.mkdir()
+    (theirs / "notes.txt").write_text("theirs")
+    for folder, held in ((mine, r"this model, changed since \(config.json\)"), (theirs, "something else")):
+        with pytest.raises(BadInputError, match=rf"--output .*{folder.name} holds {held}: delete it"):
+            fetch("smollm2", folder, table)
+    assert (mine / "config.json").read_text() == "{}" and [path.name for path in theirs.iterdir()] == ["notes.txt"]
 
 
 def test_a_missing_or_another_package_is_told_with_the_command(table: Table, tmp_path: Path) -> None:

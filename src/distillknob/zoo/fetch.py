@@ -68,7 +68,7 @@ PUBLISHED: dict[str, Published] = {
 def fetch(name: str, output: Path | None = None, models: Mapping[str, Published] = PUBLISHED) -> Path:
     """Make the ordinary checkpoint of one of the published `models` from its installed package, in `output` or in the
     cache, and return its folder. One that is there, and whose every file has the digest that was recorded, is left as
-    it is.
+    it is; one in the cache is made anew otherwise.
 
     Raises BadInputError for an unknown name, without the package, for another file in it, and where `output` holds
     something else.
@@ -82,8 +82,9 @@ def fetch(name: str, output: Path | None = None, models: Mapping[str, Published]
         return folder
     if output is None:
         made_in_cache(folder.parent.name)
-    elif spoiled is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise BadInputError(f"--output {folder} holds something else: give a folder that is empty, or not there yet")
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        what = f"this model, changed since ({', '.join(spoiled)})" if spoiled else "something else"
+        raise BadInputError(f"--output {folder} holds {what}: delete it, or give another folder")
     check_installed()
     file = _carried(published)
     if spoiled:

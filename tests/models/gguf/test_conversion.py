@@ -69,6 +69,13 @@ def test_the_tokenizer_spells_texts_and_chats_as_the_original_does(llama: Any, t
     assert (read.eos_token, read.pad_token, read.bos_token) == (tokenizer.eos_token, tokenizer.pad_token, None)
 
 
+def test_embeddings_beyond_the_tokens_have_none(tokenizer: Any, tmp_path: Path) -> None:
+    model = tiny_llama(tokenizer, vocab_size=2080)
+    loaded = load_model(str(write_gguf(tmp_path / "tiny.gguf", model, tokenizer)))
+    assert loaded.tokenizer.get_vocab() == tokenizer.get_vocab()
+    assert torch.equal(logits(*loaded), logits(model, tokenizer))
+
+
 def test_answers_end_where_the_file_says(llama: Any, tokenizer: Any, tmp_path: Path) -> None:
     turn = tokenizer.convert_tokens_to_ids("<|user|>")
     settings = {"tokenizer.ggml.eot_token_id": turn, "tokenizer.ggml.padding_token_id": None}

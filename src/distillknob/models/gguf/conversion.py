@@ -63,7 +63,7 @@ def write_weights(file: Path, described: Path, folder: Path) -> None:
     """Write the dequantised weights of the model that `write_description` described in `described` into `folder`, as
     safetensors. Raises BadInputError where one is missing."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, GgufConfig
 
     config = AutoConfig.from_pretrained(described)
     with _alone(file) as place, _read_right(file):
@@ -85,6 +85,7 @@ def write_weights(file: Path, described: Path, folder: Path) -> None:
         plain: Any = AutoModelForCausalLM.from_config(config, dtype=config.dtype)
     plain.load_state_dict(read.state_dict(), assign=True)
     plain.tie_weights()
+    plain.generation_config = GenerationConfig.from_pretrained(described)
     plain.save_pretrained(folder)
 
 

@@ -3,8 +3,8 @@ ends and pads.
 
 transformers makes it of the file, and two things are mended. It knows the rules by which some vocabularies cut words,
 and takes GPT-2's for all others: the rules below (llama.cpp's names, `tokenizer.ggml.pre`) belong to GPT-2's, with or
-without every digit as a word of its own. And it adds tokens of its classes' defaults behind those of the file, which
-the model doesn't know and its other checkpoints haven't.
+without every digit as a word of its own. And there are tokens that the model's other checkpoints haven't, with which
+two vocabularies that are one would differ.
 """
 
 from __future__ import annotations
@@ -46,9 +46,7 @@ def read_tokenizer(file: Path, header: Header, place: Path, name: str) -> PreTra
             "file of the instruct model, or the original checkpoint"
         )
     _cut_words(read.backend_tokenizer, header, file)
-    backend = json.loads(read.backend_tokenizer.to_str())
-    size = header.values["tokenizer.ggml.tokens"]
-    backend["added_tokens"] = [token for token in backend["added_tokens"] if token["id"] < size]
+    backend = _without_foreign_tokens(json.loads(read.backend_tokenizer.to_str()), header)
     return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(json.dumps(backend)),
         bos_token=read.bos_token,
@@ -58,6 +56,18 @@ def read_tokenizer(file: Path, header: Header, place: Path, name: str) -> PreTra
         chat_template=read.chat_template,
         padding_side="left",
     )
+
+
+def _without_foreign_tokens(backend: dict[str, Any], header: Header) -> dict[str, Any]:
+    """A backend tokenizer, as JSON, without the tokens that stand behind the file's, and without those that llama.cpp's
+    converter puts into the file's where a model has more embeddings than tokens (`[PAD151700]`)."""
+    size = header.values["tokenizer.ggml.tokens"]
+    own = [token for token in backend["added_tokens"] if token["id"] < size]
+    backend["added_tokens"] = [token for token in own if token["content"] != f"[PAD{token['id']}]"]
+    vocabulary = backend["model"]["vocab"]
+    if isinstance(vocabulary, dict):
+        backend["model"]["vocab"] = {token: n for token, n in vocabulary.items() if token != f"[PAD{n}]"}
+    return backend
 
 
 def _cut_words(backend: Any, header: Header, file: Path) -> None:
