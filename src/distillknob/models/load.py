@@ -6,8 +6,7 @@ wrappers around transformers' own classes. What comes back is an ordinary model 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from distillknob.models.chat import turn_end
 from distillknob.models.checkpoint_files import adapter_base, is_adapter
 from distillknob.models.dtypes import dtype_on, own_dtype
 from distillknob.models.names import SERVED, resolve
+from distillknob.models.whole_weights import whole_weights
 from distillknob.runtime.processes import device as own_device
 
 if TYPE_CHECKING:
@@ -140,8 +140,8 @@ def load_model(
         if dtype is None and "dtype" not in options:
             dtype = dtype_on(device, own_dtype(config), lambda: architecture(name).parameters)
         options = {"dtype": dtype, **options}
-        where = resolve(name, weights=True)
-        with _whole_weights():
+        with whole_weights():
+            where = resolve(name, weights=True)
             model: Any = (
                 _adapted(where, tokenizer, {**options, "dtype": "float32"} if whole else options)
                 if is_adapter(where)
@@ -164,22 +164,6 @@ def load_model(
         # behind them otherwise, here as with whoever loads what is saved.
         model.generation_config.eos_token_id = [*ends, end]
     return language_model
-
-
-@contextmanager
-def _whole_weights() -> Iterator[None]:
-    """Load as if there were no ZeRO-3. Under it transformers hands every process a part of the weights, which only an
-    engine puts together, and models are sampled from and score without one; what is trained is dealt out later, when
-    the Trainer makes its engine."""
-    from transformers.integrations import deepspeed
-
-    config_ref = deepspeed._hf_deepspeed_config_weak_ref  # which has a setter and no getter
-    deepspeed.unset_hf_deepspeed_config()
-    try:
-        yield
-    finally:
-        if config_ref is not None and config_ref() is not None:
-            deepspeed.set_hf_deepspeed_config(config_ref())
 
 
 def _adapted(where: str, tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any]) -> PreTrainedModel:

@@ -89,11 +89,11 @@ def resolve(name: str, *, weights: bool = False) -> str:
         check_whole(path, name)
         return str(path.absolute())  # it is kept in what is made of it, and read from other places
     check_no_file(path)
+    if name.endswith(ENDING):
+        raise BadInputError(f"there is no file {name!r}: give the path of one, fetched from the hub with `hf download`")
     # "org/name" and "name" may be hub ids; anything else can only have been meant as a path.
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or path.exists():
         raise BadInputError(f"there is no checkpoint folder {name!r}: give an existing folder, a hub id or zoo:NAME")
-    if name.endswith(ENDING):
-        raise BadInputError(f"there is no file {name!r}: give the path of one, fetched from the hub with `hf download`")
     if name in FETCHED:
         raise BadInputError(f"{name!r} is neither a folder nor a hub id: `distillknob fetch {name}` makes zoo:{name}")
     offline()  # asked once, so that no library goes on trying where there is no network

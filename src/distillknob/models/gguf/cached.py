@@ -47,12 +47,14 @@ def converted(file: Path, *, weights: bool) -> Path:
     """
     from filelock import FileLock
 
+    from distillknob.models.whole_weights import whole_weights
+
     check_installed()
     key = f"{digest(file)[:32]}-{_FORM}-transformers-{importlib.metadata.version('transformers')}"
     cache = made_in_cache("gguf")
     folder = cache / key
     if not (folder / (WHOLE if weights else ORIGIN)).exists():
-        with FileLock(cache / f".{key}.lock"):
+        with FileLock(cache / f".{key}.lock"), whole_weights():
             _make(file, folder, weights=weights)
     if read_json(folder / ORIGIN)["file"] != str(file):  # the same bytes have been read elsewhere before
         atomic_write(folder / ORIGIN, _origin(file))

@@ -47,16 +47,17 @@ def write_description(file: Path, folder: Path) -> None:
     with _alone(file) as place, _read_right(file):
         config = _config(file, header, place)
         tokenizer = read_tokenizer(file, header, place, _NAME)
-        config.dtype = weights_dtype(header)
-        config.bos_token_id, config.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
-        config.pad_token_id = tokenizer.pad_token_id
-        generation = GenerationConfig.from_model_config(config)
-        turn = header.values.get("tokenizer.ggml.eot_token_id")
-        if turn is not None and turn != config.eos_token_id:
-            generation.eos_token_id = [config.eos_token_id, turn]
-        config.save_pretrained(folder)
-        generation.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+    own = config.eos_token_id if isinstance(config.eos_token_id, list) else []  # of a family that ends in several ways
+    ends = dict.fromkeys([*own, tokenizer.eos_token_id, header.values.get("tokenizer.ggml.eot_token_id")])
+    config.dtype = weights_dtype(header)
+    config.bos_token_id, config.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
+    config.pad_token_id = tokenizer.pad_token_id
+    generation = GenerationConfig.from_model_config(config)
+    if len(all_ends := [end for end in ends if end is not None]) > 1:
+        generation.eos_token_id = all_ends
+    config.save_pretrained(folder)
+    generation.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def write_weights(file: Path, described: Path, folder: Path) -> None:
