@@ -8,8 +8,6 @@ import pytest
 
 from distillknob.models.base import LanguageModel
 
-pytest.importorskip("gguf", reason="GGUF files need the package gguf: pip install 'distillknob[gguf]'")
-
 
 @pytest.fixture(scope="session")
 def tokenizer(teacher: LanguageModel) -> Any:

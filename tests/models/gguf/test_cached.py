@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+pytest.importorskip("gguf", reason="GGUF files need the package gguf: pip install 'distillknob[gguf]'")
+
 from distillknob.errors import BadInputError
 from distillknob.inputs.identity import read_again, read_by
 from distillknob.inputs.preflight import Preflight

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import gguf
 import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config, Qwen3ForCausalLM, T5Config
+
+pytest.importorskip("gguf", reason="GGUF files need the package gguf: pip install 'distillknob[gguf]'")
+
+import gguf
 
 from distillknob.errors import BadInputError
 from distillknob.models.load import load_model, load_tokenizer

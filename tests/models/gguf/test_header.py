@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("gguf", reason="GGUF files need the package gguf: pip install 'distillknob[gguf]'")
+
 from distillknob.errors import BadInputError
 from distillknob.models.gguf.header import read_header
 from written_gguf import write_gguf
