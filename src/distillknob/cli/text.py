@@ -7,6 +7,7 @@ from typing import Any
 
 from distillknob.cli.attack_text import attack_text
 from distillknob.cli.compare_text import compare_text as methods_text
+from distillknob.cli.knob_text import knob_text
 from distillknob.cli.layout import percent, text_table, with_interval, wrapped
 from distillknob.cli.memorization_text import memorization_text
 from distillknob.results.pass_at_k import best_name, pass_at
@@ -229,7 +230,7 @@ def _diagnose_text(run: Run, result: Mapping[str, Any]) -> list[str]:
             for row in result["forecast"]
         ]
         parts.append(text_table(header, rows))
-    return parts
+    return [*parts, *knob_text(result)]
 
 
 def _advice(finding: Mapping[str, Any]) -> str:
