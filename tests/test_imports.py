@@ -59,7 +59,7 @@ ROOMS = {
     "inputs": row("errors runtime config runs tasks models", "transformers"),
     "evaluation": row(f"{STAGE} stats", "transformers numpy sklearn"),
     "training": row("errors config runtime runs models tasks evaluation", TRAINERS),
-    "diagnosis": row(f"{STAGE} stats divergences evaluation", "torch numpy"),
+    "diagnosis": row(f"{STAGE} stats divergences evaluation training", "torch numpy"),
     "fingerprints": row(STAGE, "torch transformers scipy"),
     "calibration": row(f"{STAGE} stats verdicts training evaluation", TRAINERS),
     "distillation": row(f"{STAGE} methods divergences training evaluation diagnosis", f"{TRAINERS} opacus"),

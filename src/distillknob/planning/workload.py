@@ -332,6 +332,7 @@ def _diagnose(config: DiagnoseConfig, engine: Engine) -> Workload:
     prompt, answer = _prompt(config.teacher, config.tasks), longest_answer(config)
     problems = config.problems * len(config.tasks)
     candidates, sampled = problems * max(config.candidates, config.samples), problems * config.samples
+    several = problems * config.knob_samples
     paired = _scored_rows(prompt + answer, PAIRED_AT_ONCE)
 
     def phase(what: str, kind: Any, model: Architecture, rows: int) -> Phase:
@@ -340,7 +341,7 @@ def _diagnose(config: DiagnoseConfig, engine: Engine) -> Workload:
 
     phases = [
         phase("student's answers", "decode", student, candidates),
-        phase("teacher's answers", "decode", teacher, sampled),
+        phase("teacher's answers", "decode", teacher, max(sampled, several)),
         # From the beginnings of the student's answers, three lengths each.
         phase("teacher goes on", "decode", teacher, 3 * sampled),
         phase("both policies", "score", teacher, 2 * sampled),
@@ -348,6 +349,8 @@ def _diagnose(config: DiagnoseConfig, engine: Engine) -> Workload:
         phase("candidates", "score", teacher, candidates),
         phase("candidates", "score", student, candidates),
     ]
+    if config.knob_samples > 1:
+        phases += [phase("knob", "score", model, several) for model in (teacher, student)]
     compared = min(config.gradient_problems, config.problems) * len(config.tasks) * config.samples
     if compared:
         at_once = min(config.samples, paired)
