@@ -83,7 +83,7 @@ def test_overrides_of_single_layers_follow_them() -> None:
 def test_the_text_part_of_a_model_that_sees_is_cut_and_nothing_else() -> None:
     vision = {"num_hidden_layers": 4, "hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2}
     text = config("gemma3_text", head_dim=16, sliding_window=16).to_dict()
-    old = Gemma3Config(text_config=text, vision_config={"model_type": "siglip_vision_model", **vision})
+    old: Any = Gemma3Config(text_config=text, vision_config={"model_type": "siglip_vision_model", **vision})
     new = config_of_layers(old, [0, 3])
     assert (new.text_config.num_hidden_layers, new.vision_config.num_hidden_layers) == (2, 4)
     assert old.text_config.num_hidden_layers == 4

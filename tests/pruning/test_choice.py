@@ -118,7 +118,7 @@ def test_the_passes_of_a_choice_are_counted(lazy: LanguageModel, values: dict[st
     config = PruneConfig(layers=2, **values)
     seen: list[int] = []
     hook = lazy.model.get_input_embeddings().register_forward_hook(
-        lambda module, args, output: seen.append(args[0].size(0))  # type: ignore[func-returns-value]
+        lambda module, args, output: seen.append(args[0].size(0))
     )
     choose(config, lazy, 4, TEXTS, Journal())
     hook.remove()

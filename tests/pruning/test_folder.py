@@ -108,7 +108,7 @@ def test_an_adapter_is_merged_first(tmp_path: Path) -> None:
     for name, weight in adapted.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, generator=torch.Generator().manual_seed(0))
-    adapted.save_pretrained(tmp_path / "adapter")
+    adapted.save_pretrained(str(tmp_path / "adapter"))
     AutoTokenizer.from_pretrained(source).save_pretrained(tmp_path / "adapter")
     write_pruned(str(tmp_path / "adapter"), [0, 2], None, tmp_path / "model")
     pruned: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()

@@ -98,7 +98,7 @@ def test_sums_of_activations_leave_padding_out(two: LanguageModel) -> None:
 def test_what_was_read_before_a_stop_is_not_read_again(two: LanguageModel, tmp_path: Path) -> None:
     first = influences(two, TEXTS, Journal(tmp_path), "influence")
     broken = LanguageModel(two.model, two.tokenizer)
-    weight = broken.model.model.layers[0].mlp.down_proj.weight  # type: ignore[union-attr]
+    weight = broken.model.model.layers[0].mlp.down_proj.weight
     kept = weight.detach().clone()
     try:
         weight.data.zero_()

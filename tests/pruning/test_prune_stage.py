@@ -19,8 +19,8 @@ from distillknob.inputs.preflight import Preflight
 from distillknob.models.load import load_model
 from distillknob.planning.hardware import GPUS, Engine
 from distillknob.planning.workload import workload
-from distillknob.pruning import stage
 from distillknob.pruning.config import PruneConfig
+from distillknob.pruning.folder import write_pruned
 from distillknob.pruning.stage import check, prune
 from distillknob.report.page import build_report
 from distillknob.runs.run import Run, verify_manifest
@@ -81,19 +81,20 @@ def test_a_complete_run_is_returned_and_other_settings_are_refused(pruned: Run, 
         prune(config(deep, layers=3), pruned.path)
 
 
-@pytest.mark.parametrize("at", ["write_pruned", "token_losses"])
-def test_a_stopped_run_goes_on_to_the_same_end(
-    at: str, pruned: Run, deep: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("written", [False, True])
+def test_a_stopped_run_goes_on_to_the_same_end(written: bool, pruned: Run, deep: str, tmp_path: Path) -> None:
     """Stopped before the folder is written, or when it is and the loss after is to be measured."""
-    with monkeypatch.context() as patch, pytest.raises(Stopped):
-        patch.setattr(stage, at, stopping(getattr(stage, at), 0 if at == "write_pruned" else 1))
-        prune(config(deep, layers=2), tmp_path / "run")
-    measured = sorted((tmp_path / "run").rglob("*.pt"))
-    assert measured
-    with monkeypatch.context() as patch:
-        patch.setattr(stage, "write_pruned", stopping(stage.write_pruned, 1 if at == "write_pruned" else 0))
-        run = prune(config(deep, layers=2), tmp_path / "run", resume=True)
+
+    def write(*arguments: Any) -> None:
+        if written:
+            write_pruned(*arguments)
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        prune(config(deep, layers=2), tmp_path / "run", write=write)
+    assert (tmp_path / "run" / "model").exists() is written and [*(tmp_path / "run").rglob("*.pt")]
+    once = stopping(write_pruned, 0 if written else 1)
+    run = prune(config(deep, layers=2), tmp_path / "run", resume=True, write=once)
     assert {**run.result, "next": ""} == {**pruned.result, "next": ""}
 
 

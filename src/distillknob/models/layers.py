@@ -38,8 +38,8 @@ def decoder_layers(model: Any) -> Layers:
     lists = list(_lists(whole, count))
     if len(lists) != 1 or len(set(map(id, lists[0].modules))) != count:
         raise BadInputError(
-            f"models of type {whole.config.model_type!r} don't have their {count} layers in one list, each once, so "
-            "that none can be left out: take a model of another architecture"
+            f"models of type {whole.config.model_type!r} don't have their {count} layers in one list, each once, by "
+            "which single layers are known here: take a model of another architecture"
         )
     return lists[0]
 

@@ -7,7 +7,7 @@ original heals it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -78,10 +78,13 @@ def _check_width(config: PruneConfig, of_model: Any) -> None:
         )
 
 
-def prune(config: PruneConfig, output: str | Path, *, resume: bool = False) -> Run:
+def prune(
+    config: PruneConfig, output: str | Path, *, resume: bool = False, write: Callable[..., None] = write_pruned
+) -> Run:
     """Write a model with fewer layers, or narrower MLPs, and return the run: the folder `model/`, which loads like any,
     and in `result.json` what stays, what was measured of each layer, and the loss on held-back texts before and after.
 
+    A run that stopped goes on at the batch where it did. `write` is called as `write_pruned`, which makes the folder.
     Raises BadInputError before any work for input that can't be used, and for a model whose layers turn out to depend
     on their places.
     """
@@ -106,7 +109,7 @@ def prune(config: PruneConfig, output: str | Path, *, resume: bool = False) -> R
     del original  # before the next is loaded
     folder = run.path / "model"
     if process_index() == 0 and not folder.exists():
-        write_pruned(config.model, choice.stay, neurons, folder)
+        write(config.model, choice.stay, neurons, folder)
     wait()
     pruned = load_model(str(folder))
     losses.append(token_losses(pruned, texts.held_back, journal.part("after"), "loss after"))
