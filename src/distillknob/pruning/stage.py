@@ -96,7 +96,7 @@ def prune(
     if run.complete:
         return run
     journal = Journal(run.unfinished)
-    original = load_model(config.model)
+    original = load_model(config.model, whole=True)  # an adapter is merged, as it will be written
     count = len(decoder_layers(original.model).modules)
     texts = _texts(config, run, original)
     losses = [token_losses(original, texts.held_back, journal.part("before"), "loss before")]
