@@ -61,6 +61,7 @@ ROOMS = {
     "training": row("errors config runtime runs models tasks evaluation", TRAINERS),
     "diagnosis": row(f"{STAGE} stats divergences evaluation training", "torch numpy"),
     "fingerprints": row(STAGE, "torch transformers scipy"),
+    "pruning": row(f"{STAGE} stats evaluation", "torch transformers"),
     "calibration": row(f"{STAGE} stats verdicts training evaluation", TRAINERS),
     "distillation": row(f"{STAGE} methods divergences training evaluation diagnosis", f"{TRAINERS} opacus"),
     "defences": row(f"{STAGE} methods training evaluation distillation fingerprints", TRAINERS),
@@ -76,7 +77,7 @@ ROOMS = {
     "zoo": row("errors runtime runs tasks models evaluation", f"{HUGGING} datasets tokenizers"),
     "planning": row(
         "errors stages config runs tasks models inputs divergences training evaluation diagnosis calibration "
-        "distillation fingerprints defences experiments",
+        "distillation fingerprints pruning defences experiments",
         "torch accelerate yaml",
     ),
     "cli": row("*"),

@@ -10,6 +10,7 @@ from distillknob.cli.compare_text import compare_text as methods_text
 from distillknob.cli.knob_text import knob_text
 from distillknob.cli.layout import percent, text_table, with_interval, wrapped
 from distillknob.cli.memorization_text import memorization_text
+from distillknob.cli.prune_text import prune_text
 from distillknob.results.pass_at_k import best_name, pass_at
 from distillknob.runs.run import Run
 from distillknob.stages import EXPERIMENTS
@@ -365,6 +366,7 @@ TEXTS: dict[str, Callable[[Run, Mapping[str, Any]], list[str]]] = {
     "compare": methods_text,
     "fingerprint": _fingerprint_text,
     "memorization": memorization_text,
+    "prune": prune_text,
     "defend": _defend_text,
 }
 

@@ -44,6 +44,7 @@ _NOT_READ = {"trainer_state.json", "training_args.bin", "optimizer.pt", "optimiz
 _NOT_READ |= {"all_results.json", "train_results.json", "eval_results.json"}
 _DOCUMENTS = {"LICENSE", "NOTICE", "README", "USE_POLICY"}
 _OF_A_CACHE = ("config.yaml", "samples.jsonl", "result.json", "topk-*.safetensors")
+_FILES = {"key": "key_file", "skills": "skills", "private": "private", "texts": "texts_file"}  # the config's fields
 _ITS_FILE = "its file"
 
 _examples: WeakKeyDictionary[RowsTask, str] = WeakKeyDictionary()
@@ -56,8 +57,8 @@ def read_by(*configs: Any) -> dict[str, dict[str, str]]:
     """What stages of these configs read: for each model, task, reward model and cache its parts and their digests.
 
     A config has `models_read` and `tasks`, and perhaps `revisions_read` (models with their revisions), `target_url`,
-    `cache`, `traces_file`, `key_file`, `skills` and `private`. Raises BadInputError for a model, file or cache that
-    isn't there.
+    `cache`, `traces_file`, `texts_file`, `key_file`, `skills` and `private`. Raises BadInputError for a model, file or
+    cache that isn't there.
     """
     read: dict[str, dict[str, str]] = {}
     for config in configs:
@@ -76,7 +77,7 @@ def read_by(*configs: Any) -> dict[str, dict[str, str]]:
         if getattr(config, "suite_read", None) is not None:
             name, suite_digest = config.suite_read
             read[f"suite {name}"] = {_ITS_FILE: suite_digest}
-        for kind, field in {"key": "key_file", "skills": "skills", "private": "private"}.items():
+        for kind, field in _FILES.items():
             if (file := getattr(config, field, None)) is not None:
                 path = Path(file).expanduser()
                 if not path.is_file():
@@ -109,7 +110,7 @@ def read_again(then: Reads) -> dict[str, dict[str, str]]:
             now[key] = _cache(name)
         elif kind == "suite":  # one that ships is this package's, which the gate looks at itself
             now[key] = {_ITS_FILE: digest(Path(name))} if Path(name).is_file() else dict(parts)
-        elif kind in ("traces", "key", "skills", "private"):
+        elif kind == "traces" or kind in _FILES:
             file = Path(name).expanduser()
             if not file.is_file():
                 raise BadInputError(f"the file of {key} is not there: put it back")

@@ -25,6 +25,7 @@ from distillknob.models.sampling import Sampling
 from distillknob.models.scoring import BATCH_TOKENS
 from distillknob.planning.hardware import Engine
 from distillknob.planning.phases import Phase, Trained, Workload
+from distillknob.pruning.choice import passes_over
 from distillknob.tasks import RowsTask, Task, get_task, task_on_the_hub
 from distillknob.tasks.graders.reward_model import DEFAULT
 from distillknob.tasks.reward_task import RewardTask
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from distillknob.evaluation.config import EvaluateConfig
     from distillknob.evaluation.memorization.config import MemorizationConfig
     from distillknob.fingerprints.config import FingerprintConfig
+    from distillknob.pruning.config import PruneConfig
 
 # A task whose data may still have to be fetched isn't opened for its prompts' length.
 PROMPT_TOKENS = 256
@@ -382,6 +384,28 @@ def _memorization(config: MemorizationConfig, engine: Engine) -> Workload:
     return Workload("memorization", phases, [("model", by_size[0])], loaded_again=tuple(by_size[1:]))
 
 
+def _prune(config: PruneConfig, engine: Engine) -> Workload:
+    model = architecture(config.model)
+    limit = config.text_limit(model.context)
+    before = 1 if config.texts_file is not None else min(_prompt(config.model, config.tasks), limit - 1)
+    longest = limit if config.texts_file is not None else before + max(_task(n).max_new_tokens for n in config.tasks)
+    scored = min(limit, longest) - before
+    count = config.problems if config.texts_file is not None else config.problems * len(config.tasks)
+    held_back = round(config.held_back * count)
+    at_once = _scored_rows(before + scored)
+
+    def phase(what: str, rows: int) -> Phase:
+        return Phase(what, "score", model, rows, before, scored, at_once)
+
+    passes = passes_over(config, model.layers) + (config.mlp_width is not None)
+    phases = [
+        phase("before and after", 2 * held_back),  # the second by a smaller model
+        phase("each layer", passes * (count - held_back)),
+    ]
+    # The model is loaded again to be cut, and what is left of it twice: to be proved, and to be compared.
+    return Workload("prune", phases, [("model", model)], loaded_again=(model, model, model))
+
+
 # What each stage would do; an experiment is the sum of the stages that it plans.
 WORKLOADS: dict[str, Callable[[Any, Engine], Workload]] = {
     "diagnose": _diagnose,
@@ -392,4 +416,5 @@ WORKLOADS: dict[str, Callable[[Any, Engine], Workload]] = {
     "evaluate": _evaluate,
     "fingerprint": _fingerprint,
     "memorization": _memorization,
+    "prune": _prune,
 }
