@@ -3,6 +3,7 @@ where the teacher gives a token 0 do."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ import torch
 
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.losses import LOSSES
+from distillknob.distillation.losses.divergence import Divergence, EditedDivergence
 from distillknob.distillation.losses.token_loss import TokenLoss
+from distillknob.distillation.parts import PartsAlone
 from distillknob.distillation.token_rows import TokenRows
 from distillknob.errors import BadInputError
 
@@ -24,6 +27,9 @@ from distillknob.errors import BadInputError
         ({"method": "opd_pg", "tokens": "tip"}, "use tokens entropy"),
         ({"method": "opd_pg", "tokens": "soft_or"}, "use tokens entropy"),
         ({"method": "avsd", "tokens": "divergence"}, "use tokens entropy"),
+        ({"method": "opsd_clip", "tokens": "divergence"}, "use tokens entropy"),
+        ({"method": "pi_distill", "tokens": "tip"}, "use tokens entropy"),
+        ({"method": "top_k_opd_sg", "tokens": "soft_or"}, "use tokens entropy"),
         ({"method": "shred", "divergence": "adaptive_kl"}, "infinite"),
         ({"method": "shred", "divergence": "reverse_kl"}, "infinite"),
         ({"method": "shred", "divergence": "jsd", "beta": 1.0}, "infinite"),
@@ -35,8 +41,18 @@ from distillknob.errors import BadInputError
         ({"method": "ps_kd", "teacher_weights": "start"}, "asks the teacher nothing"),
         ({"method": "opd_rkl", "teacher_weights": "itself"}, "set beside itself"),
         ({"method": "gkd", "teacher_weights": "itself"}, "set beside itself"),
+        ({"method": "opd_pg", "teacher_weights": "itself"}, "set beside itself"),
+        ({"method": "akl", "teacher_weights": "itself"}, "set beside itself"),
+        ({"method": "gold", "teacher_weights": "itself"}, "set beside itself"),
+        ({"method": "tsd_kd", "teacher_weights": "itself"}, "set beside itself"),
+        ({"method": "relations", "teacher_weights": "itself"}, "set beside itself"),
         ({"method": "sft", "traces": "teacher_pairs"}, "one trace of each pair"),
         ({"method": "opsd_clip", "options": {"clip": "a"}}, "clip to 'a': it must be a number"),
+        ({"method": "opsd_clip", "options": {"clip": math.inf}}, "clip to inf: it must be a finite number"),
+        (
+            {"method": "tt_opd", "divergence": "pi_distill", "teacher_weights": "itself", "context": "reference"},
+            "tt_opd sets alpha to 4, which PiDistill has as well: it must lie between 0 and 1: set it by options",
+        ),
         ({"method": "gkd", "oracle": "zoo:teacher", "teacher": "zoo:teacher", "curve_steps": 5}, "another oracle"),
     ],
 )
@@ -53,10 +69,33 @@ def test_what_makes_no_sense_is_refused(values: dict[str, Any], reason: str) -> 
         {"method": "opd_rkl", "teacher_weights": "itself", "context": "reference"},
         {"method": "opd_rkl", "teacher_weights": "start"},
         {"method": "sdpo", "divergence": "forward_kl"},
+        {"method": "opd_pg_reward", "teacher_weights": "itself"},  # whose reward says something
+        {"method": "kd_power", "teacher_weights": "itself"},  # a softer self
+        {"method": "avsd_vocabulary", "tokens": "divergence"},  # a KL, which is never below 0
+        {"method": "tt_opd", "divergence": "pi_distill", "teacher_weights": "itself", "context": "reference"}
+        | {"token_weights": "equal", "options": {"alpha": 0.5}},
     ],
 )
 def test_what_does_is_taken(values: dict[str, Any]) -> None:
     assert DistillConfig(**values).method == values["method"]
+
+
+# What each reads at a token beside both models' logits.
+READ = {"advantage": 3.0, "old_logprob": -1.0, "teacher_logprob": -0.7, "labelled": 1.0, "opener": 1.0, "uncertain": 1}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_over_tokens_is_below_0_somewhere_where_it_says_so_and_there_alone(name: str) -> None:
+    loss = LOSSES[name](PartsAlone(method="gkd", divergence=name))  # type: ignore[arg-type]
+    if isinstance(loss, Divergence):
+        loss = EditedDivergence(kind=loss.kind, beta=loss.beta, alpha=loss.alpha)
+    if not isinstance(loss, TokenLoss) or not loss.asks_teacher:
+        return
+    generator = torch.Generator().manual_seed(0)
+    student, teacher, *further = (4 * torch.randn(500, 50, generator=generator) for _ in range(2 + len(loss.further)))
+    columns = {column: torch.full((500,), READ[column]) for column in loss.token_columns}
+    rows = TokenRows(student, teacher, torch.arange(500) % 50, columns, tuple(further))
+    assert bool((loss.of_tokens(rows) < -1e-5).any()) == loss.signed
 
 
 @pytest.mark.parametrize("name", LOSSES)

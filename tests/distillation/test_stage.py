@@ -268,6 +268,14 @@ def test_data_that_do_not_fill_a_step_are_told(tiny_pair: Pair, tmp_path: Path, 
     assert not (tmp_path / "verified").exists()
 
 
+def test_a_step_takes_as_many_problems_as_its_texts_have_groups(tiny_pair: Pair, tmp_path: Path) -> None:
+    values: dict[str, Any] = {"num_generations": 4, "per_device_train_batch_size": 8, "max_completion_length": 4}
+    with pytest.raises(BadInputError, match="1 problems to train on, but a step takes 2"):
+        distill(config(tiny_pair, "opd_rkl", problems=1, **values), tmp_path / "few")
+    run = distill(config(tiny_pair, "opd_rkl", problems=3, **values), tmp_path / "run")
+    assert run.result["steps"] == 2 and [row["trained_texts"] for row in run.metrics() if "loss" in row] == [8, 8]
+
+
 def test_what_the_trainer_refuses_is_bad_input(tiny_pair: Pair, tmp_path: Path) -> None:
     class Refuses(DistillTrainer):
         def __init__(self, *args: Any, **kwargs: Any):

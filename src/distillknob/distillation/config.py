@@ -15,6 +15,7 @@ from trl import DistillationConfig  # type: ignore[attr-defined]
 from distillknob.config.checks import check_at_least_one
 from distillknob.config.inherited import check_inherited
 from distillknob.config.shared import BoundedAnswers, EngineOptions
+from distillknob.distillation.moving_average import check_average
 from distillknob.distillation.phases import InPhases
 from distillknob.distillation.private_config import check_private
 from distillknob.distillation.sources import check_sources
@@ -130,6 +131,7 @@ class DistillConfig(InPhases, BoundedAnswers, EngineOptions, AdapterOptions, Dis
         check_private(self)
         check_sources(self)
         super().__post_init__()
+        check_average(self)
         check_unbent(self)
         check_installed(self)
         self.check_phases()

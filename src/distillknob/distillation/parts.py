@@ -267,10 +267,8 @@ class MethodParts:
                 raise BadInputError(f"teachers names none for {', '.join(missing)}: each task needs a teacher")
 
     def check_made_parts(self) -> None:
-        """Raise BadInputError for options that no part has, and for parts that make no sense together."""
-        given = self.options
-        if given:
-            check_options(given, self.made_parts)
+        """Raise BadInputError for options that no part has or can take, and for parts that make no sense together."""
+        check_options(self.options, METHODS[self.method].options, self.method, [*self.made_parts])
         objective, loss = self.objective, self.loss
         for part in self.made_parts:
             if (reason := part.why_not(self._settings)) is not None:

@@ -7,7 +7,9 @@ Where the other parts of a method come in, in the order of a step:
 
 edit           replaces the completions (`edits`)
 teacher        prompts are made: known ones from columns `teacher_prompt…` of the data set, late ones from what was
-               written (`teacher_context`); a completion for which there is nothing to show doesn't count
+               written (`teacher_context`)
+loss_mask      says which tokens count: those of completions for which there is something to show, that no part leaves
+               out (`counts`), up to the budget of a step
 prepare        the loss adds columns, or replaces them: what has to be known before the student moves is measured there
 tokens         some are chosen (`token_choice`), and all are weighed (`token_weights`, `queries`): `View.weight_N`
 value          is asked a micro-batch at a time; logits are formed a block at a time (`token_loss`, `by_blocks`)
@@ -123,8 +125,9 @@ class View:
 class Rollouts:
     """What a step will train on, of one process and before the student moves.
 
-    `rows` are those of the data set, `batch` their columns as tensors, `teacher` is None where none is loaded, `ends`
-    are the tokens that end the student's answers. `measured(f)` is f of a view of all rows in which every token of the
+    `rows` are those of the data set, `batch` their columns as tensors (when a loss is prepared, also `loss_mask`, which
+    tokens count), `teacher` is None where none is loaded, `ends` are the tokens that end the student's answers.
+    `measured(f)` is f of a view of all rows in which every token of the
     completions counts: a micro-batch at a time, without gradients, put together along the first axis. `own`: the
     student wrote them, now or in an earlier step. `on_policy`: it has just written them; then the samples of a prompt
     stand side by side, `num_generations` of them, and `sampled_logprobs` [b, C] are the log-probabilities with which

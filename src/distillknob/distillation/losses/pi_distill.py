@@ -59,6 +59,7 @@ class PiDistill(Loss):
     """−J at each token of samples that were drawn with the context before them."""
 
     costs: ClassVar[str] = "the student reads each text in both roles, with gradients"
+    signed: ClassVar[bool] = True
 
     alpha: float = option(0.5, "The teacher's share of the objective; the student has the rest.", low=0.0, high=1.0)
     kl_weight: float = option(0.25, "β: what a nat between the two roles costs.", low=0.0)

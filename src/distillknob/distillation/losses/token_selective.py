@@ -97,10 +97,10 @@ class TokenSelective(TokenLoss):
 
     def prepare(self, rollouts: Rollouts) -> Mapping[str, Tensor]:
         """`opener` and `uncertain` [b, C]: 0 elsewhere, and where they are as many times more than 1 as they are rarer
-        than tokens, in the batch of all processes."""
-        mask_BC = rollouts.batch["completion_mask"].bool()
+        than the tokens that count, in the batch of all processes. Both are chosen among those tokens."""
+        everything_BC, mask_BC = (rollouts.batch[name].bool() for name in ("completion_mask", "loss_mask"))
         entropy_N = rollouts.measured(lambda view: view.student.entropy(view.counted_BC)).float()
-        entropy_BC = entropy_N.new_zeros(mask_BC.shape).masked_scatter(mask_BC, entropy_N)
+        entropy_BC = entropy_N.new_zeros(mask_BC.shape).masked_scatter(everything_BC, entropy_N)
         chosen = {
             "opener": openers(entropy_BC, mask_BC, self.opener_share),
             "uncertain": most_uncertain(entropy_BC, mask_BC, self.uncertain_share),

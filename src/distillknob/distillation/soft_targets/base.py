@@ -29,6 +29,10 @@ class SoftTarget(MethodPart, ABC):
         """Columns that are added to a batch, [b, …] each."""
         return {}
 
+    def counts(self, rollouts: Rollouts) -> Tensor | None:
+        """Which tokens count at all, [b, C]; None: all. Asked before the loss is prepared."""
+        return None
+
     @abstractmethod
     def edited(self, rows: TokenRows) -> TokenRows:
         """The rows with other logits; −inf stands for probability 0."""

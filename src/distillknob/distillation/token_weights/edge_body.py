@@ -55,8 +55,7 @@ class EdgeBody(TokenWeights):
         return None
 
     def weights(self, loss: Loss, rollouts: Rollouts) -> Tensor:
-        everything_BC = rollouts.batch["completion_mask"].bool()
-        counted_BC = rollouts.batch.get("loss_mask", everything_BC).bool()
+        everything_BC, counted_BC = (rollouts.batch[name].bool() for name in ("completion_mask", "loss_mask"))
 
         def entropy(view: View) -> Tensor:
             states = view.teacher() if self.edge_of == TEACHERS else view.student
