@@ -17,6 +17,8 @@ from distillknob.distillation.parts import PartsAlone
 from distillknob.distillation.token_rows import TokenRows
 from distillknob.errors import BadInputError
 
+FROM_FILE = {"traces": "file", "traces_file": __file__}
+
 
 @pytest.mark.parametrize(
     ("values", "reason"),
@@ -47,6 +49,11 @@ from distillknob.errors import BadInputError
         ({"method": "tsd_kd", "teacher_weights": "itself"}, "set beside itself"),
         ({"method": "relations", "teacher_weights": "itself"}, "set beside itself"),
         ({"method": "sft", "traces": "teacher_pairs"}, "one trace of each pair"),
+        ({"context": "reference", **FROM_FILE}, "traces=file with context=reference: a file holds prompts and comp"),
+        ({"context": "skill", "skills": "x", **FROM_FILE}, "no solutions or skills to show"),
+        ({"context": "outcome_hint", "lmbda": 1.0, **FROM_FILE}, "traces=file with context=outcome_hint"),
+        ({"method": "opd_pg_reward", **FROM_FILE}, "traces=file with a part that reads rewards"),
+        ({"method": "avsd", "divergence": "hard_label"}, "lmbda=1: the loss hard_label learns from stored traces"),
         ({"method": "opsd_clip", "options": {"clip": "a"}}, "clip to 'a': it must be a number"),
         ({"method": "opsd_clip", "options": {"clip": math.inf}}, "clip to inf: it must be a finite number"),
         (

@@ -233,7 +233,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_over(
         ("gdk", {}, r"method='gdk', did you mean 'gkd'\? known are sft"),
         ("gkd", {"lmbda": 1.5}, "lmbda=1.5: a share of steps"),
         ("gkd", {"lmbda": math.nan}, "lmbda=nan"),
-        ("sft", {"lmbda": 0.5}, "sft trains on stored traces alone"),
+        ("sft", {"lmbda": 0.5}, "hard_label learns from stored traces alone"),
         ("opd_rkl", {"lmbda": 0.5}, "lmbda=0.5"),
         ("gkd", {"tasks": []}, "tasks is empty"),
         ("gkd", {"problems": 0}, "problems=0"),

@@ -83,6 +83,32 @@ def test_mask_hint_and_average_are_all_at_work(tiny_pair: Pair, tmp_path: Path, 
         assert (batch["advantage"] - reward[:, None])[here].abs().max() > 1e-3  # the hint changes what is taught
 
 
+def logprobs(model: Any, prompt: Tensor, completion: Tensor) -> Tensor:
+    """Of the tokens of one completion, without padding."""
+    with torch.no_grad():
+        logits = model(input_ids=torch.cat([prompt, completion])[None]).logits[0, len(prompt) - 1 : -1]
+    return logits.log_softmax(-1)[torch.arange(len(completion)), completion]
+
+
+def test_the_first_step_costs_what_is_counted_by_hand(
+    tiny_pair: Pair, tmp_path: Path, batches: list[dict[str, Any]]
+) -> None:
+    """Rewards 0, 1, 0, 1 have the mean ½ and the deviation √⅓, so that z is ±√¾; α is 4, and the average is still the
+    student, behind the hint."""
+    distill(config(tiny_pair, "tt_opd", tasks=["math"], max_steps=1), tmp_path / "run", trainer_class=Rewarded)
+    (batch,) = batches
+    loaded, total, tokens = load_model(tiny_pair.student), 0.0, 0
+    for b in range(4):
+        plain, hinted = (
+            batch[f"{name}_ids"][b][batch[f"{name}_mask"][b].bool()] for name in ("prompt", "teacher_prompt")
+        )
+        written = batch["completion_ids"][b][batch["completion_mask"][b].bool()]
+        z = 0.75**0.5 if CONFIRM.strip() in loaded.tokenizer.decode(hinted) else -(0.75**0.5)
+        ratio = logprobs(loaded.model, hinted, written) - logprobs(loaded.model, plain, written)
+        total, tokens = total - float((z + 4 * ratio).sum()), tokens + len(written)
+    assert batch["loss"] == pytest.approx(total / tokens, rel=1e-3)
+
+
 def test_a_conversation_s_later_turns_do_not_count_in_a_training(
     tiny_pair: Pair, tmp_path: Path, batches: list[dict[str, Any]]
 ) -> None:

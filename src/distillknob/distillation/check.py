@@ -20,6 +20,8 @@ from distillknob.distillation.trace_file import read_trace_file
 from distillknob.distillation.traces import RIGHT_ONES, part_of
 from distillknob.errors import BadInputError, nearest
 from distillknob.inputs.preflight import Preflight, Side, check_learning_rate, check_traces, same_weights
+from distillknob.models.architecture import architecture
+from distillknob.models.exits import check_depth
 from distillknob.models.names import check_meant
 from distillknob.models.scoring import Prompt, encoded_texts
 from distillknob.models.served.chat import is_chat
@@ -59,6 +61,8 @@ def _check_phase(config: DistillConfig, preflight: Preflight) -> None:
         _check_templates(config, sides, other)
     check_trainable(config.student, config)
     check_learning_rate(config.student, config)
+    if config.loss.exit_share is not None:
+        check_depth(config.student, architecture(config.student).layers)
     alone = sides.teacher is not None and not config.several_teachers
     itself = alone and same_weights(config.teacher, config.student)
     method = config.objective

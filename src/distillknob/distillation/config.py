@@ -183,12 +183,14 @@ class DistillConfig(InPhases, BoundedAnswers, EngineOptions, AdapterOptions, Dis
             raise BadInputError(f"skew={self.skew}: must lie in [0, 1)")
         share = self.share_on_policy
         if not 0 <= share <= 1:
-            raise BadInputError(f"lmbda={self.lmbda}: a share of steps, between 0 and 1")
+            raise BadInputError(f"lmbda={share:g}: a share of steps, between 0 and 1")
         if share and not self.loss.asks_teacher:
-            raise BadInputError(f"lmbda={self.lmbda}: {self.method} trains on stored traces alone, so lmbda must be 0")
+            raise BadInputError(
+                f"lmbda={share:g}: the loss {self.objective.loss} learns from stored traces alone, so lmbda must be 0"
+            )
         if share < 1 and self.objective.traces == "none":
             raise BadInputError(
-                f"lmbda={self.lmbda}: {self.method} trains on the student's own samples alone, so lmbda must be 1 "
+                f"lmbda={share:g}: {self.method} trains on the student's own samples alone, so lmbda must be 1 "
                 "(gkd mixes them with the teacher's; or name traces)"
             )
 

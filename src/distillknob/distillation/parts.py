@@ -275,6 +275,12 @@ class MethodParts:
                 raise BadInputError(reason)
         if (reason := why_not_together(objective, loss, self.made_context)) is not None:
             raise BadInputError(reason)
+        if objective.traces == "file" and (objective.context != "plain" or self.grades):
+            what = f"context={objective.context}" if objective.context != "plain" else "a part that reads rewards"
+            raise BadInputError(
+                f"traces=file with {what}: a file holds prompts and completions alone, no solutions or skills to show "
+                "and no answers to grade by: train on tasks (traces gold or teacher), or leave it out"
+            )
         if self.made_soft_target is not None and not loss.edits_targets:
             raise BadInputError(
                 f"soft_target={objective.soft_target}: the loss {objective.loss} doesn't learn the teacher's "
