@@ -136,8 +136,8 @@ def _parts(method: str, tokens: str, sampled: bool) -> dict[str, Any]:
     """What of a method is replaced: so that it trains on recorded traces, or on samples in small groups."""
     if method == "distillm":
         return {"options": {"own_share": 1.0, "replay_capacity": 4, "validation_every": 1}}
-    if method == "entrocraft":  # all samples of a fresh student lie above the band, so that a half is left out
-        return {"num_generations": GROUP}
+    if method == "entrocraft":  # a fresh student lies above the band, so that samples below their group are left out
+        return {"num_generations": GROUP, "options": {"alpha": 0.01}}
     if method in ("sft", "redi", "ps_kd"):
         return {"first": "none"}
     traces = {} if sampled else {"traces": "gold"}

@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 import torch
 
+from distilling import NEEDED
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.losses import LOSSES
 from distillknob.distillation.losses.divergence import Divergence, EditedDivergence
 from distillknob.distillation.losses.token_loss import TokenLoss
+from distillknob.distillation.options import options_of
 from distillknob.distillation.parts import PartsAlone
 from distillknob.distillation.token_rows import TokenRows
 from distillknob.errors import BadInputError
+from distillknob.methods import METHODS
 
 FROM_FILE = {"traces": "file", "traces_file": __file__}
 
@@ -89,6 +92,15 @@ def test_what_does_is_taken(values: dict[str, Any]) -> None:
 
 # What each reads at a token beside both models' logits.
 READ = {"advantage": 3.0, "old_logprob": -1.0, "teacher_logprob": -0.7, "labelled": 1.0, "opener": 1.0, "uncertain": 1}
+READ |= {"private": 1, "noise_seed": 7, "deleted": 1}
+
+
+def rows_for(loss: TokenLoss, count: int = 500) -> TokenRows:
+    """Tokens between two random models, and what the loss reads beside."""
+    generator = torch.Generator().manual_seed(0)
+    student, teacher, *more = (4 * torch.randn(count, 50, generator=generator) for _ in range(2 + len(loss.further)))
+    columns = {column: torch.full((count,), value) for column, value in READ.items()}
+    return TokenRows(student, teacher, torch.arange(count) % 50, columns, tuple(more))
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -98,11 +110,23 @@ def test_a_loss_over_tokens_is_below_0_somewhere_where_it_says_so_and_there_alon
         loss = EditedDivergence(kind=loss.kind, beta=loss.beta, alpha=loss.alpha)
     if not isinstance(loss, TokenLoss) or not loss.asks_teacher:
         return
-    generator = torch.Generator().manual_seed(0)
-    student, teacher, *further = (4 * torch.randn(500, 50, generator=generator) for _ in range(2 + len(loss.further)))
-    columns = {column: torch.full((500,), READ[column]) for column in loss.token_columns}
-    rows = TokenRows(student, teacher, torch.arange(500) % 50, columns, tuple(further))
-    assert bool((loss.of_tokens(rows) < -1e-5).any()) == loss.signed
+    assert bool((loss.of_tokens(rows_for(loss)) < -1e-5).any()) == loss.signed
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_an_option_at_its_bounds_is_refused_or_gives_numbers(name: str) -> None:
+    for part in DistillConfig(method=name, **NEEDED.get(name, {})).made_parts:
+        for option, field in options_of(part).items():
+            for bound in (field.metadata["low"], field.metadata["high"], field.metadata["low"] + 1):
+                try:
+                    settings = DistillConfig(method=name, options={option: bound}, **NEEDED.get(name, {}))
+                except BadInputError:
+                    continue
+                loss = settings.loss
+                if isinstance(loss, TokenLoss) and loss.asks_teacher:
+                    rows = rows_for(loss, 20)
+                    edited = rows if loss.soft_target is None else loss.soft_target.edited(rows)
+                    assert not loss.of_tokens(edited).isnan().any(), (option, bound)
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -63,6 +63,12 @@ def _check_phase(config: DistillConfig, preflight: Preflight) -> None:
     check_learning_rate(config.student, config)
     if config.loss.exit_share is not None:
         check_depth(config.student, architecture(config.student).layers)
+    memory, tokens = config.loss.memory, sides.student.vocabulary
+    if memory is not None and tokens is not None and memory.top_k > tokens:
+        raise BadInputError(
+            f"options sets top_k to {memory.top_k}: {config.student!r} has {tokens} tokens, of which no more can be "
+            "kept: lower it"
+        )
     alone = sides.teacher is not None and not config.several_teachers
     itself = alone and same_weights(config.teacher, config.student)
     method = config.objective

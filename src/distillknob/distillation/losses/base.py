@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from distillknob.distillation.cache.files import TeacherCache
 
 
-TEACHER, START = "teacher", "start"
+TEACHER, START, STUDENT = "teacher", "start", "student"
 PROMPT, PLAIN = "prompt", "plain"  # the student's own prompt, and the same in the tokens of the teacher's template
 
 
@@ -205,12 +205,21 @@ class Loss(MethodPart, ABC):
     edits_targets: ClassVar[bool] = False
     """Can the teacher's distributions be changed before (`soft_targets`)?"""
 
+    roles: int = 1
+    """How often the student reads a text with gradients: in two roles, or two texts of a pair."""
+
     module_rate: float = 1.0
     """The learning rate of the loss's own weights, in the student's."""
 
     def module(self, student_width: int, teacher_width: int) -> torch.nn.Module | None:
         """Weights of the loss's own that are trained along, made for the widths of both models' hidden states."""
         return None
+
+    @property
+    def readings(self) -> Sequence[str]:
+        """Whose states a step reads at each text without gradients, a name for each time: `TEACHER`, others of its
+        `models`, and `STUDENT`, as it is before it moves. The dry run counts them."""
+        return (TEACHER,) if self.asks_teacher else ()
 
     @property
     def infinite_at_zero(self) -> bool:

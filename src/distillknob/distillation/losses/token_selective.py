@@ -13,14 +13,15 @@ openers of the flattened batch. Here is the paper's form.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from distillknob.distillation.losses.base import Rollouts
+from distillknob.distillation.losses.base import STUDENT, Rollouts
+from distillknob.distillation.losses.plackett_luce import places_of
 from distillknob.distillation.losses.token_loss import TokenLoss
 from distillknob.distillation.options import Settings, option
 from distillknob.distillation.token_rows import TokenRows
@@ -38,8 +39,7 @@ def in_teachers_order(student_NV: Tensor, teacher_NV: Tensor, k: int) -> Tensor:
 def ranking_loss(ranked_NK: Tensor) -> Tensor:
     """Return −log of the Plackett-Luce likelihood in nats, [N], that the tokens are drawn in this order by the student
     whose logits these are: each from what is left of them."""
-    left_NK = ranked_NK.to(compute_dtype(ranked_NK)).flip(-1).logcumsumexp(-1).flip(-1)
-    return (left_NK - ranked_NK).sum(-1)
+    return places_of(ranked_NK.to(compute_dtype(ranked_NK))).sum(-1)
 
 
 def openers(entropy_BC: Tensor, mask_BC: Tensor, share: float) -> Tensor:
@@ -86,6 +86,10 @@ class TokenSelective(TokenLoss):
     gated_beta: float = option(0.9, "β of the gated divergence.", low=0, high=1)
 
     token_columns: ClassVar[tuple[str, ...]] = ("opener", "uncertain")
+
+    @property
+    def readings(self) -> Sequence[str]:
+        return (*super().readings, STUDENT)
 
     def why_not(self, settings: Settings) -> str | None:
         if settings.objective.tokens != "all":

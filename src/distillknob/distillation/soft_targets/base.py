@@ -22,6 +22,8 @@ class SoftTarget(MethodPart, ABC):
     """What a step costs for it, in words, for the page of methods."""
     columns: ClassVar[tuple[str, ...]] = ()
     """Further columns of the data set that `prepare` reads."""
+    readings: ClassVar[tuple[str, ...]] = ()
+    """Whose states it reads at each text before the step (`Loss.readings`)."""
     token_columns: ClassVar[tuple[str, ...]] = ()
     """Columns [B, C, …] of the batch that `edited` reads at each token."""
 

@@ -60,6 +60,7 @@ class LabelDeletion(SoftTarget):
     nucleus: float = option(0.0, "π of variant B, the nucleus deleted along; 0: variant A.", low=0.0, high=0.99)
     skip_tokens: float = option(0, "Leading tokens of a text that don't count.", low=0)
 
+    readings: ClassVar[tuple[str, ...]] = ("teacher",)
     token_columns: ClassVar[tuple[str, ...]] = ("deleted",)
 
     def prepare(self, rollouts: Rollouts) -> Mapping[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -21,6 +22,8 @@ class TokenWeights(MethodPart, ABC):
     """What a step costs for them, in words, for the page of methods."""
     grades: ClassVar[bool] = False
     """Does it read the completions' rewards (`Rollouts.rewards`)?"""
+    readings: Sequence[str] = ()
+    """Whose states it reads at each text before the step (`Loss.readings`)."""
 
     def counts(self, rollouts: Rollouts) -> Tensor | None:
         """Which tokens count at all, [b, C], so that the others are divided by their own number; None: all. Asked

@@ -6,13 +6,14 @@ with the highest entropy. In a sum over all tokens they are few, and what follow
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from distillknob.distillation.losses.base import Loss, Rollouts, View
+from distillknob.distillation.losses.base import STUDENT, TEACHER, Loss, Rollouts, View
 from distillknob.distillation.options import Settings, option
 from distillknob.distillation.token_choice import highest
 from distillknob.distillation.token_weights.base import TokenWeights
@@ -43,6 +44,10 @@ class EdgeBody(TokenWeights):
     edge_share: float = option(0.2, "Share of the tokens that are the edge, by their entropy.", low=0, high=1)
     edge_weight: float = option(0.5, "Weight of the edge's mean; the body's has the rest of 1.", low=0, high=1)
     edge_of: float = option(0, "Whose entropy: 0 the student's, 1 the teacher's.", low=0, high=1)
+
+    @property
+    def readings(self) -> Sequence[str]:  # type: ignore[override]  # of its options
+        return (TEACHER if self.edge_of == TEACHERS else STUDENT,)
 
     def why_not(self, settings: Settings) -> str | None:
         if self.edge_of == TEACHERS and not settings.loss.asks_teacher:
