@@ -9,17 +9,16 @@ GIB = 2**30
 
 
 def difference(value: float, *, adjusted: float, trainings: float | None = None) -> dict[str, Any]:
-    """A difference with half-widths of a point; over trainings where their adjusted p is given."""
+    """A difference with half-widths of a point; over trainings where their p is given."""
     return {
         "seeds": [0] if trainings is None else [0, 1, 2],
         "by_seed": [value] if trainings is None else [value - 0.01, value, value + 0.01],
         "difference": value,
         "trainings": None if trainings is None else [value - 0.03, value + 0.03],
         "problems": [value - 0.01, value + 0.01],
-        "p": adjusted / 2,
+        "p_problems": adjusted / 2,
+        "p_trainings": trainings,
         "adjusted": adjusted,
-        "p_trainings": None if trainings is None else trainings / 2,
-        "adjusted_trainings": trainings,
     }
 
 
@@ -30,6 +29,7 @@ def row(method: str, teacher: str, rank: int, score: float, **changes: Any) -> d
         "method": method,
         "alone": False,
         "budget": None,
+        "settings": {},
         "state": "done",
         "reason": None,
         "seeds": [0],

@@ -16,12 +16,13 @@ from distillknob.stats import (
     Interval,
     holm,
     interval,
-    mean_p,
     paired_difference,
     paired_p,
     pass_at_k,
     share_interval,
     spearman,
+    t_interval,
+    t_p,
     t_quantile,
 )
 
@@ -317,12 +318,14 @@ def test_a_paired_p_is_of_scores_of_the_same_prompts(a: list[float], b: list[flo
         paired_p(a, b)
 
 
-def test_the_p_of_a_mean_is_student_s() -> None:
+def test_the_p_and_the_interval_of_a_value_with_an_error_are_student_s() -> None:
+    # With two degrees of freedom P(|T| > t) = 1 - t / sqrt(2 + t²), which is 0.05 at t = 4.3027.
+    assert t_p(-0.03, 0.01, 2) == pytest.approx(1 - 3 / math.sqrt(2 + 9))
+    assert t_p(0.1, 0.0, 4) == 0.0 and t_p(0.0, 0.0, 4) == 1.0 and t_p(0.0, 0.3, 4) == pytest.approx(1)
+    assert t_interval(0.1, 0.01, 2) == pytest.approx((0.1 - 0.043027, 0.1 + 0.043027), abs=1e-6)
     values = [0.02, 0.05, 0.03]
-    t = np.mean(values) / (np.std(values, ddof=1) / math.sqrt(3))
-    # With two degrees of freedom P(|T| > t) = 1 - t / sqrt(2 + t²).
-    assert mean_p(values) == pytest.approx(1 - t / math.sqrt(2 + t**2))
-    assert mean_p([0.0, 0.0]) == 1.0 and mean_p([0.1, 0.1]) == 0.0 and math.isnan(mean_p([0.1]))
+    error = float(np.std(values, ddof=1)) / math.sqrt(3)
+    assert t_interval(float(np.mean(values)), error, 2) == pytest.approx(interval(values, proportion=False).as_list())
 
 
 def test_holm_multiplies_the_smallest_by_all_and_never_falls() -> None:

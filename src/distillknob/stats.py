@@ -164,15 +164,19 @@ def paired_p(a: ArrayLike, b: ArrayLike) -> float:
     return 1 - _t_two_sided(abs(center) / error, len(first) - 1)
 
 
-def mean_p(values: ArrayLike) -> float:
-    """Return the two-sided p of a mean of 0 for `values` [N], by Student's t. NaN for fewer than two."""
-    data, groups = _checked(values, None, 0.95)
-    if len(data) < 2:
-        return math.nan
-    mean, error = _mean_and_error(*_by_cluster(data, groups))
+def t_p(value: float, error: float, degrees: int) -> float:
+    """Return the two-sided p of no difference for a `value` whose standard `error` has so many `degrees` of freedom, by
+    Student's t. Without an error it is 0, and 1 for a value of 0."""
     if error == 0:
-        return 0.0 if mean else 1.0
-    return 1 - _t_two_sided(abs(mean) / error, len(data) - 1)
+        return 0.0 if value else 1.0
+    return 1 - _t_two_sided(abs(value) / error, degrees)
+
+
+def t_interval(value: float, error: float, degrees: int, level: float = 0.95) -> tuple[float, float]:
+    """Return the interval at `level` around a `value` whose standard `error` has so many `degrees` of freedom, by
+    Student's t."""
+    half = t_quantile(0.5 + level / 2, degrees) * error
+    return value - half, value + half
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

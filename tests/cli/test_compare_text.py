@@ -22,7 +22,7 @@ def test_a_table_has_the_methods_by_rank_beside_the_baseline(tmp_path: Path) -> 
     assert "opd_rkl 1 66.0 [64.0, 68.0] +6.0 [+5.0, +7.0] better +26.0 [+25.0, +27.0] 1.80× 2.00" in lines
     assert "gkd 2 60.0 [58.0, 62.0] – – +20.0 [+19.0, +21.0] 1.00× 2.00" in lines
     assert "sft_gold* 3 50.0 [48.0, 52.0] -10.0 [-11.0, -9.0] worse +10.0 [+9.0, +11.0] 1.00× 2.00" in lines
-    assert "* needs no teacher: trained once, the same beside every teacher." in lines
+    assert "* needs none of these teachers: trained once, the same beside each." in lines
 
 
 def test_what_is_missing_is_told(tmp_path: Path) -> None:

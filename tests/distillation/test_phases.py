@@ -16,6 +16,7 @@ from distillknob.distillation.traces import part_of
 from distillknob.distillation.trainer import DistillTrainer
 from distillknob.errors import BadInputError
 from distillknob.runs.run import load_run, verify_manifest
+from distillknob.tasks.base import GeneratedTask
 from interrupted import Stopped, stopped_in
 from pairs import Pair
 
@@ -63,6 +64,24 @@ def test_switched_off_it_is_the_method_without_a_phase_before(tiny_pair: Pair, t
     ours, theirs = weights(off.path / "model"), weights(plain.path / "model")
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert not (off.path / "first").exists() and "phases" not in off.result
+
+
+def rates(run: Any) -> list[float]:
+    return [row["learning_rate"] for row in run.metrics() if "learning_rate" in row]
+
+
+def test_the_learning_rate_after_the_first_phase_is_the_methods_share_of_that_before(
+    tiny_pair: Pair, tmp_path: Path, parity: GeneratedTask
+) -> None:
+    constant = {"learning_rate": 1e-2, "lr_scheduler_type": "constant", "max_steps": 4, **SHORT}
+    run = distill(
+        config(tiny_pair, "redi", **{**constant, "problems": 64, "max_completion_length": 12}), tmp_path / "run"
+    )
+    assert rates(load_run(run.path / "first")) == [1e-2] * 2
+    assert rates(run) == pytest.approx([2e-4] * 2)  # 1e-6 after 5e-5, as the paper has it
+    assert [row["learning_rate"] for row in run.result["phases"]] == pytest.approx([1e-2, 2e-4])
+    plain = distill(config(tiny_pair, "opd_after_sft", after_rate=0.5, **constant), tmp_path / "plain")
+    assert rates(load_run(plain.path / "first")) == [1e-2] * 2 and rates(plain) == pytest.approx([5e-3] * 2)
 
 
 def test_any_method_can_be_put_before_another(tiny_pair: Pair, tmp_path: Path) -> None:
@@ -119,6 +138,9 @@ def test_a_dry_run_counts_both_phases(tiny_pair: Pair, tmp_path: Path, capsys: p
     [
         ({"first": "sfd"}, "did you mean 'sft'"),
         ({"first_share": 1.0}, "first_share=1.0"),
+        ({"after_rate": 0.0}, "after_rate=0.0"),
+        ({"method": "gkd", "after_rate": 0.5}, "gkd has no phase before"),
+        ({"first": "none", "after_rate": 0.5}, "no phase before"),
         ({"max_steps": 1}, "would have no step"),
         ({"cache": "x", "method": "gkd", "lmbda": 0.0, "first": "sft"}, "leave cache out"),
         ({"problems_part": [0.0, 0.5]}, "the phases divide all problems"),

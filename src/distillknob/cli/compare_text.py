@@ -49,7 +49,7 @@ def _table(rows: Sequence[Mapping[str, Any]], baseline: str) -> str:
     ]
     body = [
         [
-            f"{row['method']}{'*' if row['alone'] else ''}",
+            f"{row['method']}{'*' if row['alone'] else ''}{'°' if row['budget'] else ''}",
             str(row["rank"]),
             percent(row["score"], row["interval"]),
             _difference(row["to_baseline"]),
@@ -61,10 +61,16 @@ def _table(rows: Sequence[Mapping[str, Any]], baseline: str) -> str:
         for row in shown
     ]
     more = f"\n{len(done) - len(shown)} more methods stand on the page." if len(done) > len(shown) else ""
-    alone = (
-        "\n* needs no teacher: trained once, the same beside every teacher." if any(r["alone"] for r in shown) else ""
-    )
-    return text_table(header, body) + more + alone
+    notes = {
+        "\n* needs none of these teachers: trained once, the same beside each.": any(row["alone"] for row in shown),
+        "\n° trained on the same steps, but not held to the tokens of a step.": any(row["budget"] for row in shown),
+        f"\n! some seeds failed: {_in_part(shown)}": any(row["state"] == "in part" for row in shown),
+    }
+    return text_table(header, body) + more + "".join(note for note, holds in notes.items() if holds)
+
+
+def _in_part(rows: Sequence[Mapping[str, Any]]) -> str:
+    return "; ".join(f"{row['method']} ({row['reason']})" for row in rows if row["state"] == "in part")
 
 
 def _difference(row: Mapping[str, Any] | None) -> str:

@@ -119,6 +119,8 @@ def costs(name: str) -> str:
         parts.append("each text is graded")
     if method.first is not None:
         parts.append(f"the steps are shared with a first phase of {method.first}")
+    if method.after_rate != 1:
+        parts.append(f"the learning rate after that phase is {method.after_rate:g} of that before")
     return "; ".join(parts) or "nothing more"
 
 

@@ -2,13 +2,15 @@
 
 Both phases divide the budget: `first_share` of the problems, and of the steps where `max_steps` says how many there
 are, are the first one's. They have no problem in common, so that what the second asks is new to the student. The parts
-that a config replaces, and their numbers, are those of the second phase; the first has its method's own.
+that a config replaces, and their numbers, are those of the second phase; the first has its method's own. The config's
+learning rate is the first phase's, and that of the second a share of it.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
@@ -38,6 +40,13 @@ class InPhases(MethodParts):
     first_share: float = field(
         default=0.5, metadata={"help": "With a phase before: its share of the problems, and of max_steps."}
     )
+    after_rate: float | None = field(
+        default=None,
+        metadata={
+            "help": "With a phase before: the learning rate from there on, as a share of learning_rate. Default: the "
+            "method's."
+        },
+    )
     problems_part: list[float] = field(
         default_factory=lambda: [0.0, 1.0],
         metadata={"help": "The part of the problems to train on, as shares from and to; phases divide them so."},
@@ -47,9 +56,11 @@ class InPhases(MethodParts):
     def objective(self) -> Method:
         """The method with the parts that this config replaces."""
         method = super().objective
-        if self.first is None:
-            return method
-        return dataclasses.replace(method, first=None if self.first == NONE else self.first)
+        if self.after_rate is not None:
+            method = dataclasses.replace(method, after_rate=self.after_rate)
+        if self.first == NONE:
+            return dataclasses.replace(method, first=None, after_rate=1.0)
+        return method if self.first is None else dataclasses.replace(method, first=self.first)
 
     def phases(self: Config) -> list[Config]:
         """Return the configs of the phases in their order: this one, or that of the method before and then that of
@@ -71,7 +82,15 @@ class InPhases(MethodParts):
                 )
         first = self.objective.first
         if first is None:
+            if self.after_rate is not None:
+                raise BadInputError(
+                    f"after_rate={self.after_rate}: {self.method} has no phase before, so that nothing comes after it: "
+                    "leave it out, or name `first`"
+                )
             return
+        rate = self.objective.after_rate
+        if not (math.isfinite(rate) and rate > 0):
+            raise BadInputError(f"after_rate={rate}: a share of the learning rate, above 0")
         if not 0 < self.first_share < 1:
             raise BadInputError(f"first_share={self.first_share}: a share of the budget, above 0 and below 1")
         if settings.max_steps > 0 and not 0 < self._steps_before < settings.max_steps:
@@ -140,6 +159,8 @@ class InPhases(MethodParts):
         after = copy.copy(self)
         after.first, after.problems_part = NONE, [self.first_share, 1.0]
         settings = cast(Any, after)
+        settings.learning_rate *= self.objective.after_rate
+        after.after_rate = None
         if settings.max_steps > 0:
             settings.max_steps -= self._steps_before
         return after

@@ -304,7 +304,15 @@ def _result(
     metrics = run.metrics()
     tokens = int(sum(row.get("trained_tokens", 0) for row in metrics))
     phases = [phase_row(one.result) for one in earlier]
-    phases.append({"method": config.method, "steps": steps, "tokens": tokens, "traces": traces})
+    phases.append(
+        {
+            "method": config.method,
+            "learning_rate": settings.learning_rate,
+            "steps": steps,
+            "tokens": tokens,
+            "traces": traces,
+        }
+    )
     losses = [row["loss"] for row in metrics if row.get("loss") is not None]
     result: DistillResult = {
         "stage": "distill",
@@ -340,6 +348,7 @@ def phase_row(result: Mapping[str, Any]) -> PhaseRow:
     """Return what a phase's own result says of how much it trained."""
     return {
         "method": result["method"],
+        "learning_rate": result["learning_rate"],
         "steps": result["steps"],
         "tokens": result["tokens"],
         "traces": result["traces"],

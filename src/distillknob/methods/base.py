@@ -20,7 +20,8 @@ class Method:
     reckons with; `tokens`, which count, and `weights`, how much each does; `context`, what the
     teacher sees; `teacher`, whose weights teach; `soft_target`, what is made of the teacher's distributions; `queries`,
     how much each trace counts; `edit`, what is changed in the student's own samples; `first`, the method by which the
-    student is trained before. `num_generations` are samples a prompt; `epsilon` is the privacy that private steps keep;
+    student is trained before, and `after_rate`, the learning rate from there on as a share of that before.
+    `num_generations` are samples a prompt; `epsilon` is the privacy that private steps keep;
     `options` are the published values of the parts' options, where they differ from these' defaults.
     """
 
@@ -43,6 +44,7 @@ class Method:
     queries: str = "all"
     edit: str = "none"
     first: str | None = None
+    after_rate: float = 1.0
     num_generations: int = 1
     epsilon: float | None = None
     options: Mapping[str, float] = field(default_factory=dict)
@@ -63,6 +65,7 @@ class Method:
             "queries": "all",
             "edit": "none",
             "first": None,
+            "after_rate": 1.0,
             "num_generations": 1,
             "epsilon": None,
         }

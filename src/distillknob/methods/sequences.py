@@ -92,11 +92,12 @@ ROWS: dict[str, Method] = {
         summary="SFT on right answers of the teacher, then towards right ones and, more weakly, away from wrong ones.",
         formula="first −Σ log q(yₜ), y right; then −log q(y_w)/|y_w| + α·log q(y_l)/|y_l|, y_w right, y_l wrong",
         when="The teacher errs often enough that its wrong answers teach something, and only texts can be had.",
-        ours="Half of the steps and of the problems are the first phase's, at one learning rate; in the paper both "
-        "phases have the same problems.",
+        ours="Half of the steps and of the problems are the first phase's; in the paper both phases have the same "
+        "problems. The second phase's learning rate is the paper's share of the first one's.",
         loss="right_and_wrong",
         traces="teacher_pairs",
         lmbda=0.0,
         first="sft_verified",
+        after_rate=0.02,  # 1e-6 after 5e-5
     ),
 }

@@ -2,7 +2,7 @@
 
 # No `from __future__ import annotations`: with it TypedDict can't tell the keys that are NotRequired.
 
-from typing import Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 from distillknob.results.attacks import FailedRow
 from distillknob.results.experiments import Trainings
@@ -76,26 +76,28 @@ class LeftOutRow(TypedDict):
 
 class ComparedDifference(Trainings):
     """This is a difference over the seeds with its p over problems, the trainings taken as they are, and over
-    trainings. `adjusted` and `adjusted_trainings` are these for all methods on this task and teacher together."""
+    trainings. `trainings` and `p_trainings` rest on the spread between seeds that is pooled over the methods with
+    several: None where none has. `adjusted` is the larger p, for all methods on this task and teacher together."""
 
-    p: float | None
-    adjusted: float | None
+    p_problems: float | None
     p_trainings: float | None
-    adjusted_trainings: float | None
+    adjusted: float | None
 
 
 class ComparedRow(TypedDict):
     """A row holds a method on a teacher and a task, over its seeds. `alone`: the method needs no teacher, and its
-    students are those of all. `budget` says why it doesn't keep to the tokens of a step. Trainings are means over the
-    seeds, `peak_memory` is the highest, `phases` are the first seed's, `relative_time` a step's time in multiples of
-    the baseline's."""
+    students are those of all. `budget` says why it doesn't keep to the tokens of a step, `settings` are its own fields
+    of `distill`. `state` is `in part` where some of its seeds failed, and `reason` says by what. Trainings are means
+    over the seeds, `peak_memory` is the highest, `phases` are the first seed's, `relative_time` a step's time in
+    multiples of the baseline's."""
 
     task: str
     teacher: str
     method: str
     alone: bool
     budget: str | None
-    state: Literal["done", "failed", "not run"]
+    settings: dict[str, Any]
+    state: Literal["done", "in part", "failed", "not run"]
     reason: str | None
     seeds: list[int]
     rank: int | None

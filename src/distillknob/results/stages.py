@@ -255,9 +255,10 @@ class Curve(TypedDict):
 
 
 class PhaseRow(TypedDict):
-    """One phase of a distillation: by which method the student was trained, and how much."""
+    """One phase of a distillation: by which method the student was trained, at which learning rate, and how much."""
 
     method: str
+    learning_rate: float
     steps: int
     tokens: int
     traces: int

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from distillknob.methods import METHODS
 from distillknob.report.page import build_report
 from planted_comparison import comparison
 from planted_runs import Page, write_run
@@ -59,9 +60,22 @@ def test_a_result_that_lacks_parts_still_has_a_page(tmp_path: Path, changes: dic
     assert [name for name in page(tmp_path, **changes).ids if name] == ["result", "rates", "missing", "provenance"]
 
 
-def test_with_several_trainings_a_difference_has_to_hold_over_them(tmp_path: Path) -> None:
+def test_the_word_of_a_difference_follows_its_one_adjusted_p(tmp_path: Path) -> None:
     result = comparison()
     for row in result["rows"]:
         if row["method"] == "sft_gold":  # over problems it holds, over trainings not
-            row["to_baseline"] |= {"p_trainings": 0.2, "adjusted_trainings": 0.4, "trainings": [-0.25, 0.05]}
+            row["to_baseline"] |= {"p_problems": 0.001, "p_trainings": 0.2, "adjusted": 0.4, "trainings": [-0.25, 0.05]}
     assert "1 of 2 are better than GKD and 0 worse" in plain(page(tmp_path, rows=result["rows"]))
+
+
+def test_own_settings_failed_seeds_and_each_reason_for_free_tokens_stand_beside_a_method(tmp_path: Path) -> None:
+    result = comparison()
+    for row in result["rows"]:
+        if row["method"] == "opd_rkl":
+            row |= {"settings": {"problems": 400}, "budget": "chooses tokens"}
+        if row["method"] == "sft_gold":
+            row |= {"state": "in part", "reason": "seed 1: the loss is no number", "budget": "counts no tokens"}
+    text = plain(page(tmp_path, rows=result["rows"]))
+    assert "problems 400" in text and "in part: seed 1: the loss is no number" in text
+    of_opd, of_sft = (METHODS[name].label for name in ("opd_rkl", "sft_gold"))
+    assert f"{of_opd}: chooses tokens; {of_sft}: counts no tokens" in text and "° trained on the same steps" in text

@@ -12,9 +12,10 @@ from distillknob.config.checks import check_at_least_one
 from distillknob.config.experiment import PlannedConfig, Step
 from distillknob.config.fields import NO_SETTING, fields_of
 from distillknob.config.recipe import stage_config
-from distillknob.distillation.parts import MethodParts
+from distillknob.distillation.config import DistillConfig
+from distillknob.distillation.phases import InPhases
 from distillknob.errors import BadInputError, nearest
-from distillknob.experiments.compare.grid import Entry, Grid, Teacher, teachers_of
+from distillknob.experiments.compare.grid import BUDGET, Entry, Grid, Teacher, teachers_of
 from distillknob.experiments.compare.work import BEFORE, Cell, steps
 from distillknob.methods import METHODS
 from distillknob.models.labels import plain_name
@@ -23,8 +24,22 @@ from distillknob.stages import EXPERIMENTS
 
 ALL = "all"
 SECTIONS = ("distill", "evaluate")  # of the recipe
-# Parts that a recipe may set for all methods: what a method is doesn't change by them.
-_OF_ALL = ("method", "options", "skills")
+# What the comparison itself sets, and what all methods have to have in common.
+_OF_THE_COMPARISON = (
+    "method",
+    "teacher",
+    "student",
+    "tasks",
+    "seed",
+    "problem_seed",
+    "curve_steps",
+    "max_steps",
+    "num_train_epochs",
+    "learning_rate",
+    BUDGET,
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+)
 
 
 @dataclass
@@ -70,6 +85,13 @@ class CompareConfig(PlannedConfig):
         default_factory=dict,
         metadata={"help": "Sections distill and evaluate that are others for the comparison than the recipe has."},
     )
+    of_methods: dict[str, dict[str, Any]] = field(
+        default_factory=dict,
+        metadata={
+            "help": "Fields of distill that are one method's own, e.g. the files or the teachers that it needs: "
+            "{METHOD: {FIELD: VALUE}}."
+        },
+    )
     keep_models: bool = field(
         default=False, metadata={"help": "Keep the students' weights and samples, not only what was measured."}
     )
@@ -92,7 +114,7 @@ class CompareConfig(PlannedConfig):
         if ALL in self.methods and len(self.methods) > 1:
             raise BadInputError(f"methods={self.methods}: all has the others in it: give it alone, or name methods")
         named = [*(one for one in self.methods if one != ALL), self.baseline, *self.further_methods]
-        for method in [*named, *self.learning_rates]:
+        for method in [*named, *self.learning_rates, *self.of_methods]:
             if method not in METHODS:
                 guess = nearest(method, METHODS, otherwise=":")
                 raise BadInputError(f"there is no method {method!r}{guess} known are {', '.join(METHODS)}")
@@ -116,6 +138,7 @@ class CompareConfig(PlannedConfig):
                 raise BadInputError(
                     f"settings has {stage!r}: {section!r}: give a section of {' or '.join(SECTIONS)}, as a mapping"
                 )
+        self._check_of_methods()
         names = [plain_name(task) for task in self.tasks]
         if self.separate_tasks and len(set(names)) < len(names):
             raise BadInputError(f"tasks={self.tasks}: two would have one folder, {', '.join(names)}: rename a file")
@@ -123,14 +146,29 @@ class CompareConfig(PlannedConfig):
         self.all_teachers  # noqa: B018 - refused here, where two have one label
 
     def _check_parts(self) -> None:
-        """Raise BadInputError for a recipe that would replace a part of every method, or sets no number of steps."""
+        """Raise BadInputError for a recipe that would replace a part of every method."""
         section = self.of_cells.get("distill") or {}
-        for name in fields_of(MethodParts):
-            if section.get(name) is not None and name not in _OF_ALL:
+        for name in fields_of(InPhases):
+            if name != "method" and section.get(name) is not None:
                 raise BadInputError(
                     f"the recipe's section distill sets {name} to {section[name]!r}: it would take the place of that "
-                    "part of every method: leave it out"
+                    "part of every method: leave it out, or give it to the methods that need it (of_methods)"
                 )
+
+    def _check_of_methods(self) -> None:
+        """Raise BadInputError for settings of one method that distill doesn't have, or that all have in common."""
+        known = [name for name in fields_of(DistillConfig) if name not in _OF_THE_COMPARISON]
+        for method, own in self.of_methods.items():
+            if not isinstance(own, Mapping):
+                raise BadInputError(f"of_methods has {method}: {own!r}: give fields of distill, as a mapping")
+            for name in own:
+                if name in _OF_THE_COMPARISON:
+                    raise BadInputError(
+                        f"of_methods sets {name} for {method}: methods are compared with the same {name}: leave it out"
+                    )
+                if name not in known:
+                    guess = nearest(name, known, otherwise=": `distillknob distill --help` lists them")
+                    raise BadInputError(f"of_methods sets {name!r} for {method}, which distill doesn't have{guess}")
 
     @cached_property
     def of_cells(self) -> dict[str, Any]:
@@ -216,6 +254,7 @@ class CompareConfig(PlannedConfig):
             learning_rate=rate,
             multiple=multiple,
             free_tokens=entry.budget is not None,
+            settings=self.of_methods.get(entry.method, {}),
             problems=self.rate_problems,
             samples=self.rate_samples,
         )

@@ -24,8 +24,8 @@ class Teacher:
 @dataclass(frozen=True)
 class Entry:
     """One method on one teacher and the tasks that a student learns together. `alone` says that the method needs no
-    teacher, so that its students are those of all teachers; `budget` why it can't keep to the tokens of a step (None:
-    it does)."""
+    teacher, or has its own, so that its students are those of all teachers; `budget` why it can't keep to the tokens of
+    a step (None: it does)."""
 
     method: str
     teacher: Teacher
@@ -75,13 +75,14 @@ def decide(
     teachers: Sequence[Teacher],
     groups: Sequence[tuple[str, ...]],
     baseline: str,
-    config_of: Callable[..., Any],
+    configs_of: Callable[..., Sequence[Any]],
     check: Callable[[Any], None],
     *,
     leave_out: bool,
 ) -> Grid:
-    """Return the grid. `groups` are the tasks that a student learns together. `config_of(method, teacher, tasks,
-    **fields)` builds a config of `distill`, and `check` looks at it; both raise BadInputError for what doesn't apply.
+    """Return the grid. `groups` are the tasks that a student learns together. `configs_of(method, teacher, tasks,
+    **fields)` builds the configs of `distill` for a student and for the choice of a rate, and `check` looks at one;
+    both raise BadInputError for what doesn't apply.
 
     With `leave_out` such a method is left out, with its reason; else, and for the baseline, the refusal is raised.
     """
@@ -93,14 +94,16 @@ def decide(
             if (method, tasks) in alone:
                 continue
             try:
-                config, budget = _fitted(config_of, method, teacher, tasks)
-                check(config)
+                configs, budget = _fitted(configs_of, method, teacher, tasks)
+                for config in configs:
+                    check(config)
             except BadInputError as error:
                 if method == baseline or not leave_out:
                     raise BadInputError(f"{method} on {teacher.label}: {error}") from error
                 left_out.append(LeftOut(method, teacher, tasks, str(error)))
                 continue
-            by_itself = config.teaches_itself or not config.needs_teacher
+            student = configs[0]
+            by_itself = student.teaches_itself or bool(student.several_teachers) or not student.needs_teacher
             if by_itself:
                 alone.add((method, tasks))
             entries.append(Entry(method, teacher, tasks, by_itself, budget))
@@ -108,12 +111,12 @@ def decide(
 
 
 def _fitted(
-    config_of: Callable[..., Any], method: str, teacher: Teacher, tasks: tuple[str, ...]
-) -> tuple[Any, str | None]:
-    """The config of the method, and why it can't keep to the recipe's tokens a step: one whose loss counts no tokens,
+    configs_of: Callable[..., Sequence[Any]], method: str, teacher: Teacher, tasks: tuple[str, ...]
+) -> tuple[Sequence[Any], str | None]:
+    """The configs of the method, and why it can't keep to the recipe's tokens a step: one whose loss counts no tokens,
     or that chooses among them, is trained on the same steps without."""
     try:
-        return config_of(method, teacher, tasks), None
+        return configs_of(method, teacher, tasks), None
     except BadInputError as error:
         refused = str(error)
-    return config_of(method, teacher, tasks, **{BUDGET: None}), refused
+    return configs_of(method, teacher, tasks, **{BUDGET: None}), refused

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from distillknob.experiments.compare.config import CompareConfig
+from distillknob.experiments.compare.differences import compared_differences, seed_spread
 from distillknob.experiments.compare.grid import Entry, Teacher
 from distillknob.experiments.compare.rates import NOT_RUN, Results, rate_row
 from distillknob.experiments.compare.work import BEFORE, Cell
-from distillknob.experiments.over_seeds import difference_over_seeds
 from distillknob.results.compare import (
-    ComparedDifference,
     ComparedRow,
     ComparedTeacher,
     CompareResult,
@@ -22,7 +20,7 @@ from distillknob.results.compare import (
     Trained,
 )
 from distillknob.runs.model_record import read_record
-from distillknob.stats import holm, interval, mean_p, paired_p
+from distillknob.stats import interval
 
 Scores = dict[int, list[float]]  # by seed each problem's
 
@@ -118,23 +116,29 @@ def _rows(
     }
     start: list[float] | None = before.get("scores", {}).get(task)
     base = scores.get(config.baseline, {})
-    to_baseline = _differences(
+    spread = seed_spread([[float(np.mean(values)) for values in own.values()] for own in scores.values()])
+    to_baseline = compared_differences(
         {
             method: {seed: (base[seed], own[seed]) for seed in own if seed in base}
             for method, own in scores.items()
             if method != config.baseline
-        }
+        },
+        spread,
+        trained=2,
     )
-    to_before = _differences(
+    to_before = compared_differences(
         {method: {seed: (start, values) for seed, values in own.items()} for method, own in scores.items()}
         if start is not None
-        else {}
+        else {},
+        spread,
+        trained=1,
     )
     means = {method: float(np.mean([np.mean(one) for one in own.values()])) for method, own in scores.items() if own}
     time = _mean_of(of_method.get(config.baseline, {}), "step_seconds")
     for entry in entries:
         reasons = measured.reasons(entry, task)
-        row = _row(task, teacher, entry, of_method[entry.method], scores[entry.method], time, reasons)
+        settings = config.of_methods.get(entry.method, {})
+        row = _row(task, teacher, entry, of_method[entry.method], scores[entry.method], time, reasons, settings)
         row["to_baseline"] = to_baseline.get(entry.method)
         row["to_before"] = to_before.get(entry.method)
         if entry.method in means:
@@ -150,6 +154,7 @@ def _row(
     scores: Scores,
     time: float | None,
     reasons: Sequence[str],
+    settings: Mapping[str, Any],
 ) -> ComparedRow:
     """A method on a teacher and a task, without what it is set beside."""
     rows = [row for result in of_seeds.values() for row in result["tasks"] if row["task"] == task]
@@ -162,7 +167,8 @@ def _row(
         "method": entry.method,
         "alone": entry.alone,
         "budget": entry.budget,
-        "state": "done" if scores else "failed" if reasons else "not run",
+        "settings": dict(settings),
+        "state": ("in part" if reasons else "done") if scores else "failed" if reasons else "not run",
         "reason": "; ".join(dict.fromkeys(reasons)) or None,
         "seeds": list(scores),
         "rank": None,
@@ -188,32 +194,3 @@ def _row(
 def _mean_of(of_seeds: Mapping[int, Mapping[str, Any]], key: str) -> float | None:
     values = [result["training"][key] for result in of_seeds.values() if result["training"][key] is not None]
     return float(np.mean(values)) if values else None
-
-
-def _differences(
-    known: Mapping[str, Mapping[int, tuple[Sequence[float], Sequence[float]]]],
-) -> dict[str, ComparedDifference]:
-    """Each method's difference over the seeds that have both sides, with p over problems and over trainings, each also
-    adjusted for all of these methods."""
-    both = {method: sides for method, sides in known.items() if sides}
-    rows = {method: difference_over_seeds(sides) for method, sides in both.items()}
-    problems = []
-    for sides in both.values():
-        before, after = (np.mean(side, axis=0) for side in zip(*sides.values(), strict=True))
-        problems.append(paired_p(before, after))
-    trainings = [mean_p(row["by_seed"]) for row in rows.values()]
-    adjusted = zip(problems, holm(problems), trainings, holm(trainings), strict=True)
-    return {
-        method: {
-            **row,
-            "p": _defined(p),
-            "adjusted": _defined(p_all),
-            "p_trainings": _defined(q),
-            "adjusted_trainings": _defined(q_all),
-        }
-        for (method, row), (p, p_all, q, q_all) in zip(rows.items(), adjusted, strict=True)
-    }
-
-
-def _defined(value: float) -> float | None:
-    return None if math.isnan(value) else value

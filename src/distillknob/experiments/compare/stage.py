@@ -19,7 +19,7 @@ from distillknob.experiments.compare.config import ALL, CompareConfig
 from distillknob.experiments.compare.grid import Teacher, decide
 from distillknob.experiments.compare.rates import rate_row
 from distillknob.experiments.compare.result import result_of
-from distillknob.experiments.compare.work import RATE, Cell, Work, cell_config, steps
+from distillknob.experiments.compare.work import RATE, Cell, Work, candidate, cell_config, steps
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.opening import checked
 from distillknob.inputs.preflight import Preflight
@@ -94,14 +94,13 @@ def check(config: CompareConfig, preflight: Preflight) -> None:
             f"max_steps={config.base.max_steps} of distill: methods are compared after the same steps: set it in the "
             "recipe's section distill"
         )
-    config_of = partial(_training_of, config)
     training = STAGES["distill"]
     config.grid = decide(
         config.chosen_methods,
         config.all_teachers,
         config.task_groups,
         config.baseline,
-        config_of,
+        partial(_trainings_of, config, fetch=preflight.fetch),
         lambda one: training.check(one, preflight),
         leave_out=config.methods == [ALL],
     )
@@ -112,13 +111,25 @@ def check(config: CompareConfig, preflight: Preflight) -> None:
             step.stage.check(step.config, preflight)
 
 
-def _training_of(config: CompareConfig, method: str, teacher: Teacher, tasks: tuple[str, ...], **fields: Any) -> Any:
-    """The config of `distill`, also as few steps as a search for a rate has being enough for the method."""
-    values = {"method": method, "teacher": teacher.spec, "tasks": list(tasks), "curve_steps": 0, **fields}
-    values["seed"] = config.seeds[0]
-    if method not in config.learning_rates:
-        stage_config("distill", config.of_cells, **values, max_steps=config.rate_steps)
-    return stage_config("distill", config.of_cells, **values)
+def _trainings_of(
+    config: CompareConfig, method: str, teacher: Teacher, tasks: tuple[str, ...], *, fetch: bool, **fields: Any
+) -> list[Any]:
+    """The config of `distill`, and that of a training by which the method's rate is chosen, where it is searched."""
+    values = {
+        **config.of_methods.get(method, {}),
+        "method": method,
+        "teacher": teacher.spec,
+        "student": config.base.student,
+        "tasks": list(tasks),
+        "seed": config.seeds[0],
+        "curve_steps": 0,
+        **fields,
+    }
+    student = stage_config("distill", config.of_cells, **values)
+    if method in config.learning_rates:
+        return [student]
+    searched = {**values, "max_steps": config.rate_steps}
+    return [student, candidate(config.of_cells, searched, config.rate_problems, fetch=fetch)]
 
 
 class Comparison:

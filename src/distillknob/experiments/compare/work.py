@@ -8,7 +8,7 @@ student   a training, measured on the test split
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ BEFORE, RATE, STUDENT = "before", "rate", "student"
 @dataclass(frozen=True)
 class Cell:
     """A Cell is one of the three kinds. `alone`: the method needs no teacher; `apart`: each task has a student of its
-    own; `free_tokens`: the recipe's tokens a step are left out; `problems` and `samples`: of the choice of a rate."""
+    own; `free_tokens`: the recipe's tokens a step are left out; `settings`: fields of `distill` that are the method's
+    own; `problems` and `samples`: of the choice of a rate."""
 
     kind: str
     student: str
@@ -40,6 +41,7 @@ class Cell:
     learning_rate: float = 0.0
     multiple: float | None = None
     free_tokens: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
     problems: int = 0
     samples: int = 0
 
@@ -67,7 +69,7 @@ class Cell:
         }
         free = {BUDGET: None} if self.free_tokens else {}
         taught = {} if self.teacher is None or self.alone else {"teacher": self.teacher.spec}
-        return {**own, **free, **taught}
+        return {**self.settings, **own, **free, **taught}
 
 
 @dataclass(frozen=True)
@@ -105,21 +107,27 @@ def steps(cell: Cell, recipe: Mapping[str, Any], folder: Path | None = None, *, 
     if cell.kind == STUDENT:
         trained = Step("distill", stage_config("distill", recipe, **cell.training), cell.method)
         return [trained, _evaluate(_model(trained, cell, folder), cell, recipe)]
-    config = stage_config("distill", recipe, **cell.training)
-    trained_on = min(
-        _problems_beside(name, config.problems, cell.problems, config.seed_of_problems, fetch=fetch)
-        for name in cell.tasks
-    )
-    training = Step("distill", stage_config("distill", recipe, **cell.training, problems=trained_on), cell.method)
+    training = Step("distill", candidate(recipe, cell.training, cell.problems, fetch=fetch), cell.method)
     held_back = {
         "split": "train",
-        "skip": trained_on,
+        "skip": training.config.problems,
         "problems": cell.problems,
         "samples": cell.samples,
         "k": 1,
-        "seed": config.seed_of_problems,
+        "seed": training.config.seed_of_problems,
     }
     return [training, _evaluate(_model(training, cell, folder), cell, recipe, **held_back)]
+
+
+def candidate(recipe: Mapping[str, Any], training: Mapping[str, Any], held_back: int, *, fetch: bool = True) -> Any:
+    """Return the config of a training by which a rate is chosen: of so many problems fewer that `held_back` of each
+    task are left."""
+    config: Any = stage_config("distill", recipe, **training)
+    trained_on = min(
+        _problems_beside(name, config.problems, held_back, config.seed_of_problems, fetch=fetch)
+        for name in config.tasks
+    )
+    return stage_config("distill", recipe, **{**training, "problems": trained_on})
 
 
 def _evaluate(model: str, cell: Cell, recipe: Mapping[str, Any], **fields: Any) -> Step:

@@ -39,6 +39,7 @@ from distillknob.report.rows import distinct, find, sample_size, where
 from distillknob.verdicts.methods import apart, leaders_sentence
 
 _GIB = 2.0**30
+_FREE = " ° trained on the same steps, but not held to the tokens of a step."
 _STYLES = {"better": ("up", "series-2"), "worse": ("down", "series-1"), MISSING: ("circle", "of-original")}
 _BASELINE = ("square", "of-none")
 _TONES = {"better": "right", "worse": "high"}
@@ -87,9 +88,8 @@ def _figures(result: Row, done: Sequence[Row]) -> list[Html]:
             panels.append(dot_plot(title, [("", dots)], scale, x_label="pass@1", rule=before, rule_tip=tip))
         caption = (
             f"Students on {task} by method, in the order of their mean over the teachers. Lines: 95 % intervals, "
-            "clustered by problem, the trainings taken as they are. Better and worse: told from the baseline when all "
-            f"methods are looked at together (Holm, 5 %). Behind each mark: {sample_size(own)}, "
-            f"{_trainings(own)}."
+            f"clustered by problem, the trainings taken as they are. Better and worse: {_criterion(own)} "
+            f"Behind each mark: {sample_size(own)}, {_trainings(own)}.{_FREE if any(map(_is_free, own)) else ''}"
         )
         entries = [
             (*_STYLES["better"], f"better than {method_name(baseline)}"),
@@ -102,6 +102,23 @@ def _figures(result: Row, done: Sequence[Row]) -> list[Html]:
     return figures
 
 
+def _criterion(own: Sequence[Row]) -> str:
+    """By what a method is called better or worse than the baseline."""
+    over_trainings = any(mapping(row.get("to_baseline")).get("p_trainings") is not None for row in own)
+    holds = "it holds for other problems and for other trainings" if over_trainings else "it holds for other problems"
+    told = "" if over_trainings else " One training each says nothing of another one."
+    return f"{holds} when all methods are looked at together (Holm, 5 %).{told}"
+
+
+def _is_free(row: Row) -> bool:
+    """Says whether a method isn't held to the tokens of a step."""
+    return bool(row.get("budget"))
+
+
+def _name(row: Row) -> str:
+    return f"{method_name(row.get('method'))}{'°' if _is_free(row) else ''}"
+
+
 def _trainings(own: Sequence[Row]) -> str:
     sizes = sorted({len(seeds) for row in own if isinstance(seeds := row.get("seeds"), list)})
     return (
@@ -112,7 +129,7 @@ def _trainings(own: Sequence[Row]) -> str:
 
 
 def _dot(row: Row, baseline: str) -> Dot:
-    name = method_name(row.get("method"))
+    name = _name(row)
     style = _BASELINE if row.get("method") == baseline else _STYLES.get(_apart(row), _STYLES[MISSING])
     tip = f"{name}: {percent(row.get('score'))} {percent_range(row.get('interval'))}"
     return Dot(name, number(row.get("score")), bounds(row.get("interval")), style, tip)
@@ -135,8 +152,8 @@ def _tables(result: Row) -> list[Html]:
             if not own:
                 continue
             body = [_line(row) for row in ordered]
-            notes = [row for row in ordered if row.get("budget")]
-            free = tag("p", _budget(notes), class_="note") if notes else None
+            notes = [row for row in ordered if _is_free(row)]
+            free = _budget(notes) if notes else None
             shown = table(head, body, numeric_from=2)
             made.append(details(f"{task}, teacher {teacher}: the table", shown, free, is_open=not made))
     return made
@@ -145,13 +162,15 @@ def _tables(result: Row) -> list[Html]:
 def _line(row: Row) -> list[Child]:
     word = _apart(row)
     state = text(row.get("state"))
-    alone = tag("small", " needs no teacher") if row.get("alone") is True else None
+    alone = tag("small", " needs no teacher of these") if row.get("alone") is True else None
+    settings = mapping(row.get("settings"))
+    own = tag("small", f" {', '.join(f'{name} {value}' for name, value in settings.items())}") if settings else None
     why = tag("small", f" {state}: {text(row.get('reason'))}" if row.get("reason") else f" {state}")
     seconds, memory = number(row.get("step_seconds")), number(row.get("peak_memory"))
     baseline, before = mapping(row.get("to_baseline")), mapping(row.get("to_before"))
     seeds = row.get("seeds")
     return [
-        join(method_name(row.get("method")), alone, None if state == "done" else why),
+        join(_name(row), alone, own, None if state == "done" else why),
         tag("span", word, class_=f"badge {_TONES[word]}") if word in _TONES else MISSING,
         count(row.get("rank")),
         with_range(percent(row.get("score")), percent_range(row.get("interval"))),
@@ -175,9 +194,13 @@ def _steps(row: Row) -> str:
     return count(row.get("steps")) + (f" ({parts})" if parts else "")
 
 
-def _budget(own: Sequence[Row]) -> str:
-    names = listed([method_name(row.get("method")) for row in own])
-    return f"Trained on the same steps, but not held to the tokens of a step: {names}. {text(own[0].get('budget'))}"
+def _budget(own: Sequence[Row]) -> Html:
+    """Which methods aren't held to the tokens of a step, under each reason."""
+    reasons = [
+        f"{listed([method_name(row.get('method')) for row in own if row.get('budget') == reason])}: {text(reason)}"
+        for reason in dict.fromkeys(row.get("budget") for row in own)
+    ]
+    return tag("p", f"{_FREE.strip()} ", "; ".join(reasons), class_="note")
 
 
 def rates_section(source: Source) -> Section:
