@@ -148,12 +148,12 @@ def is_a_reason(told: str, values: Values) -> bool:
 def test_each_pair_of_parts_is_refused_with_a_reason_or_trains(
     tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    around = Around.of(tiny_pair, tmp_path)
+    around, preflight = Around.of(tiny_pair, tmp_path), Preflight(1)
     taken: list[tuple[Values, DistillConfig]] = []
     for values in pairs():
         try:
             settings = around.config(values)
-            check(settings, Preflight(1))
+            check(settings, preflight)
         except BadInputError as error:
             assert is_a_reason(str(error), values), f"{values}: {error}"
             continue

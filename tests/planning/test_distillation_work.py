@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ import torch
 
 from distilling import Rewarded, config
 from distillknob.distillation.config import DistillConfig
-from distillknob.distillation.losses.projection import Projection
 from distillknob.distillation.stage import distill
 from distillknob.planning.hardware import GPUS, Engine
-from distillknob.planning.memory import footprint
+from distillknob.planning.memory import Footprint, footprint
+from distillknob.planning.phases import Workload
 from distillknob.planning.workload import workload
 from pairs import Pair
 
@@ -57,9 +58,10 @@ class Reading(Rewarded):
     ],
 )
 def test_each_reading_of_a_step_is_counted(
-    tiny_pair: Pair, tmp_path: Path, batches: Any, method: str, values: dict[str, Any]
+    tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, values: dict[str, Any]
 ) -> None:
-    Reading.read = Counter()
+    monkeypatch.setattr(Reading, "batches", [], raising=False)
+    monkeypatch.setattr(Reading, "read", Counter(), raising=False)
     several = {"teachers": {"a": tiny_pair.teacher, "b": tiny_pair.student}} if method == "averaged_teachers" else {}
     settings = config(tiny_pair, method, tasks=["math"], max_steps=1, max_completion_length=8, **several, **values)
     phases = workload("distill", settings, ONE).phases
@@ -83,17 +85,21 @@ def test_a_student_that_is_read_as_it_was_is_held_once() -> None:
         assert [name for name, _ in workload("distill", settings, ONE).resident] == held
 
 
+def of_training(method: str) -> tuple[Workload, Footprint]:
+    """What a method would do, and the memory of its training alone."""
+    work = workload("distill", DistillConfig(method=method, max_steps=4), ONE)
+    training = dataclasses.replace(work, phases=[one for one in work.phases if one.kind == "train"])
+    return work, footprint(training, ONE)
+
+
 def test_weights_that_are_trained_along_and_clipped_gradients_take_memory() -> None:
-    plain, projected, private = (
-        footprint(workload("distill", DistillConfig(method=method, max_steps=4), ONE), ONE)
-        for method in ("gkd", "projection", "dp_opd")
-    )
-    work = workload("distill", DistillConfig(method="projection", max_steps=4), ONE)
-    (student, teacher) = (model.hidden for model in (work.models[1], work.models[0]))
-    module = Projection.of("mse")(DistillConfig(method="projection")).module(student, teacher)
-    assert module is not None
-    along = sum(weight.numel() for weight in module.parameters())
-    assert along == student * teacher
-    assert projected.resident["the loss's own weights"] == 16 * along and projected.phase["projected states"] > 0
+    (work, plain), (_, projected), (_, private) = map(of_training, ("gkd", "projection", "dp_opd"))
+    (_, teacher), student = work.resident[0], work.trained
+    assert student is not None
+    along = student.model.hidden * teacher.hidden  # one matrix without a bias
+    assert projected.resident["the loss's own weights"] == 16 * along
+    answers = projected.phase["projected states"] / (4 * 4 * teacher.hidden)
+    assert answers == next(one.at_once * one.answer for one in work.phases if one.kind == "train")
     assert private.resident["clipped gradients"] == 2 * private.resident["gradients"]
     assert not {"the loss's own weights", "clipped gradients"} & plain.resident.keys()
+    assert "projected states" not in plain.phase

@@ -21,7 +21,6 @@ from distillknob.distillation.traces import RIGHT_ONES, part_of
 from distillknob.errors import BadInputError, nearest
 from distillknob.inputs.preflight import Preflight, Side, check_learning_rate, check_traces, same_weights
 from distillknob.models.architecture import architecture
-from distillknob.models.exits import check_depth
 from distillknob.models.names import check_meant
 from distillknob.models.scoring import Prompt, encoded_texts
 from distillknob.models.served.chat import is_chat
@@ -61,8 +60,11 @@ def _check_phase(config: DistillConfig, preflight: Preflight) -> None:
         _check_templates(config, sides, other)
     check_trainable(config.student, config)
     check_learning_rate(config.student, config)
-    if config.loss.exit_share is not None:
-        check_depth(config.student, architecture(config.student).layers)
+    if config.loss.exit_share is not None and architecture(config.student).layers < 2:
+        raise BadInputError(
+            f"loss {config.objective.loss}: it reads an exit below the last layer, and {config.student!r} has 1 "
+            "layer: take a deeper student"
+        )
     memory, tokens = config.loss.memory, sides.student.vocabulary
     if memory is not None and tokens is not None and memory.top_k > tokens:
         raise BadInputError(

@@ -41,14 +41,6 @@ class Exit(NamedTuple):
         states[:] = [functional_call(self.norm, weights, (one,)) for one in states]
 
 
-def check_depth(name: str, layers: int) -> None:
-    """Raise BadInputError for a model of so few layers that none lies below the last."""
-    if layers < 2:
-        raise BadInputError(
-            f"{name!r} has {layers} layer, and an exit has to lie below the last: take a deeper student"
-        )
-
-
 def exit_at(model: Any, share: float) -> Exit:
     """The exit of a causal language model at that share of its depth, between its first layer and its last but one.
 
@@ -56,7 +48,10 @@ def exit_at(model: Any, share: float) -> Exit:
     """
     whole = bare(model)
     count = whole.config.get_text_config().num_hidden_layers
-    check_depth(whole.name_or_path, count)
+    if count < 2:
+        raise BadInputError(
+            f"{whole.name_or_path!r} has {count} layer, and an exit has to lie below the last: take a deeper student"
+        )
     for parent in whole.base_model.modules():
         for layers in parent.children():
             if isinstance(layers, torch.nn.ModuleList) and len(layers) == count:
