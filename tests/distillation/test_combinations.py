@@ -105,7 +105,7 @@ def rows_for(loss: TokenLoss, count: int = 500) -> TokenRows:
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_loss_over_tokens_is_below_0_somewhere_where_it_says_so_and_there_alone(name: str) -> None:
-    loss = LOSSES[name](PartsAlone(method="gkd", divergence=name))  # type: ignore[arg-type]
+    loss = LOSSES[name](PartsAlone(method="gkd", divergence=name))
     if isinstance(loss, Divergence):
         loss = EditedDivergence(kind=loss.kind, beta=loss.beta, alpha=loss.alpha)
     if not isinstance(loss, TokenLoss) or not loss.asks_teacher:

@@ -207,8 +207,8 @@ def test_an_average_in_half_precision_is_refused_with_the_config(dtype: Any) -> 
 def test_an_average_of_a_checkpoint_in_half_precision_is_refused_when_its_type_is_known(
     tiny_pair: Pair, tmp_path: Path
 ) -> None:
-    half = load_model(tiny_pair.student)
-    half.model.to(torch.bfloat16).save_pretrained(tmp_path / "half")
+    half = load_model(tiny_pair.student, dtype="bfloat16")
+    half.model.save_pretrained(tmp_path / "half")
     half.tokenizer.save_pretrained(tmp_path / "half")
     values: dict[str, Any] = {"teacher_weights": "average", "context": "reference"}
     pair = Pair(tiny_pair.teacher, str(tmp_path / "half"))

@@ -151,9 +151,9 @@ def test_what_would_do_nothing_is_told(tiny_pair: Pair, tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="matches in any of 6 traces"):  # before any model is loaded
         check(known, Preflight(1, fetch=False))
     (tmp_path / "traces.jsonl").write_text(json.dumps({"prompt": "What?", "completion": "That."}) + "\n")
-    values = {"traces": "file", "traces_file": str(tmp_path / "traces.jsonl")}
+    stored = {"traces": "file", "traces_file": str(tmp_path / "traces.jsonl")}
     with pytest.raises(BadInputError, match="matches in any of 1 traces"):
-        check(config_of(tiny_pair, method="private_tokens", private=str(file), **values), Preflight(1, fetch=False))
+        check(config_of(tiny_pair, method="private_tokens", private=str(file), **stored), Preflight(1, fetch=False))
     file.write_text("[0-9]\n")
     for values, message in (
         ({"method": "private_tokens"}, "name a file of expressions in private"),

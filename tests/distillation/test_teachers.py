@@ -71,12 +71,12 @@ def test_a_step_s_gradient_is_the_student_s_alone(tiny_pair: Pair, tmp_path: Pat
 # What each reads at a token beside both models' states.
 COLUMNS = {"advantage": 0.7, "old_logprob": -3.0, "teacher_logprob": -2.0, "labelled": 1.0, "opener": 2.0}
 COLUMNS["uncertain"] = 3.0
-TAUGHT = [name for name in LOSSES if LOSSES[name](PartsAlone(method="gkd", divergence=name)).asks_teacher]  # type: ignore[arg-type]
+TAUGHT = [name for name in LOSSES if LOSSES[name](PartsAlone(method="gkd", divergence=name)).asks_teacher]
 
 
 def value_of(name: str, ours: Head, theirs: Head, hidden_BCH: Tensor, taught_BCH: Tensor) -> Tensor:
     """A loss on a batch of one text of five tokens, between two heads over these states."""
-    loss: Any = LOSSES[name](PartsAlone(method="gkd", divergence=name))  # type: ignore[arg-type]
+    loss: Any = LOSSES[name](PartsAlone(method="gkd", divergence=name))
     batch: dict[str, Tensor] = {column: torch.full((1, 5), value) for column, value in COLUMNS.items()}
     ids, here = torch.arange(5)[None], torch.ones(1, 5, dtype=torch.bool)
     batch |= {"completion_ids": ids, "teacher_completion_ids": ids, "student_span": ids, "teacher_span": ids}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from distilling import Rewarded, config
+from distilling import Kept, Rewarded, config
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.stage import distill
 from distillknob.planning.hardware import GPUS, Engine
@@ -53,14 +53,14 @@ class Reading(Rewarded):
         ("delta_kd", {"teacher_weights": "given"}),
         ("pi_distill", {}),
         ("pi_distill", {"options": {"alpha": 0.0}}),
-        ("pi_on_policy", {}),
+        ("pi_distill_on_policy", {}),
         ("averaged_teachers", {}),
     ],
 )
 def test_each_reading_of_a_step_is_counted(
     tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, values: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(Reading, "batches", [], raising=False)
+    monkeypatch.setattr(Kept, "batches", [], raising=False)
     monkeypatch.setattr(Reading, "read", Counter(), raising=False)
     several = {"teachers": {"a": tiny_pair.teacher, "b": tiny_pair.student}} if method == "averaged_teachers" else {}
     settings = config(tiny_pair, method, tasks=["math"], max_steps=1, max_completion_length=8, **several, **values)
