@@ -50,9 +50,16 @@ def distance(one: Path, other: Path, name: str) -> float:
     return apart / length
 
 
-@pytest.mark.parametrize("stage", ["calibrate", "gkd", "sft", "gkd+tip", "spans", "projection"])
-def test_processes_and_micro_batches_change_nothing(tiny_pair: Pair, tmp_path: Path, stage: str) -> None:
-    one, two, accumulated = trained_in_three_ways(stage, tiny_pair, tmp_path)
+ON_RECORDED = ["calibrate", "gkd", "sft", "gkd+tip", "spans", "projection"]
+OVER_A_BATCH = ["redi", "tsd_kd", "edge_body", "ps_kd", "gold"]  # whose means and memories are of all processes
+
+
+@pytest.mark.parametrize("stage", [*ON_RECORDED, *OVER_A_BATCH])
+def test_processes_and_micro_batches_change_nothing(
+    tiny_pair: Pair, tiny_other: str, tmp_path: Path, stage: str
+) -> None:
+    pair = tiny_pair._replace(teacher=tiny_other) if stage == "gold" else tiny_pair
+    one, two, accumulated = trained_in_three_ways(stage, pair, tmp_path)
     for other in (two, accumulated):
         assert distance(one, other, "gradients.pt") < 1e-6
         assert distance(one, other, "weights.pt") < 1e-5
@@ -61,7 +68,7 @@ def test_processes_and_micro_batches_change_nothing(tiny_pair: Pair, tmp_path: P
     assert distance(tmp_path, one, "weights.pt") > 1e-3  # they moved, by more than they may differ
 
 
-@pytest.mark.parametrize("stage", ["sampled-calibrate", "sampled-gkd"])
+@pytest.mark.parametrize("stage", ["sampled-calibrate", "sampled-gkd", "sampled-entrocraft"])
 def test_training_on_own_samples_is_the_same_over_processes_and_micro_batches(
     tiny_pair: Pair, tmp_path: Path, stage: str
 ) -> None:

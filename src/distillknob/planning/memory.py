@@ -90,6 +90,10 @@ def _trained(trained: Trained, engine: Engine, parts: int) -> dict[str, float]:
     else:
         split = parts if engine.sharding == "fsdp2" else 1
         sizes = {"weights": 4.0 * n / split, "gradients": 4.0 * n / split, "optimizer": 4.0 * ADAM * n / split}
+    if trained.along:
+        sizes["the loss's own weights"] = 4.0 * (2 + ADAM) * trained.along
+    if trained.private:  # the last text's gradient, the clipped ones' sum, and the sum with its noise, which is counted
+        sizes["clipped gradients"] = 2.0 * sizes["gradients"]
     if engine.sharding == "ddp":
         sizes["DDP's buckets"] = sizes["gradients"]
     if trained.reference:
@@ -187,4 +191,6 @@ def _training(phase: Phase, trained: Trained, engine: Engine, width: int) -> dic
     else:
         # Logits, their float32 copy, the log-softmax and its gradient, over every token of the answers.
         sizes["logits"] = float(answers * model.vocabulary * (width + 4 + 4 + 4)) + whole_head
+    if trained.along_width:  # what its weights make of the states, and the difference from the teacher's, in float32
+        sizes["projected states"] = 4.0 * 4 * answers * trained.along_width
     return sizes

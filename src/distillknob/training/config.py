@@ -125,6 +125,23 @@ def spread_by(config: Any) -> str | None:
     return None
 
 
+def zero_stage(config: Any) -> int:
+    """The stage of DeepSpeed's ZeRO, by this config or by Accelerate's; 0 without DeepSpeed. Known once TRL has read
+    its own options."""
+    plugin = config.deepspeed_plugin
+    return 0 if plugin is None else int(plugin.zero_stage)
+
+
+def halved_by_deepspeed(config: Any) -> str | None:
+    """The half precision in which DeepSpeed keeps weights, by this config or by Accelerate's: bf16, fp16, or None.
+    Known once TRL has read its own options."""
+    plugin = config.deepspeed_plugin
+    if plugin is None:
+        return None
+    on = (name for name in ("bf16", "fp16") if plugin.deepspeed_config.get(name, {}).get("enabled") is True)
+    return next(on, None)
+
+
 def check_package(name: str, what: str, extra: str) -> None:
     """Raise BadInputError where `what` need a package that isn't installed on the machine they run on."""
     if not _ELSEWHERE.get() and importlib.util.find_spec(name) is None:
