@@ -125,6 +125,7 @@ STAGES = {
     "evaluate": "--models {0} {1} --problems 7 --samples 3 --k 2 --max-new-tokens 12",
     "diagnose": "--teacher {0} --student {1} --problems 5 --samples 2 --candidates 3 --gradient-problems 3 "
     "--max-new-tokens 12",
+    "prune": "--model {0} --mlp-width 16 --problems 9",
 }
 
 
@@ -153,6 +154,11 @@ def test_a_stage_runs_on_two_processes(tiny_pair: Pair, tmp_path: Path, stage: s
         assert result.keys() == alone.keys()
         assert [row["n"] for row in result["findings"]] == [row["n"] for row in alone["findings"]]
         assert len(result["myopia"]) == len(alone["myopia"])
+    if stage == "prune":
+        alone = by_command(stage, tiny_pair, tmp_path / "alone", 1)[1]
+        assert (result["texts"], result["held_back"]) == (alone["texts"], alone["held_back"]) == (7, 2)
+        for side in ("before", "after"):
+            assert result[side]["loss"] == pytest.approx(alone[side]["loss"], rel=1e-5)
     if stage in ("calibrate", "distill"):
         assert load_model(str(tmp_path / "run" / "model")).model.num_parameters() > 0
         steps = [row["step"] for row in load_run(tmp_path / "run").metrics() if "peak_memory" not in row]

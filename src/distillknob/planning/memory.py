@@ -1,11 +1,11 @@
 """This module counts the memory that a stage would take on each device: what stays there all along, and what its
 largest phase adds.
 
-Widths are those that the libraries really use. A model is loaded in its checkpoint's own type (bfloat16) on a GPU and
-in float32 on a CPU. Full fine-tuning keeps weights, gradients and Adam's moments in float32, as TRL does, and works in
-bfloat16; FSDP2 gathers the weights in bfloat16, and ZeRO-3 keeps bfloat16 weights beside a float32 copy. A LoRA adapter
-is float32, and its anchor is the model with the adapter off. What isn't trained stays whole on each device, but for
-what ZeRO-3 takes over.
+Widths are those that the libraries really use. A model is loaded in its checkpoint's own type (bfloat16) on a GPU, and
+on a CPU as `models.dtypes` says. Full fine-tuning keeps weights, gradients and Adam's moments in float32, as TRL does,
+and works in bfloat16; FSDP2 gathers the weights in bfloat16, and ZeRO-3 keeps bfloat16 weights beside a float32 copy. A
+LoRA adapter is float32, and its anchor is the model with the adapter off. What isn't trained stays whole on each
+device, but for what ZeRO-3 takes over.
 
 Left out on purpose: an allocator's fragments and CUDA's own context, for which MARGIN is kept free, and quantisation.
 """
@@ -19,6 +19,7 @@ import torch
 from distillknob.diagnosis.sketches import EXACT, SKETCH
 from distillknob.divergences.fused import chunk_bytes
 from distillknob.models.architecture import Architecture
+from distillknob.models.dtypes import dtype_here, own_dtype
 from distillknob.models.heads import block_rows
 from distillknob.models.loaded.sampling import rows_at_once
 from distillknob.planning.hardware import Engine
@@ -68,7 +69,9 @@ def _width(engine: Engine) -> int:
 
 def _loaded(model: Architecture, engine: Engine) -> int:
     """Bytes of a weight as `load_model` loads it."""
-    return 4 if engine.device.itemsize == 4 else model.bytes_each
+    if engine.device.itemsize != 4:
+        return model.bytes_each
+    return 2 if dtype_here(own_dtype(model.config), lambda: model.parameters) == "bfloat16" else 4
 
 
 def _trained(trained: Trained, engine: Engine, parts: int) -> dict[str, float]:

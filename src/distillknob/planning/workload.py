@@ -26,11 +26,13 @@ from distillknob.planning.counting import (
     sampled_rows,
     scored_rows,
     steps_of,
+    task_of,
     vllm_of,
 )
 from distillknob.planning.distillation import distill_work
 from distillknob.planning.hardware import Engine
 from distillknob.planning.phases import Phase, Trained, Workload
+from distillknob.pruning.choice import passes_over
 
 if TYPE_CHECKING:
     from distillknob.calibration.config import CalibrationConfig
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from distillknob.evaluation.config import EvaluateConfig
     from distillknob.evaluation.memorization.config import MemorizationConfig
     from distillknob.fingerprints.config import FingerprintConfig
+    from distillknob.pruning.config import PruneConfig
 
 
 def workload(stage: str, config: StageConfig, engine: Engine) -> Workload:
@@ -177,6 +180,7 @@ def _diagnose(config: DiagnoseConfig, engine: Engine) -> Workload:
     prompt, answer = longest_prompt(config.teacher, config.tasks), longest_answer(config)
     problems = config.problems * len(config.tasks)
     candidates, sampled = problems * max(config.candidates, config.samples), problems * config.samples
+    several = problems * config.knob_samples
     paired = scored_rows(prompt + answer, PAIRED_AT_ONCE)
 
     def phase(what: str, kind: Any, model: Architecture, rows: int) -> Phase:
@@ -185,7 +189,7 @@ def _diagnose(config: DiagnoseConfig, engine: Engine) -> Workload:
 
     phases = [
         phase("student's answers", "decode", student, candidates),
-        phase("teacher's answers", "decode", teacher, sampled),
+        phase("teacher's answers", "decode", teacher, max(sampled, several)),
         # From the beginnings of the student's answers, three lengths each.
         phase("teacher goes on", "decode", teacher, 3 * sampled),
         phase("both policies", "score", teacher, 2 * sampled),
@@ -193,6 +197,8 @@ def _diagnose(config: DiagnoseConfig, engine: Engine) -> Workload:
         phase("candidates", "score", teacher, candidates),
         phase("candidates", "score", student, candidates),
     ]
+    if config.knob_samples > 1:
+        phases += [phase("knob", "score", model, several) for model in (teacher, student)]
     compared = min(config.gradient_problems, config.problems) * len(config.tasks) * config.samples
     if compared:
         at_once = min(config.samples, paired)
@@ -224,6 +230,28 @@ def _memorization(config: MemorizationConfig, engine: Engine) -> Workload:
     return Workload("memorization", phases, [("model", by_size[0])], loaded_again=tuple(by_size[1:]))
 
 
+def _prune(config: PruneConfig, engine: Engine) -> Workload:
+    model = architecture(config.model)
+    limit = config.text_limit(model.context)
+    before = 1 if config.texts_file is not None else min(longest_prompt(config.model, config.tasks), limit - 1)
+    longest = limit if config.texts_file is not None else before + max(task_of(n).max_new_tokens for n in config.tasks)
+    scored = min(limit, longest) - before
+    count = config.problems if config.texts_file is not None else config.problems * len(config.tasks)
+    held_back = round(config.held_back * count)
+    at_once = scored_rows(before + scored)
+
+    def phase(what: str, rows: int) -> Phase:
+        return Phase(what, "score", model, rows, before, scored, at_once)
+
+    passes = passes_over(config, model.layers) + (config.mlp_width is not None)
+    phases = [
+        phase("before and after", 2 * held_back),  # the second by a smaller model
+        phase("each layer", passes * (count - held_back)),
+    ]
+    # The model is loaded again to be cut, and what is left of it twice: to be proved, and to be compared.
+    return Workload("prune", phases, [("model", model)], loaded_again=(model, model, model))
+
+
 # What each stage would do; an experiment is the sum of the stages that it plans.
 WORKLOADS: dict[str, Callable[[Any, Engine], Workload]] = {
     "diagnose": _diagnose,
@@ -234,4 +262,5 @@ WORKLOADS: dict[str, Callable[[Any, Engine], Workload]] = {
     "evaluate": _evaluate,
     "fingerprint": _fingerprint,
     "memorization": _memorization,
+    "prune": _prune,
 }

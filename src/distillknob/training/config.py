@@ -20,6 +20,7 @@ from transformers import TrainingArguments
 
 from distillknob.config.recipe import resolved
 from distillknob.errors import BadInputError
+from distillknob.runtime.machine import multiplies_bfloat16
 from distillknob.runtime.processes import connect
 
 # Where a run is kept doesn't belong to what it is. `generation_batch_size` says what `steps_per_generation` says, for
@@ -88,6 +89,8 @@ def on_this_machine(config: TrainingArguments) -> None:
         config.bf16 = config.fp16 = False
         config.tf32 = None
     if not torch.cuda.is_available():
+        if config.bf16 and multiplies_bfloat16():
+            config.use_cpu = True  # which transformers asks for beside it
         for name in ("bf16", "fp16"):
             if getattr(config, name) and not config.use_cpu:
                 raise BadInputError(
