@@ -26,6 +26,7 @@ from distillknob.planning.counting import (
     sampled_rows,
     scored_rows,
     steps_of,
+    task_of,
     vllm_of,
 )
 from distillknob.planning.distillation import distill_work
@@ -233,7 +234,7 @@ def _prune(config: PruneConfig, engine: Engine) -> Workload:
     model = architecture(config.model)
     limit = config.text_limit(model.context)
     before = 1 if config.texts_file is not None else min(longest_prompt(config.model, config.tasks), limit - 1)
-    longest = limit if config.texts_file is not None else before + longest_answer(config)
+    longest = limit if config.texts_file is not None else before + max(task_of(n).max_new_tokens for n in config.tasks)
     scored = min(limit, longest) - before
     count = config.problems if config.texts_file is not None else config.problems * len(config.tasks)
     held_back = round(config.held_back * count)
