@@ -110,7 +110,7 @@ def test_an_adapter_names_the_file_as_its_base_and_loads_with_it(file: Path, tmp
     from peft import LoraConfig, get_peft_model
 
     base = load_model(str(file))
-    adapted = get_peft_model(base.model, LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"]))
+    adapted: Any = get_peft_model(base.model, LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"]))
     torch.nn.init.ones_(adapted.base_model.model.model.layers[0].self_attn.q_proj.lora_B.default.weight)
     adapted.save_pretrained(tmp_path / "adapter")
     base.tokenizer.save_pretrained(tmp_path / "adapter")

@@ -68,7 +68,7 @@ def write_weights(file: Path, described: Path, folder: Path) -> None:
 
     config = AutoConfig.from_pretrained(described)
     with _alone(file) as place, _read_right(file):
-        read, loading = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             place,
             gguf_file=_NAME,
             config=AutoConfig.from_pretrained(described),  # which is marked as quantised while it is read
@@ -76,6 +76,7 @@ def write_weights(file: Path, described: Path, folder: Path) -> None:
             quantization_config=GgufConfig(dequantize=True),
             output_loading_info=True,
         )
+    read, loading = loaded
     if missing := sorted(loading["missing_keys"]):
         raise BadInputError(
             f"{file} has nothing that transformers takes for {', '.join(missing[:3])}"
