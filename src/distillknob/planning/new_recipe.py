@@ -154,7 +154,7 @@ def _steps(draft: Draft) -> str:
 
 def _precision(engine: Engine) -> str:
     half = engine.device.itemsize == 2
-    return "dtype: the checkpoints' own, as on every GPU" if half else "dtype: float32, as on every CPU"
+    return "dtype: the checkpoints' own, as on every GPU" if half else "dtype: float32 counted, as on a CPU"
 
 
 def new_file(name: str) -> Path:
