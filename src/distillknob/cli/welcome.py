@@ -28,7 +28,7 @@ GROUPS = {
     "Start here": ("init", "diagnose", "distill", "evaluate", "report"),
     "Change the teacher, and ask what a copier would get": ("calibrate", "defend", "attack", "gate"),
     "Choose a method": ("methods", "compare"),
-    "Make a smaller model to start from": ("prune", "fetch"),
+    "Get a student to train": ("prune", "fetch"),
     "The whole way in one command": ("demo", "sweep"),
     "Look for traces": ("fingerprint", "memorization"),
 }
