@@ -31,7 +31,7 @@ from distillknob.report.drawing.markup import (
     with_range,
 )
 from distillknob.report.drawing.plots import WIDE, Series, line_plot, whole_percent
-from distillknob.report.drawing.svg import Number, Scale, figure
+from distillknob.report.drawing.svg import Number, Plot, Scale, figure
 from distillknob.report.names import (
     METHODS,
     in_order,
@@ -93,7 +93,7 @@ def calibration_figure(runs: Mapping[str, RunData]) -> Html | None:
         if key.startswith("task_score/")
     )
     x = Scale.fit([step for run in runs.values() for step in _column(run.metrics, "step")[1]], include=(0,))
-    panels: list[Html] = []
+    panels: list[Plot] = []
     for key, label, is_score in _CURVES:
         columns = {name: _column(run.metrics, key) for name, run in runs.items()}
         parts = {name: [_column(run.metrics, f"{key}/{task}") for task in tasks] for name, run in runs.items()}

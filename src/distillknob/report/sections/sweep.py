@@ -112,7 +112,7 @@ def _curve(name: str, models: Sequence[Row], key: str, style: tuple[str, str]) -
     xs, means = _means(own, key)
     spread = [bounds(row.get("interval" if key in ("pass@1", "score") else f"{key}_interval")) for row in own]
     marks = Series(name, style, [eta_of(row) for row in own], [_value(row, key) for row in own], spread, joined=False)
-    return [Series(name, style, xs, means, marked=False), marks]
+    return [Series(f"{name}, mean", style, xs, means, marked=False), marks]
 
 
 def knob_figure(result: Row, students: Sequence[Row]) -> Html:
