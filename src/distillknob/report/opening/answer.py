@@ -1,0 +1,60 @@
+"""This module says what an answer on top of a page is, and writes all of them as a list.
+
+A line has one figure and one interval at most: what more there is to say stands in the section that it links to. A
+question that the run doesn't answer gets the command that would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from distillknob.report.drawing.markup import Html, Section, command_line, join, tag
+from distillknob.report.read import Source
+
+Tone = Literal["good", "warn", "bad", "none"]
+NAME = "glance"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line answers in a word, then says of what, by which figure, and in which section (its name) more stands."""
+
+    word: str
+    text: str = ""
+    figure: str = ""
+    interval: str = ""
+    tone: Tone = "none"
+    section: str | None = None
+    command: str | None = None
+
+    def render(self, sections: Mapping[str, Section]) -> Html:
+        """Return the line as markup. A link to a section that isn't among the page's `sections` is left out."""
+        section = sections.get(self.section or "")
+        return tag(
+            "dd",
+            tag("span", self.word, class_=f"word {self.tone}"),
+            f" {self.text}" if self.text else None,
+            join(" ", tag("strong", self.figure)) if self.figure else None,
+            join(" ", tag("small", self.interval, class_="range")) if self.interval else None,
+            join(" ", tag("a", section.title, href=f"#{section.name}", class_="where")) if section else None,
+            join(" ", command_line(self.command)) if self.command else None,
+        )
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question is one that every reader has, and the function that answers it from a run."""
+
+    title: str
+    answer: Callable[[Source], Sequence[Line]]
+
+
+def opening_section(source: Source, questions: Sequence[Question], sections: Mapping[str, Section]) -> Section:
+    """Answer the questions. `sections` are those that the answers link to, by the names that their lines know."""
+    answered = [
+        tag("div", tag("dt", question.title), [line.render(sections) for line in question.answer(source)])
+        for question in questions
+    ]
+    return Section(NAME, "At a glance", None, tag("dl", answered, class_="answers"))
