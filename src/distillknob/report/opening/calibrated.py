@@ -60,10 +60,10 @@ def _changed_students(result: Row) -> list[Line]:
 def _changed_student(row: Row, eta: float, task: str) -> Line:
     label = label_of(row) if row.get("label") else f"η = {signed(eta)}"
     if row.get("same"):
-        return Line("Nothing", f"at {label}.", tone="warn", section="result")
+        return Line("Nothing", f"{label}.", tone="warn", section="result")
     pair = interval_of(row)
     figures = f"{points(row.get('difference'))} {_POINTS}", points_range(pair)
-    who = f"{label}, {task}: its student against the original's,"
+    who = f"at {label}, its student on {task} against the original's,"
     if pair is None or pair[0] <= 0 <= pair[1]:
         return Line("No clear change", who, *figures, "warn", "result")
     up = pair[0] > 0
@@ -78,7 +78,7 @@ def _changed_teacher(result: Row) -> list[Line]:
         return []
     at = f"at η = {signed_eta(eta)}"
     if is_original(result):
-        return [Line("Nothing", f"{at}: the model is the teacher as it was.", tone="warn", section="calibration")]
+        return [Line("Nothing", f"{at} the model is the teacher as it was.", tone="warn", section="calibration")]
     if not turned:
         return [Line("Not measured", f"whether the knob turned {at}.", section="calibration")]
     words: dict[str, tuple[str, Tone]] = {
@@ -90,8 +90,8 @@ def _changed_teacher(result: Row) -> list[Line]:
     figure = f"{_signed(turned.get('difference'))} {text(turned.get('unit'))}"
     shown = decimal_range(turned.get("interval"))
     if number(turned.get("difference")) is None:
-        return [Line(word, f"{at}: {text(turned.get('reason'))}.", tone=tone, section="calibration")]
-    return [Line(word, f"{at}: {text(turned.get('quantity'))},", figure, shown, tone, "calibration")]
+        return [Line(word, f"{at}, {text(turned.get('reason'))}.", tone=tone, section="calibration")]
+    return [Line(word, f"{at}, the {text(turned.get('quantity'))}", figure, shown, tone, "calibration")]
 
 
 def _signed(value: object) -> str:
@@ -116,7 +116,7 @@ def _kept_score(source: Source) -> list[Line]:
         return []
     pair, who, row = min(spans, key=lambda one: one[0][0])
     figures = f"{points(row.get('difference'))} {_POINTS}", points_range(pair)
-    what = f"{who} on {text(row.get('task'))}, the most that was lost:"
+    what = f"{who} on {text(row.get('task'))} changed most for the worse,"
     if pair[0] > -margin:
         return [Line("Scores kept", what, *figures, "good", section)]
-    return [Line("A score may be lower", what, *figures, "bad" if pair[1] < -margin else "warn", section)]
+    return [Line("A score may have fallen", what, *figures, "bad" if pair[1] < -margin else "warn", section)]

@@ -30,7 +30,7 @@ def distillable(source: Source) -> list[Line]:
         return [_gained(*one) for one in _best_methods(source.main.result)[:2]] or [_untrained(source)]
     row, task, method = _gain(source.main.result)
     if row is not None:
-        return [_gained(row, f"on {task}: the {method_name(method)} student of the original teacher")]
+        return [_gained(row, f"on {task}, the {method_name(method)} student of the original teacher")]
     return [_untrained(source)]
 
 
@@ -82,7 +82,7 @@ def _best_methods(result: Row) -> list[tuple[Row, str]]:
         first = min(own, key=lambda row: number(row.get("rank")) or 0, default=None)
         if first is not None and mapping(first.get("to_before")):
             name = f"{method_name(first.get('method'))}, first of {plural(len(own), 'method')}"
-            best.append((mapping(first.get("to_before")), f"on {task}: the student by {name}"))
+            best.append((mapping(first.get("to_before")), f"on {task}, the student by {name},"))
     return best
 
 
@@ -96,13 +96,11 @@ def better_method(source: Source) -> list[Line]:
         own = [row for row in where(done, task=task) if row.get("method") != baseline]
         better = [row for row in own if apart(mapping(row.get("to_baseline")) or None) == "better"]
         if not better:
-            lines.append(
-                Line("None is told from the baseline", f"{method_name(baseline)} on {task}.", section="result")
-            )
+            lines.append(Line("None", f"no method is told from {method_name(baseline)} on {task}.", section="result"))
             continue
         best = min(better, key=lambda row: number(row.get("rank")) or 0)
         change = mapping(best.get("to_baseline"))
-        who = f"on {task}: {plural(len(better), 'method')} above {method_name(baseline)}, first by"
+        who = f"the first of {len(better)} above {method_name(baseline)} on {task}, by"
         figures = f"{points(change.get('difference'))} {_POINTS}", points_range(interval_of(change))
         lines.append(Line(method_name(best.get("method")), who, *figures, "good", "result"))
     return lines or [Line("Not measured yet", section="result")]
@@ -123,7 +121,7 @@ def better_model(source: Source) -> list[Line]:
         return [Line("Can't tell", f"no model differs clearly from {text(differences[0].get('a'))}.", section="result")]
     widest = max(clear, key=lambda row: abs(number(row.get("difference")) or 0))
     above = (number(widest.get("difference")) or 0) > 0
-    who = f"{text(widest.get('b'))} on {text(widest.get('task'))}, against {text(widest.get('a'))}:"
+    who = f"{text(widest.get('b'))} on {text(widest.get('task'))}, against {text(widest.get('a'))},"
     figures = f"{points(widest.get('difference'))} {_POINTS}", points_range(widest.get("interval"))
     return [
         Line("Above the first" if above else "Below the first", who, *figures, "good" if above else "bad", "result")

@@ -9,9 +9,10 @@ from distillknob.report.drawing.markup import Row, mapping, number, rows, text
 from distillknob.report.names import method_name, sentence
 from distillknob.report.opening.answer import Line
 from distillknob.report.opening.pair import about, beside, command, pair_of
-from distillknob.report.opening.trust import hardest
+from distillknob.report.opening.trust import hardest, verdicts
 from distillknob.report.read import Source
 from distillknob.report.sections.findings import by_severity
+from distillknob.verdicts.extractors import gravest
 from distillknob.verdicts.teachers import is_original
 from distillknob.verdicts.turning import TURNED
 
@@ -24,9 +25,9 @@ _METHOD, _ETA, _LMBDA = (
 def next_step(source: Source) -> list[Line]:
     """What to do next, as a command."""
     if not source.main.finished:
-        return [Line("Go on", "with the run:", command=source.resume_command())]
+        return [Line("Go on", "take the run up where it stopped.", command=source.resume_command())]
     step = _STEPS.get(source.main.stage)
-    return [step(source) if step is not None else Line("Nothing follows", "from this run alone.")]
+    return [step(source) if step is not None else Line("Nothing follows from this run alone")]
 
 
 def _after_diagnosis(source: Source) -> Line:
@@ -38,8 +39,8 @@ def _after_diagnosis(source: Source) -> Line:
         remedy = _remedy(source, text(row.get("remedy")))
         if remedy is not None:
             on = f" on {row.get('task')}" if row.get("task") else ""
-            return Line("Try the remedy", f"for {sentence(row.get('name')).lower()}{on}:", command=remedy)
-    return Line("Distil", "no trap asks for more:", command=about(source, "distill"))
+            return Line("Try the remedy", f"of {sentence(row.get('name')).lower()}{on}.", command=remedy)
+    return Line("Distil", "no trap asks for more.", command=about(source, "distill"))
 
 
 def _remedy(source: Source, remedy: str) -> str | None:
@@ -60,18 +61,18 @@ def _after_calibration(source: Source) -> Line:
         steps = number(result.get("steps"))
         more = None if steps is None else int(2 * steps)
         again = command("calibrate", config=main.path / "config.yaml", max_steps=more, output=beside(source, "longer"))
-        return Line("Turn it further", "with twice the steps:", command=again)
+        return Line("Turn it further", "with twice the steps.", command=again)
     model = str(main.path / "model")
     if eta is not None and eta > 0:
-        return Line("Attack it", "to see what an extractor gets:", command=about(source, "attack", defended=[model]))
-    return Line("Distil from it", "and score the student after:", command=about(source, "distill", teacher=model))
+        return Line("Attack it", "see what an extractor gets.", command=about(source, "attack", defended=[model]))
+    return Line("Distil from it", "and score the student after.", command=about(source, "distill", teacher=model))
 
 
 def _after_distillation(source: Source) -> Line:
     pair = pair_of(source)
     models = [model for model in (pair.student, str(source.main.path / "model")) if model]
     scores = command("evaluate", models=models, tasks=pair.tasks, output=beside(source, "evaluate"))
-    return Line("Score the student", "against what it was before:", command=scores)
+    return Line("Score the student", "against what it was before.", command=scores)
 
 
 def _after_experiment(source: Source) -> Line:
@@ -79,13 +80,13 @@ def _after_experiment(source: Source) -> Line:
     model = hardest(source)
     if model is not None:
         how = about(source, "attack", defended=[str(model.path / "model")])
-        return Line("Attack it", "the teacher that was made harder to learn from:", command=how)
+        return Line("Attack it", "the teacher that was made harder to learn from.", command=how)
     seed = source.main.run.config.get("seed")
     if not isinstance(seed, int):
-        return Line("Nothing follows", "from this run alone.")
+        return Line("Nothing follows from this run alone")
     flags = {"config": source.main.path / "config.yaml", "seed": seed + 1}
     again = command(source.main.stage, output=beside(source, f"seed{seed + 1}"), **flags)
-    return Line("Repeat it", "with another seed:", command=again)
+    return Line("Repeat it", "with another seed.", command=again)
 
 
 def _after_comparison(source: Source) -> Line:
@@ -94,22 +95,25 @@ def _after_comparison(source: Source) -> Line:
     teachers = [row for row in rows(source.main.result.get("teachers")) if row.get("teacher") == best.get("teacher")]
     model = text(teachers[0].get("spec")) if teachers else pair_of(source).teacher
     flags = {"teacher": model, "method": best.get("method"), "learning_rate": number(best.get("learning_rate"))}
-    return Line("Distil", f"by {method_name(best.get('method'))}:", command=about(source, "distill", **flags))
+    return Line(
+        "Distil", f"by {method_name(best.get('method'))}, the first here.", command=about(source, "distill", **flags)
+    )
 
 
 def _after_evaluation(source: Source) -> Line:
     models = [text(model.get("model")) for model in rows(source.main.result.get("models"))]
     if len(models) < 2:
-        return Line("Set a second model beside it", "by a second name in `models`.")
+        return Line("Set a second model beside it", "give `models` a second name.")
     tasks = pair_of(source).tasks
     output = beside(source, "diagnose")
     how = command("diagnose", teacher=models[0], student=models[1], tasks=tasks, output=output)
-    return Line("Diagnose the two", "if the first shall teach the second:", command=how)
+    return Line("Diagnose the two", "if the first shall teach the second.", command=how)
 
 
 def _after_attack(source: Source) -> Line:
-    names = [text(row.get("target")) for row in rows(source.main.result.get("targets")) if not row.get("original")]
-    target = names[0] if len(names) > 1 else None
+    own = verdicts(source.main.result)
+    worst = gravest(list(own.values())) or {}
+    target = text(worst.get("target")) if len(own) > 1 else None
     judged = command("gate", str(source.main.path), policy="first-look", target=target)
     return Line("Judge it by a policy", "may this teacher be released?", command=judged)
 

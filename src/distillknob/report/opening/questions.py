@@ -11,7 +11,7 @@ from distillknob.report.opening.trust import attacker, trust
 
 DISTILLABLE = Question("Is this pair distillable?", distillable)
 IN_THE_WAY = Question("What stands in the way?", in_the_way)
-NEXT = Question("What to do next?", next_step)
+NEXT = Question("What to do next?", next_step, leads=True)
 CHANGED = Question("What did calibration change?", changed)
 ATTACKER = Question("What would an attacker get?", attacker)
 TRUST = Question("Can I trust it?", trust)

@@ -31,5 +31,5 @@ def in_the_way(source: Source) -> Sequence[Line]:
     worst = by_severity(grave)[0]
     on = f" on {worst.get('task')}" if worst.get("task") else ""
     severity = str(worst.get("severity"))
-    what = f"by {checks}; the gravest ({severity}): {sentence(worst.get('name')).lower()}{on}."
+    what = f"of {checks}, the gravest ({severity}) is {sentence(worst.get('name')).lower()}{on}."
     return [Line(plural(len(grave), "trap"), what, tone=tones[severity], section="traps")]

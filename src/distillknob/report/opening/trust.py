@@ -26,21 +26,21 @@ def attacker(source: Source) -> list[Line]:
         return [Line("Not measured here", "nobody attacked this teacher.", command=how)]
     if isinstance(result.get("refused"), str) and result["refused"]:
         return [Line("Nothing is shown", f"{result['refused']}.", tone="warn", section="result")]
-    verdicts = _verdicts(result)
-    if not verdicts:
+    own = verdicts(result)
+    if not own:
         return [Line("Not known yet", "there is no verdict.", section="result")]
-    worst = gravest(list(verdicts.values())) or {}
+    worst = gravest(list(own.values())) or {}
     word = text(worst.get("verdict"))
     lines = [_worst(worst, word)]
-    if len(verdicts) > 1:
-        counts = Counter(text(row.get("verdict")) for row in verdicts.values())
+    if len(own) > 1:
+        counts = Counter(text(row.get("verdict")) for row in own.values())
         told = listed([f"{counts[name]} {name}" for name in dict.fromkeys([*WORDS, *counts]) if counts[name]])
-        lines.append(Line(plural(len(verdicts), "teacher"), f"at their weakest tier: {told}.", section="result"))
+        lines.append(Line(plural(len(own), "teacher"), f"at their weakest tier, {told}.", section="result"))
     return lines
 
 
-def _verdicts(result: Row) -> dict[str, Row]:
-    """The gravest verdict on each defended teacher; on the original alone where there is no other."""
+def verdicts(result: Row) -> dict[str, Row]:
+    """Return the gravest verdict on each defended teacher; on the original alone where there is no other."""
     worst = rows(result.get("worst"))
     originals = {str(row.get("target")) for row in rows(result.get("targets")) if row.get("original") is True}
     names = distinct(worst, "target")
@@ -57,7 +57,7 @@ def _worst(row: Row, word: str) -> Line:
         return Line(f"{target} {WORDS.get(word, 'has no verdict')}", f"{text(row.get('why'))}.", section="result")
     return Line(
         f"{target} {WORDS.get(word, 'has no verdict')}",
-        f"at the tier {tier}: {text(row.get('attack'))} recovers, of what the original teaches,",
+        f"at the tier {tier}, {text(row.get('attack'))} recovers, of what the original teaches,",
         percent(row.get("recovered")),
         percent_range(row.get("interval")),
         _TONES.get(word, "none"),
@@ -84,8 +84,8 @@ def trust(source: Source) -> list[Line]:
     if source.problems():
         lines.append(Line("Parts are missing", f"{plural(len(source.problems()), 'part')} can't be read.", tone="warn"))
     if main.result:
-        lines += [line for make in (_planted, _fresh, _ended, _seeds) for line in make(source)]
-    return [*lines, Line("How it was made", "command, seeds, versions and hashes:", section="provenance")]
+        lines += [line for make in (_planted, _asked, _fresh, _ended, _seeds) for line in make(source)]
+    return [*lines, Line("How it was made", "command, seeds, versions and hashes are in", section="provenance")]
 
 
 def _planted(source: Source) -> list[Line]:
@@ -100,6 +100,15 @@ def _planted(source: Source) -> list[Line]:
     word = "The suite finds what was planted" if good else "The suite missed what was planted"
     what = f"{passed} of {len(planted)}; {plural(len(flags), 'flag')} to read."
     return [Line(word, what, tone="good" if good else "bad", section="doubts")]
+
+
+def _asked(source: Source) -> list[Line]:
+    """How many problems stand behind a diagnosis."""
+    if source.main.stage != "diagnose":
+        return []
+    problems = [amount for row in rows(source.main.result.get("findings")) if (amount := number(row.get("n")))]
+    size = f"up to {plural(int(max(problems)), 'problem')} a check" if problems else "no problem counted"
+    return [Line("Intervals", f"they say what other problems would give; {size}.")]
 
 
 def _fresh(source: Source) -> list[Line]:
@@ -121,7 +130,7 @@ def _ended(source: Source) -> list[Line]:
     rates = [rate for row in scored if (rate := number(row.get("finished_rate"))) is not None]
     if not rates or min(rates) >= _ENOUGH:
         return []
-    what = "of a model's answers ended by themselves; the others score 0:"
+    what = "an answer without an end scores 0, and of one model's so few ended,"
     return [Line("Answers were cut off", what, percent(min(rates)), tone="warn", section="result")]
 
 
@@ -137,7 +146,7 @@ def _seeds(source: Source) -> list[Line]:
         return []
     size = sample_size(scored)
     if source.main.stage == "evaluate":
-        return [Line("Intervals", f"say what other problems would give: {size}.", tone="none")]
+        return [Line("Intervals", f"they say what other problems would give; {size}.", tone="none")]
     of_rows = [len(seeds) for row in scored if isinstance(seeds := row.get("seeds"), list)]
     seeds = max([len(distinct(scored, "seed")), *of_rows])
     if seeds > 1:
