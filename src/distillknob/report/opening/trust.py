@@ -116,10 +116,10 @@ def _fresh(source: Source) -> list[Line]:
     if source.main.stage != "calibrate" or not rows(source.main.result.get("guard")):
         return []
     told = {name: rows(source.main.result.get(name)) for name in ("guard", "fresh")}
-    where_, _ = scores_to_tell(told)
-    if where_ == CHOSEN:
+    source_of_scores, _ = scores_to_tell(told)
+    if source_of_scores == CHOSEN:
         return [Line("With care", "the scores are on the problems that chose the step.", tone="warn")]
-    return [Line("Scores on held-out problems", f"{where_}.", tone="good", section="calibration")]
+    return [Line("Scores on held-out problems", f"{source_of_scores}.", tone="good", section="calibration")]
 
 
 def _ended(source: Source) -> list[Line]:

@@ -105,9 +105,8 @@ def _failures_figure(students: Sequence[Row], modes: Sequence[str], method: str)
         panels.append(dot_plot(failure_name(mode), groups, x, x_label="share of the answers"))
     unmeasured = [failure_name(mode).lower() for mode in modes if mode not in measured]
     caption = (
-        f"How often each student ({method_name(method)}) fails in each of the ways that the paper names, with 95 % "
-        f"intervals clustered by problem. Behind each mark: {sample_size(students)}."
-        + (f" Not measured: {listed(unmeasured)}." if unmeasured else "")
+        f"How often each student ({method_name(method)}) fails in which way. Lines are 95 % intervals. Each mark: "
+        f"{sample_size(students)}." + (f" Not measured: {listed(unmeasured)}." if unmeasured else "")
     )
     return figure(panels, caption, student_legend(students))
 

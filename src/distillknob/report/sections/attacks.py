@@ -160,9 +160,9 @@ def _curves(result: Row) -> Child:
         for (target, attacker), series in pairs.items()
     ]
     caption = (
-        "What an attack recovers of the gap between the best student without the teacher (0 %) and the best student of "
-        "the original (100 %), against the answers that it asks for: what a defence sells is a price. Lines: 95 % "
-        f"intervals. {plural(len(priced), 'point')}."
+        "What an attack recovers for the answers that it asks for. 0 % is the best student without the teacher, 100 % "
+        "the best student of the original: a defence raises the price of what lies between. Lines are 95 % intervals. "
+        f"{plural(len(priced), 'point')}."
     )
     return figure(panels, caption, [(*series_style(index), kind) for index, kind in enumerate(kinds)])
 

@@ -114,5 +114,5 @@ def _finding_plot(row: Row) -> Html | None:
     title = sentence(plot.get("title") or row.get("name"))
     x_label, y_label = text(plot.get("x_label")), text(plot.get("y_label"))
     panel = line_plot(title, series, x, y, x_label=x_label)
-    caption = f"{y_label} against {x_label}, with 95 % intervals where they were measured; n = {count(row.get('n'))}."
+    caption = f"{sentence(y_label)} by {x_label}, with 95 % intervals where there are some. n = {count(row.get('n'))}."
     return figure([panel], caption, [(*one.style, one.name) for one in series] if len(series) > 1 else ())

@@ -48,8 +48,8 @@ def scatter_figure(scatter: Sequence[Row]) -> Html | None:
         else f"at most {count(drawn)} of {count(most)} tokens drawn a panel"
     )
     caption = (
-        "Each point is a token: how often it occurs (logarithmic) against its KL, accumulated over the teacher's K "
-        f"likeliest tokens. What rises from one panel to the next gets its KL from the tail; {amount}."
+        "Each point is a token: how often it occurs, and its KL over the teacher's K likeliest tokens. What rises from "
+        f"one panel to the next gets its KL from the tail. There are {amount}."
     )
     entries = [("circle", series_style(index)[1], task) for index, task in enumerate(tasks)]
     return figure(panels, caption, entries, columns=2)
