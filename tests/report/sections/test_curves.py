@@ -31,7 +31,7 @@ def test_the_page_tells_the_verdict_on_held_out_problems(tmp_path: Path) -> None
 
     wrong = told(turning([3.0, 2.0, 4.0], [4.1, 2.9, 5.0], eta=-0.5).as_row())
     assert "the knob turned the wrong way: the log-ratio to the target rose, and should fall." in wrong
-    assert "the wrong waylog-ratio to the target, nats an answer34.0" in wrong, "the table has the figures"
+    assert "the wrong waylog-ratio to the target, nats an answer341 [" in wrong, "the table has the figures"
     assert "the knob did not turn: step 0 was kept." in told(
         turning([1.0], [1.0], eta=-0.5, same="step 0 was kept").as_row()
     )
