@@ -240,7 +240,7 @@ def learning_section(source: Source) -> Section:
 
 def _hacking(student: Student, run: RunData) -> Html | None:
     """Whether this student's training loss kept to its power law."""
-    cards = [finding_card(row) for row in rows(run.result.get("findings"))]
+    cards = [finding_card(row, "h3") for row in rows(run.result.get("findings"))]
     if not cards:
         return None
     teacher, _ = student
@@ -297,15 +297,13 @@ def learning_figure(runs: Mapping[Student, RunData], keys: Sequence[str]) -> Htm
 
 
 def _learning_sentence(runs: Mapping[Student, RunData], keys: Sequence[str]) -> str:
-    """Where each student of the first task's curve began and ended."""
+    """Where the best student of the first task's curve began and ended."""
     for key in keys:
-        ranges = []
-        for student, run in runs.items():
-            ends = _ends(run, key)
-            if ends is not None:
-                ranges.append(f"{percent(ends[0])} to {percent(ends[1])} ({_name(student)})")
+        ranges = [(ends, student) for student, run in runs.items() if (ends := _ends(run, key)) is not None]
         if ranges:
-            return f"On {key.removeprefix('eval/')}, the students went from {listed(ranges)}."
+            (first, last), student = max(ranges, key=lambda one: one[0][1])
+            who = _name(student) if len(ranges) == 1 else f"the best of {len(ranges)}, {_name(student)},"
+            return f"On {key.removeprefix('eval/')}, {who} went from {percent(first)} to {percent(last)}."
     reasons = ordered(mapping(run.result.get("curve")).get("reason") for run in runs.values())
     why = f" ({'; '.join(reasons)})" if reasons else ""
     return f"No learning curve was logged{why}; the training loss alone is shown."

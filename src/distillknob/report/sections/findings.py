@@ -77,8 +77,9 @@ def findings_cards(findings: Sequence[Row]) -> Html | None:
     return join(shown if grave else None, more if rest else None)
 
 
-def finding_card(row: Row) -> Html:
-    """Show one trap: how grave, its figure, its cause and the remedy."""
+def finding_card(row: Row, heading: str = "h4") -> Html:
+    """Show one trap: how grave, its figure, its cause and the remedy. `heading` is the element of its title, one below
+    the heading that it stands under."""
     applicable = bool(row.get("applicable", True))
     severity = text(row.get("severity")) if applicable else "not applicable"
     level = severity if severity in _SEVERITIES else "none"
@@ -87,7 +88,11 @@ def finding_card(row: Row) -> Html:
     value = join(with_range(decimal(row.get("value")), decimal_range(row.get("interval"))), tag("small", unit))
     return tag(
         "article",
-        tag("header", tag("h4", f"{sentence(row.get('name'))}{where}"), tag("span", severity, class_=f"badge {level}")),
+        tag(
+            "header",
+            tag(heading, f"{sentence(row.get('name'))}{where}", class_="small"),
+            tag("span", severity, class_=f"badge {level}"),
+        ),
         tag("p", value, tag("small", f" n = {count(row.get('n'))}", class_="range"), class_="figure"),
         tag("p", tag("b", "Cause. "), text(row.get("cause"))),
         tag("p", tag("b", "Remedy. "), text(row.get("remedy"))),

@@ -71,13 +71,13 @@ def traps_section(source: Source) -> Section:
     style, prefix, findings = (rows(result.get(name)) for name in ("style", "prefix", "findings"))
     body = [
         _part("What was found, and what to do about it", None, findings_cards(findings)),
-        _part("Pilot: which divergence, on whose text", pilot_sentence(pilot), pilot_table(pilot)),
+        _part("How far teacher and student lie apart", pilot_sentence(pilot), pilot_table(pilot)),
         _part("Where the token KL comes from", scatter_sentence(scatter), scatter_figure(scatter)),
         _part("How much of it lies in the tail", tail_sentence(tail), tail_figure(tail)),
         _part("What training on the top K leaves out", None, left_out_table(tail)),
         _part("Which tokens carry it", None, quadrant),
         _part("What off-policy estimates are worth", off_policy_sentence(off_policy), off_policy_table(off_policy)),
-        _part("What the sampled token sees", myopia_sentence(myopia), myopia_table(myopia)),
+        _part("What a sampled token tells of the gradient", myopia_sentence(myopia), myopia_table(myopia)),
         _part(
             "Which wrong answers the teacher prefers",
             "How often the teacher finds a wrong answer of the student likelier than a right one. Where both are "
