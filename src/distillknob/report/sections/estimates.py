@@ -59,10 +59,12 @@ def off_policy_sentence(estimates: Sequence[Row]) -> str:
     if not nearest:
         return ""
     useless = sum(share > _NEAR for share, _ in nearest)
-    return (
-        f"From the teacher's samples, {min(nearest)[1]}, comes nearest to the on-policy reverse KL. On {useless} of "
-        f"{plural(len(nearest), 'task')} no estimate is of use: all are off by more than half."
-    )
+    best = min(nearest, key=lambda one: one[0])[1]
+    summary = f"From the teacher's samples, {best}, comes nearest to the on-policy reverse KL."
+    if not useless:
+        return summary
+    of_tasks = f"On {useless} of {plural(len(nearest), 'task')}"
+    return f"{summary} {of_tasks} no estimate is of use: all are off by more than half."
 
 
 def myopia_table(estimates: Sequence[Row]) -> Html | None:

@@ -78,7 +78,7 @@ def style_sentence(styles: Sequence[Row]) -> str:
             contrasts.append((high - low, contrast))
     if not contrasts:
         return ""
-    return f"Ways of writing differ most in what they cost the student here: a right answer {max(contrasts)[1]}."
+    return f"Ways of writing differ most in what they cost the student here: a right answer {max(contrasts, key=lambda one: one[0])[1]}."
 
 
 def prefix_table(prefixes: Sequence[Row]) -> Html | None:
@@ -113,7 +113,7 @@ def prefix_sentence(prefixes: Sequence[Row]) -> str:
     most = ", where it loses most" if len(contrasts) > 1 else ""
     return (
         "Where it goes on from three quarters of the student's own answer, the teacher scores "
-        f"{max(contrasts)[1]}{most}."
+        f"{max(contrasts, key=lambda one: one[0])[1]}{most}."
     )
 
 
