@@ -78,7 +78,8 @@ def style_sentence(styles: Sequence[Row]) -> str:
             contrasts.append((high - low, contrast))
     if not contrasts:
         return ""
-    return f"Ways of writing differ most in what they cost the student here: a right answer {max(contrasts, key=lambda one: one[0])[1]}."
+    contrast = max(contrasts, key=lambda one: one[0])[1]
+    return f"Ways of writing differ most in what they cost the student here: a right answer {contrast}."
 
 
 def prefix_table(prefixes: Sequence[Row]) -> Html | None:
