@@ -15,6 +15,7 @@ from distillknob.errors import BadInputError
 from distillknob.experiments.compare.config import CompareConfig
 from distillknob.experiments.compare.rates import chosen
 from distillknob.experiments.compare.stage import check, compare
+from distillknob.experiments.compare.work import cell_config, steps
 from distillknob.inputs.preflight import Preflight
 from distillknob.methods import METHODS
 from distillknob.runs.kept import read_cells
@@ -195,12 +196,44 @@ def test_all_between_two_tokenizers_leaves_out_what_compares_tokens(tiny_pair: P
         ({"teachers": ["a=x", "a=y"]}, "two teachers are called 'a'"),
         ({"settings": {"calibrate": {}}}, "give a section of distill or evaluate"),
         ({"settings": {"distill": {"lmbda": 1.0}}}, "part of every method"),
+        ({"settings": {"distill": {"first": "sft"}}}, "part of every method"),
+        ({"settings": {"distill": {"skills": "skills.jsonl"}}}, "give it to the methods that need it"),
+        ({"of_methods": {"gdk": {}}}, "did you mean 'gkd'"),
+        ({"of_methods": {"gkd": 3}}, "give fields of distill, as a mapping"),
+        ({"of_methods": {"gkd": {"max_steps": 3}}}, "compared with the same max_steps"),
+        ({"of_methods": {"gkd": {"problem": 3}}}, "did you mean 'problems'"),
         ({"seeds": []}, "name at least one"),
     ],
 )
 def test_what_makes_no_comparison_is_refused(tiny_pair: Pair, values: dict[str, Any], message: str) -> None:
     with pytest.raises(BadInputError, match=message):
         settings(tiny_pair, **values)
+
+
+def test_settings_of_one_method_are_its_cells_own_and_teachers_of_its_own_serve_all(tiny_pair: Pair) -> None:
+    own = {"tip": {"problems": 6}, "mopd": {"teachers": {"qa": tiny_pair.teacher}}, "sft": {"problems": 5}}
+    methods = ["gkd", "tip", "mopd"]  # those of a method that isn't asked for wait in the recipe
+    config = decided(settings(tiny_pair, methods=methods, of_methods=own, rate_steps=2))
+    students = config.students(dict.fromkeys(methods, 1e-3))
+    by_method = {cell.method: steps(cell, config.of_cells)[0].config for cell in students}
+    assert by_method["tip"].problems == 6 and by_method["gkd"].problems == recipe(tiny_pair)["distill"]["problems"]
+    assert by_method["mopd"].several_teachers == [tiny_pair.teacher]
+    assert [cell.name for cell in students if cell.method == "mopd"] == ["students/without-teacher/mopd-seed0"]
+    before = decided(settings(tiny_pair, methods=methods[:2], rate_steps=2)).students({"gkd": 1e-3, "tip": 1e-3})
+    plain, same = ({c.name: cell_config(c, config.of_cells) for c in cells} for cells in (before, students))
+    assert plain["students/first/gkd-seed0"] == same["students/first/gkd-seed0"]
+    assert plain["students/first/tip-seed0"] != same["students/first/tip-seed0"]
+
+
+def test_a_training_that_is_too_short_for_a_method_where_its_rate_is_chosen_is_told_before_work(
+    tiny_pair: Pair,
+) -> None:
+    """It learns from what it read before: each text twice. The search for a rate reads each once at most."""
+    common: dict[str, Any] = {"methods": ["gkd", "ps_kd"], "rate_steps": 1, "settings": {"distill": {"max_steps": 8}}}
+    with pytest.raises(BadInputError, match=r"ps_kd on first: .*read 2 times"):
+        decided(settings(tiny_pair, learning_rates={}, **common))
+    config = decided(settings(tiny_pair, learning_rates={"ps_kd": 1e-3}, **common))
+    assert "ps_kd" in config.grid.methods
 
 
 def test_a_comparison_needs_a_number_of_steps(tiny_pair: Pair) -> None:
