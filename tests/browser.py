@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+_PATIENCE = 60  # seconds
 _FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --remote-debugging-pipe"
@@ -71,6 +73,17 @@ class Browser:
                 return result
             self.events.append(answer)
 
+    def _read(self) -> dict[str, Any]:
+        """The next message, of which each ends in a zero."""
+        while b"\0" not in self._rest:
+            ready, _, _ = select.select([self._from], [], [], _PATIENCE)
+            assert ready, "the browser says nothing more"
+            part = os.read(self._from, 1 << 20)
+            assert part, "the browser has ended"
+            self._rest += part
+        message, _, self._rest = self._rest.partition(b"\0")
+        return cast(dict[str, Any], json.loads(message))
+
     def wait(self, event: str) -> dict[str, Any]:
         """Return the first event of that name, told already or still to come."""
         while True:
@@ -111,7 +124,9 @@ class Browser:
 
     def save_into(self, folder: Path) -> None:
         """Save downloads into `folder`."""
-        self.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+        session, self._session = self._session, ""  # it is the browser that is asked, not the tab
+        self.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+        self._session = session
 
     def complaints(self) -> list[Any]:
         """What went wrong on the page: errors in its script, what its policy forbade, and requests for other pages."""

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,6 +52,7 @@ def test_a_page_follows_its_run_and_writes_nothing_there(going_on: tuple[Run, in
     assert "has not finished" in page and "connect-src &#x27;self&#x27;" in page and HOSTILE not in page
     first = ask(port, "/version")[1]
     assert ask(port, "/version")[1] == first, "nothing has changed"
+    assert f'<html lang="en" data-version="{first}">' in page
     run.log(step=2, loss=1.5)
     second = ask(port, "/version")[1]
     assert second != first and "2 logged values" in ask(port)[1]
@@ -122,12 +122,13 @@ def test_the_browser_shows_what_is_new_and_keeps_open_what_was_opened(tmp_path: 
             browser.open(f"http://{HOST}:{server.server_port}/")
             browser.run("document.querySelector('#provenance details').open = true")
             assert "has not finished" in browser.run("document.body.textContent")
+            browser.events.clear()
             run.finish({"stage": "diagnose", **result})
-            for _ in range(100):
-                if "has not finished" not in browser.run("document.body?.textContent ?? 'has not finished'"):
-                    break
-                time.sleep(0.1)
+            browser.wait("Page.loadEventFired")
+            while "has not finished" in browser.run("document.body.textContent"):  # between result and manifest
+                browser.wait("Page.loadEventFired")
             assert "has not finished" not in browser.run("document.body.textContent")
+            assert browser.run("document.querySelector('#provenance details').open")
             assert browser.complaints() == []
     finally:
         server.shutdown()

@@ -4,10 +4,10 @@
 {
   const SECONDS = 2;
   const parts = () => [...document.querySelectorAll("details")];
-  const opened = sessionStorage.getItem("opened");
-  if (opened) JSON.parse(opened).forEach((open, at) => parts()[at] && (parts()[at].open = open));
+  const name = (part) => `${part.closest("section")?.id} ${part.querySelector("summary").textContent}`;
+  const kept = new Map(JSON.parse(sessionStorage.getItem("opened") ?? "[]"));
+  for (const part of parts()) part.open = kept.get(name(part)) ?? part.open;
 
-  let first = null;
   const status = document.createElement("p");
   status.setAttribute("role", "status");
   status.className = "status";
@@ -17,10 +17,8 @@
       const response = await fetch("/version", { cache: "no-store" });
       const answer = await response.text();
       status.textContent = response.ok ? "This page follows the run." : answer;
-      if (!response.ok) return;
-      first ??= answer;
-      if (answer !== first) {
-        sessionStorage.setItem("opened", JSON.stringify(parts().map((one) => one.open)));
+      if (response.ok && answer !== document.documentElement.dataset.version) {
+        sessionStorage.setItem("opened", JSON.stringify(parts().map((part) => [name(part), part.open])));
         location.reload();
       }
     } catch {

@@ -175,7 +175,7 @@ def document(title: str, *body: Html, live: bool = False, wide: bool = False) ->
     )
     skip = tag("a", "Skip to the answers", href="#main", class_="skip")
     page = tag("body", skip, *body, _footer(), [tag("script", one) for one in scripts], class_="wide" if wide else None)
-    return join(Html("<!doctype html>\n"), tag("html", head, page, lang="en"), "\n")
+    return join(Html("<!doctype html>\n"), tag("html", head, page, lang="en", data_version="" if live else None), "\n")
 
 
 def _own_file(name: str) -> str:

@@ -22,6 +22,7 @@ from distillknob.errors import BadInputError
 
 HOST, PORT = "127.0.0.1", 8377
 VERSION = "/version"  # what the page's own script asks for (`live.js`)
+UNVERSIONED = 'data-version=""'  # in the page's first element; filled in when it is served
 _READ = (".json", ".jsonl", ".yaml")
 _UNREAD = {"checkpoints", "model"}  # folders that no page looks into
 
@@ -32,19 +33,28 @@ class Live:
     def __init__(self, make: Callable[[], str], runs: Sequence[Path]):
         self._make, self._runs, self._lock = make, runs, Lock()
         self._seen: list[tuple[str, int, int]] | None = None
-        self._page = b""
+        self._page, self._version = b"", b""
 
     def page(self) -> bytes:
         """Return the page of the runs as they are now."""
         with self._lock:
-            seen = [mark for run in self._runs for mark in _marks(run)]
-            if seen != self._seen:
-                self._page, self._seen = self._make().encode(), seen
+            self._look()
             return self._page
 
     def version(self) -> bytes:
-        """Return what changes when the page does."""
-        return hashlib.sha256(self.page()).hexdigest().encode()
+        """Return what changes when the page does, and what the page says of itself."""
+        with self._lock:
+            self._look()
+            return self._version
+
+    def _look(self) -> None:
+        seen = [mark for run in self._runs for mark in _marks(run)]
+        if seen == self._seen:
+            return
+        html = self._make()
+        version = hashlib.sha256(html.encode()).hexdigest()
+        self._page = html.replace(UNVERSIONED, f'data-version="{version}"', 1).encode()
+        self._version, self._seen = version.encode(), seen
 
 
 def _marks(folder: Path) -> Iterator[tuple[str, int, int]]:
