@@ -19,7 +19,7 @@ from distillknob.report.opening.answer import Line, Tone
 from distillknob.report.opening.learned import interval_of
 from distillknob.report.opening.pair import about, pair_of
 from distillknob.report.read import Source
-from distillknob.report.rows import focus, where
+from distillknob.report.rows import distinct, focus, where
 from distillknob.verdicts.claims import NON_INFERIORITY_MARGIN
 from distillknob.verdicts.teachers import is_original, label_of, signed
 from distillknob.verdicts.turning import TURNED, UNCLEAR, WRONG
@@ -29,7 +29,7 @@ _POINTS = "points"
 
 
 def changed(source: Source) -> list[Line]:
-    """What did calibration change: for the students where there are some, else for the teacher itself?"""
+    """Say what calibration changed: for the students where there are some, else for the teacher itself."""
     lines = _changed_students(source.main.result)
     if not lines:
         lines = [line for run in source.calibrate.values() for line in _changed_teacher(run.result)][:2]
@@ -53,6 +53,8 @@ def _changed_students(result: Row) -> list[Line]:
     over = where(rows(result.get("over_seeds")), a="original", who=method, task=task, measure="score")
     over = [row for row in over if not row.get("variant")]
     alone = where(rows(result.get("differences")), a="original", method=method, task=task)
+    if len(distinct(alone, "seed")) > 1:  # seed by seed they are no answer, and nobody has gone over them
+        alone = []
     own = {eta: row for row in (over or alone) if (eta := number(row.get("eta")))}
     return [_changed_student(own[eta], eta, task) for eta in dict.fromkeys([min(own), max(own)])] if own else []
 

@@ -18,14 +18,14 @@ from distillknob.report.names import method_name
 from distillknob.report.opening.answer import Line
 from distillknob.report.opening.pair import about
 from distillknob.report.read import Source
-from distillknob.report.rows import distinct, eta_of, find, focus, where
+from distillknob.report.rows import distinct, eta_of, find, focus, trained, where
 from distillknob.verdicts.methods import apart
 
 _POINTS = "points"
 
 
 def distillable(source: Source) -> list[Line]:
-    """Does a student of the original teacher gain on the student before distillation?"""
+    """Say whether a student of the original teacher gains on the student before distillation."""
     if source.main.stage == "compare":
         return [_gained(*one) for one in _best_methods(source.main.result)[:2]] or [_untrained(source)]
     row, task, method = _gain(source.main.result)
@@ -37,6 +37,8 @@ def distillable(source: Source) -> list[Line]:
 def _untrained(source: Source) -> Line:
     if source.main.stage == "distill":
         return Line("Not measured yet", "a training alone doesn't tell what its student can do.", section="learning")
+    if trained(rows(source.main.result.get("students"))):
+        return Line("Not told", "the students' scores aren't paired with those before.", section="result")
     return Line("Not measured here", "no student was trained and scored.", command=about(source, "distill"))
 
 
@@ -69,8 +71,8 @@ def _gain(result: Row) -> tuple[Row | None, str, str]:
         for row in where(rows(result.get("over_seeds")), a="none", who=method, task=task, measure="score")
         if not row.get("variant") and eta_of(row) == 0
     ]
-    row = find(over) or find(rows(result.get("gains")), b="original", method=method, task=task)
-    return row, task, method
+    alone = where(rows(result.get("gains")), b="original", method=method, task=task)
+    return find(over) or (alone[0] if len(alone) == 1 else None), task, method
 
 
 def _best_methods(result: Row) -> list[tuple[Row, str]]:
@@ -87,7 +89,7 @@ def _best_methods(result: Row) -> list[tuple[Row, str]]:
 
 
 def better_method(source: Source) -> list[Line]:
-    """Is any method told from the baseline?"""
+    """Say which method is told from the baseline, on the first two tasks."""
     result = source.main.result
     baseline = text(result.get("baseline"))
     done = [row for row in rows(result.get("rows")) if number(row.get("rank")) is not None]
@@ -107,7 +109,7 @@ def better_method(source: Source) -> list[Line]:
 
 
 def better_model(source: Source) -> list[Line]:
-    """How does each model of an evaluation stand to the first?"""
+    """Say how the model of an evaluation that differs most stands to the first."""
     result = source.main.result
     models, differences = rows(result.get("models")), rows(result.get("differences"))
     clear = [row for row in differences if (pair := bounds(row.get("interval"))) and (pair[0] > 0 or pair[1] < 0)]

@@ -23,7 +23,7 @@ _METHOD, _ETA, _LMBDA = (
 
 
 def next_step(source: Source) -> list[Line]:
-    """What to do next, as a command."""
+    """Give the command to type next."""
     if not source.main.finished:
         return [Line("Go on", "take the run up where it stopped.", command=source.resume_command())]
     step = _STEPS.get(source.main.stage)

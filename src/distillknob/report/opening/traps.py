@@ -16,7 +16,7 @@ from distillknob.report.sections.findings import by_severity
 
 
 def in_the_way(source: Source) -> Sequence[Line]:
-    """What stands in the way: the gravest trap that the diagnosis found."""
+    """Name the gravest trap that the diagnosis found."""
     run = source.diagnose
     findings = [row for row in rows(run.result.get("findings")) if row.get("applicable", True)] if run else []
     if not findings:

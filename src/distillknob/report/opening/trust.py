@@ -18,7 +18,7 @@ _ENOUGH = 0.9  # share of the answers that should end by themselves
 
 
 def attacker(source: Source) -> list[Line]:
-    """What would an attacker get?"""
+    """Say what an attacker would get."""
     result = source.main.result
     if source.main.stage != "attack":
         model = hardest(source)
@@ -76,7 +76,7 @@ def hardest(source: Source) -> RunData | None:
 
 
 def trust(source: Source) -> list[Line]:
-    """Can the figures be trusted?"""
+    """Say how far the figures can be trusted."""
     main = source.main
     lines = []
     if not main.finished:
