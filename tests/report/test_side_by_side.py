@@ -35,7 +35,7 @@ def test_the_settings_that_differ_are_named(tmp_path: Path) -> None:
         run.finish({"stage": "calibrate"})
         runs.append(run.path)
     text = Page(build_side_by_side(*runs, tmp_path / "page.html")).text
-    part = text[text.index("What was set apart") :]
+    part = text[text.rindex("Settings that differ") :]
     assert "One setting differs." in part and "recipe.eta-0.5" in part and HOSTILE in part and "steps" not in part[:200]
 
 

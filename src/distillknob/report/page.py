@@ -28,7 +28,6 @@ from distillknob.report.drawing.markup import (
     plural,
     rows,
     tag,
-    text,
 )
 from distillknob.report.opening import questions
 from distillknob.report.opening.answer import Question, opening_section
@@ -187,13 +186,13 @@ def header(source: Source, of: str = "") -> Html:
     a page shows two."""
     result = source.main.result
     pair = mapping(result.get("pair")) or result
-    names = [text(Path(str(pair[key])).name) for key in ("teacher", "student") if pair.get(key)]
+    names = [_model_name(str(pair[key])) for key in ("teacher", "student") if pair.get(key)]
     # What to know before any figure: of a teacher that is the original, of files that changed during the run.
     said: list[Any] = [result.get("warning"), *(result.get("notes") or []), *unturned(rows(result.get("teachers")))]
     notes = [f"{note[:1].upper()}{note[1:].rstrip('.')}." for note in said if isinstance(note, str)]
     return tag(
         "header" if not of else "div",
-        tag("p", "distillknob ", tag("span", source.main.stage), class_="brand"),
+        tag("p", "distillknob ", tag("span", source.main.stage), class_="brand") if not of else None,
         tag("h1", page_of(source).title) if not of else tag("p", of, class_="of"),
         tag("p", " → ".join(names), class_="pair") if names else None,
         tag("ul", [tag("li", note) for note in notes], class_="notes") if notes else None,
@@ -201,6 +200,12 @@ def header(source: Source, of: str = "") -> Html:
         _problems(source.problems()),
         class_="top" if not of else None,
     )
+
+
+def _model_name(model: str) -> str:
+    """The last part of a model's name, and of one that a run has made the run's too."""
+    parts = Path(model).parts
+    return "/".join(parts[-2:]) if parts[-1:] == ("model",) else parts[-1] if parts else model
 
 
 def _state(source: Source) -> Html | None:

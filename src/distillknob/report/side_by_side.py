@@ -83,7 +83,7 @@ def _settings_section(sources: list[Source]) -> Section:
     shown = table(["Setting", *LETTERS], body, numeric_from=9) if body else None
     takeaway = f"{plural(len(keys), 'setting')} differ." if len(keys) != 1 else "One setting differs."
     apart = tag("p", "Each interval is its own run's: two that overlap may differ all the same. ", _paired(sources))
-    return Section("settings", "What was set apart", takeaway, join(shown, apart))
+    return Section("settings", "Settings that differ", takeaway, join(shown, apart))
 
 
 def _paired(sources: list[Source]) -> Html | None:

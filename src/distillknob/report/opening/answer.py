@@ -39,7 +39,7 @@ class Line:
             f" {self.text}" if self.text else None,
             join(" ", tag("strong", self.figure)) if self.figure else None,
             join(" ", tag("small", self.interval, class_="range")) if self.interval else None,
-            join(" ", tag("a", section.title, href=f"#{section.name}", class_="where")) if section else None,
+            join(" ", _more(section)) if section else None,
             tag("div", command_line(self.command)) if self.command else None,
         )
 
@@ -74,3 +74,8 @@ def _once(line: Line, steps: Collection[str | None]) -> Line:
     if line.command is None or line.command not in steps:
         return line
     return replace(line, text=f"{line.text.rstrip('.')}; the next step measures it.", command=None)
+
+
+def _more(section: Section) -> Html:
+    """The link to a section, short to the eye and with the section's title to the ear."""
+    return tag("a", "more", href=f"#{section.name}", class_="where", aria_label=f"more: {section.title}")

@@ -41,7 +41,7 @@ def changed(source: Source) -> list[Line]:
         return [Line("See the teacher's run", f"it was calibrated at η = {signed_eta(record.get('eta'))}.")]
     pair = pair_of(source)
     again = about(source, "calibrate", student=None, target=pair.student, eta=-0.25)
-    return [Line("Not measured here", "no teacher was calibrated.", command=again)]
+    return [Line("Not measured here", "this run calibrates no teacher.", command=again)]
 
 
 def _changed_students(result: Row) -> list[Line]:

@@ -8,7 +8,8 @@ from distillknob.report.drawing.markup import Row, listed, number, percent, perc
 from distillknob.report.opening.answer import Line, Tone
 from distillknob.report.opening.pair import about
 from distillknob.report.read import RunData, Source
-from distillknob.report.rows import distinct, sample_size, where
+from distillknob.report.rows import distinct, sample_size
+from distillknob.report.sections.attacks import by_target
 from distillknob.verdicts.extractors import WORDS, gravest
 from distillknob.verdicts.teachers import is_original
 from distillknob.verdicts.utility import CHOSEN, scores_to_tell
@@ -41,14 +42,7 @@ def attacker(source: Source) -> list[Line]:
 
 def verdicts(result: Row) -> dict[str, Row]:
     """Return the gravest verdict on each defended teacher; on the original alone where there is no other."""
-    worst = rows(result.get("worst"))
-    originals = {str(row.get("target")) for row in rows(result.get("targets")) if row.get("original") is True}
-    names = distinct(worst, "target")
-    return {
-        name: row
-        for name in ([name for name in names if name not in originals] or names)
-        if (row := gravest(where(worst, target=name))) is not None
-    }
+    return {name: row for name, own in by_target(result) if (row := gravest(own)) is not None}
 
 
 def _worst(row: Row, word: str) -> Line:
@@ -85,7 +79,7 @@ def trust(source: Source) -> list[Line]:
         lines.append(Line("Parts are missing", f"{plural(len(source.problems()), 'part')} can't be read.", tone="warn"))
     if main.result:
         lines += [line for make in (_planted, _asked, _fresh, _ended, _seeds) for line in make(source)]
-    return [*lines, Line("How it was made", "command, seeds, versions and hashes are in", section="provenance")]
+    return [*lines, Line("How it was made", "by which command, seeds and versions.", section="provenance")]
 
 
 def _planted(source: Source) -> list[Line]:
