@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ def test_the_settings_that_differ_are_named(tmp_path: Path) -> None:
         run = Run.open(tmp_path / name, "calibrate", {"seed": 0, "recipe": {"eta": eta, "steps": 3}})
         run.finish({"stage": "calibrate"})
         runs.append(run.path)
-    text = Page(build_side_by_side(*runs, tmp_path / "page.html")).text
+    text = Page(build_side_by_side(runs[0], runs[1], tmp_path / "page.html")).text
     part = text[text.rindex("Settings that differ") :]
     assert "One setting differs." in part and "recipe.eta-0.5" in part and HOSTILE in part and "steps" not in part[:200]
 
@@ -49,7 +50,8 @@ def test_a_part_that_one_run_lacks_is_told(tmp_path: Path) -> None:
     second = write_run(tmp_path / "b", "diagnose", None)
     text = Page(build_side_by_side(first, second)).text
     assert "has not finished" in text and "has no result yet" in text
-    sweeps = [write_run(tmp_path / name, "sweep", result) for name, result in (("c", {}), ("d", {"causal": [{}]}))]
+    results: list[dict[str, Any]] = [{}, {"causal": [{}]}]
+    sweeps = [write_run(tmp_path / f"sweep{number}", "sweep", result) for number, result in enumerate(results)]
     assert f"A: {sweeps[0]} has no such part." in Page(build_side_by_side(*sweeps)).text
 
 

@@ -115,11 +115,11 @@ def _report(arguments: argparse.Namespace) -> int:
     if arguments.port is not None and not arguments.serve:
         raise BadInputError("--port says where --serve shows the page: add --serve, or leave it out")
     if arguments.serve:
-        live = live_page(*runs) if len(runs) == 1 else live_side_by_side(*runs)
+        live = live_page(runs[0]) if len(runs) == 1 else live_side_by_side(runs[0], runs[1])
         serve(live, PORT if arguments.port is None else arguments.port)
         return 0
     output = Path(arguments.output) if arguments.output else None
-    print(build_report(*runs, output) if len(runs) == 1 else build_side_by_side(*runs, output))
+    print(build_report(runs[0], output) if len(runs) == 1 else build_side_by_side(runs[0], runs[1], output))
     return 0
 
 

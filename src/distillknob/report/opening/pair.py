@@ -28,7 +28,7 @@ def pair_of(source: Source) -> Pair:
     # A calibration has no student: the target stands for it.
     student = _setting(run, "student") or _setting(run, "target")
     teacher = _setting(run, "teacher")
-    return Pair(*(model if _is_name(model) else None for model in (teacher, student)), tuple(names))
+    return Pair(_name(teacher), _name(student), tuple(names))
 
 
 def _setting(run: RunData, name: str) -> Any:
@@ -36,6 +36,10 @@ def _setting(run: RunData, name: str) -> Any:
     config = run.run.config
     places: list[Row] = [mapping(run.result.get("pair")), run.result, config, mapping(config.get("recipe"))]
     return next((place[name] for place in places if place.get(name)), None)
+
+
+def _name(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
 
 
 def _is_name(value: object) -> bool:

@@ -159,7 +159,7 @@ def _calibration_sentence(name: str, run: RunData) -> str:
     return f"{head} whether the knob turned was not measured by this run. {end}."
 
 
-_VERDICTS = {
+_VERDICTS: dict[str, str] = {
     TURNED: "the knob turned",
     UNCLEAR: "whether the knob turned can't be told",
     WRONG: "the knob turned the wrong way",
