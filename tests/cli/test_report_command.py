@@ -36,7 +36,7 @@ def test_two_runs_of_one_stage_make_one_page(tmp_path: Path, capsys: pytest.Capt
 def test_every_command_on_a_page_is_one_that_can_be_typed(tmp_path: Path, stage: str) -> None:
     page = build_report(MAKERS[stage](tmp_path / "run")).read_text(encoding="utf-8")
     commands = re.findall(r'<code class="command">(.*?)</code>', page)
-    assert commands
+    assert commands or stage == "evaluate", "one model alone has nothing that follows"
     for command in commands:
         words = shlex.split(html.unescape(command))
         assert words[0] == "distillknob"

@@ -81,11 +81,14 @@ def _after_experiment(source: Source) -> Line:
     if model is not None:
         how = about(source, "attack", defended=[str(model.path / "model")])
         return Line("Attack it", "the teacher that was made harder to learn from.", command=how)
-    seed = source.main.run.config.get("seed")
-    if not isinstance(seed, int):
+    config = source.main.run.config
+    seeds = config.get("seeds") if source.main.stage == "sweep" else [config.get("seed")]
+    if not isinstance(seeds, list) or not seeds or not all(isinstance(seed, int) for seed in seeds):
         return Line("Nothing follows from this run alone")
-    flags = {"config": source.main.path / "config.yaml", "seed": seed + 1}
-    again = command(source.main.stage, output=beside(source, f"seed{seed + 1}"), **flags)
+    further = max(seeds) + 1
+    one = {"seeds": [further]} if source.main.stage == "sweep" else {"seed": further}
+    flags = {"config": source.main.path / "config.yaml", **one}
+    again = command(source.main.stage, output=beside(source, f"seed{further}"), **flags)
     return Line("Repeat it", "with another seed.", command=again)
 
 

@@ -24,7 +24,7 @@ def pair_of(source: Source) -> Pair:
     """Return the pair of the main run."""
     run = source.main
     tasks = _setting(run, "tasks")
-    names = [str(task) for task in tasks] if isinstance(tasks, list) and all(map(_is_name, tasks)) else []
+    names = [str(task) for task in tasks] if isinstance(tasks, list) and all(map(_name, tasks)) else []
     # A calibration has no student: the target stands for it.
     student = _setting(run, "student") or _setting(run, "target")
     teacher = _setting(run, "teacher")
@@ -40,10 +40,6 @@ def _setting(run: RunData, name: str) -> Any:
 
 def _name(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
-
-
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and bool(value)
 
 
 def command(stage: str, *words: str, output: Path | None = None, **flags: object) -> str:
