@@ -63,7 +63,7 @@ def test_two_runs_fit_a_phone_too(browser: Browser, tmp_path: Path) -> None:
 
 def test_a_table_is_sorted_by_click_and_by_keyboard(browser: Browser, scores: str) -> None:
     browser.open(scores)
-    table = "[...document.querySelectorAll('main table')].at(-1)"
+    table = "[...document.querySelectorAll('#result table')].at(-1)"
     head = f"{table}.tHead.rows[0].cells[2]"
     column = f"[...{table}.tBodies[0].rows].map(row => row.cells[2].textContent.split('\\u00a0')[0])"
     browser.run(f"{head}.querySelector('button').click()")
