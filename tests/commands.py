@@ -27,6 +27,8 @@ def models(stage: str, pair: Pair) -> list[str]:
         return ["--models", pair.teacher, pair.student]
     if stage == "fingerprint":  # whose key may be any text
         return ["--teacher", pair.teacher, "--student", pair.student, "--key-file", __file__]
+    if stage == "prune":  # whose tiny models have one layer each
+        return ["--model", pair.teacher, "--mlp-width", "16"]
     if stage == "memorization":
         return ["--teacher", pair.teacher, "--student", pair.student, "--baseline", pair.student]
     target = ["--target", pair.student] if stage in ("calibrate", "distill") else []

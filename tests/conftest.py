@@ -96,6 +96,14 @@ def _make_reward_model(folder: Path, tokenizer: Any) -> None:
     tokenizer.save_pretrained(folder)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This library's cache, which is never the user's in a test."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["DISTILLKNOB_CACHE"] = str(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the tiny checkpoints `teacher`, `student` and `other`. Don't write into them: copy."""

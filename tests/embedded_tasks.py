@@ -1,4 +1,4 @@
-"""What the tests of the embedded tasks share."""
+"""What the tests of the generated tasks share, the embedded ones above all."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from itertools import islice
 from distillknob.tasks import Example, get_task
 
 EMBEDDED = ("math", "qa", "instruct")
+
+GENERATED = (*EMBEDDED, "tracking", "ordering")
 
 SEEDS = (0, 1, 7)
 

@@ -330,7 +330,53 @@ def diagnose_result() -> dict[str, Any]:
         "forecast": [
             {"task": "math", "score": 0.4, "forecast": 0.425, "gain": 0.025, "interval": [-0.05, 0.1], "n": 150}
         ],
+        "knob": [
+            knob_row("math", "ways", -0.5, "far", student=0.75),
+            knob_row("math", "answers", -0.5, "far"),
+            knob_row(HOSTILE, "ways", 0.5, "hardly"),
+        ],
+        "frontier": [
+            {
+                "task": task,
+                "scope": scope,
+                "side": side,
+                "eta": None if strength == 2 else sign * strength / 10,
+                "shift": sign * 0.4 * strength,
+                "interval": [None, None],
+                "kl": 0.3 * strength,
+                "score": 0.95,
+                "effective_samples": 4.0,
+            }
+            for task in ("math", HOSTILE)
+            for scope in ("ways", "answers")
+            for side, sign in (("below 0", -1), ("above 0", 1))
+            for strength in (1, 2)
+        ],
         "findings": findings,
+    }
+
+
+def knob_row(task: str, scope: str, eta: float, turns: str, student: float | None = None) -> dict[str, Any]:
+    """What a calibration at η would make of a teacher; without a student where the task names no ways."""
+    return {
+        "task": task,
+        "scope": scope,
+        "eta": eta,
+        "turns": turns,
+        "log_ratio": 1.875,
+        "log_ratio_after": 1.875 + 2 * eta,
+        "difference": 2 * eta,
+        "interval": [2 * eta - 0.25, 2 * eta + 0.25],
+        "kl": 0.875,
+        "kl_interval": [0.75, 1.0],
+        "score": 0.975,
+        "score_after": 0.985,
+        "score_interval": [0.0, 0.02],
+        "student": student and 0.4,
+        "student_after": student,
+        "student_interval": [None, None] if student is None else [0.25, 0.45],
+        "effective_samples": 3.25,
+        "samples": 8,
     }
 
 

@@ -25,6 +25,7 @@ from distillknob.models.load import load_model
 from distillknob.models.scoring import token_logprobs
 from distillknob.runtime.processes import disconnect, process_index
 from distillknob.tasks import get_task
+from distillknob.training.grading import graded_by
 
 GROUP, STEPS = 4, 10
 
@@ -105,6 +106,10 @@ class SampledDistillation(DistillTrainer):
             torch.save(told, self.folder / f"process-{self.accelerator.process_index}.pt")
         return batch
 
+    def _graded(self, rows: Any, batch: Any) -> torch.Tensor:
+        """Rewards that follow from the completions, of which about a half is right."""
+        return torch.tensor([float(sum(ids) % 2) for ids in completions_of(batch)])
+
 
 class ReplayedDistillation(DistillTrainer):
     """Writes what each step read on this process, what was kept before it, and the share with its validation loss."""
@@ -125,6 +130,29 @@ class ReplayedDistillation(DistillTrainer):
 
 def reward(completions: list[Any], **kwargs: Any) -> list[float]:
     return [float(random.Random(text[0]["content"]).random() < 0.5) for text in completions]
+
+
+def _parts(method: str, tokens: str, sampled: bool) -> dict[str, Any]:
+    """What of a method is replaced: so that it trains on recorded traces, or on samples in small groups."""
+    if method == "distillm":
+        return {"options": {"own_share": 1.0, "replay_capacity": 4, "validation_every": 1}}
+    if method == "entrocraft":  # a fresh student lies above the band, so that samples below their group are left out
+        return {"num_generations": GROUP, "options": {"alpha": 0.01}}
+    if method in ("sft", "redi", "ps_kd"):
+        return {"first": "none"}
+    traces = {} if sampled else {"traces": "gold"}
+    return {"lmbda": 1.0 * sampled, "tokens": tokens or "all", "tokens_share": 0.3, **traces}
+
+
+def _traces(count: int) -> list[dict[str, Any]]:
+    """Rows of a data set, each with a recorded trace, and a second one as the wrong one of a pair."""
+    task, rows = get_task("math"), []
+    for number, example in enumerate(task.examples("train", count)):
+        prompt = task.messages(example)
+        right, wrong = (recorded(str(prompt), place) for place in (0, 1))
+        row = {"prompt": prompt, "completion_ids": right, "wrong_completion_ids": wrong, "trace": number}
+        rows.append({**row, **graded_by(task, example, 16)})
+    return rows
 
 
 def train(stage: str, teacher_name: str, student_name: str, output: str, batch: int, accumulation: int) -> None:
@@ -170,22 +198,15 @@ def train(stage: str, teacher_name: str, student_name: str, output: str, batch: 
         )
     else:
         method, _, tokens = stage.partition("+")
-        parts: dict[str, Any] = {}
-        if method == "distillm":
-            parts = {"options": {"own_share": 1.0, "replay_capacity": 4, "validation_every": 1}}
-        elif method != "sft":
-            parts = {"lmbda": 1.0 * sampled, "tokens": tokens or "all", "tokens_share": 0.3}
-        settings = DistillConfig(student=student_name, method=method, **parts, **common)
-        task = get_task("math")
-        rows = [task.messages(example) for example in task.examples("train", 96)]
-        traces = [{"prompt": row, "completion_ids": recorded(str(row), 0)} for row in rows]
+        settings = DistillConfig(student=student_name, method=method, **_parts(method, tokens, sampled), **common)
         writes = ReplayedDistillation if method == "distillm" else SampledDistillation
         trainer = (writes if sampled else DistillTrainer)(
             model=student.model,
-            teacher_model=None if method == "sft" else teacher.model,
+            teacher_model=teacher.model if settings.needs_teacher_weights else None,
             args=settings,
-            train_dataset=Dataset.from_list(traces),
+            train_dataset=Dataset.from_list(_traces(24 if method == "ps_kd" else 96)),
             processing_class=student.tokenizer,
+            teacher_processing_class=teacher.tokenizer if settings.needs_teacher_weights else None,
         )
     trainer.add_callback(Recorder(trainer.accelerator.unwrap_model(trainer.model), Path(output)))
     trainer.train()

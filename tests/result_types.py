@@ -19,6 +19,7 @@ STAGES = {
     "diagnose": "DiagnoseResult",
     "fingerprint": "FingerprintResult",
     "memorization": "MemorizationResult",
+    "prune": "PruneResult",
     "cell": "CellResult",
     "demo": "DemoResult",
     "sweep": "SweepResult",
@@ -28,7 +29,7 @@ STAGES = {
 }
 MODULES = (
     *("schema", "stages", "diagnosis", "experiments", "attacks", "compare"),
-    *("gates", "fingerprint", "memorization"),
+    *("gates", "fingerprint", "memorization", "prune"),
 )
 PASS_AT_K = ("TaskRow", "TeacherRow", "StudentRow", "StudentScores", "DifferenceRow")  # their keys carry k
 

@@ -24,6 +24,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "distillknob"
 HUGGING = "torch transformers"
 TRAINERS = "torch transformers trl accelerate datasets safetensors"
+FILES = "tokenizers gguf filelock"  # what reads and keeps a model of another form
 STAGE = "errors results runtime config runs tasks models inputs"  # what every stage needs
 
 
@@ -52,12 +53,15 @@ ROOMS = {
     "runs": row("errors results runtime verdicts", "torch yaml"),
     "divergences": row("errors", "torch"),
     "tasks": row("errors runtime", f"{HUGGING} safetensors datasets huggingface_hub math_verify sympy numpy yaml"),
-    "models": row("errors runtime runs divergences", f"{HUGGING} peft safetensors huggingface_hub jinja2 numpy vllm"),
+    "models": row(
+        "errors runtime runs divergences", f"{HUGGING} {FILES} peft safetensors huggingface_hub jinja2 numpy vllm"
+    ),
     "inputs": row("errors runtime config runs tasks models", "transformers"),
     "evaluation": row(f"{STAGE} stats", "transformers numpy sklearn"),
     "training": row("errors config runtime runs models tasks evaluation", TRAINERS),
-    "diagnosis": row(f"{STAGE} stats divergences evaluation", "torch numpy"),
+    "diagnosis": row(f"{STAGE} stats divergences evaluation training", "torch numpy"),
     "fingerprints": row(STAGE, "torch transformers scipy"),
+    "pruning": row(f"{STAGE} stats evaluation", "torch transformers"),
     "calibration": row(f"{STAGE} stats verdicts training evaluation", TRAINERS),
     "distillation": row(f"{STAGE} methods divergences training evaluation diagnosis", f"{TRAINERS} opacus"),
     "defences": row(f"{STAGE} methods training evaluation distillation fingerprints", TRAINERS),
@@ -70,10 +74,10 @@ ROOMS = {
     "experiments": row(
         f"{STAGE} stages stats verdicts methods evaluation diagnosis calibration distillation report", "numpy"
     ),
-    "zoo": row("errors runs tasks models evaluation", f"{HUGGING} datasets tokenizers"),
+    "zoo": row("errors runtime runs tasks models evaluation", f"{HUGGING} datasets tokenizers"),
     "planning": row(
         "errors stages config runs tasks models inputs divergences training evaluation diagnosis calibration "
-        "distillation fingerprints defences experiments",
+        "distillation fingerprints pruning defences experiments",
         "torch accelerate yaml",
     ),
     "cli": row("*"),

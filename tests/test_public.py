@@ -15,10 +15,10 @@ import distillknob
 PUBLIC = """
 AttackConfig BadInputError CacheConfig CalibrationConfig CalibrationTrainer CompareConfig DefendConfig DemoConfig
 DiagnoseConfig DistillConfig DistillTrainer EvaluateConfig Example Finding FingerprintConfig LanguageModel METHODS
-MemorizationConfig Method Run RunFailedError Sampling SweepConfig Task TeacherCache __version__ attack build_report
-cache_teacher calibrate compare compare_diagnoses defend demo diagnose distill divergence evaluate fingerprint
-fused_divergence gate generate get_task interval load_model load_run memorization paired_difference pass_at_k
-register_task sweep task_names
+MemorizationConfig Method PruneConfig Run RunFailedError Sampling SweepConfig Task TeacherCache __version__ attack
+build_report cache_teacher calibrate compare compare_diagnoses defend demo diagnose distill divergence evaluate
+fingerprint fused_divergence gate generate get_task interval load_model load_run memorization paired_difference
+pass_at_k prune register_task sweep task_names
 token_logprobs
 """.split()
 

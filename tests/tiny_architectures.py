@@ -28,7 +28,7 @@ PAD_IS_EOS = ("llama", "smollm3", "gpt_neox")
 WRITES_BOS = ("gemma2", "gemma3_text", "llama")
 
 
-def made(architecture: str, folder: Path, seed: int) -> str:
+def made(architecture: str, folder: Path, seed: int, **shape_of_its_own: Any) -> str:
     """A random checkpoint under the embedded tokenizer, with the architecture's special tokens."""
     tokenizer = AutoTokenizer.from_pretrained(zoo_path("teacher"))
     if architecture in PAD_IS_EOS:
@@ -48,7 +48,8 @@ def made(architecture: str, folder: Path, seed: int) -> str:
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
-        **ARCHITECTURES[architecture],
+        **ARCHITECTURES.get(architecture, {}),
+        **shape_of_its_own,
     }
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **shape), dtype=torch.float32)

@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     from distillknob.models.sampling import Sampling as Sampling
     from distillknob.models.sampling import generate as generate
     from distillknob.models.scoring import token_logprobs as token_logprobs
+    from distillknob.pruning.config import PruneConfig as PruneConfig
+    from distillknob.pruning.stage import prune as prune
     from distillknob.report.page import build_report as build_report
     from distillknob.runs.run import Run as Run
     from distillknob.runs.run import load_run as load_run
@@ -102,6 +104,8 @@ _HOMES = {
     "models.load": "load_model",
     "models.sampling": "Sampling generate",
     "models.scoring": "token_logprobs",
+    "pruning.config": "PruneConfig",
+    "pruning.stage": "prune",
     "report.page": "build_report",
     "runs.run": "Run load_run",
     "stats": "interval paired_difference pass_at_k",

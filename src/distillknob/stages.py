@@ -122,6 +122,13 @@ STAGES = {
             summary="tell which texts a student has memorised, and which from its teacher",
         ),
         Stage(
+            "prune",
+            config_at="pruning.config:PruneConfig",
+            function_at="pruning.stage:prune",
+            check_at="pruning.stage:check",
+            summary="a student by leaving out layers of a model",
+        ),
+        Stage(
             "demo",
             config_at="experiments.demo:DemoConfig",
             function_at="experiments.demo:demo",

@@ -9,12 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from distilling import Parity
+from distilling import Parity, config_of
 from distillknob.attacks.base import NotApplicableError
 from distillknob.attacks.sceptical import Sceptical
+from distillknob.distillation.check import check
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.losses import LOSSES, States, View
 from distillknob.errors import BadInputError
+from distillknob.inputs.preflight import Preflight
 from distillknob.models.exits import exit_at
 from distillknob.models.heads import head_of
 from distillknob.models.load import load_model
@@ -115,6 +117,8 @@ def deeper(student: str, folder: Path) -> str:
 def test_one_layer_has_no_exit_below_it(scene: PlantedScene, tiny_pair: Pair) -> None:
     with pytest.raises(BadInputError, match="has 1 layer, and an exit has to lie below the last"):
         exit_at(load_model(tiny_pair.student).model, 1 / 3)
+    with pytest.raises(BadInputError, match=r"loss sceptical: it reads an exit below .* has 1 layer"):
+        check(config_of(tiny_pair, method="gkd", divergence="sceptical"), Preflight())
     with pytest.raises(NotApplicableError, match="has 1 layer"):
         Sceptical().student(scene)
 

@@ -32,6 +32,7 @@ def test_a_stage_s_help_names_its_fields(stage: str, capsys: pytest.CaptureFixtu
         "fingerprint": "--key_file",
         "attack": "--suite",
         "memorization": "--baseline",
+        "prune": "--keep_layers",
     }
     assert own.get(stage, "--methods") in out
 

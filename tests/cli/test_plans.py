@@ -193,3 +193,18 @@ def test_a_diagnosis_says_what_to_do_about_what_it_found() -> None:
     assert told.count("set top_k") == 2  # a low one is a line of the table
     assert "0.400 [0.300, 0.500]" in told and re.search(r"signal_sparsity +math +low +0\.400\n", told)
     assert "not applicable: sequence_myopia on math, qa: no gradients" in told
+
+
+def test_a_diagnosis_says_how_far_the_knob_would_turn_and_why() -> None:
+    row = {"task": "math", "scope": "ways", "eta": -0.5, "turns": "far", "difference": -1.35, "interval": [-1.5, -1.2]}
+    row |= {"kl": 0.95, "score": 0.986, "score_after": 1.0, "student": 0.416, "student_after": 0.797}
+    alone = {**row, "scope": "answers", "difference": -9.0}
+    unnamed = {**row, "task": "own", "eta": 0.5, "turns": "hardly", "student": None, "student_after": None}
+    finding = {"name": "knob_range", "task": "math", "severity": "none", "value": 2.4, "interval": [2.1, 2.6]}
+    finding |= {"unit": "nats", "n": 150, "cause": "the ways differ", "remedy": "calibrate", "applicable": True}
+    result = {"findings": [finding], "forecast": [], "knob": [row, alone, unnamed]}
+    told = text_of("diagnose", result)
+    assert re.search(r"math +-0\.5 +far +-1\.35 \[-1\.50, -1\.20\] +0\.95 +98\.6 → 100\.0 +41\.6 → 79\.7", told)
+    assert re.search(r"own +\+0\.5 +hardly .* –", told) and "-9.0" not in told
+    assert "the knob on math: the ways differ" in told and max(map(len, told.splitlines())) <= 110
+    assert "knob" not in text_of("diagnose", {"findings": [], "forecast": []})  # of a run from before there was one

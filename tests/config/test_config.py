@@ -41,6 +41,8 @@ class Library:
     counting: str | bool = "no"
     model_kwargs: dict[str, Any] | str | None = None
     kernels: dict[str, bool] | None = None
+    rates: dict[str, float] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
     plan: argparse.Namespace | None = None
     weights: list[float] | None = None
     hub_token: str | None = None
@@ -249,7 +251,11 @@ def test_values_are_coerced(name: str, value: Any, expected: Any) -> None:
         ("warmup", "soon", "must be a number or null$"),
         ("kernels", "[1]", "must be a mapping or null$"),
         ("kernels", "{", "must be a mapping or null$"),
-        ("kernels", {"rope": 2}, "must be a mapping or null$"),
+        ("kernels", {"rope": 2}, "kernels sets rope to 2, but it must be true or false$"),
+        ("rates", '{"low": "a"}', "rates sets low to 'a', but it must be a number$"),
+        ("rates", {"low": [1.0]}, r"rates sets low to \[1.0\], but it must be a number$"),
+        ("names", {"a": 2}, "names sets a to 2, but it must be text: put it in quotes$"),
+        ("rates", {"low": math.nan}, "rates is .*: give a finite number"),
         ("plan", {}, "plan is {}, but must be given from Python or null$"),
         ("limit", ".inf", "limit is '.inf', but must be a number$"),
     ],

@@ -260,6 +260,7 @@ def test_a_recipe_passes_a_dry_run_of_each_stage(
             # whose key, or whose baseline, no recipe holds
             continue
         models = ["--models", given["teacher"], given["student"]] if stage == "evaluate" else []
+        models += ["--ratio", "0.5"] if stage == "prune" else []  # how small a student shall be, no recipe says
         assert main([stage, "--config", path.stem, *models, "--dry-run", "--gpu", "h100"]) == 0, stage
         out, err = capsys.readouterr()
         assert "nothing was started; the run would go to" in out and "Traceback" not in err, stage

@@ -50,7 +50,7 @@ def test_a_pair_without_a_trap_sets_none(diagnose_tables: Diagnose) -> None:
         samples=4,
         candidates=16,
     )
-    assert len(result["findings"]) == 8
+    assert len(result["findings"]) == 9
     for finding in result["findings"]:
         assert silent(finding), finding
     assert result["pilot"][0]["value"] > 1e-3  # the two models do differ
@@ -83,7 +83,7 @@ def test_one_problem_one_sample_one_word(diagnose_tables: Diagnose) -> None:
     result = diagnose_tables(
         teacher, student, PlantedTask(right), problems=1, samples=1, candidates=1, gradient_problems=1
     )
-    assert len(result["findings"]) == 8
+    assert len(result["findings"]) == 9
     for finding in result["findings"]:
         assert finding["severity"] == "none", finding
         assert finding["applicable"] or len(finding["cause"]) > 20
@@ -124,7 +124,7 @@ def test_two_tokenizers_are_diagnosed_by_text_and_by_spans(tiny_pair: Pair, tiny
     assert "sequence_reverse_kl" in measures and "token_reverse_kl_on_policy" not in measures
 
 
-@pytest.mark.parametrize("batches_done", [0, 1, 2, 4, 7, 12])
+@pytest.mark.parametrize("batches_done", [0, 1, 2, 4, 9, 14])
 def test_a_stopped_diagnosis_goes_on_at_the_batch_where_it_was(
     tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches_done: int
 ) -> None:
@@ -161,8 +161,8 @@ def test_a_stopped_diagnosis_goes_on_at_the_batch_where_it_was(
     assert (resumed.path / BY_PROMPT).read_bytes() == (whole.path / BY_PROMPT).read_bytes()
     assert not resumed.unfinished.exists() and verify_manifest(resumed.path) == []
     assert [row["task"] for row in resumed.metrics()] == ["math", "qa"]
-    # on-policy and off-policy scores, candidates, three samplings, two prompts' gradients: eight a task
-    assert batches[0] == 16
+    # on-policy and off-policy scores, candidates, three samplings, two prompts' gradients, the knob's two: ten a task
+    assert batches[0] == 20
 
 
 def test_a_journal_of_another_version_is_refused(tmp_path: Path) -> None:

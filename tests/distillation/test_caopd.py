@@ -11,8 +11,9 @@ from torch import Tensor, tensor
 
 from distilling import Kept, config
 from distillknob.distillation.config import DistillConfig
-from distillknob.distillation.edits.confidence import share_right, stated, with_confidence
+from distillknob.distillation.edits.confidence import NOTE, share_right, stated, with_confidence
 from distillknob.distillation.stage import distill
+from distillknob.distillation.teacher_context.reference import REFERENCE
 from distillknob.errors import BadInputError
 from distillknob.models.base import LanguageModel
 from distillknob.models.load import load_model
@@ -113,6 +114,33 @@ def test_the_student_s_text_and_the_teacher_s_demonstration_hold_one_value(
         assert all(text.endswith("Confidence: 0.25") for text in texts)
         assert all("Confidence: 0.25" in text and "reference solution" in text for text in shown)
         assert not batch["loss_mask"][:, :3].any() and batch["loss"] > 0
+
+
+def test_the_first_step_costs_what_is_counted_by_hand(
+    tiny_pair: Pair, tmp_path: Path, batches: list[dict[str, Any]]
+) -> None:
+    """The reverse KL at each token behind the third, to the student itself behind the solution with the share."""
+    settings = config(tiny_pair, "caopd", num_generations=4, tasks=["math"], max_completion_length=40, max_steps=1)
+    run = distill(settings, tmp_path / "run", trainer_class=Sure)
+    (batch,) = batches
+    loaded = load_model(tiny_pair.student)
+    solutions = {row["prompt"][-1]["content"]: row["solution"][0]["content"] for row in run.samples()}
+    total, tokens = 0.0, 0
+    for b in range(4):
+        asked = batch["prompt_ids"][b][batch["prompt_mask"][b].bool()]
+        question = next(text for text in solutions if text in loaded.tokenizer.decode(asked))
+        shown = f"{solutions[question]}\nConfidence: 0.25\n{NOTE}"
+        messages = [{"role": "user", "content": REFERENCE.format(prompt=question, solution=shown)}]
+        behind = loaded.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        written = loaded.tokenizer(f"Say {b}. Confidence: 0.25", add_special_tokens=False)["input_ids"]
+        ids = torch.tensor([*written, loaded.tokenizer.eos_token_id])
+        logq, logp = (
+            loaded.model(input_ids=torch.cat([prompt, ids])[None]).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+            for prompt in (asked, torch.tensor(behind))
+        )
+        total += float((logq.exp() * (logq - logp)).sum(-1)[3:].sum())
+        tokens += len(ids) - 3
+    assert batch["loss"] == pytest.approx(total / tokens, rel=1e-3)
 
 
 def test_where_nobody_states_a_confidence_that_is_told_at_the_first_step(tiny_pair: Pair, tmp_path: Path) -> None:

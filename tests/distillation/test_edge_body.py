@@ -42,12 +42,13 @@ def test_the_edge_is_that_of_all_processes() -> None:
     assert torch.equal(torch.cat(parts), edge_body_weights(everywhere, everywhere, 0.5, 0.5))
 
 
-@pytest.mark.parametrize("edge_of", [0, 1])
-def test_a_training_weighs_both_groups(
-    tiny_pair: Pair, tmp_path: Path, batches: list[dict[str, Any]], edge_of: int
+@pytest.mark.parametrize(("edge_of", "budget"), [(0, None), (1, None), (0, 31)])
+def test_a_training_weighs_both_groups_of_the_tokens_that_count(
+    tiny_pair: Pair, tmp_path: Path, batches: list[dict[str, Any]], edge_of: int, budget: int | None
 ) -> None:
     options = {"edge_weight": 0.9, "edge_of": edge_of}
-    values = {"gradient_accumulation_steps": 2, "max_steps": 1, "lmbda": 0.0, "options": options}
+    values: dict[str, Any] = {"gradient_accumulation_steps": 2, "max_steps": 1, "lmbda": 0.0, "options": options}
+    values["tokens_per_step"] = budget
     keep(config_of(tiny_pair, method="edge_body", **values), tmp_path / "run")
     entropy, apart, weight = [], [], []
     for batch in batches:
@@ -55,6 +56,7 @@ def test_a_training_weighs_both_groups(
         entropy.append(entropies(teacher if edge_of else student))
         apart.append(divergence(student, teacher, "jsd"))
         weight.append(batch["weight"][batch["loss_mask"].bool()])
+    assert len(torch.cat(weight)) == (budget or batches[0]["items"])
     expected = edge_body_weights(torch.cat(entropy), torch.cat(entropy), 0.2, 0.9)
     assert torch.allclose(torch.cat(weight), expected) and len(expected.unique()) == 2
     loss = float((expected * torch.cat(apart)).mean())

@@ -69,7 +69,7 @@ def test_another_model_can_see_the_solution() -> None:
 
 
 def test_a_clip_below_zero_is_refused() -> None:
-    with pytest.raises(BadInputError, match="must lie between 0"):
+    with pytest.raises(BadInputError, match="at least 0"):
         DistillConfig(method="opsd_clip", options={"clip": -0.1})
     with pytest.raises(BadInputError, match="which this method doesn't have"):
         DistillConfig(method="opsd", options={"clip": 0.1})

@@ -21,6 +21,7 @@ from distillknob.evaluation.measure import sample_and_grade
 from distillknob.models.base import LanguageModel
 from distillknob.planning.hardware import GPUS, Engine
 from distillknob.planning.workload import workload
+from distillknob.runs.run import load_run
 from distillknob.tasks import get_task
 from pairs import Pair
 
@@ -100,6 +101,18 @@ def test_an_oracle_is_asked_at_each_point_of_the_curve(
     first, second = (weights(one.path / "model") for one in (run, without))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert len(without.result["findings"]) == 1
+
+
+def test_the_last_of_two_phases_is_measured_by_the_oracle(
+    tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learning_curve, "CURVE_PROBLEMS", 3)
+    values: dict[str, Any] = {"max_steps": 4, "curve_steps": 1, "problems": 16, "max_completion_length": 6}
+    run = distill(config_of(tiny_pair, method="opd_after_sft", **values, oracle=tiny_pair.student), tmp_path / "run")
+    before = load_run(tmp_path / "run" / "first")
+    assert before.config["oracle"] is None and not [row for row in before.metrics() if "golden/math" in row]
+    assert [row["step"] for row in run.metrics() if "golden/math" in row] == [0, 1, 2]
+    assert [row["name"] for row in run.result["findings"]] == ["teacher_hacking", BY_ORACLE]
 
 
 @pytest.mark.parametrize(

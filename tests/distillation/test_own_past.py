@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,12 +13,14 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from distilling import config, keep, weights
+from distillknob.distillation.check import check
 from distillknob.distillation.losses.own_past import own_past
 from distillknob.distillation.past import Past
 from distillknob.distillation.stage import distill
 from distillknob.distillation.trainer import DistillTrainer
 from distillknob.divergences.top_k import topk_of
 from distillknob.errors import BadInputError
+from distillknob.inputs.preflight import Preflight, Side
 from pairs import Pair
 
 GENERATOR = torch.Generator().manual_seed(1)
@@ -133,3 +136,16 @@ def test_a_text_that_is_read_once_has_no_past(tiny_pair: Pair, tmp_path: Path) -
         distill(config(tiny_pair, "ps_kd", max_steps=2), tmp_path / "run")
     with pytest.raises(BadInputError, match="lmbda must be 0"):
         config(tiny_pair, "ps_kd", lmbda=0.5)
+
+
+class Small(Preflight):
+    """Finds models of a hundred tokens."""
+
+    def sides(self, *args: Any, **kwargs: Any) -> list[Side]:
+        return [dataclasses.replace(side, vocabulary=100) for side in super().sides(*args, **kwargs)]
+
+
+def test_no_more_tokens_are_kept_than_there_are(tiny_pair: Pair) -> None:
+    check(config(tiny_pair, "ps_kd", max_steps=4, options={"top_k": 100}), Small())
+    with pytest.raises(BadInputError, match=r"top_k to 101: .* has 100 tokens, of which no more can be kept"):
+        check(config(tiny_pair, "ps_kd", max_steps=4, options={"top_k": 101}), Small())

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from distilling import Kept, config_of, keep, without_measures
 from distillknob.distillation.config import DistillConfig
-from distillknob.distillation.moving_average import AVERAGE, AverageTeacher, MovingAverage
+from distillknob.distillation.moving_average import AVERAGE, AverageTeacher, MovingAverage, check_average
 from distillknob.distillation.stage import distill
 from distillknob.divergences.dense import divergence
 from distillknob.errors import BadInputError
@@ -160,15 +160,60 @@ def test_a_checkpoint_without_its_average_is_none(tiny_pair: Pair, tmp_path: Pat
         teacher.restore(tmp_path)
 
 
-def test_weights_that_are_spread_over_processes_have_no_average() -> None:
-    with pytest.raises(BadInputError, match="FSDP or ZeRO-3"):
-        AverageTeacher(torch.nn.Linear(1, 1), MovingAverage(), spread=True)
+class Zero:
+    """DeepSpeed's part of a config."""
+
+    def __init__(self, zero_stage: int, **precision: bool):
+        self.zero_stage = zero_stage
+        self.deepspeed_config = {name: {"enabled": on} for name, on in precision.items()}
 
 
-def test_an_average_in_half_precision_is_refused(tiny_pair: Pair, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("plugin", "told"),
+    [
+        (Zero(3), "with ZeRO-3: the weights are spread"),
+        (Zero(2, bf16=True), "DeepSpeed keeps weights in bf16.*lost in rounding"),
+        (Zero(1, bf16=False, fp16=True), "DeepSpeed keeps weights in fp16.*lost in rounding"),
+        (Zero(2, bf16=False), None),
+        (None, None),
+    ],
+)
+def test_an_average_under_deepspeed_needs_whole_weights_in_float32(plugin: Zero | None, told: str | None) -> None:
+    """DeepSpeed itself isn't run here."""
+    settings = DistillConfig(method="sdft")
+    settings.deepspeed_plugin = plugin  # as TRL leaves it
+    if told is None:
+        check_average(settings)
+        return
+    with pytest.raises(BadInputError, match=told):
+        check_average(settings)
+
+
+def test_an_average_of_spread_weights_is_refused_with_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(BadInputError, match="average with FSDP: the weights are spread"):
+        DistillConfig(method="sdft")
+    assert DistillConfig(method="opsd").method == "opsd"
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", torch.bfloat16])
+def test_an_average_in_half_precision_is_refused_with_the_config(dtype: Any) -> None:
+    values: dict[str, Any] = {"method": "sdft", "model_init_kwargs": {"dtype": dtype}}
+    with pytest.raises(BadInputError, match=r"load the student in b?float16.*lost in rounding"):
+        DistillConfig(**values)
+    assert DistillConfig(**values, use_peft=True).use_peft  # an adapter is float32
+
+
+def test_an_average_of_a_checkpoint_in_half_precision_is_refused_when_its_type_is_known(
+    tiny_pair: Pair, tmp_path: Path
+) -> None:
+    half = load_model(tiny_pair.student, dtype="bfloat16")
+    half.model.save_pretrained(tmp_path / "half")
+    half.tokenizer.save_pretrained(tmp_path / "half")
     values: dict[str, Any] = {"teacher_weights": "average", "context": "reference"}
-    settings = config_of(tiny_pair, method="opd_rkl", model_init_kwargs={"dtype": "bfloat16"}, **values)
-    with pytest.raises(BadInputError, match="lost in rounding"):
+    pair = Pair(tiny_pair.teacher, str(tmp_path / "half"))
+    settings = config_of(pair, method="opd_rkl", model_init_kwargs={"dtype": "auto"}, **values)
+    with pytest.raises(BadInputError, match=r"is torch.bfloat16.*lost in rounding"):
         distill(settings, tmp_path / "run")
 
 

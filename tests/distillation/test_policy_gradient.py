@@ -80,14 +80,12 @@ def rollouts(rewards: list[float], mask: Tensor, *, group: int, entropy: float =
 
 
 def test_the_reward_s_z_score_comes_beside_the_log_ratio() -> None:
-    ratio = tensor([[-0.2 - -0.5], [0.0]]).expand(2, 2)
-    step = rollouts([1.0, 0.0], torch.ones(2, 2), group=2)
-    z = group_z_score(tensor([1.0, 0.0]), 2)
-    plain = RewardedPolicyGradient().advantage(ratio, step)
-    assert torch.allclose(plain, z[:, None] + ratio)
-    assert torch.allclose(RewardedPolicyGradient(alpha=0.5).advantage(ratio, step), z[:, None] + 0.5 * ratio)
-    # A reward's advantage of 1 beside log p = −0.2 and log q = −0.5
-    assert float(1.0 + (plain - z[:, None])[0, 0]) == pytest.approx(1.3)
+    """Rewards 1, 0 and 0.5 have the mean ½ and the deviation ½, so that z is 1, −1 and 0."""
+    ratio = tensor([[0.3, -0.1], [0.0, 2.0], [1.0, 0.0]])  # log p = −0.2 and log q = −0.5 at the first token
+    step = rollouts([1.0, 0.0, 0.5], torch.ones(3, 2), group=3)
+    for alpha, wanted in ((1.0, [1.3, 0.9, -1.0, 1.0, 1.0, 0.0]), (0.5, [1.15, 0.95, -1.0, 0.0, 0.5, 0.0])):
+        loss = RewardedPolicyGradient() if alpha == 1.0 else RewardedPolicyGradient(alpha=alpha)
+        assert loss.advantage(ratio, step).flatten().tolist() == pytest.approx(wanted, abs=1e-3)
 
 
 def test_samples_out_of_the_band_have_no_advantage_and_the_others_share_their_weight() -> None:

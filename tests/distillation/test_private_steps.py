@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from torch import Tensor
 from distilling import config_of, weights
 from distillknob.cli.text import result_text
 from distillknob.distillation.card import student_card
+from distillknob.distillation.check import check
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.stage import distill
 from distillknob.distillation.trainer import DistillTrainer
 from distillknob.divergences.dense import divergence
 from distillknob.errors import BadInputError
+from distillknob.inputs.preflight import Preflight
 from distillknob.models.load import load_model
 from distillknob.runs.run import Run
 from pairs import Pair
@@ -252,6 +255,20 @@ def test_an_adapter_is_trained_privately_too(tiny_pair: Pair, tmp_path: Path) ->
 def test_what_private_steps_cannot_go_with_is_refused(values: dict[str, Any], reason: str) -> None:
     with pytest.raises(BadInputError, match=reason):
         DistillConfig(**{"method": "dp_opd", **values})
+
+
+def test_a_problem_that_stands_in_several_rows_is_refused(tiny_pair: Pair, tmp_path: Path) -> None:
+    rows = [{"prompt": prompt, "completion": "Yes."} for prompt in ("One?", "Two?", "Three?", "Two?")]
+    path = tmp_path / "traces.jsonl"
+    values = {**VALUES, "lmbda": 0.0, "traces": "file", "traces_file": str(path), "per_device_train_batch_size": 2}
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    with pytest.raises(BadInputError, match=r"one problem 2 times .*Two\?"):
+        distill(config_of(tiny_pair, **values), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows[:3]))
+    check(config_of(tiny_pair, **values), Preflight(1))
+    with pytest.raises(BadInputError, match="the tasks math, math have one problem 2 times"):
+        check(config_of(tiny_pair, **VALUES, tasks=["math", "math"]), Preflight(1))
 
 
 def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

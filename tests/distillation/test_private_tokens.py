@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from distilling import config_of, keep
+from distillknob.distillation.check import check
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.soft_targets.private_tokens import (
     PrivateTokens,
@@ -22,6 +24,7 @@ from distillknob.distillation.soft_targets.private_tokens import (
 from distillknob.distillation.stage import distill
 from distillknob.distillation.token_rows import TokenRows
 from distillknob.errors import BadInputError
+from distillknob.inputs.preflight import Preflight
 from distillknob.models.base import LanguageModel
 from pairs import Pair
 
@@ -143,7 +146,14 @@ def test_what_would_do_nothing_is_told(tiny_pair: Pair, tmp_path: Path) -> None:
     file = tmp_path / "private.txt"
     file.write_text("nowhere to be found\n")
     with pytest.raises(BadInputError, match="none of 1 expressions matches in any of 12 traces"):
-        distill(config_of(tiny_pair, method="private_tokens", private=str(file), traces="gold"), tmp_path / "run")
+        distill(config_of(tiny_pair, method="private_tokens", private=str(file), traces="teacher"), tmp_path / "run")
+    known = config_of(tiny_pair, method="private_tokens", private=str(file), traces="gold", problems_part=[0.0, 0.5])
+    with pytest.raises(BadInputError, match="matches in any of 6 traces"):  # before any model is loaded
+        check(known, Preflight(1, fetch=False))
+    (tmp_path / "traces.jsonl").write_text(json.dumps({"prompt": "What?", "completion": "That."}) + "\n")
+    stored = {"traces": "file", "traces_file": str(tmp_path / "traces.jsonl")}
+    with pytest.raises(BadInputError, match="matches in any of 1 traces"):
+        check(config_of(tiny_pair, method="private_tokens", private=str(file), **stored), Preflight(1, fetch=False))
     file.write_text("[0-9]\n")
     for values, message in (
         ({"method": "private_tokens"}, "name a file of expressions in private"),

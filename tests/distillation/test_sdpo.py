@@ -129,7 +129,7 @@ def test_where_nobody_is_right_the_loss_is_exactly_zero(
         ({"num_generations": 1}, "num_generations to 2 or more"),
         ({"lmbda": 0.5, "traces": "teacher", "num_generations": 8}, "set lmbda to 1"),
         ({"options": {"top_k": 1.5}}, "give a whole number"),
-        ({"options": {"top_k": 0}}, "between 1"),
+        ({"options": {"top_k": 0}}, "at least 1"),
         ({"num_generations": 8, "per_device_train_batch_size": 4}, "isn't a multiple"),
     ],
 )

@@ -233,7 +233,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_over(
         ("gdk", {}, r"method='gdk', did you mean 'gkd'\? known are sft"),
         ("gkd", {"lmbda": 1.5}, "lmbda=1.5: a share of steps"),
         ("gkd", {"lmbda": math.nan}, "lmbda=nan"),
-        ("sft", {"lmbda": 0.5}, "sft trains on stored traces alone"),
+        ("sft", {"lmbda": 0.5}, "hard_label learns from stored traces alone"),
         ("opd_rkl", {"lmbda": 0.5}, "lmbda=0.5"),
         ("gkd", {"tasks": []}, "tasks is empty"),
         ("gkd", {"problems": 0}, "problems=0"),
@@ -266,6 +266,14 @@ def test_data_that_do_not_fill_a_step_are_told(tiny_pair: Pair, tmp_path: Path, 
         distill(config(tiny_pair, "sft_verified", candidates=1, per_device_train_batch_size=8), tmp_path / "verified")
     discard_unstarted(tmp_path / "verified")  # as the command line does
     assert not (tmp_path / "verified").exists()
+
+
+def test_a_step_takes_as_many_problems_as_its_texts_have_groups(tiny_pair: Pair, tmp_path: Path) -> None:
+    values: dict[str, Any] = {"num_generations": 4, "per_device_train_batch_size": 8, "max_completion_length": 4}
+    with pytest.raises(BadInputError, match="1 problems to train on, but a step takes 2"):
+        distill(config(tiny_pair, "opd_rkl", problems=1, **values), tmp_path / "few")
+    run = distill(config(tiny_pair, "opd_rkl", problems=3, **values), tmp_path / "run")
+    assert run.result["steps"] == 2 and [row["trained_texts"] for row in run.metrics() if "loss" in row] == [8, 8]
 
 
 def test_what_the_trainer_refuses_is_bad_input(tiny_pair: Pair, tmp_path: Path) -> None:

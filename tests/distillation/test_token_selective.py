@@ -78,19 +78,24 @@ def test_the_gate_has_no_gradient_and_what_agrees_costs_nothing() -> None:
     assert entropies(torch.tensor([[0.0, float("-inf")]])).tolist() == [0.0]
 
 
-def test_a_training_costs_what_the_formula_says(tiny_pair: Pair, tmp_path: Path, batches: list[dict[str, Any]]) -> None:
-    values = {"gradient_accumulation_steps": 2, "max_steps": 1, "options": {"indirect": 0.3, "opener_share": 0.4}}
+@pytest.mark.parametrize("budget", [None, 31])
+def test_a_training_costs_what_the_formula_says_of_the_tokens_that_count(
+    tiny_pair: Pair, tmp_path: Path, batches: list[dict[str, Any]], budget: int | None
+) -> None:
+    values: dict[str, Any] = {"gradient_accumulation_steps": 2, "max_steps": 1, "tokens_per_step": budget}
+    values["options"] = {"indirect": 0.3, "opener_share": 0.4}
     keep(config_of(tiny_pair, method="tsd_kd", **values), tmp_path / "run")
     ranking, direct, surer = [], [], []
     for batch in batches:
         student, teacher = logits_of(tiny_pair.student, batch), logits_of(tiny_pair.teacher, batch)
-        mask = batch["completion_mask"].bool()
+        mask = batch["loss_mask"].bool()
         entropy = torch.zeros(mask.shape).masked_scatter(mask, entropies(student))
         opener, uncertain = openers(entropy, mask, 0.4)[mask], most_uncertain(entropy, mask, 0.1)[mask]
-        assert torch.equal(batch["opener"].bool(), openers(entropy, mask, 0.4)) and 0 < opener.sum() < len(opener)
+        assert torch.equal(batch["opener"].bool(), openers(entropy, mask, 0.4))
         ranking.append(ranking_loss(in_teachers_order(student, teacher, 10))[opener])
         direct.append(gated_jsd(student, teacher, 0.9))
         surer.append(entropies(student)[uncertain])
+    assert 0 < len(torch.cat(ranking)) < len(torch.cat(direct)) == (budget or batches[0]["items"])
     value = 0.3 * torch.cat(ranking).mean() + torch.cat(direct).mean() + torch.cat(surer).mean()
     assert sum(batch["loss"] for batch in batches) == pytest.approx(float(value), rel=1e-3)
 

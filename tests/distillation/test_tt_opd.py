@@ -31,21 +31,21 @@ def test_a_turn_ends_with_its_end_and_the_prompt_s_turns_come_before() -> None:
     assert (turns_before(asked), turns_before(asked[:1]), turns_before("?")) == (1, 0, 0)
 
 
-def weights(turns: int, prompt: list[dict[str, str]]) -> list[float]:
+def counted(turns: int, prompt: list[dict[str, str]]) -> list[bool]:
     class Step:
         rows = ({"prompt": prompt},)
         batch = MappingProxyType({"completion_ids": tensor([[1, 2, END, 3]])})
         ends = (END,)
 
-    return FirstTurns(turns=turns).weights(None, Step()).tolist()[0]  # type: ignore[arg-type]
+    return [bool(one) for one in FirstTurns(turns=turns).counts(Step())[0]]  # type: ignore[arg-type]
 
 
-def test_later_turns_weigh_nothing_and_0_is_no_mask() -> None:
+def test_later_turns_do_not_count_and_0_is_no_mask() -> None:
     user, answered = {"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}
-    assert weights(1, [user]) == [1.0, 1.0, 1.0, 0.0]
-    assert weights(2, [user, answered, user]) == [1.0, 1.0, 1.0, 0.0]
-    assert weights(1, [user, answered, user]) == [0.0] * 4
-    assert weights(0, [user, answered, user]) == [1.0] * 4
+    assert counted(1, [user]) == [True, True, True, False]
+    assert counted(2, [user, answered, user]) == [True, True, True, False]
+    assert counted(1, [user, answered, user]) == [False] * 4
+    assert counted(0, [user, answered, user]) == [True] * 4
 
 
 def test_the_hint_stands_at_the_end_of_the_prompt_and_follows_the_reward() -> None:
@@ -83,6 +83,32 @@ def test_mask_hint_and_average_are_all_at_work(tiny_pair: Pair, tmp_path: Path, 
         assert (batch["advantage"] - reward[:, None])[here].abs().max() > 1e-3  # the hint changes what is taught
 
 
+def logprobs(model: Any, prompt: Tensor, completion: Tensor) -> Tensor:
+    """Of the tokens of one completion, without padding."""
+    with torch.no_grad():
+        logits = model(input_ids=torch.cat([prompt, completion])[None]).logits[0, len(prompt) - 1 : -1]
+    return logits.log_softmax(-1)[torch.arange(len(completion)), completion]
+
+
+def test_the_first_step_costs_what_is_counted_by_hand(
+    tiny_pair: Pair, tmp_path: Path, batches: list[dict[str, Any]]
+) -> None:
+    """Rewards 0, 1, 0, 1 have the mean ½ and the deviation √⅓, so that z is ±√¾; α is 4, and the average is still the
+    student, behind the hint."""
+    distill(config(tiny_pair, "tt_opd", tasks=["math"], max_steps=1), tmp_path / "run", trainer_class=Rewarded)
+    (batch,) = batches
+    loaded, total, tokens = load_model(tiny_pair.student), 0.0, 0
+    for b in range(4):
+        plain, hinted = (
+            batch[f"{name}_ids"][b][batch[f"{name}_mask"][b].bool()] for name in ("prompt", "teacher_prompt")
+        )
+        written = batch["completion_ids"][b][batch["completion_mask"][b].bool()]
+        z = 0.75**0.5 if CONFIRM.strip() in loaded.tokenizer.decode(hinted) else -(0.75**0.5)
+        ratio = logprobs(loaded.model, hinted, written) - logprobs(loaded.model, plain, written)
+        total, tokens = total - float((z + 4 * ratio).sum()), tokens + len(written)
+    assert batch["loss"] == pytest.approx(total / tokens, rel=1e-3)
+
+
 def test_a_conversation_s_later_turns_do_not_count_in_a_training(
     tiny_pair: Pair, tmp_path: Path, batches: list[dict[str, Any]]
 ) -> None:
@@ -97,8 +123,8 @@ def test_a_conversation_s_later_turns_do_not_count_in_a_training(
     settings = config(tiny_pair, "tt_opd", max_steps=1, options={"turns": 1})
     distill(settings, tmp_path / "run", trainer_class=Later)
     (batch,) = batches
-    counted = batch["loss_mask"].any(1)
-    assert int(counted.sum()) == 2 and torch.equal(batch["loss_mask"][counted], batch["completion_mask"][counted])
+    rows = batch["loss_mask"].any(1)
+    assert int(rows.sum()) == 2 and torch.equal(batch["loss_mask"][rows], batch["completion_mask"][rows])
 
 
 class Silent(Kept):

@@ -215,7 +215,7 @@ def test_settings_of_one_method_are_its_cells_own_and_teachers_of_its_own_serve_
     methods = ["gkd", "tip", "mopd"]  # those of a method that isn't asked for wait in the recipe
     config = decided(settings(tiny_pair, methods=methods, of_methods=own, rate_steps=2))
     students = config.students(dict.fromkeys(methods, 1e-3))
-    by_method = {cell.method: steps(cell, config.of_cells)[0].config for cell in students}
+    by_method: dict[str, Any] = {cell.method: steps(cell, config.of_cells)[0].config for cell in students}
     assert by_method["tip"].problems == 6 and by_method["gkd"].problems == recipe(tiny_pair)["distill"]["problems"]
     assert by_method["mopd"].several_teachers == [tiny_pair.teacher]
     assert [cell.name for cell in students if cell.method == "mopd"] == ["students/without-teacher/mopd-seed0"]

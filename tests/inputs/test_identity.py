@@ -15,7 +15,6 @@ import pytest
 from distillknob.errors import BadInputError
 from distillknob.evaluation.config import EvaluateConfig
 from distillknob.evaluation.stage import evaluate
-from distillknob.inputs import identity
 from distillknob.inputs.identity import changed_meanwhile, read_again, read_by
 from distillknob.runs.records import read_changes
 from distillknob.runs.run import Run
@@ -140,6 +139,14 @@ def test_a_task_of_a_user_s_code_is_known_by_its_examples(tmp_path: Path, monkey
         opened(tmp_path / "run", Reads(tasks=("math",)))
 
 
+def test_settings_of_a_generated_task_belong_to_what_it_asks() -> None:
+    easy, hard = "tracking?moves=2", "tracking?moves=9"
+    reads = Reads(tasks=(easy, hard))
+    parts = read_by(reads)
+    assert parts[f"task {easy}"] != parts[f"task {hard}"]
+    assert parts == read_by(reads)
+
+
 def test_a_changed_reward_model_is_a_change(tiny_reward: str, tmp_path: Path) -> None:
     judge = Path(shutil.copytree(tiny_reward, tmp_path / "judge"))
     (tmp_path / "d.jsonl").write_text(
@@ -198,24 +205,6 @@ def test_a_finished_run_of_a_served_model_says_that_it_may_be_another_now(
     assert opened(tmp_path / "run", config).complete
     told = capsys.readouterr().err
     assert "nothing was run. What a server has under a name can't be seen, and may have changed (model http" in told
-
-
-def test_a_file_is_hashed_once_a_process_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "weights"
-    times: list[Path] = []
-
-    def recorded(path: Path) -> str:
-        times.append(path)
-        return path.read_text()
-
-    file.write_bytes(b"one")
-    os.utime(file, (1, 1))
-    monkeypatch.setattr(identity, "_JUST_WRITTEN", -1.0)
-    monkeypatch.setattr(identity, "sha256", recorded)
-    assert [identity.digest(file), identity.digest(file)] == ["one", "one"] and len(times) == 1
-    file.write_bytes(b"two")
-    os.utime(file, (1, 1))
-    assert identity.digest(file) == "two"
 
 
 # Stages

@@ -44,12 +44,3 @@ def test_a_missing_shard_is_named_before_anything_is_loaded(copied: Path, teache
     lost.unlink()
     with pytest.raises(BadInputError, match=rf"lacks 1 of its \d+ files of weights \({lost.name}\)"):
         resolve(str(copied))
-
-
-def test_gguf_is_refused_with_the_way_to_convert_it(copied: Path) -> None:
-    (copied / "model.safetensors").unlink()
-    (copied / "m.gguf").write_bytes(b"GGUF")
-    remedy = r"GGUF, which isn't read yet: convert it once .*gguf_file='m.gguf'\).save_pretrained\(NEW_FOLDER\)"
-    for name in (copied, copied / "m.gguf"):
-        with pytest.raises(BadInputError, match=remedy):
-            resolve(str(name))

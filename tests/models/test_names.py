@@ -18,7 +18,7 @@ from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.stage import distill
 from distillknob.errors import BadInputError
 from distillknob.models.load import load_model
-from distillknob.models.names import name_zoo_base, resolve
+from distillknob.models.names import name_own_base, resolve
 from pairs import Pair
 
 
@@ -102,7 +102,7 @@ def test_an_adapter_of_an_embedded_model_names_it_as_the_user_does(tmp_path: Pat
     embedded = adapter_of(resolve("zoo:student"), tmp_path / "embedded")
     own = adapter_of(str(tmp_path), tmp_path / "own")
     for folder, wanted in ((embedded, "zoo:student"), (own, str(tmp_path))):
-        name_zoo_base(folder)
+        name_own_base(folder)
         held = json.loads((folder / "adapter_config.json").read_text())
         assert held == {"base_model_name_or_path": wanted, "r": 4}
     assert resolve(str(embedded)) == str(embedded)

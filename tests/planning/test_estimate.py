@@ -29,10 +29,11 @@ from distillknob.models.loaded.sampling import rows_at_once
 from distillknob.models.names import zoo_path
 from distillknob.models.sampling import Sampling
 from distillknob.models.scoring import token_logprobs
+from distillknob.planning.counting import PAIRED_AT_ONCE, SAMPLED_AT_ONCE, SCORED_AT_ONCE
 from distillknob.planning.estimate import estimate, estimates
 from distillknob.planning.hardware import GIB, GPUS, LAYER_SECONDS, LOADING, Engine, engine
 from distillknob.planning.memory import footprint
-from distillknob.planning.workload import PAIRED_AT_ONCE, SAMPLED_AT_ONCE, SCORED_AT_ONCE, WORKLOADS, workload
+from distillknob.planning.workload import WORKLOADS, workload
 from distillknob.stages import STAGES
 
 ROOT = Path(__file__).parents[2]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from distillknob.errors import RunFailedError
+from distillknob.runs import files
 from distillknob.runs.files import atomic_directory, atomic_write
 from distillknob.runs.run import Run
 from run_folders import CONFIG, snapshot
@@ -76,3 +77,21 @@ def test_a_directory_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     with atomic_directory(tmp_path / "model") as folder:
         (folder / "b").write_text("3")
     assert snapshot(tmp_path) == {"model/b": b"3"}
+
+
+def test_a_file_is_hashed_once_a_process_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "weights"
+    times: list[Path] = []
+
+    def recorded(path: Path) -> str:
+        times.append(path)
+        return path.read_text()
+
+    file.write_bytes(b"one")
+    os.utime(file, (1, 1))
+    monkeypatch.setattr(files, "_JUST_WRITTEN", -1.0)
+    monkeypatch.setattr(files, "sha256", recorded)
+    assert [files.digest(file), files.digest(file)] == ["one", "one"] and len(times) == 1
+    file.write_bytes(b"two")
+    os.utime(file, (1, 1))
+    assert files.digest(file) == "two"

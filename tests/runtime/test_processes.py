@@ -50,9 +50,16 @@ def distance(one: Path, other: Path, name: str) -> float:
     return apart / length
 
 
-@pytest.mark.parametrize("stage", ["calibrate", "gkd", "sft", "gkd+tip", "spans", "projection"])
-def test_processes_and_micro_batches_change_nothing(tiny_pair: Pair, tmp_path: Path, stage: str) -> None:
-    one, two, accumulated = trained_in_three_ways(stage, tiny_pair, tmp_path)
+ON_RECORDED = ["calibrate", "gkd", "sft", "gkd+tip", "spans", "projection"]
+OVER_A_BATCH = ["redi", "tsd_kd", "edge_body", "ps_kd", "gold"]  # whose means and memories are of all processes
+
+
+@pytest.mark.parametrize("stage", [*ON_RECORDED, *OVER_A_BATCH])
+def test_processes_and_micro_batches_change_nothing(
+    tiny_pair: Pair, tiny_other: str, tmp_path: Path, stage: str
+) -> None:
+    pair = tiny_pair._replace(teacher=tiny_other) if stage == "gold" else tiny_pair
+    one, two, accumulated = trained_in_three_ways(stage, pair, tmp_path)
     for other in (two, accumulated):
         assert distance(one, other, "gradients.pt") < 1e-6
         assert distance(one, other, "weights.pt") < 1e-5
@@ -61,7 +68,7 @@ def test_processes_and_micro_batches_change_nothing(tiny_pair: Pair, tmp_path: P
     assert distance(tmp_path, one, "weights.pt") > 1e-3  # they moved, by more than they may differ
 
 
-@pytest.mark.parametrize("stage", ["sampled-calibrate", "sampled-gkd"])
+@pytest.mark.parametrize("stage", ["sampled-calibrate", "sampled-gkd", "sampled-entrocraft"])
 def test_training_on_own_samples_is_the_same_over_processes_and_micro_batches(
     tiny_pair: Pair, tmp_path: Path, stage: str
 ) -> None:
@@ -118,6 +125,7 @@ STAGES = {
     "evaluate": "--models {0} {1} --problems 7 --samples 3 --k 2 --max-new-tokens 12",
     "diagnose": "--teacher {0} --student {1} --problems 5 --samples 2 --candidates 3 --gradient-problems 3 "
     "--max-new-tokens 12",
+    "prune": "--model {0} --mlp-width 16 --problems 9",
 }
 
 
@@ -146,6 +154,11 @@ def test_a_stage_runs_on_two_processes(tiny_pair: Pair, tmp_path: Path, stage: s
         assert result.keys() == alone.keys()
         assert [row["n"] for row in result["findings"]] == [row["n"] for row in alone["findings"]]
         assert len(result["myopia"]) == len(alone["myopia"])
+    if stage == "prune":
+        alone = by_command(stage, tiny_pair, tmp_path / "alone", 1)[1]
+        assert (result["texts"], result["held_back"]) == (alone["texts"], alone["held_back"]) == (7, 2)
+        for side in ("before", "after"):
+            assert result[side]["loss"] == pytest.approx(alone[side]["loss"], rel=1e-5)
     if stage in ("calibrate", "distill"):
         assert load_model(str(tmp_path / "run" / "model")).model.num_parameters() > 0
         steps = [row["step"] for row in load_run(tmp_path / "run").metrics() if "peak_memory" not in row]

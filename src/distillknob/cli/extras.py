@@ -92,6 +92,15 @@ def _pair(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return {"models": pair} if pair and not named else {}
 
 
+# prune
+
+
+def _the_teacher(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The model to prune where a recipe names a teacher and no `model`: that one, not the embedded one."""
+    named = "model" in recipe or "model" in (recipe.get("prune") or {})
+    return {"model": recipe["teacher"]} if "teacher" in recipe and not named else {}
+
+
 # sweep
 
 
@@ -143,6 +152,7 @@ EXTRAS = {
     "diagnose": Extras(add_flags=_add_compare, answer=_compare),
     "calibrate": Extras(add_flags=_add_require_turned, check=_check_turns, end=_turned),
     "evaluate": Extras(settings=_pair),
+    "prune": Extras(settings=_the_teacher),
     "compare": Extras(add_flags=_add_cluster, passed=_where, end=_failed_cells),
     "attack": Extras(add_flags=_add_cluster, passed=_where, end=_failed_cells),
     "sweep": Extras(add_flags=_add_cells, passed=_which_and_where, end=_so_far),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 
@@ -31,6 +32,12 @@ def percent(value: float | None, bounds: Sequence[float | None] | None = None, *
     if bounds and None not in bounds:
         shown += " [" + ", ".join(f"{100 * float(b or 0):{sign}.1f}" for b in bounds) + "]"
     return shown
+
+
+def with_interval(value: float, bounds: Sequence[float | None], form: str) -> str:
+    """Write the value with its interval; one that rests on a single problem has none (NaN, in a file null)."""
+    ends = [f"{bound:{form}}" for bound in bounds if bound is not None and not math.isnan(bound)]
+    return f"{value:{form}}" + (f" [{', '.join(ends)}]" if len(ends) == 2 else "")
 
 
 def wrapped(text: str, start: str = "") -> str:

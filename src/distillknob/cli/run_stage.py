@@ -125,7 +125,9 @@ def _run(stage: Stage, config: Any, output: Path, *, resume: bool) -> Any:
 
 def _reads(config: Any) -> str:
     """What a stage is about to work on, in a few words."""
-    models = getattr(config, "models", None) or [getattr(config, name, None) for name in ("teacher", "student")]
+    models = getattr(config, "models", None) or [
+        getattr(config, name, None) for name in ("model", "teacher", "student")
+    ]
     tasks = getattr(config, "tasks", None) or []
     if getattr(config, "cache", None) is not None:  # which has a teacher and tasks of its own
         models, tasks = [f"the cache {config.cache}", config.student], []

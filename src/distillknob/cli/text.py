@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from distillknob.cli.attack_text import attack_text
 from distillknob.cli.compare_text import compare_text as methods_text
-from distillknob.cli.layout import percent, text_table, wrapped
+from distillknob.cli.knob_text import knob_text
+from distillknob.cli.layout import percent, text_table, with_interval, wrapped
 from distillknob.cli.memorization_text import memorization_text
+from distillknob.cli.prune_text import prune_text
 from distillknob.results.pass_at_k import best_name, pass_at
 from distillknob.runs.run import Run
 from distillknob.stages import EXPERIMENTS
@@ -96,12 +97,6 @@ def differences_text(
     return text_table(header, body)
 
 
-def _with_interval(value: float, bounds: Sequence[float | None], form: str) -> str:
-    """The value with its interval; one that rests on a single problem has none (NaN, in a file null)."""
-    ends = [f"{bound:{form}}" for bound in bounds if bound is not None and not math.isnan(bound)]
-    return f"{value:{form}}" + (f" [{', '.join(ends)}]" if len(ends) == 2 else "")
-
-
 def compare_text(compared: Mapping[str, Any]) -> str:
     """Show the causal table: each measure under each teacher, with its paired difference to the first."""
     header = ["task, measure", "unit", "run", "value", "− first [95 %]", "problems"]
@@ -109,7 +104,7 @@ def compare_text(compared: Mapping[str, Any]) -> str:
     for row in compared["rows"]:
         shown = "–"
         if row["difference"] is not None:
-            shown = _with_interval(row["difference"], row["interval"], "+.4f")
+            shown = with_interval(row["difference"], row["interval"], "+.4f")
         value = "–" if row["value"] is None else f"{row['value']:.4f}"
         name = f"{row['task']}, {row['measure']}"
         body.append([name, row["unit"], row["run"].rstrip("/").split("/")[-1], value, shown, str(row["n"])])
@@ -212,7 +207,7 @@ def _diagnose_text(run: Run, result: Mapping[str, Any]) -> list[str]:
             finding["name"],
             finding["task"] or "all",
             finding["severity"],
-            "–" if finding["value"] is None else _with_interval(finding["value"], finding["interval"], ".3f"),
+            "–" if finding["value"] is None else with_interval(finding["value"], finding["interval"], ".3f"),
         ]
         for finding in applicable
     ]
@@ -236,7 +231,7 @@ def _diagnose_text(run: Run, result: Mapping[str, Any]) -> list[str]:
             for row in result["forecast"]
         ]
         parts.append(text_table(header, rows))
-    return parts
+    return [*parts, *knob_text(result)]
 
 
 def _advice(finding: Mapping[str, Any]) -> str:
@@ -282,7 +277,7 @@ def moved_text(result: Mapping[str, Any]) -> str:
         tokens, sure = figures["tokens"], figures["sure"]
         parts = []
         if tokens["difference"] is not None:
-            change = _with_interval(tokens["difference"], tokens["interval"], "+.1f")
+            change = with_interval(tokens["difference"], tokens["interval"], "+.1f")
             parts.append(f"right answers {tokens['before']:.1f} → {tokens['after']:.1f} tokens ({change})")
         if sure["difference"] is not None:
             parts.append(f"sure tokens {_moved_share(sure)}")
@@ -371,6 +366,7 @@ TEXTS: dict[str, Callable[[Run, Mapping[str, Any]], list[str]]] = {
     "compare": methods_text,
     "fingerprint": _fingerprint_text,
     "memorization": memorization_text,
+    "prune": prune_text,
     "defend": _defend_text,
 }
 

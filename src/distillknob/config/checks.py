@@ -19,6 +19,6 @@ def check_fills_a_step(rows: int, batch: int, what: str) -> None:
     if rows < batch:
         raise BadInputError(
             f"{rows} {what}, but a step takes {batch} (per_device_train_batch_size × processes × "
-            "gradient_accumulation_steps, for calibrate by num_generations): lower per_device_train_batch_size, or "
-            "give more problems"
+            "gradient_accumulation_steps, over num_generations where each problem has several samples): lower "
+            "per_device_train_batch_size, or give more problems"
         )

@@ -67,7 +67,12 @@ def shown(value: Any) -> str:
 
 
 class _WrongTypeError(Exception):
-    """The value isn't of the type asked for; another alternative of a union may take it."""
+    """The value isn't of the type asked for; another alternative of a union may take it. `item`: of a mapping, the key
+    whose value isn't, that value, and the type asked for."""
+
+    def __init__(self, item: tuple[str, Any, Any] | None = None):
+        super().__init__()
+        self.item = item
 
 
 def checked(pair: tuple[dataclasses.Field[Any], Any], value: Any) -> Any:
@@ -80,7 +85,13 @@ def checked(pair: tuple[dataclasses.Field[Any], Any], value: Any) -> Any:
         coerced = _coerce(value, hint)
         if field.metadata.get("choices") and not all(item in choices for item in _items(coerced)):
             raise _WrongTypeError
-    except _WrongTypeError:
+    except _WrongTypeError as error:
+        if error.item is not None:
+            key, item, kind = error.item
+            quoted = ": put it in quotes" if kind is str and item is not None else ""
+            raise BadInputError(
+                f"{field.name} sets {key} to {shown(item)}, but it must be {_wanted(kind, [])}{quoted}"
+            ) from None
         guess = nearest(value, map(str, choices)) if isinstance(value, str) else ""
         remedy = guess or (": put it in quotes" if str in alternatives_of(hint) and value is not None else "")
         raise BadInputError(f"{field.name} is {shown(value)}, but must be {_wanted(hint, choices)}{remedy}") from None
@@ -132,8 +143,16 @@ def _coerce(value: Any, hint: Any) -> Any:
     elif hint is dict or origin is dict:
         value = _from_json(value, "{")
         if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-            return {key: _coerce(item, (get_args(hint) or (str, Any))[1]) for key, item in value.items()}
+            return {key: _coerce_item(key, item, (get_args(hint) or (str, Any))[1]) for key, item in value.items()}
     raise _WrongTypeError
+
+
+def _coerce_item(key: str, item: Any, hint: Any) -> Any:
+    """The value of a mapping's key, whose name a refusal needs."""
+    try:
+        return _coerce(item, hint)
+    except _WrongTypeError as error:
+        raise _WrongTypeError(error.item or (key, item, hint)) from None
 
 
 def _coerce_union(value: Any, alternatives: tuple[Any, ...]) -> Any:
@@ -152,12 +171,13 @@ def _coerce_union(value: Any, alternatives: tuple[Any, ...]) -> Any:
     tried = [alternative for alternative in alternatives if alternative is not str]
     if str in alternatives:
         tried = [alternative for alternative in tried if alternative is not NoneType]
+    item = None
     for alternative in [*tried, *([str] if texts else [])]:
         try:
             return _coerce(value, alternative)
-        except _WrongTypeError:
-            continue
-    raise _WrongTypeError
+        except _WrongTypeError as error:
+            item = item or error.item
+    raise _WrongTypeError(item)
 
 
 def _number(value: float | str, kind: type) -> float | int:
@@ -186,6 +206,8 @@ def _from_json(value: Any, opening: str) -> Any:
 
 
 def _items(value: Any) -> list[Any]:
+    if isinstance(value, Mapping):
+        return list(value.values())
     return [] if value is None else value if isinstance(value, list) else [value]
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 from distillknob.config.checks import check_at_least_one
 from distillknob.config.shared import BoundedAnswers, EngineOptions
 from distillknob.errors import BadInputError
+
+KnobReward = Literal[
+    "sequence", "sure_tokens", "sure_tokens_soft"
+]  # those that are one number an answer from the start
 
 
 @dataclass
@@ -27,6 +32,19 @@ class DiagnoseConfig(BoundedAnswers, EngineOptions):
         default_factory=lambda: [1, 2, 5, 10, 20, 50, 100, 200, 500],
         metadata={"help": "K of the KL over the teacher's top-K; V is added."},
     )
+    knob_samples: int = field(
+        default=8,
+        metadata={
+            "help": "Teacher's answers a problem for the forecast of how far a calibration turns it (0: none); "
+            "calibrate itself draws num_generations."
+        },
+    )
+    knob_etas: list[float] = field(
+        default_factory=lambda: [-0.5, 0.5],
+        metadata={"help": "The η for which that is told; the student is the target."},
+    )
+    knob_beta: float = field(default=0.1, metadata={"help": "calibrate's beta there."})
+    knob_reward: KnobReward = field(default="sure_tokens", metadata={"help": "calibrate's reward there."})
     max_new_tokens: int | None = field(default=None, metadata={"help": "Default: the task's own longest."})
     chat_template_kwargs: dict[str, Any] | None = field(
         default=None, metadata={"help": 'Variables of the chat templates, e.g. {"enable_thinking": false}.'}
@@ -38,6 +56,17 @@ class DiagnoseConfig(BoundedAnswers, EngineOptions):
         check_at_least_one(self, "problems", "samples", "candidates", "max_new_tokens")
         if self.gradient_problems < 0:
             raise BadInputError(f"gradient_problems={self.gradient_problems}: give 0 (none) or more")
+        if self.knob_samples < 0:
+            raise BadInputError(f"knob_samples={self.knob_samples}: give 0 (none), or 2 or more (8 is usual)")
+        if not self.knob_etas or not all(math.isfinite(eta) and eta for eta in self.knob_etas):
+            raise BadInputError(f"knob_etas={self.knob_etas}: give finite numbers other than 0, e.g. -0.5 0.5")
+        if not (math.isfinite(self.knob_beta) and self.knob_beta > 0):
+            raise BadInputError(f"knob_beta={self.knob_beta}: without an anchor there is no optimum, give more than 0")
+        if self.knob_reward not in get_args(KnobReward):
+            raise BadInputError(
+                f"knob_reward={self.knob_reward!r}: the forecast knows {', '.join(get_args(KnobReward))}; what other "
+                "rewards give isn't one number an answer, or changes while the teacher trains"
+            )
         if not self.ks or min(self.ks) < 1:
             raise BadInputError(f"ks={self.ks}: give at least one K, each 1 or more")
         if not self.tasks:

@@ -20,35 +20,45 @@ from distillknob.diagnosis.traps.base import Table
 from distillknob.stats import interval
 
 
+class ByStyle:
+    """What a student can do in each style that it writes in, from its own answers.
+
+    On each problem its accuracy in a style is that of its answers written so, and of one answer more that is as right
+    as its answers written so are over all problems (0 where there are none). `score` is the share of right answers by
+    problem, in the order of the answers.
+    """
+
+    def __init__(self, own: OwnAnswers):
+        self._by_style: dict[str, list[float]] = defaultdict(list)
+        self._by_problem: dict[tuple[int, str], list[float]] = defaultdict(list)
+        rows: dict[int, list[float]] = defaultdict(list)
+        for prompt, right, style in zip(own.prompt_A.tolist(), own.right_A.double().tolist(), own.style_A, strict=True):
+            self._by_style[style].append(right)
+            self._by_problem[prompt, style].append(right)
+            rows[prompt].append(right)
+        self.score = {prompt: float(np.mean(row)) for prompt, row in rows.items()}
+
+    def accuracy(self, prompt: int, style: str) -> float:
+        """The student's share of right answers where it writes in this style on this problem."""
+        over_all = float(np.mean(self._by_style[style])) if style in self._by_style else 0.0
+        return float(np.mean([*self._by_problem.get((prompt, style), []), over_all]))
+
+
 def forecast_rows(own: OwnAnswers, traces: StyledAnswers) -> list[dict[str, Any]]:
     """One row: the student's `score` now, the `forecast`, and the `gain` between them with its interval by problem (all
-    shares of right answers). No row where neither model writes in a style that the task names.
-
-    On each problem the student's accuracy in a style is that of its answers written so, and of one answer more that is
-    as right as its answers written so are over all problems (0 where there are none).
-    """
+    shares of right answers). No row where neither model writes in a style that the task names."""
     if {*own.style_A, *traces.style_A} <= {"other"}:
         return []
-    right_by_style: dict[str, list[float]] = defaultdict(list)
-    right_by_problem: dict[tuple[int, str], list[float]] = defaultdict(list)
-    score: dict[int, list[float]] = defaultdict(list)
-    for prompt, right, style in zip(own.prompt_A.tolist(), own.right_A.double().tolist(), own.style_A, strict=True):
-        right_by_style[style].append(right)
-        right_by_problem[prompt, style].append(right)
-        score[prompt].append(right)
+    student = ByStyle(own)
     habits: dict[int, Counter[str]] = defaultdict(Counter)
     for prompt, style in zip(traces.prompt_A.tolist(), traces.style_A, strict=True):
         habits[prompt][style] += 1
-
-    def accuracy(prompt: int, style: str) -> float:
-        over_all = float(np.mean(right_by_style[style])) if style in right_by_style else 0.0
-        return float(np.mean([*right_by_problem.get((prompt, style), []), over_all]))
-
-    shared = [prompt for prompt in score if prompt in habits]
-    now = np.array([np.mean(score[prompt]) for prompt in shared])
+    shared = [prompt for prompt in student.score if prompt in habits]
+    now = np.array([student.score[prompt] for prompt in shared])
     then = np.array(
         [
-            sum(count * accuracy(prompt, style) for style, count in habits[prompt].items()) / habits[prompt].total()
+            sum(count * student.accuracy(prompt, style) for style, count in habits[prompt].items())
+            / habits[prompt].total()
             for prompt in shared
         ]
     )

@@ -14,6 +14,7 @@ import torch
 
 from distillknob.diagnosis.config import DiagnoseConfig
 from distillknob.diagnosis.gradients import compare_gradients
+from distillknob.diagnosis.knob_samples import FEW_ANSWERS, first_of, knob_samples
 from distillknob.diagnosis.pair_scores import score_pair
 from distillknob.diagnosis.samples import (
     TWO_TOKENIZERS,
@@ -22,6 +23,7 @@ from distillknob.diagnosis.samples import (
     Continuations,
     Gathered,
     GradientSample,
+    KnobSamples,
     Missing,
     OwnAnswers,
     ScoredAnswers,
@@ -52,7 +54,8 @@ def gather(
     examples = task.examples("train", config.problems, seed=config.seed)
     work = _Work(task, examples, teacher, student, config, journal, engines)
     answers = work.draw(student, max(config.candidates, config.samples), "student's answers")
-    traces = work.draw(teacher, config.samples, "teacher's answers")
+    several = work.draw(teacher, max(config.samples, config.knob_samples), "teacher's answers")
+    traces = first_of(several, config.samples)
     own = [row[: config.samples] for row in answers.samples]
     scored = BothPolicies(on_policy=work.scored("on_policy", own), off_policy=work.scored("off_policy", traces.samples))
     return Gathered(
@@ -63,6 +66,7 @@ def gather(
         styled=work.styled(traces, scored.off_policy, answers),
         continuations=work.continued(traces, own),
         gradients=work.gradients(own),
+        knob=work.knob(first_of(several, config.knob_samples)),
     )
 
 
@@ -230,6 +234,12 @@ class _Work:
             share_A=torch.tensor([share for _, share, _ in rows], dtype=torch.float64),
             score_A=torch.tensor([score for _, _, score in rows], dtype=torch.float64),
         )
+
+    def knob(self, drawn: Measured) -> KnobSamples | Missing:
+        """What a calibration of the teacher would see of it, with the student as its target."""
+        if self.config.knob_samples < 2:
+            return Missing(FEW_ANSWERS[self.config.knob_samples])
+        return knob_samples(self.task, self.teacher, self.student, drawn, self.config, self.journal.part("knob"))
 
     def gradients(self, own: Sequence[Sequence[Sample]]) -> GradientSample | Missing:
         """The student's gradients on its own answers to the first problems."""

@@ -140,6 +140,29 @@ class Continuations:
 
 
 @dataclass(frozen=True)
+class KnobSamples:
+    """Several of the teacher's answers to each problem of one task, with what `calibrate` would reward them for.
+
+    Fields ending in _A lie by problem, and have `samples` entries a problem. `log_ratio_A` is the calibration reward in
+    nats; `answer_A` is equal where two answers to one problem are the same; `way_A` is the way that each is written in:
+    the task's own (`named`), or else a cluster of answers that are written alike.
+    """
+
+    task: str
+    samples: int
+    score_A: torch.Tensor  # in [0, 1]
+    right_A: torch.Tensor  # bool: right and finished
+    log_ratio_A: torch.Tensor
+    tokens_A: torch.Tensor
+    answer_A: torch.Tensor
+    way_A: list[str]
+    named: bool
+    etas: tuple[float, ...]
+    beta: float
+    reward: str
+
+
+@dataclass(frozen=True)
 class BothPolicies:
     """The answers of the student and those of the teacher to one task, scored by both models."""
 
@@ -165,6 +188,7 @@ class Gathered:
     styled: StyledAnswers
     continuations: Continuations
     gradients: GradientSample | Missing
+    knob: KnobSamples | Missing
 
     @property
     def taught_tokens(self) -> ScoredTokens | Missing:

@@ -12,6 +12,7 @@ from distillknob.diagnosis.compare import BY_PROMPT
 from distillknob.diagnosis.config import DiagnoseConfig
 from distillknob.diagnosis.forecast import FORECAST
 from distillknob.diagnosis.gather import PREFIXES, gather
+from distillknob.diagnosis.knob_finding import KNOB
 from distillknob.diagnosis.pilot import PILOT
 from distillknob.diagnosis.traps import TRAPS
 from distillknob.diagnosis.traps.base import Table, Trap
@@ -79,7 +80,7 @@ def diagnose(
         return run
     fix_dates(sides, run.template_date)
     warning = warn_of_teacher(config.teacher)
-    parts: list[Table[Any] | Trap[Any]] = [*TABLES, *traps]
+    parts: list[Table[Any] | Trap[Any]] = [*TABLES, *traps, KNOB]
     tables: dict[str, list[Any]] = {name: [] for part in parts for name in part.tables}
     findings: list[FindingRow] = []
     by_prompt: list[dict[str, Any]] = []

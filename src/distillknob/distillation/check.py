@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -18,8 +20,9 @@ from distillknob.distillation.trace_file import read_trace_file
 from distillknob.distillation.traces import RIGHT_ONES, part_of
 from distillknob.errors import BadInputError, nearest
 from distillknob.inputs.preflight import Preflight, Side, check_learning_rate, check_traces, same_weights
+from distillknob.models.architecture import architecture
 from distillknob.models.names import check_meant
-from distillknob.models.scoring import encoded_texts
+from distillknob.models.scoring import Prompt, encoded_texts
 from distillknob.models.served.chat import is_chat
 from distillknob.tasks import Example, Task
 from distillknob.training.checkpoints import check_trainable
@@ -57,6 +60,17 @@ def _check_phase(config: DistillConfig, preflight: Preflight) -> None:
         _check_templates(config, sides, other)
     check_trainable(config.student, config)
     check_learning_rate(config.student, config)
+    if config.loss.exit_share is not None and architecture(config.student).layers < 2:
+        raise BadInputError(
+            f"loss {config.objective.loss}: it reads an exit below the last layer, and {config.student!r} has 1 "
+            "layer: take a deeper student"
+        )
+    memory, tokens = config.loss.memory, sides.student.vocabulary
+    if memory is not None and tokens is not None and memory.top_k > tokens:
+        raise BadInputError(
+            f"options sets top_k to {memory.top_k}: {config.student!r} has {tokens} tokens, of which no more can be "
+            "kept: lower it"
+        )
     alone = sides.teacher is not None and not config.several_teachers
     itself = alone and same_weights(config.teacher, config.student)
     method = config.objective
@@ -78,6 +92,8 @@ def _check_phase(config: DistillConfig, preflight: Preflight) -> None:
             ids = encoded_texts(sides.student.tokenizer, texts)["input_ids"]
             rows_read = [{**row, "completion_ids": one} for row, one in zip(traces, ids, strict=True)]
             check_traces(sides.student, rows_read, f"the traces of {config.traces_file}")
+        _check_each_once(config, [row["prompt"] for row in traces], f"the traces of {config.traces_file}")
+        _check_private_texts(config, [row["completion"] for row in traces])
         check_rows(config, len(traces), step, "traces to train on")
         _remark_on_replay(config, len(traces), step, preflight)
         return
@@ -85,24 +101,35 @@ def _check_phase(config: DistillConfig, preflight: Preflight) -> None:
         preflight.task(name, graded=config.grades or config.objective.traces in RIGHT_ONES) for name in config.tasks
     ]
     rows = 0
+    prompts: list[Prompt] = []
+    solutions: list[str] = []
     for task in tasks:
         if task is None:  # its data would have to be fetched
             continue
         examples = task.examples("train", config.problems, seed=config.seed_of_problems)
-        rows += len(part_of(examples, config.problems_part))
+        trained = part_of(examples, config.problems_part)
+        rows += len(trained)
+        if config.private_steps:
+            prompts += [task.messages(example) for example in trained]
+        if config.objective.traces == "gold":
+            solutions += [example.gold_solution for example in trained]
         _check_way(config.ways.get(task.name), task, examples)
         for these in (sides, *others):
             _check_lengths(config, preflight, task, examples, these)
+    _check_each_once(config, prompts, f"the tasks {', '.join(config.tasks)}")
     if None not in tasks:
+        if config.objective.traces == "gold":
+            _check_private_texts(config, solutions)
         check_rows(config, rows, step, "problems to train on")
         _remark_on_replay(config, rows, step, preflight)
 
 
 def check_rows(config: DistillConfig, rows: int, batch: int, what: str) -> None:
-    """Raise BadInputError where so many rows are fewer than a step takes, and where the training doesn't read them as
-    often as the loss has to, and for an ε that no noise keeps."""
+    """Raise BadInputError where so many rows, a problem each, are fewer than a step of `batch` texts takes, where the
+    training doesn't read them as often as the loss has to, and for an ε that no noise keeps."""
     if held_back := config.held_back(rows):
         rows, what = rows - held_back, f"{what} beside {held_back} held back for the validation loss"
+    batch //= config.objective.num_generations  # of which a problem fills as many
     check_fills_a_step(rows, batch, what)
     epochs = config.max_steps / (rows // batch) if config.max_steps > 0 else config.num_train_epochs
     if 1 < config.loss.epochs > epochs:
@@ -113,6 +140,26 @@ def check_rows(config: DistillConfig, rows: int, batch: int, what: str) -> None:
         )
     if config.private_steps:  # an ε that no noise keeps
         Budget.of(config, rows, planned_steps(config, rows))
+
+
+def _check_each_once(config: DistillConfig, prompts: Sequence[Prompt], what: str) -> None:
+    """Raise BadInputError for private steps on problems of which one stands in several rows: the accountant counts
+    rows, and promises the bound for each problem."""
+    if not config.private_steps:
+        return
+    often, count = Counter(json.dumps(prompt) for prompt in prompts).most_common(1)[0] if prompts else ("", 0)
+    if count > 1:
+        raise BadInputError(
+            f"private steps (dp_epsilon, dp_noise): {what} have one problem {count} times ({often[:80]}): its gradient "
+            "would be in a step more often than the accountant knows, and the bound would not hold for it: leave one "
+            "row a problem"
+        )
+
+
+def _check_private_texts(config: DistillConfig, texts: Sequence[str]) -> None:
+    """Raise BadInputError for a soft target that would do nothing on any of the texts that will be trained on."""
+    if (soft := config.made_soft_target) is not None and config.share_on_policy == 0:
+        soft.check_texts(texts)
 
 
 def _check_way(way: str | None, task: Task, examples: Sequence[Example]) -> None:

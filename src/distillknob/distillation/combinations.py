@@ -6,7 +6,6 @@ A part's own demands stand with the part (`why_not`); here are those between two
 from __future__ import annotations
 
 from distillknob.distillation.losses import Loss
-from distillknob.distillation.losses.divergence import Divergence
 from distillknob.distillation.teacher_context import Context
 from distillknob.distillation.token_choice import CHOICES
 from distillknob.distillation.traces import PAIRS
@@ -32,11 +31,12 @@ def why_not_together(method: Method, loss: Loss, context: Context | None) -> str
             f"teacher_weights={method.teacher} with the loss {method.loss}: it asks the teacher nothing, whose traces "
             "are `teacher`'s: leave teacher_weights out, or name the model that writes them as teacher"
         )
-    alike = method.teacher == "itself" and method.context == "plain"
-    if alike and isinstance(loss, Divergence):  # one without a soft target
+    alike = method.teacher == "itself" and method.context == "plain" and method.soft_target == "plain"
+    if alike and not loss.grades:
         return (
-            f"teacher_weights=itself with context=plain: the student would be set beside itself, and the loss "
-            f"{method.loss} is 0: show the teacher more (context reference), or take teacher_weights start or average"
+            f"teacher_weights=itself with context=plain and the loss {method.loss}: the student would be set beside "
+            "itself, from which there is nothing to learn: show the teacher more (context reference), or take "
+            "teacher_weights start or average"
         )
     if method.traces == PAIRS and "wrong_completion_ids" not in loss.columns:
         return (

@@ -15,6 +15,7 @@ from trl import DistillationConfig  # type: ignore[attr-defined]
 from distillknob.config.checks import check_at_least_one
 from distillknob.config.inherited import check_inherited
 from distillknob.config.shared import BoundedAnswers, EngineOptions
+from distillknob.distillation.moving_average import check_average
 from distillknob.distillation.phases import InPhases
 from distillknob.distillation.private_config import check_private
 from distillknob.distillation.sources import check_sources
@@ -130,6 +131,7 @@ class DistillConfig(InPhases, BoundedAnswers, EngineOptions, AdapterOptions, Dis
         check_private(self)
         check_sources(self)
         super().__post_init__()
+        check_average(self)
         check_unbent(self)
         check_installed(self)
         self.check_phases()
@@ -181,12 +183,14 @@ class DistillConfig(InPhases, BoundedAnswers, EngineOptions, AdapterOptions, Dis
             raise BadInputError(f"skew={self.skew}: must lie in [0, 1)")
         share = self.share_on_policy
         if not 0 <= share <= 1:
-            raise BadInputError(f"lmbda={self.lmbda}: a share of steps, between 0 and 1")
+            raise BadInputError(f"lmbda={share:g}: a share of steps, between 0 and 1")
         if share and not self.loss.asks_teacher:
-            raise BadInputError(f"lmbda={self.lmbda}: {self.method} trains on stored traces alone, so lmbda must be 0")
+            raise BadInputError(
+                f"lmbda={share:g}: the loss {self.objective.loss} learns from stored traces alone, so lmbda must be 0"
+            )
         if share < 1 and self.objective.traces == "none":
             raise BadInputError(
-                f"lmbda={self.lmbda}: {self.method} trains on the student's own samples alone, so lmbda must be 1 "
+                f"lmbda={share:g}: {self.method} trains on the student's own samples alone, so lmbda must be 1 "
                 "(gkd mixes them with the teacher's; or name traces)"
             )
 

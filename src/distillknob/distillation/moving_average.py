@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -21,8 +21,10 @@ from transformers import TrainerCallback
 
 from distillknob.distillation.options import MethodPart, option
 from distillknob.errors import BadInputError
+from distillknob.training.config import as_dict, halved_by_deepspeed, spread_by, zero_stage
 
 AVERAGE = "average.safetensors"  # beside a checkpoint
+HALVES = ("bfloat16", "float16", "half")  # as `dtype` of model_init_kwargs may name them
 
 
 @dataclass(frozen=True)
@@ -40,32 +42,61 @@ class MovingAverage(MethodPart):
         return self.average_rate if step % int(self.average_every) == 0 else 0.0
 
 
+class AverageSettings(Protocol):
+    """What the check of a moving average reads of the config."""
+
+    use_peft: bool
+    model_init_kwargs: dict[str, Any] | str | None
+
+    @property
+    def made_average(self) -> MovingAverage | None: ...
+
+
+def check_average(config: AverageSettings) -> None:
+    """Raise BadInputError for a moving average of weights that no process holds whole, and for one in half precision,
+    whose small moves would be lost in rounding. Asked once TRL has read its own options."""
+    moves = config.made_average
+    if moves is None:
+        return
+    by, stage = spread_by(config), zero_stage(config)
+    if by == "FSDP" or stage == 3:
+        raise BadInputError(
+            f"teacher_weights=average with {'FSDP' if by == 'FSDP' else 'ZeRO-3'}: the weights are spread over "
+            "processes, and no average of theirs is kept: train without it (DDP, ZeRO-1, ZeRO-2), or set "
+            "teacher_weights to start or itself"
+        )
+    if (kind := halved_by_deepspeed(config)) is not None:
+        raise BadInputError(_lost(f"DeepSpeed keeps weights in {kind}", moves))
+    loaded = as_dict(config.model_init_kwargs)
+    dtype = str(loaded.get("dtype", loaded.get("torch_dtype"))).removeprefix("torch.")
+    if dtype in HALVES and not config.use_peft:  # whose adapter is float32 whatever it adds to
+        raise BadInputError(_lost(f"model_init_kwargs load the student in {dtype}", moves))
+
+
+def _lost(what: str, moves: MovingAverage) -> str:
+    return (
+        f"teacher_weights=average: {what}, in which moves of {moves.average_rate:g} are lost in rounding: train in "
+        "float32 (leave dtype out of model_init_kwargs, and DeepSpeed's bf16 and fp16 off), or set teacher_weights to "
+        "start"
+    )
+
+
 class AverageTeacher(TrainerCallback):
     """Moves a copy of the student, as it is when this is made, and keeps it beside each checkpoint. `model` is the
-    copy, which the trainer makes ready as its teacher. Raises BadInputError where `spread` (FSDP, ZeRO-3): then no
-    process has whole weights."""
+    copy, which the trainer makes ready as its teacher."""
 
-    def __init__(self, student: Any, moves: MovingAverage, *, spread: bool = False):
-        if spread:
-            raise BadInputError(
-                "teacher_weights=average with FSDP or ZeRO-3: the weights are spread over processes, and no average of "
-                "theirs is kept: train without it (DDP, ZeRO-1, ZeRO-2), or set teacher_weights to start or itself"
-            )
+    def __init__(self, student: Any, moves: MovingAverage):
         self.student, self.model, self.moves = student, copy.deepcopy(student), moves
         self.names = [name for name, weight in student.named_parameters() if weight.requires_grad]
         self.model.requires_grad_(False)
 
     def check_precision(self) -> None:
-        """Raise BadInputError for a copy in half precision, whose small moves would be lost in rounding. Asked when the
-        trainer has made it ready."""
+        """Raise BadInputError for a copy in half precision: of a model that the trainer was given, or whose checkpoint
+        alone says its type (dtype auto). Asked when the trainer has made it ready."""
         weights = dict(self.model.named_parameters())
         for name in self.names:
             if weights[name].dtype not in (torch.float32, torch.float64):
-                raise BadInputError(
-                    f"teacher_weights=average: {name} is {weights[name].dtype}, in which moves of "
-                    f"{self.moves.average_rate:g} are lost in rounding: train in float32 (leave dtype out of "
-                    "model_init_kwargs, and DeepSpeed's bf16 off), or set teacher_weights to start"
-                )
+                raise BadInputError(_lost(f"{name} is {weights[name].dtype}", self.moves))
 
     @torch.no_grad()
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from distillknob.errors import BadInputError, nearest
@@ -76,19 +76,46 @@ def make(cls: type[Part], settings: Settings, **more: Any) -> Part:
     return cls(**{name: value for name, value in settings.part_options.items() if name in declared}, **more)
 
 
-def check_options(given: Mapping[str, float], parts: Iterable[Any]) -> None:
-    """Raise BadInputError for an option that none of the parts declares, for a value outside of its range, and for a
-    fraction where the default is an int."""
-    declared = {name: field for part in parts for name, field in options_of(part).items()}
-    for name, value in given.items():
+def check_options(
+    given: Mapping[str, float], published: Mapping[str, float], method: str, parts: Sequence[Any]
+) -> None:
+    """Raise BadInputError for an option of the config's that none of the parts declares, and for a value that one of
+    them can't take: outside of its range, no number, or a fraction where the default is an int. Values that the method
+    publishes are looked at, too: a part that was put in another's place may have an option of the same name."""
+    declared = {name for part in parts for name in options_of(part)}
+    for name in given:
         if name not in declared:
-            known = ", ".join(declared) or "none"
+            known = ", ".join(sorted(declared)) or "none"
             guess = nearest(name, declared, otherwise=":")
             raise BadInputError(f"options sets {name!r}, which this method doesn't have{guess} it has {known}")
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise BadInputError(f"options sets {name} to {value!r}: it must be a number")
-        low, high = declared[name].metadata["low"], declared[name].metadata["high"]
-        if not low <= value <= high:
-            raise BadInputError(f"options sets {name} to {value}: it must lie between {low:g} and {high:g}")
-        if isinstance(declared[name].default, int) and not float(value).is_integer():
-            raise BadInputError(f"options sets {name} to {value}: it counts something, so give a whole number")
+    for part in parts:
+        for name, field in options_of(part).items():
+            if name in given:
+                if (reason := _why_not_a_value(field, given[name])) is not None:
+                    raise BadInputError(f"options sets {name} to {given[name]!r}: {reason}")
+            elif name in published and (reason := _why_not_a_value(field, published[name])) is not None:
+                raise BadInputError(
+                    f"method {method} sets {name} to {published[name]:g}, which {type(part).__name__} has as well: "
+                    f"{reason}: set it by options"
+                )
+
+
+def _why_not_a_value(field: dataclasses.Field[Any], value: Any) -> str | None:
+    """Why an option can't have this value; None where it can."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "it must be a number"
+    low, high = field.metadata["low"], field.metadata["high"]
+    if not (low <= value <= high and math.isfinite(value)):
+        return f"it must {_range(low, high)}"
+    if isinstance(field.default, int) and not float(value).is_integer():
+        return "it counts something, so give a whole number"
+    return None
+
+
+def _range(low: float, high: float) -> str:
+    """The range of an option in words."""
+    if math.isfinite(low) and math.isfinite(high):
+        return f"lie between {low:g} and {high:g}"
+    if math.isfinite(low):
+        return f"be a finite number of at least {low:g}"
+    return f"be a finite number of at most {high:g}" if math.isfinite(high) else "be a finite number"

@@ -267,16 +267,20 @@ class MethodParts:
                 raise BadInputError(f"teachers names none for {', '.join(missing)}: each task needs a teacher")
 
     def check_made_parts(self) -> None:
-        """Raise BadInputError for options that no part has, and for parts that make no sense together."""
-        given = self.options
-        if given:
-            check_options(given, self.made_parts)
+        """Raise BadInputError for options that no part has or can take, and for parts that make no sense together."""
+        check_options(self.options, METHODS[self.method].options, self.method, [*self.made_parts])
         objective, loss = self.objective, self.loss
         for part in self.made_parts:
             if (reason := part.why_not(self._settings)) is not None:
                 raise BadInputError(reason)
         if (reason := why_not_together(objective, loss, self.made_context)) is not None:
             raise BadInputError(reason)
+        if objective.traces == "file" and (objective.context != "plain" or self.grades):
+            what = f"context={objective.context}" if objective.context != "plain" else "a part that reads rewards"
+            raise BadInputError(
+                f"traces=file with {what}: a file holds prompts and completions alone, no solutions or skills to show "
+                "and no answers to grade by: train on tasks (traces gold or teacher), or leave it out"
+            )
         if self.made_soft_target is not None and not loss.edits_targets:
             raise BadInputError(
                 f"soft_target={objective.soft_target}: the loss {objective.loss} doesn't learn the teacher's "

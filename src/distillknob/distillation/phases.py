@@ -21,7 +21,8 @@ from distillknob.methods import METHODS, Method
 from distillknob.training.config import plain_config
 
 NONE = "none"  # of `first`: there is one phase alone
-OF_THE_SECOND = ("beta", "skew", "temperature", "tokens_share")  # numbers of parts that are fields of the config
+# Numbers of parts that are fields of the config, and the oracle, of whose distances the last phase's finding is made.
+OF_THE_SECOND = ("beta", "skew", "temperature", "tokens_share", "oracle")
 Config = TypeVar("Config", bound="InPhases")
 
 

@@ -199,7 +199,11 @@ def _own_traces(
         traces += make_traces(source, [task], count, pair.student, teacher, target, options, columns, journal)
     problems = _trained_on(config, None, divided)
     trained = len(traces) - config.held_back(len(traces))
-    check_fills_a_step(trained, _rows_a_step(config), f"of {problems} problems have a trace to train on")
+    check_fills_a_step(
+        trained,
+        _rows_a_step(config) // config.objective.num_generations,
+        f"of {problems} problems have a trace to train on",
+    )
     traces = _weighed(config, run, pair, teacher, target, traces)
     run.write_samples(traces)
     check_traces(reader, traces, "the student's spelling of the traces")

@@ -87,8 +87,8 @@ class DistillTrainer(MixedSources, LossWeights, PrivateSteps, PolicyTrainer, Dis
         if isinstance(teacher_model, str):
             teacher_model = load_model(teacher_model, options=self.args.teacher_options).model
         moves = teacher_model is not None and teacher_model is model
-        averaged, spread = self.args.made_average, self._dist.is_fsdp or self._dist.is_zero3
-        self.average = None if averaged is None else AverageTeacher(self.model, averaged, spread=spread)
+        averaged = self.args.made_average
+        self.average = None if averaged is None else AverageTeacher(self.model, averaged)
         read = teacher_model if self.average is None else self.average.model
         self.teacher_model = self.model if moves else self._prepared(read)
         self.further_models = {
@@ -112,11 +112,8 @@ class DistillTrainer(MixedSources, LossWeights, PrivateSteps, PolicyTrainer, Dis
         if self.loss.exit_share is not None:  # what has none is told before the first step
             exit_at(self.accelerator.unwrap_model(self.model), self.loss.exit_share)
         self.choice: Choice | None = CHOICES[self.args.objective.tokens]
-        self.weights, self.edit, self.context = (
-            self.args.made_token_weights,
-            self.args.made_edit,
-            self.args.made_context,
-        )
+        self.weights, self.soft_target = self.args.made_token_weights, self.args.made_soft_target
+        self.edit, self.context = self.args.made_edit, self.args.made_context
         self.teacher_processing_class = teacher_processing_class or self._tokenizer
         sides = {"the student": self._tokenizer, "the teacher": self.teacher_processing_class}
         set_in_templates(sides, as_dict(self.args.chat_template_kwargs), needed=False)
@@ -172,22 +169,15 @@ class DistillTrainer(MixedSources, LossWeights, PrivateSteps, PolicyTrainer, Dis
             self.sampled_logprobs = None  # which were of other tokens
         if self.loss.asks_teacher:
             batch |= self._teacher_prompts(inputs, rollouts(batch))
+        batch["loss_mask"] = self._counted(batch, rollouts)
         batch |= self.loss.prepare(rollouts(batch))
-        batch.setdefault("loss_mask", batch["completion_mask"])
-        if "shown" in batch:  # for the others there was nothing to show
-            batch["loss_mask"] = batch["loss_mask"] * batch["shown"][:, None]
         weights = [] if self.weights is None else [self.weights.weights(self.loss, rollouts(batch))]
-        if self.weights is not None and self.weights.leaves_out:
-            batch["loss_mask"] = batch["loss_mask"] * (weights[0] != 0)
         if "weight" in inputs[0]:
             of_rows = torch.tensor([row["weight"] for row in inputs], device=self.accelerator.device)
             weights.append(of_rows[:, None].expand_as(batch["completion_mask"]))
         if weights:
             batch["weight"] = functools.reduce(torch.mul, weights).float()
-        if self.args.tokens_per_step is not None:
-            here = max(1, self.args.tokens_per_step // self.accelerator.num_processes)
-            batch["loss_mask"] = first_tokens(batch["loss_mask"], here)
-        elif self.choice is not None:
+        if self.choice is not None:
             batch["loss_mask"] = self._chosen_tokens(self.choice, batch)
         batch["num_items_in_batch"] = self.accelerator.gather(batch["loss_mask"].sum()).sum()
         mode = "train" if self.model is not None and self.model.training else "eval"
@@ -196,6 +186,19 @@ class DistillTrainer(MixedSources, LossWeights, PrivateSteps, PolicyTrainer, Dis
         texts = self.accelerator.gather(batch["loss_mask"].any(1).sum()).sum()  # of which a token counts
         self._metrics[mode]["trained_texts"].append(texts.item())
         return batch
+
+    def _counted(self, batch: Mapping[str, Any], rollouts: Callable[[Mapping[str, Any]], Rollouts]) -> Tensor:
+        """The mask [B, C] of the tokens that count, before some of them are chosen: known before the loss is prepared,
+        so that what it makes of a step's tokens it makes of these."""
+        mask_BC: Tensor = batch["completion_mask"]
+        if "shown" in batch:  # for the others there was nothing to show
+            mask_BC = mask_BC * batch["shown"][:, None]
+        for part in (self.weights, self.soft_target):
+            if part is not None and (counts_BC := part.counts(rollouts({**batch, "loss_mask": mask_BC}))) is not None:
+                mask_BC = mask_BC * counts_BC
+        if self.args.tokens_per_step is None:
+            return mask_BC
+        return first_tokens(mask_BC, max(1, self.args.tokens_per_step // self.accelerator.num_processes))
 
     def _teacher_prompts(self, rows: Sequence[Row], rollouts: Rollouts) -> dict[str, Tensor]:
         """The prompts that the teacher sees in its own tokens, as `X_ids` and `X_mask` [B, P'], padded on the left: of

@@ -13,7 +13,7 @@ from distillknob.config.recipe import stage_config
 from distillknob.diagnosis.stage import diagnose
 from distillknob.errors import BadInputError
 from distillknob.experiments.cell import run_cell
-from distillknob.experiments.plan import Cell, ExperimentConfig
+from distillknob.experiments.plan import Cell, ExperimentConfig, knob_of
 from distillknob.experiments.tables import tables
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.opening import checked
@@ -50,7 +50,8 @@ class DemoConfig(ExperimentConfig):
     @property
     def pair_diagnosis(self) -> Any:
         """The config of the diagnosis that comes before the cells."""
-        return stage_config("diagnose", self.recipe, seed=self.seed)
+        knob = knob_of(self.recipe, (self.eta_distillable, self.eta_undistillable))
+        return stage_config("diagnose", self.recipe, seed=self.seed, **knob)
 
     def planned(self) -> dict[str, Step]:
         """The stages of the cells, and before them the diagnosis."""

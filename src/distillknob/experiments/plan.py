@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from distillknob.config.checks import check_at_least_one
 from distillknob.config.experiment import PlannedConfig, Step
 from distillknob.config.recipe import stage_config
+from distillknob.diagnosis.config import KnobReward
 from distillknob.errors import BadInputError
 from distillknob.methods import METHODS
 from distillknob.stages import CHAINED, EXPERIMENTS
@@ -149,7 +150,8 @@ def steps(cell: Cell, recipe: Mapping[str, Any], folder: Path | None = None) -> 
         teacher = model_of(calibrate, teacher)
     add("evaluate/teacher", {"models": [teacher], **cell.sizes.get("teacher", {})})
     if cell.lens:
-        add("diagnose", {"teacher": teacher})
+        # How far a knob can turn is asked of the original, and of a teacher that was turned no more.
+        add("diagnose", {"teacher": teacher, **({"knob_samples": 0} if cell.eta else knob_of(recipe))})
     sizes = cell.sizes.get("student", {})
     for method in cell.students:
         student: str = pair.student
@@ -164,6 +166,16 @@ def steps(cell: Cell, recipe: Mapping[str, Any], folder: Path | None = None) -> 
         if verifiable:
             add(f"evaluate/student-{method}-at-k", {"models": [student], "tasks": verifiable}, method, at_k=True)
     return planned
+
+
+def knob_of(recipe: Mapping[str, Any], etas: Iterable[float] = ()) -> dict[str, Any]:
+    """What a diagnosis has to know of the calibrations of the same recipe to tell how far they turn the teacher: fields
+    of `diagnose`, but for those that its own section sets."""
+    calibrate, own = recipe.get("calibrate") or {}, recipe.get("diagnose") or {}
+    fields = {"knob_beta": calibrate.get("beta"), "knob_reward": calibrate.get("reward"), "knob_etas": list(etas)}
+    if fields["knob_reward"] not in get_args(KnobReward):
+        del fields["knob_reward"]
+    return {name: value for name, value in fields.items() if value and name not in own}
 
 
 def _verifiable(tasks: Iterable[str], *, fetch: bool) -> list[str]:

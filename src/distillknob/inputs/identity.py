@@ -4,6 +4,7 @@ A run's config holds names, and what a name stands for changes: a folder is trai
 the hub moves. So a run records digests, and is refused to whoever gives the names again for other content.
 
     folder       SHA-256 of each file that loading reads; of a LoRA adapter its base model's too
+    GGUF file    its SHA-256
     hub          the commit that the name stands for
     server       its name alone: nobody here can see its weights, and the record says so
     task         SHA-256 of its files, or of all its examples where they come from the hub; its reward model
@@ -19,8 +20,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,8 +29,8 @@ from weakref import WeakKeyDictionary
 from distillknob import tasks
 from distillknob.errors import BadInputError
 from distillknob.models.checkpoint_files import adapter_base, is_adapter
-from distillknob.models.names import SERVED, resolve
-from distillknob.runs.files import sha256
+from distillknob.models.names import SERVED, gguf_of, resolve
+from distillknob.runs.files import digest
 from distillknob.runs.records import COMMIT, UNKNOWN, Reads, read_changes
 from distillknob.runs.run import Run
 from distillknob.runtime.hub import commit_of
@@ -45,10 +44,9 @@ _NOT_READ = {"trainer_state.json", "training_args.bin", "optimizer.pt", "optimiz
 _NOT_READ |= {"all_results.json", "train_results.json", "eval_results.json"}
 _DOCUMENTS = {"LICENSE", "NOTICE", "README", "USE_POLICY"}
 _OF_A_CACHE = ("config.yaml", "samples.jsonl", "result.json", "topk-*.safetensors")
+_FILES = {"key": "key_file", "skills": "skills", "private": "private", "texts": "texts_file"}  # the config's fields
 _ITS_FILE = "its file"
-_JUST_WRITTEN = 1.0  # seconds within which a file could be written again and have the same times
 
-_hashed: dict[tuple[int, ...], str] = {}
 _examples: WeakKeyDictionary[RowsTask, str] = WeakKeyDictionary()
 # By a task's class and what draws its problems: this library's own code stays what it is while a process runs.
 _generated: dict[Any, str] = {}
@@ -59,8 +57,8 @@ def read_by(*configs: Any) -> dict[str, dict[str, str]]:
     """What stages of these configs read: for each model, task, reward model and cache its parts and their digests.
 
     A config has `models_read` and `tasks`, and perhaps `revisions_read` (models with their revisions), `target_url`,
-    `cache`, `traces_file`, `key_file`, `skills` and `private`. Raises BadInputError for a model, file or cache that
-    isn't there.
+    `cache`, `traces_file`, `texts_file`, `key_file`, `skills` and `private`. Raises BadInputError for a model, file or
+    cache that isn't there.
     """
     read: dict[str, dict[str, str]] = {}
     for config in configs:
@@ -79,7 +77,7 @@ def read_by(*configs: Any) -> dict[str, dict[str, str]]:
         if getattr(config, "suite_read", None) is not None:
             name, suite_digest = config.suite_read
             read[f"suite {name}"] = {_ITS_FILE: suite_digest}
-        for kind, field in {"key": "key_file", "skills": "skills", "private": "private"}.items():
+        for kind, field in _FILES.items():
             if (file := getattr(config, field, None)) is not None:
                 path = Path(file).expanduser()
                 if not path.is_file():
@@ -105,14 +103,14 @@ def read_again(then: Reads) -> dict[str, dict[str, str]]:
             model, _, revision = name.partition(" at ")
             now[key] = {COMMIT: commit_of(model, revision or None)}
         elif kind in ("model", "tokenizer"):
-            now[key] = _folder(Path(resolve(name)), weights=kind == "model")
+            now[key] = _checkpoint(name, weights=kind == "model")
         elif kind == "task":
             now[key] = _task(name)[key]
         elif kind == "cache":
             now[key] = _cache(name)
         elif kind == "suite":  # one that ships is this package's, which the gate looks at itself
             now[key] = {_ITS_FILE: digest(Path(name))} if Path(name).is_file() else dict(parts)
-        elif kind in ("traces", "key", "skills", "private"):
+        elif kind == "traces" or kind in _FILES:
             file = Path(name).expanduser()
             if not file.is_file():
                 raise BadInputError(f"the file of {key} is not there: put it back")
@@ -142,18 +140,6 @@ def changed_meanwhile(run: Run, *configs: Any) -> list[str]:
     return [note]
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    stat = os.stat(path)
-    key = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-    if key in _hashed:
-        return _hashed[key]
-    value = sha256(path)
-    if time.time() - max(stat.st_mtime, stat.st_ctime) > _JUST_WRITTEN:
-        _hashed[key] = value
-    return value
-
-
 def _digests(files: Iterable[Path], below: Path | None = None) -> dict[str, str]:
     """The digest of each file by its name, or by its path below a folder."""
     paths = list(files)
@@ -166,6 +152,8 @@ def _digests(files: Iterable[Path], below: Path | None = None) -> dict[str, str]
 
 
 def _model(name: str, revision: str | None = None) -> dict[str, dict[str, str]]:
+    if gguf_of(name) is not None:  # before it is made into a folder, which a complete run doesn't need
+        return {f"model {name}": _checkpoint(name)}
     where = resolve(name)
     if where.startswith(SERVED):
         url, _, rest = name.partition("#")
@@ -174,7 +162,7 @@ def _model(name: str, revision: str | None = None) -> dict[str, dict[str, str]]:
     if not Path(where).is_dir():
         at = "" if revision is None else f" at {revision}"
         return {f"model {name}{at}": {COMMIT: commit_of(name, revision)}}
-    read = {f"model {name}": _folder(Path(where))}
+    read = {f"model {name}": _checkpoint(name)}
     if is_adapter(where):
         base, of_base = adapter_base(where)
         try:
@@ -187,11 +175,17 @@ def _model(name: str, revision: str | None = None) -> dict[str, dict[str, str]]:
 def _served(name: str, tokenizer: str) -> dict[str, dict[str, str]]:
     read = {f"model {name}": {"weights": UNKNOWN}}
     try:
-        where = resolve(tokenizer)
-        files = _folder(Path(where), weights=False) if Path(where).is_dir() else {COMMIT: commit_of(tokenizer)}
+        here = gguf_of(tokenizer) is not None or Path(resolve(tokenizer)).is_dir()
+        files = _checkpoint(tokenizer, weights=False) if here else {COMMIT: commit_of(tokenizer)}
     except BadInputError:  # a chat interface is asked without one; where one is needed, connecting refuses
         return read
     return {**read, f"tokenizer {tokenizer}": files}
+
+
+def _checkpoint(name: str, *, weights: bool = True) -> dict[str, str]:
+    """The digests of a model's files that are here."""
+    file = gguf_of(name)
+    return _digests([file]) if file is not None else _folder(Path(resolve(name)), weights=weights)
 
 
 def _folder(folder: Path, *, weights: bool = True) -> dict[str, str]:
@@ -239,7 +233,7 @@ def _examples_of(task: Task) -> str:
     """One digest of what a task asks and takes for right: of all its rows, or the first that its code makes."""
     if isinstance(task, RowsTask) and task in _examples:
         return _examples[task]
-    made_by = (type(task), getattr(type(task), "draw", None))
+    made_by = (type(task), getattr(type(task), "draw", None), task.name)  # the name holds a task's settings
     if made_by in _generated:
         return _generated[made_by]
     made = hashlib.sha256()

@@ -20,7 +20,7 @@ from distillknob.models.chat import prompt_ids, set_in_templates
 from distillknob.models.engines.choice import choose
 from distillknob.models.families import check_config
 from distillknob.models.load import TOKENIZER_FILES, check_tokenizer, load_tokenizer
-from distillknob.models.names import SERVED, resolve
+from distillknob.models.names import SERVED, gguf_of, resolve
 from distillknob.models.scoring import Prompt
 from distillknob.runtime.processes import process_index
 from distillknob.tasks import Example, GeneratedTask, Task, get_task, get_tasks, graded_tasks, task_on_the_hub
@@ -155,9 +155,10 @@ class Preflight:
                 self._not_seen(f"whether {url} answers")
             # Which interface the server has turns out when it is asked; on the hub there may be no tokenizer of its.
             spelt_by = spelt_by or served
-            local = spelt_by.startswith("zoo:") or Path(spelt_by).expanduser().is_dir()
+            local = spelt_by.startswith("zoo:") or Path(spelt_by).expanduser().exists()
             return Side(name, load_tokenizer(spelt_by) if local else None)
-        if Path(where).is_dir() and not any(next(Path(where).glob(kind), None) for kind in WEIGHTS):
+        here = Path(where).is_dir() and gguf_of(name) is None  # whose weights are in the file
+        if here and not any(next(Path(where).glob(kind), None) for kind in WEIGHTS):
             raise BadInputError(f"the folder {name!r} holds no weights (none of {', '.join(WEIGHTS)}): save them there")
         config, _ = model_config(name)
         check_config(config, name)
@@ -307,11 +308,14 @@ def check_at_hand(name: str) -> None:
 
 
 def same_weights(a: str, b: str) -> bool:
-    """Do both names lead to the same weights? By place, or by the sizes and the ends of the files."""
+    """Do both names lead to the same weights? By place, or by the sizes and the ends of the files. Those of a GGUF file
+    aren't set beside a folder's."""
     folders = [folder_of(name) if not name.startswith(SERVED) else None for name in (a, b)]
     if a == b or folders[0] is None or folders[1] is None:
         return a == b
-    return folders[0] == folders[1] or _ends(folders[0]) == _ends(folders[1])
+    if folders[0] == folders[1] or any(gguf_of(name) is not None for name in (a, b)):
+        return folders[0] == folders[1]
+    return _ends(folders[0]) == _ends(folders[1])
 
 
 def _ends(folder: Path, size: int = 1 << 16) -> dict[str, tuple[int, bytes, bytes]]:

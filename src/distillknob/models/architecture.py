@@ -19,6 +19,7 @@ import torch
 
 from distillknob.errors import BadInputError, first_line, nearest
 from distillknob.models.caches import cache_numbers, largest
+from distillknob.models.dtypes import own_dtype
 from distillknob.models.families import check_config, rope_switch
 from distillknob.models.names import resolve
 
@@ -227,7 +228,7 @@ def architecture(name: str) -> Architecture:
     head = model.get_output_embeddings()
     tied = head is not None and bool(getattr(config, "tie_word_embeddings", text.tie_word_embeddings))
     vision = sum(p.numel() for n, p in model.named_parameters() if "vision_tower" in n or "multi_modal" in n)
-    dtype = getattr(config, "dtype", None) or getattr(text, "dtype", None)
+    dtype = own_dtype(config)
     parameters = int(model.num_parameters())
     read = parameters - vision - (0 if tied else embeddings)
     heads, kv_heads, head_dim = _heads(text)
@@ -244,7 +245,7 @@ def architecture(name: str) -> Architecture:
         kv_heads=kv_heads,
         head_dim=head_dim,
         vocabulary=text.vocab_size,
-        bytes_each=dtype.itemsize if isinstance(dtype, torch.dtype) else PUBLISHED_BYTES,
+        bytes_each=PUBLISHED_BYTES if dtype is None else dtype.itemsize,
         config=config,
     )
 

@@ -1,7 +1,6 @@
 """The files of a checkpoint's folder: are they whole, and which model does an adapter belong to?
 
-Asked before anything is loaded. Left out on purpose: reading GGUF, whose weights are quantised and whose tokenizer is a
-form of its own.
+Asked before anything is loaded. A GGUF file is a form of its own (`gguf/`).
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ def adapter_base(where: str) -> tuple[str, str | None]:
     if not base:
         raise BadInputError(f"the adapter {where!r} names no base model: {remedy}")
     is_path = Path(base).is_absolute() or base.startswith((".", "~"))
-    if is_path and not Path(base).expanduser().is_dir():
+    if is_path and not Path(base).expanduser().exists():
         *_, package, folder, name = ("", "", *Path(base).parts)
         hint = f", here zoo:{name}" if (package, folder) == ("zoo", "checkpoints") else ""
         raise BadInputError(
@@ -45,11 +44,10 @@ def adapter_base(where: str) -> tuple[str, str | None]:
     return base, config.get("revision")
 
 
-def check_readable(path: Path) -> None:
-    """Raise BadInputError for a file that isn't a checkpoint's folder, saying what to give instead."""
-    if path.suffix == ".gguf":
-        raise BadInputError(_gguf(str(path), path.parent, path.name))
-    raise BadInputError(f"{str(path)!r} is a file: give the folder that holds the checkpoint")
+def check_no_file(path: Path) -> None:
+    """Raise BadInputError for a file, where a folder is meant."""
+    if path.is_file():
+        raise BadInputError(f"{str(path)!r} is a file: give the folder that holds the checkpoint, or a GGUF file")
 
 
 def check_whole(folder: Path, name: str) -> None:
@@ -65,9 +63,6 @@ def check_whole(folder: Path, name: str) -> None:
                     f"{', …' if len(missing) > 3 else ''}), which {index} names: {AGAIN}"
                 )
     weights = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
-    gguf = sorted(file.name for file in folder.glob("*.gguf"))
-    if gguf and not weights:
-        raise BadInputError(_gguf(name, folder, gguf[0]))
     for file in sorted(weights):
         if file.suffix == ".safetensors":
             _check_safetensors(file)
@@ -114,11 +109,3 @@ def _check_no_pointer(file: Path) -> None:
     with file.open("rb") as opened:
         if opened.read(len(_LFS)) == _LFS:
             raise BadInputError(f"{file} is a pointer of Git LFS, not the file itself: run `git lfs pull` there")
-
-
-def _gguf(name: str, folder: Path, file: str) -> str:
-    return (
-        f"{name!r} holds weights in GGUF, which isn't read yet: convert it once (pip install gguf), "
-        f"AutoModelForCausalLM.from_pretrained({str(folder)!r}, gguf_file={file!r}).save_pretrained(NEW_FOLDER) and "
-        "AutoTokenizer the same, and give the new folder"
-    )

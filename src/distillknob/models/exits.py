@@ -17,6 +17,7 @@ from torch.func import functional_call
 from distillknob.errors import BadInputError
 from distillknob.models.adapters import bare
 from distillknob.models.heads import Head
+from distillknob.models.layers import decoder_layers
 
 
 class Exit(NamedTuple):
@@ -52,16 +53,14 @@ def exit_at(model: Any, share: float) -> Exit:
         raise BadInputError(
             f"{whole.name_or_path!r} has {count} layer, and an exit has to lie below the last: take a deeper student"
         )
-    for parent in whole.base_model.modules():
-        for layers in parent.children():
-            if isinstance(layers, torch.nn.ModuleList) and len(layers) == count:
-                norms = [child for child in parent.children() if "norm" in type(child).__name__.lower()]
-                if len(norms) == 1:
-                    return Exit(layers[min(max(round(share * count), 1), count - 1) - 1], norms[0])
-    raise BadInputError(
-        f"models of type {whole.config.model_type!r} have no list of {count} layers with one norm behind it, so that "
-        "there is no exit below the last layer: take a student of another architecture"
-    )
+    layers = decoder_layers(whole)
+    norms = [child for child in layers.parent.children() if "norm" in type(child).__name__.lower()]
+    if len(norms) != 1:
+        raise BadInputError(
+            f"models of type {whole.config.model_type!r} have {len(norms)} norms behind their layers, not one, so that "
+            "there is no exit below the last layer: take a student of another architecture"
+        )
+    return Exit(layers.modules[min(max(round(share * count), 1), count - 1) - 1], norms[0])
 
 
 def exit_head(head: Head) -> Head:

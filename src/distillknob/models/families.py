@@ -105,7 +105,7 @@ def _refused(name: str, model_type: str, reason: str) -> BadInputError:
 def _problem(model: Any) -> str | None:
     """What is wrong with the model's logits; None if nothing is."""
     head = checked_head(model)
-    ids_3T, mask_3T = _rows(model.config, model.device)
+    ids_3T, mask_3T = plain_rows(model.config, model.device)
     short = ids_3T[0, -_SHORT:]
     alone_TV = model(input_ids=short[None], use_cache=False).logits[0]
     hidden_3TH = body_of(model)(
@@ -127,9 +127,9 @@ def _problem(model: Any) -> str | None:
     return None
 
 
-def _rows(config: Any, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Three rows [3, T] and their mask: a short one, padded on the left, the same with another last token, and a longer
-    one; of tokens without a meaning of their own."""
+def plain_rows(config: Any, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Make three rows [3, T] and their mask: a short one, padded on the left, the same with another last token, and a
+    longer one; of tokens without a meaning of their own."""
     text = config.get_text_config(decoder=True)
     named = {**vars(config), **vars(text)}
     special = {

@@ -1,21 +1,23 @@
 """Loading causal language models and their tokenizers, checked before any long work starts.
 
-A model is named by a folder, a hub id, or `zoo:NAME` for an embedded checkpoint. Knows no task. Left out on purpose:
+A model is named by a folder, a GGUF file, a hub id, or `zoo:NAME` (see `names`). Knows no task. Left out on purpose:
 wrappers around transformers' own classes. What comes back is an ordinary model and an ordinary tokenizer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distillknob.errors import BadInputError, first_line
+from distillknob.models.architecture import architecture, model_config
 from distillknob.models.base import LanguageModel
 from distillknob.models.chat import turn_end
 from distillknob.models.checkpoint_files import adapter_base, is_adapter
+from distillknob.models.dtypes import dtype_on, own_dtype
 from distillknob.models.names import SERVED, resolve
+from distillknob.models.whole_weights import whole_weights
 from distillknob.runtime.processes import device as own_device
 
 if TYPE_CHECKING:
@@ -103,8 +105,8 @@ def load_model(
     whole: bool = False,
 ) -> LanguageModel:
     """Load a model and its tokenizer, ready: checked, in evaluation mode, on `device` (default: this process's
-    accelerator, if there is one). `dtype` defaults to the checkpoint's own on an accelerator and to float32 on a CPU;
-    `options` go to transformers' `from_pretrained` (revision, attn_implementation …).
+    accelerator, if there is one). `dtype` defaults to the checkpoint's own on an accelerator, and on a CPU to what
+    `dtypes` says; `options` go to transformers' `from_pretrained` (revision, attn_implementation …).
 
     A folder with a LoRA adapter gives its base model with the adapter merged into it in float32, and at work beside it
     in a shorter type: an adapter's changes are lost in the rounding of bfloat16 weights. `whole` asks for float32 and
@@ -127,14 +129,19 @@ def load_model(
     options = dict(options or {})
     tokenizer = load_tokenizer(name, revision=options.get("revision"))
     try:
-        if not is_adapter(where):
+        if is_adapter(where):
+            config, _ = model_config(name)  # its base's
+        else:
             config = AutoConfig.from_pretrained(where, revision=options.get("revision"))
             check_config(config, name)
             check_tokenizer(tokenizer, name, config.get_text_config().vocab_size)
         if device is None:
             device = own_device()
-        options = {"dtype": dtype or ("float32" if device == "cpu" else "auto"), **options}
-        with _whole_weights():
+        if dtype is None and "dtype" not in options:
+            dtype = dtype_on(device, own_dtype(config), lambda: architecture(name).parameters)
+        options = {"dtype": dtype, **options}
+        with whole_weights():
+            where = resolve(name, weights=True)
             model: Any = (
                 _adapted(where, tokenizer, {**options, "dtype": "float32"} if whole else options)
                 if is_adapter(where)
@@ -159,22 +166,6 @@ def load_model(
     return language_model
 
 
-@contextmanager
-def _whole_weights() -> Iterator[None]:
-    """Load as if there were no ZeRO-3. Under it transformers hands every process a part of the weights, which only an
-    engine puts together, and models are sampled from and score without one; what is trained is dealt out later, when
-    the Trainer makes its engine."""
-    from transformers.integrations import deepspeed
-
-    config_ref = deepspeed._hf_deepspeed_config_weak_ref  # which has a setter and no getter
-    deepspeed.unset_hf_deepspeed_config()
-    try:
-        yield
-    finally:
-        if config_ref is not None and config_ref() is not None:
-            deepspeed.set_hf_deepspeed_config(config_ref())
-
-
 def _adapted(where: str, tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any]) -> PreTrainedModel:
     """The base model of an adapter with the adapter in it: one of transformers' own classes either way, so whatever
     reads its layers needs no second way."""
@@ -185,7 +176,8 @@ def _adapted(where: str, tokenizer: PreTrainedTokenizerBase, options: Mapping[st
 
     name, revision = adapter_base(where)
     of_base = {key: value for key, value in options.items() if key != "revision"}  # the adapter's, which is in a folder
-    plain: Any = AutoModelForCausalLM.from_pretrained(resolve(name), revision=revision or "main", **of_base)
+    folder = resolve(name, weights=True)
+    plain: Any = AutoModelForCausalLM.from_pretrained(folder, revision=revision or "main", **of_base)
     if len(tokenizer) > plain.get_input_embeddings().num_embeddings:  # tokens that came with the adapter
         plain.resize_token_embeddings(len(tokenizer))
     adapted: Any = PeftModelForCausalLM.from_pretrained(plain, where)

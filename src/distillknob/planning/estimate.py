@@ -20,12 +20,13 @@ from distillknob.inputs.opening import Opening
 from distillknob.inputs.preflight import Preflight
 from distillknob.models.architecture import Architecture
 from distillknob.models.loaded.sampling import rows_at_once
+from distillknob.planning.counting import PROMPT_TOKENS
 from distillknob.planning.fitting import fitting, room, roomier
 from distillknob.planning.hardware import CPU_WIDTH, DECODING, GIB, LAYER_SECONDS, LOADING, SCORING, TRAINING, Engine
 from distillknob.planning.memory import MARGIN, Footprint, footprint
 from distillknob.planning.network import moved
 from distillknob.planning.phases import Phase, Workload
-from distillknob.planning.workload import PROMPT_TOKENS, workload
+from distillknob.planning.workload import workload
 from distillknob.runs.run import Run
 from distillknob.stages import STAGES
 from distillknob.training.config import plain_config

@@ -14,9 +14,10 @@ from itertools import product
 from typing import Any, TypeVar
 
 from distillknob.config.shared import StageConfig
+from distillknob.planning.counting import longest_answer
 from distillknob.planning.hardware import GPUS, Engine
 from distillknob.planning.memory import MARGIN, footprint
-from distillknob.planning.workload import longest_answer, workload
+from distillknob.planning.workload import workload
 from distillknob.stages import STAGES
 
 SHORTEST = 64  # tokens that an answer keeps

@@ -1,11 +1,11 @@
 """This module counts the memory that a stage would take on each device: what stays there all along, and what its
 largest phase adds.
 
-Widths are those that the libraries really use. A model is loaded in its checkpoint's own type (bfloat16) on a GPU and
-in float32 on a CPU. Full fine-tuning keeps weights, gradients and Adam's moments in float32, as TRL does, and works in
-bfloat16; FSDP2 gathers the weights in bfloat16, and ZeRO-3 keeps bfloat16 weights beside a float32 copy. A LoRA adapter
-is float32, and its anchor is the model with the adapter off. What isn't trained stays whole on each device, but for
-what ZeRO-3 takes over.
+Widths are those that the libraries really use. A model is loaded in its checkpoint's own type (bfloat16) on a GPU, and
+on a CPU as `models.dtypes` says. Full fine-tuning keeps weights, gradients and Adam's moments in float32, as TRL does,
+and works in bfloat16; FSDP2 gathers the weights in bfloat16, and ZeRO-3 keeps bfloat16 weights beside a float32 copy. A
+LoRA adapter is float32, and its anchor is the model with the adapter off. What isn't trained stays whole on each
+device, but for what ZeRO-3 takes over.
 
 Left out on purpose: an allocator's fragments and CUDA's own context, for which MARGIN is kept free, and quantisation.
 """
@@ -19,6 +19,7 @@ import torch
 from distillknob.diagnosis.sketches import EXACT, SKETCH
 from distillknob.divergences.fused import chunk_bytes
 from distillknob.models.architecture import Architecture
+from distillknob.models.dtypes import dtype_here, own_dtype
 from distillknob.models.heads import block_rows
 from distillknob.models.loaded.sampling import rows_at_once
 from distillknob.planning.hardware import Engine
@@ -68,7 +69,9 @@ def _width(engine: Engine) -> int:
 
 def _loaded(model: Architecture, engine: Engine) -> int:
     """Bytes of a weight as `load_model` loads it."""
-    return 4 if engine.device.itemsize == 4 else model.bytes_each
+    if engine.device.itemsize != 4:
+        return model.bytes_each
+    return 2 if dtype_here(own_dtype(model.config), lambda: model.parameters) == "bfloat16" else 4
 
 
 def _trained(trained: Trained, engine: Engine, parts: int) -> dict[str, float]:
@@ -87,6 +90,10 @@ def _trained(trained: Trained, engine: Engine, parts: int) -> dict[str, float]:
     else:
         split = parts if engine.sharding == "fsdp2" else 1
         sizes = {"weights": 4.0 * n / split, "gradients": 4.0 * n / split, "optimizer": 4.0 * ADAM * n / split}
+    if trained.along:
+        sizes["the loss's own weights"] = 4.0 * (2 + ADAM) * trained.along
+    if trained.private:  # the last text's gradient, the clipped ones' sum, and the sum with its noise, which is counted
+        sizes["clipped gradients"] = 2.0 * sizes["gradients"]
     if engine.sharding == "ddp":
         sizes["DDP's buckets"] = sizes["gradients"]
     if trained.reference:
@@ -184,4 +191,6 @@ def _training(phase: Phase, trained: Trained, engine: Engine, width: int) -> dic
     else:
         # Logits, their float32 copy, the log-softmax and its gradient, over every token of the answers.
         sizes["logits"] = float(answers * model.vocabulary * (width + 4 + 4 + 4)) + whole_head
+    if trained.along_width:  # what its weights make of the states, and the difference from the teacher's, in float32
+        sizes["projected states"] = 4.0 * 4 * answers * trained.along_width
     return sizes

@@ -24,9 +24,9 @@ from distillknob.errors import BadInputError
 from distillknob.inputs.preflight import Preflight, Side
 from distillknob.models.architecture import architecture
 from distillknob.models.chat import values_read
+from distillknob.planning.counting import PROMPT_TOKENS
 from distillknob.planning.fitting import SHORTEST, fitting, memory, roomier
 from distillknob.planning.hardware import GIB, Engine
-from distillknob.planning.workload import PROMPT_TOKENS
 from distillknob.stages import CHAINED
 
 PROBLEMS, GUARD_PROBLEMS, GUARD_PROBLEMS_MAX, TEST_PROBLEMS = 2000, 100, 800, 200

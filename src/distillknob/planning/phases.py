@@ -36,7 +36,9 @@ class Trained:
 
     `adapter`: parameters of its LoRA adapter, 0 for all of its own. `logits`: what is formed of them at a time, tiles
     of the vocabulary (TRL's GRPO), a block of tokens for two heads, or the whole. `reference`: a copy beside it.
-    `steps` of the optimizer, each after `accumulation` passes."""
+    `steps` of the optimizer, each after `accumulation` passes. `along`: parameters of the loss's own that are trained
+    with it and given away, and `along_width`, of what they make of a token. `private`: each text's gradient is clipped
+    by itself before it is added."""
 
     model: Architecture
     adapter: int
@@ -45,6 +47,9 @@ class Trained:
     reference: bool
     steps: float
     accumulation: int
+    along: int = 0
+    along_width: int = 0
+    private: bool = False
 
     @property
     def parameters(self) -> int:

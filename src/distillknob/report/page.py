@@ -41,6 +41,7 @@ from distillknob.report.sections.curves import calibration_section, learning_sec
 from distillknob.report.sections.evaluation import evaluation_section
 from distillknob.report.sections.outcome import outcome_section
 from distillknob.report.sections.provenance import provenance_section
+from distillknob.report.sections.prune import prune_section
 from distillknob.report.sections.sweep import cells_section, knob_section
 from distillknob.report.sections.trainings import trainings_section
 from distillknob.report.sections.traps import traps_section
@@ -68,6 +69,7 @@ PAGES: dict[str, Page | None] = {
     "cache": None,
     "fingerprint": None,
     "memorization": None,
+    "prune": Page("A pruned model", (prune_section,)),
     "distill": Page("Distillation of a student", (learning_section,)),
     "defend": None,
     "evaluate": Page("Evaluation", (evaluation_section,), questions.OF_EVALUATION),

@@ -196,6 +196,10 @@ def _place_distillation(source: Source, run: RunData, of: Of) -> None:
     source.distill.setdefault((of.teacher, of.method), run)
 
 
+def _place_nowhere(source: Source, run: RunData, of: Of) -> None:
+    """A run that stands on its own page alone, and has no runs inside it."""
+
+
 def _place_evaluation(source: Source, run: RunData, of: Of) -> None:
     source.evaluate[of.name] = run
 
@@ -206,6 +210,7 @@ PLACES: dict[str, Callable[[Source, RunData, Of], None]] = {
     "calibrate": _place_calibration,
     "distill": _place_distillation,
     "evaluate": _place_evaluation,
+    "prune": _place_nowhere,
 }
 
 

@@ -10,6 +10,9 @@ from distillknob.results.stages import FindingRow
 
 Policy = Literal["on_policy", "off_policy"]
 Half = Literal["high", "low"]
+Scope = Literal["ways", "answers"]
+Turns = Literal["far", "a little", "hardly", "the wrong way", "can't tell"]
+Side = Literal["below 0", "above 0"]
 
 
 class PilotRow(TypedDict):
@@ -143,6 +146,61 @@ class ForecastRow(TypedDict):
     n: int
 
 
+class KnobWay(TypedDict):
+    """A row holds how often the teacher writes in a way, now and after a calibration."""
+
+    way: str
+    before: float
+    after: float
+
+
+class KnobRow(TypedDict):
+    """A row says what a calibration at `eta` would make of the teacher, where it shifts ways of writing over all
+    problems alike (`ways`), or has learnt each problem for itself (`answers`)."""
+
+    task: str
+    scope: Scope
+    eta: float
+    reward: str
+    beta: float
+    turns: Turns
+    shift: float
+    shift_interval: Bounds
+    log_ratio: float
+    log_ratio_after: float
+    difference: float
+    interval: Bounds
+    difference_per_token: float
+    kl: float
+    kl_interval: Bounds
+    score: float
+    score_after: float
+    score_difference: float
+    score_interval: Bounds
+    student: float | None
+    student_after: float | None
+    student_gain: float | None
+    student_interval: Bounds
+    effective_samples: float
+    samples: int
+    ways: list[KnobWay]
+    n: int
+
+
+class FrontierRow(TypedDict):
+    """A row holds a point of what more and more of η buys at one β."""
+
+    task: str
+    scope: Scope
+    side: Side
+    eta: float | None
+    shift: float
+    interval: Bounds
+    kl: float
+    score: float
+    effective_samples: float
+
+
 class DiagnoseHead(Result):
     """The result of `diagnose` without its tables."""
 
@@ -166,3 +224,5 @@ class DiagnoseResult(DiagnoseHead):
     style: list[StyleRow]
     prefix: list[PrefixRow]
     forecast: list[ForecastRow]
+    knob: NotRequired[list[KnobRow]]
+    frontier: NotRequired[list[FrontierRow]]

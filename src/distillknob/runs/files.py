@@ -13,6 +13,7 @@ import json
 import math
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,10 @@ from distillknob.errors import BadInputError, RunFailedError
 PARTIAL = "-partial"  # how the name of an unfinished file or folder ends
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_JUST_WRITTEN = 1.0  # seconds within which a file could be written again and have the same times
 _NOT_OURS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
+
+_hashed: dict[tuple[int, ...], str] = {}
 
 
 def atomic_write(path: str | Path, data: bytes | Iterable[bytes]) -> None:
@@ -96,6 +100,19 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file, which is remembered for the life of the process: under the file's inode, size and
+    both of its times, the second of which no program can set back."""
+    stat = os.stat(path)
+    key = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    if key in _hashed:
+        return _hashed[key]
+    value = sha256(path)
+    if time.time() - max(stat.st_mtime, stat.st_ctime) > _JUST_WRITTEN:
+        _hashed[key] = value
+    return value
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

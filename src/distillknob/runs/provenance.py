@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from distillknob.runtime.machine import multiplies_bfloat16
+
 PACKAGES = ("distillknob", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "vllm")
 
 
@@ -25,6 +27,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "torch_threads": torch.get_num_threads() if torch is not None else None,
+        "cpu_bfloat16": multiplies_bfloat16() if torch is not None else None,  # which may decide models' types
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch and cuda else [],
         "versions": {name: _version(name) for name in PACKAGES},
         "commit": _commit(),

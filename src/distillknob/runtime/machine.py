@@ -6,10 +6,14 @@ import ctypes
 import gc
 import platform
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _OWN = Path("/proc/self")
+# As torch calls the instructions that multiply bfloat16: Intel's tiles, x86's vectors (Intel and AMD), ARM's.
+_BFLOAT16 = ("amx_bf16", "avx512_bf16", "bf16")
 
 
 def keep_freed_memory() -> None:
@@ -35,6 +39,16 @@ def quiet_libraries() -> None:
     logging.set_verbosity_error()
     # What a library plans to rename is for its developers and ours; the tests show it.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers|trl|accelerate")
+
+
+def multiplies_bfloat16(capabilities: Mapping[str, Any] | None = None) -> bool:
+    """Say whether a processor with these capabilities (default: this one) has instructions for products of bfloat16. A
+    torch that can't be asked says no."""
+    import torch
+
+    if capabilities is None:
+        capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(bool(capabilities.get(name)) for name in _BFLOAT16)
 
 
 def forget_peak_memory() -> bool:

@@ -24,9 +24,12 @@ from distillknob.tasks.datasets.math500 import Math500
 from distillknob.tasks.datasets.mmlu_pro import MMLUPro
 from distillknob.tasks.datasets.supergpqa import SuperGPQA
 from distillknob.tasks.datasets.vicuna import Vicuna
+from distillknob.tasks.generated.adjustable import AdjustableTask
 from distillknob.tasks.generated.instruct import Instruct
 from distillknob.tasks.generated.math import Math
+from distillknob.tasks.generated.ordering import Ordering
 from distillknob.tasks.generated.qa import QA
+from distillknob.tasks.generated.tracking import Tracking
 from distillknob.tasks.rows.own_task import OwnTask, from_file, from_hub
 from distillknob.tasks.rows.sources import fingerprint
 from distillknob.tasks.rows.task import RowsTask
@@ -60,6 +63,7 @@ ON_DATA_SETS: tuple[type[RowsTask], ...] = (
     Vicuna,
 )
 _REGISTRY: dict[str, Callable[..., Task]] = {"math": Math, "qa": QA, "instruct": Instruct}
+_REGISTRY.update((task.name, task) for task in (Tracking, Ordering))
 _REGISTRY.update((task.name, task) for task in ON_DATA_SETS)
 _BY_PREFIX: dict[str, Callable[[str], Task]] = {
     "jsonl:": from_file,
@@ -94,9 +98,10 @@ def get_task(name: str) -> Task:
     """The task of that name.
 
     `NAME` is a registered one; `NAME@PATH` reads its data from a folder or file; `NAME?key=value&…` or
-    `NAME@PATH?key=value&…` sets its options. Data of one's own are `jsonl:PATH`, `csv:PATH`, `parquet:PATH` and
-    `hub:ORG/NAME?prompt=FIELD&reference=FIELD` (with config, split and solution as needed), or what the task file of
-    `own:PATH` names. What has been read is kept until its files change; rows that were left out are logged.
+    `NAME@PATH?key=value&…` sets its options, among them how hard a generated task is. Data of one's own are
+    `jsonl:PATH`, `csv:PATH`, `parquet:PATH` and `hub:ORG/NAME?prompt=FIELD&reference=FIELD` (with config, split and
+    solution as needed), or what the task file of `own:PATH` names. What has been read is kept until its files change;
+    rows that were left out are logged.
 
     Raises BadInputError with the nearest known name, or for data that can't be used.
     """
@@ -118,13 +123,16 @@ def get_task(name: str) -> Task:
             "NAME@PATH, jsonl:PATH, csv:PATH, parquet:PATH, hub:ORG/NAME?prompt=FIELD&reference=FIELD, own:TASK.yaml"
         )
     make, path, query = _REGISTRY[base], parts["path"], parts["query"]
-    reads_data = isinstance(make, type) and issubclass(make, RowsTask)
-    if not reads_data:
-        if path is not None or query is not None:
-            raise BadInputError(f"task {base!r} reads no data and has no options: name it {base}, not {name}")
-        return make()
     options = dict(part.partition("=")[::2] for part in (query or "").split("&") if part)
-    return _kept(name, [] if path is None else [path], partial(make, path, others=get_task, **options))
+    maker: type = make if isinstance(make, type) else object
+    if issubclass(maker, RowsTask):
+        return _kept(name, [] if path is None else [path], partial(maker, path, others=get_task, **options))
+    if issubclass(maker, AdjustableTask) and path is None:
+        return maker(**options)
+    if path is not None or query is not None:
+        has = "no data" if issubclass(maker, AdjustableTask) else "no data and has no options"
+        raise BadInputError(f"task {base!r} reads {has}: name it {base}, not {name}")
+    return make()
 
 
 def get_tasks(names: Sequence[str]) -> list[Task]:

@@ -124,6 +124,11 @@ class GeneratedTask:
         """One problem from the task's distribution, of any split."""
         raise AssertionError("a generated task gives its own draw()")
 
+    def draw_of(self, split: str, rng: random.Random) -> Example | None:
+        """One problem, or None where it belongs to another split."""
+        example = self.draw(rng)
+        return example if split_of(example.key) == split else None
+
     def stream(self, split: str, *, seed: int = 0) -> Iterator[Example]:
         """Endless examples of one split; they may repeat. Raises BadInputError on an unknown split."""
         if split not in SPLITS:
@@ -133,8 +138,8 @@ class GeneratedTask:
             )
         rng = random.Random(f"{self.name}/{split}/{seed}")
         while True:
-            example = self.draw(rng)
-            if split_of(example.key) == split:
+            example = self.draw_of(split, rng)
+            if example is not None:
                 yield example
 
     def examples(self, split: str, n: int | None = None, *, seed: int = 0) -> list[Example]:

@@ -16,7 +16,7 @@ from distillknob.models.base import LanguageModel
 from distillknob.models.checkpoint_files import is_adapter
 from distillknob.models.forward import silence
 from distillknob.models.load import load_model
-from distillknob.models.names import name_zoo_base, resolve
+from distillknob.models.names import name_own_base, resolve
 from distillknob.runs.files import atomic_directory, atomic_write, disk_errors, json_bytes
 from distillknob.runs.model_record import RECORD
 from distillknob.runs.run import Run
@@ -113,7 +113,7 @@ def save_model(
                     f"{source} holds no weights to make a model of: what was trained lies in the checkpoints beside it"
                 )
             if is_adapter(str(partial)):
-                name_zoo_base(partial)
+                name_own_base(partial)
             with undated(tokenizer):
                 tokenizer.save_pretrained(partial)
             (partial / "README.md").write_text(card, encoding="utf-8")

@@ -20,6 +20,7 @@ from transformers import TrainingArguments
 
 from distillknob.config.recipe import resolved
 from distillknob.errors import BadInputError
+from distillknob.runtime.machine import multiplies_bfloat16
 from distillknob.runtime.processes import connect
 
 # Where a run is kept doesn't belong to what it is. `generation_batch_size` says what `steps_per_generation` says, for
@@ -88,6 +89,8 @@ def on_this_machine(config: TrainingArguments) -> None:
         config.bf16 = config.fp16 = False
         config.tf32 = None
     if not torch.cuda.is_available():
+        if config.bf16 and multiplies_bfloat16():
+            config.use_cpu = True  # which transformers asks for beside it
         for name in ("bf16", "fp16"):
             if getattr(config, name) and not config.use_cpu:
                 raise BadInputError(
@@ -120,6 +123,23 @@ def spread_by(config: Any) -> str | None:
         if own or os.environ.get(f"ACCELERATE_USE_{name.upper()}", "").lower() in ("1", "true", "yes", "on"):
             return name
     return None
+
+
+def zero_stage(config: Any) -> int:
+    """The stage of DeepSpeed's ZeRO, by this config or by Accelerate's; 0 without DeepSpeed. Known once TRL has read
+    its own options."""
+    plugin = config.deepspeed_plugin
+    return 0 if plugin is None else int(plugin.zero_stage)
+
+
+def halved_by_deepspeed(config: Any) -> str | None:
+    """The half precision in which DeepSpeed keeps weights, by this config or by Accelerate's: bf16, fp16, or None.
+    Known once TRL has read its own options."""
+    plugin = config.deepspeed_plugin
+    if plugin is None:
+        return None
+    on = (name for name in ("bf16", "fp16") if plugin.deepspeed_config.get(name, {}).get("enabled") is True)
+    return next(on, None)
 
 
 def check_package(name: str, what: str, extra: str) -> None:

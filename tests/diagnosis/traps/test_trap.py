@@ -63,8 +63,8 @@ def test_a_trap_that_is_added_is_asked_like_all_others(tiny_pair: Pair, tmp_path
         assert finding["applicable"] and finding["interval"][0] <= finding["value"] <= row["longest"]
     measures = [row for row in read_json(run.path / BY_PROMPT) if row["measure"] == "length"]
     assert [row["task"] for row in measures] == tasks and all(row["unit"] == "tokens" for row in measures)
-    # Its task's other findings are those of any diagnosis.
-    assert len(run.result["findings"]) == len(tasks) * (len(TRAPS) + 2)
+    # Its task's other findings are those of any diagnosis: of the traps, and of the knob.
+    assert len(run.result["findings"]) == len(tasks) * (len(TRAPS) + 3)
     # What can't be had decides alike for all: no rows, no values, and a finding that says why.
     unasked = [row for row in run.result["findings"] if row["name"] == "unasked"]
     assert [row["cause"] for row in unasked] == [f"nobody gathers it on {task}" for task in tasks]

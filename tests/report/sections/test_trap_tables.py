@@ -27,3 +27,16 @@ def test_what_estimates_are_worth_is_told(pages: dict[str, Path]) -> None:
     assert "no estimate is of use" not in told
     assert "does so least on" in told and ": 0.31." in told
     assert "high student entropy, high divergence" in told and "86.0" in told
+
+
+def test_a_diagnosis_shows_how_far_the_knob_would_turn(tmp_path: Path) -> None:
+    page = Page(build_report(write_run(tmp_path / "run", "diagnose", diagnose_result())))
+    assert (
+        "How far the knob would turn, by ways of writing that all problems share: on math far at η = −0.5" in page.text
+    )
+    assert "math, η = −0.5" in page.text and "each problem for itself" in page.text
+    assert "1.88 → 0.88" in page.text, page.text[page.text.index("samples with weight") :][:300]
+    assert "40.0\u00a0% → 75.0\u00a0%" in page.text and "3.2 of 8" in page.text
+    assert "More and more of η, at one β" in page.text
+    older = {name: rows for name, rows in diagnose_result().items() if name not in ("knob", "frontier")}
+    assert "knob can turn" not in Page(build_report(write_run(tmp_path / "older", "diagnose", older))).text

@@ -15,12 +15,12 @@ from distillknob.errors import BadInputError
 from distillknob.tasks import SPLITS, Example, get_task, split_of
 from distillknob.tasks.generated.qa import HOPS
 from distillknob.tasks.graders.committed import committed_answer, same_answer
-from embedded_tasks import A_STREAM, DESCRIBE, EMBEDDED, LIST, SEEDS, SENTENCE, stream
+from embedded_tasks import A_STREAM, DESCRIBE, EMBEDDED, GENERATED, LIST, SEEDS, SENTENCE, stream
 
 # Splits
 
 
-@pytest.mark.parametrize("name", EMBEDDED)
+@pytest.mark.parametrize("name", GENERATED)
 def test_no_test_problem_is_ever_in_another_split(name: str) -> None:
     keys: dict[str, set[str]] = {}
     prompts: dict[str, set[str]] = {}
@@ -49,7 +49,7 @@ def test_what_the_checkpoints_are_pretrained_on_is_the_pretraining_split() -> No
     assert not test_prompts & set(corpus(1000))
 
 
-@pytest.mark.parametrize("name", EMBEDDED)
+@pytest.mark.parametrize("name", GENERATED)
 def test_a_problem_s_split_depends_on_its_key_alone(name: str) -> None:
     task = get_task(name)
     found: dict[str, set[str]] = {}
@@ -68,7 +68,7 @@ def test_splits_have_their_shares_of_the_problems() -> None:
     assert abs(counts["test"] / 8000 - 0.15) < 0.015
 
 
-@pytest.mark.parametrize("name", EMBEDDED)
+@pytest.mark.parametrize("name", GENERATED)
 def test_examples_are_different_reproducible_and_a_prefix_of_more(name: str) -> None:
     task = get_task(name)
     few, many = task.examples("train", 50, seed=3), task.examples("train", 120, seed=3)
@@ -89,7 +89,7 @@ def test_what_a_generated_task_cannot_give_is_told() -> None:
 # Solutions
 
 
-@pytest.mark.parametrize("name", EMBEDDED)
+@pytest.mark.parametrize("name", GENERATED)
 def test_every_solution_of_every_style_is_graded_right(name: str) -> None:
     task = get_task(name)
     styles = set()

@@ -69,7 +69,6 @@ class OfViews(TokenLoss):
     """A loss that reads every view of a solution."""
 
     costs: ClassVar[str] = "the teacher reads each text behind two more prompts"
-    signed: ClassVar[bool] = True
 
     tempered: ClassVar[bool] = True
     further: ClassVar[tuple[tuple[str | None, str], ...]] = tuple((view, TEACHER) for view in OTHER_VIEWS)
@@ -87,6 +86,8 @@ class OfViews(TokenLoss):
 @dataclass(frozen=True)
 class SampledAvsd(OfViews):
     """The log-ratio to the fused views as the advantage of the tokens that were drawn."""
+
+    signed: ClassVar[bool] = True
 
     def of_tokens(self, rows: TokenRows) -> Tensor:
         return sampled_loss(rows.student_NV, [rows.teacher, *rows.further], rows.token_N)

@@ -7,7 +7,9 @@ Where the other parts of a method come in, in the order of a step:
 
 edit           replaces the completions (`edits`)
 teacher        prompts are made: known ones from columns `teacher_prompt…` of the data set, late ones from what was
-               written (`teacher_context`); a completion for which there is nothing to show doesn't count
+               written (`teacher_context`)
+loss_mask      says which tokens count: those of completions for which there is something to show, that no part leaves
+               out (`counts`), up to the budget of a step
 prepare        the loss adds columns, or replaces them: what has to be known before the student moves is measured there
 tokens         some are chosen (`token_choice`), and all are weighed (`token_weights`, `queries`): `View.weight_N`
 value          is asked a micro-batch at a time; logits are formed a block at a time (`token_loss`, `by_blocks`)
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
     from distillknob.distillation.cache.files import TeacherCache
 
 
-TEACHER, START = "teacher", "start"
+TEACHER, START, STUDENT = "teacher", "start", "student"
 PROMPT, PLAIN = "prompt", "plain"  # the student's own prompt, and the same in the tokens of the teacher's template
 
 
@@ -123,8 +125,9 @@ class View:
 class Rollouts:
     """What a step will train on, of one process and before the student moves.
 
-    `rows` are those of the data set, `batch` their columns as tensors, `teacher` is None where none is loaded, `ends`
-    are the tokens that end the student's answers. `measured(f)` is f of a view of all rows in which every token of the
+    `rows` are those of the data set, `batch` their columns as tensors (when a loss is prepared, also `loss_mask`, which
+    tokens count), `teacher` is None where none is loaded, `ends` are the tokens that end the student's answers.
+    `measured(f)` is f of a view of all rows in which every token of the
     completions counts: a micro-batch at a time, without gradients, put together along the first axis. `own`: the
     student wrote them, now or in an earlier step. `on_policy`: it has just written them; then the samples of a prompt
     stand side by side, `num_generations` of them, and `sampled_logprobs` [b, C] are the log-probabilities with which
@@ -202,12 +205,21 @@ class Loss(MethodPart, ABC):
     edits_targets: ClassVar[bool] = False
     """Can the teacher's distributions be changed before (`soft_targets`)?"""
 
+    roles: int = 1
+    """How often the student reads a text with gradients: in two roles, or two texts of a pair."""
+
     module_rate: float = 1.0
     """The learning rate of the loss's own weights, in the student's."""
 
     def module(self, student_width: int, teacher_width: int) -> torch.nn.Module | None:
         """Weights of the loss's own that are trained along, made for the widths of both models' hidden states."""
         return None
+
+    @property
+    def readings(self) -> Sequence[str]:
+        """Whose states a step reads at each text without gradients, a name for each time: `TEACHER`, others of its
+        `models`, and `STUDENT`, as it is before it moves. The dry run counts them."""
+        return (TEACHER,) if self.asks_teacher else ()
 
     @property
     def infinite_at_zero(self) -> bool:

@@ -31,6 +31,8 @@ class ClippedForwardKL(TokenLoss):
 
     clip: float = option(0.05, "The most that one token of the vocabulary adds to the forward KL, in nats.", low=0.0)
 
+    signed: ClassVar[bool] = True
+
     tempered: ClassVar[bool] = True
     edits_targets: ClassVar[bool] = True
 

@@ -29,7 +29,7 @@ class CrossTokenizer(Loss):
 
     def prepare(self, rollouts: Rollouts) -> Mapping[str, Tensor]:
         """The completions as both spell them, [B, C] and [B, C'], each with its mask and the number of each token's
-        span (−1: padding)."""
+        span (−1: padding). All of their tokens count."""
         teacher, batch = rollouts.teacher, rollouts.batch
         if teacher is None:
             raise ValueError("spans of text need a teacher")
@@ -40,9 +40,11 @@ class CrossTokenizer(Loss):
         rows = aligned(rollouts.student, teacher, texts, finished)
         ours, theirs = [row.student_ids for row in rows], [row.teacher_ids for row in rows]
         fill = functools.partial(padded, device=mask_BC.device)
+        counted = fill([[1] * len(row) for row in ours], 0)
         return {
             "completion_ids": fill(ours, rollouts.student.tokenizer.pad_token_id),
-            "completion_mask": fill([[1] * len(row) for row in ours], 0),
+            "completion_mask": counted,
+            "loss_mask": counted,
             "student_span": fill([row.student_span for row in rows], -1),
             "teacher_completion_ids": fill(theirs, 0),
             "teacher_completion_mask": fill([[1] * len(row) for row in theirs], 0),

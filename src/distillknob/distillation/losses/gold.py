@@ -21,6 +21,7 @@ from distillknob.distillation.losses.base import Rollouts, States, View
 from distillknob.distillation.losses.blocks import by_blocks
 from distillknob.distillation.losses.cross_tokenizer import CrossTokenizer, span_starts
 from distillknob.distillation.losses.spans import by_span, token_logprob
+from distillknob.distillation.losses.uld import sorted_apart
 from distillknob.divergences.kernel import compute_dtype
 
 
@@ -64,12 +65,7 @@ def measures_jsd(logq_NM: Tensor, logp_NM: Tensor, beta: float) -> Tensor:
 
 def sorted_l1(q_NA: Tensor, p_NB: Tensor) -> Tensor:
     """Return the L1 distance of the sorted rows, [N], the shorter ones filled up with zeros."""
-    width = max(q_NA.size(-1), p_NB.size(-1))
-    q, p = (
-        torch.nn.functional.pad(side.sort(-1, descending=True).values, (0, width - side.size(-1)))
-        for side in (q_NA, p_NB)
-    )
-    return (q - p).abs().sum(-1)
+    return sorted_apart(q_NA, p_NB).sum(-1)
 
 
 def gold_loss(logq_NV: Tensor, logp_NW: Tensor, common: Common, beta: float) -> Tensor:

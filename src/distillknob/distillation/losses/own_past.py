@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from distillknob.distillation.losses.base import Rollouts, View
+from distillknob.distillation.losses.base import STUDENT, Rollouts, View
 from distillknob.distillation.losses.token_loss import TokenLoss
 from distillknob.distillation.options import option
 from distillknob.distillation.past import Past
@@ -69,6 +69,10 @@ class OwnPast(TokenLoss):
     columns: ClassVar[tuple[str, ...]] = ("trace",)
     token_columns: ClassVar[tuple[str, ...]] = ("past", "share_of_past")
     epochs: ClassVar[int] = 2
+
+    @property
+    def readings(self) -> Sequence[str]:
+        return (*super().readings, STUDENT)
 
     @functools.cached_property
     def memory(self) -> Past:  # type: ignore[override]  # one for each loss

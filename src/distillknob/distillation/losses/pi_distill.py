@@ -10,14 +10,14 @@ are a token's each, clipped as PPO's; the KLs are whole ones at every token.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
-from distillknob.distillation.losses.base import Loss, Rollouts, View
+from distillknob.distillation.losses.base import STUDENT, TEACHER, Loss, Rollouts, View
 from distillknob.distillation.losses.blocks import by_blocks, placed_logprobs
 from distillknob.distillation.losses.policy_gradient import (
     policy_gradient,
@@ -59,6 +59,7 @@ class PiDistill(Loss):
     """−J at each token of samples that were drawn with the context before them."""
 
     costs: ClassVar[str] = "the student reads each text in both roles, with gradients"
+    signed: ClassVar[bool] = True
 
     alpha: float = option(0.5, "The teacher's share of the objective; the student has the rest.", low=0.0, high=1.0)
     kl_weight: float = option(0.25, "β: what a nat between the two roles costs.", low=0.0)
@@ -66,6 +67,14 @@ class PiDistill(Loss):
 
     grades: ClassVar[bool] = True
     drawn_with: ClassVar[str] = TEACHER_PROMPT
+
+    @property
+    def roles(self) -> int:  # type: ignore[override]  # of its options
+        return 2 if self.alpha else 1
+
+    @property
+    def readings(self) -> Sequence[str]:
+        return () if self.alpha else (TEACHER,)
 
     def why_not(self, settings: Settings) -> str | None:
         return why_not_of_roles(settings) or why_not_of_own_samples(settings) or why_not_of_groups(settings)
@@ -108,6 +117,10 @@ class PiOnPolicy(TokenLoss):
 
     grades: ClassVar[bool] = True
     token_columns: ClassVar[tuple[str, ...]] = ("advantage", "old_logprob")
+
+    @property
+    def readings(self) -> Sequence[str]:
+        return (*super().readings, STUDENT)
 
     def why_not(self, settings: Settings) -> str | None:
         return why_not_of_own_samples(settings) or why_not_of_groups(settings)

@@ -58,13 +58,21 @@ def _order(teacher_NV: Tensor, label_N: Tensor, labelled_N: Tensor, length: int)
 def _places(student_NV: Tensor, ids_NK: Tensor, *, others: bool) -> Tensor:
     """−log-probability [N, K] of each place of the list, once those before it are taken: among what is left of the
     list, and with `others` the tokens outside of it."""
-    listed_NK = student_NV.gather(-1, ids_NK)
-    backwards = listed_NK.flip(-1)
+    outside_N1 = None
     if others and ids_NK.shape[-1] < student_NV.shape[-1]:
         outside_N1 = student_NV.scatter(-1, ids_NK, -math.inf).logsumexp(-1, keepdim=True)
+    return places_of(student_NV.gather(-1, ids_NK), outside_N1)
+
+
+def places_of(ranked_NK: Tensor, outside_N1: Tensor | None = None) -> Tensor:
+    """Return −log-probability in nats, [N, K], of each place of a list whose logits in their order these are: each is
+    drawn from what is left of the list, and of all tokens outside of it where `outside_N1` is the log of what their
+    exponentials come to."""
+    backwards = ranked_NK.flip(-1)
+    if outside_N1 is not None:
         backwards = torch.cat([outside_N1, backwards], dim=-1)
-    left_NK = backwards.logcumsumexp(-1)[:, -ids_NK.shape[-1] :].flip(-1)
-    return left_NK - listed_NK
+    left_NK = backwards.logcumsumexp(-1)[:, -ranked_NK.shape[-1] :].flip(-1)
+    return left_NK - ranked_NK
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ A task's reward comes beside it as a z-score within the samples of a prompt.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from distillknob.distillation.losses.base import Rollouts, View
+from distillknob.distillation.losses.base import STUDENT, Rollouts, View
 from distillknob.distillation.losses.blocks import placed_logprobs
 from distillknob.distillation.losses.token_loss import TokenLoss
 from distillknob.distillation.options import Settings, option
@@ -86,6 +86,10 @@ class PolicyGradient(TokenLoss):
     has_advantages: ClassVar[bool] = True
     token_columns: ClassVar[tuple[str, ...]] = ("advantage", "old_logprob")
 
+    @property
+    def readings(self) -> Sequence[str]:
+        return (*super().readings, STUDENT)
+
     def why_not(self, settings: Settings) -> str | None:
         return why_not_of_own_samples(settings)
 
@@ -138,6 +142,10 @@ class BandedPolicyGradient(RewardedPolicyGradient):
             self.entropy_high_end,
             cosine=self.entropy_cosine == 1,
         )
+
+    @property
+    def readings(self) -> Sequence[str]:
+        return (*super().readings, STUDENT)
 
     def why_not(self, settings: Settings) -> str | None:
         if self.entropy_cosine not in (0, 1):

@@ -42,6 +42,10 @@ class RightAndWrong(Loss):
     counts_tokens: ClassVar[bool] = False
     columns: ClassVar[tuple[str, ...]] = ("wrong_completion_ids",)
 
+    @property
+    def roles(self) -> int:  # type: ignore[override]  # both texts of a pair
+        return 2
+
     def why_not(self, settings: Settings) -> str | None:
         traces = settings.objective.traces
         if traces != PAIRS:

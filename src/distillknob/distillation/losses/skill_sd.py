@@ -9,14 +9,14 @@ others quote them).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from distillknob.distillation.losses.base import Rollouts
+from distillknob.distillation.losses.base import STUDENT, Rollouts
 from distillknob.distillation.losses.policy_gradient import (
     both_logprobs,
     policy_gradient,
@@ -51,6 +51,10 @@ class SkillSd(TokenLoss):
     grades: ClassVar[bool] = True
     has_advantages: ClassVar[bool] = True
     token_columns: ClassVar[tuple[str, ...]] = ("advantage", "old_logprob", "teacher_logprob")
+
+    @property
+    def readings(self) -> Sequence[str]:
+        return (*super().readings, STUDENT)
 
     def why_not(self, settings: Settings) -> str | None:
         return why_not_of_own_samples(settings) or why_not_of_groups(settings)

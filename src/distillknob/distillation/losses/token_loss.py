@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -43,6 +43,10 @@ class TokenLoss(Loss):
     further: ClassVar[tuple[tuple[str | None, str], ...]] = ()
     """Further states that it reads without gradients (`TokenRows.further`), as the prompt and the model that
     `View.teacher` is asked for."""
+
+    @property
+    def readings(self) -> Sequence[str]:
+        return (*super().readings, *(model for _, model in self.further))
 
     @abstractmethod
     def of_tokens(self, rows: TokenRows) -> Tensor:

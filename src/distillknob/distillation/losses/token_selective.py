@@ -13,14 +13,15 @@ openers of the flattened batch. Here is the paper's form.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from distillknob.distillation.losses.base import Rollouts
+from distillknob.distillation.losses.base import STUDENT, Rollouts
+from distillknob.distillation.losses.plackett_luce import places_of
 from distillknob.distillation.losses.token_loss import TokenLoss
 from distillknob.distillation.options import Settings, option
 from distillknob.distillation.token_rows import TokenRows
@@ -38,8 +39,7 @@ def in_teachers_order(student_NV: Tensor, teacher_NV: Tensor, k: int) -> Tensor:
 def ranking_loss(ranked_NK: Tensor) -> Tensor:
     """Return −log of the Plackett-Luce likelihood in nats, [N], that the tokens are drawn in this order by the student
     whose logits these are: each from what is left of them."""
-    left_NK = ranked_NK.to(compute_dtype(ranked_NK)).flip(-1).logcumsumexp(-1).flip(-1)
-    return (left_NK - ranked_NK).sum(-1)
+    return places_of(ranked_NK.to(compute_dtype(ranked_NK))).sum(-1)
 
 
 def openers(entropy_BC: Tensor, mask_BC: Tensor, share: float) -> Tensor:
@@ -87,6 +87,10 @@ class TokenSelective(TokenLoss):
 
     token_columns: ClassVar[tuple[str, ...]] = ("opener", "uncertain")
 
+    @property
+    def readings(self) -> Sequence[str]:
+        return (*super().readings, STUDENT)
+
     def why_not(self, settings: Settings) -> str | None:
         if settings.objective.tokens != "all":
             return (
@@ -97,10 +101,10 @@ class TokenSelective(TokenLoss):
 
     def prepare(self, rollouts: Rollouts) -> Mapping[str, Tensor]:
         """`opener` and `uncertain` [b, C]: 0 elsewhere, and where they are as many times more than 1 as they are rarer
-        than tokens, in the batch of all processes."""
-        mask_BC = rollouts.batch["completion_mask"].bool()
+        than the tokens that count, in the batch of all processes. Both are chosen among those tokens."""
+        everything_BC, mask_BC = (rollouts.batch[name].bool() for name in ("completion_mask", "loss_mask"))
         entropy_N = rollouts.measured(lambda view: view.student.entropy(view.counted_BC)).float()
-        entropy_BC = entropy_N.new_zeros(mask_BC.shape).masked_scatter(mask_BC, entropy_N)
+        entropy_BC = entropy_N.new_zeros(mask_BC.shape).masked_scatter(everything_BC, entropy_N)
         chosen = {
             "opener": openers(entropy_BC, mask_BC, self.opener_share),
             "uncertain": most_uncertain(entropy_BC, mask_BC, self.uncertain_share),

@@ -66,6 +66,10 @@ class TopK(TokenLoss):
 
     tempered: ClassVar[bool] = True
 
+    @property
+    def signed(self) -> bool:  # type: ignore[override]  # of the one without renormalising
+        return not self.renormalised
+
     def why_not(self, settings: Settings) -> str | None:
         if self.renormalised and self.top_k == 1:
             return (

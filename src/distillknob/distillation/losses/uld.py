@@ -28,16 +28,24 @@ class Uld(CrossTokenizer):
         return uld_loss(student.head, ours_NH, teacher.head, theirs_NH) / view.items
 
 
+def sorted_apart(q_NA: Tensor, p_NB: Tensor) -> Tensor:
+    """Return how far the rows' values lie apart once each is sorted, [N, W], the shorter ones filled up with zeros."""
+    width = max(q_NA.size(-1), p_NB.size(-1))
+    q_NW, p_NW = (
+        torch.nn.functional.pad(side.sort(-1, descending=True).values, (0, width - side.size(-1)))
+        for side in (q_NA, p_NB)
+    )
+    return (q_NW - p_NW).abs()
+
+
 def uld_loss(student: Head, student_NH: Tensor, teacher: Head, teacher_NH: Tensor) -> Tensor:
     """Σ over rows of the L1 distance of the sorted next-token probabilities, the shorter ones padded with zeros."""
 
     def of_block(ours_NH: Tensor, theirs_NH: Tensor) -> Tensor:
         with torch.no_grad():
-            p = teacher.logits(theirs_NH).softmax(-1).sort(-1, descending=True).values
-        q = student.logits(ours_NH).softmax(-1).sort(-1, descending=True).values
-        width = max(p.size(-1), q.size(-1))
-        p, q = (torch.nn.functional.pad(side, (0, width - side.size(-1))) for side in (p, q))
-        return (p.to(q.device) - q).abs().sum()
+            p_NW = teacher.logits(theirs_NH).softmax(-1)
+        q_NV = student.logits(ours_NH).softmax(-1)
+        return sorted_apart(q_NV, p_NW.to(q_NV.device)).sum()
 
     larger = max((student, teacher), key=lambda head: len(head.weight_VH))
     blocks = by_blocks(larger, of_block, student_NH, teacher_NH)

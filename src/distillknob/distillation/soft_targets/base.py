@@ -22,12 +22,18 @@ class SoftTarget(MethodPart, ABC):
     """What a step costs for it, in words, for the page of methods."""
     columns: ClassVar[tuple[str, ...]] = ()
     """Further columns of the data set that `prepare` reads."""
+    readings: ClassVar[tuple[str, ...]] = ()
+    """Whose states it reads at each text before the step (`Loss.readings`)."""
     token_columns: ClassVar[tuple[str, ...]] = ()
     """Columns [B, C, …] of the batch that `edited` reads at each token."""
 
     def prepare(self, rollouts: Rollouts) -> Mapping[str, Tensor]:
         """Columns that are added to a batch, [b, …] each."""
         return {}
+
+    def counts(self, rollouts: Rollouts) -> Tensor | None:
+        """Which tokens count at all, [b, C]; None: all. Asked before the loss is prepared."""
+        return None
 
     @abstractmethod
     def edited(self, rows: TokenRows) -> TokenRows:

@@ -60,6 +60,7 @@ class LabelDeletion(SoftTarget):
     nucleus: float = option(0.0, "π of variant B, the nucleus deleted along; 0: variant A.", low=0.0, high=0.99)
     skip_tokens: float = option(0, "Leading tokens of a text that don't count.", low=0)
 
+    readings: ClassVar[tuple[str, ...]] = ("teacher",)
     token_columns: ClassVar[tuple[str, ...]] = ("deleted",)
 
     def prepare(self, rollouts: Rollouts) -> Mapping[str, Tensor]:
@@ -67,10 +68,13 @@ class LabelDeletion(SoftTarget):
             teacher = view.teacher()
             return placed_logprobs(teacher.head, teacher.hidden_BCH, view.batch["completion_ids"], view.counted_BC)
 
-        mask_BC = rollouts.batch["completion_mask"]
-        counted_BC = mask_BC.bool() & (torch.arange(mask_BC.size(1), device=mask_BC.device) >= self.skip_tokens)
-        deleted_BC = lowest(rollouts.measured(of_label), counted_BC, self.share)
-        return {"deleted": deleted_BC, "loss_mask": mask_BC * counted_BC}
+        # Of the whole text, whatever of it a budget of tokens leaves.
+        counted_BC = rollouts.batch["completion_mask"].bool() & self.counts(rollouts)
+        return {"deleted": lowest(rollouts.measured(of_label), counted_BC, self.share)}
+
+    def counts(self, rollouts: Rollouts) -> Tensor:
+        ids_BC = rollouts.batch["completion_ids"]
+        return (torch.arange(ids_BC.size(1), device=ids_BC.device) >= self.skip_tokens).expand(ids_BC.shape)
 
     def edited(self, rows: TokenRows) -> TokenRows:
         deleted_N1 = rows.columns["deleted"].bool()[:, None]

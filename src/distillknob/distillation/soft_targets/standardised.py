@@ -55,6 +55,11 @@ class Standardised(SoftTarget):
         return self.hard_label * cross_entropy(rows.student_NV, rows.token_N, reduction="none")
 
     def why_not(self, settings: Settings) -> str | None:
+        if self.top_k == 1:
+            return (
+                "options sets top_k to 1: one logit has no standard deviation: take at least 2 of the teacher's "
+                "likeliest tokens, or 0 for all"
+            )
         if settings.temperature != 1:
             return (
                 f"temperature={settings.temperature}: standardised logits have no scale for it to change: set the "

@@ -4,27 +4,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from distillknob.distillation.options import option
-from distillknob.distillation.token_weights.base import TokenWeights
+from distillknob.distillation.token_weights.base import CountedTokens
 
 if TYPE_CHECKING:
-    from distillknob.distillation.losses.base import Loss, Rollouts
+    from distillknob.distillation.losses.base import Rollouts
 
 
 @dataclass(frozen=True)
-class AfterFirst(TokenWeights):
+class AfterFirst(CountedTokens):
     """The first `skipped_tokens` of each completion are left out, the others count alike."""
 
     skipped_tokens: float = option(3, "Tokens at the beginning of an answer that don't count.", low=0)
 
-    leaves_out: ClassVar[bool] = True
-
-    def weights(self, loss: Loss, rollouts: Rollouts) -> Tensor:
+    def counts(self, rollouts: Rollouts) -> Tensor:
         ids_BC = rollouts.batch["completion_ids"]
         place_C = torch.arange(ids_BC.size(1), device=ids_BC.device)
-        return (place_C >= self.skipped_tokens).float().expand(ids_BC.shape)
+        return (place_C >= self.skipped_tokens).expand(ids_BC.shape)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+import torch
 from torch import Tensor
 
 from distillknob.distillation.options import MethodPart
@@ -20,10 +22,26 @@ class TokenWeights(MethodPart, ABC):
     """What a step costs for them, in words, for the page of methods."""
     grades: ClassVar[bool] = False
     """Does it read the completions' rewards (`Rollouts.rewards`)?"""
-    leaves_out: ClassVar[bool] = False
-    """Do tokens of weight 0 not count at all, so that the others are divided by their own number?"""
+    readings: Sequence[str] = ()
+    """Whose states it reads at each text before the step (`Loss.readings`)."""
+
+    def counts(self, rollouts: Rollouts) -> Tensor | None:
+        """Which tokens count at all, [b, C], so that the others are divided by their own number; None: all. Asked
+        before the loss is prepared."""
+        return None
 
     @abstractmethod
     def weights(self, loss: Loss, rollouts: Rollouts) -> Tensor:
-        """The weight of each token, [b, C]; what it is at padding doesn't matter. A token of weight 0 still counts in
-        the number that the loss is divided by, but where it `leaves_out`."""
+        """The weight of each token, [b, C]; what it is where a token doesn't count (`loss_mask` of the batch) doesn't
+        matter. A token of weight 0 counts in the number that the loss is divided by."""
+
+
+class CountedTokens(TokenWeights):
+    """A choice of tokens known from their places, which count alike."""
+
+    @abstractmethod
+    def counts(self, rollouts: Rollouts) -> Tensor:
+        """Which tokens count, [b, C]."""
+
+    def weights(self, loss: Loss, rollouts: Rollouts) -> Tensor:
+        return torch.ones_like(rollouts.batch["loss_mask"], dtype=torch.float)

@@ -6,13 +6,14 @@ with the highest entropy. In a sum over all tokens they are few, and what follow
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from distillknob.distillation.losses.base import Loss, Rollouts, View
+from distillknob.distillation.losses.base import STUDENT, TEACHER, Loss, Rollouts, View
 from distillknob.distillation.options import Settings, option
 from distillknob.distillation.token_choice import highest
 from distillknob.distillation.token_weights.base import TokenWeights
@@ -44,6 +45,10 @@ class EdgeBody(TokenWeights):
     edge_weight: float = option(0.5, "Weight of the edge's mean; the body's has the rest of 1.", low=0, high=1)
     edge_of: float = option(0, "Whose entropy: 0 the student's, 1 the teacher's.", low=0, high=1)
 
+    @property
+    def readings(self) -> Sequence[str]:  # type: ignore[override]  # of its options
+        return (TEACHER if self.edge_of == TEACHERS else STUDENT,)
+
     def why_not(self, settings: Settings) -> str | None:
         if self.edge_of == TEACHERS and not settings.loss.asks_teacher:
             return (
@@ -55,8 +60,7 @@ class EdgeBody(TokenWeights):
         return None
 
     def weights(self, loss: Loss, rollouts: Rollouts) -> Tensor:
-        everything_BC = rollouts.batch["completion_mask"].bool()
-        counted_BC = rollouts.batch.get("loss_mask", everything_BC).bool()
+        everything_BC, counted_BC = (rollouts.batch[name].bool() for name in ("completion_mask", "loss_mask"))
 
         def entropy(view: View) -> Tensor:
             states = view.teacher() if self.edge_of == TEACHERS else view.student

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from distillknob.distillation.options import option
-from distillknob.distillation.token_weights.base import TokenWeights
+from distillknob.distillation.token_weights.base import CountedTokens
 
 if TYPE_CHECKING:
-    from distillknob.distillation.losses.base import Loss, Rollouts
+    from distillknob.distillation.losses.base import Rollouts
 
 
 def turn_of_tokens(ids_BC: Tensor, before_B: Tensor, ends: Sequence[int]) -> Tensor:
@@ -33,15 +33,13 @@ def turns_before(prompt: Any) -> int:
 
 
 @dataclass(frozen=True)
-class FirstTurns(TokenWeights):
-    """Weight 1 up to the turn `turns`, 0 behind it; with `turns` 0 all tokens weigh 1."""
+class FirstTurns(CountedTokens):
+    """Tokens up to the turn `turns` count, those behind it don't; with `turns` 0 all do."""
 
     turns: float = option(3, "Turns of the assistant that count from the start; 0: all.", low=0)
 
-    leaves_out: ClassVar[bool] = True
-
-    def weights(self, loss: Loss, rollouts: Rollouts) -> Tensor:
+    def counts(self, rollouts: Rollouts) -> Tensor:
         ids_BC = rollouts.batch["completion_ids"]
         before_B = ids_BC.new_tensor([turns_before(row["prompt"]) for row in rollouts.rows])
         turn_BC = turn_of_tokens(ids_BC, before_B, rollouts.ends)
-        return (turn_BC <= self.turns if self.turns else turn_BC > 0).float()
+        return turn_BC <= self.turns if self.turns else turn_BC > 0

@@ -28,7 +28,13 @@ def read_texts(config: MemorizationConfig) -> list[str]:
             for task in get_tasks(config.tasks)
             for example in task.examples("train", config.problems, seed=config.seed)
         ]
-    path = Path(config.texts_file).expanduser()
+    return read_text_file(config.texts_file)
+
+
+def read_text_file(file: str) -> list[str]:
+    """The texts of a file of JSON lines, each an object with `text`. Raises BadInputError for a file that is missing,
+    and for the line that can't be used."""
+    path = Path(file).expanduser()
     if not path.is_file():
         raise BadInputError(f"texts_file={str(path)!r}: there is no such file")
     texts = []

@@ -48,7 +48,9 @@ def compared_differences(
     `trained` of the two sides are trainings (1 or 2), which move by `spread`."""
     both = {method: sides for method, sides in known.items() if sides}
     rows = {method: difference_over_seeds(sides) for method, sides in both.items()}
-    over_problems, over_trainings, bounds = [], [], []
+    over_problems: list[float] = []
+    over_trainings: list[float] = []
+    bounds: list[tuple[float, float] | None] = []
     for method, sides in both.items():
         before, after = (np.mean(side, axis=0) for side in zip(*sides.values(), strict=True))
         over_problems.append(paired_p(before, after))

@@ -107,14 +107,15 @@ def steps(cell: Cell, recipe: Mapping[str, Any], folder: Path | None = None, *, 
     if cell.kind == STUDENT:
         trained = Step("distill", stage_config("distill", recipe, **cell.training), cell.method)
         return [trained, _evaluate(_model(trained, cell, folder), cell, recipe)]
-    training = Step("distill", candidate(recipe, cell.training, cell.problems, fetch=fetch), cell.method)
+    config = candidate(recipe, cell.training, cell.problems, fetch=fetch)
+    training = Step("distill", config, cell.method)
     held_back = {
         "split": "train",
-        "skip": training.config.problems,
+        "skip": config.problems,
         "problems": cell.problems,
         "samples": cell.samples,
         "k": 1,
-        "seed": training.config.seed_of_problems,
+        "seed": config.seed_of_problems,
     }
     return [training, _evaluate(_model(training, cell, folder), cell, recipe, **held_back)]
 

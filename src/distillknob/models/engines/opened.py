@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from distillknob.models.architecture import model_config
 from distillknob.models.base import LanguageModel
 from distillknob.models.chat import turn_end
+from distillknob.models.dtypes import own_dtype
 from distillknob.models.engines.vllm_engine import VllmEngine
 from distillknob.models.engines.vllm_model import VllmModel
 from distillknob.models.load import check_tokenizer, load_model, load_tokenizer
@@ -48,8 +49,7 @@ class Engines:
         config, _ = model_config(name)
         tokenizer = load_tokenizer(name)
         check_tokenizer(tokenizer, name, config.get_text_config().vocab_size)
-        own = getattr(config, "dtype", None) or getattr(config.get_text_config(), "dtype", None)
-        dtype = str(options.get("dtype") or own or "auto").removeprefix("torch.")
+        dtype = str(options.get("dtype") or own_dtype(config) or "auto").removeprefix("torch.")
         engine = self._engine(name, dtype, options.get("revision"))
         return VllmModel(name, tokenizer, _ends(resolve(name), config, tokenizer), engine)
 
@@ -68,7 +68,8 @@ class Engines:
     def _engine(self, name: str, dtype: str, revision: str | None) -> VllmEngine:
         if self._held is None or self._held[0] != name:
             self.close()
-            self._held = (name, VllmEngine(resolve(name), dtype, revision=revision, options=self._options))
+            where = resolve(name, weights=True)
+            self._held = (name, VllmEngine(where, dtype, revision=revision, options=self._options))
         return self._held[1]
 
 

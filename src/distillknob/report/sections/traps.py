@@ -49,6 +49,7 @@ from distillknob.report.sections.gap import (
     style_sentence,
     style_table,
 )
+from distillknob.report.sections.knob import frontier_figure, knob_sentence, knob_table
 from distillknob.report.sections.scatter import scatter_figure, scatter_sentence
 
 _KL = {"forward_kl": "forward KL", "reverse_kl": "reverse KL"}
@@ -91,6 +92,7 @@ def traps_section(source: Source) -> Section:
             "What the student would score if it took over the teacher's habits and learned nothing else.",
             forecast_table(rows(result.get("forecast"))),
         ),
+        _part("How far the knob can turn", knob_sentence(rows(result.get("knob"))), _knob(result)),
     ]
     return Section("traps", title, findings_sentence(findings), join(*body))
 
@@ -99,6 +101,12 @@ def _part(title: str, takeaway: str | None, body: Html | None) -> Html | None:
     if body is None:
         return None
     return join(tag("h3", title), tag("p", takeaway, class_="takeaway") if takeaway else None, body)
+
+
+def _knob(result: Row) -> Html | None:
+    """The table of the knob's forecast and its frontier; nothing in results from before there was one."""
+    shown = [knob_table(rows(result.get("knob"))), frontier_figure(rows(result.get("frontier")))]
+    return join(*shown) if any(shown) else None
 
 
 def pilot_table(pilot: Sequence[Row]) -> Html | None:

@@ -1,0 +1,235 @@
+"""How far the knob can turn on a pair, told without training: what calibrations at some η would make of the teacher.
+
+The teacher's answers are weighted as the calibration's optimum would write them (`diagnosis/tilt.py`), once for a
+policy that shifts ways of writing over all problems alike (scope `ways`), and once for one that has learnt each problem
+for itself (`answers`). Calibrations of some tens of steps came nearer to the first (docs/diagnosis.md).
+
+What it leaves out: what the teacher would write that isn't among its samples, how many steps there are, and what the
+guard does. A sure token is taken to stay as sure as it was.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from distillknob.diagnosis.forecast import ByStyle
+from distillknob.diagnosis.samples import KnobSamples, OwnAnswers
+from distillknob.diagnosis.tilt import (
+    Advantages,
+    advantages,
+    divergence,
+    effective_samples,
+    farthest,
+    log_tilt,
+    mean_of,
+    shared,
+    tilted,
+)
+from distillknob.results.diagnosis import Scope, Turns
+from distillknob.stats import Interval, interval, paired_difference
+
+STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # of |η| / β on the frontier, before its end
+# Nats an answer. From the first the student finds the answers 1.6 times as likely as before, or as unlikely: the least
+# difference between ways of writing that is called a capacity gap. Below the second it is a tenth, or less.
+FAR, HARDLY = 0.5, 0.1
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Knob:
+    """The samples of one task as problems × answers, and the student's own answers to the same problems."""
+
+    samples: KnobSamples
+    own: OwnAnswers
+
+    def _by_problem(self, values_A: torch.Tensor) -> torch.Tensor:
+        return values_A.view(-1, self.samples.samples)
+
+    @cached_property
+    def score_PS(self) -> torch.Tensor:
+        return self._by_problem(self.samples.score_A)
+
+    @cached_property
+    def right_PS(self) -> torch.Tensor:
+        return self._by_problem(self.samples.right_A)
+
+    @cached_property
+    def log_ratio_PS(self) -> torch.Tensor:
+        return self._by_problem(self.samples.log_ratio_A)
+
+    @cached_property
+    def tokens_PS(self) -> torch.Tensor:
+        return self._by_problem(self.samples.tokens_A)
+
+    @cached_property
+    def answer_PS(self) -> torch.Tensor:
+        return self._by_problem(self.samples.answer_A)
+
+    @cached_property
+    def way_PS(self) -> list[list[str]]:
+        n = self.samples.samples
+        return [self.samples.way_A[start : start + n] for start in range(0, len(self.samples.way_A), n)]
+
+    @cached_property
+    def untilted_PS(self) -> torch.Tensor:
+        return torch.full_like(self.score_PS, 1 / self.samples.samples)
+
+    @cached_property
+    def student(self) -> ByStyle | None:
+        """What the student can do in each way, where the task names its ways."""
+        return ByStyle(self.own) if self.samples.named else None
+
+    @cached_property
+    def _advantages(self) -> dict[Scope, Advantages]:
+        own = advantages(self.score_PS, self.log_ratio_PS, self.right_PS)
+        return {"ways": shared(own, self.way_PS), "answers": own}
+
+    def weights(self, scope: Scope, eta: float) -> torch.Tensor:
+        """The weights [P, S] of the teacher at η; at ±∞ those of the frontier's end."""
+        own = self._advantages[scope]
+        if math.isinf(eta):
+            return farthest(own, self.samples.beta, 1 if eta > 0 else -1)
+        return tilted(own.at(eta), self.samples.beta)
+
+    def mean_log_ratio(self, weight_PS: torch.Tensor) -> torch.Tensor:
+        """The mean log-ratio of right answers, as the original gives it, [P]; NaN for problems without any."""
+        return mean_of(weight_PS, self.log_ratio_PS, self.right_PS)
+
+    def moved(self, weight_PS: torch.Tensor) -> tuple[Array, Array]:
+        """The mean log-ratio of right answers before and after, as the original gives it, by problem, over those with
+        right answers on both sides."""
+        before_P, after_P = (self.mean_log_ratio(weight) for weight in (self.untilted_PS, weight_PS))
+        both = before_P.isfinite() & after_P.isfinite()
+        return before_P[both].numpy(), after_P[both].numpy()
+
+    def change(self, scope: Scope, eta: float) -> Interval:
+        """How far η moves the log-ratio of the answers, nats an answer."""
+        return paired_difference(*self.moved(self.weights(scope, eta)), proportion=False)
+
+    def share_of(self, way: str, weight_PS: torch.Tensor) -> float:
+        """The share of the answers that are written in this way."""
+        here_PS = torch.tensor([[one == way for one in row] for row in self.way_PS])
+        return float((weight_PS * here_PS).sum(1).mean())
+
+
+def turns(change: Interval, eta: float) -> Turns:
+    """In a word, how far a knob at η turns that moves the log-ratio by `change`: by the end of the interval that is
+    nearer to 0, so that noise alone turns none."""
+    low, high = (change.low, change.high) if eta > 0 else (-change.high, -change.low)
+    if math.isnan(low) or (low < HARDLY and high >= FAR):
+        return "can't tell"
+    if high < -HARDLY:
+        return "the wrong way"
+    return "far" if low >= FAR else "a little" if low >= HARDLY else "hardly"
+
+
+def knob_rows(knob: Knob) -> list[dict[str, Any]]:
+    """What calibrations at each η would make of the teacher, by scope: see `KnobRow`. None where no answer is right."""
+    if not bool(knob.samples.right_A.any()):
+        return []
+    return [_row(knob, scope, eta) for scope in get_args(Scope) for eta in sorted(knob.samples.etas)]
+
+
+def _row(knob: Knob, scope: Scope, eta: float) -> dict[str, Any]:
+    weight_PS = knob.weights(scope, eta)
+    change = knob.change(scope, eta)
+    before, after = knob.moved(weight_PS)
+    if knob.samples.reward == "sequence":
+        # The teacher's own log-probability of what it writes more often rises by as much as that does.
+        after = after + _where_right(knob, log_tilt(weight_PS), weight_PS)[1]
+    told = paired_difference(before, after, proportion=False)
+    per_token = knob.log_ratio_PS / knob.tokens_PS.clamp(min=1)
+    rates = _where_right(knob, per_token, weight_PS)
+    spent = interval(divergence(weight_PS).numpy(), proportion=False)
+    score, score_after = ((weight * knob.score_PS).sum(1).clamp(0, 1) for weight in (knob.untilted_PS, weight_PS))
+    lost = paired_difference(score.numpy(), score_after.numpy())
+    return {
+        "task": knob.samples.task,
+        "scope": scope,
+        "eta": eta,
+        "reward": knob.samples.reward,
+        "beta": knob.samples.beta,
+        "turns": turns(change, eta),
+        "shift": change.mean,
+        "shift_interval": change.as_list(),
+        "log_ratio": float(before.mean()),
+        "log_ratio_after": float(after.mean()),
+        "difference": told.mean,
+        "interval": told.as_list(),
+        "difference_per_token": float((rates[1] - rates[0]).mean()),
+        "kl": spent.mean,
+        "kl_interval": spent.as_list(),
+        "score": float(score.mean()),
+        "score_after": float(score_after.mean()),
+        "score_difference": lost.mean,
+        "score_interval": lost.as_list(),
+        **_student(knob, weight_PS),
+        "effective_samples": float(effective_samples(weight_PS).mean()),
+        "samples": knob.samples.samples,
+        "ways": [
+            {"way": way, "before": knob.share_of(way, knob.untilted_PS), "after": knob.share_of(way, weight_PS)}
+            for way in sorted(set(knob.samples.way_A))
+        ],
+        "n": told.n,
+    }
+
+
+def _where_right(knob: Knob, values_PS: torch.Tensor, weight_PS: torch.Tensor) -> tuple[Array, Array]:
+    """The values' mean over right answers before and after, by problem, for the problems of `Knob.moved`."""
+    both = knob.mean_log_ratio(weight_PS).isfinite() & knob.mean_log_ratio(knob.untilted_PS).isfinite()
+    before_P, after_P = (mean_of(weight, values_PS, knob.right_PS)[both] for weight in (knob.untilted_PS, weight_PS))
+    return before_P.numpy(), after_P.numpy()
+
+
+def _student(knob: Knob, weight_PS: torch.Tensor) -> dict[str, Any]:
+    """What the student would score in the ways that the teacher then writes in; nothing where the task names none."""
+    student = knob.student
+    if student is None:
+        return {"student": None, "student_after": None, "student_gain": None, "student_interval": [None, None]}
+    ability_PS = torch.tensor(
+        [[student.accuracy(prompt, way) for way in row] for prompt, row in enumerate(knob.way_PS)], dtype=torch.float64
+    )
+    now = np.array([student.score[prompt] for prompt in range(len(knob.way_PS))])
+    then = (weight_PS * ability_PS).sum(1).numpy()
+    gain = interval(then - now, proportion=False)
+    return {
+        "student": float(now.mean()),
+        "student_after": float(then.mean()),
+        "student_gain": gain.mean,
+        "student_interval": gain.as_list(),
+    }
+
+
+def frontier_rows(knob: Knob) -> list[dict[str, Any]]:
+    """What more and more of η buys at the same β, by scope and side: the log-ratio's change, the KL that it costs, and
+    the teacher's score; see `FrontierRow`. The last row of a side is its end, η → ±∞."""
+    if not bool(knob.samples.right_A.any()):
+        return []
+    rows = []
+    for scope in get_args(Scope):
+        for side in (-1, 1):
+            for strength in (*STRENGTHS, math.inf):
+                eta = side * strength * knob.samples.beta
+                weight_PS, change = knob.weights(scope, eta), knob.change(scope, eta)
+                rows.append(
+                    {
+                        "task": knob.samples.task,
+                        "scope": scope,
+                        "side": "below 0" if side < 0 else "above 0",
+                        "eta": eta if math.isfinite(eta) else None,
+                        "shift": change.mean,
+                        "interval": change.as_list(),
+                        "kl": float(divergence(weight_PS).mean()),
+                        "score": float((weight_PS * knob.score_PS).sum(1).mean()),
+                        "effective_samples": float(effective_samples(weight_PS).mean()),
+                    }
+                )
+    return rows

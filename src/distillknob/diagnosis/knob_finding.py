@@ -1,0 +1,192 @@
+"""What is said of how far the knob can turn: a word for each η, why it isn't more, and what could be done.
+
+It is no trap, as a stiff knob harms no distillation: its severity is always `none`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from distillknob.diagnosis.finding import Finding, finding_of, not_applicable
+from distillknob.diagnosis.knob import FAR, Knob, frontier_rows, knob_rows, turns
+from distillknob.diagnosis.samples import Gathered, Missing
+from distillknob.diagnosis.tilt import divergence, effective_samples
+from distillknob.diagnosis.traps.base import Trap
+from distillknob.results.diagnosis import Turns
+from distillknob.stats import interval
+
+NAME = "knob_range"
+MOST = 0.5  # of the problems, or of what could be had: what holds for most of them is the reason
+ONE_SAMPLE = 1.5  # effective samples: below it one answer carries the weight, and a better one would, too
+
+
+def knob_finding(knob: Knob) -> Finding:
+    """Say how far the knob turns at each η by ways of writing, and why not farther where it hardly does.
+
+    The value is the distance in nats an answer between the ends of what was asked for: the log-ratio at the largest η
+    less that at the smallest, where both are of one sign that of the teacher as it is.
+    """
+    task, etas = knob.samples.task, sorted(knob.samples.etas)
+    if not bool(knob.samples.right_A.any()):
+        return not_applicable(
+            NAME, task, "the teacher is right in none of these answers, and calibrate rewards right ones alone"
+        )
+    words = {eta: turns(knob.change("ways", eta), eta) for eta in etas}
+    reasons = {eta: _reason(knob, eta, words[eta]) for eta in etas if words[eta] not in ("far", "can't tell")}
+    whys = list(dict.fromkeys(why for why, _ in reasons.values()))  # both sides mostly have one
+    return finding_of(
+        NAME,
+        task,
+        interval(_span(knob, etas), proportion=False),
+        unit=f"nats an answer between η = {min(*etas, 0):+g} and {max(*etas, 0):+g}, by ways of writing",
+        severity="none",
+        cause="; ".join(_told(knob, eta, words[eta]) for eta in etas)
+        + "".join(f", because {why}" if why is whys[0] else f"; because {why}" for why in whys)
+        + _ways(knob, etas)
+        + _alone(knob, etas),
+        remedy="; ".join(dict.fromkeys(remedy for _, remedy in reasons.values())) or _turn_it(words),
+    )
+
+
+def _told(knob: Knob, eta: float, word: Turns) -> str:
+    change, spent = knob.change("ways", eta), divergence(knob.weights("ways", eta))
+    return f"η = {eta:+g}: {word}, {change.mean:+.2f} nats an answer at a KL of {float(spent.mean()):.2f}"
+
+
+def _turn_it(words: Mapping[float, Turns]) -> str:
+    if set(words.values()) == {"can't tell"}:
+        return "diagnose more problems (problems)"
+    return f"calibrate (eta={next(eta for eta, word in words.items() if word == 'far'):g})"
+
+
+def _span(knob: Knob, etas: list[float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """The log-ratio at the largest η less that at the smallest, by problem; 0 stands for the teacher as it is."""
+    ends = [
+        knob.mean_log_ratio(knob.untilted_PS if eta == 0 else knob.weights("ways", eta))
+        for eta in (min(*etas, 0), max(*etas, 0))
+    ]
+    span_P = (ends[1] - ends[0]).numpy()
+    return np.asarray(span_P[np.isfinite(span_P)])
+
+
+def _reason(knob: Knob, eta: float, word: Turns) -> tuple[str, str]:
+    """Why a calibration at η doesn't turn the knob farther, and what could be done: the first that holds, from what no
+    setting helps to what one does."""
+    if word == "the wrong way":
+        return _against(knob), "hold the task rather than reward it (task_term=hold)"
+    alike, wrong = _nothing_to_choose(knob)
+    if alike + wrong >= MOST:
+        if alike >= wrong:
+            why = f"all {knob.samples.samples} answers are the same on {alike:.0%} of the problems"
+            return why, "there is nothing to choose from: take another teacher, or prompts that leave a choice"
+        why = f"on {wrong:.0%} of the problems the right answers are the same, or none is, and what differs is wrong"
+        return why, "train the teacher on the task first, since calibration chooses among right answers"
+    side = math.copysign(1.0, eta)
+    toward, away = (side * s * knob.change("answers", s * side * math.inf).mean for s in (1.0, -1.0))
+    deviation, within = _spread(knob)
+    if toward < FAR and -away < FAR:
+        why = (
+            f"the log-ratio hardly differs between right answers to one problem (deviation {deviation:.2f} nats; "
+            f"{within:.0%} of its variance lies there, the rest between problems, where η can't reach)"
+        )
+        return why, "take another student as the target, or the log-ratio of whole answers (knob_reward=sequence)"
+    if toward < FAR:
+        why = (
+            f"the teacher mostly writes so already: the best of {knob.samples.samples} answers are {toward:.2f} nats "
+            f"away, those at the other end {-away:.2f}"
+        )
+        return why, "turn it to the other side, which has room"
+    best = side * knob.change("answers", eta).mean
+    common, ceiling = (side * knob.change("ways", one).mean for one in (eta, side * math.inf))
+    if best < MOST * toward or (ceiling >= FAR and common < MOST * ceiling):
+        why = (
+            f"|η| is small beside the anchor (|η| / β = {abs(eta) / knob.samples.beta:.2g}): of the {toward:.2f} nats "
+            f"that the samples leave room for it takes {best:.2f}"
+        )
+        return why, "take a larger |η| (eta), or a smaller anchor (beta)"
+    why = (
+        "all answers are of one way of writing"
+        if len(set(knob.samples.way_A)) == 1
+        else "no way of writing is favoured on all problems alike"
+    )
+    beyond = "beyond that " if word == "a little" else ""
+    return (
+        f"{beyond}{why}, so that each problem has to be learnt for itself",
+        "select the teacher's answers rather than calibrate it (method=sft_best_of_n_sure)",
+    )
+
+
+def _nothing_to_choose(knob: Knob) -> tuple[float, float]:
+    """The share of the problems whose answers are all alike, and of those whose answers differ, but not in two right
+    ones."""
+    alike = wrong = 0
+    for answers, rights in zip(knob.answer_PS.tolist(), knob.right_PS.tolist(), strict=True):
+        right = {answer for answer, is_right in zip(answers, rights, strict=True) if is_right}
+        if len(right) < 2:
+            alike += len(set(answers)) == 1
+            wrong += len(set(answers)) > 1
+    return alike / len(knob.answer_PS), wrong / len(knob.answer_PS)
+
+
+def _spread(knob: Knob) -> tuple[float, float]:
+    """The deviation of the log-ratio between right answers to one problem, pooled over problems, in nats, and the share
+    of its variance that lies there rather than between the problems' means."""
+    rows = [
+        [value for value, right in zip(values, rights, strict=True) if right]
+        for values, rights in zip(knob.log_ratio_PS.tolist(), knob.right_PS.tolist(), strict=True)
+    ]
+    several = [np.array(row) for row in rows if len(row) > 1]
+    if not several:
+        return 0.0, 0.0
+    within = sum(((row - row.mean()) ** 2).sum() for row in several) / sum(len(row) - 1 for row in several)
+    # A problem's mean scatters by what lies within, too.
+    noise = float(np.mean([within / len(row) for row in several]))
+    between = max(0.0, float(np.var([row.mean() for row in several], ddof=min(1, len(several) - 1))) - noise)
+    return math.sqrt(within), float(within / (within + between)) if within + between else 0.0
+
+
+def _against(knob: Knob) -> str:
+    """That the task's reward pulls the other way: how often each way is right."""
+    rights: dict[str, list[bool]] = {}
+    for ways, row in zip(knob.way_PS, knob.right_PS.tolist(), strict=True):
+        for way, right in zip(ways, row, strict=True):
+            rights.setdefault(way, []).append(right)
+    shares = ", ".join(f"{way!r} in {np.mean(row):.0%}" for way, row in sorted(rights.items()))
+    return f"the task's reward pulls the other way: right are {shares} of the answers"
+
+
+def _ways(knob: Knob, etas: list[float]) -> str:
+    """The way whose share moves farthest between the ends."""
+    ways = sorted(set(knob.samples.way_A))
+    if len(ways) == 1:
+        return ""
+    weights = [knob.untilted_PS, *(knob.weights("ways", eta) for eta in etas)]
+    shares = {way: [knob.share_of(way, weight) for weight in weights] for way in ways}
+    way = max(ways, key=lambda name: max(shares[name]) - min(shares[name]))
+    ends = " and ".join(f"{share:.0%} (η = {eta:+g})" for share, eta in zip(shares[way][1:], etas, strict=True))
+    return f". Of its answers {shares[way][0]:.0%} are {way!r}, then {ends}"
+
+
+def _alone(knob: Knob, etas: list[float]) -> str:
+    """What each problem could be learnt for itself, and whether the samples show how far that goes."""
+    ends = " and ".join(f"{knob.change('answers', eta).mean:+.2f}" for eta in etas)
+    told = f". With each problem learnt for itself: {ends} nats"
+    worth = min(float(effective_samples(knob.weights("answers", eta)).mean()) for eta in etas)
+    if worth >= ONE_SAMPLE:
+        return told
+    return f"{told}, or more: one of {knob.samples.samples} answers carries the weight (knob_samples)"
+
+
+def _prepared(gathered: Gathered) -> Knob | Missing:
+    return gathered.knob if isinstance(gathered.knob, Missing) else Knob(gathered.knob, gathered.own)
+
+
+KNOB = Trap(
+    name=NAME,
+    needs=_prepared,
+    finding=knob_finding,
+    tables={"knob": knob_rows, "frontier": frontier_rows},
+)

@@ -1,0 +1,127 @@
+"""What a calibration would see of a teacher: several answers to each problem, their scores and its reward for each.
+
+The rewards are those of `calibrate` at its first step, when the policy is the original itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from distillknob.diagnosis.config import DiagnoseConfig
+from distillknob.diagnosis.samples import KnobSamples, Missing
+from distillknob.evaluation.clusters import cluster
+from distillknob.evaluation.measure import Measured
+from distillknob.models.base import LanguageModel
+from distillknob.models.same_text import as_read
+from distillknob.models.sampling import Sample
+from distillknob.models.scoring import Prompt, token_logprobs
+from distillknob.models.sure_tokens import Pieces, read_in_pieces
+from distillknob.runs.journal import Journal
+from distillknob.tasks import Task
+from distillknob.tasks.base import as_prompt
+
+FEW_ANSWERS = (
+    "left out, as knob_samples is 0",
+    "knob_samples is 1, and a calibration chooses among several answers to a problem: give 8, as calibrate draws",
+)
+OTHER = "other"  # what tasks call an answer in none of the ways that they name
+SHOWN = 40  # characters of an answer that stands for those written alike
+
+
+def first_of(drawn: Measured, samples: int) -> Measured:
+    """The first `samples` answers to each problem."""
+    return replace(
+        drawn,
+        samples=[row[:samples] for row in drawn.samples],
+        answers=[row[:samples] for row in drawn.answers],
+        scores=[row[:samples] for row in drawn.scores],
+    )
+
+
+def knob_samples(
+    task: Task,
+    teacher: LanguageModel,
+    student: LanguageModel,
+    drawn: Measured,
+    config: DiagnoseConfig,
+    journal: Journal,
+) -> KnobSamples | Missing:
+    """Score the teacher's answers as `calibrate` would with the student as its target; missing where the student gives
+    a right answer no probability at all, as no calibration could start there."""
+    samples = [sample for row in drawn.samples for sample in row]
+    examples = [example for example, row in zip(drawn.examples, drawn.samples, strict=True) for _ in row]
+    prompts = [task.messages(example) for example in examples]
+    ids, finished = [sample.token_ids for sample in samples], [sample.finished for sample in samples]
+    written = token_logprobs(
+        teacher,
+        prompts,
+        as_read(ids, finished, teacher.tokenizer, teacher),
+        journal=journal.part("teacher"),
+        shared=True,
+        description=f"knob: {task.name}, teacher",
+    )
+    read = read_in_pieces(
+        student,
+        prompts,
+        ids,
+        finished,
+        teacher.tokenizer,
+        journal=journal.part("student"),
+        shared=True,
+        description=f"knob: {task.name}, student",
+    )
+    right_A = torch.tensor([right for row in drawn.right for right in row])
+    log_ratio_A = torch.tensor(
+        [log_ratio(*row, config.knob_reward) for row in zip(written, read, strict=True)], dtype=torch.float64
+    )
+    if not bool(log_ratio_A[right_A].isfinite().all()):
+        return Missing(
+            "the student gives a right answer of the teacher the probability 0, or no number: calibrate would stop "
+            "there"
+        )
+    ways, named = _ways(task, [task.messages(example) for example in drawn.examples], drawn.samples)
+    numbers: dict[tuple[int, ...], int] = {}
+    return KnobSamples(
+        task=task.name,
+        samples=config.knob_samples,
+        score_A=torch.tensor([score for row in drawn.scores for score in row], dtype=torch.float64),
+        right_A=right_A,
+        log_ratio_A=log_ratio_A.masked_fill(~right_A, 0.0),  # which is given to right answers alone
+        tokens_A=torch.tensor([len(row) for row in written]),
+        answer_A=torch.tensor([numbers.setdefault(tuple(row), len(numbers)) for row in ids]),
+        way_A=ways,
+        named=named,
+        etas=tuple(config.knob_etas),
+        beta=config.knob_beta,
+        reward=config.knob_reward,
+    )
+
+
+def log_ratio(written_T: torch.Tensor, read: Pieces, reward: str) -> float:
+    """The calibration reward of one answer in nats: log π_T − log π_C over the whole answer (`sequence`), or over the
+    pieces that the teacher was sure of. `written_T` [T] is what the teacher gave its own tokens."""
+    if reward == "sequence":
+        return float(written_T.double().sum() - read.logprob_P.double().sum())
+    return read.log_ratio(written_T, written_T, "hard" if reward == "sure_tokens" else "soft")
+
+
+def _ways(task: Task, asked: Sequence[Prompt], samples: Sequence[Sequence[Sample]]) -> tuple[list[str], bool]:
+    """The way that each answer is written in, and whether the task names it. Where it names none, answers that are
+    written alike are found by what they have in common, and called by one of them."""
+    texts = [sample.text for row in samples for sample in row]
+    ways = [task.style(text) for text in texts]
+    if set(ways) != {OTHER}:
+        return ways, True
+    problem_of = [number for number, row in enumerate(samples) for _ in row]
+    clusters = cluster([as_prompt(prompt) for prompt in asked], texts, problem_of)
+    names = [f"{number}: {_shown(texts[nearest])}" for number, nearest in enumerate(clusters.nearest, start=1)]
+    return [names[label] for label in clusters.labels.tolist()], False
+
+
+def _shown(text: str) -> str:
+    """The beginning of what a model wrote, without what a terminal would obey."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return f"like {line[:SHOWN]!r}" if line else "says nothing"

@@ -1,0 +1,89 @@
+"""The tokenizer of a GGUF file: its tokens and merges, how texts are cut into words before bytes are merged, and what
+ends and pads.
+
+transformers makes it of the file, and two things are mended. It knows the rules by which some vocabularies cut words,
+and takes GPT-2's for all others: the rules below (llama.cpp's names, `tokenizer.ggml.pre`) belong to GPT-2's, with or
+without every digit as a word of its own. And there are tokens that the model's other checkpoints haven't, with which
+two vocabularies that are one would differ.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distillknob.errors import BadInputError
+from distillknob.models.gguf.header import Header
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+GPT2 = {"default", "gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "gigachat", "mellum", "granite-docling"}
+GPT2 |= {"jina-es", "jina-de", "jina-v2-es", "jina-v2-de", "a.x-4.0"}
+SINGLE_DIGITS = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}
+
+
+def read_tokenizer(file: Path, header: Header, place: Path, name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer with the file's chat template; `name` is the file's in the folder `place`. Where the file names no
+    padding token, the end of a text is one: a padded place is masked everywhere, so that any token does.
+
+    Raises BadInputError for words that are cut by a rule that isn't known, and for a file without an end of a text or a
+    chat template.
+    """
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    read: Any = PreTrainedTokenizerFast.from_pretrained(place, gguf_file=name)
+    if read.eos_token_id is None:
+        raise BadInputError(
+            f"{file} names no end of a text (tokenizer.ggml.eos_token_id), so no answer could ever end: give another "
+            "file, or the original checkpoint"
+        )
+    if read.chat_template is None:
+        raise BadInputError(
+            f"{file} has no chat template (tokenizer.chat_template), so a prompt can't be told from an answer: give a "
+            "file of the instruct model, or the original checkpoint"
+        )
+    _cut_words(read.backend_tokenizer, header, file)
+    backend = _without_foreign_tokens(json.loads(read.backend_tokenizer.to_str()), header)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(backend)),
+        bos_token=read.bos_token,
+        eos_token=read.eos_token,
+        unk_token=read.unk_token,
+        pad_token=read.pad_token or read.eos_token,
+        chat_template=read.chat_template,
+        padding_side="left",
+    )
+
+
+def _without_foreign_tokens(backend: dict[str, Any], header: Header) -> dict[str, Any]:
+    """A backend tokenizer, as JSON, without the tokens that stand behind the file's, and without those that llama.cpp's
+    converter puts into the file's where a model has more embeddings than tokens (`[PAD151700]`)."""
+    size = header.values["tokenizer.ggml.tokens"]
+    own = [token for token in backend["added_tokens"] if token["id"] < size]
+    backend["added_tokens"] = [token for token in own if token["content"] != f"[PAD{token['id']}]"]
+    vocabulary = backend["model"]["vocab"]
+    if isinstance(vocabulary, dict):
+        backend["model"]["vocab"] = {token: n for token, n in vocabulary.items() if token != f"[PAD{n}]"}
+    return backend
+
+
+def _cut_words(backend: Any, header: Header, file: Path) -> None:
+    """Let a tokenizer that transformers made cut words by the rule that the file names. Raises BadInputError for a rule
+    that isn't known: other words have other tokens, silently."""
+    from tokenizers import pre_tokenizers
+
+    rule = str(header.values.get("tokenizer.ggml.pre", "default"))
+    # Whatever isn't byte-level cuts no words by a rule, and the rules that transformers knows are no single step.
+    known = not isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel)
+    if header.values.get("tokenizer.ggml.model") != "gpt2" or known or rule in GPT2:
+        return
+    if rule not in SINGLE_DIGITS:
+        raise BadInputError(
+            f"{file} cuts words by the rule {rule!r} (tokenizer.ggml.pre), which neither transformers nor distillknob "
+            "knows: give the original checkpoint"
+        )
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
