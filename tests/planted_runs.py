@@ -93,6 +93,10 @@ def demo_run(path: Path) -> Path:
     return path
 
 
+def diagnose_run(path: Path) -> Path:
+    return write_run(path, "diagnose", diagnose_result())
+
+
 def evaluate_run(path: Path) -> Path:
     cells = [student("original", "gkd", task, 0.5) for task in TASKS]
     return write_run(path, "evaluate", {"stage": "evaluate", "models": [{"model": HOSTILE, "tasks": cells}]})
@@ -138,7 +142,7 @@ def sweep_run(path: Path) -> Path:
 MAKERS: dict[str, Callable[[Path], Path]] = {
     "demo": demo_run,
     "sweep": sweep_run,
-    "diagnose": lambda path: write_run(path, "diagnose", diagnose_result()),
+    "diagnose": diagnose_run,
     "calibrate": lambda path: calibrate_run(path, 0.5),
     "distill": lambda path: distill_run(path, "gkd", 0.7),
     "evaluate": evaluate_run,
@@ -169,6 +173,8 @@ class Page(HTMLParser):
         self.open: list[str] = []
         self.elements: Counter[str] = Counter()
         self.ids: list[str] = []
+        self.sections: list[str] = []
+        self.headings: list[int] = []
         self.loads: list[str] = []
         self.links: list[str] = []
         self.text = ""
@@ -182,6 +188,8 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements[tag] += 1
         given = dict(attrs)
+        self.sections += [given["id"] or ""] if tag == "section" else []
+        self.headings += [int(tag[1])] if tag in ("h1", "h2", "h3", "h4") else []
         self.ids += [given["id"] or ""] if "id" in given else []
         if given.get("http-equiv") == "Content-Security-Policy":
             self.policy = given["content"] or ""
@@ -202,5 +210,5 @@ class Page(HTMLParser):
         assert self.open and self.open.pop() == tag, f"</{tag}> closes something else"
 
     def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
+        if not {"style", "script"} & set(self.open):
             self.text += data

@@ -147,9 +147,9 @@ def test_a_bad_line_of_a_task_file(tiny_pair: Pair, tmp_path: Path, capsys: pyte
 
 
 def test_a_report_over_several_runs_names_what_to_use(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["report", "runs/a", "runs/b"]) == 2
+    assert main(["report", "runs/a", "runs/b", "runs/c"]) == 2
     told = capsys.readouterr().err
-    assert "diagnose --compare runs/a runs/b" in told and "evaluate --models" in told and "sweep" in told
+    assert "diagnose --compare runs/a runs/b runs/c" in told and "evaluate --models" in told and "sweep" in told
 
 
 def test_a_report_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -114,7 +114,9 @@ def test_a_flag_that_is_not_there_is_told_the_nearest(tmp_path: Path, capsys: py
     assert "did you mean '--max_new_tokens'" in refused(capsys, "evaluate", "--max-new-token=3", *output)
     assert "has no flag --xyzzy: see" in refused(capsys, "evaluate", "--xyzzy", *output)
     assert "did you mean '--output'" in refused(capsys, "report", "a", "--outptu", "b")
-    assert refused(capsys, "report", "a", "b", "c").startswith("error: a page is about one run, but 3 are named")
+    assert refused(capsys, "report", "a", "b", "c").startswith(
+        "error: a page shows one run, or two side by side, but 3 are named"
+    )
     told = refused(capsys, "calibrate", "--eta")
     assert told == "error: argument --eta: expected one argument: see distillknob calibrate --help\n"
     assert "unrecognized" not in told and not (tmp_path / "run").exists()

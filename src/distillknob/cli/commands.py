@@ -16,9 +16,19 @@ Commands = Any  # argparse's own type of a parser's commands is private
 
 
 def _add_report(commands: Commands) -> None:
-    report = commands.add_parser("report", help="make one HTML page of a run", allow_abbrev=False)
-    report.add_argument("run", nargs="+", help="run directory")
-    report.add_argument("--output", metavar="FILE", help="page to write (default: report.html in the run directory)")
+    report = commands.add_parser(
+        "report",
+        help="make one HTML page of a run, or of two side by side",
+        description="Write one HTML page of a run, or of two runs of one stage side by side.",
+        allow_abbrev=False,
+    )
+    report.add_argument("run", nargs="+", help="run directory; a second one is shown beside the first")
+    about = "page to write (default: report.html in the run directory; of two runs beside-SECOND.html in the first)"
+    report.add_argument("--output", metavar="FILE", help=about)
+    about = "show the page in the browser of this machine and follow a run that is going on, until Ctrl-C"
+    report.add_argument("--serve", action="store_true", help=about)
+    about = "with --serve: port on 127.0.0.1, 0 for any that is free (default: 8377)"
+    report.add_argument("--port", type=int, metavar="N", help=about)
 
 
 GATE_STATUS = """exit status:
@@ -95,17 +105,28 @@ def _methods(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from distillknob.report.page import build_report
+    from distillknob.report.page import build_report, live_page
+    from distillknob.report.serve import PORT, serve
+    from distillknob.report.side_by_side import build_side_by_side, live_side_by_side
 
-    if len(arguments.run) > 1:
+    runs = [Path(run) for run in arguments.run]
+    if len(runs) > 2:
         raise BadInputError(
-            f"a page is about one run, but {len(arguments.run)} are named: diagnoses are set side by side by "
+            f"a page shows one run, or two side by side, but {len(runs)} are named: several diagnoses are compared by "
             f"`distillknob diagnose --compare {' '.join(arguments.run)}`, models by `distillknob evaluate --models …` "
             "(whose page has their paired differences), and calibrations at several η by `distillknob sweep`, which "
             "has a page of its own"
         )
-    page = build_report(Path(arguments.run[0]), Path(arguments.output) if arguments.output else None)
-    print(page)
+    if arguments.serve and arguments.output:
+        raise BadInputError("--serve shows a page and writes none: leave out --output, or --serve")
+    if arguments.port is not None and not arguments.serve:
+        raise BadInputError("--port says where --serve shows the page: add --serve, or leave it out")
+    if arguments.serve:
+        live = live_page(runs[0]) if len(runs) == 1 else live_side_by_side(runs[0], runs[1])
+        serve(live, PORT if arguments.port is None else arguments.port)
+        return 0
+    output = Path(arguments.output) if arguments.output else None
+    print(build_report(runs[0], output) if len(runs) == 1 else build_side_by_side(runs[0], runs[1], output))
     return 0
 
 

@@ -7,7 +7,8 @@ import re
 
 import pytest
 
-from distillknob.report.drawing.svg import Panel, Scale
+from distillknob.report.drawing.plots import Dot, Series, dot_plot, line_plot
+from distillknob.report.drawing.svg import Panel, Scale, figure
 
 
 @pytest.mark.parametrize(
@@ -48,3 +49,17 @@ def test_a_line_breaks_where_a_value_is_missing() -> None:
     panel.line([0, 1, 2, 3, 4], [0, 1, None, 1, 0], "", "a line")
     path = re.findall(r' d="([^"]*)"', panel.render())
     assert len(path) == 1 and path[0].count("M") == 2 and path[0].count("L") == 2
+
+
+def test_a_figure_holds_the_values_behind_its_marks() -> None:
+    line = Series("x", ("circle", ""), [1, 2], [0.123456789, None])
+    first = line_plot("<a>", [line], Scale(0, 2), Scale(0, 1), x_label="K")
+    dots = dot_plot("b", [("", [Dot("=1", 0.5, (0.25, 1.0), ("circle", ""), "tip")])], Scale(0, 1), x_label="score")
+    drawn = figure([first, dots], "Two plots.")
+    table = [re.findall(r"<t[hd](?: [^>]*)?>(.*?)</t[hd]>", row) for row in re.findall(r"<tr>(.*?)</tr>", drawn)]
+    assert table == [
+        ["Plot", "Line", "K", "Value", "Low", "High", "Name"],
+        ["&lt;a&gt;", "x", "1", "0.123457", "", "", ""],
+        ["&lt;a&gt;", "x", "2", "", "", "", ""],
+        ["b", "", "", "0.5", "0.25", "1", "=1"],
+    ]

@@ -57,7 +57,7 @@ def test_rates_and_what_is_missing_are_told_with_their_reasons(pages: dict[str, 
     [{"rows": []}, {"rows": None, "rates": None}, {"before": []}, {"teachers": None}, {"cells": None}, {"baseline": 3}],
 )
 def test_a_result_that_lacks_parts_still_has_a_page(tmp_path: Path, changes: dict[str, Any]) -> None:
-    assert [name for name in page(tmp_path, **changes).ids if name] == ["result", "rates", "missing", "provenance"]
+    assert page(tmp_path, **changes).sections == ["glance", "result", "rates", "missing", "provenance"]
 
 
 def test_the_word_of_a_difference_follows_its_one_adjusted_p(tmp_path: Path) -> None:

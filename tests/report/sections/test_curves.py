@@ -30,9 +30,9 @@ def test_the_page_tells_the_verdict_on_held_out_problems(tmp_path: Path) -> None
         return Page(build_report(path, tmp_path / "page.html")).text
 
     wrong = told(turning([3.0, 2.0, 4.0], [4.1, 2.9, 5.0], eta=-0.5).as_row())
-    sentence = "The knob turned the wrong way: the log-ratio to the target rose, and should fall."
-    assert f"{sentence} Log-ratio to the target 3.00" in wrong
-    assert "The knob did not turn: step 0 was kept." in told(
+    assert "the knob turned the wrong way: the log-ratio to the target rose, and should fall." in wrong
+    assert "the wrong waylog-ratio to the target, nats an answer341 [" in wrong, "the table has the figures"
+    assert "the knob did not turn: step 0 was kept." in told(
         turning([1.0], [1.0], eta=-0.5, same="step 0 was kept").as_row()
     )
 

@@ -19,5 +19,6 @@ def test_an_evaluation_tells_paired_differences(tmp_path: Path) -> None:
     ]
     result = {"stage": "evaluate", "models": models, "differences": differences}
     text = Page(build_report(write_run(tmp_path / "run", "evaluate", result))).text.replace("\N{NO-BREAK SPACE}", " ")
-    assert "Against before, paired by problem: after on math: −4.0 points [−6.0, −2.0]." in text
+    assert "Every model is set against before, problem by problem. 1 of 1 difference is clear of 0." in text
+    assert "Below the first: after on math, against before, −4.0 points [−6.0, −2.0]" in text
     assert "− before, points" in text and "0: the same model" in text

@@ -42,7 +42,8 @@ def test_a_sweep_s_calibrations_causes_and_controls(tmp_path: Path) -> None:
     (path / "result.json").write_text(json.dumps(result))
     page = Page(build_report(path, tmp_path / "page.html"))
     text = page.text.replace("\N{NO-BREAK SPACE}", " ")
-    assert [name for name in page.ids if name] == [
+    assert page.sections == [
+        "glance",
         "knob",
         "result",
         "causal",

@@ -24,7 +24,7 @@ def test_the_page_shows_figures_ways_and_clusters_with_their_intervals(tmp_path:
     assert "What moved at" in text and "On 100 held-out problems" in text
     assert "+39.0 points [+34.0, +44.0]" in text and "−40.0 points" in text
     assert "2 clusters of answers" in text and "the share of 2 of them moved by more than chance" in text
-    assert f"Answers in the way {HOSTILE}" in text and shown.elements["script"] == 0
+    assert f"Answers in the way {HOSTILE}" in text and shown.elements["script"] == 1
 
 
 def test_one_cluster_is_told_in_words(tmp_path: Path) -> None:

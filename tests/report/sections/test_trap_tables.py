@@ -11,7 +11,7 @@ from planted_runs import Page, write_run
 
 def test_a_diagnosis_tells_the_gap_between_teacher_and_student(tmp_path: Path) -> None:
     text = Page(build_report(write_run(tmp_path / "run", "diagnose", diagnose_result()))).text
-    assert "hard way costs 3.2 nats on math, easy way 1.5" in text
+    assert "a right answer in the hard way costs 3.2 nats on math, in the easy way 1.5" in text
     assert "62.5\u00a0%" in text
     assert (
         "the teacher scores 20.0\u00a0% instead of 95.0\u00a0% on math" in text
@@ -23,8 +23,9 @@ def test_a_diagnosis_tells_the_gap_between_teacher_and_student(tmp_path: Path) -
 
 def test_what_estimates_are_worth_is_told(pages: dict[str, Path]) -> None:
     told = Page(pages["diagnose"]).text
-    assert "nearest to the on-policy reverse KL come self normalised k1 on" in told and "off by 0.25 of 2 nats" in told
-    assert "cosine with its token-level gradient of 0.31 on" in told
+    assert "self normalised k1 on" in told and ", off by 0.25 of 2 nats, comes nearest to the on-policy" in told
+    assert "no estimate is of use" not in told
+    assert "does so least on" in told and ": 0.31." in told
     assert "high student entropy, high divergence" in told and "86.0" in told
 
 

@@ -80,7 +80,13 @@ def table(head: Sequence[Child], body: Sequence[Sequence[Child]], *, numeric_fro
     header = tag("tr", [tag("th", cell, scope="col", class_=kind(i)) for i, cell in enumerate(head)])
     rows = [tag("tr", [tag("td", cell, class_=kind(i)) for i, cell in enumerate(row)]) for row in body]
     inner = tag("table", tag("thead", header), tag("tbody", rows), class_=class_ or None)
-    return tag("div", inner, class_="scroll", tabindex="0")
+    # A part that scrolls has to be reached by keyboard, and what is reached needs a name.
+    return tag("div", inner, class_="scroll", tabindex="0", role="region", aria_label=f"Table: {_words(head)}")
+
+
+def _words(head: Sequence[Child]) -> str:
+    """The names of a table's columns, as far as they are texts."""
+    return ", ".join(cell for cell in head if isinstance(cell, str) and not isinstance(cell, Html) and cell)
 
 
 def details(summary: Child, *body: Child, is_open: bool = False) -> Html:
@@ -88,9 +94,14 @@ def details(summary: Child, *body: Child, is_open: bool = False) -> Html:
     return tag("details", tag("summary", summary), *body, open=is_open)
 
 
+def command_line(command: str) -> Html:
+    """Show a command that the reader may copy; the page's script puts a button beside it."""
+    return tag("code", command, class_="command")
+
+
 def not_run(what: str, command: str) -> Html:
     """Say that a part is missing, and how to get it."""
-    return tag("p", f"Not run: {what}. To run it: ", tag("code", command), class_="not-run")
+    return tag("p", f"Not run: {what}. To run it: ", command_line(command), class_="not-run")
 
 
 @dataclass(frozen=True)
@@ -103,10 +114,13 @@ class Section:
     takeaway: Child
     body: Html
 
-    def render(self) -> Html:
-        """Return the part with its heading, which the page's contents link to."""
+    def render(self, of: str = "") -> Html:
+        """Return the part with its heading, which the page's contents link to. `of` names the run where a page shows
+        two."""
         takeaway = tag("p", self.takeaway, class_="takeaway") if self.takeaway else None
-        return tag("section", tag("h2", self.title), takeaway, self.body, id=self.name)
+        whose = tag("p", of, class_="of") if of else None
+        name = f"{self.title}, {of}" if of else self.title
+        return tag("section", whose, tag("h2", self.title), takeaway, self.body, id=self.name, aria_label=name)
 
 
 def number(value: Any) -> float | None:

@@ -1,7 +1,7 @@
 """This module draws the kinds of plot that the report has: dots by row, lines over steps or η, scatters, stacked
 shares.
 
-Each takes plain values and returns one panel; which rows go into it, and what the caption says, is for the sections.
+Each takes plain values and returns one plot; which rows go into it, and what the caption says, is for the sections.
 Left out on purpose: bars for scores (a bar hides its interval and forces the axis to zero; a dot with a line does not).
 """
 
@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from distillknob.report.drawing.markup import Bounds, Html, count, decimal, percent
-from distillknob.report.drawing.svg import Number, Panel, Scale, Tick
+from distillknob.report.drawing.markup import Bounds, count, decimal, percent
+from distillknob.report.drawing.svg import Number, Panel, Plot, Scale, Tick, Value
 
 LABELS = 116.0  # pixels for the names of rows, at least
 _LETTER = 6.4  # pixels of a letter in them
@@ -67,12 +67,14 @@ class Series:
 
 @dataclass(frozen=True)
 class Scatter:
-    """A scatter is a cloud of points in one colour, with a tooltip a point and names for the few that shall have
-    one."""
+    """A scatter is a cloud of points in one colour, with a label and a tooltip a point, and names beside the few that
+    shall have one."""
 
+    name: str
     style: tuple[str, str]
     xs: Sequence[Number]
     ys: Sequence[Number]
+    labels: Sequence[str]
     tips: Sequence[str]
     names: Sequence[str | None] = field(default=())
 
@@ -86,7 +88,7 @@ def dot_plot(
     x_format: Callable[[float], str] = whole_percent,
     rule: Number = None,
     rule_tip: str = "",
-) -> Html:
+) -> Plot:
     """Draw rows of dots under headings; a group with an empty heading has none."""
     longest = max((len(dot.name) for _, group in groups for dot in group), default=0)
     panel, placed = _row_panel(title, groups, x, x_label, x_format, labels=max(LABELS, _LETTER * longest))
@@ -97,10 +99,25 @@ def dot_plot(
         panel.point(dot.second, row, shape, f"{css} hollow", dot.second_tip)
         panel.interval_x(dot.interval, row, css)
         panel.point(dot.value, row, shape, css, dot.tip, size=4.6)
-    return panel.render()
+    dots = [(heading, dot) for heading, group in groups for dot in group]
+    grouped = any(heading for heading, _ in groups)
+    hollow = any(dot.second is not None for _, dot in dots)
+    values: list[list[Value]] = [
+        [
+            *([heading] if grouped else []),
+            dot.name,
+            dot.value,
+            *(dot.interval or (None, None)),
+            *([dot.second, *(dot.second_interval or (None, None))] if hollow else []),
+        ]
+        for heading, dot in dots
+    ]
+    columns = [*(["Group"] if grouped else []), "Name", "Value", "Low", "High"]
+    columns += ["Hollow mark", "Its low", "Its high"] if hollow else []
+    return Plot(title, panel.render(), columns, values)
 
 
-def share_plot(title: str, groups: Sequence[tuple[str, Sequence[Bar]]], *, x_label: str) -> Html:
+def share_plot(title: str, groups: Sequence[tuple[str, Sequence[Bar]]], *, x_label: str) -> Plot:
     """Draw one stacked bar a row, under headings."""
     panel, placed = _row_panel(title, groups, Scale(0, 1), x_label, whole_percent)
     for row, bar in placed:
@@ -108,7 +125,10 @@ def share_plot(title: str, groups: Sequence[tuple[str, Sequence[Bar]]], *, x_lab
         for name, css, share in bar.parts:
             panel.bar(start, start + share, row, css, f"{bar.name}: {name} {percent(share)}")
             start += share
-    return panel.render()
+    values: list[list[Value]] = [
+        [heading, bar.name, name, share] for heading, group in groups for bar in group for name, _, share in bar.parts
+    ]
+    return Plot(title, panel.render(), ["Group", "Name", "Part", "Share"], values)
 
 
 def _row_panel(
@@ -165,7 +185,7 @@ def line_plot(
     columns: Sequence[tuple[Number, str, str]] = (),
     width: float = 360,
     height: float = 236,
-) -> Html:
+) -> Plot:
     """Draw lines with marks and intervals. `rules` and `columns` go across the panel at a y or x: value, class,
     tooltip."""
     panel = Panel(
@@ -194,7 +214,12 @@ def line_plot(
             for at, value in zip(one.xs, one.ys, strict=True):
                 tip = f"{one.name}: {value_format(value)} at {x_label} {decimal(at)}"
                 panel.point(at, value, shape, css, tip, size=3.4)
-    return panel.render()
+    values: list[list[Value]] = [
+        [one.name, at, value, *((one.spread[index] if index < len(one.spread) else None) or (None, None))]
+        for one in series
+        for index, (at, value) in enumerate(zip(one.xs, one.ys, strict=True))
+    ]
+    return Plot(title, panel.render(), ["Line", x_label or "x", "Value", "Low", "High"], values)
 
 
 def scatter_plot(
@@ -205,7 +230,7 @@ def scatter_plot(
     *,
     x_label: str,
     y_label: str,
-) -> Html:
+) -> Plot:
     """Draw clouds of points; names are set last so that no point covers them."""
     panel = Panel(title, x, y, x_label=x_label, y_label=y_label, x_format=count, width=WIDE, height=270)
     for cloud in clouds:
@@ -215,4 +240,9 @@ def scatter_plot(
         for at, value, name in zip(cloud.xs, cloud.ys, cloud.names, strict=False):
             if name and at is not None and value is not None:
                 panel.name_point(at, value, name)
-    return panel.render()
+    values: list[list[Value]] = [
+        [cloud.name, label, at, value]
+        for cloud in clouds
+        for label, at, value in zip(cloud.labels, cloud.xs, cloud.ys, strict=True)
+    ]
+    return Plot(title, panel.render(), ["Of", "Point", x_label or "x", y_label or "y"], values)

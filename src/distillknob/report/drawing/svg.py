@@ -4,8 +4,10 @@ A plot is one panel of fixed size; a figure is several panels in a grid that the
 shows them one below the other at a size that can be read. Colours are named by class and given by the style sheet,
 which is what makes a plot work in light and dark; each series has a shape or a dash of its own besides its colour.
 
-Left out on purpose: matplotlib (a second's import, no dark mode, and its SVG is ten times as large), anything that
-needs JavaScript (a `<title>` is tooltip enough), and automatic layout.
+A figure also holds the values behind its marks as a table: for a reader who can't see it, and for the page's script,
+which saves them as CSV.
+
+Left out on purpose: a plotting library (`docs/design.md` says which were weighed), and automatic layout.
 """
 
 from __future__ import annotations
@@ -14,9 +16,10 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from distillknob.report.drawing.markup import Bounds, Html, decimal, tag
+from distillknob.report.drawing.markup import Bounds, Child, Html, decimal, details, table, tag
 
 Number = float | None
+Value = str | Number  # of a plot's table
 Tick = tuple[float, str]
 Entry = tuple[str, str, str]  # of a legend: shape, class, name
 _LARGEST, _SMALLEST = 1e150, 1e-150  # what lies beyond is drawn at the edge: its spread would overflow a float
@@ -218,6 +221,16 @@ class Panel:
         return tag("svg", *self._parts, viewBox=size, role="img", aria_label=self._title)
 
 
+@dataclass(frozen=True)
+class Plot:
+    """A plot is a drawn panel with the values behind its marks: a row a mark, under `columns`."""
+
+    title: str
+    drawn: Html
+    columns: Sequence[str]
+    values: Sequence[Sequence[Value]]
+
+
 def swatch(shape: str, css: str) -> Html:
     """Draw a series' mark, for a legend. The shapes `line` and `dashed` are strokes."""
     if shape in {"line", "dashed"}:
@@ -232,7 +245,28 @@ def legend(entries: Sequence[Entry]) -> Html:
     return tag("div", [tag("span", swatch(shape, css), name) for shape, css, name in entries], class_="legend")
 
 
-def figure(panels: Sequence[Html], caption: str, entries: Sequence[Entry] = (), columns: int = 3) -> Html:
-    """Set panels in a grid, with a legend above and, below, what to see in them."""
-    grid = tag("div", panels, class_=f"panels of-{columns}")
-    return tag("figure", legend(entries) if entries else None, grid, tag("figcaption", caption))
+def figure(plots: Sequence[Plot], caption: str, entries: Sequence[Entry] = (), columns: int = 3) -> Html:
+    """Set plots in a grid, with a legend above and, below, what to see in them and the values that they show."""
+    grid = tag("div", [plot.drawn for plot in plots], class_=f"panels of-{columns}")
+    caption_ = tag("figcaption", caption)
+    return tag("figure", legend(entries) if entries else None, grid, caption_, _values(plots) if plots else None)
+
+
+def _values(plots: Sequence[Plot]) -> Html:
+    """The values of all plots in one table, folded away; a column that a plot hasn't is empty in its rows."""
+    columns = list(dict.fromkeys(column for plot in plots for column in plot.columns))
+    several = len(plots) > 1
+    body: list[list[Child]] = []
+    for plot in plots:
+        for row in plot.values:
+            own = dict(zip(plot.columns, row, strict=True))
+            body.append([*([plot.title] if several else []), *(_in_full(own.get(column)) for column in columns)])
+    first = dict(zip(plots[0].columns, plots[0].values[0], strict=True)) if plots[0].values else {}
+    names = sum(isinstance(value, str) for value in first.values()) + several
+    shown = table([*(["Plot"] if several else []), *columns], body, numeric_from=names)
+    return tag("div", details("Values of this figure", shown), class_="values")
+
+
+def _in_full(value: Value) -> str | None:
+    """A value with the digits that a reader of the file may want, in a form that programs read."""
+    return value if isinstance(value, str) or value is None else f"{value:.6g}"

@@ -105,9 +105,8 @@ def _failures_figure(students: Sequence[Row], modes: Sequence[str], method: str)
         panels.append(dot_plot(failure_name(mode), groups, x, x_label="share of the answers"))
     unmeasured = [failure_name(mode).lower() for mode in modes if mode not in measured]
     caption = (
-        f"How often each student ({method_name(method)}) fails in each of the ways that the paper names, with 95 % "
-        f"intervals clustered by problem. Behind each mark: {sample_size(students)}."
-        + (f" Not measured: {listed(unmeasured)}." if unmeasured else "")
+        f"How often each student ({method_name(method)}) fails in which way. Lines are 95 % intervals. Each mark: "
+        f"{sample_size(students)}." + (f" Not measured: {listed(unmeasured)}." if unmeasured else "")
     )
     return figure(panels, caption, student_legend(students))
 
@@ -165,8 +164,8 @@ def _one_line(prompt: object) -> str:
 
 def _example(example: Row) -> Html:
     cards = [_answer(answer) for answer in rows(example.get("answers"))]
-    prompt = tag("div", tag("h4", "Prompt"), _written(example.get("prompt")), class_="asked")
-    reference = tag("div", tag("h4", "Reference"), _written(example.get("reference")), class_="asked")
+    prompt = tag("div", tag("h3", "Prompt", class_="small"), _written(example.get("prompt")), class_="asked")
+    reference = tag("div", tag("h3", "Reference", class_="small"), _written(example.get("reference")), class_="asked")
     return join(tag("div", prompt, reference, class_="cards"), tag("div", cards, class_="cards"))
 
 
@@ -186,7 +185,7 @@ def _answer(answer: Row) -> Html:
     shape, css = teacher_style(teacher)
     return tag(
         "article",
-        tag("header", tag("h4", swatch(shape, css), who), badge),
+        tag("header", tag("h3", swatch(shape, css), who, class_="small"), badge),
         _written(answer.get("text")),
         tag("p", " · ".join(note for note in notes if note), class_="more"),
         class_="card",

@@ -10,6 +10,7 @@ from distillknob.report.drawing.markup import (
     Section,
     bounds,
     count,
+    details,
     join,
     mapping,
     number,
@@ -43,13 +44,16 @@ def verdicts_section(source: Source) -> Section:
     if not worst:
         return Section("result", title, None, join(source.nothing("there is no verdict"), _curves(result)))
     arms = rows(result.get("arms"))
-    takeaways = [join(owner_sentence(name, own, arms), tag("br")) for name, own in _by_target(result)]
-    shown = join(_matrix(result), _curves(result), _verdicts(result, arms))
-    return Section("result", title, takeaways, shown)
+    said = {name: owner_sentence(name, own, arms) for name, own in by_target(result)}
+    one = gravest([row for _, own in by_target(result) for row in own]) or {}
+    takeaway = said.get(text(one.get("target")), "")
+    lines = tag("ul", [tag("li", line) for line in said.values()])
+    each = details("What may be said to the owner of each teacher", lines) if len(said) > 1 else None
+    return Section("result", title, takeaway, join(each, _matrix(result), _curves(result), _verdicts(result, arms)))
 
 
-def _by_target(result: Row) -> list[tuple[str, list[Row]]]:
-    """The verdicts on each defended teacher; on the original alone where there is no other."""
+def by_target(result: Row) -> list[tuple[str, list[Row]]]:
+    """Return the verdicts on each defended teacher; on the original alone where there is no other."""
     worst = rows(result.get("worst"))
     originals = {str(row.get("target")) for row in rows(result.get("targets")) if row.get("original") is True}
     names = distinct(worst, "target")
@@ -90,7 +94,7 @@ def _matrix(result: Row) -> Child:
 def _verdicts(result: Row, arms: list[Row]) -> Html:
     """A row for each tier of each defended teacher: of the original, which nothing defends, there is nothing to say."""
     body: list[list[Child]] = []
-    for row in (row for _, own in _by_target(result) for row in own):
+    for row in (row for _, own in by_target(result) for row in own):
         cost = mapping(arm_of(row, arms).get("cost"))
         references = [mapping(row.get(key)) for key in ("control", "undefended")]
         body.append(
@@ -160,9 +164,9 @@ def _curves(result: Row) -> Child:
         for (target, attacker), series in pairs.items()
     ]
     caption = (
-        "What an attack recovers of the gap between the best student without the teacher (0 %) and the best student of "
-        "the original (100 %), against the answers that it asks for: what a defence sells is a price. Lines: 95 % "
-        f"intervals. {plural(len(priced), 'point')}."
+        "What an attack recovers for the answers that it asks for. 0 % is the best student without the teacher, 100 % "
+        "the best student of the original: a defence raises the price of what lies between. Lines are 95 % intervals. "
+        f"{plural(len(priced), 'point')}."
     )
     return figure(panels, caption, [(*series_style(index), kind) for index, kind in enumerate(kinds)])
 

@@ -87,9 +87,9 @@ def _figures(result: Row, done: Sequence[Row]) -> list[Html]:
             title = f"{task}, teacher {teacher}"
             panels.append(dot_plot(title, [("", dots)], scale, x_label="pass@1", rule=before, rule_tip=tip))
         caption = (
-            f"Students on {task} by method, in the order of their mean over the teachers. Lines: 95 % intervals, "
-            f"clustered by problem, the trainings taken as they are. Better and worse: {_criterion(own)} "
-            f"Behind each mark: {sample_size(own)}, {_trainings(own)}.{_FREE if any(map(_is_free, own)) else ''}"
+            f"Students on {task}, the best method on top. Lines are 95 % intervals over problems. A method is called "
+            f"better or worse only if {_criterion(own)} "
+            f"Each mark: {sample_size(own)}, {_trainings(own)}.{_FREE if any(map(_is_free, own)) else ''}"
         )
         entries = [
             (*_STYLES["better"], f"better than {method_name(baseline)}"),
@@ -107,7 +107,7 @@ def _criterion(own: Sequence[Row]) -> str:
     over_trainings = any(mapping(row.get("to_baseline")).get("p_trainings") is not None for row in own)
     holds = "it holds for other problems and for other trainings" if over_trainings else "it holds for other problems"
     told = "" if over_trainings else " One training each says nothing of another one."
-    return f"{holds} when all methods are looked at together (Holm, 5 %).{told}"
+    return f"{holds}, with all methods looked at together (Holm, 5 %).{told}"
 
 
 def _is_free(row: Row) -> bool:

@@ -14,6 +14,7 @@ from distillknob.report.drawing.markup import (
     Section,
     count,
     decimal,
+    decimal_range,
     details,
     join,
     listed,
@@ -31,7 +32,7 @@ from distillknob.report.drawing.markup import (
     with_range,
 )
 from distillknob.report.drawing.plots import WIDE, Series, line_plot, whole_percent
-from distillknob.report.drawing.svg import Number, Scale, figure
+from distillknob.report.drawing.svg import Number, Plot, Scale, figure
 from distillknob.report.names import (
     METHODS,
     in_order,
@@ -46,7 +47,7 @@ from distillknob.report.read import THIS, RunData, Source, Student
 from distillknob.report.sections.findings import finding_card
 from distillknob.report.sections.moved import moved_part
 from distillknob.verdicts.teachers import is_original, teacher_key
-from distillknob.verdicts.turning import turned_text
+from distillknob.verdicts.turning import LOG_RATIO, TURNED, UNCLEAR, WRONG
 from distillknob.verdicts.utility import outcome_text, scores_to_tell
 
 _CURVES = (
@@ -71,7 +72,7 @@ def calibration_section(source: Source) -> Section:
     if not runs:
         return Section("calibration", title, None, join(absent or tag("p", "No calibration.", class_="not-run")))
     ends = [part(name, run) for name, run in runs.items() for part in (_calibration_end, moved_part)]
-    body = join(absent, calibration_figure(runs), ends)
+    body = join(absent, _turned_table(runs), calibration_figure(runs), ends)
     return Section("calibration", title, " ".join(_calibration_sentence(name, run) for name, run in runs.items()), body)
 
 
@@ -93,7 +94,7 @@ def calibration_figure(runs: Mapping[str, RunData]) -> Html | None:
         if key.startswith("task_score/")
     )
     x = Scale.fit([step for run in runs.values() for step in _column(run.metrics, "step")[1]], include=(0,))
-    panels: list[Html] = []
+    panels: list[Plot] = []
     for key, label, is_score in _CURVES:
         columns = {name: _column(run.metrics, key) for name, run in runs.items()}
         parts = {name: [_column(run.metrics, f"{key}/{task}") for task in tasks] for name, run in runs.items()}
@@ -127,9 +128,8 @@ def calibration_figure(runs: Mapping[str, RunData]) -> Html | None:
     entries += [("line", series_style(index)[1], f"score on {task}") for index, task in enumerate(tasks)]
     steps = listed([count(len(run.metrics)) for run in runs.values()])
     caption = (
-        "Each quantity of the calibration, on the same axes for every η, in the batches that it trained on. Batches "
-        "differ: whether the knob turned is measured on held-out problems and told above. Dotted: the step that was "
-        f"kept. {steps} logged steps."
+        "What the calibration logged, in the batches that it trained on. Batches differ, so whether the knob turned is "
+        f"measured on held-out problems and told above. Dots mark the step that was kept. {steps} logged steps."
     )
     return figure(panels, caption, [*entries, ("dashed", "kept", "kept step")], columns=2)
 
@@ -152,10 +152,44 @@ def _calibration_sentence(name: str, run: RunData) -> str:
     else:
         end = f"All {done} steps were done and step {kept_step} was kept"
     if turned:
-        return f"{head} {turned_text(turned)} {end}."
+        verdict = _VERDICTS.get(str(turned.get("verdict")), "the knob did not turn")
+        return f"{head} {verdict}: {text(turned.get('reason'))}. {end}."
     if result.get("kept_step") == 0:
         return f"{head} {end}: no checkpoint kept the score, so the model is the teacher as it was."
     return f"{head} whether the knob turned was not measured by this run. {end}."
+
+
+_VERDICTS: dict[str, str] = {
+    TURNED: "the knob turned",
+    UNCLEAR: "whether the knob turned can't be told",
+    WRONG: "the knob turned the wrong way",
+}
+
+
+def _turned_table(runs: Mapping[str, RunData]) -> Html | None:
+    """What the verdicts rest on: the calibration reward of both teachers, over all tasks and by task."""
+    body: list[list[Child]] = []
+    for name, run in runs.items():
+        turned = mapping(run.result.get("turned"))
+        several = rows(turned.get("tasks"))
+        for row in [turned, *several] if turned else []:
+            change = with_range(decimal(row.get("difference")), decimal_range(row.get("interval")))
+            body.append(
+                [
+                    teacher_name(name),
+                    text(row.get("task") or ("all tasks" if several else "its task")),
+                    text(row.get("verdict")),
+                    f"{text(row.get('quantity') or LOG_RATIO)}, {text(row.get('unit'))}",
+                    decimal(row.get("before")),
+                    decimal(row.get("after")),
+                    "0: the same model" if row.get("same") else change,
+                    count(row.get("problems")),
+                ]
+            )
+    if not body:
+        return None
+    head = ["Teacher", "Task", "The knob", "Measured by", "Before", "After", "Difference", "Held-out problems"]
+    return join(tag("h3", "Has the knob turned?"), table(head, body, numeric_from=4))
 
 
 def _calibration_end(name: str, run: RunData) -> Html | None:
@@ -206,7 +240,7 @@ def learning_section(source: Source) -> Section:
 
 def _hacking(student: Student, run: RunData) -> Html | None:
     """Whether this student's training loss kept to its power law."""
-    cards = [finding_card(row) for row in rows(run.result.get("findings"))]
+    cards = [finding_card(row, "h3") for row in rows(run.result.get("findings"))]
     if not cards:
         return None
     teacher, _ = student
@@ -263,15 +297,13 @@ def learning_figure(runs: Mapping[Student, RunData], keys: Sequence[str]) -> Htm
 
 
 def _learning_sentence(runs: Mapping[Student, RunData], keys: Sequence[str]) -> str:
-    """Where each student of the first task's curve began and ended."""
+    """Where the best student of the first task's curve began and ended."""
     for key in keys:
-        ranges = []
-        for student, run in runs.items():
-            ends = _ends(run, key)
-            if ends is not None:
-                ranges.append(f"{percent(ends[0])} to {percent(ends[1])} ({_name(student)})")
+        ranges = [(ends, student) for student, run in runs.items() if (ends := _ends(run, key)) is not None]
         if ranges:
-            return f"On {key.removeprefix('eval/')}, the students went from {listed(ranges)}."
+            (first, last), student = max(ranges, key=lambda one: one[0][1])
+            who = _name(student) if len(ranges) == 1 else f"the best of {len(ranges)}, {_name(student)},"
+            return f"On {key.removeprefix('eval/')}, {who} went from {percent(first)} to {percent(last)}."
     reasons = ordered(mapping(run.result.get("curve")).get("reason") for run in runs.values())
     why = f" ({'; '.join(reasons)})" if reasons else ""
     return f"No learning curve was logged{why}; the training loss alone is shown."

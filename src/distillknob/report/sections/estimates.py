@@ -3,6 +3,7 @@ quadrants of tokens."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from distillknob.report.drawing.markup import (
@@ -12,15 +13,17 @@ from distillknob.report.drawing.markup import (
     decimal,
     decimal_range,
     join,
-    listed,
     number,
     percent,
+    plural,
     table,
     tag,
     text,
     with_range,
 )
 from distillknob.report.rows import distinct, find, where
+
+_NEAR = 0.5  # of the value: what is further off says nothing of it
 
 
 def off_policy_table(estimates: Sequence[Row]) -> Html | None:
@@ -41,8 +44,8 @@ def off_policy_table(estimates: Sequence[Row]) -> Html | None:
 
 
 def off_policy_sentence(estimates: Sequence[Row]) -> str:
-    """Name for each task the weighting that comes nearest to the on-policy value."""
-    nearest = []
+    """Name the weighting that comes nearest to the on-policy value, and count the tasks on which none is near."""
+    nearest: list[tuple[float, str]] = []
     for task in distinct(estimates, "task"):
         biases = [
             (abs(bias), row) for row in where(estimates, task=task) if (bias := number(row.get("bias"))) is not None
@@ -51,9 +54,17 @@ def off_policy_sentence(estimates: Sequence[Row]) -> str:
             bias, row = min(biases, key=lambda pair: pair[0])
             name = f"{text(row.get('weighting')).replace('_', ' ')} {text(row.get('estimator'))}"
             value = number(row.get("on_policy"))
-            useless = ": of no use here" if value is not None and bias > abs(value) / 2 else ""
-            nearest.append(f"{name} on {task} (off by {decimal(bias, 2)} of {decimal(value, 2)} nats{useless})")
-    return f"From the teacher's samples, nearest to the on-policy reverse KL come {listed(nearest)}." if nearest else ""
+            share = bias / abs(value) if value else math.inf
+            nearest.append((share, f"{name} on {task}, off by {decimal(bias, 2)} of {decimal(value, 2)} nats"))
+    if not nearest:
+        return ""
+    useless = sum(share > _NEAR for share, _ in nearest)
+    best = min(nearest, key=lambda one: one[0])[1]
+    summary = f"From the teacher's samples, {best}, comes nearest to the on-policy reverse KL."
+    if not useless:
+        return summary
+    of_tasks = f"On {useless} of {plural(len(nearest), 'task')}"
+    return f"{summary} {of_tasks} no estimate is of use: all are off by more than half."
 
 
 def myopia_table(estimates: Sequence[Row]) -> Html | None:
@@ -75,15 +86,19 @@ def myopia_table(estimates: Sequence[Row]) -> Html | None:
 
 
 def myopia_sentence(estimates: Sequence[Row]) -> str:
-    """Say how far the sampled-token gradient points away from the token-level one."""
+    """Say where the sampled-token gradient points furthest away from the token-level one."""
     cosines = [
-        f"{decimal(row.get('cosine'), 2)} on {text(row.get('task'))}"
+        (cosine, text(row.get("task")))
         for row in where(estimates, estimate="sampled_token")
-        if number(row.get("cosine")) is not None
+        if (cosine := number(row.get("cosine"))) is not None
     ]
     if not cosines:
         return ""
-    return f"A prompt's sampled-token gradient has a cosine with its token-level gradient of {listed(cosines)}."
+    cosine, task = min(cosines)
+    return (
+        "A prompt's sampled-token gradient should point where its token-level gradient does (cosine 1). It does so "
+        f"least on {task}: {decimal(cosine, 2)}."
+    )
 
 
 def quadrant_table(quadrants: Sequence[Row]) -> Html | None:

@@ -12,6 +12,7 @@ from distillknob.report.drawing.markup import (
     number,
     percent,
     percent_range,
+    plural,
     points,
     points_range,
     rows,
@@ -53,7 +54,7 @@ def evaluation_section(source: Source) -> Section:
                 *(with_range(percent(rate.get("rate")), percent_range(rate.get("interval"))) for rate in rates),
             ]
         )
-    head = ["Model", "Task", "Score or pass@1", best, "Finished", "Chance", *map(failure_name, modes)]
+    head = ["Model", "Task", "pass@1 or score", best, "Finished", "Chance", *map(failure_name, modes)]
     differences = rows(source.main.result.get("differences"))
     shown = join(_differences_table(differences), _figure(model_rows), table(head, body, numeric_from=2))
     return Section("result", title, _differences_sentence(differences) or _sentence(model_rows), shown)
@@ -75,16 +76,15 @@ def _differences_table(differences: list[Row]) -> Child:
 
 def _differences_sentence(differences: list[Row]) -> str:
     """How every other model stands to the first, paired by problem."""
-    comparisons = []
-    for row in differences:
-        pair = bounds(row.get("interval"))
-        if row.get("same") or pair is None or number(row.get("difference")) is None:
-            continue
-        clear = "" if pair[0] > 0 or pair[1] < 0 else ", not clearly different"
-        change = f"{points(row.get('difference'))} points {points_range(pair)}"
-        comparisons.append(f"{text(row.get('b'))} on {text(row.get('task'))}: {change}{clear}")
+    measured = [
+        pair for row in differences if not row.get("same") and (pair := bounds(row.get("interval"))) is not None
+    ]
+    if not measured:
+        return ""
+    clear = sum(low > 0 or high < 0 for low, high in measured)
     return (
-        f"Against {text(differences[0].get('a'))}, paired by problem: {'; '.join(comparisons)}." if comparisons else ""
+        f"Every model is set against {text(differences[0].get('a'))}, problem by problem. {clear} of "
+        f"{plural(len(measured), 'difference')} {'is' if clear == 1 else 'are'} clear of 0."
     )
 
 
@@ -121,8 +121,9 @@ def _figure(model_rows: list[tuple[str, Row]]) -> Child:
         tip = f"chance {percent(chance)}"
         panels.append(dot_plot(task, [("", dots)], Scale(0, 1), x_label="score or pass@1", rule=chance, rule_tip=tip))
     caption = (
-        f"Filled marks: pass@1, or the mean score where a task can't be verified; hollow marks: {best}; lines: 95 % "
-        f"intervals; dashed: chance. Behind each mark: {sample_size([row for _, row in model_rows])}."
+        "Filled marks are pass@1, or the mean score where a task has no one right answer. Hollow marks are "
+        f"{best}. Lines are 95 % intervals, dashes are chance. "
+        f"Each mark: {sample_size([row for _, row in model_rows])}."
     )
     entries = [(*series_style(index), f"{index + 1}: {model}") for index, model in enumerate(models)]
     return figure(panels, caption, entries)

@@ -77,8 +77,9 @@ def findings_cards(findings: Sequence[Row]) -> Html | None:
     return join(shown if grave else None, more if rest else None)
 
 
-def finding_card(row: Row) -> Html:
-    """Show one trap: how grave, its figure, its cause and the remedy."""
+def finding_card(row: Row, heading: str = "h4") -> Html:
+    """Show one trap: how grave, its figure, its cause and the remedy. `heading` is the element of its title, one below
+    the heading that it stands under."""
     applicable = bool(row.get("applicable", True))
     severity = text(row.get("severity")) if applicable else "not applicable"
     level = severity if severity in _SEVERITIES else "none"
@@ -87,7 +88,11 @@ def finding_card(row: Row) -> Html:
     value = join(with_range(decimal(row.get("value")), decimal_range(row.get("interval"))), tag("small", unit))
     return tag(
         "article",
-        tag("header", tag("h4", f"{sentence(row.get('name'))}{where}"), tag("span", severity, class_=f"badge {level}")),
+        tag(
+            "header",
+            tag(heading, f"{sentence(row.get('name'))}{where}", class_="small"),
+            tag("span", severity, class_=f"badge {level}"),
+        ),
         tag("p", value, tag("small", f" n = {count(row.get('n'))}", class_="range"), class_="figure"),
         tag("p", tag("b", "Cause. "), text(row.get("cause"))),
         tag("p", tag("b", "Remedy. "), text(row.get("remedy"))),
@@ -114,5 +119,5 @@ def _finding_plot(row: Row) -> Html | None:
     title = sentence(plot.get("title") or row.get("name"))
     x_label, y_label = text(plot.get("x_label")), text(plot.get("y_label"))
     panel = line_plot(title, series, x, y, x_label=x_label)
-    caption = f"{y_label} against {x_label}, with 95 % intervals where they were measured; n = {count(row.get('n'))}."
+    caption = f"{sentence(y_label)} by {x_label}, with 95 % intervals where there are some. n = {count(row.get('n'))}."
     return figure([panel], caption, [(*one.style, one.name) for one in series] if len(series) > 1 else ())

@@ -10,7 +10,6 @@ from distillknob.report.drawing.markup import (
     Row,
     decimal,
     decimal_range,
-    listed,
     number,
     percent,
     percent_range,
@@ -74,11 +73,13 @@ def style_sentence(styles: Sequence[Row]) -> str:
         by_cost = [(cost, row) for row in where(styles, task=task) if (cost := number(row.get("cost"))) is not None]
         if len(by_cost) > 1:
             (low, easy), (high, hard) = min(by_cost, key=lambda k: k[0]), max(by_cost, key=lambda k: k[0])
-            contrasts.append(
-                f"{text(hard.get('style')).replace('_', ' ')} costs {decimal(high, 2)} nats on {task}, "
-                f"{text(easy.get('style')).replace('_', ' ')} {decimal(low, 2)}"
-            )
-    return f"What a right answer of the teacher costs the student: {listed(contrasts)}." if contrasts else ""
+            hard_way, easy_way = (text(row.get("style")).replace("_", " ") for row in (hard, easy))
+            contrast = f"in the {hard_way} costs {decimal(high, 2)} nats on {task}, in the {easy_way} {decimal(low, 2)}"
+            contrasts.append((high - low, contrast))
+    if not contrasts:
+        return ""
+    contrast = max(contrasts, key=lambda one: one[0])[1]
+    return f"Ways of writing differ most in what they cost the student here: a right answer {contrast}."
 
 
 def prefix_table(prefixes: Sequence[Row]) -> Html | None:
@@ -105,10 +106,16 @@ def prefix_sentence(prefixes: Sequence[Row]) -> str:
         ]
         if len(by_share) > 1:
             first, last = min(by_share, key=lambda k: k[0])[1], max(by_share, key=lambda k: k[0])[1]
-            contrasts.append(f"{percent(last.get('score'))} instead of {percent(first.get('score'))} on {task}")
+            lost = (number(first.get("score")) or 0.0) - (number(last.get("score")) or 0.0)
+            scores = f"{percent(last.get('score'))} instead of {percent(first.get('score'))} on {task}"
+            contrasts.append((lost, scores))
     if not contrasts:
         return ""
-    return f"Where it goes on from three quarters of the student's own answer, the teacher scores {listed(contrasts)}."
+    most = ", where it loses most" if len(contrasts) > 1 else ""
+    return (
+        "Where it goes on from three quarters of the student's own answer, the teacher scores "
+        f"{max(contrasts, key=lambda one: one[0])[1]}{most}."
+    )
 
 
 def forecast_table(forecasts: Sequence[Row]) -> Html | None:

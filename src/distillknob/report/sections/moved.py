@@ -62,7 +62,7 @@ def _task(task: Row, same: bool) -> Html:
     ]
     head = ["Before", "After", "Difference"]
     return join(
-        tag("h4", text(task.get("task"))),
+        tag("h3", text(task.get("task")), class_="small"),
         table([f"On {count(task.get('problems'))} held-out problems", *head], body),
         tag("p", _sentence(task, clusters), class_="more"),
         table(["The answer nearest to a cluster's centre", *head], of_clusters) if len(clusters) > 1 else None,

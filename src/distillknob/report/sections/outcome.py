@@ -47,6 +47,7 @@ from distillknob.report.rows import (
     where,
     with_range_text,
 )
+from distillknob.report.sections.key_figures import key_figures
 from distillknob.report.sections.students import row_name, students_figure, styles_part
 from distillknob.results.pass_at_k import best_name, difference_at_k
 from distillknob.verdicts.claims import student_claims
@@ -64,6 +65,7 @@ def outcome_section(source: Source) -> Section:
     is_sweep = source.main.stage == "sweep"
     shown = students_table(result, students, tasks)
     body = [
+        None if is_sweep else key_figures(result),
         None if is_sweep else students_figure(result, tasks),
         tag("h3", "Students"),
         details("All students by teacher, method, η and seed", shown) if is_sweep else shown,

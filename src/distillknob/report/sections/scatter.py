@@ -36,7 +36,9 @@ def scatter_figure(scatter: Sequence[Row]) -> Html | None:
         drawn = max(drawn, len(thinned))
         named = {id(row) for row in sorted(thinned, key=lambda row: -(number(row.get("frequency")) or 0))[:_MOST_NAMED]}
         named |= {id(row) for row in sorted(thinned, key=lambda row: -(number(row.get("kl")) or 0))[:_MOST_NAMED]}
-        clouds = [_cloud(where(thinned, task=task), series_style(index), named) for index, task in enumerate(tasks)]
+        clouds = [
+            _cloud(task, where(thinned, task=task), series_style(index), named) for index, task in enumerate(tasks)
+        ]
         title = f"top {count(k)} token{'s' if k > 1 else ''}"
         panels.append(scatter_plot(title, clouds, x, y, x_label="frequency of the token", y_label="KL, nats"))
     most = max(sum(number(row.get("k")) == k for row in points) for k in ks)
@@ -46,18 +48,20 @@ def scatter_figure(scatter: Sequence[Row]) -> Html | None:
         else f"at most {count(drawn)} of {count(most)} tokens drawn a panel"
     )
     caption = (
-        "Each point is a token: how often it occurs (logarithmic) against its KL, accumulated over the teacher's K "
-        f"likeliest tokens. What rises from one panel to the next gets its KL from the tail; {amount}."
+        "Each point is a token: how often it occurs, and its KL over the teacher's K likeliest tokens. What rises from "
+        f"one panel to the next gets its KL from the tail. There are {amount}."
     )
     entries = [("circle", series_style(index)[1], task) for index, task in enumerate(tasks)]
     return figure(panels, caption, entries, columns=2)
 
 
-def _cloud(tokens: Sequence[Row], style: tuple[str, str], named: set[int]) -> Scatter:
+def _cloud(task: str, tokens: Sequence[Row], style: tuple[str, str], named: set[int]) -> Scatter:
     return Scatter(
+        name=task,
         style=style,
         xs=[number(row.get("frequency")) for row in tokens],
         ys=[number(row.get("kl")) for row in tokens],
+        labels=[_token(row) for row in tokens],
         tips=[_token_tip(row) for row in tokens],
         names=[_token(row) if id(row) in named else None for row in tokens],
     )

@@ -80,9 +80,8 @@ def students_figure(result: Row, tasks: Sequence[str]) -> Html | None:
     if not panels:
         return None
     caption = (
-        "How far apart the students of the teachers are. Filled marks: pass@1 (the mean score where a task can't be "
-        f"verified); hollow marks: {best}; lines: 95 % intervals, clustered by problem; dashed: chance. Behind each "
-        f"mark: {sample_size(students)}."
+        "Filled marks are pass@1, or the mean score where a task has no one right answer. Hollow marks are "
+        f"{best}. Lines are 95 % intervals, dashes are chance. Each mark: {sample_size(students)}."
     )
     return figure(panels, caption, [*student_legend(students), ("dashed", "chance", "chance")])
 
@@ -131,8 +130,8 @@ def styles_part(result: Row, tasks: Sequence[str]) -> Html | None:
     takeaway = " ".join(filter(None, (_styles_sentence(task, groups[0][1]) for task, groups in drawn)))
     everyone = [row for _, groups in drawn for _, models in groups for row in models]
     caption = (
-        "Which way of writing an answer each teacher and its student uses: does calibration move the teacher between "
-        f"them, and do its students follow? Behind each bar: {sample_size(everyone)}."
+        "How often each teacher and its student write in which way. Calibration may move a teacher from one way to "
+        f"another, and its students may follow. Each bar: {sample_size(everyone)}."
     )
     shown = figure(panels, caption, [("square", css[name], sentence(name)) for name in styles])
     return join(tag("h3", "Styles they write"), tag("p", takeaway, class_="takeaway") if takeaway else None, shown)

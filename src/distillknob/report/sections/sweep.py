@@ -112,7 +112,7 @@ def _curve(name: str, models: Sequence[Row], key: str, style: tuple[str, str]) -
     xs, means = _means(own, key)
     spread = [bounds(row.get("interval" if key in ("pass@1", "score") else f"{key}_interval")) for row in own]
     marks = Series(name, style, [eta_of(row) for row in own], [_value(row, key) for row in own], spread, joined=False)
-    return [Series(name, style, xs, means, marked=False), marks]
+    return [Series(f"{name}, mean", style, xs, means, marked=False), marks]
 
 
 def knob_figure(result: Row, students: Sequence[Row]) -> Html:
@@ -162,11 +162,10 @@ def knob_figure(result: Row, students: Sequence[Row]) -> Html:
                 )
             )
     caption = (
-        "Left of 0 the calibration draws towards the target, right of 0 away from it; whether "
-        "each teacher's knob turned stands below. A knob shows as a teacher that stays level while its students fall. "
-        "Marks: one a seed, with 95 % intervals; lines: their means; dashed: chance; dotted: the student before "
-        f"distillation. {plural(len(distinct(students, 'seed')), 'seed')}; behind "
-        f"each mark: {sample_size(students)}."
+        "Left of 0 a teacher is drawn towards the target, right of 0 away from it. The knob works where the teacher "
+        "stays level while its students fall. A mark is one seed with its 95 % interval, a line joins their means. "
+        "Dashes are chance, dots are the student before distillation. "
+        f"{plural(len(distinct(students, 'seed')), 'seed')}. Each mark: {sample_size(students)}."
     )
     entries = [(*series_style(index), method_name(method)) for index, method in enumerate(methods)]
     return figure(panels, caption, [("square", "of-none", "teacher"), *entries, *_LEVELS])

@@ -16,7 +16,6 @@ from distillknob.report.drawing.markup import (
     decimal,
     decimal_range,
     join,
-    listed,
     mapping,
     not_run,
     number,
@@ -73,25 +72,24 @@ def traps_section(source: Source) -> Section:
     style, prefix, findings = (rows(result.get(name)) for name in ("style", "prefix", "findings"))
     body = [
         _part("What was found, and what to do about it", None, findings_cards(findings)),
-        _part("Pilot: which divergence, on whose text", pilot_sentence(pilot), pilot_table(pilot)),
+        _part("How far teacher and student lie apart", pilot_sentence(pilot), pilot_table(pilot)),
         _part("Where the token KL comes from", scatter_sentence(scatter), scatter_figure(scatter)),
         _part("How much of it lies in the tail", tail_sentence(tail), tail_figure(tail)),
         _part("What training on the top K leaves out", None, left_out_table(tail)),
         _part("Which tokens carry it", None, quadrant),
         _part("What off-policy estimates are worth", off_policy_sentence(off_policy), off_policy_table(off_policy)),
-        _part("What the sampled token sees", myopia_sentence(myopia), myopia_table(myopia)),
+        _part("What a sampled token tells of the gradient", myopia_sentence(myopia), myopia_table(myopia)),
         _part(
             "Which wrong answers the teacher prefers",
-            "Of a wrong and a right answer of the student's, how often the teacher finds the wrong one likelier, by "
-            "the ways they are written in. In one way it tells right from wrong; between two, its habits speak too.",
+            "How often the teacher finds a wrong answer of the student likelier than a right one. Where both are "
+            "written in one way, it tells right from wrong. Between two ways its habits speak too.",
             preference_table(rows(result.get("preference"))),
         ),
         _part("Ways of writing", style_sentence(style), style_table(style)),
         _part("The teacher on the student's beginnings", prefix_sentence(prefix), prefix_table(prefix)),
         _part(
             "A forecast without training",
-            "What the student would score if it kept what it can do in each way of writing and took over the teacher's "
-            "habits: the share of a distillation's gain that needs no learning.",
+            "What the student would score if it took over the teacher's habits and learned nothing else.",
             forecast_table(rows(result.get("forecast"))),
         ),
         _part("How far the knob can turn", knob_sentence(rows(result.get("knob"))), _knob(result)),
@@ -199,25 +197,24 @@ def tail_figure(tail: Sequence[Row]) -> Html | None:
         width=WIDE,
     )
     caption = (
-        "How much of the token KL is kept when only the teacher's K likeliest tokens are compared: the later a line "
-        f"reaches 100 %, the more of the KL is tail. Upright lines: 95 % intervals. {len(usable)} shares of "
+        "The share of the token KL that the teacher's K likeliest tokens hold. The later a line reaches 100 %, the "
+        f"more of the KL lies in the tail. Upright lines are 95 % intervals. {len(usable)} shares of "
         f"{plural(len(tasks), 'task')}."
     )
     return figure([panel], caption, [(*one.style, one.name) for one in series])
 
 
 def tail_sentence(tail: Sequence[Row]) -> str:
-    """Say what share the smallest K carries."""
+    """Say on which task the smallest K carries least."""
     usable = [row for row in tail if number(row.get("k")) is not None and number(row.get("share")) is not None]
     if not usable:
         return ""
     smallest = min(number(row.get("k")) or 0 for row in usable)
-    shares = [
-        f"{percent(row.get('share'))} {percent_range(row.get('interval'))} on {text(row.get('task'))}"
-        for row in usable
-        if number(row.get("k")) == smallest
-    ]
-    return f"Of the token KL, the teacher's top {count(smallest)} carries {listed(shares)}."
+    own = [row for row in usable if number(row.get("k")) == smallest]
+    least = min(own, key=lambda row: number(row.get("share")) or 0.0)
+    carried = f"{percent(least.get('share'))} {percent_range(least.get('interval'))}".strip()
+    place = text(least.get("task")) + (", the least of all tasks" if len(own) > 1 else "")
+    return f"The teacher's top {count(smallest)} holds {carried} of the token KL on {place}."
 
 
 def left_out_table(tail: Sequence[Row]) -> Html | None:

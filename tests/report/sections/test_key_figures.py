@@ -13,7 +13,7 @@ from planted_results import calibration, demo_result
 from planted_runs import Page, distill_run, write_run
 
 
-def test_headline_and_takeaways_come_from_the_data(tmp_path: Path) -> None:
+def test_key_figures_and_takeaways_come_from_the_data(tmp_path: Path) -> None:
     def told(change: Callable[[dict[str, Any]], None]) -> str:
         result = demo_result()
         change(result)
@@ -26,29 +26,17 @@ def test_headline_and_takeaways_come_from_the_data(tmp_path: Path) -> None:
         )
 
     plain = told(lambda result: None)
-    assert "On math, the original teacher scores 99.0 % and the student before distillation 55.0 %." in plain
-    assert (
-        "On math, the GKD student of the original reaches 52.0 %, not clearly different from the student before "
-        "(-3.0 points, 95 % interval [-8.0, +2.0]), its pass@16 -1.5 points [-6.5, +3.5]." in plain
-    )
-    assert "student of η = -0.5 (turned) reaches 80.0 %, 25.0 points above the student before" in plain
-    assert "28.0 points above the original's student (95 % interval [+23.0, +33.0])." in plain
-    assert "student of η = +0.5 (turned) reaches 21.0 %, 34.0 points below the student before" in plain
+    assert "math: original teacher99.0 %[" in plain and "math: student of η = -0.5 (turned)80.0 %" in plain
     assert "math, η = +0.5 (turned): undistillable by gkd: its best student, by gkd, scores 21.0 %" in plain
     assert "math, η = -0.5 (turned): distillable by gkd" in plain
-    assert "keep their scores to within 1.5 points" in plain and "is -1.1 points (η = +0.5 (turned)" in plain
     assert "The 7 distilled students had the same budget: 1240000 tokens, 300 steps, learning rate 0.001." in plain
 
     def worse(result: dict[str, Any]) -> None:
         result["differences"][0] |= {"difference": 0.02, "interval": [-0.03, 0.07]}
-        result["teachers"][-1] |= {"difference": -0.03, "difference_interval": [-0.04, -0.02]}
         result["students"][-2]["steps"] = 200
 
     other = told(worse)
-    assert "not clearly different from the original's student (+2.0 points, 95 % interval [-3.0, +7.0])" in other
     assert "η = -0.5 (turned): neither distillable nor undistillable is shown by gkd" in other
-    assert "A loss of 1.5 points can't be excluded for 1 of 6 calibrated teachers' scores: η = +0.5" in other
-    assert "η = +0.5 (turned) on instruct (-3.0 points, [-4.0, -2.0])" in other
     assert "did not all have the same budget: they differ in steps" in other
 
 
@@ -62,9 +50,8 @@ def test_a_demo_whose_calibrated_teacher_is_the_original_says_so_on_top(tmp_path
                 row |= {"label": label, "same": name != "students"}
                 row |= {"calibration": same} if name == "teachers" else {}
     text = Page(build_report(write_run(tmp_path / "demo", "demo", result))).text
-    lede = text[: text.index("Students and teachers")]
-    assert "it is the original)" in lede and "its calibration changed nothing" in lede
-    assert "which is no effect: its teacher is the original" in lede and "undistillable by" not in lede
+    top = text[: text.index("At a glance")]
+    assert "it is the original)" in top and "its calibration changed nothing" in top and "undistillable by" not in top
 
 
 def test_a_student_s_page_begins_with_what_is_to_be_known_of_its_teacher(tmp_path: Path) -> None:
@@ -79,8 +66,8 @@ def test_a_student_s_page_begins_with_what_is_to_be_known_of_its_teacher(tmp_pat
     }
     path = write_run(tmp_path / "distill", "distill", result)
     told = Page(build_report(path)).text
-    assert told.index("Teacher 'x/model' is the original: its calibration kept step 0. A <b> moved.") < told.index(
-        "Learn"
+    assert told.index("Teacher 'x/model' is the original: its calibration kept step 0.A <b> moved.") < told.index(
+        "At a glance"
     )
     assert "Calibration target./the-target" in " ".join(told.split())
     plain = " ".join(Page(build_report(distill_run(tmp_path / "plain", "gkd", 0.7))).text.split())

@@ -1,0 +1,133 @@
+"""This answer is the command that a reader types next, given what the run has shown."""
+
+from __future__ import annotations
+
+import re
+
+from distillknob.methods import METHODS
+from distillknob.report.drawing.markup import Row, mapping, number, rows, text
+from distillknob.report.names import method_name, sentence
+from distillknob.report.opening.answer import Line
+from distillknob.report.opening.pair import about, beside, command, pair_of
+from distillknob.report.opening.trust import hardest, verdicts
+from distillknob.report.read import Source
+from distillknob.report.sections.findings import by_severity
+from distillknob.verdicts.extractors import gravest
+from distillknob.verdicts.teachers import is_original
+from distillknob.verdicts.turning import TURNED
+
+_METHOD, _ETA, _LMBDA = (
+    re.compile(rf"\b{name}=({value})")
+    for name, value in (("method", r"\w+"), ("eta", r"-?\d+(?:\.\d+)?"), ("lmbda", r"\d+(?:\.\d+)?"))
+)
+
+
+def next_step(source: Source) -> list[Line]:
+    """Give the command to type next."""
+    if not source.main.finished:
+        return [Line("Go on", "take the run up where it stopped.", command=source.resume_command())]
+    step = _STEPS.get(source.main.stage)
+    return [step(source) if step is not None else Line("Nothing follows from this run alone")]
+
+
+def _after_diagnosis(source: Source) -> Line:
+    """What the remedy of the gravest trap names, if it is a command's flags."""
+    findings = [row for row in rows(source.main.result.get("findings")) if row.get("applicable", True)]
+    for row in by_severity(findings):
+        if row.get("severity") not in ("high", "medium"):
+            break
+        remedy = _remedy(source, text(row.get("remedy")))
+        if remedy is not None:
+            on = f" on {row.get('task')}" if row.get("task") else ""
+            return Line("Try the remedy", f"of {sentence(row.get('name')).lower()}{on}.", command=remedy)
+    return Line("Distil", "no trap asks for more.", command=about(source, "distill"))
+
+
+def _remedy(source: Source, remedy: str) -> str | None:
+    """The command of a remedy that names a method, or η, or how many traces are the student's own."""
+    if (named := _METHOD.search(remedy)) and named[1] in METHODS:
+        return about(source, "distill", method=named[1])
+    if named := _ETA.search(remedy):
+        return about(source, "calibrate", student=None, target=pair_of(source).student, eta=named[1])
+    if named := _LMBDA.search(remedy):
+        return about(source, "distill", method="gkd", lmbda=named[1])
+    return None
+
+
+def _after_calibration(source: Source) -> Line:
+    main, result = source.main, source.main.result
+    eta, turned = number(result.get("eta")), mapping(result.get("turned")).get("verdict")
+    if is_original(result) or (turned is not None and turned != TURNED):
+        steps = number(result.get("steps"))
+        more = None if steps is None else int(2 * steps)
+        again = command("calibrate", config=main.path / "config.yaml", max_steps=more, output=beside(source, "longer"))
+        return Line("Turn it further", "with twice the steps.", command=again)
+    model = str(main.path / "model")
+    if eta is not None and eta > 0:
+        return Line("Attack it", "see what an extractor gets.", command=about(source, "attack", defended=[model]))
+    return Line("Distil from it", "and score the student after.", command=about(source, "distill", teacher=model))
+
+
+def _after_distillation(source: Source) -> Line:
+    pair = pair_of(source)
+    models = [model for model in (pair.student, str(source.main.path / "model")) if model]
+    scores = command("evaluate", models=models, tasks=pair.tasks, output=beside(source, "evaluate"))
+    return Line("Score the student", "against what it was before.", command=scores)
+
+
+def _after_experiment(source: Source) -> Line:
+    """After a demo or a sweep: attack the teacher that was made harder; without one, repeat with another seed."""
+    model = hardest(source)
+    if model is not None:
+        how = about(source, "attack", defended=[str(model.path / "model")])
+        return Line("Attack it", "the teacher that was made harder to learn from.", command=how)
+    config = source.main.run.config
+    seeds = config.get("seeds") if source.main.stage == "sweep" else [config.get("seed")]
+    if not isinstance(seeds, list) or not seeds or not all(isinstance(seed, int) for seed in seeds):
+        return Line("Nothing follows from this run alone")
+    further = max(seeds) + 1
+    one = {"seeds": [further]} if source.main.stage == "sweep" else {"seed": further}
+    flags = {"config": source.main.path / "config.yaml", **one}
+    again = command(source.main.stage, output=beside(source, f"seed{further}"), **flags)
+    return Line("Repeat it", "with another seed.", command=again)
+
+
+def _after_comparison(source: Source) -> Line:
+    done = [row for row in rows(source.main.result.get("rows")) if number(row.get("rank")) is not None]
+    best: Row = min(done, key=lambda row: number(row.get("rank")) or 0, default={})
+    teachers = [row for row in rows(source.main.result.get("teachers")) if row.get("teacher") == best.get("teacher")]
+    model = text(teachers[0].get("spec")) if teachers else pair_of(source).teacher
+    flags = {"teacher": model, "method": best.get("method"), "learning_rate": number(best.get("learning_rate"))}
+    return Line(
+        "Distil", f"by {method_name(best.get('method'))}, the first here.", command=about(source, "distill", **flags)
+    )
+
+
+def _after_evaluation(source: Source) -> Line:
+    models = [text(model.get("model")) for model in rows(source.main.result.get("models"))]
+    if len(models) < 2:
+        return Line("Set a second model beside it", "give `models` a second name.")
+    tasks = pair_of(source).tasks
+    output = beside(source, "diagnose")
+    how = command("diagnose", teacher=models[0], student=models[1], tasks=tasks, output=output)
+    return Line("Diagnose the two", "if the first shall teach the second.", command=how)
+
+
+def _after_attack(source: Source) -> Line:
+    own = verdicts(source.main.result)
+    worst = gravest(list(own.values())) or {}
+    target = text(worst.get("target")) if len(own) > 1 else None
+    judged = command("gate", str(source.main.path), policy="first-look", target=target)
+    return Line("Judge it by a policy", "may this teacher be released?", command=judged)
+
+
+_STEPS = {
+    "diagnose": _after_diagnosis,
+    "calibrate": _after_calibration,
+    "distill": _after_distillation,
+    "evaluate": _after_evaluation,
+    "demo": _after_experiment,
+    "sweep": _after_experiment,
+    "compare": _after_comparison,
+    "attack": _after_attack,
+}
