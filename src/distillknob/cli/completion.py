@@ -43,7 +43,8 @@ def completion_script(shell: str, parser: argparse.ArgumentParser) -> str:
     (chosen,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     chosen.help = "command"  # shtab leaves out what has no help
     for name, command in chosen.choices.items():
-        _offer(command, fields_of(STAGES[name].config_class) if name in STAGES else {})
+        config: Any = STAGES[name].config_class if name in STAGES else None
+        _offer(command, {} if config is None else fields_of(config))
     script: str = shtab.complete(parser, shell)
     return script
 

@@ -173,7 +173,8 @@ def _write(
     from distillknob.planning.own_data import answer_length
     from distillknob.runs.files import atomic_write
 
-    tasks, longest, why, choices = arguments.tasks, arguments.max_new_tokens, "", []
+    tasks, longest, why = arguments.tasks, arguments.max_new_tokens, ""
+    choices: list[str] = []
     task_file = None
     if longest is not None:
         why = "as --max-new-tokens says"

@@ -183,7 +183,7 @@ class DistillConfig(InPhases, BoundedAnswers, EngineOptions, AdapterOptions, Dis
             raise BadInputError(f"skew={self.skew}: must lie in [0, 1)")
         share = self.share_on_policy
         if not 0 <= share <= 1:
-            raise BadInputError(f"lmbda={share:g}: a share of steps, between 0 and 1")
+            raise BadInputError(f"lmbda={share}: a share of steps, between 0 and 1")
         if share and not self.loss.asks_teacher:
             raise BadInputError(
                 f"lmbda={share:g}: the loss {self.objective.loss} learns from stored traces alone, so lmbda must be 0"

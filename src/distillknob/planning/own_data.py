@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -62,7 +63,7 @@ class OwnData:
 
     def task_file(self, folder: Path) -> str:
         """The task file's text, for a file in `folder`."""
-        place = os.path.relpath(self.path, folder or Path("."))
+        place = os.path.relpath(str(self.path), str(folder))
         columns = {"columns": dict(self.columns)} if self.columns else {}
         said = {"data": f"{self.kind}:{place}", **columns, "grader": self.grader}
         head = "# What the data hold, written by `distillknob init`. Ways of writing can be named here (styles).\n"
@@ -73,7 +74,7 @@ def look_at(data: str, named: Mapping[str, str]) -> OwnData:
     """Read a data file and choose its columns and its grader. `named` are the columns that were named by hand, by what
     they hold (prompt, reference, solution). Raises BadInputError for what no recipe could use, with the remedy."""
     kind, path = _kind_and_place(data)
-    columns = _columns(data, _available(kind, path), named)
+    columns: dict[str, Any] = _columns(data, _available(kind, path), named)
     task = from_file(f"{kind}:{path}", form=Form(**columns))
     if task.ungraded is not None:
         raise BadInputError(
