@@ -60,6 +60,7 @@ class DefendConfig(BoundedAnswers, EngineOptions, AdapterOptions, DistillationCo
     )
     made_token_weights: ClassVar[None] = None
     made_edit: ClassVar[None] = None
+    made_soft_target: ClassVar[None] = None
     made_context: ClassVar[None] = None
     made_average: ClassVar[None] = None
     made_sources: ClassVar[None] = None

@@ -154,7 +154,7 @@ class KnobWay(TypedDict):
     after: float
 
 
-class KnobRow(TypedDict):
+class KnobRangeRow(TypedDict):
     """A row says what a calibration at `eta` would make of the teacher, where it shifts ways of writing over all
     problems alike (`ways`), or has learnt each problem for itself (`answers`)."""
 
@@ -224,5 +224,5 @@ class DiagnoseResult(DiagnoseHead):
     style: list[StyleRow]
     prefix: list[PrefixRow]
     forecast: list[ForecastRow]
-    knob: NotRequired[list[KnobRow]]
+    knob: NotRequired[list[KnobRangeRow]]
     frontier: NotRequired[list[FrontierRow]]
