@@ -87,7 +87,7 @@ def _reason(knob: Knob, eta: float, word: Turns) -> tuple[str, str]:
     side = math.copysign(1.0, eta)
     toward, away = (side * s * knob.change("answers", s * side * math.inf).mean for s in (1.0, -1.0))
     deviation, within = _spread(knob)
-    if toward < FAR and -away < FAR:
+    if toward < FAR and away < FAR:
         why = (
             f"the log-ratio hardly differs between right answers to one problem (deviation {deviation:.2f} nats; "
             f"{within:.0%} of its variance lies there, the rest between problems, where η can't reach)"
@@ -96,7 +96,7 @@ def _reason(knob: Knob, eta: float, word: Turns) -> tuple[str, str]:
     if toward < FAR:
         why = (
             f"the teacher mostly writes so already: the best of {knob.samples.samples} answers are {toward:.2f} nats "
-            f"away, those at the other end {-away:.2f}"
+            f"away, those at the other end {away:.2f}"
         )
         return why, "turn it to the other side, which has room"
     best = side * knob.change("answers", eta).mean
