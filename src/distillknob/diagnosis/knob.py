@@ -132,7 +132,7 @@ def turns(change: Interval, eta: float) -> Turns:
 
 
 def knob_rows(knob: Knob) -> list[dict[str, Any]]:
-    """What calibrations at each η would make of the teacher, by scope: `KnobRangeRow`. None where no answer is right."""
+    """What calibrations at each η would make of a teacher, by scope: `KnobRangeRow`. None where no answer is right."""
     if not bool(knob.samples.right_A.any()):
         return []
     return [_row(knob, scope, eta) for scope in get_args(Scope) for eta in sorted(knob.samples.etas)]
