@@ -257,7 +257,7 @@ def curve_figure(cells: Cells, task: str) -> str:
     legend.append(tag("text", note, x=0, y=372))
     style = Html(files("distillknob.report").joinpath("report.css").read_text(encoding="utf-8"))
     ground = tag("rect", width=800, height=404, fill="var(--surface)")
-    inner = tag("g", panel, legend, transform="translate(20 14)")
+    inner = tag("g", panel.drawn, legend, transform="translate(20 14)")
     # The panel is an svg of its own, which takes its size from here.
     sized = str(inner).replace('viewBox="0 0 760 330"', 'viewBox="0 0 760 330" width="760" height="330"')
     whole = tag(
