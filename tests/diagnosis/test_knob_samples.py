@@ -18,6 +18,7 @@ from distillknob.diagnosis.samples import KnobSamples, Missing
 from distillknob.diagnosis.stage import diagnose
 from distillknob.errors import BadInputError
 from distillknob.evaluation.measure import sample_and_grade
+from distillknob.models.heads import checked_head
 from distillknob.models.load import load_model
 from distillknob.models.scoring import token_logprobs
 from distillknob.runs.journal import Journal
@@ -113,6 +114,7 @@ def test_a_right_answer_that_the_student_can_t_say_stops_the_forecast_and_says_w
     drawn = first_of(sample_and_grade(teacher, task, task.examples("train", 2), 4, seed=0), 2)
     assert [len(row) for row in drawn.samples] == [len(row) for row in drawn.scores] == [2, 2]
     drawn = replace(drawn, scores=[[1.0 if one.finished else 0.0 for one in row] for row in drawn.samples])
+    checked_head(student.model)  # looked at once a model: a broken checkpoint is refused there
     with torch.no_grad():
         student.model.get_output_embeddings().weight.fill_(math.nan)
     assert any(one.finished for row in drawn.samples for one in row)
