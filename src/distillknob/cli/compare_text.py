@@ -25,8 +25,8 @@ def compare_text(run: Run, result: Mapping[str, Any]) -> list[str]:
                 parts.append(f"{wrapped(heading)}\n{_table(own, result['baseline'])}")
     edges = [row["method"] for row in result["rates"] if row["at_the_edge"]]
     if edges:
-        told = f"the best learning rate tried was the lowest or the highest for {', '.join(edges)}: more rate_multiples"
-        parts.append(wrapped(f"! {told} may lift them"))
+        edge = f"the best learning rate tried was the lowest or the highest for {', '.join(edges)}: more rate_multiples"
+        parts.append(wrapped(f"! {edge} may lift them"))
     left = {row["method"] for row in result["left_out"]}
     if left:
         parts.append(wrapped(f"not applicable somewhere, with the reasons on the page: {', '.join(sorted(left))}"))

@@ -26,9 +26,9 @@ def knob_text(result: Mapping[str, Any]) -> list[str]:
         ]
         for row in shared
     ]
-    told = [
+    sentences = [
         wrapped(f"the knob on {finding['task']}: {finding['cause']}", "  ")
         for finding in result["findings"]
         if finding["name"] == "knob_range" and finding["applicable"]
     ]
-    return [text_table(header, rows), *told]
+    return [text_table(header, rows), *sentences]

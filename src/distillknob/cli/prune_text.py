@@ -41,11 +41,11 @@ def prune_text(run: Run, result: Mapping[str, Any]) -> list[str]:
 def _importance(result: Mapping[str, Any]) -> str:
     """The layers with what was measured of them, the least first."""
     rows = [row for row in result["importance"] if row["importance"] is not None]
-    told = [
+    layers = [
         f"{row['layer']}{'' if row['stays'] else '*'} {row['importance']:.3g}"
         for row in sorted(rows, key=lambda row: row["importance"])
     ]
-    return f"each layer by {result['measure']} ({MEASURES[result['measure']]}; * left out): {', '.join(told)}"
+    return f"each layer by {result['measure']} ({MEASURES[result['measure']]}; * left out): {', '.join(layers)}"
 
 
 def _ranged(value: float | None, bounds: Sequence[float | None]) -> str:

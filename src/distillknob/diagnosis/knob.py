@@ -145,7 +145,7 @@ def _row(knob: Knob, scope: Scope, eta: float) -> dict[str, Any]:
     if knob.samples.reward == "sequence":
         # The teacher's own log-probability of what it writes more often rises by as much as that does.
         after = after + _where_right(knob, log_tilt(weight_PS), weight_PS)[1]
-    told = paired_difference(before, after, proportion=False)
+    log_ratio_difference = paired_difference(before, after, proportion=False)
     per_token = knob.log_ratio_PS / knob.tokens_PS.clamp(min=1)
     rates = _where_right(knob, per_token, weight_PS)
     spent = interval(divergence(weight_PS).numpy(), proportion=False)
@@ -162,8 +162,8 @@ def _row(knob: Knob, scope: Scope, eta: float) -> dict[str, Any]:
         "shift_interval": change.as_list(),
         "log_ratio": float(before.mean()),
         "log_ratio_after": float(after.mean()),
-        "difference": told.mean,
-        "interval": told.as_list(),
+        "difference": log_ratio_difference.mean,
+        "interval": log_ratio_difference.as_list(),
         "difference_per_token": float((rates[1] - rates[0]).mean()),
         "kl": spent.mean,
         "kl_interval": spent.as_list(),
@@ -178,7 +178,7 @@ def _row(knob: Knob, scope: Scope, eta: float) -> dict[str, Any]:
             {"way": way, "before": knob.share_of(way, knob.untilted_PS), "after": knob.share_of(way, weight_PS)}
             for way in sorted(set(knob.samples.way_A))
         ],
-        "n": told.n,
+        "n": log_ratio_difference.n,
     }
 
 

@@ -43,7 +43,7 @@ def knob_finding(knob: Knob) -> Finding:
         interval(_span(knob, etas), proportion=False),
         unit=f"nats an answer between η = {min(*etas, 0):+g} and {max(*etas, 0):+g}, by ways of writing",
         severity="none",
-        cause="; ".join(_told(knob, eta, words[eta]) for eta in etas)
+        cause="; ".join(_turn_text(knob, eta, words[eta]) for eta in etas)
         + "".join(f", because {why}" if why is whys[0] else f"; because {why}" for why in whys)
         + _ways(knob, etas)
         + _alone(knob, etas),
@@ -51,7 +51,7 @@ def knob_finding(knob: Knob) -> Finding:
     )
 
 
-def _told(knob: Knob, eta: float, word: Turns) -> str:
+def _turn_text(knob: Knob, eta: float, word: Turns) -> str:
     change, spent = knob.change("ways", eta), divergence(knob.weights("ways", eta))
     return f"η = {eta:+g}: {word}, {change.mean:+.2f} nats an answer at a KL of {float(spent.mean()):.2f}"
 
@@ -173,11 +173,11 @@ def _ways(knob: Knob, etas: list[float]) -> str:
 def _alone(knob: Knob, etas: list[float]) -> str:
     """What each problem could be learnt for itself, and whether the samples show how far that goes."""
     ends = " and ".join(f"{knob.change('answers', eta).mean:+.2f}" for eta in etas)
-    told = f". With each problem learnt for itself: {ends} nats"
+    alone = f". With each problem learnt for itself: {ends} nats"
     worth = min(float(effective_samples(knob.weights("answers", eta)).mean()) for eta in etas)
     if worth >= ONE_SAMPLE:
-        return told
-    return f"{told}, or more: one of {knob.samples.samples} answers carries the weight (knob_samples)"
+        return alone
+    return f"{alone}, or more: one of {knob.samples.samples} answers carries the weight (knob_samples)"
 
 
 def _prepared(gathered: Gathered) -> Knob | Missing:

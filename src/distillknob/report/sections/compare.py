@@ -58,8 +58,8 @@ def compared_section(source: Source) -> Section:
         for teacher in distinct(done, "teacher"):
             own = where(done, task=task, teacher=teacher)
             if own:
-                told = leaders_sentence(own, baseline, METHODS)
-                takeaways.append(join(f"{task}, {teacher}: {told}", tag("br")))
+                sentence = leaders_sentence(own, baseline, METHODS)
+                takeaways.append(join(f"{task}, {teacher}: {sentence}", tag("br")))
     states = mapping(result.get("cells"))
     progress = tag("p", f"{count(states.get('done'))} of {count(states.get('planned'))} cells are done.")
     return Section("result", title, takeaways, join(progress, _figures(result, done), _tables(result)))
@@ -106,8 +106,8 @@ def _criterion(own: Sequence[Row]) -> str:
     """By what a method is called better or worse than the baseline."""
     over_trainings = any(mapping(row.get("to_baseline")).get("p_trainings") is not None for row in own)
     holds = "it holds for other problems and for other trainings" if over_trainings else "it holds for other problems"
-    told = "" if over_trainings else " One training each says nothing of another one."
-    return f"{holds}, with all methods looked at together (Holm, 5 %).{told}"
+    caveat = "" if over_trainings else " One training each says nothing of another one."
+    return f"{holds}, with all methods looked at together (Holm, 5 %).{caveat}"
 
 
 def _is_free(row: Row) -> bool:

@@ -32,14 +32,16 @@ _MINUS = "\N{MINUS SIGN}"
 
 def knob_sentence(knob: Sequence[Row]) -> str:
     """Say in a word how far the knob turns, by task and η."""
-    told = []
+    by_task = []
     for task in distinct(knob, "task"):
         own = where(knob, task=task, scope="ways")
         words = [f"{text(row.get('turns'))} at η = {signed_eta(row.get('eta'))}" for row in own]
         if words:
-            told.append(f"on {task} {listed(words)}")
+            by_task.append(f"on {task} {listed(words)}")
     return (
-        f"How far the knob would turn, by ways of writing that all problems share: {'; '.join(told)}." if told else ""
+        f"How far the knob would turn, by ways of writing that all problems share: {'; '.join(by_task)}."
+        if by_task
+        else ""
     )
 
 
