@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distillknob.calibration.config import CalibrationConfig
 from distillknob.calibration.stage import calibrate
+from distillknob.models.forward import attention_without_cudnn
 from pairs import Pair
 from tiny_families import LIMIT, documented, outcome, tiny_config
 
@@ -66,3 +67,17 @@ def test_the_log_ratio_of_a_teacher_to_itself_is_0_on_a_gpu(
     )
     run = calibrate(config, tmp_path / "run")
     assert abs(run.metrics()[0]["log_ratio"]) <= limit
+
+
+def test_gradients_of_attention_are_numbers_at_every_length_on_a_gpu(gpu: str) -> None:
+    """Heads whose scores are all far below 0, as some of SmolLM2's and Qwen2.5's: cuDNN's backward pass makes NaN of
+    them at 64, 192, 320 … tokens (pytorch issue 196678)."""
+    dtype = torch.bfloat16
+    for length in (64, 96, 128, 192):
+        q, k, v = (torch.randn(1, 1, length, 64, device=gpu, dtype=dtype) for _ in range(3))
+        q[..., 0], k[..., 0] = 1.0, -960.0  # every score about −120
+        q.requires_grad_()
+        mask = torch.ones(length, length, dtype=torch.bool, device=gpu).tril()[None, None]
+        with attention_without_cudnn():
+            torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask).sum().backward()
+        assert q.grad is not None and q.grad.isfinite().all()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, TrainerCallback
 
 import one_score
 from distillknob.calibration.config import CalibrationConfig
@@ -225,3 +225,26 @@ def test_the_answer_of_one_model_is_scored_alike_in_a_batch(tiny_pair: Pair, tmp
     together = token_logprobs(model, one_score.PROMPTS, answers)
     for prompt, answer, scored in zip(one_score.PROMPTS, answers, together, strict=True):
         torch.testing.assert_close(scored, token_logprobs(model, [prompt], [answer])[0], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("stage", ["calibrate", "distill"])
+def test_training_keeps_attention_from_cudnn(tiny_pair: Pair, tmp_path: Path, stage: str) -> None:
+    """Its gradients are NaN at some lengths (`attention_without_cudnn`); `test_gpu_models.py` has one such case."""
+    enabled: list[bool] = []
+
+    class Watch(TrainerCallback):
+        def on_substep_end(self, *args: Any, **kwargs: Any) -> None:
+            enabled.append(torch.backends.cuda.cudnn_sdp_enabled())
+
+        on_step_end = on_substep_end
+
+    if stage == "calibrate":
+        model = load_model(tiny_pair.teacher)
+        trainer: Any = one_score.calibration_trainer(model, load_model(tiny_pair.teacher), tmp_path)
+    else:
+        trainer = one_score.distillation_trainer(tiny_pair.teacher, tmp_path, [[5, 6, 7]] * len(one_score.PROMPTS))
+    trainer.add_callback(Watch())
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    trainer.train()
+    assert before and enabled and not any(enabled)
+    assert torch.backends.cuda.cudnn_sdp_enabled()

@@ -7,7 +7,7 @@ from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from distillknob.errors import BadInputError
 from distillknob.models.base import LanguageModel
-from distillknob.models.forward import attention_for_many_lengths
+from distillknob.models.forward import attention_without_cudnn
 from distillknob.models.load import load_model
 from distillknob.models.same_text import one_vocabulary
 from distillknob.models.shared_prefix import keeps_a_cache
@@ -58,7 +58,7 @@ class NextTokens:
             self._cache = DynamicCache(config=self.model.config) if self._caches else None
         new = ids_BT[:, -1:] if goes_on and self._caches else ids_BT
         positions_BT = (mask_BT.cumsum(-1) - 1).clamp(min=0)[:, -new.size(1) :]
-        with attention_for_many_lengths():
+        with attention_without_cudnn():
             output = self.model(
                 input_ids=new,
                 attention_mask=mask_BT,

@@ -57,9 +57,14 @@ def _positions_from_mask(module: Any, args: tuple[Any, ...], kwargs: dict[str, A
     return args, {**kwargs, "position_ids": (mask_BT.long().cumsum(-1) - 1).clamp(min=0)[:, -ids.size(1) :]}
 
 
-def attention_for_many_lengths() -> AbstractContextManager[None]:
-    """Keep attention from cuDNN, which plans anew for every shape: on an H200 that took 0.13 s for each token to come,
-    where the other kernels take less than 0.001 s (docs/benchmarks.md)."""
+def attention_without_cudnn() -> AbstractContextManager[None]:
+    """Keep attention from cuDNN, in sampling, scoring and training alike.
+
+    It plans anew for every shape: on an H200 that took 0.13 s for each token to come, where the other kernels take less
+    than 0.001 s (docs/benchmarks.md). And its backward pass makes NaN of good numbers where a text has 64 tokens, 192,
+    320 and so on, and a head's scores are all far below 0, as in SmolLM2 and Qwen2.5 (pytorch issue 196678; on an H200
+    with torch 2.11 SmolLM2's training ended so at its seventh step).
+    """
     return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
 
 

@@ -20,7 +20,7 @@ from distillknob.errors import BadInputError
 from distillknob.models.adapters import bare
 from distillknob.models.base import LanguageModel
 from distillknob.models.families import check_config
-from distillknob.models.forward import Silenced, number_positions, silence
+from distillknob.models.forward import Silenced, attention_without_cudnn, number_positions, silence
 from distillknob.models.loaded.decoding import Decoded, Decoder
 from distillknob.models.loaded.sampling import before_draw, rows_that_fit
 from distillknob.models.random_streams import occurrences, row_key
@@ -70,6 +70,11 @@ class PolicyTrainer(Trainer):
 
     _silenced: Silenced | None = None
     _turn = (-1, 0)  # the step and which of its rollouts the last one was
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Transformers' `train`, without the attention whose gradients aren't always numbers."""
+        with attention_without_cudnn():
+            return super().train(*args, **kwargs)
 
     def _make_ready(self, *frozen: Any) -> None:
         """Make the trained model and the frozen ones read alike everywhere. The trained one keeps its dropout where

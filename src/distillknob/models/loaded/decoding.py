@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from distillknob.models.chat import eos_ids
-from distillknob.models.forward import attention_for_many_lengths
+from distillknob.models.forward import attention_without_cudnn
 from distillknob.models.loaded.drawing import Draw
 from distillknob.models.loaded.growing_cache import growing_cache, leave, remaining
 from distillknob.models.random_streams import uniforms
@@ -125,7 +125,7 @@ class Decoder:
         named: dict[str, Any] = {} if state.cache is None else {"past_key_values": state.cache}
         if not self.in_step:
             named["synced_gpus"] = False  # the weights are whole: under ZeRO-3 it would wait for the other processes
-        with own_settings(self.model, config), attention_for_many_lengths():
+        with own_settings(self.model, config), attention_without_cudnn():
             output = self.model.generate(
                 input_ids=state.ids,
                 attention_mask=state.mask,
