@@ -1,4 +1,4 @@
-"""What extractors got from some teachers: the tables of docs/red-team.md. Markdown on stdout.
+"""What extractors got from some teachers: the tables of docs/research/red-team.md. Markdown on stdout.
 
     python benchmarks/red_team.py docs/evidence/attacks/knob.json.gz
 

@@ -5,7 +5,7 @@
 
 Each cell calibrates the teacher on mathematics against the very student that is trained afterwards (GKD, span matching
 between two tokenizers), with the sweep's settings, no guard, and measures both on problems of the train split that
-neither has seen. The rule of choice stands in docs/lab-notebook.md and was written before the cells were run. A cell is
+neither has seen. The rule of choice stands in the lab notebook and was written before the cells were run. A cell is
 one line of the file, with how many of its answers to each problem were right; those that are there are kept. Two of
 these commands at a time need a file each, and `--table` takes several.
 """

@@ -63,7 +63,7 @@ def hints(type_: Any) -> dict[str, Any]:
 
 
 def spelled(hint: Any) -> str:
-    """A type in the words of docs/results.md."""
+    """A type in the words of docs/reference/results.md."""
     if is_typeddict(hint):
         return f"`{hint.__name__}`"
     if get_origin(hint) in (types.UnionType, Union):

@@ -23,11 +23,11 @@ from distillknob.methods import METHODS
 from distillknob.methods.systems import SYSTEMS
 from distillknob.report.names import method_name
 
-PAGE = Path(__file__).parents[1] / "docs" / "methods.md"
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "methods.md"
 
 
 def test_the_page_of_methods_is_what_the_command_writes() -> None:
-    assert PAGE.read_text(encoding="utf-8") == methods_page(), "distillknob methods --page > docs/methods.md"
+    assert PAGE.read_text(encoding="utf-8") == methods_page(), "distillknob methods --page > docs/reference/methods.md"
 
 
 def test_every_method_says_what_it_is_and_when_to_take_it() -> None:

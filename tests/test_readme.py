@@ -23,14 +23,14 @@ def test_the_snippet_runs_as_it_stands(
 
 
 def test_every_page_that_a_document_links_to_is_there() -> None:
-    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")):
         text = page.read_text(encoding="utf-8")
         for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", text):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
 def test_every_file_of_the_package_that_a_document_names_is_there() -> None:
-    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")):
         if page.name in ("lab-notebook.md", "benchmarks.md", "evidence.md"):  # records of commands of their day
             continue
         for path in re.findall(r"`((?:src/distillknob|tests|benchmarks)/[\w./-]+)`", page.read_text(encoding="utf-8")):

@@ -1,6 +1,6 @@
 """Tiny random models of all families of causal language models that transformers has, and what comes of each here.
 
-python tests/tiny_families.py [FAMILY ...]      the lists of docs/families.md
+python tests/tiny_families.py [FAMILY ...]      the lists of docs/reference/families.md
 """
 
 from __future__ import annotations
@@ -262,7 +262,7 @@ SECTIONS = {"works": "## Work", "refused": "## Refused", "not tried": "## Not tr
 
 
 def documented(page: str) -> dict[str, str]:
-    """What docs/families.md says of each family: a key of SECTIONS."""
+    """What docs/reference/families.md says of each family: a key of SECTIONS."""
     verdicts: dict[str, str] = {}
     for verdict, heading in SECTIONS.items():
         section = page.partition(f"{heading}\n")[2].partition("\n## ")[0]
@@ -271,7 +271,7 @@ def documented(page: str) -> dict[str, str]:
 
 
 def main() -> None:
-    """Prints the lists of docs/families.md."""
+    """Prints the lists of docs/reference/families.md."""
     warnings.filterwarnings("ignore")
     outcomes = {}
     for family in sys.argv[1:] or FAMILIES:

@@ -294,8 +294,8 @@ def test_a_recipe_says_where_it_comes_from(path: Path) -> None:
 
 
 def test_the_table_of_recipes_is_the_folder() -> None:
-    """docs/recipes.md has a row for each recipe and each Accelerate configuration, and for nothing else."""
-    text = (ROOT / "docs" / "recipes.md").read_text()
+    """docs/reference/recipes.md has a row for each recipe and each Accelerate configuration, and for nothing else."""
+    text = (ROOT / "docs" / "reference" / "recipes.md").read_text()
     rows = set(re.findall(r"^\| `([\w-]+)` \|", text, flags=re.MULTILINE))
     assert rows == {path.stem for path in [*RECIPES, *(ROOT / "recipes" / "accelerate").glob("*.yaml")]}
 

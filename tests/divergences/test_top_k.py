@@ -90,7 +90,7 @@ def test_on_the_embedded_pair_the_bound_is_within_ten_times_the_gap(task: str, k
         bound = topk_bound(q, ids, logprobs, tail, kind, floor_logprob=floor)
         assert (gap <= bound * (1 + 1e-9) + 1e-12).all()
         # Total variation's gap is zero wherever one model lies above the other throughout the tail, and a skewed
-        # reverse KL's is of second order: what is known of the tail says nothing of either (docs/lab-notebook.md).
+        # reverse KL's is of second order: what is known of the tail says nothing of either (lab notebook).
         if kind not in ("total_variation", "skew_reverse_kl"):
             assert (bound / gap).median() <= 10, kind
 

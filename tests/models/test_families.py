@@ -1,4 +1,4 @@
-"""Every family of causal language models works, or is refused by name, as docs/families.md says."""
+"""Every family of causal language models works, or is refused by name, as docs/reference/families.md says."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from distillknob.models.sampling import Sampling, generate
 from distillknob.models.scoring import token_logprobs
 from tiny_families import FAMILIES, OWN, documented, outcome, tiny_config
 
-PAGE = (Path(__file__).parents[2] / "docs" / "families.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "families.md").read_text(encoding="utf-8")
 TOLD = documented(PAGE)
 
 

@@ -15,7 +15,7 @@ from distillknob.models.forward import attention_without_cudnn
 from pairs import Pair
 from tiny_families import LIMIT, documented, outcome, tiny_config
 
-PAGE = (Path(__file__).parents[2] / "docs" / "families.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "families.md").read_text(encoding="utf-8")
 WORKING = sorted(family for family, verdict in documented(PAGE).items() if verdict == "works")
 # Nats between two ways to one log-probability: bfloat16 keeps 8 bits of each number, and two ways round otherwise.
 # Where rounding sends a token to another expert, it is more. Wrong positions make one to four nats (GPT-2, GPT-Neo).

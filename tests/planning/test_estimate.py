@@ -235,7 +235,7 @@ def test_every_stage_of_8b_to_1_7b_fits_one_card_of_80_gb(recipe: Path) -> None:
 
 
 def test_reading_checkpoints_takes_time() -> None:
-    """The pair that docs/benchmarks.md measured took 14 to 18 s a stage to load."""
+    """The pair that docs/research/benchmarks.md measured took 14 to 18 s a stage to load."""
     config = EvaluateConfig(models=["Qwen/Qwen3-8B", "Qwen/Qwen3-1.7B"], tasks=["bigmath-4"], max_new_tokens=64)
     assert estimate("evaluate", config, ONE).seconds["loading"] == pytest.approx(2 * 9_911_310_336 / LOADING)
     assert 14 < 2 * 9_911_310_336 / LOADING < 18

@@ -1,4 +1,4 @@
-"""docs/results.md holds every type and key of results, and no other."""
+"""docs/reference/results.md holds every type and key of results, and no other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from result_types import all_types, hints, spelled
 
-PAGE = (Path(__file__).parents[2] / "docs" / "results.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "results.md").read_text(encoding="utf-8")
 TYPES = all_types()
 SECTIONS = dict(re.findall(r"^### `(\w+)`\n(.*?)(?=^##|\Z)", PAGE, flags=re.M | re.S))
 ROW = re.compile(r"^\| `([^`]+)` \| (.+?) \| (.+?) \| (0|0, later|\d+) \|$", flags=re.M)

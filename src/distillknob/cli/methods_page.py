@@ -1,4 +1,4 @@
-"""The methods of distillation for a reader: a list and one method on the terminal, and the page `docs/methods.md`."""
+"""The methods of distillation for a reader: a list and one method on the terminal, and docs/reference/methods.md."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def costs(name: str) -> str:
 
 
 def methods_page() -> str:
-    """The page `docs/methods.md`, whole."""
+    """The page `docs/reference/methods.md`, whole."""
     parts = [INTRODUCTION]
     for family, rows in FAMILIES.items():
         parts.append(f"## {family}\n")

@@ -1,11 +1,11 @@
 """A forecast of what distillation brings: the score that the student would have if it wrote as the teacher does.
 
 A student takes over its teacher's styles far sooner than it gets better within any of them (seen on the embedded pair,
-docs/lab-notebook.md). So the forecast keeps what the student can do in each style and weights the styles by the
+the lab notebook). So the forecast keeps what the student can do in each style and weights the styles by the
 teacher's habits. It needs a task that names its styles, samples of both models, and no training. What it leaves out:
 what the student learns within a style, and what it forgets.
 
-docs/benchmarks.md tells how well it ranks pairs by what their students then gained.
+docs/research/benchmarks.md tells how well it ranks pairs by what their students then gained.
 """
 
 from __future__ import annotations

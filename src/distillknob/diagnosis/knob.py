@@ -2,7 +2,7 @@
 
 The teacher's answers are weighted as the calibration's optimum would write them (`diagnosis/tilt.py`), once for a
 policy that shifts ways of writing over all problems alike (scope `ways`), and once for one that has learnt each problem
-for itself (`answers`). Calibrations of some tens of steps came nearer to the first (docs/diagnosis.md).
+for itself (`answers`). Calibrations of some tens of steps came nearer to the first (docs/explanation/traps.md).
 
 What it leaves out: what the teacher would write that isn't among its samples, how many steps there are, and what the
 guard does. A sure token is taken to stay as sure as it was.

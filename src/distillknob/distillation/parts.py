@@ -100,7 +100,9 @@ class MethodParts:
     )
     options: dict[str, float] = field(
         default_factory=dict,
-        metadata={"help": "Numbers of the method's parts, over its published ones (`docs/methods.md` lists them)."},
+        metadata={
+            "help": "Numbers of the method's parts, over its published ones (`docs/reference/methods.md` lists them)."
+        },
     )
     skills: str | None = field(
         default=None,

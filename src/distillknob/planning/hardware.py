@@ -25,11 +25,11 @@ GIB = 2**30
 TRAINING, SCORING, DECODING = 0.35, 0.45, 0.6
 LARGE_PRODUCTS = 0.75  # of a GPU's peak, by the products that measure this machine's
 # A decoding step of transformers starts its kernels one by one, whatever the number of rows: seconds a layer, measured
-# on an H200 (1.6 to 2.5 ms, docs/benchmarks.md). vLLM replays them as one graph.
+# on an H200 (1.6 to 2.5 ms, docs/research/benchmarks.md). vLLM replays them as one graph.
 LAYER_SECONDS = 2e-3
 # Beside products, which grow with the square of a model's width, stands work that grows with the width: norms,
 # activations, starting operations. On a CPU it takes as long as the products of a model this wide, by the embedded
-# pair's runs (docs/benchmarks.md).
+# pair's runs (docs/research/benchmarks.md).
 CPU_WIDTH = 230
 # Bytes a second from checkpoint files to the device, measured for an 8B and a 1.7B model (14 to 18 s, the same page).
 LOADING = 1.2e9

@@ -1,6 +1,6 @@
 """This module holds the version of `result.json`, what every result begins with, and the words that its rows share.
 
-docs/results.md tells each key's unit and meaning. Results of older versions lack the keys that are `NotRequired` in the
+docs/reference/results.md tells units and meanings. Results of older versions lack the keys that are `NotRequired` in the
 types of this room. A figure that is undefined is `null` in the file (JSON has no NaN). A page about a run that may be
 damaged or unfinished reads the same keys leniently.
 

@@ -20,7 +20,7 @@ def keep_freed_memory() -> None:
     """Tell glibc to keep freed blocks for the next allocation; elsewhere, do nothing.
 
     By default it gives tensors of some MB back to the kernel and faults their pages in again at the next step: on a CPU
-    that took up to a third of a small model's training time (docs/lab-notebook.md).
+    that took up to a third of a small model's training time (docs/research/lab-notebook.md).
     """
     if platform.libc_ver()[0] != "glibc":
         return

@@ -1,6 +1,6 @@
 """Prompts, references and graders. A task is data and a verifier; it knows no model that is taught.
 
-A user adds a task in one file: a class with the members of `Task` (docs/tasks.md shows one on a data set), registered
+A user adds a task in one file: a class with the members of `Task` (docs/reference/tasks.md has one), registered
 by name; or names data in any recipe, as `jsonl:PATH`, `csv:PATH`, `parquet:PATH` or `hub:ORG/NAME?…`, or describes them
 in a file, `own:PATH`.
 """

@@ -1,4 +1,4 @@
-"""What a task on a data set says of itself: a few lines for a reader, and a row of the table in docs/tasks.md."""
+"""What a task on a data set says of itself: a few lines for a reader, and a row in docs/reference/tasks.md."""
 
 from __future__ import annotations
 

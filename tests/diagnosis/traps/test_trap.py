@@ -87,7 +87,7 @@ def test_every_file_of_traps_holds_one_that_is_asked() -> None:
 
 
 def test_every_trap_has_a_row_in_the_docs() -> None:
-    page = (Path(__file__).parents[3] / "docs" / "diagnosis.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "explanation" / "traps.md").read_text(encoding="utf-8")
     rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
     for trap in TRAPS:
         assert any(f"`{trap.name.removesuffix('_per_token')}`" in row for row in rows), trap.name

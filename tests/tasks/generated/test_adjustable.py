@@ -109,7 +109,7 @@ def test_rows_name_their_grader_by_the_name_that_get_task_knows() -> None:
 def test_the_tables_in_the_docs_are_the_code_s(name: str) -> None:
     task = get_task(name)
     assert isinstance(task, AdjustableTask)
-    page = (Path(__file__).parents[3] / "docs" / "tasks.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "tasks.md").read_text(encoding="utf-8")
     lines = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
     rows = [[cell.strip().strip("`") for cell in line.split("|")[2:-1]] for line in lines]
     ways = {row[0]: float(row[1]) for row in rows if len(row) == 3}

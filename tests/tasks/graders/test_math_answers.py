@@ -1,4 +1,4 @@
-"""What the mathematical grader accepts and what it doesn't: a table of labelled pairs, which docs/grading.md shows.
+"""What the mathematical grader accepts and what it doesn't: labelled pairs, as in docs/reference/grading.md.
 
 `python tests/tasks/graders/test_math_answers.py` writes the table there again.
 """
@@ -19,7 +19,7 @@ ROWS = [
     json.loads(line)
     for line in (Path(__file__).parents[2] / "fixtures" / "math_answers.jsonl").read_text("utf-8").splitlines()
 ]
-DOCS = Path(__file__).parents[3] / "docs" / "grading.md"
+DOCS = Path(__file__).parents[3] / "docs" / "reference" / "grading.md"
 BEGIN, END = "<!-- table -->\n", "<!-- end of table -->\n"
 
 

@@ -19,7 +19,7 @@ from own_rows import write
 
 DATA = Path(__file__).parents[2] / "fixtures" / "data"
 
-DOCS = Path(__file__).parents[3] / "docs" / "tasks.md"
+DOCS = Path(__file__).parents[3] / "docs" / "reference" / "tasks.md"
 
 NAMES = [task.name for task in ON_DATA_SETS]
 
@@ -247,6 +247,6 @@ def test_a_task_in_one_file_is_registered_as_the_docs_say(monkeypatch: pytest.Mo
 def test_cards_are_short_and_stand_in_the_docs() -> None:
     docs = DOCS.read_text()
     for task in ON_DATA_SETS:
-        assert task.card.table_row(task.name) in docs, f"docs/tasks.md: {task.card.table_row(task.name)}"
+        assert task.card.table_row(task.name) in docs, f"docs/reference/tasks.md: {task.card.table_row(task.name)}"
         lines = str(task.card).splitlines()
         assert len(lines) <= 7 and lines[0].startswith("data set: ") and task.source.hub_id in lines[0]

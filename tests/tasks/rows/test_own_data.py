@@ -30,7 +30,7 @@ WAYS = ("jsonl", "csv", "parquet", "hub")
 
 CODE = re.compile(r"<U\+([0-9A-F]{4})>")
 
-DOCS = Path(__file__).parents[3] / "docs" / "tasks.md"
+DOCS = Path(__file__).parents[3] / "docs" / "reference" / "tasks.md"
 
 
 def everything(name: str) -> list[Example]:

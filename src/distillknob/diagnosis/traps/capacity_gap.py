@@ -126,7 +126,7 @@ def _why_not(answers: StyledAnswers, named_rows: list[dict[str, Any]]) -> str:
     if {*answers.style_A, *answers.log_habit} <= {"other"}:
         return (
             "the task names no ways of writing: name them by patterns, `styles` in a task file (own:TASK.yaml), or by "
-            "style() of a task in Python (docs/tasks.md)"
+            "style() of a task in Python (docs/reference/tasks.md)"
         )
     problems, most = len(answers.prompt_A.unique()), max((row["n"] for row in named_rows), default=0)
     return (

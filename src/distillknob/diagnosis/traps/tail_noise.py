@@ -13,7 +13,7 @@ sixth. The share of the KL that goes there is the share of the lesson that no an
 of it on the trap is there, from 10 % and from a quarter more gravely.
 
 Left out on purpose: the share beyond the top 5 as the finding. It lies above 10 % for every pair of small models that
-were trained apart (docs/benchmarks.md), of which a loss over the top 5 and one bucket leaves out next to nothing.
+were trained apart (the page of benchmarks), of which a loss over the top 5 and one bucket leaves out next to nothing.
 """
 
 from __future__ import annotations

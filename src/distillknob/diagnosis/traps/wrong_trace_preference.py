@@ -107,7 +107,7 @@ def wrong_trace_preference(candidates: Candidates, reduction: Reduction = "sum")
         cause="the teacher's likelihood follows its habits of writing, not only what is right"
         + _styles(candidates, reduction)
         + _lengths(candidates, reduction),
-        # No calibration: on the embedded pair none of five moved it (docs/lab-notebook.md).
+        # No calibration: on the embedded pair none of five moved it (docs/research/lab-notebook.md).
         remedy="train on verified traces (method=sft_verified)",
     )
 

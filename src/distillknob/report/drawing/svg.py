@@ -7,7 +7,7 @@ which is what makes a plot work in light and dark; each series has a shape or a 
 A figure also holds the values behind its marks as a table: for a reader who can't see it, and for the page's script,
 which saves them as CSV.
 
-Left out on purpose: a plotting library (`docs/design.md` says which were weighed), and automatic layout.
+Left out on purpose: a plotting library (`docs/explanation/design.md` says which were weighed), and automatic layout.
 """
 
 from __future__ import annotations

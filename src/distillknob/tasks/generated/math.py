@@ -10,7 +10,7 @@ widely that guessing near the start seldom hits.
 
 The words between two operands make as many tokens as a line of the solution that writes every step, so that a small
 model finds its place in the problem by counting back one distance. Without that, models of this size spend nearly all
-of their training on learning to find the operand (docs/lab-notebook.md).
+of their training on learning to find the operand (docs/research/lab-notebook.md).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 r"""Is a final answer the reference? What math-verify can't be asked, and what it leaves out.
 
 Numbers, units, bases, brackets, words and chains of equations are read here; what is left, two expressions, goes to
-math_equality.py. The rules, with an example of each, are in docs/grading.md:
+math_equality.py. The rules, with an example of each, are in docs/reference/grading.md:
 
 - A decimal counts as the number it says, against a decimal to its last digit. Against an exact reference that is no
   integer (a fraction, a root, π) it counts if it is correctly rounded to at least `SIGNIFICANT` digits.

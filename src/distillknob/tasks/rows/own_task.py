@@ -32,7 +32,7 @@ SOLUTIONS = ("solution", "completion")
 GRADERS = ("text", "math")
 SEVERAL = (
     "give one text; where any of several answers is right, say `any_of: true` in a task file, and where the list "
-    "itself is the answer, `any_of: false` (docs/tasks.md)"
+    "itself is the answer, `any_of: false` (docs/reference/tasks.md)"
 )
 READ: dict[str, Callable[[Path], Table]] = {"jsonl": read_jsonl, "csv": read_csv}
 
@@ -242,7 +242,7 @@ def from_file(name: str, *, as_named: str | None = None, form: Form | None = Non
         Source("", ()),
         name=as_named or f"{kind}:{place}",
         path=path,
-        remedy="give a prompt, its right answer as reference, and a solution if there is one (docs/tasks.md)",
+        remedy="give a prompt, its right answer as reference, and a solution if there is one (docs/reference/tasks.md)",
         kind=kind,
         form=form,
     )

@@ -8,7 +8,7 @@ r"""A task of one's own described in a YAML file, `own:PATH`: its data, its colu
       equation: '='
     max_new_tokens: 512
 
-Left out on purpose: graders in code (docs/tasks.md shows a task in Python).
+Left out on purpose: graders in code (docs/reference/tasks.md shows a task in Python).
 """
 
 from __future__ import annotations
