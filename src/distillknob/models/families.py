@@ -96,8 +96,8 @@ def check_length(config: Any, longest: int) -> None:
 
 def _refused(name: str, model_type: str, reason: str) -> BadInputError:
     return BadInputError(
-        f"{name!r} is a {model_type!r} model, which can't be used here: {reason}. docs/reference/families.md lists those "
-        "that can"
+        f"{name!r} is a {model_type!r} model, which can't be used here: {reason}. docs/reference/families.md lists "
+        "those that can"
     )
 
 

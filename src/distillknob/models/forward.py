@@ -61,9 +61,9 @@ def attention_without_cudnn() -> AbstractContextManager[None]:
     """Keep attention from cuDNN, in sampling, scoring and training alike.
 
     It plans anew for every shape: on an H200 that took 0.13 s for each token to come, where the other kernels take less
-    than 0.001 s (the page of benchmarks). And its backward pass makes NaN of good numbers where a text has 64 tokens, 192,
-    320 and so on, and a head's scores are all far below 0, as in SmolLM2 and Qwen2.5 (pytorch issue 196678; on an H200
-    with torch 2.11 SmolLM2's training ended so at its seventh step).
+    than 0.001 s (the page of benchmarks). And its backward pass makes NaN of good numbers where a text has 64 tokens,
+    192, 320 and so on, and a head's scores are all far below 0, as in SmolLM2 and Qwen2.5 (pytorch issue 196678; on an
+    H200 with torch 2.11 SmolLM2's training ended so at its seventh step).
     """
     return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
 
