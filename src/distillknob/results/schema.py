@@ -1,8 +1,8 @@
 """This module holds the version of `result.json`, what every result begins with, and the words that its rows share.
 
 docs/reference/results.md tells units and meanings. Results of older versions lack the keys that are `NotRequired` in
-the types of this room. A figure that is undefined is `null` in the file (JSON has no NaN). A page about a run that may be
-damaged or unfinished reads the same keys leniently.
+the types of this room. A figure that is undefined is `null` in the file (JSON has no NaN). A page about a run that may
+be damaged or unfinished reads the same keys leniently.
 
 Left out on purpose: a check of every value while reading. The manifest proves that a file is as it was written, and
 the tests hold what is written against the types.
