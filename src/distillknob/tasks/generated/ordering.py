@@ -1,8 +1,7 @@
 """Picking words out of a text and writing them in order, as asked: extraction, order and format in natural English.
 
 A list asks for the things of one kind that a short text names among others, in alphabetical or reverse alphabetical
-order, in a case and with a separator; a note is to be written anew with its names in order and without its day. All of
-it is language, which small models have; to put the words in order without writing anything down takes a comparison of
+order and with a separator; a note is to be written anew with its names in order and without its day. All of it is language, which small models have; to put the words in order without writing anything down takes a comparison of
 all of them for each one, which they haven't. The ways differ in how much of that is written:
 
     extraction  the words as they stand in the text, then in order
@@ -15,14 +14,15 @@ all of them for each one, which they haven't. The ways differ in how much of tha
 All are right for every problem, in several wordings, and the gold solution takes one whatever the problem is (`?ways=…`
 sets the shares). An answer is right if it is written exactly as asked.
 
-Left out on purpose: orders by number or size, which are arithmetic.
+Left out on purpose: orders by number or size, which are arithmetic, and capital letters, in which a word is spelt with
+other tokens than in the text (`ordering_ways`).
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -35,7 +35,6 @@ from distillknob.tasks.graders.committed import ANSWER
 
 A_NOTE, REVERSE = 0.3, 0.25  # shares of problems
 NAMES = WOMEN + MEN
-CASES: dict[str, Callable[[str], str]] = {"capital letters": str.upper, "small letters": str.lower}
 SEPARATORS = {"semicolons": "; ", "commas": ", ", "slashes": " / ", "hyphens": " - "}
 OPENINGS = (
     "At school,", "In the museum,", "On the train,", "Last week,", "At the party,", "In a dream,", "One evening,",
@@ -43,9 +42,9 @@ OPENINGS = (
 )  # fmt: skip
 VERBS = ("drew", "painted", "photographed", "sketched", "mentioned", "described", "imagined", "noticed", "remembered")
 LISTING = (
-    "List the {kind} of the text in {order} order, in {case}, separated by {separator}.",
-    "Which {kind} does the text name? Write them in {order} order, in {case}, with {separator} between them.",
-    "Write down the {kind} that occur in the text: in {order} order, in {case}, separated by {separator}.",
+    "List the {kind} of the text in {order} order, separated by {separator}.",
+    "Which {kind} does the text name? Write them in {order} order, with {separator} between them.",
+    "Write down the {kind} that occur in the text: in {order} order, separated by {separator}.",
 )
 REWRITING = (
     "Rewrite the note with the names in {order} order and without the day.",
@@ -140,9 +139,9 @@ class Ordering(AdjustableTask[Words]):
         named = [*plan.words]
         for word in rng.sample(KINDS[other], self.settings["others"]):
             named.insert(rng.randrange(len(named) + 1), word)
-        case, separator = rng.choice(list(CASES)), rng.choice(list(SEPARATORS))
-        request = rng.choice(LISTING).format(kind=plan.kind, order=order, case=case, separator=separator)
-        return _told(named, rng), request, SEPARATORS[separator].join(CASES[case](word) for word in ranked)
+        separator = rng.choice(list(SEPARATORS))
+        request = rng.choice(LISTING).format(kind=plan.kind, order=order, separator=separator)
+        return _told(named, rng), request, SEPARATORS[separator].join(ranked)
 
     def _note(
         self, names: Sequence[str], ranked: Sequence[str], order: str, rng: random.Random
