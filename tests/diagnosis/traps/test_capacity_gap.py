@@ -74,7 +74,7 @@ def test_a_teacher_that_has_all_but_given_up_the_easy_way_leaves_a_gap() -> None
     right_A = (torch.arange(400) % 2 == 1) | (torch.arange(400) < 40)  # all 200 hard answers, 20 of the easy ones
     finding = capacity_gap(replace(rows, right_A=right_A))
     assert finding.severity == "high" and finding.value == pytest.approx(6.0 * 200 / 220, abs=0.2)
-    assert "'easy' was among the teacher's right answers on 20 of 200 problems here" in finding.remedy
+    assert "'easy' was among the teacher's right answers on 20 of 200 problems" in finding.remedy
 
 
 def test_the_capacity_gap_s_interval_covers_the_truth() -> None:

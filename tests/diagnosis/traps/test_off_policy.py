@@ -156,7 +156,7 @@ def test_off_policy_instability_is_found_where_weights_multiply(
         assert finding["value"] == pytest.approx(exact, rel=0.25)
     else:  # a twenty-thousandth is left, which no thousand answers can show: those that matter never came
         assert exact < 1e-4 < finding["value"] < 0.02
-    assert "multiply over the tokens" in finding["cause"] and "method=opd_rkl" in finding["remedy"]
+    assert "is a product over its tokens" in finding["cause"] and "method=opd_rkl" in finding["remedy"]
 
 
 def test_off_policy_estimates_of_a_pair_near_each_other_are_stable(diagnose_tables: Diagnose) -> None:

@@ -59,7 +59,7 @@ def test_signal_sparsity_is_found_where_one_word_in_twenty_differs(diagnose_tabl
     student = chain(*(pairs(i, 0.1 if i == 7 else 0.5) for i in range(19)))
     finding = diagnose_tables(teacher, student)["signal_sparsity"]
     assert fired(finding, "high") and finding["value"] == pytest.approx(1 / 20, abs=0.01) and covers(finding, 1 / 20)
-    assert "of 4800 tokens; at 5% of them" in finding["cause"]  # 240 answers of twenty, of which the end is sure
+    assert "of 4800 carry 90 %" in finding["cause"]  # 240 answers of twenty, of which the end is sure
 
 
 def test_a_pair_that_differs_everywhere_alike_has_no_sparse_signal(diagnose_tables: Diagnose) -> None:

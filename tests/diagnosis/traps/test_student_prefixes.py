@@ -60,7 +60,7 @@ def test_a_planted_teacher_that_student_prefixes_lead_astray_is_found(diagnose_t
     # Half of an answer of six tokens is its first three words: two chances to have come back, one more from there.
     stays = 0.98**3
     assert fired(finding, "high") and covers(finding, (1 - 0.05 * stays) - (1 - 0.8 * stays))
-    assert "doesn't find its way back" in finding["cause"] and "lmbda=0" in finding["remedy"]
+    assert "can't put it right" in finding["cause"] and "lmbda=0" in finding["remedy"]
 
 
 def test_a_planted_teacher_that_finds_its_way_back_is_left_alone(diagnose_tables: Diagnose) -> None:

@@ -124,7 +124,7 @@ def test_tail_noise_is_found_in_a_pair_whose_tails_disagree(diagnose_tables: Dia
     exact = float((p[tail] * (p[tail] / q[tail]).log()).sum() / (p * (p / q).log()).sum())  # nothing but the tail's
     assert exact == pytest.approx(1.0) and finding["value"] == pytest.approx(exact, rel=1e-3)
     assert fired(finding, "high")
-    assert "a hundredth of its likeliest" in finding["cause"] and "top_k=" in finding["remedy"]
+    assert "a hundred times less likely" in finding["cause"] and "top_k=" in finding["remedy"]
 
 
 def test_a_tail_that_is_only_too_heavy_is_no_noise(diagnose_tables: Diagnose) -> None:

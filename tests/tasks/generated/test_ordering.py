@@ -93,7 +93,9 @@ def test_a_word_is_copied_behind_a_space_as_it_stands_in_the_text() -> None:
     for example in drawn("ordering", 200):
         for solution in example.solutions.values():
             for word in example.key.split("|")[2:]:
-                assert all(behind == " " for behind in re.findall(rf"(^|.)\b{word}\b", solution, re.DOTALL | re.IGNORECASE))
+                assert all(
+                    behind == " " for behind in re.findall(rf"(^|.)\b{word}\b", solution, re.DOTALL | re.IGNORECASE)
+                )
 
 
 def test_each_insertion_puts_one_more_word_where_it_belongs() -> None:

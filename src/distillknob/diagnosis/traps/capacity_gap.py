@@ -100,9 +100,9 @@ def capacity_gap(answers: StyledAnswers) -> Finding:
         unit="nats an answer that the teacher's ways of writing cost the student more than the easiest of them",
         severity=graded(gap, 0.5, 1.0, 2.0),
         cause=(
-            f"the teacher is right in {len(rows)} ways; {hardest['style']!r}, {hardest['teacher_share']:.0%} of its "
-            f"right answers, costs the student {hardest['excess']:.1f} nats more than the teacher, "
-            f"{easiest['style']!r} {easiest['excess']:.1f}"
+            f"the teacher is right in {len(rows)} ways of writing; {hardest['style']!r}, "
+            f"{hardest['teacher_share']:.0%} of its right answers, is {hardest['excess']:.1f} nats less likely to the "
+            f"student than to the teacher, {easiest['style']!r} {easiest['excess']:.1f}"
         ),
         remedy=_remedy(str(easiest["style"]), prompt_A[easy_A], asked),
         plot=_cost_plot(answers, [str(row["style"]) for row in rows]),
@@ -113,11 +113,11 @@ def _remedy(style: str, prompt_A: np.ndarray, asked: int) -> str:
     """When to calibrate and when to select: `prompt_A` are the problems of the right answers in the easiest style."""
     reached = len(np.unique(prompt_A))
     return (
-        "calibrate the teacher (eta=-0.25), one more training that reaches every method, those on the student's own "
-        "samples too; or leave it as it is and train on those of its samples that the student can follow "
-        "(method=sft_best_of_n_sure), n times the samples (candidates), for methods on traces alone. "
-        f"Selection finds what is there: {style!r} was among the teacher's right answers on {reached} of {asked} "
-        "problems here, and more samples reach more; where it is seldom, calibrate first and select then"
+        "calibrate the teacher (eta=-0.25): one more training, which helps every method. Or leave it as it is, and "
+        "train on those of its answers that the student can follow (method=sft_best_of_n_sure): n times the samples "
+        "(candidates), for methods on traces alone. Selection can only choose what was drawn: "
+        f"{style!r} was among the teacher's right answers on {reached} of {asked} problems; where it is seldom, "
+        "calibrate first and select then"
     )
 
 

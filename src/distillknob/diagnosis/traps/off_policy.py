@@ -125,10 +125,10 @@ def off_policy_instability(off: ScoredAnswers) -> Finding:
         unit="effective share of the teacher's samples under the student's weights",
         severity=graded_below(share, 0.5, 0.2, 0.05),
         cause=(
-            f"the weights multiply over the {off.piece}s: of {len(log_weight_A)} answers, "
-            f"{share.mean * len(log_weight_A):.1f} are left, and the heaviest one carries {heaviest:.0%} of the weight"
+            f"an answer's weight is a product over its {off.piece}s, so that few answers take all of it: "
+            f"{len(log_weight_A)} count as {share.mean * len(log_weight_A):.1f}, and one has {heaviest:.0%} of it"
         ),
-        remedy="take the reverse KL on the student's own samples (method=opd_rkl, or gkd with lmbda=1)",
+        remedy="take the reverse KL on the student's own samples: method=opd_rkl, or gkd with lmbda=1",
         plot=share_plot(
             "effective share of the answers", f"{off.piece}s", "effective share", horizon_rows(off), "tokens"
         ),

@@ -63,10 +63,10 @@ def sequence_myopia(sample: GradientSample) -> Finding:
         unit="cosine of a prompt's sampled-token gradient with its token-level gradient",
         severity=graded_below(mean, 0.7, 0.4, 0.2),
         cause=(
-            "the sequence-level loss sees the sampled token alone: its gradient varies "
-            f"{ratio:.2g} times as much over batches as that of the KL over the whole vocabulary"
+            "the sequence-level loss sees the sampled token alone: from batch to batch its gradient varies "
+            f"{ratio:.2g} times as much as that of the KL over the whole vocabulary"
         ),
-        remedy="take the divergence at every token (method=gkd or method=opd_rkl), or average over larger batches "
+        remedy="compare whole distributions at every token (method=gkd or opd_rkl), or average over larger batches "
         "(gradient_accumulation_steps)",
         plot=_plot(sample),
     )

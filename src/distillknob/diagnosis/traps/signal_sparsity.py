@@ -94,11 +94,11 @@ def signal_sparsity(sample: ScoredTokens) -> Finding:
         unit="share of tokens that carry 90 % of the forward KL",
         severity=graded_below(share, 0.3, 0.2, 0.1),
         cause=(
-            f"mean token KL is {total / len(kl_N):.3f} nats, 90 % of it on {needed} of {len(kl_N)} tokens; at "
-            f"{sure:.0%} of them the student is sure of what comes"
+            f"the student learns from few tokens: {needed} of {len(kl_N)} carry 90 % of the KL (mean "
+            f"{total / len(kl_N):.3f} nats a token); at {sure:.0%} of all tokens it is sure of what comes already"
         ),
-        remedy="count the tokens that carry the signal alone (method=tip, or tokens=divergence), and take more "
-        "problems (problems) rather than more passes",
+        remedy="train on the tokens that carry the signal alone (method=tip, or tokens=divergence); take more problems "
+        "(problems), not more passes over the same ones",
         plot=_plot(sample),
     )
 

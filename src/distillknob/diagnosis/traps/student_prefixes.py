@@ -58,8 +58,8 @@ def accuracy_on_student_prefixes(continuations: Continuations) -> Finding:
         lost,
         unit="score (0 to 1) that the teacher loses when it goes on from half of a student's answer",
         severity=graded(lost, 0.05, 0.15, 0.30),
-        cause="the student has gone wrong by then, and the teacher doesn't find its way back from there",
-        remedy="let fewer of the traces be the student's own (lmbda=0 to begin with, in gkd)",
+        cause="by then the student has gone wrong, and the teacher can't put it right from there",
+        remedy="train on fewer of the student's own samples: begin gkd with lmbda=0",
         plot=_prefix_plot(continuations),
     )
 

@@ -104,15 +104,16 @@ def tail_noise(sample: ScoredTokens) -> Finding:
         NAME,
         sample.task,
         share,
-        unit="share of the forward KL about how tokens the teacher would hardly say share their probability",
+        unit="share of the forward KL that comes from how very unlikely tokens split their probability",
         severity=graded(share, 0.05, 0.10, 0.25),
         cause=(
             f"{1 - rows[at]['share']:.0%} of the KL lies beyond the teacher's top {sample.ks[at]} tokens; "
-            f"{share.mean:.1%} of all is about how tokens below a hundredth of its likeliest share what they have"
+            f"{share.mean:.1%} of all comes from how tokens a hundred times less likely than its first split what is "
+            "left to them"
         ),
         remedy=(
-            "train on the teacher's top tokens and one bucket for all others, by a cache of them "
-            f"(top_k={bucketed['k']}), which leaves out {bucketed['left_out']:.2g} of {mean:.2g} nats a token"
+            "train on a cache of the teacher's top tokens, with one bucket for all others "
+            f"(top_k={bucketed['k']}): it leaves out {bucketed['left_out']:.2g} of {mean:.2g} nats a token"
         ),
         plot=share_plot("carried by the top K", "K", "share of forward KL", rows, "k", log=True),
     )

@@ -104,7 +104,7 @@ def wrong_trace_preference(candidates: Candidates, reduction: Reduction = "sum")
         rate,
         unit=f"share of wrong-right pairs in which the teacher prefers the wrong one ({reduction} of log-likelihoods)",
         severity=graded(rate, 0.05, 0.15, 0.30),
-        cause="the teacher's likelihood follows its habits of writing, not only what is right"
+        cause="how likely an answer is follows the teacher's habits of writing, not only what is right"
         + _styles(candidates, reduction)
         + _lengths(candidates, reduction),
         # No calibration: on the embedded pair none of five moved it (docs/research/lab-notebook.md).

@@ -1,8 +1,9 @@
 """Picking words out of a text and writing them in order, as asked: extraction, order and format in natural English.
 
 A list asks for the things of one kind that a short text names among others, in alphabetical or reverse alphabetical
-order and with a separator; a note is to be written anew with its names in order and without its day. All of it is language, which small models have; to put the words in order without writing anything down takes a comparison of
-all of them for each one, which they haven't. The ways differ in how much of that is written:
+order and with a separator; a note is to be written anew with its names in order and without its day. All of it is
+language, which small models have; to put the words in order without writing anything down takes a comparison of all of
+them for each one, which they haven't. The ways differ in how much of that is written:
 
     extraction  the words as they stand in the text, then in order
     insertion   one word after another, put where it belongs among those before; a small step a line
