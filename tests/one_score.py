@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,9 +131,14 @@ def self_log_ratio(checkpoint: str, folder: Path, **values: Any) -> torch.Tensor
 
 
 def distillation_trainer(
-    checkpoint: str, folder: Path, completions: Sequence[Sequence[int]], **values: Any
+    checkpoint: str,
+    folder: Path,
+    completions: Sequence[Sequence[int]],
+    load: Callable[..., Any] | None = None,
+    **values: Any,
 ) -> DistillTrainer:
-    """A trainer of a checkpoint on `PROMPTS` with these stored traces, with itself as the teacher."""
+    """A trainer of a checkpoint on `PROMPTS` with these stored traces, with itself as the teacher. `load` takes the
+    checkpoint's name and the config (default: `load_model` by the name)."""
     settings: dict[str, Any] = {
         "method": "sft_gold",
         "per_device_train_batch_size": 2,
@@ -145,7 +150,7 @@ def distillation_trainer(
         **values,
     }
     config = DistillConfig(student=checkpoint, teacher=checkpoint, **settings)
-    student = load_model(checkpoint)
+    student = load_model(checkpoint) if load is None else load(checkpoint, config)
     rows = [{"prompt": p, "completion_ids": list(ids)} for p, ids in zip(PROMPTS, completions, strict=True)]
     return DistillTrainer(
         model=student.model,

@@ -22,18 +22,19 @@ from distillknob.runs.model_record import RECORD
 from distillknob.runs.run import Run
 from distillknob.runtime.processes import notice, process_index, wait
 from distillknob.runtime.template_date import undated
-from distillknob.training.config import TrainingConfig, trained_options
+from distillknob.training.config import TrainingConfig, mix_precision, trained_options
 
 
 def load_trained(name: str, config: TrainingConfig, *, anchored: bool = False) -> LanguageModel:
     """The model that a stage trains, loaded as TRL would: with `model_init_kwargs`, and in float32 unless these say
     otherwise. Steps at the usual learning rates are lost in the rounding of bfloat16 weights. Under LoRA the model
-    stays as it is, so it keeps its checkpoint's type.
+    stays as it is, so it keeps its checkpoint's type. What `config` leaves open of its precision follows from it.
 
     Raises as `check_trainable`, and BadInputError for a model that stays random in training without its dropout.
     """
     check_trainable(name, config, anchored=anchored)
     loaded = load_model(name, options=trained_options(config), whole=True)
+    mix_precision(config, loaded.model.num_parameters())
     if config.disable_dropout:
         silence(loaded.model).restore()  # the trainer does it again: what can't be silenced is told before any work
     return loaded

@@ -20,8 +20,9 @@ from transformers import TrainingArguments
 
 from distillknob.config.recipe import resolved
 from distillknob.errors import BadInputError
+from distillknob.models.dtypes import LARGE
 from distillknob.runtime.machine import multiplies_bfloat16
-from distillknob.runtime.processes import connect
+from distillknob.runtime.processes import connect, notice
 
 # Where a run is kept doesn't belong to what it is. `generation_batch_size` says what `steps_per_generation` says, for
 # one number of processes; TRL fills in both, and refuses both.
@@ -49,6 +50,8 @@ class TrainingConfig(Protocol):
     report_to: str | list[str] | None
     use_vllm: bool
     engine: str
+    bf16: bool | None
+    mixed_precision: str
 
     @property
     def trains_on_own_samples(self) -> bool: ...
@@ -66,6 +69,8 @@ def trained_options(config: TrainingConfig) -> dict[str, Any]:
     return {**precise, **as_dict(config.model_init_kwargs)}
 
 
+# Set on a config that said nothing of bf16, on a machine without an accelerator.
+_PRECISION_LEFT_OPEN = "_precision_left_open"
 # Are configs made for another machine, whose accelerator and packages this one hasn't?
 _ELSEWHERE: ContextVar[bool] = ContextVar("elsewhere", default=False)
 
@@ -97,8 +102,19 @@ def on_this_machine(config: TrainingArguments) -> None:
                     f"{name}: this machine has no GPU, and on a CPU {name} is emulated: leave it out, or add --use-cpu "
                     "if you mean it"
                 )
+        setattr(config, _PRECISION_LEFT_OPEN, config.bf16 is None)
         config.bf16 = bool(config.bf16)  # None would mean True to TRL
         config.dataloader_pin_memory = False
+
+
+def mix_precision(config: TrainingConfig, parameters: int) -> None:
+    """Let a large model's products be in bfloat16 (its weights stay float32) on a CPU that multiplies it, where nobody
+    named a precision: what TRL takes on a GPU, for a model that gains by it. To be asked before the Trainer is made.
+
+    On two cores with AMX a step of SmolLM2-135M in full then takes less than half of the time."""
+    if getattr(config, _PRECISION_LEFT_OPEN, False) and multiplies_bfloat16() and parameters >= LARGE:
+        config.bf16, config.mixed_precision = True, "bf16"
+        notice("this CPU multiplies bfloat16: training takes its products in it (--no-bf16: all in float32)")
 
 
 def agree_on_engine(config: TrainingConfig) -> None:
