@@ -81,7 +81,7 @@ def _command(name: str, about: str, parser: argparse.ArgumentParser, shared: set
             continue
         flags = ", ".join(code(_spelling(action)) for action in _shown(group))
         if str(group.title).startswith("inherited from "):
-            base = group.title.removeprefix("inherited from ")
+            base = str(group.title).removeprefix("inherited from ")
             also.append(f"- of [{base}](configs.md#{anchor(base)}): {flags}")
         elif group.title == "inherited, often set":
             also.append(f"- of {library_links(cls)}: {flags}; `--help-all` lists the others")

@@ -64,7 +64,7 @@ def _shared_bases(cls: type) -> list[type]:
 
 
 def _stage(stage: Stage) -> str:
-    cls = stage.config_class
+    cls: Any = stage.config_class
     lines = [f"## {cls.__name__}", ""]
     command = f"distillknob {stage.name}"
     lines += [f"{_about(cls)} Its command is [`{command}`](cli.md#{anchor(command)}).", "", _fields(cls, cls), ""]
