@@ -43,7 +43,7 @@ def test_the_list_for_models_has_the_form_that_it_should() -> None:
 
 
 def test_text_becomes_a_cell_and_a_sentence() -> None:
-    assert cell("a|b <c> `d|*e*`\n*f*") == "a\\|b \\<c> `d\\|*e*` \\*f\\*"
+    assert cell("|a| <b> `*c*`\n*d*") == "&#124;a&#124; \\<b> `*c*` \\*d\\*"
     assert sentence("print it") == "Print it."
     assert sentence("smollm2: a model") == "smollm2: a model."
     assert sentence("`a` is it!") == "`a` is it!"

@@ -95,7 +95,7 @@ def _fields(cls: type, by: type) -> str:
         shown = "" if default is dataclasses.MISSING else code(repr(fields.plain_value(default)))
         few = _few_choices(hint, field)
         text = help_of(by, field).replace("%%", "%") + ("" if few else listed(field))
-        kind = few or code(" | ".join(map(_type_name, alternatives_of(hint))))
+        kind = few or " or ".join(code(_type_name(one)) for one in alternatives_of(hint))
         rows.append([code(field.name), cell(kind), cell(shown) or "required", cell(text)])
     return table(HEADER, rows)
 

@@ -9,10 +9,13 @@ WRITTEN = "<!-- Written by `make reference`: change the program, then write it a
 
 
 def cell(text: str) -> str:
-    """Return text as a table's cell shows it: one line, in which no sign outside of code means markup."""
-    parts = re.split(r"(`[^`]*`)", " ".join(text.split()))
+    """Return text as a table's cell shows it: one line, in which no sign outside of code means markup.
+
+    A bar ends a cell, in code too, where GitHub and the site differ on how to escape it. So code with one isn't set as
+    code."""
+    parts = re.split(r"(`[^`|]*`)", " ".join(text.split()))
     plain = [part if part.startswith("`") else re.sub(r"([<*\[])", r"\\\1", part) for part in parts]
-    return "".join(plain).replace("|", "\\|")
+    return "".join(plain).replace("|", "&#124;")
 
 
 def code(text: str) -> str:
