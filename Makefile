@@ -14,7 +14,7 @@ DEMO := runs/demo
 ATTACK := runs/attack
 endif
 
-.PHONY: demo attack test check format clean
+.PHONY: demo attack test check format reference docs clean
 
 demo: $(INSTALLED)
 	$(BIN)/distillknob demo --config $(RECIPE) --output $(DEMO) --resume
@@ -38,9 +38,19 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The pages of docs/ that are written from the program itself; a test says when they are out of date.
+reference: $(INSTALLED)
+	$(BIN)/python -m distillknob.cli.reference docs
+
+# The site, in site/; a dead link or anchor fails it. `make check` needs no such line: a test builds the site, too, in
+# seconds. The pages themselves are copied beside the site's, since docs/llms.txt leads to them.
+docs: $(INSTALLED)
+	$(BIN)/zensical build --clean
+	cd docs && find . -name '*.md' -exec cp --parents {} ../site \;
+
 # Keeps .venv and runs/.
 clean:
-	rm -rf build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist site src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): pyproject.toml constraints.txt

@@ -126,7 +126,7 @@ STAGES = {
             config_at="pruning.config:PruneConfig",
             function_at="pruning.stage:prune",
             check_at="pruning.stage:check",
-            summary="a student by leaving out layers of a model",
+            summary="make a student by leaving out layers of a model",
         ),
         Stage(
             "demo",

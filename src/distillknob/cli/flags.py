@@ -85,8 +85,8 @@ def _add_flag(
     default = default_of(field)
     note = "required" if default is dataclasses.MISSING else f"default: {shown(plain_value(default))}"
     metavar = _metavar(hint, field)
-    more = "" if metavar.startswith("{") else _listed(field)
-    text = f"{_help(declarer, field)}{more} ({note})".strip().replace("%%", "%").replace("%", "%%")
+    more = "" if metavar.startswith("{") else listed(field)
+    text = f"{help_of(declarer, field)}{more} ({note})".strip().replace("%%", "%").replace("%", "%%")
     hidden: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
     visible: dict[str, Any] = {**hidden, "help": argparse.SUPPRESS if hide else text}
     if alternatives == [bool]:
@@ -103,7 +103,7 @@ def _add_flag(
         group.add_argument(f"--{dashed}", **kwargs, **hidden)
 
 
-def _help(declarer: type, field: dataclasses.Field[Any]) -> str:
+def help_of(declarer: type, field: dataclasses.Field[Any]) -> str:
     """The field's `metadata["help"]`, or what its class's docstring says of it: `name: text` or `name (type): text`."""
     if "help" in field.metadata:
         return str(field.metadata["help"])
@@ -120,7 +120,7 @@ def _help(declarer: type, field: dataclasses.Field[Any]) -> str:
     return ""
 
 
-def _listed(field: dataclasses.Field[Any]) -> str:
+def listed(field: dataclasses.Field[Any]) -> str:
     """The choices of a field's metadata, where its placeholder has no room for them."""
     choices = field.metadata.get("choices", ())
     return f" One of {', '.join(map(str, choices))}." if choices else ""

@@ -16,7 +16,9 @@ from distillknob.errors import BadInputError
 
 @dataclass
 class AdapterOptions:
-    """Fields that a stage's config takes over. Raises BadInputError for values that can't work."""
+    """Fields of a config whose stage can train a LoRA adapter in place of the whole model.
+
+    Raises BadInputError for values that can't work."""
 
     use_peft: bool = field(default=False, metadata={"help": "Train a LoRA adapter and leave the model as it is."})
     lora_r: int = field(default=16, metadata={"help": "Rank of the adapter."})
