@@ -7,17 +7,17 @@ For a page as it was at a commit: `git show COMMIT:README.md > before.md`, and g
 What counts as running text: paragraphs and list items. Headings, code blocks, tables, pictures, HTML comments and the
 addresses of links are left out; the words of a link stay.
 
-- **words a sentence**: a sentence ends at `.`, `!` or `?` before a space, and at the end of a paragraph or list item; one
-  at a colon goes on. A word is a run of characters between spaces with a letter in it, so `--eta` and `gkd` are words.
-- **figures per 100 words**: a figure is a number with its sign, point and commas; one inside a word (`Qwen3`) isn't, nor
-  is the number of a paper on arXiv. An interval is two figures.
+- **words a sentence**: a sentence ends at `.`, `!` or `?` before a space, and at the end of a paragraph or list item;
+  one at a colon goes on. A word is a run of characters between spaces with a letter in it, so `--eta` is one.
+- **figures per 100 words**: a figure is a number with its sign, point and commas; one inside a word (`Qwen3`) isn't,
+  nor is the number of a paper on arXiv. An interval is two figures.
 - **words before the first command**: running text above the first block of shell commands (```sh or ```console).
 - **reading ease**: Flesch's 206.835 − 1.015 · words a sentence − 84.6 · syllables a word. 60 and more is plain English,
   below 30 a scientific paper.
 
 Left out on purpose: a dictionary of syllables. They are counted as groups of vowels, less a silent e at the end, which
-is off by some per cent for a text and by more for code words. So compare pages by this script alone, not with figures of
-others. No formula knows whether a page can be understood; this one sees long sentences and long words.
+is off by some per cent for a text and by more for code words. So compare pages by this script alone, not with figures
+of others. No formula knows whether a page can be understood; this one sees long sentences and long words.
 """
 
 from __future__ import annotations
