@@ -2,7 +2,7 @@
 
     A_i = z_G(task)_i + η · z_G(cal)_i,     cal_i = log π_θ(y_i|x) − log π_C(y_i|x) in the paper
 
-(reconstructed objective of arXiv 2604.18963; docs/explanation/design.md tells what is known). z_G is the z-score
+(reconstructed objective of arXiv 2604.18963; docs/explanation/objective.md tells what is known). z_G is the z-score
 within the group of samples of one prompt. A is left unscaled: TRL's `normalize_then_sum` whitens A over the batch,
 which cancels |η| as soon as task rewards tie, and the knob becomes a switch.
 """
