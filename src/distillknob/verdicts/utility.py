@@ -29,5 +29,5 @@ def outcome_text(row: Mapping[str, Any], tolerance: float | None) -> str:
     return {
         "holds": f"lost no more than {limit}",
         "lost": f"lost more than {limit}",
-        "not resolved": f"not resolved: it may have lost more than {limit}, or less",
+        "not resolved": f"not resolved: whether it lost more than {limit} takes more problems to tell",
     }.get(str(outcome), "")
