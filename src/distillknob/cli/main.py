@@ -18,6 +18,7 @@ from typing import NoReturn
 from distillknob.cli.commands import COMMANDS, COULD_NOT_RUN, Commands
 from distillknob.cli.completion import add_completion, completion_script
 from distillknob.cli.extras import extras_of
+from distillknob.cli.flags import add_flags, without_bool_values
 from distillknob.cli.welcome import SENTENCE, USAGE, WIDTH, command_groups, greeting
 from distillknob.errors import BadInputError, RunFailedError, nearest
 from distillknob.stages import STAGES, Stage
@@ -55,10 +56,13 @@ class _Parser(argparse.ArgumentParser):
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
         """`words` parsed. Raises BadInputError for what can't be."""
+        (chosen,) = (action for action in self._actions if isinstance(action, argparse._SubParsersAction))
+        stage = chosen.choices.get(next((word for word in words if not word.startswith("-")), ""))
+        if stage is not None:
+            words = without_bool_values(words, stage)
         arguments, unknown = self.parse_known_args(words)
         if not unknown:
             return arguments
-        (chosen,) = (action for action in self._actions if isinstance(action, argparse._SubParsersAction))
         parser = self if arguments.command is None else chosen.choices[arguments.command]
         flag = next((word.partition("=")[0] for word in unknown if word.startswith("-")), None)
         if flag is None:
@@ -111,12 +115,10 @@ def _add_stage(commands: Commands, stage: Stage, *, fields: bool, inherited: boo
     parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
     extras_of(stage.name).add_flags(parser)
     if fields:
-        from distillknob.cli.flags import add_flags
-
         hidden = add_flags(parser, stage.config_class, skip=OWN_FLAGS, inherited=inherited)
         parser.add_argument("--help-all", action="help", help="this help, with all inherited fields")
-        if hidden:
-            parser.epilog = f"{hidden} more fields are TRL's and transformers': --help-all lists them too."
+        more = f"{hidden} more fields are TRL's and transformers': --help-all lists them too. " if hidden else ""
+        parser.epilog = f"{more}--FLAG may be written --FLAG true, and --no-FLAG as --FLAG false."
 
 
 def _answer(command: str | None, words: Sequence[str]) -> int:
