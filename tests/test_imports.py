@@ -70,7 +70,7 @@ ROOMS = {
         f"{STAGE} stats methods divergences training evaluation calibration distillation defences report",
         f"{TRAINERS} numpy yaml",
     ),
-    "gates": row("errors results config runs inputs attacks"),
+    "gates": row("errors results config runs models inputs attacks"),
     "experiments": row(
         f"{STAGE} stages stats verdicts methods evaluation diagnosis calibration distillation report", "numpy"
     ),
@@ -91,7 +91,7 @@ PURE = {
     "training.entropy_band": row("errors", "torch"),
     "calibration.advantage": row("errors training.advantages", "torch"),
     "calibration.guard": row("errors results stats"),
-    "gates": row("errors results config runs inputs.identity attacks.access gates"),
+    "gates": row("errors results config runs models.names inputs.identity attacks.access gates"),
     "fingerprints.green": row("errors", "torch"),
     "fingerprints.radioactivity": row("errors fingerprints.green", "torch scipy"),
 }
