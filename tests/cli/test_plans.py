@@ -44,7 +44,12 @@ def test_a_diagnosis_foretells_the_knob_of_its_recipe_s_calibrations(
     tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[Any] = []
-    monkeypatch.setattr("distillknob.cli.run_stage._plan", lambda *_: told.append(_[3]) or 0)
+
+    def plan(*given: Any) -> int:
+        told.append(given[3])
+        return 0
+
+    monkeypatch.setattr("distillknob.cli.run_stage._plan", plan)
     recipe = tmp_path / "my.yaml"
     recipe.write_text("calibrate: {beta: 0.3, reward: sequence}\n")
     flags: list[str | Path] = ["diagnose", recipe, *models("diagnose", tiny_pair), "--dry-run"]

@@ -158,11 +158,14 @@ def _precision(engine: Engine, models: Sequence[Architecture]) -> str:
     """The types in which teacher and student are read, as `load_model` chooses them."""
     if engine.device.itemsize == 2:
         return "dtype: the checkpoints' own, as on every GPU"
-    here = [dtype_here(own_dtype(model.config), lambda count=model.parameters: count) for model in models]
-    if "bfloat16" not in here:
+    teacher, student = map(_dtype_here, models)
+    if "bfloat16" not in (teacher, student):
         return "dtype: float32, as this CPU takes these models"
-    teacher, student = here
     return f"dtype on this CPU: teacher {teacher}, student {student}; what is trained in full is float32"
+
+
+def _dtype_here(model: Architecture) -> str:
+    return dtype_here(own_dtype(model.config), lambda: model.parameters)
 
 
 def new_file(name: str) -> Path:
