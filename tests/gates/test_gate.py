@@ -18,8 +18,8 @@ import yaml
 from commands import command
 from distillknob.defences.choice import DEFENCES
 from distillknob.gates.gate import STATUS, gate
-from distillknob.gates.words import BEGIN, END
 from distillknob.inputs.identity import read_by
+from distillknob.publishing.marks import BEGIN, END
 from distillknob.runs.records import UNKNOWN
 from planted_attacks import ATTACKERS, Change, arms_of, attack_run, checkpoint, named, recovers, share
 from result_types import all_types, faults

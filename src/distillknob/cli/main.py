@@ -20,6 +20,7 @@ from distillknob.cli.completion import add_completion, completion_script
 from distillknob.cli.extras import extras_of
 from distillknob.cli.flags import add_flags, without_bool_values
 from distillknob.cli.welcome import SENTENCE, USAGE, WIDTH, command_groups, greeting
+from distillknob.config.fields import REFUSED
 from distillknob.errors import BadInputError, RunFailedError, nearest
 from distillknob.stages import STAGES, Stage
 
@@ -67,6 +68,8 @@ class _Parser(argparse.ArgumentParser):
         flag = next((word.partition("=")[0] for word in unknown if word.startswith("-")), None)
         if flag is None:
             raise BadInputError(f"{parser.prog} can't use {' '.join(unknown)}: see {parser.prog} --help")
+        if (reason := REFUSED.get(flag.lstrip("-").replace("-", "_"))) is not None:
+            raise BadInputError(f"{flag} can't be set here: {reason}")
         flags = [name for action in parser._actions for name in action.option_strings]
         guess = nearest(flag.replace("-", "_"), flags) or nearest(flag, flags, otherwise=":")
         raise BadInputError(f"{parser.prog} has no flag {flag}{guess} see {parser.prog} --help")
