@@ -57,20 +57,21 @@ ROOMS = {
         "errors runtime runs divergences", f"{HUGGING} {FILES} peft safetensors huggingface_hub jinja2 numpy vllm"
     ),
     "inputs": row("errors runtime config runs tasks models", "transformers"),
+    "publishing": row("errors runtime runs models inputs", "huggingface_hub yaml"),
     "evaluation": row(f"{STAGE} stats", "transformers numpy sklearn"),
     "training": row("errors config runtime runs models tasks evaluation", TRAINERS),
     "diagnosis": row(f"{STAGE} stats divergences evaluation training", "torch numpy"),
     "fingerprints": row(STAGE, "torch transformers scipy"),
-    "pruning": row(f"{STAGE} stats evaluation", "torch transformers"),
-    "calibration": row(f"{STAGE} stats verdicts training evaluation", TRAINERS),
-    "distillation": row(f"{STAGE} methods divergences training evaluation diagnosis", f"{TRAINERS} opacus"),
-    "defences": row(f"{STAGE} methods training evaluation distillation fingerprints", TRAINERS),
+    "pruning": row(f"{STAGE} stats evaluation publishing", "torch transformers"),
+    "calibration": row(f"{STAGE} stats verdicts training evaluation publishing", f"{TRAINERS} huggingface_hub"),
+    "distillation": row(f"{STAGE} methods divergences training evaluation diagnosis publishing", f"{TRAINERS} opacus"),
+    "defences": row(f"{STAGE} methods training evaluation distillation fingerprints publishing", TRAINERS),
     "report": row("errors results stats verdicts methods runs", "numpy"),
     "attacks": row(
         f"{STAGE} stats methods divergences training evaluation calibration distillation defences report",
         f"{TRAINERS} numpy yaml",
     ),
-    "gates": row("errors results config runs inputs attacks"),
+    "gates": row("errors results config runs models inputs publishing attacks"),
     "experiments": row(
         f"{STAGE} stages stats verdicts methods evaluation diagnosis calibration distillation report", "numpy"
     ),
@@ -91,7 +92,7 @@ PURE = {
     "training.entropy_band": row("errors", "torch"),
     "calibration.advantage": row("errors training.advantages", "torch"),
     "calibration.guard": row("errors results stats"),
-    "gates": row("errors results config runs inputs.identity attacks.access gates"),
+    "gates": row("errors results config runs models.names inputs.identity publishing.marks attacks.access gates"),
     "fingerprints.green": row("errors", "torch"),
     "fingerprints.radioactivity": row("errors fingerprints.green", "torch scipy"),
 }

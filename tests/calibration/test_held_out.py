@@ -27,6 +27,7 @@ from distillknob.models.sampling import Sample
 from distillknob.models.scoring import answer_ids, token_logprobs
 from distillknob.runs.model_record import RECORD, read_record, teacher_warning
 from distillknob.tasks import get_task
+from hub_standin import faults_of, metadata_of
 from pairs import Pair
 from small_calibrations import after_step, config, even_length, perfect, same, scored, stopped, weights
 
@@ -111,6 +112,12 @@ def test_the_log_ratio_is_measured_on_held_out_problems_before_and_after(tiny_pa
     card = (run.path / "model" / "README.md").read_text()
     assert f"({turned['verdict']})" in card and f"{turned['after']:.2f} after" in card
     assert "distillable" not in card and "Not measured here: whether students" in card
+    assert faults_of(card) == [] and "No attack on this model has been run" in card
+    scores = metadata_of(card)["model-index"][0]["results"]
+    assert [row["dataset"]["type"] for row in scores] == ["qa", "instruct"]
+    (metric,) = scores[0]["metrics"]
+    low, high = metric["args"]["difference_interval_95"]
+    assert f"| {metric['value']:.3f} |" in card and low <= metric["args"]["difference"] <= high
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,17 @@ def test_an_unknown_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "--output_dir" in refused(capsys, "calibrate", "--output_dir", tmp_path)  # --output is the one way
 
 
+def test_the_value_of_a_bool_is_no_recipe_and_a_recipe_is_no_value(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = ["--output", tmp_path / "run", "--method", "gdk"]  # which is refused once the command line is read
+    for word in ("false", "True", "no", "1"):
+        told = refused(capsys, "distill", "--gradient-checkpointing", word, *output)
+        assert "did you mean 'gkd'" in told
+    assert "there is no recipe my.yaml" in refused(capsys, "distill", "--use-peft", "my.yaml", *output)
+    assert "there is no recipe false" in refused(capsys, "distill", "--no-use-peft", "false", *output)
+
+
 def test_an_output_directory_that_holds_something_else(
     tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -40,6 +40,26 @@ def test_a_dry_run_starts_nothing(
     assert "Traceback" not in err
 
 
+def test_a_diagnosis_foretells_the_knob_of_its_recipe_s_calibrations(
+    tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+
+    def plan(*given: Any) -> int:
+        told.append(given[3])
+        return 0
+
+    monkeypatch.setattr("distillknob.cli.run_stage._plan", plan)
+    recipe = tmp_path / "my.yaml"
+    recipe.write_text("calibrate: {beta: 0.3, reward: sequence}\n")
+    flags: list[str | Path] = ["diagnose", recipe, *models("diagnose", tiny_pair), "--dry-run"]
+    assert command(*flags) == command(*flags, "--knob-beta", "0.5") == 0
+    recipe.write_text("knob_beta: 0.7\ncalibrate: {beta: 0.3}\n")
+    assert command(*flags) == 0
+    assert [one.knob_beta for one in told] == [0.3, 0.5, 0.7]
+    assert [one.knob_reward for one in told] == ["sequence", "sequence", "sure_tokens"]
+
+
 @pytest.mark.parametrize("stage", EXPERIMENTS)
 def test_an_experiment_s_own_config_is_a_recipe_that_repeats_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], stage: str

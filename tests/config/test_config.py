@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distillknob.cli.flags import add_flags, given_flags
+from distillknob.cli.flags import add_flags, given_flags, without_bool_values
 from distillknob.config import recipe as config
 from distillknob.config.recipe import build, read_recipe, resolved, stage_values
 from distillknob.errors import BadInputError
@@ -304,6 +304,35 @@ def test_both_spellings_of_a_bool() -> None:
     add_flags(parser, Two)
     for flag in ("--cast_head", "--cast-head", "--no-cast_head", "--no-cast-head", "--no_cast_head"):
         assert vars(parser.parse_args([flag])) == {"cast_head": not flag.startswith("--no")}
+
+
+@pytest.mark.parametrize(
+    ("words", "plain"),
+    [
+        ("--gate false", "--no-gate"),
+        ("--gate=False", "--no-gate"),
+        ("--gate TRUE", "--gate"),
+        ("--gate 1", "--gate"),
+        ("--gate no --eta 0", "--no-gate --eta 0"),
+        ("--no-gate false", "--no-gate false"),
+        ("--eta 1 true", "--eta 1 true"),
+        ("--gate my.yaml", "--gate my.yaml"),
+        ("--gate false true", "--no-gate true"),
+        ("--gate=false true", "--no-gate true"),
+        ("--gate --bf16 y", "--gate --bf16"),
+    ],
+)
+def test_a_bool_takes_the_words_that_trl_takes(words: str, plain: str) -> None:
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    add_flags(parser, Stage)
+    assert without_bool_values(words.split(), parser) == plain.split()
+
+
+def test_a_bool_takes_no_other_word() -> None:
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    add_flags(parser, Stage)
+    with pytest.raises(BadInputError, match="--gate is 'maybe', but must be true or false"):
+        without_bool_values(["--gate=maybe"], parser)
 
 
 def test_flags_and_recipe_agree() -> None:

@@ -37,6 +37,8 @@ ACTS = set(
     "output_dir log_on_each_node log_level log_level_replica disable_tqdm report_to run_name project trackio_space_id "
     "trackio_bucket_id trackio_static_space_id save_strategy save_steps save_on_each_node save_total_limit "
     "enable_jit_checkpoint debug skip_memory_metrics "
+    # The upload of the finished model, which is publishing/upload.py's
+    "push_to_hub hub_model_id hub_private_repo hub_revision "
     # Models and rollouts
     "model_init_kwargs teacher_model_revision teacher_model_init_kwargs disable_dropout max_completion_length "
     "temperature cache_implementation use_vllm beta "
@@ -95,7 +97,7 @@ def test_what_is_so_already_may_be_said() -> None:
 @pytest.mark.parametrize(
     ("cls", "setting", "reason"),
     [
-        (CalibrationConfig, {"push_to_hub": True}, "upload the run's own model/"),
+        (CalibrationConfig, {"hub_strategy": "checkpoint"}, "uploaded once, when the run is finished"),
         (CalibrationConfig, {"sync_ref_model": True}, "the anchor is the original teacher"),
         (CalibrationConfig, {"vllm_mode": "server"}, "use_vllm is off"),
         (CalibrationConfig, {"neftune_noise_alpha": 5.0}, "the log-ratio would be that noise"),

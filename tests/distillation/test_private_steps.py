@@ -222,7 +222,7 @@ def test_a_run_without_noise_claims_nothing(tiny_pair: Pair, tmp_path: Path) -> 
 def test_without_private_steps_nothing_is_said_of_privacy(tiny_pair: Pair, tmp_path: Path) -> None:
     run = distill(config_of(tiny_pair, method="gkd"), tmp_path / "run")
     assert "privacy" not in run.result and "privacy" not in result_text(run)
-    assert "private" not in student_card(config_of(tiny_pair, method="gkd"), "t", ["math"], 2, None)
+    assert "private" not in student_card(config_of(tiny_pair, method="gkd"), run.path, "t", ["math"], 2, None)
 
 
 def test_an_adapter_is_trained_privately_too(tiny_pair: Pair, tmp_path: Path) -> None:

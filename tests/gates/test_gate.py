@@ -18,8 +18,8 @@ import yaml
 from commands import command
 from distillknob.defences.choice import DEFENCES
 from distillknob.gates.gate import STATUS, gate
-from distillknob.gates.words import BEGIN, END
 from distillknob.inputs.identity import read_by
+from distillknob.publishing.marks import BEGIN, END
 from distillknob.runs.records import UNKNOWN
 from planted_attacks import ATTACKERS, Change, arms_of, attack_run, checkpoint, named, recovers, share
 from result_types import all_types, faults
@@ -470,6 +470,16 @@ def test_what_a_defence_reads_by_default_ships_and_is_bound(tmp_path: Path) -> N
     run = attack_run(tmp_path / "run", wrapped("product_of_experts?gamma=0.5"))
     assert f"model {ATTACKERS[0]}" in judged(run)["bound_to"]
     assert f"model {ATTACKERS[0]}" not in judged(run, target="nasty")["bound_to"]
+
+
+def test_a_fetched_model_of_an_attacker_ships_with_nothing_and_is_not_bound(tmp_path: Path) -> None:
+    def change(result: dict[str, Any]) -> None:
+        wrapped("product_of_experts?gamma=0.5")(result)
+        result["read"]["model zoo:smollm2"] = {"model.safetensors": "0" * 64}  # which no cache here holds
+        result["attackers"] += ["zoo:smollm2"]
+
+    bound_to = judged(attack_run(tmp_path / "run", change))["bound_to"]
+    assert f"model {ATTACKERS[0]}" in bound_to and "model zoo:smollm2" not in bound_to
 
 
 def models_of(cls: Any) -> list[str]:

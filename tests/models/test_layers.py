@@ -9,7 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from distillknob.errors import BadInputError
-from distillknob.models.layers import decoder_layers, directions, without_layers
+from distillknob.models.layers import decoder_layers, directions, forwards, without_layers
 from tiny_families import EVERY, tiny_config
 
 IDS = torch.tensor([[5, 9, 77, 300, 12, 8], [3, 3, 40, 2, 900, 7]])
@@ -37,6 +37,14 @@ def test_layers_are_passed_over_and_come_back() -> None:
     layers = whole.model.layers
     whole.model.layers, whole.config.num_hidden_layers = torch.nn.ModuleList([layers[0], layers[2]]), 2
     assert torch.equal(passed, logits(whole)) and not torch.equal(passed, before)
+
+
+def test_a_layer_gets_the_forward_pass_back_that_it_had_of_its_own() -> None:
+    plain, hooked = torch.nn.Identity(), torch.nn.Identity()
+    hooked.forward = own = lambda given: given + 1
+    with pytest.raises(ZeroDivisionError), forwards([plain, hooked], [lambda given: given / 0] * 2):
+        hooked(1)
+    assert "forward" not in vars(plain) and hooked.forward is own
 
 
 def test_a_layer_that_gives_several_outputs_is_passed_over_too() -> None:

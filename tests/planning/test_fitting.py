@@ -123,6 +123,22 @@ def test_a_new_recipe_of_one_s_own_small_task_fills_its_steps(
         capsys.readouterr()
 
 
+def test_the_types_that_a_new_recipe_tells_are_those_that_the_cpu_takes(
+    tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = replace(GPUS["h100"], name="this machine's CPU", itemsize=4)
+    pair: dict[str, Any] = {"teacher": tiny_pair.teacher, "student": tiny_pair.student, "target": None}
+
+    def told() -> str:
+        choices = new_recipe(**pair, tasks=["math"], engine=Engine(device)).choices
+        return next(line for line in choices if "dtype" in line)
+
+    assert told().endswith("dtype: float32, as this CPU takes these models")
+    types = iter(["bfloat16", "float32"])
+    monkeypatch.setattr("distillknob.planning.new_recipe.dtype_here", lambda *_: next(types))
+    assert "dtype on this CPU: teacher bfloat16, student float32; what is trained in full is float32" in told()
+
+
 def test_a_pair_that_is_too_large_is_refused_with_what_would_hold_it() -> None:
     pair: dict[str, Any] = {"teacher": PAIR["teacher"], "student": PAIR["student"], "target": None}
     pair["tasks"] = PAIR["tasks"]

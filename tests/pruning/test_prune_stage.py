@@ -63,7 +63,7 @@ def test_terminal_page_and_card_tell_it(pruned: Run, deep: str) -> None:
     assert "Importance of each layer" in page and "left out" in page and "Parameters" in page
     assert page.count("<figure") == 1
     card = (pruned.path / "model" / "README.md").read_text(encoding="utf-8")
-    assert f"base_model: {deep}" in card and "Of 4 layers" in card and pruned.result["next"] in card
+    assert f"# {deep}, pruned to" in card and "Of 4 layers" in card and pruned.result["next"] in card
     assert "Nothing was trained" in card
 
 

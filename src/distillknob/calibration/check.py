@@ -21,6 +21,7 @@ from distillknob.config.checks import check_fills_a_step
 from distillknob.errors import BadInputError
 from distillknob.inputs.preflight import Preflight, check_learning_rate, same_weights
 from distillknob.models.names import SERVED, check_meant
+from distillknob.publishing.upload import check_upload
 from distillknob.training.checkpoints import check_trainable
 from distillknob.training.config import as_dict
 
@@ -29,6 +30,7 @@ TRAIN_COPIES = ("co_distilled", "influence")
 
 def check(config: CalibrationConfig, preflight: Preflight) -> None:
     """Raise BadInputError for what `calibrate` couldn't use, before any weight is loaded."""
+    check_upload(config, preflight)
     preflight.engine(config)
     named = config.target
     if config.target_url is not None:

@@ -34,6 +34,7 @@ from distillknob.models.chat import set_in_templates
 from distillknob.models.engines.opened import Engines
 from distillknob.models.scoring import Scorer
 from distillknob.models.served.model import connect, load_or_connect
+from distillknob.publishing.upload import uploads
 from distillknob.results.stages import CalibrateResult, GuardRow
 from distillknob.runs.files import atomic_write
 from distillknob.runs.journal import Journal
@@ -62,6 +63,7 @@ LOGGED = {
 SHOWN = {"rewards/task_reward/mean": "task", "kl": "kl", "calibration/log_ratio": "calibration"}  # beside the progress
 
 
+@uploads
 def calibrate(
     config: CalibrationConfig,
     output: str | Path,
@@ -207,7 +209,7 @@ def _save(
         last.path,
         tokenizer,
         run.path / "model",
-        model_card(config, guard, last, turned),
+        model_card(config, run.path, guard, last, turned),
         whole=config.merge_adapter,
         options=revision,
         record=record_of(result, config.teacher, config.target),
@@ -237,6 +239,7 @@ def _targets(config: CalibrationConfig) -> list[Scorer]:
 def _set_for_the_run(config: CalibrationConfig, run: Run) -> None:
     """Set what the Trainer has to know of the run."""
     config.output_dir = str(run.path / "checkpoints")
+    config.push_to_hub = False  # the Trainer would upload its own folder; the model is `uploads`' work
     config.logging_steps = 1
     config.logging_nan_inf_filter = False  # the guard has to see a NaN loss
     if config.guard:  # which says itself when a checkpoint is worth keeping

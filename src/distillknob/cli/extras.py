@@ -59,6 +59,13 @@ def _compare(arguments: argparse.Namespace) -> int | None:
     return 0
 
 
+def _knob(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The anchor and the reward of the recipe's calibrations, for which a diagnosis tells how far the knob turns."""
+    from distillknob.experiments.plan import knob_of
+
+    return {name: value for name, value in knob_of(recipe).items() if name not in recipe}
+
+
 # calibrate
 
 
@@ -149,7 +156,7 @@ def _failed_cells(arguments: argparse.Namespace, run: Run) -> Ending:
 
 
 EXTRAS = {
-    "diagnose": Extras(add_flags=_add_compare, answer=_compare),
+    "diagnose": Extras(add_flags=_add_compare, answer=_compare, settings=_knob),
     "calibrate": Extras(add_flags=_add_require_turned, check=_check_turns, end=_turned),
     "evaluate": Extras(settings=_pair),
     "prune": Extras(settings=_the_teacher),

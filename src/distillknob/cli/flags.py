@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import NoneType
 from typing import Any, get_args, get_origin
 
@@ -22,6 +22,7 @@ from distillknob.config.fields import (
     plain_value,
     shown,
 )
+from distillknob.errors import BadInputError
 
 # Inherited fields that most recipes set: they stand in the short help, too.
 OFTEN_SET = (
@@ -44,15 +45,22 @@ OFTEN_SET = (
     "model_init_kwargs",
 )
 
+# What a bool's flag may be followed by: the words that transformers' HfArgumentParser knows.
+BOOLS = {
+    **dict.fromkeys(("true", "yes", "t", "y", "1"), True),
+    **dict.fromkeys(("false", "no", "f", "n", "0"), False),
+}
+
 
 def add_flags(parser: argparse.ArgumentParser, cls: type, *, skip: Iterable[str] = (), inherited: bool = True) -> int:
     """Add a flag for each field of `cls`, but for those in `skip` (which the parser has by another way). Returns how
     many of them the parser's help leaves out: without `inherited`, those of TRL's and transformers' fields that
     recipes seldom set. They can be given all the same.
 
-    `--learning_rate 1e-4` and `--learning-rate 1e-4` are the same; a bool is `--flag` or `--no-flag`; a list takes
-    several values, a mapping JSON. Fields that `cls` declares come first, each ancestor's follow in a group of their
-    own. Flags that aren't given leave no trace in the namespace; values stay text until `stage_values` checks them.
+    `--learning_rate 1e-4` and `--learning-rate 1e-4` are the same; a bool is `--flag` or `--no-flag` (and, by way of
+    `without_bool_values`, `--flag false`); a list takes several values, a mapping JSON. Fields that `cls` declares come
+    first, each ancestor's follow in a group of their own. Flags that aren't given leave no trace in the namespace;
+    values stay text until `stage_values` checks them.
     Make `parser` with `allow_abbrev=False`: with this many fields, a typo would be taken for an abbreviation.
     """
     skipped, hidden = {*skip, *REFUSED}, 0
@@ -69,6 +77,35 @@ def add_flags(parser: argparse.ArgumentParser, cls: type, *, skip: Iterable[str]
         hidden += seldom
         _add_flag(groups[group], declarer, field, hint, hide=seldom)
     return hidden
+
+
+def without_bool_values(words: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
+    """Write `--flag true` as `--flag`, and `--flag false` as `--no-flag`, for the bools of `add_flags`.
+
+    TRL's own scripts take both. Only the words in `BOOLS` count as values: in `--use-peft my.yaml` the file is the
+    recipe. Raises BadInputError for `--flag=WORD` with another word.
+    """
+    negated = {}
+    for action in parser._actions:
+        if isinstance(action, argparse.BooleanOptionalAction):
+            flag, no_flag, *_ = action.option_strings
+            negated[flag] = no_flag
+    plain: list[str] = []
+    waiting = None  # the bool that the word before named
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if waiting is not None and word.lower() in BOOLS:
+            plain[-1] = waiting if BOOLS[word.lower()] else negated[waiting]
+            waiting = None
+        elif flag in negated and equals:
+            if value.lower() not in BOOLS:
+                raise BadInputError(f"{flag} is {value!r}, but must be true or false")
+            plain.append(flag if BOOLS[value.lower()] else negated[flag])
+            waiting = None
+        else:
+            plain.append(word)
+            waiting = word if word in negated else None
+    return plain
 
 
 def given_flags(namespace: argparse.Namespace, cls: type) -> dict[str, Any]:
@@ -92,8 +129,8 @@ def _add_flag(
     if alternatives == [bool]:
         group.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, **visible)
         if dashed != name:
-            group.add_argument(f"--{dashed}", action="store_true", **hidden)
-            group.add_argument(f"--no-{dashed}", f"--no_{name}", action="store_false", **hidden)
+            group.add_argument(f"--{dashed}", action=argparse.BooleanOptionalAction, **hidden)
+            group.add_argument(f"--no_{name}", action="store_false", **hidden)
         return
     kwargs: dict[str, Any] = {"metavar": metavar}
     if any(get_origin(alternative) is list for alternative in alternatives):

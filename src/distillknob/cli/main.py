@@ -18,7 +18,9 @@ from typing import NoReturn
 from distillknob.cli.commands import COMMANDS, COULD_NOT_RUN, Commands
 from distillknob.cli.completion import add_completion, completion_script
 from distillknob.cli.extras import extras_of
+from distillknob.cli.flags import add_flags, without_bool_values
 from distillknob.cli.welcome import SENTENCE, USAGE, WIDTH, command_groups, greeting
+from distillknob.config.fields import REFUSED
 from distillknob.errors import BadInputError, RunFailedError, nearest
 from distillknob.stages import STAGES, Stage
 
@@ -55,14 +57,19 @@ class _Parser(argparse.ArgumentParser):
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
         """`words` parsed. Raises BadInputError for what can't be."""
+        (chosen,) = (action for action in self._actions if isinstance(action, argparse._SubParsersAction))
+        stage = chosen.choices.get(next((word for word in words if not word.startswith("-")), ""))
+        if stage is not None:
+            words = without_bool_values(words, stage)
         arguments, unknown = self.parse_known_args(words)
         if not unknown:
             return arguments
-        (chosen,) = (action for action in self._actions if isinstance(action, argparse._SubParsersAction))
         parser = self if arguments.command is None else chosen.choices[arguments.command]
         flag = next((word.partition("=")[0] for word in unknown if word.startswith("-")), None)
         if flag is None:
             raise BadInputError(f"{parser.prog} can't use {' '.join(unknown)}: see {parser.prog} --help")
+        if (reason := REFUSED.get(flag.lstrip("-").replace("-", "_"))) is not None:
+            raise BadInputError(f"{flag} can't be set here: {reason}")
         flags = [name for action in parser._actions for name in action.option_strings]
         guess = nearest(flag.replace("-", "_"), flags) or nearest(flag, flags, otherwise=":")
         raise BadInputError(f"{parser.prog} has no flag {flag}{guess} see {parser.prog} --help")
@@ -111,12 +118,10 @@ def _add_stage(commands: Commands, stage: Stage, *, fields: bool, inherited: boo
     parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
     extras_of(stage.name).add_flags(parser)
     if fields:
-        from distillknob.cli.flags import add_flags
-
         hidden = add_flags(parser, stage.config_class, skip=OWN_FLAGS, inherited=inherited)
         parser.add_argument("--help-all", action="help", help="this help, with all inherited fields")
-        if hidden:
-            parser.epilog = f"{hidden} more fields are TRL's and transformers': --help-all lists them too."
+        more = f"{hidden} more fields are TRL's and transformers': --help-all lists them too. " if hidden else ""
+        parser.epilog = f"{more}--FLAG may be written --FLAG true, and --no-FLAG as --FLAG false."
 
 
 def _answer(command: str | None, words: Sequence[str]) -> int:

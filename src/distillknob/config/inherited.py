@@ -13,7 +13,7 @@ from distillknob.config.fields import default_of, plain_value
 from distillknob.errors import BadInputError
 
 _NO_SET = "there is no evaluation set here (distill has curve_steps, calibrate its guard)"
-_NO_UPLOAD = "it would upload the Trainer's weights, and not the model that the run keeps: upload the run's own model/"
+_AT_THE_END = "the run's model/ is uploaded once, when the run is finished (push_to_hub)"
 _EVERY_STEP = "every step is logged, since the guard and the report read each"
 _ORDER = "the order of the problems follows from the seed alone, so that a resumed run goes on as an unbroken one"
 _TO_STDOUT = "it prints to stdout, which holds the result alone: read samples.jsonl"
@@ -35,8 +35,8 @@ REFUSED: dict[str, str] = {
         _NO_SET,
     ),
     **_each(
-        "push_to_hub hub_model_id hub_strategy hub_private_repo hub_always_push hub_revision log_completions_hub_repo",
-        _NO_UPLOAD,
+        "hub_strategy hub_always_push log_completions_hub_repo",
+        _AT_THE_END,
     ),
     **_each("logging_strategy logging_steps logging_first_step logging_nan_inf_filter", _EVERY_STEP),
     **_each("train_sampling_strategy length_column_name data_seed", _ORDER),
@@ -59,7 +59,12 @@ REFUSED: dict[str, str] = {
     "teacher_model_name_or_path": "use teacher",
 }
 # What is so in any case.
-_SO_ALREADY: dict[str, Any] = {"logging_steps": 1, "logging_first_step": True, "logging_nan_inf_filter": False}
+_SO_ALREADY: dict[str, Any] = {
+    "logging_steps": 1,
+    "logging_first_step": True,
+    "logging_nan_inf_filter": False,
+    "hub_strategy": "end",
+}
 _VLLM = "vllm_"
 
 

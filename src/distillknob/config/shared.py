@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
-from distillknob.config.fields import check_choices
+from distillknob.config.fields import NO_SETTING, check_choices
 from distillknob.errors import BadInputError
 
 ENGINES = ("auto", "transformers", "vllm")
@@ -19,6 +19,26 @@ ENGINE_OPTIONS: dict[str, type] = {
     "max_num_seqs": int,
     "tensor_parallel_size": int,
 }
+
+
+# Where a run's model is uploaded doesn't belong to what the run is: it isn't recorded, and a complete run can still be
+# uploaded, or to another place.
+UPLOAD = ("push_to_hub", "hub_model_id", "hub_private_repo", "hub_revision", "hub_strategy", "hub_token")
+
+
+@dataclass(kw_only=True)
+class UploadOptions:
+    """Fields of a config whose model can be uploaded to the hub, as TrainingArguments has them."""
+
+    push_to_hub: bool = field(default=False, metadata={"help": "Upload the model to the hub when the run is finished."})
+    hub_model_id: str | None = field(
+        default=None, metadata={"help": "Its name there, USER/MODEL. Default: the run directory's, under your user."}
+    )
+    hub_private_repo: bool | None = field(
+        default=None, metadata={"help": "Make the repository private; null: as your account has it."}
+    )
+    hub_revision: str | None = field(default=None, metadata={"help": "Branch to upload to; null: main."})
+    hub_token: str | None = field(default=None, metadata=NO_SETTING, repr=False)
 
 
 class StageConfig(Protocol):

@@ -6,12 +6,14 @@ from distillknob.config.checks import check_fills_a_step
 from distillknob.defences.config import DefendConfig
 from distillknob.errors import BadInputError
 from distillknob.inputs.preflight import Preflight, check_learning_rate, same_weights
+from distillknob.publishing.upload import check_upload
 from distillknob.training.checkpoints import check_trainable
 from distillknob.training.config import as_dict
 
 
 def check(config: DefendConfig, preflight: Preflight) -> None:
     """Raise BadInputError for what `defend` couldn't use, before any weight is loaded."""
+    check_upload(config, preflight)
     preflight.engine(config)
     sides = preflight.sides(
         config.models_read,

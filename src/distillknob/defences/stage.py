@@ -33,6 +33,7 @@ from distillknob.models.base import LanguageModel
 from distillknob.models.chat import set_in_templates
 from distillknob.models.engines.opened import Engines
 from distillknob.models.load import load_model
+from distillknob.publishing.upload import uploads
 from distillknob.results.stages import DefendResult
 from distillknob.runs.journal import Journal
 from distillknob.runs.model_record import read_record, warn_of_teacher
@@ -50,6 +51,7 @@ Traces = Sequence[dict[str, Any]]
 LAST = 10  # steps over which the end of the training is told
 
 
+@uploads
 def defend(
     config: DefendConfig,
     output: str | Path,
@@ -98,7 +100,7 @@ def defend(
     close_engine(trainer)
     trainer.accelerator.free_memory()
     result = _result(config, run, untied=untied, steps=steps, traces=len(traces), warning=warning)
-    card = defended_card(config, result)
+    card = defended_card(config, run.path, result)
     record = read_record(config.teacher)  # it stays what it was calibrated to be
     save_model(
         str(final), teacher.tokenizer, run.path / "model", card, whole=config.merge_adapter, record=record or None
@@ -178,6 +180,7 @@ def _for_the_trainer(config: DefendConfig, run: Run, tasks: Sequence[Task]) -> A
     settings = copy.copy(config)  # the caller's stays as it is, to be used again
     settings.max_completion_length = config.max_completion_length or max(task.max_new_tokens for task in tasks)
     settings.output_dir = str(run.path / "checkpoints")
+    settings.push_to_hub = False  # the Trainer would upload its own folder; the model is `uploads`' work
     settings.logging_steps = 1
     settings.logging_nan_inf_filter = False  # FiniteLoss has to see a KL that is infinite
     return settings

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.teachers import OWN
+from distillknob.publishing.card import Card
 from distillknob.results.stages import Privacy
 
 
 def student_card(
     config: DistillConfig,
+    run: Path,
     teacher: str,
     tasks: Sequence[str],
     steps: int,
@@ -20,17 +23,33 @@ def student_card(
     """The student's card: how it was made, what to know of its teacher, how private it is, and that nothing was
     measured of it."""
     taught_by = OWN.get(config.objective.teacher, teacher)
-    note = "" if warning is None else f"\n{warning[:1].upper()}{warning[1:]}.\n"
-    if privacy is not None:
-        note += f"\n{privacy_text(privacy)}\n"
-    return (
-        f"---\nbase_model: {config.student}\ntags: [distillknob, distilled-student]\n---\n"
-        f"# {config.student}, distilled from {taught_by}\n\n"
+    notes = [] if warning is None else [f"{warning[:1].upper()}{warning[1:]}."]
+    notes += [] if privacy is None else [privacy_text(privacy)]
+    made = (
         f"Made by distillknob with method `{config.method}` ({config.objective.parts}) on {', '.join(tasks)} "
         f"({steps} steps of {config.per_device_train_batch_size * config.gradient_accumulation_steps}, "
-        f"learning rate {config.learning_rate:g}, seed {config.seed}).\n{note}\n"
-        "Not measured here: what this student scores (`distillknob evaluate`).\n"
+        f"learning rate {config.learning_rate:g})."
     )
+    return Card(
+        title=f"{config.student}, distilled from {taught_by}",
+        base=config.student,
+        kind="distilled-student",
+        made="\n\n".join([made, *notes]),
+        evidence="Not measured here: what this student scores (`distillknob evaluate`).",
+        limits=[
+            "It learns its teacher's mistakes with its answers.",
+            f"It was trained on {', '.join(tasks)} alone, and may have lost what it could do elsewhere.",
+        ],
+        use=f"Tasks like {', '.join(tasks)}, once it was evaluated there.",
+        misuse=(
+            "Don't use it against the terms of its teacher, which may forbid models trained on what it writes. The "
+            "licence of the student's base model holds too."
+        ),
+        run=run,
+        seed=config.seed,
+        adapter=config.use_peft and not config.merge_adapter,
+        place=config.hub_model_id,
+    ).text()
 
 
 def privacy_text(privacy: Privacy) -> str:

@@ -24,6 +24,7 @@ from distillknob.models.architecture import architecture
 from distillknob.models.names import check_meant
 from distillknob.models.scoring import Prompt, encoded_texts
 from distillknob.models.served.chat import is_chat
+from distillknob.publishing.upload import check_upload
 from distillknob.tasks import Example, Task
 from distillknob.training.checkpoints import check_trainable
 from distillknob.training.config import as_dict
@@ -40,6 +41,7 @@ class Sides(NamedTuple):
 
 def check(config: DistillConfig, preflight: Preflight) -> None:
     """Raise BadInputError for what `distill` couldn't use, before any weight is loaded."""
+    check_upload(config, preflight)
     for phase in config.phases():
         _check_phase(phase, preflight)
 

@@ -42,6 +42,7 @@ from distillknob.models.base import LanguageModel
 from distillknob.models.engines.opened import Engines
 from distillknob.models.sampling import Sampler
 from distillknob.models.scoring import Scorer
+from distillknob.publishing.upload import uploads
 from distillknob.results.stages import DistillResult, PhaseRow, TeacherRecord
 from distillknob.runs.journal import Journal
 from distillknob.runs.model_record import read_record, warn_of_teacher
@@ -61,6 +62,7 @@ FIRST = "first"  # the folder of the phase before, within the run's
 WARM_UP = 5  # steps that pay for what is set up once
 
 
+@uploads
 def distill(
     config: DistillConfig,
     output: str | Path,
@@ -129,7 +131,9 @@ def distill(
     trainer.accelerator.free_memory()
     in_all = steps + sum(one.result["steps"] for one in earlier)
     privacy = None if trainer.budget is None else trainer.budget.spent(steps)
-    card = student_card(config, taught_by, config.tasks if cache is None else cache.tasks, in_all, warning, privacy)
+    card = student_card(
+        config, run.path, taught_by, config.tasks if cache is None else cache.tasks, in_all, warning, privacy
+    )
     save_model(str(final), pair.student.tokenizer, run.path / "model", card, whole=config.merge_adapter)
     result = _result(
         config,
@@ -251,6 +255,7 @@ def _for_the_trainer(config: DistillConfig, run: Run, tasks: Sequence[Task]) -> 
     longest = max((task.max_new_tokens for task in tasks), default=None)  # a cache has its own tasks
     settings.max_completion_length = config.max_completion_length or longest
     settings.output_dir = str(run.path / "checkpoints")
+    settings.push_to_hub = False  # the Trainer would upload its own folder; the model is `uploads`' work
     settings.logging_steps = 1
     settings.logging_nan_inf_filter = False  # FiniteLoss has to see a NaN loss
     return settings

@@ -7,11 +7,12 @@ from types import SimpleNamespace
 from distillknob.errors import BadInputError
 from distillknob.gates.evidence import Evidence, behind
 from distillknob.inputs.identity import read_again, read_by
+from distillknob.models.names import ZOO
 from distillknob.results.attacks import AttackResult
 from distillknob.runs.records import UNKNOWN, read_changes
 from distillknob.runs.run import Run
 
-_SHIPPED = "model zoo:"  # what a defence reads by default ships with the package, and is recorded so
+_SHIPPED = {f"model zoo:{name}" for name in ZOO}  # what a defence reads by default ships with the package
 
 
 def bound(run: Run, result: AttackResult, evidence: Evidence) -> tuple[dict[str, dict[str, str]], list[str]]:
@@ -29,7 +30,7 @@ def bound(run: Run, result: AttackResult, evidence: Evidence) -> tuple[dict[str,
         own = {*evidence.behind, *_bases(read, evidence)}
         others = _of_others(result) - own
         if evidence.target["defence"] is not None:
-            others = {name for name in others if not name.startswith(_SHIPPED)}
+            others -= _SHIPPED
         stands = {name: parts for name, parts in read.items() if parts and name not in others}
         now = read_again(stands)
     except BadInputError as error:

@@ -12,9 +12,9 @@ from distillknob.errors import BadInputError
 from distillknob.gates.checks import BREACH, OPEN, PASS, percent
 from distillknob.gates.evidence import Evidence
 from distillknob.gates.policy import Policy
+from distillknob.publishing.marks import BEGIN, END, HEADING
 from distillknob.results.gates import GateFigure, GateResult
 
-BEGIN, END = "<!-- distillknob gate: begin -->", "<!-- distillknob gate: end -->"
 _WIDTH = 110
 _MOST = 8  # figures on the terminal and in a card
 
@@ -84,7 +84,7 @@ def card_section(result: GateResult) -> str:
     ]
     lines = [
         BEGIN,
-        "## Attacked by extractors",
+        HEADING,
         "",
         f"**{result['verdict'][:1].upper()}{result['verdict'][1:]}.** {result['means']}",
         "",

@@ -65,18 +65,24 @@ def without_layers(model: Any, numbers: Collection[int]) -> Iterator[None]:
         return
     layers = decoder_layers(model).modules
     passed = [layers[number] for number in sorted(numbers)]
-    outputs = _outputs(model, passed)
-    own = [layer.__dict__.get("forward") for layer in passed]
-    for layer, count in zip(passed, outputs, strict=True):
-        layer.forward = _passing(count)
+    with forwards(passed, [_passing(count) for count in _outputs(model, passed)]):
+        yield
+
+
+@contextmanager
+def forwards(layers: Sequence[torch.nn.Module], instead: Sequence[Callable[..., Any]]) -> Iterator[None]:
+    """Let each layer's forward pass be another one within; behind, each has its own again."""
+    own = [layer.__dict__.get("forward") for layer in layers]  # None: its class's
+    for layer, forward in zip(layers, instead, strict=True):
+        layer.forward = forward
     try:
         yield
     finally:
-        for layer, forward in zip(passed, own, strict=True):
-            if forward is None:
+        for layer, before in zip(layers, own, strict=True):
+            if before is None:
                 del layer.forward
             else:
-                layer.forward = forward
+                layer.forward = before
 
 
 def _passing(outputs: int | None) -> Callable[..., Any]:

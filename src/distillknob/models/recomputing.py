@@ -13,6 +13,8 @@ from typing import Any
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from distillknob.models.layers import forwards
+
 
 @contextmanager
 def recomputed(model: Any) -> Iterator[None]:
@@ -20,17 +22,8 @@ def recomputed(model: Any) -> Iterator[None]:
     transformers' `GradientCheckpointingLayer`; another keeps everything, as before. Forward passes are without a
     cache."""
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
-    own = [layer.__dict__.get("forward") for layer in layers]
-    for layer in layers:
-        layer.forward = _checkpointed(layer.forward)
-    try:
+    with forwards(layers, [_checkpointed(layer.forward) for layer in layers]):
         yield
-    finally:
-        for layer, forward in zip(layers, own, strict=True):
-            if forward is None:
-                del layer.forward
-            else:
-                layer.forward = forward
 
 
 def _checkpointed(forward: Any) -> Any:

@@ -23,8 +23,9 @@ from distillknob.config.shared import StageConfig
 from distillknob.diagnosis.gather import PREFIXES
 from distillknob.errors import BadInputError
 from distillknob.inputs.preflight import LARGE, Preflight, Side
-from distillknob.models.architecture import architecture
+from distillknob.models.architecture import Architecture, architecture
 from distillknob.models.chat import values_read
+from distillknob.models.dtypes import dtype_here, own_dtype
 from distillknob.planning.counting import PROMPT_TOKENS
 from distillknob.planning.fitting import SHORTEST, fitting, memory, roomier
 from distillknob.planning.hardware import GIB, Engine
@@ -101,7 +102,8 @@ def new_recipe(
     preflight = preflight or Preflight(engine.devices, fetch=False)
     target = target or student
     sides = preflight.sides([teacher, student, target], weights=[teacher, student])
-    parameters = [architecture(name).parameters for name in (teacher, student)]
+    models = [architecture(name) for name in (teacher, student)]
+    parameters = [model.parameters for model in models]
     small = max(parameters) < LARGE
     lora = not small if lora is None else lora
     draft = _usual(preflight, sides, tasks, lora, small, longest)
@@ -128,7 +130,7 @@ def new_recipe(
     draft.choices += [
         f"max_completion_length: {length} tokens, {draft.why['', 'max_completion_length']}",
         _steps(draft),
-        f"gradient checkpointing: on, which takes less memory and a third more time; {_precision(engine)}",
+        f"gradient checkpointing: on, which takes less memory and a third more time; {_precision(engine, models)}",
         f"memory in GiB of {engine.device.memory / GIB:.1f} ({engine}): {', '.join(sizes)}"
         + (f"; changed so that it fits: {', '.join(changed)}" if changed else ""),
     ]
@@ -152,9 +154,18 @@ def _steps(draft: Draft) -> str:
     return f"batch: {'; '.join(rows)}"
 
 
-def _precision(engine: Engine) -> str:
-    half = engine.device.itemsize == 2
-    return "dtype: the checkpoints' own, as on every GPU" if half else "dtype: float32 counted, as on a CPU"
+def _precision(engine: Engine, models: Sequence[Architecture]) -> str:
+    """The types in which teacher and student are read, as `load_model` chooses them."""
+    if engine.device.itemsize == 2:
+        return "dtype: the checkpoints' own, as on every GPU"
+    teacher, student = map(_dtype_here, models)
+    if "bfloat16" not in (teacher, student):
+        return "dtype: float32, as this CPU takes these models"
+    return f"dtype on this CPU: teacher {teacher}, student {student}; what is trained in full is float32"
+
+
+def _dtype_here(model: Architecture) -> str:
+    return dtype_here(own_dtype(model.config), lambda: model.parameters)
 
 
 def new_file(name: str) -> Path:

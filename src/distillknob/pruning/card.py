@@ -6,7 +6,9 @@ import shlex
 from pathlib import Path
 
 from distillknob.pruning.config import PruneConfig
+from distillknob.publishing.card import Card
 from distillknob.results.prune import PruneResult
+from distillknob.results.schema import Bounds
 
 BY = {
     "even": "spread evenly, the first and the last among them",
@@ -26,9 +28,29 @@ def next_command(config: PruneConfig, run: Path) -> str:
     return shlex.join([*words, "--output", f"{run}-healed"])
 
 
-def pruned_card(config: PruneConfig, result: PruneResult) -> str:
+def pruned_card(config: PruneConfig, run: Path, result: PruneResult) -> str:
     """Write how the model was made, what was measured of it, and what was not."""
-    (deep, layers), (large, small) = result["layers"], result["parameters"]
+    large, small = result["parameters"]
+    return Card(
+        title=f"{config.model}, pruned to {small / 1e6:.3g} M of {large / 1e6:.3g} M parameters",
+        base=config.model,
+        kind="pruned-model",
+        made=f"Made by distillknob (`prune`). {' '.join(_left_out(result))} Nothing was trained.",
+        evidence=_evidence(config, result),
+        limits=[
+            "Unhealed such a model writes badly.",
+            "What it lost was measured on the texts above alone.",
+        ],
+        use=f"A student to start from. Distil the original into it before any use:\n\n    {result['next']}",
+        misuse="Don't use it as it is. The original's licence and its limits hold here too.",
+        run=run,
+        seed=config.seed,
+        place=config.hub_model_id,
+    ).text()
+
+
+def _left_out(result: PruneResult) -> list[str]:
+    deep, layers = result["layers"]
     parts = []
     if layers < deep:
         again = ", one at a time, each measured anew" if result["iterative"] else ""
@@ -42,14 +64,24 @@ def pruned_card(config: PruneConfig, result: PruneResult) -> str:
             f"Of the {wide} intermediate neurons of each MLP {narrow} stay: those with the largest sum of absolute "
             "activations (arXiv 2407.14679)."
         )
-    source = config.texts_file or f"train problems of {', '.join(config.tasks)}"
-    before, after = result["before"], result["after"]
+    return parts
+
+
+def _source(config: PruneConfig) -> str:
+    return config.texts_file or f"train problems of {', '.join(config.tasks)}"
+
+
+def _evidence(config: PruneConfig, result: PruneResult) -> str:
+    rows = [
+        f"| {name} | {row['perplexity']:.4g} | {_interval(row['perplexity_interval'])} |"
+        for name, row in (("before", result["before"]), ("after", result["after"]))
+    ]
+    table = "\n".join(["| model | perplexity | 95 % interval |", "| --- | --- | --- |", *rows])
     return (
-        f"---\nbase_model: {config.model}\ntags: [distillknob, pruned-model]\n---\n"
-        f"# {config.model}, pruned to {small / 1e6:.3g} M of {large / 1e6:.3g} M parameters\n\n"
-        f"Made by distillknob (`prune`). {' '.join(parts)} Nothing was trained.\n\n"
-        f"Measured on {result['texts']} texts ({source}); perplexity of {result['held_back']} others "
-        f"{before['perplexity']:.4g} before and {after['perplexity']:.4g} after.\n\n"
-        "Unhealed such a model writes badly. Distil the original into it before any use:\n\n"
-        f"    {result['next']}\n"
+        f"Chosen on {result['texts']} texts ({_source(config)}), compared on {result['held_back']} others:\n\n{table}"
     )
+
+
+def _interval(bounds: Bounds) -> str:
+    low, high = bounds
+    return "–" if low is None or high is None else f"[{low:.4g}, {high:.4g}]"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 from distillknob.config.checks import check_at_least_one
-from distillknob.config.shared import BoundedAnswers, EngineOptions
+from distillknob.config.shared import UPLOAD, BoundedAnswers, EngineOptions, UploadOptions
 from distillknob.errors import BadInputError
 
 TEXT_TOKENS = 512  # of a calibration text, at most
@@ -15,7 +15,7 @@ BY = (*BY_PLACE, "influence", "loss", "block")
 
 
 @dataclass
-class PruneConfig(BoundedAnswers, EngineOptions):
+class PruneConfig(BoundedAnswers, EngineOptions, UploadOptions):
     """Config of `prune`."""
 
     answer_field: ClassVar[str] = "text_tokens"
@@ -103,6 +103,11 @@ class PruneConfig(BoundedAnswers, EngineOptions):
             )
         if self.iterative:
             raise BadInputError("iterative with keep_layers, which leaves nothing to choose: leave one of them out")
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """What a run is known by, and its `config.yaml` holds."""
+        return {name: value for name, value in asdict(self).items() if name not in UPLOAD}
 
     @property
     def models_read(self) -> list[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from distillknob.pruning.config import PruneConfig
 from distillknob.pruning.folder import write_pruned
 from distillknob.pruning.measures import neuron_sums, token_losses
 from distillknob.pruning.texts import Split, texts_of_file, texts_of_tasks
+from distillknob.publishing.upload import check_upload, uploads
 from distillknob.results.prune import LossRow, PruneResult
 from distillknob.runs.journal import Journal
 from distillknob.runs.run import Run
@@ -45,6 +45,7 @@ Losses = Sequence[Sequence[float]]  # of the tokens of each text
 
 def check(config: PruneConfig, preflight: Preflight) -> None:
     """Raise BadInputError for what `prune` couldn't use, before any weight is loaded."""
+    check_upload(config, preflight)
     preflight.engine(config)
     (side,) = preflight.sides(config.models_read, config.chat_template_kwargs, weights=config.models_read)
     of_model, _ = model_config(config.model)
@@ -78,6 +79,7 @@ def _check_width(config: PruneConfig, of_model: Any) -> None:
         )
 
 
+@uploads
 def prune(
     config: PruneConfig, output: str | Path, *, resume: bool = False, write: Callable[..., None] = write_pruned
 ) -> Run:
@@ -88,7 +90,7 @@ def prune(
     Raises BadInputError before any work for input that can't be used, and for a model whose layers turn out to depend
     on their places.
     """
-    opening = Opening("prune", config, output, asdict(config), resume)
+    opening = Opening("prune", config, output, config.recorded, resume)
     if (done := opening.finished()) is not None:
         return done
     checked(check, config)
@@ -115,7 +117,7 @@ def prune(
     losses.append(token_losses(pruned, texts.held_back, journal.part("after"), "loss after"))
     parameters.append(pruned.model.num_parameters())
     result = _result(config, run, choice, texts, losses, parameters, widths, count)
-    run.write_text("model/README.md", pruned_card(config, result))
+    run.write_text("model/README.md", pruned_card(config, run.path, result))
     run.finish(result)
     return run
 

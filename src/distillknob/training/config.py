@@ -19,6 +19,7 @@ import torch
 from transformers import TrainingArguments
 
 from distillknob.config.recipe import resolved
+from distillknob.config.shared import UPLOAD
 from distillknob.errors import BadInputError
 from distillknob.models.dtypes import LARGE
 from distillknob.runtime.machine import multiplies_bfloat16
@@ -26,7 +27,7 @@ from distillknob.runtime.processes import connect, notice
 
 # Where a run is kept doesn't belong to what it is. `generation_batch_size` says what `steps_per_generation` says, for
 # one number of processes; TRL fills in both, and refuses both.
-_PLACES = {"output_dir", "logging_dir", "run_name", "hub_model_id", "disable_tqdm", "generation_batch_size"}
+_PLACES = {"output_dir", "logging_dir", "run_name", "disable_tqdm", "generation_batch_size", *UPLOAD}
 
 
 def plain_config(config: Any) -> dict[str, Any]:

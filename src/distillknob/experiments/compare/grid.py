@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -81,20 +82,22 @@ def decide(
     leave_out: bool,
 ) -> Grid:
     """Return the grid. `groups` are the tasks that a student learns together. `configs_of(method, teacher, tasks,
-    **fields)` builds the configs of `distill` for a student and for the choice of a rate, and `check` looks at one;
-    both raise BadInputError for what doesn't apply.
+    chooses=…, **fields)` builds the config of `distill` for a student and, where `chooses`, for the choice of a rate.
+    `check` looks at one; both raise BadInputError for what doesn't apply.
 
     With `leave_out` such a method is left out, with its reason; else, and for the baseline, the refusal is raised.
     """
     entries: list[Entry] = []
     left_out: list[LeftOut] = []
     alone: set[tuple[str, tuple[str, ...]]] = set()
+    rate_from: dict[str, Teacher] = {}  # the first teacher to which a method applies, on which its rate is chosen
     for teacher in teachers:
         for method, tasks in product(methods, groups):
             if (method, tasks) in alone:
                 continue
             try:
-                configs, budget = _fitted(configs_of, method, teacher, tasks)
+                chooses = rate_from.get(method, teacher) == teacher
+                configs, budget = _fitted(partial(configs_of, chooses=chooses), method, teacher, tasks)
                 for config in configs:
                     check(config)
             except BadInputError as error:
@@ -102,6 +105,7 @@ def decide(
                     raise BadInputError(f"{method} on {teacher.label}: {error}") from error
                 left_out.append(LeftOut(method, teacher, tasks, str(error)))
                 continue
+            rate_from.setdefault(method, teacher)
             student = configs[0]
             by_itself = student.teaches_itself or bool(student.several_teachers) or not student.needs_teacher
             if by_itself:

@@ -112,9 +112,17 @@ def check(config: CompareConfig, preflight: Preflight) -> None:
 
 
 def _trainings_of(
-    config: CompareConfig, method: str, teacher: Teacher, tasks: tuple[str, ...], *, fetch: bool, **fields: Any
+    config: CompareConfig,
+    method: str,
+    teacher: Teacher,
+    tasks: tuple[str, ...],
+    *,
+    fetch: bool,
+    chooses: bool,
+    **fields: Any,
 ) -> list[Any]:
-    """The config of `distill`, and that of a training by which the method's rate is chosen, where it is searched."""
+    """The config of `distill`. With `chooses`, also that of a training by which the method's rate is chosen on this
+    teacher, unless the rate is given."""
     values = {
         **config.of_methods.get(method, {}),
         "method": method,
@@ -126,7 +134,7 @@ def _trainings_of(
         **fields,
     }
     student = stage_config("distill", config.of_cells, **values)
-    if method in config.learning_rates:
+    if not chooses or method in config.learning_rates:
         return [student]
     searched = {**values, "max_steps": config.rate_steps}
     return [student, candidate(config.of_cells, searched, config.rate_problems, fetch=fetch)]
