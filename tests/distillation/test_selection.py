@@ -146,7 +146,8 @@ def test_a_teacher_that_is_sure_of_nothing_is_told(
         best_of_n("sure_tokens", teacher, student, prompts, drawn)
     short = [Sample("", row[0].token_ids[:1], finished=False) for row in drawn]
     assert len({tuple(sample.token_ids) for sample in short}) > 1  # one token each, of which it isn't sure
-    chosen = best_of_n("sure_tokens", sharp, student, prompts, [*drawn[:3], short])
+    own = generate(sharp, prompts, 4, Sampling(max_new_tokens=12, seed=0)).completions  # it is sure of what it draws
+    chosen = best_of_n("sure_tokens", sharp, student, prompts, [*own[:3], short])
     assert chosen[3] == short[0] and "on 1 of 4 problems" in capsys.readouterr().err
     assert None not in best_of_n("sure_tokens_soft", teacher, student, prompts, drawn)
 
