@@ -29,7 +29,7 @@ def test_a_calibration_says_what_moved_on_each_task(tiny_pair: Pair, tmp_path: P
         assert task["figures"][3]["name"] == "sure"
         assert sum(row["answers"] for row in task["clusters"]) == 4 * 2 * 2
         assert sum(row["before"] for row in task["clusters"]) == pytest.approx(1)
-    assert "moved on qa: " in result_text(run) and "moved on instruct: " in result_text(run)
+    assert "moved on qa:" in result_text(run) and "moved on instruct:" in result_text(run)
 
 
 def test_right_are_finished_answers_from_the_score_that_was_asked_for() -> None:

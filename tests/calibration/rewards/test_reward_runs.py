@@ -69,8 +69,9 @@ def test_a_task_that_is_held_has_no_part_in_the_advantage_while_it_stands(
     class Held(recorder):  # type: ignore[misc, valid-type]
         """The original is told to be right on nothing, so that its score stands whatever the policy does."""
 
-        def __init__(self, *args: Any, **kwargs: Any):
-            super().__init__(*args, **{**kwargs, "baseline": dict.fromkeys(kwargs["baseline"], 0.0)})
+        def _calibration_values(self, *args: Any) -> Any:
+            self.hold.baseline = dict.fromkeys(self.hold.baseline, 0.0)
+            return super()._calibration_values(*args)
 
     values = config(tiny_pair, task_term="hold", eta=0.0, guard=False)
     calibrate(values, tmp_path / "run", reward_funcs=even_length, trainer_class=Held)
