@@ -22,9 +22,12 @@ def two_nodes() -> Iterator[str]:
     # What the nodes' processes inherit. Ray's folder holds sockets, whose paths have to be short.
     settings = {"PYTHONPATH": f"{Path(__file__).parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     settings |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "OMP_NUM_THREADS": "1"}
+    # The cluster's address is noted in ray/ of this folder, which Ray doesn't make itself.
+    folder = tempfile.mkdtemp(prefix="ray-")
+    (Path(folder) / "ray").mkdir()
+    settings["RAY_TMPDIR"] = folder
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
-    folder = tempfile.mkdtemp(prefix="ray-")
     small: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
     cluster = None
     try:
