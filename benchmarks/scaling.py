@@ -1,4 +1,4 @@
-"""The tables of docs/how-to/several-gpus.md: hours, memory and cost on more GPUs, bytes sent and bytes stored.
+"""The tables of docs/research/scaling-figures.md: hours, memory and cost on more GPUs, bytes sent and bytes stored.
 
     python benchmarks/scaling.py                # by the dry run's model; a minute, no weights are loaded
     python benchmarks/scaling.py --measure      # and what a cache of the embedded teacher takes a token: two minutes

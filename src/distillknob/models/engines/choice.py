@@ -1,7 +1,7 @@
 """Which engine samples and scores the models of a stage, and why.
 
 Left out on purpose: transformers' continuous batching (`generate_batch`), whose draws come from one random state for
-whatever rows happen to be in a batch: its samples can't be drawn again (docs/how-to/own-models.md, "Engines").
+whatever rows happen to be in a batch: its samples can't be drawn again (docs/reference/engines.md).
 """
 
 from __future__ import annotations
