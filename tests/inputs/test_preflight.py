@@ -213,7 +213,10 @@ def test_a_toy_s_learning_rate_is_not_for_models_of_real_size() -> None:
     check_learning_rate("Qwen/Qwen3-0.6B", CalibrationConfig(learning_rate=1e-5, **QUICK))
 
 
-def test_a_dry_run_for_a_gpu_is_not_bound_to_this_machine(tiny_pair: Pair, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_for_a_gpu_is_not_bound_to_this_machine(
+    tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("distillknob.training.config.multiplies_bfloat16", lambda: False)
     pair = ["--teacher", tiny_pair.teacher, "--target", tiny_pair.student]
     assert main(["calibrate", *pair, "--bf16", "--dry-run"]) == 2
     assert "bf16: this machine has no GPU" in capsys.readouterr().err
