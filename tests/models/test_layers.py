@@ -40,7 +40,8 @@ def test_layers_are_passed_over_and_come_back() -> None:
 
 
 def test_a_layer_gets_the_forward_pass_back_that_it_had_of_its_own() -> None:
-    plain, hooked = torch.nn.Identity(), torch.nn.Identity()
+    plain: Any = torch.nn.Identity()
+    hooked: Any = torch.nn.Identity()
     hooked.forward = own = lambda given: given + 1
     with pytest.raises(ZeroDivisionError), forwards([plain, hooked], [lambda given: given / 0] * 2):
         hooked(1)
