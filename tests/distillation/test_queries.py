@@ -87,8 +87,8 @@ def test_traces_weigh_by_both_models_losses(
     weights = [row["weight"] for row in rows]
     assert weights == pytest.approx(plain, rel=1e-3) and len(set(weights)) > 3
     assert sum(weights) == pytest.approx(len(weights))
-    seen = {round(float(row[0]), 5) for batch in batches for row in batch["weight"]}
-    assert len(seen) > 3 and seen <= {round(weight, 5) for weight in weights}
+    seen = {float(row[0]) for batch in batches for row in batch["weight"]}  # in float32
+    assert len(seen) > 3 and all(any(one == pytest.approx(weight, rel=1e-5) for weight in weights) for one in seen)
 
 
 def graded_rows(student: LanguageModel, right: int) -> list[dict[str, Any]]:
