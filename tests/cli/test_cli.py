@@ -48,8 +48,15 @@ def test_a_checkpoint_that_is_not_there(tiny_pair: Pair, tmp_path: Path, capsys:
     ],
 )
 def test_a_value_that_cannot_work(
-    tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str], stage: str, flags: list[str], what: str
+    tiny_pair: Pair,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    stage: str,
+    flags: list[str],
+    what: str,
 ) -> None:
+    monkeypatch.setattr("distillknob.training.config.multiplies_bfloat16", lambda: False)
     assert what in refused(capsys, stage, *models(stage, tiny_pair), *flags, "--output", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

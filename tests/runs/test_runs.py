@@ -289,6 +289,16 @@ def test_the_manifest_finds_what_changed(tmp_path: Path) -> None:
     assert verify_manifest(run.path) == ["metrics.jsonl: missing", "model/model.safetensors: changed"]
 
 
+@pytest.mark.parametrize("name", ["gate.json", "report.html"])
+def test_what_was_written_about_an_unfinished_run_may_change(tmp_path: Path, name: str) -> None:
+    """`gate` on an unfinished run says so in `gate.json`, and is asked once more when it is finished; so is a report."""
+    run = Run.open(tmp_path / "run", "attack", CONFIG)
+    (run.path / name).write_text("not finished")
+    run.finish({"score": 1})
+    (run.path / name).write_text("pass")
+    assert verify_manifest(run.path) == []
+
+
 def test_a_run_inside_a_run_is_held_by_its_own_manifest(tmp_path: Path) -> None:
     demo = Run.open(tmp_path / "demo", "demo", {})
     inner = finished(tmp_path / "demo" / "teachers" / "a")

@@ -160,7 +160,9 @@ def _gate_file(name: str | None, run: Path) -> Path | None:
     """Where the verdict is written: beside the run, also where the gate could not run, since a former verdict must not
     stay there as if it still held. Nowhere if there is no run. Raises BadInputError for what can't be a file."""
     if name is None:
-        file = run / "gate.json"
+        from distillknob.runs.manifest import VERDICT
+
+        file = run / VERDICT
         return file if (run / "config.yaml").exists() or file.exists() else None
     output = Path(name)
     if output.is_dir() or not output.parent.is_dir():

@@ -10,6 +10,9 @@ from distillknob.runs.files import PARTIAL, read_json, sha256
 from distillknob.runs.lock import LOCK
 
 MANIFEST = "manifest.json"
+VERDICT = "gate.json"  # what `gate` says of the run
+# Written about a run, finished or not, and written anew later: no part of it.
+ABOUT_IT = (VERDICT, "report.html")
 
 
 def verify_manifest(path: str | Path) -> list[str]:
@@ -49,7 +52,7 @@ def manifest_of(path: Path) -> Path:
 def _files(folder: Path) -> Iterator[Path]:
     """The files below `folder`, in order. Of a finished run inside it, the manifest alone, which holds the rest."""
     for item in sorted(folder.iterdir()):
-        if item.name == LOCK or item.name.endswith(PARTIAL):
+        if item.name in (LOCK, *ABOUT_IT) or item.name.endswith(PARTIAL):
             continue
         if item.is_dir() and not item.is_symlink():
             if (item / MANIFEST).exists():

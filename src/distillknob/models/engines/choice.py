@@ -44,9 +44,7 @@ def choose(wanted: str, models: Sequence[str], *, trains_on_own_samples: bool) -
     if not models:
         return Choice("transformers", "no model is sampled from here")
     if trains_on_own_samples:
-        return Choice(
-            "transformers", "a training whose rollouts are TRL's vLLM's can't be repeated: engine vllm takes them there"
-        )
+        return Choice("transformers", "trainings on a model's own samples can't be repeated by vLLM")
     if (reason := _missing() or _unfit(models)) is not None:
         return Choice("transformers", reason.partition(":")[0])
     small = min(models, key=lambda name: architecture(name).parameters)
