@@ -291,7 +291,7 @@ def test_the_manifest_finds_what_changed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["gate.json", "report.html"])
 def test_what_was_written_about_an_unfinished_run_may_change(tmp_path: Path, name: str) -> None:
-    """`gate` on an unfinished run says so in `gate.json`, and is asked once more when it is finished; so is a report."""
+    """`gate` on an unfinished run says so in `gate.json`, and is asked again when it is finished. So is a report."""
     run = Run.open(tmp_path / "run", "attack", CONFIG)
     (run.path / name).write_text("not finished")
     run.finish({"score": 1})
