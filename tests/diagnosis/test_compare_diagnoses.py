@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,22 @@ def test_two_diagnoses_are_compared_problem_by_problem(tiny_pair: Pair, tmp_path
     table = read_json(tmp_path / "before" / BY_PROMPT)
     own = next(row for row in table if row["measure"] == "token_reverse_kl_on_policy")
     assert own["prompt"] == list(range(8)) and sum(own["value"]) / 8 == pytest.approx(before["value"])
+
+
+def test_problems_of_another_file_by_the_same_name_are_not_paired(
+    tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    values = {"tasks": ["jsonl:problems.jsonl"], "problems": 4, "gradient_problems": 0, "max_new_tokens": 12}
+    for name, start in (("before", 0), ("after", 100)):
+        rows = [{"prompt": f"What is {n} + 1?", "reference": str(n + 1)} for n in range(start, start + 40)]
+        Path("problems.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        diagnose(config(tiny_pair, **values), tmp_path / name)
+    with pytest.raises(
+        BadInputError, match=r"read something else by the same name \(.*problems.jsonl.*can't be paired"
+    ):
+        compare_diagnoses([tmp_path / "before", tmp_path / "after"])
+    assert compare_diagnoses([tmp_path / "after", tmp_path / "after"])["rows"]
 
 
 def test_what_cannot_be_compared_is_told(tiny_pair: Pair, tmp_path: Path) -> None:

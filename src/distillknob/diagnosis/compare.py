@@ -29,7 +29,7 @@ def compare_diagnoses(paths: Sequence[str | Path]) -> dict[str, Any]:
     have (`n`). Differences of the first run are None.
 
     Raises BadInputError for fewer than two runs, runs that are no finished diagnoses, and runs whose student, problems
-    or seed differ.
+    or seed differ, by name or by content.
     """
     if len(paths) < 2:
         raise BadInputError(
@@ -44,6 +44,7 @@ def compare_diagnoses(paths: Sequence[str | Path]) -> dict[str, Any]:
                     f"{run.path} was diagnosed with {name}={now!r}, {runs[0].path} with {before!r}: diagnose both "
                     "on the same student and problems, or they can't be paired"
                 )
+        _check_read(runs[0], run)
     tables = [read_json(run.path / BY_PROMPT) for run in runs]
     rows = [
         {"run": str(run.path), "teacher": run.config["teacher"], **row}
@@ -96,6 +97,20 @@ def _paired(before: MeasureByProblem, now: MeasureByProblem, *, first: bool, sam
     is_share = before["unit"] == "share"
     gap = paired_difference([old[p] for p in shared], [new[p] for p in shared], proportion=is_share)
     return {**row, "difference": gap.mean, "interval": gap.as_list(), "n": gap.n}
+
+
+def _check_read(first: Run, run: Run) -> None:
+    """Raise BadInputError where the runs read other data or another student by the same name: their problems have the
+    same numbers, and aren't the same."""
+    student = first.config["student"]
+    teachers = {f"model {one.config['teacher']}" for one in (first, run)} - {f"model {student}"}
+    before, now = first.read, run.read
+    changed = sorted(name for name in before.keys() & now.keys() - teachers if before[name] != now[name])
+    if changed:
+        raise BadInputError(
+            f"{run.path} and {first.path} read something else by the same name ({', '.join(changed)}), so that their "
+            "problems can't be paired: diagnose both on what is there now"
+        )
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
