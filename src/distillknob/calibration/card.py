@@ -43,7 +43,7 @@ def model_card(config: CalibrationConfig, run: Path, guard: UtilityGuard, last: 
         misuse=MISUSE,
         run=run,
         seed=config.seed,
-        adapter=config.use_peft and not config.merge_adapter,
+        adapter=config.saves_adapter,
         teacher=not turned.same,
         place=config.hub_model_id,
         scores=[] if turned.same else _results(rows),

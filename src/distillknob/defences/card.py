@@ -41,7 +41,7 @@ def defended_card(config: DefendConfig, run: Path, result: DefendResult) -> str:
         ),
         run=run,
         seed=config.seed,
-        adapter=config.use_peft and not config.merge_adapter,
+        adapter=config.saves_adapter,
         teacher=True,
         place=config.hub_model_id,
     ).text()

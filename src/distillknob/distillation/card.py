@@ -47,7 +47,7 @@ def student_card(
         ),
         run=run,
         seed=config.seed,
-        adapter=config.use_peft and not config.merge_adapter,
+        adapter=config.saves_adapter,
         place=config.hub_model_id,
     ).text()
 

@@ -41,6 +41,11 @@ class AdapterOptions:
         super().__post_init__()  # type: ignore[misc]  # of the trainer's config, which stands after this one
 
     @property
+    def saves_adapter(self) -> bool:
+        """Is what the stage saves an adapter, and no whole model?"""
+        return self.use_peft and not self.merge_adapter
+
+    @property
     def peft_config(self) -> Any:
         """PEFT's LoraConfig, or None for full fine-tuning."""
         if not self.use_peft:
