@@ -13,6 +13,7 @@ from distillknob.report.opening.trust import hardest, verdicts
 from distillknob.report.read import Source
 from distillknob.report.sections.findings import by_severity
 from distillknob.verdicts.extractors import gravest
+from distillknob.verdicts.movement import hardly_moved, next_rate
 from distillknob.verdicts.teachers import is_original
 from distillknob.verdicts.turning import TURNED
 
@@ -55,6 +56,8 @@ def _remedy(source: Source, remedy: str) -> str | None:
 
 
 def _after_calibration(source: Source) -> Line:
+    if (faster := _faster(source)) is not None:
+        return faster
     main, result = source.main, source.main.result
     eta, turned = number(result.get("eta")), mapping(result.get("turned")).get("verdict")
     if is_original(result) or (turned is not None and turned != TURNED):
@@ -68,7 +71,19 @@ def _after_calibration(source: Source) -> Line:
     return Line("Distil from it", "and score the student after.", command=about(source, "distill", teacher=model))
 
 
+def _faster(source: Source) -> Line | None:
+    """The same training at a higher rate, where it hardly moved its model."""
+    main, moved = source.main, hardly_moved(source.main.result)
+    if moved is None:
+        return None
+    flags = {"config": main.path / "config.yaml", "learning_rate": next_rate(main.result)}
+    again = command(main.stage, output=beside(source, "faster"), **flags)
+    return Line("Raise the learning rate", f"the first suspect, as {moved}.", command=again)
+
+
 def _after_distillation(source: Source) -> Line:
+    if (faster := _faster(source)) is not None:
+        return faster
     pair = pair_of(source)
     models = [model for model in (pair.student, str(source.main.path / "model")) if model]
     scores = command("evaluate", models=models, tasks=pair.tasks, output=beside(source, "evaluate"))
