@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from distillknob.planning.own_data import OwnData
 
 OUTPUT = "my-recipe.yaml"
+FINAL_ANSWERS = ("hashes", "boxed", "label", "sentence", "whole")  # those of `tasks`, which isn't read for a --help
 COLUMNS = ("prompt", "reference", "solution")
 EXAMPLE = "distillknob init --teacher ./teacher --student ./student --data problems.jsonl --output my-recipe.yaml"
 
@@ -52,6 +53,14 @@ def add_init(commands: Any) -> None:
     more.add_argument("--accelerate", metavar="CONFIG.yaml", help="for this configuration of accelerate launch")
     about = "train all weights, or with --no-full LoRA adapters (default: by the models' size)"
     more.add_argument("--full", action=argparse.BooleanOptionalAction, default=None, help=about)
+    more.add_argument(
+        "--final-answer",
+        choices=FINAL_ANSWERS,
+        metavar="FORM",
+        help="where the data's references are whole worked answers: how the final one stands there, hashes (#### 12), "
+        "boxed (\\boxed{12}), label (Answer: 12) or sentence (the answer is 12); whole: they are the answers as they "
+        "stand (default: as all of them are written)",
+    )
     for what in COLUMNS:
         about = f"the data's column with the {what} (default: by its name)"
         more.add_argument(f"--{what}-column", metavar="NAME", help=about)
@@ -76,7 +85,9 @@ def init(arguments: argparse.Namespace, ask: Callable[[str], str] | None = None)
     named = {what: column for what in COLUMNS if (column := getattr(arguments, f"{what}_column")) is not None}
     data = None
     if arguments.tasks is None:
-        data = _settle(arguments, "data", "Your data (a file of JSONL, CSV or parquet)", ask, _data(named))
+        data = _settle(
+            arguments, "data", "Your data (a file of JSONL, CSV or parquet)", ask, _data(named, arguments.final_answer)
+        )
     output = _settle(arguments, "output", f"Recipe to write [{OUTPUT}]", ask, _new_files(data), default=OUTPUT)
     with for_another_machine(arguments.gpu is not None):
         choices = _write(arguments, output, data, where, preflight)
@@ -91,9 +102,10 @@ def _check_flags(arguments: argparse.Namespace, *, asked: bool) -> None:
     if arguments.data is not None and arguments.tasks is not None:
         raise BadInputError("--data and --tasks both say what to learn: give one of them")
     if arguments.data is None and arguments.tasks is not None:
-        columns = [f"--{what}-column" for what in COLUMNS if getattr(arguments, f"{what}_column") is not None]
-        if columns:
-            raise BadInputError(f"{columns[0]} names a column of --data, and --tasks was given: leave it out")
+        of_data = [f"{what}_column" for what in COLUMNS] + ["final_answer"]
+        given = [f"--{name.replace('_', '-')}" for name in of_data if getattr(arguments, name) is not None]
+        if given:
+            raise BadInputError(f"{given[0]} says how --data is read, and --tasks was given: leave it out")
     missing = [f"--{side}" for side in ("teacher", "student") if getattr(arguments, side) is None]
     missing += ["--data"] if arguments.data is None and arguments.tasks is None else []
     if missing and not asked:
@@ -138,11 +150,11 @@ def _model(preflight: Preflight) -> Callable[[str], Any]:
     return lambda name: preflight.sides([name], weights=[name])
 
 
-def _data(named: Mapping[str, str]) -> Callable[[str], OwnData]:
+def _data(named: Mapping[str, str], final_answer: str | None) -> Callable[[str], OwnData]:
     def look(data: str) -> OwnData:
         from distillknob.planning.own_data import look_at
 
-        return look_at(data, named)
+        return look_at(data, named, final_answer)
 
     return look
 
