@@ -18,6 +18,7 @@ import yaml
 
 from distillknob.calibration.decision import RESOLVED_AT, expected_error, resolved_tolerance
 from distillknob.calibration.problems import dealt_out
+from distillknob.config.rates import Trained, usual_rate, why_rate
 from distillknob.config.recipe import stage_config
 from distillknob.config.shared import StageConfig
 from distillknob.diagnosis.gather import PREFIXES
@@ -29,7 +30,6 @@ from distillknob.models.dtypes import dtype_here, own_dtype
 from distillknob.planning.counting import PROMPT_TOKENS
 from distillknob.planning.fitting import SHORTEST, fitting, memory, roomier
 from distillknob.planning.hardware import GIB, Engine
-from distillknob.planning.rates import Trained, usual_rate, why_rate
 from distillknob.stages import CHAINED
 
 PROBLEMS, GUARD_PROBLEMS, GUARD_PROBLEMS_MAX, TEST_PROBLEMS = 2000, 100, 800, 200

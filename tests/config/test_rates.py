@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from distillknob.config.rates import Trained, usual_rate, why_rate
 from distillknob.inputs.preflight import LARGE, TOY_RATE
-from distillknob.planning.rates import Trained, usual_rate, why_rate
 
 STAGES: tuple[Trained, Trained] = ("calibrate", "distill")
 
