@@ -79,7 +79,7 @@ def test_the_terminal_has_the_command_that_repeats_the_run_at_a_higher_rate() ->
     run: Any = SimpleNamespace(stage="calibrate", path=Path("runs/easier"))
     (shown,) = rate_text(run, calibration())
     assert "First suspect: the learning rate, 2e-05" in " ".join(shown.split())
-    again = "calibrate --config runs/easier/config.yaml --learning-rate 6e-05 --output runs/easier-faster"
+    again = "calibrate runs/easier/config.yaml --learning-rate=6e-05 --output runs/easier-faster"
     assert f"    distillknob {again}" in shown
     assert rate_text(run, calibration(anchor_kl=0.01)) == []
     (old,) = rate_text(run, calibration(learning_rate=None))

@@ -3,11 +3,11 @@ raises it."""
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from distillknob.cli.layout import wrapped
+from distillknob.runs.commands import StartedWith, command, unused
 from distillknob.runs.run import Run
 from distillknob.verdicts.movement import hardly_moved, next_rate
 
@@ -21,6 +21,7 @@ def rate_text(run: Run, result: Mapping[str, Any]) -> list[str]:
     if rate is None:
         return [wrapped(f"! {moved}. First suspect: the learning rate, which is too low for a model of this size.")]
     suspect = f"First suspect: the learning rate, {result['learning_rate']:g}. Try three times as much:"
-    command = ["distillknob", str(result["stage"]), "--config", str(run.path / "config.yaml")]
-    command += ["--learning-rate", f"{rate:g}", "--output", f"{run.path}-faster"]
-    return [f"{wrapped(f'! {moved}. {suspect}')}\n    {shlex.join(command)}"]
+    recipe = StartedWith(str(run.path / "config.yaml"))
+    faster = unused(run.path.with_name(f"{run.path.name}-faster"))
+    again = command(str(result["stage"]), recipe=recipe, learning_rate=rate, output=faster)
+    return [f"{wrapped(f'! {moved}. {suspect}')}\n    {again}"]

@@ -95,7 +95,21 @@ def _recipe(arguments: argparse.Namespace) -> Mapping[str, Any]:
     if arguments.recipe and arguments.config:
         raise BadInputError(f"two recipes, {arguments.recipe} and --config {arguments.config}: give one of them")
     chosen = arguments.recipe or arguments.config
+    if not chosen:
+        _check_swallowed(arguments)
     return read_recipe(find_recipe(chosen)) if chosen else {}
+
+
+def _check_swallowed(arguments: argparse.Namespace) -> None:
+    """Raise BadInputError where a flag that takes several values has taken the recipe that was written behind it."""
+    for name, values in vars(arguments).items():
+        last = values[-1] if isinstance(values, list) and values else None
+        if isinstance(last, str) and ":" not in last and last.endswith((".yaml", ".yml")):
+            flag = f"--{name.replace('_', '-')}"
+            raise BadInputError(
+                f"{flag} takes all words behind it, and so {last} too: write the recipe first, `distillknob "
+                f"{arguments.command} {last} …`, or --config {last}"
+            )
 
 
 def _started(arguments: argparse.Namespace) -> AbstractContextManager[None]:

@@ -123,7 +123,7 @@ def new_recipe(
         f"{teacher} → {student}, π_C {target}: written by `distillknob init` for {engine}.",
         f"By the dry run's account, in GiB of {engine.device.memory / GIB:.1f}: {', '.join(sizes)}.",
         "A start and no finding: look at the guard's events and the log-ratio before long runs. Diagnose first.",
-        "`distillknob demo --config THIS --dry-run` checks it, without --dry-run it runs every stage.",
+        "`distillknob demo THIS --dry-run` checks it, without --dry-run it runs every stage.",
     ]
     length = draft.shared["max_completion_length"]
     draft.choices += [

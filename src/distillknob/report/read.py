@@ -112,7 +112,7 @@ class Source:
     def resume_command(self) -> str:
         """Write the command that takes up the main run where it stopped."""
         path = self.main.path
-        words = ["--config", str(path / "config.yaml"), "--output", str(path), "--resume"]
+        words = [str(path / "config.yaml"), "--output", str(path), "--resume"]
         return shlex.join(["distillknob", self.main.stage, *words])
 
     def nothing(self, what: str) -> Html:

@@ -259,4 +259,4 @@ def test_a_training_that_hardly_moved_its_model_is_to_be_repeated_at_a_higher_ra
     (told,) = page.under["What to do next?"]
     assert "Raise the learning rate: the first suspect" in page.of("What to do next?")
     assert shlex.split(told)[:2] == ["distillknob", result["stage"]] and "--learning-rate=6e-05" in told
-    assert f"--config={folder / 'config.yaml'}" in told and f"--output {folder}-faster" in told
+    assert f" {folder / 'config.yaml'} " in told and f"--output {folder}-faster" in told

@@ -12,7 +12,7 @@ from distillknob.report.opening.pair import about, beside, onward, pair_of
 from distillknob.report.opening.trust import hardest, verdicts
 from distillknob.report.read import Source
 from distillknob.report.sections.findings import by_severity
-from distillknob.runs.commands import command
+from distillknob.runs.commands import StartedWith, command
 from distillknob.verdicts.extractors import gravest
 from distillknob.verdicts.movement import hardly_moved, next_rate
 from distillknob.verdicts.teachers import is_original
@@ -77,8 +77,8 @@ def _faster(source: Source) -> Line | None:
     main, moved = source.main, hardly_moved(source.main.result)
     if moved is None:
         return None
-    flags = {"config": main.path / "config.yaml", "learning_rate": next_rate(main.result)}
-    again = command(main.stage, output=beside(source, "faster"), **flags)
+    recipe = StartedWith(str(main.path / "config.yaml"))
+    again = command(main.stage, recipe=recipe, learning_rate=next_rate(main.result), output=beside(source, "faster"))
     return Line("Raise the learning rate", f"the first suspect, as {moved}.", command=again)
 
 
