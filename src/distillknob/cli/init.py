@@ -41,25 +41,35 @@ def add_init(commands: Any) -> None:
     init.add_argument(
         "--data", metavar="FILE", help="your problems with their answers: a file of JSONL, CSV or parquet"
     )
-    about = "instead of --data: tasks that have a name, e.g. math or gsm8k"
+    about = "in place of --data: tasks by name, such as math or gsm8k"
     init.add_argument("--tasks", nargs="+", metavar="TASK", help=about)
     init.add_argument("--output", metavar="FILE", help=f"recipe to write (default: {OUTPUT})")
     more = init.add_argument_group("what is chosen for you where you don't say it")
     more.add_argument(
-        "--target", metavar="MODEL", help="what calibrate turns the teacher towards (default: the student)"
+        "--target",
+        metavar="MODEL",
+        help="model that calibrate turns the teacher towards or away from (default: the student)",
     )
-    more.add_argument("--max-new-tokens", type=int, metavar="N", help="an answer's longest (default: by the data)")
-    more.add_argument("--gpu", metavar="NAME", help="for this GPU, e.g. h100 (default: this machine)")
-    more.add_argument("--accelerate", metavar="CONFIG.yaml", help="for this configuration of accelerate launch")
+    more.add_argument(
+        "--max-new-tokens", type=int, metavar="N", help="longest answer, in tokens (default: by the data)"
+    )
+    more.add_argument(
+        "--gpu", metavar="NAME", help="choose settings for this GPU, such as h100 (default: this machine)"
+    )
+    more.add_argument(
+        "--accelerate",
+        metavar="CONFIG.yaml",
+        help="choose settings for the processes of this file of accelerate launch",
+    )
     about = "train all weights, or with --no-full LoRA adapters (default: by the models' size)"
     more.add_argument("--full", action=argparse.BooleanOptionalAction, default=None, help=about)
     more.add_argument(
         "--final-answer",
         choices=FINAL_ANSWERS,
         metavar="FORM",
-        help="where the data's references are whole worked answers: how the final one stands there, hashes (#### 12), "
-        "boxed (\\boxed{12}), label (Answer: 12) or sentence (the answer is 12); whole: they are the answers as they "
-        "stand (default: as all of them are written)",
+        help="how the final answer stands in references that are whole solutions: hashes (#### 12), boxed "
+        "(\\boxed{12}), label (Answer: 12) or sentence (the answer is 12). whole: take references as they stand "
+        "(default: the form that all of them have)",
     )
     for what in COLUMNS:
         about = f"the data's column with the {what} (default: by its name)"
