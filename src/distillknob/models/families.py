@@ -109,7 +109,8 @@ def _problem(model: Any) -> str | None:
     ids_3T, mask_3T = plain_rows(model.config, model.device)
     short = ids_3T[0, -_SHORT:]
     alone_TV = forward_pass(model, input_ids=short[None], use_cache=False).logits[0]
-    hidden_3TH = body_of(model)(
+    hidden_3TH = forward_pass(
+        body_of(model),
         input_ids=ids_3T,
         attention_mask=mask_3T,
         position_ids=(mask_3T.cumsum(-1) - 1).clamp(min=0),

@@ -129,7 +129,8 @@ def checked_head(model: Any) -> Head:
             f"{model.name_or_path!r} gives logits that are NaN or infinite: it is broken, or overflows in its dtype "
             "(load it in bfloat16 or float32)"
         )
-    hidden = getattr(body_of(model)(input_ids=_two_tokens(model), use_cache=False), "last_hidden_state", None)
+    read = forward_pass(body_of(model), input_ids=_two_tokens(model), use_cache=False)
+    hidden = getattr(read, "last_hidden_state", None)
     # Small logits say nothing about a cap, so the same is asked of the hidden states a few times as long.
     longer = float(_LARGE / own.abs().max().clamp(min=0.1))
     pairs = [] if hidden is None else [(own, hidden), (_own_logits(model, longer), hidden * longer)]
