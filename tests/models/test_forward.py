@@ -29,11 +29,12 @@ ANSWERS = [[5, 9, 30, 41, 1], [7, 8, 1]]
 def switches(model: Any) -> Iterator[list[bool]]:
     """Whether cuDNN's attention may be taken, each time that a layer's attention is computed."""
     seen: list[bool] = []
+    layers: Any = decoder_layers(model).modules
     hooks = [
         layer.self_attn.register_forward_pre_hook(
             lambda *_, **__: seen.append(torch.backends.cuda.cudnn_sdp_enabled()), with_kwargs=True
         )
-        for layer in decoder_layers(model).modules
+        for layer in layers
     ]
     try:
         yield seen

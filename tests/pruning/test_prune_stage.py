@@ -267,7 +267,7 @@ def test_a_cut_that_leaves_next_to_nothing_is_told(after: float, told: bool) -> 
 
 
 def test_terminal_page_and_card_say_that_next_to_nothing_is_left(pruned: Run, tmp_path: Path) -> None:
-    result = {**pruned.result, "before": {**pruned.result["before"], "loss": 0.02}}
+    result: Any = {**pruned.result, "before": {**pruned.result["before"], "loss": 0.02}}
     result["after"] = {**pruned.result["after"], "loss": 8.34}
     run = Run.open(tmp_path / "run", "prune", {"model": "x"})
     run.finish(result)

@@ -263,8 +263,8 @@ def _usual(
         ("calibrate", "guard_problems_max"): "more of them tell smaller drops; only as many are drawn as it takes",
         ("distill", "method"): "between two tokenizers" if method == "spans" else "needs one tokenizer (spans doesn't)",
         ("evaluate", "samples"): "pass@16 needs as many",
-        **{(stage, "learning_rate"): why_rate(stage, count, lora=lora) for stage, count in trained.items()},
     }
+    draft.why |= {(stage, "learning_rate"): why_rate(stage, count, lora=lora) for stage, count in trained.items()}
     return draft
 
 
