@@ -17,7 +17,7 @@ endif
 .PHONY: demo attack test check format reference docs clean
 
 demo: $(INSTALLED)
-	$(BIN)/distillknob demo --config $(RECIPE) --output $(DEMO) --resume
+	$(BIN)/distillknob demo $(RECIPE) --output $(DEMO) --resume
 
 # What an extractor would get from the demo's undistillable teacher.
 attack: demo

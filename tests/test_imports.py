@@ -62,7 +62,7 @@ ROOMS = {
     "training": row("errors config runtime runs models tasks evaluation", TRAINERS),
     "diagnosis": row(f"{STAGE} stats divergences evaluation training", "torch numpy"),
     "fingerprints": row(STAGE, "torch transformers scipy"),
-    "pruning": row(f"{STAGE} stats evaluation publishing", "torch transformers"),
+    "pruning": row(f"{STAGE} stats verdicts evaluation publishing", "torch transformers"),
     "calibration": row(f"{STAGE} stats verdicts training evaluation publishing", f"{TRAINERS} huggingface_hub"),
     "distillation": row(f"{STAGE} methods divergences training evaluation diagnosis publishing", f"{TRAINERS} opacus"),
     "defences": row(f"{STAGE} methods training evaluation distillation fingerprints publishing", TRAINERS),

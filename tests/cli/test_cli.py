@@ -107,6 +107,30 @@ def test_a_recipe_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert "two recipes, a.yaml and --config b.yaml" in refused(capsys, "sweep", "a.yaml", "--config", "b.yaml")
 
 
+def test_a_recipe_behind_a_flag_of_several_values_is_told_where_it_belongs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "my.yaml"
+    recipe.write_text("teacher: zoo:teacher\n")
+    told = refused(capsys, "evaluate", "--models", "zoo:student", recipe)
+    assert f"--models takes all words behind it, and so {recipe} too" in told
+    assert f"write the recipe first, `distillknob evaluate {recipe} …`" in told
+    assert "--tasks takes all words" in refused(capsys, "diagnose", "--tasks", "math", "other.yml")
+    # A task file has its kind before it, and a recipe in its place leaves nothing to tell.
+    task = refused(capsys, "diagnose", "--tasks", f"own:{tmp_path / 'task.yaml'}")
+    assert "takes all words" not in task and "can't read" in task
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_takes_a_recipe_by_both_forms_alike(
+    stage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "my.yaml"
+    recipe.write_text(f"{stage}: {{no_such_field: 1}}\n")
+    told = [refused(capsys, stage, *form, "--dry-run") for form in ((recipe,), ("--config", recipe))]
+    assert told[0] == told[1] and "no_such_field" in told[0]
+
+
 def test_an_unknown_command_is_told_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     told = refused(capsys, "calibrte")
     assert "no command 'calibrte', did you mean 'calibrate'" in told

@@ -135,7 +135,9 @@ def test_files_that_are_no_data_and_recipes_that_are_there_are_refused(
     assert "is there already" in refused(capsys, *flags, "--data", jsonl(sums()), "--output", "my.yaml")
     assert "no folder nowhere" in refused(capsys, *flags, "--data", "mine.jsonl", "--output", "nowhere/my.yaml")
     assert "give one of them" in refused(capsys, *flags, "--data", "mine.jsonl", "--tasks", "math")
-    assert "names a column of --data" in refused(capsys, *flags, "--tasks", "math", "--prompt-column", "q")
+    assert "--prompt-column says how --data is read" in refused(
+        capsys, *flags, "--tasks", "math", "--prompt-column", "q"
+    )
     assert Path("my.yaml").read_text() == "mine"
 
 

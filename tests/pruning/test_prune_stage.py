@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from distillknob.cli.main import main
 from distillknob.cli.text import result_text
+from distillknob.config.rates import usual_rate
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.stage import distill
 from distillknob.errors import BadInputError
@@ -19,11 +22,14 @@ from distillknob.inputs.preflight import Preflight
 from distillknob.models.load import load_model
 from distillknob.planning.hardware import GPUS, Engine
 from distillknob.planning.workload import workload
+from distillknob.pruning.card import next_command, pruned_card
 from distillknob.pruning.config import PruneConfig
 from distillknob.pruning.folder import write_pruned
 from distillknob.pruning.stage import check, prune
 from distillknob.report.page import build_report
+from distillknob.runs.commands import started_with
 from distillknob.runs.run import Run, verify_manifest
+from distillknob.verdicts.pruned import nearly_anew
 from interrupted import Stopped, stopping, weights
 from result_types import faults_below
 from tiny_architectures import made
@@ -219,3 +225,53 @@ def test_a_dry_run_counts_the_passes(deep: str) -> None:
     assert rows(by="even") == [6, 9]
     assert rows(by="loss") == [6, 5 * 9]
     assert rows(by="loss", iterative=True, mlp_width=32) == [6, (5 + 4 + 1) * 9]
+
+
+def healing(made: Run) -> list[str]:
+    words = shlex.split(made.result["next"])
+    assert words[:2] == ["distillknob", "distill"]
+    return words[1:]
+
+
+def test_the_command_that_heals_runs_as_it_stands(pruned: Run, deep: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = healing(pruned)
+    values = dict(word.removeprefix("--").split("=", 1) for word in words if "=" in word)
+    assert values["teacher"] == deep and values["student"] == str(pruned.path / "model") and values["lmbda"] == "0"
+    assert float(values["learning-rate"]) == usual_rate("distill", pruned.result["parameters"][1], lora=False)
+    assert "--use-peft" not in words and int(values["max-steps"]) >= 500
+    assert main([*words, "--dry-run"]) == 0, capsys.readouterr().err
+
+
+def test_it_names_the_recipe_and_leaves_to_it_what_a_recipe_sets(deep: str, tmp_path: Path) -> None:
+    (tmp_path / "healing-healed").mkdir()
+    with started_with("my.yaml", {"teacher": deep, "tasks": ["math"], "max_completion_length": 40}):
+        words = healing(prune(config(deep, layers=2), tmp_path / "healing"))
+    assert words[1] == "my.yaml" and not any(word.startswith(("--learning-rate", "--teacher=")) for word in words)
+    assert "--tasks" not in words and f"--student={tmp_path / 'healing' / 'model'}" in words
+    assert words[-1] == str(tmp_path / "healing-healed-2")  # where nothing is yet
+
+
+def test_a_large_model_is_healed_by_an_adapter_at_its_rate(tmp_path: Path) -> None:
+    large = next_command(PruneConfig(model="org/large", layers=20), tmp_path / "run", 6_000_000_000, anew=False)
+    assert "--use-peft" in large and "--learning-rate=0.0001" in large
+
+
+@pytest.mark.parametrize(("after", "told"), [(0.5, False), (4.5, False), (4.7, True), (8.34, True), (900.0, True)])
+def test_a_cut_that_leaves_next_to_nothing_is_told(after: float, told: bool) -> None:
+    result = {"before": {"loss": 0.02}, "after": {"loss": after}}
+    assert (nearly_anew(result) is not None) is told
+    assert nearly_anew({}) is None and nearly_anew({**result, "after": {"loss": None}}) is None
+    steps = [next_command(PruneConfig(), Path("run"), 1000, anew=anew) for anew in (False, True)]
+    assert "--max-steps=500" in steps[0] and "--learning-rate=0.001" in steps[0]
+    assert "--max-steps=2000" in steps[1] and "--learning-rate=0.003" in steps[1]
+
+
+def test_terminal_page_and_card_say_that_next_to_nothing_is_left(pruned: Run, tmp_path: Path) -> None:
+    result: Any = {**pruned.result, "before": {**pruned.result["before"], "loss": 0.02}}
+    result["after"] = {**pruned.result["after"], "loss": 8.34}
+    run = Run.open(tmp_path / "run", "prune", {"model": "x"})
+    run.finish(result)
+    told = "times what it was: next to nothing is left"
+    assert f"! the perplexity is 4,105 {told}" in " ".join(result_text(run).split())
+    assert f"The perplexity is 4,105 {told}" in build_report(run.path).read_text(encoding="utf-8")
+    assert told in pruned_card(config("x", layers=2), run.path, result)

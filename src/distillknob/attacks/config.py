@@ -48,7 +48,8 @@ class AttackConfig(EngineOptions, PlannedConfig):
     )
     student: str = field(default="zoo:student", metadata={"help": "The attacker's model."})
     attackers: list[str] = field(
-        default_factory=list, metadata={"help": "Further attackers' models; they mount the suite's `across`."}
+        default_factory=list,
+        metadata={"help": "More attackers' models. They run those of the suite's attacks that it lists under across."},
     )
     base: str | None = field(
         default=None, metadata={"help": "Public model from which the teacher descends, to merge open weights with."}
@@ -62,27 +63,28 @@ class AttackConfig(EngineOptions, PlannedConfig):
     )
     attacks: list[str] = field(
         default_factory=list,
-        metadata={"help": "Only these of the suite's attacks, beside its controls. Default: all of them."},
+        metadata={"help": "Which of the suite's attacks to run; its controls always run. Default: all of them."},
     )
     planted: bool = field(
-        default=True, metadata={"help": "Attack the planted defences too; without them there are no verdicts."}
+        default=True, metadata={"help": "Attack the planted defences too. Without them there are no verdicts."}
     )
     further_seeds: bool = field(
-        default=True, metadata={"help": "Train the worst attacks of each target with the suite's further seeds too."}
+        default=True, metadata={"help": "Repeat the worst attacks on each target with the suite's further seeds."}
     )
     tolerance: float = field(
-        default=0.015, metadata={"help": "Points of score, as a fraction, that a defence may cost its teacher."}
+        default=0.015,
+        metadata={"help": "Drop of the teacher's score that a defence may cost, as a fraction: 0.015 is 1.5 points."},
     )
     settings: dict[str, dict[str, Any]] = field(
         default_factory=dict,
-        metadata={"help": "Sections distill and calibrate that are others for the attacks than the recipe has."},
+        metadata={"help": "By stage (distill, calibrate): settings that replace the recipe's in the attacks."},
     )
     learning_rates: dict[str, float] = field(
-        default_factory=dict, metadata={"help": "Learning rate of a method's students. Default: distill's."}
+        default_factory=dict, metadata={"help": "Learning rate of students, by method. Default: distill's."}
     )
     kept: str | None = field(
         default=None,
-        metadata={"help": "File (.jsonl.gz) of finished cells: they are read there and not run again."},
+        metadata={"help": "File of finished cells (.jsonl.gz), which are read from there and not run again."},
     )
     processes: int = field(default=1, metadata={"help": "Cells that run at once on this machine."})
     # The Ray cluster on which the cells run, each in a process of its own.

@@ -42,24 +42,29 @@ class CalibrationConfig(BoundedAnswers, EngineOptions, AdapterOptions, GRPOConfi
             "log-probabilities); `target` then names its tokenizer."
         },
     )
-    target_name: str | None = field(default=None, metadata={"help": "The target's name there. Default: `target`."})
+    target_name: str | None = field(
+        default=None, metadata={"help": "The target's name on that server. Default: `target`."}
+    )
     tasks: list[str] = field(default_factory=lambda: ["math"], metadata={"help": "Tasks whose problems are sampled."})
-    problems: int = field(default=2000, metadata={"help": "Problems a task, from its train split."})
+    problems: int = field(default=2000, metadata={"help": "Problems per task, from its train split."})
     eta: float = field(
         default=-0.5,
-        metadata={"help": "The knob η: below 0 towards the target (to be easier to learn from), above 0 away."},
+        metadata={
+            "help": "The knob η. Below 0: towards the target, easier to learn from. Above 0: away from it, harder to"
+            " copy."
+        },
     )
     gate: bool = field(
         default=True,
         metadata={
-            "help": "Give the calibration reward to right samples alone, which ended by themselves. Off, η > 0 can "
-            "destroy the teacher."
+            "help": "Give the calibration reward only to samples that are right and finished. Without this, η > 0 "
+            "can destroy the teacher."
         },
     )
-    right_at: float = field(
-        default=1.0, metadata={"help": "Task reward from which a sample that ended counts as right."}
+    right_at: float = field(default=1.0, metadata={"help": "Task reward from which a finished sample counts as right."})
+    calibration_clip: float = field(
+        default=3.0, metadata={"help": "Where the z-score of the calibration reward within a group is clipped."}
     )
-    calibration_clip: float = field(default=3.0, metadata={"help": "Bound on the group z-score of the log-ratio."})
     reward: Reward = field(
         default="sure_tokens",
         metadata={
@@ -72,44 +77,58 @@ class CalibrationConfig(BoundedAnswers, EngineOptions, AdapterOptions, GRPOConfi
     )
     more_targets: list[str] = field(
         default_factory=list,
-        metadata={"help": "Further targets: the reward is then the mean over all of them."},
+        metadata={"help": "Further targets. The reward is then the mean over all of them."},
     )
     calibration_scale: Literal["group", "signal"] = field(
         default="group",
         metadata={
-            "help": "Divide the calibration reward by its deviation in the group, or by the batch's median deviation "
-            "where that is larger, so that groups without a signal don't push as hard as others (signal)."
+            "help": "What the calibration reward is divided by. group: its deviation within the group. signal: the "
+            "batch's median deviation where that is larger, so that groups without a signal don't push as "
+            "hard as others."
         },
     )
     task_term: Literal["reward", "hold"] = field(
         default="reward",
         metadata={
-            "help": "Reward the task throughout, or hold it: a multiplier that is 0 while the teacher's score stands, "
-            "so that the task doesn't pull against η."
+            "help": "reward: the task's reward counts throughout. hold: it counts only as far as the teacher's score"
+            " has dropped, so that the task doesn't pull against η."
         },
     )
-    co_distilled_steps: int = field(default=30, metadata={"help": "SFT steps that the target takes each time."})
-    co_distilled_every: int = field(default=5, metadata={"help": "Steps of the teacher between two such times."})
-    co_distilled_learning_rate: float = field(default=1e-5, metadata={"help": "Learning rate of these steps."})
-    co_distilled_batch_size: int = field(default=32, metadata={"help": "Answers a step."})
+    co_distilled_steps: int = field(
+        default=30, metadata={"help": "With reward co_distilled: SFT steps that the target takes each time."}
+    )
+    co_distilled_every: int = field(
+        default=5, metadata={"help": "With reward co_distilled: training steps of the teacher in between."}
+    )
+    co_distilled_learning_rate: float = field(
+        default=1e-5, metadata={"help": "With reward co_distilled: the target's learning rate."}
+    )
+    co_distilled_batch_size: int = field(
+        default=32, metadata={"help": "With reward co_distilled: answers in each of the target's steps."}
+    )
     co_distilled_from: Literal["right", "selected"] = field(
         default="right",
         metadata={
-            "help": "Let the target learn from all right answers, or from each group's right answer that it finds "
-            "likeliest, as an extractor that selects would."
+            "help": "With reward co_distilled: what the target learns from. right: all right answers. selected: each"
+            " group's right answer that it finds likeliest, as an extractor that selects would."
         },
     )
-    influence_problems: int = field(default=200, metadata={"help": "Problems a task that the target answers itself."})
-    influence_samples: int = field(default=8, metadata={"help": "Its answers to each."})
+    influence_problems: int = field(
+        default=200, metadata={"help": "With reward influence: problems per task that the target answers itself."}
+    )
+    influence_samples: int = field(default=8, metadata={"help": "With reward influence: its answers to each."})
     anchor: Literal["loss", "reward"] = field(
         default="loss",
-        metadata={"help": "Hold the KL to the original in the loss (TRL's k3), or take it off the reward (k1)."},
+        metadata={
+            "help": "Where the KL to the original counts. loss: in the loss (TRL's k3 estimate). reward: it is taken"
+            " off the reward (k1)."
+        },
     )
     shuffle_calibration: bool = field(
         default=False,
         metadata={
-            "help": "Control: deal the calibration rewards out anew among a group's right samples, which leaves their "
-            "size and takes their meaning away."
+            "help": "Control experiment: shuffle the calibration rewards among a group's right samples. Their size "
+            "stays, their meaning goes."
         },
     )
     target_device: str | None = field(
@@ -117,7 +136,10 @@ class CalibrationConfig(BoundedAnswers, EngineOptions, AdapterOptions, GRPOConfi
     )
     advantage: Literal["unscaled", "trl"] = field(
         default="unscaled",
-        metadata={"help": "Leave the advantage as it is, or whiten it over the batch as TRL does (which cancels |η|)."},
+        metadata={
+            "help": "unscaled: leave the advantage as it is. trl: whiten it over the batch as TRL does, which "
+            "cancels |η|."
+        },
     )
     entropy_band: list[float] = field(
         default_factory=list,
@@ -129,22 +151,38 @@ class CalibrationConfig(BoundedAnswers, EngineOptions, AdapterOptions, GRPOConfi
     entropy_schedule: Literal["linear", "cosine"] = field(
         default="linear", metadata={"help": "How the band moves from its start to its end."}
     )
-    guard: bool = field(default=True, metadata={"help": "Hold the teacher's task score, and stop when that fails."})
-    utility_tolerance: float = field(default=0.01, metadata={"help": "Drop of a task's score that the guard allows."})
-    guard_steps: int = field(default=5, metadata={"help": "Steps between two looks of the guard."})
-    guard_problems: int = field(default=300, metadata={"help": "Problems a task to compare before with after on."})
+    guard: bool = field(
+        default=True,
+        metadata={"help": "Watch the teacher's task score on held-out problems, and stop when it drops too far."},
+    )
+    utility_tolerance: float = field(
+        default=0.01,
+        metadata={"help": "Drop of a task's score that the guard allows, as a fraction: 0.01 is one point."},
+    )
+    guard_steps: int = field(default=5, metadata={"help": "Training steps between two looks of the guard."})
+    guard_problems: int = field(
+        default=300, metadata={"help": "Held-out problems per task, on which the teacher is scored before and after."}
+    )
     guard_problems_max: int | None = field(
         default=None,
         metadata={
-            "help": "Problems a task up to which more are drawn while the comparison resolves nothing. Default: eight "
-            "times guard_problems."
+            "help": "Up to so many per task are drawn while fewer can't decide whether the score dropped. Default: "
+            "eight times guard_problems."
         },
     )
-    guard_samples: int = field(default=4, metadata={"help": "Samples for each of them."})
-    beta: float = field(default=0.1, metadata={"help": "Weight of the KL anchor to the original teacher at the start."})
-    temperature: float = field(default=1.0, metadata={"help": "Must be 1: the teacher as students see it."})
-    disable_dropout: bool = field(default=True, metadata={"help": "Dropout would blur both log-probabilities."})
-    max_completion_length: int | None = field(default=None, metadata={"help": "Default: the tasks' own longest."})
+    guard_samples: int = field(default=4, metadata={"help": "Samples per problem for the guard."})
+    beta: float = field(
+        default=0.1, metadata={"help": "Weight, at the start, of the KL that anchors the teacher to the original."}
+    )
+    temperature: float = field(
+        default=1.0, metadata={"help": "Must be 1, so that the teacher is sampled as students see it."}
+    )
+    disable_dropout: bool = field(
+        default=True, metadata={"help": "Train without dropout, which would blur both log-probabilities."}
+    )
+    max_completion_length: int | None = field(
+        default=None, metadata={"help": "Longest answer, in tokens. Default: the tasks' own."}
+    )
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.eta):

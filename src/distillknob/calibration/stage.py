@@ -270,6 +270,7 @@ def _result(
         "steps": steps,
         "kept_step": last.step,
         "turned": turned.as_row(),
+        "learning_rate": config.learning_rate,
         "final_beta": guard.beta,
         "anchor_kl": logged.get("anchor_kl"),
         "log_ratio": logged.get("log_ratio"),

@@ -48,11 +48,15 @@ def _add_gate(commands: Commands) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    gate.add_argument("run", help="run directory of attack")
+    gate.add_argument("run", help="directory of a run of attack")
     gate.add_argument("--policy", required=True, metavar="FILE", help="policy: a YAML file or a shipped one's name")
-    gate.add_argument("--target", metavar="NAME", help="the teacher (default: the only one that isn't the original)")
+    gate.add_argument(
+        "--target",
+        metavar="NAME",
+        help="which attacked teacher to judge (default: the only one that isn't the original)",
+    )
     gate.add_argument("--output", metavar="FILE", help="result to write (default: gate.json in the run directory)")
-    gate.add_argument("--card", metavar="README.md", help="model card whose section to write or replace; - prints it")
+    gate.add_argument("--card", metavar="README.md", help="model card to write the verdict into; - prints that section")
     gate.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
 
 
@@ -73,8 +77,10 @@ def _add_zoo(commands: Commands) -> None:
     zoo = commands.add_parser("zoo", help=about, allow_abbrev=False)
     zoo.add_argument("action", choices=("list", "build", "verify"))
     zoo.add_argument("--output", metavar="DIR", help="build: where to put the checkpoints (default: runs/zoo)")
-    zoo.add_argument("--only", nargs="+", metavar="NAME", help="build: only these checkpoints")
-    zoo.add_argument("--seed", type=int, default=0, help="build: 0 is that of the checkpoints shipped (default: 0)")
+    zoo.add_argument("--only", nargs="+", metavar="NAME", help="build: these checkpoints alone")
+    zoo.add_argument(
+        "--seed", type=int, default=0, help="build: seed of the trainings; the shipped checkpoints have 0 (default: 0)"
+    )
     zoo.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
 
 

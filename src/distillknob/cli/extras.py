@@ -43,7 +43,7 @@ class Extras:
 
 
 def _add_compare(parser: argparse.ArgumentParser) -> None:
-    about = "set finished diagnoses of one student beside each other, the first being the one before"
+    about = "start no run: compare finished diagnoses of one student, problem by problem, with the first of them"
     parser.add_argument("--compare", nargs="+", metavar="RUN", help=about)
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from distillknob.planning.own_data import OwnData
 
 OUTPUT = "my-recipe.yaml"
+FINAL_ANSWERS = ("hashes", "boxed", "label", "sentence", "whole")  # those of `tasks`, which isn't read for a --help
 COLUMNS = ("prompt", "reference", "solution")
 EXAMPLE = "distillknob init --teacher ./teacher --student ./student --data problems.jsonl --output my-recipe.yaml"
 
@@ -40,18 +41,36 @@ def add_init(commands: Any) -> None:
     init.add_argument(
         "--data", metavar="FILE", help="your problems with their answers: a file of JSONL, CSV or parquet"
     )
-    about = "instead of --data: tasks that have a name, e.g. math or gsm8k"
+    about = "in place of --data: tasks by name, such as math or gsm8k"
     init.add_argument("--tasks", nargs="+", metavar="TASK", help=about)
     init.add_argument("--output", metavar="FILE", help=f"recipe to write (default: {OUTPUT})")
     more = init.add_argument_group("what is chosen for you where you don't say it")
     more.add_argument(
-        "--target", metavar="MODEL", help="what calibrate turns the teacher towards (default: the student)"
+        "--target",
+        metavar="MODEL",
+        help="model that calibrate turns the teacher towards or away from (default: the student)",
     )
-    more.add_argument("--max-new-tokens", type=int, metavar="N", help="an answer's longest (default: by the data)")
-    more.add_argument("--gpu", metavar="NAME", help="for this GPU, e.g. h100 (default: this machine)")
-    more.add_argument("--accelerate", metavar="CONFIG.yaml", help="for this configuration of accelerate launch")
+    more.add_argument(
+        "--max-new-tokens", type=int, metavar="N", help="longest answer, in tokens (default: by the data)"
+    )
+    more.add_argument(
+        "--gpu", metavar="NAME", help="choose settings for this GPU, such as h100 (default: this machine)"
+    )
+    more.add_argument(
+        "--accelerate",
+        metavar="CONFIG.yaml",
+        help="choose settings for the processes of this file of accelerate launch",
+    )
     about = "train all weights, or with --no-full LoRA adapters (default: by the models' size)"
     more.add_argument("--full", action=argparse.BooleanOptionalAction, default=None, help=about)
+    more.add_argument(
+        "--final-answer",
+        choices=FINAL_ANSWERS,
+        metavar="FORM",
+        help="how the final answer stands in references that are whole solutions: hashes (#### 12), boxed "
+        "(\\boxed{12}), label (Answer: 12) or sentence (the answer is 12). whole: take references as they stand "
+        "(default: the form that all of them have)",
+    )
     for what in COLUMNS:
         about = f"the data's column with the {what} (default: by its name)"
         more.add_argument(f"--{what}-column", metavar="NAME", help=about)
@@ -76,7 +95,9 @@ def init(arguments: argparse.Namespace, ask: Callable[[str], str] | None = None)
     named = {what: column for what in COLUMNS if (column := getattr(arguments, f"{what}_column")) is not None}
     data = None
     if arguments.tasks is None:
-        data = _settle(arguments, "data", "Your data (a file of JSONL, CSV or parquet)", ask, _data(named))
+        data = _settle(
+            arguments, "data", "Your data (a file of JSONL, CSV or parquet)", ask, _data(named, arguments.final_answer)
+        )
     output = _settle(arguments, "output", f"Recipe to write [{OUTPUT}]", ask, _new_files(data), default=OUTPUT)
     with for_another_machine(arguments.gpu is not None):
         choices = _write(arguments, output, data, where, preflight)
@@ -91,9 +112,10 @@ def _check_flags(arguments: argparse.Namespace, *, asked: bool) -> None:
     if arguments.data is not None and arguments.tasks is not None:
         raise BadInputError("--data and --tasks both say what to learn: give one of them")
     if arguments.data is None and arguments.tasks is not None:
-        columns = [f"--{what}-column" for what in COLUMNS if getattr(arguments, f"{what}_column") is not None]
-        if columns:
-            raise BadInputError(f"{columns[0]} names a column of --data, and --tasks was given: leave it out")
+        of_data = [f"{what}_column" for what in COLUMNS] + ["final_answer"]
+        given = [f"--{name.replace('_', '-')}" for name in of_data if getattr(arguments, name) is not None]
+        if given:
+            raise BadInputError(f"{given[0]} says how --data is read, and --tasks was given: leave it out")
     missing = [f"--{side}" for side in ("teacher", "student") if getattr(arguments, side) is None]
     missing += ["--data"] if arguments.data is None and arguments.tasks is None else []
     if missing and not asked:
@@ -138,11 +160,11 @@ def _model(preflight: Preflight) -> Callable[[str], Any]:
     return lambda name: preflight.sides([name], weights=[name])
 
 
-def _data(named: Mapping[str, str]) -> Callable[[str], OwnData]:
+def _data(named: Mapping[str, str], final_answer: str | None) -> Callable[[str], OwnData]:
     def look(data: str) -> OwnData:
         from distillknob.planning.own_data import look_at
 
-        return look_at(data, named)
+        return look_at(data, named, final_answer)
 
     return look
 

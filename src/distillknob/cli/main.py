@@ -107,13 +107,17 @@ def _add_stage(commands: Commands, stage: Stage, *, fields: bool, inherited: boo
     usage = f"distillknob {stage.name} [RECIPE] [--output DIR] [--dry-run] [--FIELD VALUE ...]"
     texts = {"help": stage.summary, "description": stage.summary, "usage": usage}
     parser = commands.add_parser(stage.name, **texts, allow_abbrev=False)
-    parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="recipe: a YAML file or a shipped one's name")
-    parser.add_argument("--config", metavar="RECIPE", help="the same")
-    parser.add_argument("--output", metavar="DIR", help=f"run directory (default: runs/{stage.name})")
+    parser.add_argument(
+        "recipe", nargs="?", metavar="RECIPE", help="a recipe: a YAML file, or the name of a shipped one"
+    )
+    parser.add_argument("--config", metavar="RECIPE", help="the recipe as a flag, which may stand anywhere")
+    parser.add_argument("--output", metavar="DIR", help=f"directory of the run (default: runs/{stage.name})")
     parser.add_argument("--resume", action="store_true", help="go on with the unfinished run in --output")
     parser.add_argument("--dry-run", action="store_true", help="check everything, print the plan, start nothing")
-    parser.add_argument("--gpu", metavar="NAME", help="dry run: estimate for this GPU, e.g. h100, not this machine")
-    about = "dry run: estimate for the processes and sharding of this configuration of accelerate launch"
+    parser.add_argument(
+        "--gpu", metavar="NAME", help="with --dry-run: estimate for this GPU, such as h100, in place of this machine"
+    )
+    about = "with --dry-run: estimate for the processes and the sharding of this file of accelerate launch"
     parser.add_argument("--accelerate", metavar="CONFIG.yaml", help=about)
     parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
     extras_of(stage.name).add_flags(parser)

@@ -7,6 +7,7 @@ from typing import Any
 
 from distillknob.cli.layout import text_table, wrapped
 from distillknob.runs.run import Run
+from distillknob.verdicts.pruned import nearly_anew
 
 MEASURES = {
     "influence": "1 − cosine of what goes into a layer and what comes out",
@@ -35,7 +36,10 @@ def prune_text(run: Run, result: Mapping[str, Any]) -> list[str]:
     parts = [text_table([result["model"], "before", "after"], body), wrapped(how)]
     if layers < deep:
         parts += [wrapped(", ".join(map(str, result["stays"])), "layers that stay: "), wrapped(_importance(result))]
-    return [*parts, f"to heal it:\n{result['next']}"]
+    if (left := nearly_anew(result)) is not None:
+        parts.append(wrapped(f"! {left}."))
+    task = " (write your task for TASK)" if " TASK " in result["next"] else ""
+    return [*parts, f"to heal it{task}:\n    {result['next']}"]
 
 
 def _importance(result: Mapping[str, Any]) -> str:

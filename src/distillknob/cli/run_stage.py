@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,8 @@ def run_stage(arguments: argparse.Namespace) -> int:
         return _plan(arguments, stage, values, config, output)
     if arguments.gpu or arguments.accelerate:
         raise BadInputError("--gpu and --accelerate say what a dry run estimates for: add --dry-run, or leave them out")
-    run = _run(stage, config, output, resume=arguments.resume)
+    with _started(arguments):
+        run = _run(stage, config, output, resume=arguments.resume)
     ending = extras.end(arguments, run)
     if process_index() > 0:  # the first process tells
         return ending.status
@@ -93,7 +95,28 @@ def _recipe(arguments: argparse.Namespace) -> Mapping[str, Any]:
     if arguments.recipe and arguments.config:
         raise BadInputError(f"two recipes, {arguments.recipe} and --config {arguments.config}: give one of them")
     chosen = arguments.recipe or arguments.config
+    if not chosen:
+        _check_swallowed(arguments)
     return read_recipe(find_recipe(chosen)) if chosen else {}
+
+
+def _check_swallowed(arguments: argparse.Namespace) -> None:
+    """Raise BadInputError where a flag that takes several values has taken the recipe that was written behind it."""
+    for name, values in vars(arguments).items():
+        last = values[-1] if isinstance(values, list) and values else None
+        if isinstance(last, str) and ":" not in last and last.endswith((".yaml", ".yml")):
+            flag = f"--{name.replace('_', '-')}"
+            raise BadInputError(
+                f"{flag} takes all words behind it, and so {last} too: write the recipe first, `distillknob "
+                f"{arguments.command} {last} …`, or --config {last}"
+            )
+
+
+def _started(arguments: argparse.Namespace) -> AbstractContextManager[None]:
+    """Lets the run keep its recipe, so that the commands that its page offers name it too."""
+    from distillknob.runs.commands import started_with
+
+    return started_with(arguments.recipe or arguments.config, _recipe(arguments))
 
 
 def _recorded(stage: Stage, recipe: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

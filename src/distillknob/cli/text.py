@@ -11,6 +11,7 @@ from distillknob.cli.knob_text import knob_text
 from distillknob.cli.layout import percent, text_table, with_interval, wrapped
 from distillknob.cli.memorization_text import memorization_text
 from distillknob.cli.prune_text import prune_text
+from distillknob.cli.rate_text import rate_text
 from distillknob.results.pass_at_k import best_name, pass_at
 from distillknob.runs.run import Run
 from distillknob.stages import EXPERIMENTS
@@ -133,7 +134,8 @@ def turning_text(result: Mapping[str, Any]) -> str:
         message += "\nTo mend: more steps or a higher learning_rate."
     elif turned and turned["verdict"] == UNCLEAR:
         message += (
-            "\nTo mend: more guard_problems or guard_samples for a narrower interval; more steps for a larger change."
+            "\nTo mend: a higher learning_rate or more steps for a larger change; more guard_problems or guard_samples "
+            "for a narrower interval."
         )
     elif turned and turned["verdict"] == WRONG:
         message += (
@@ -248,7 +250,7 @@ def _calibrate_text(run: Run, result: Mapping[str, Any]) -> list[str]:
         f"η = {result['eta']:g}: {result['outcome']}, step {result['kept_step']} of {result['steps']} kept, "
         f"final beta {result['final_beta']:.3g}" + (f"\n{result['reason']}" if result["reason"] else "")
     ]
-    parts.append(turning_text(result))
+    parts += [turning_text(result), *rate_text(run, result)]
     same = is_original(result)
     where, scores = scores_to_tell(result)
     rows = [
@@ -330,6 +332,7 @@ def _distill_text(run: Run, result: Mapping[str, Any]) -> list[str]:
         f"{result['student']} from {result['teacher']} by {result['method']}: {result['steps']} steps of "
         f"{result['tokens'] / max(1, result['steps']):.0f} tokens, learning rate {result['learning_rate']:g}, "
         f"final loss {result['final_loss']:.4f}",
+        *rate_text(run, result),
         *([wrapped(_privacy_text(result["privacy"]))] if "privacy" in result else []),
         # Of a task are those by an oracle; the others are reasons to look at scores, and stand in the report.
         *(_advice(row) for row in result["findings"] if row["task"] is not None and row["severity"] != "none"),

@@ -92,16 +92,15 @@ class EngineOptions:
     engine: str = field(
         default="auto",
         metadata={
-            "help": "What samples and scores models that aren't behind a server; auto: vllm where it is installed, a "
-            "GPU is there and it knows the models, else transformers.",
+            "help": "What samples and scores models that aren't behind a server. auto: vllm if it is installed, "
+            "there is a GPU and it knows the models; else transformers.",
             "choices": ENGINES,
         },
     )
     engine_options: dict[str, Any] | None = field(
         default=None,
         metadata={
-            "help": "What vllm is started with beside, of "
-            f'{", ".join(ENGINE_OPTIONS)}; e.g. {{"gpu_memory_utilization": 0.5}}.'
+            "help": f'Settings of vllm: {", ".join(ENGINE_OPTIONS)}. For example {{"gpu_memory_utilization": 0.5}}.'
         },
     )
 

@@ -95,9 +95,11 @@ class DefendConfig(BoundedAnswers, EngineOptions, AdapterOptions, DistillationCo
         metadata={"help": "nasty: Gaussian noise on the weights at the start, as a share of their size."},
     )
     tasks: list[str] = field(default_factory=lambda: ["math"], metadata={"help": "Tasks whose problems are used."})
-    problems: int = field(default=2000, metadata={"help": "Problems a task, from its train split."})
-    candidates: int = field(default=8, metadata={"help": "Samples a problem at most, of which one right is kept."})
-    max_completion_length: int | None = field(default=None, metadata={"help": "Default: the tasks' own longest."})
+    problems: int = field(default=2000, metadata={"help": "Problems per task, from its train split."})
+    candidates: int = field(default=8, metadata={"help": "Samples per problem at most, of which one right is kept."})
+    max_completion_length: int | None = field(
+        default=None, metadata={"help": "Longest answer, in tokens. Default: the tasks' own."}
+    )
     disable_dropout: bool = field(
         default=True, metadata={"help": "Train without the teacher's dropout, as it is sampled from and evaluated."}
     )

@@ -7,7 +7,7 @@ from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from distillknob.errors import BadInputError
 from distillknob.models.base import LanguageModel
-from distillknob.models.forward import attention_without_cudnn
+from distillknob.models.forward import forward_pass
 from distillknob.models.load import load_model
 from distillknob.models.same_text import one_vocabulary
 from distillknob.models.shared_prefix import keeps_a_cache
@@ -58,15 +58,15 @@ class NextTokens:
             self._cache = DynamicCache(config=self.model.config) if self._caches else None
         new = ids_BT[:, -1:] if goes_on and self._caches else ids_BT
         positions_BT = (mask_BT.cumsum(-1) - 1).clamp(min=0)[:, -new.size(1) :]
-        with attention_without_cudnn():
-            output = self.model(
-                input_ids=new,
-                attention_mask=mask_BT,
-                position_ids=positions_BT,
-                past_key_values=self._cache,
-                use_cache=self._caches,
-                logits_to_keep=1,
-            )
+        output = forward_pass(
+            self.model,
+            input_ids=new,
+            attention_mask=mask_BT,
+            position_ids=positions_BT,
+            past_key_values=self._cache,
+            use_cache=self._caches,
+            logits_to_keep=1,
+        )
         self._read = ids_BT.clone()
         logits_BV: torch.Tensor = output.logits[:, -1].float()
         return logits_BV

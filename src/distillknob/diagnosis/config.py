@@ -22,30 +22,41 @@ class DiagnoseConfig(BoundedAnswers, EngineOptions):
     teacher: str = field(default="zoo:teacher", metadata={"help": "Teacher: folder, hub id or zoo:NAME."})
     student: str = field(default="zoo:student", metadata={"help": "Student before distillation."})
     tasks: list[str] = field(default_factory=lambda: ["math"], metadata={"help": "Tasks to sample prompts from."})
-    problems: int = field(default=150, metadata={"help": "Problems a task, from its train split."})
-    samples: int = field(default=2, metadata={"help": "Samples a problem and policy for the divergences."})
-    candidates: int = field(default=16, metadata={"help": "Student answers a problem for wrong-trace preference."})
+    problems: int = field(default=150, metadata={"help": "Problems per task, from its train split."})
+    samples: int = field(
+        default=2, metadata={"help": "Samples per problem from each model, on which the divergences are measured."}
+    )
+    candidates: int = field(
+        default=16, metadata={"help": "Student answers per problem, for the trap wrong_trace_preference."}
+    )
     gradient_problems: int = field(
-        default=50, metadata={"help": "Problems a task, of those above, whose gradients are compared (0: none)."}
+        default=50,
+        metadata={"help": "How many of these problems per task to compare gradients on, the slowest part. 0: none."},
     )
     ks: list[int] = field(
         default_factory=lambda: [1, 2, 5, 10, 20, 50, 100, 200, 500],
-        metadata={"help": "K of the KL over the teacher's top-K; V is added."},
+        metadata={
+            "help": "Values of K for the KL over the teacher's K likeliest tokens; the whole vocabulary is added."
+        },
     )
     knob_samples: int = field(
         default=8,
         metadata={
-            "help": "Teacher's answers a problem for the forecast of how far a calibration turns it (0: none); "
-            "calibrate itself draws num_generations."
+            "help": "Teacher answers per problem, to forecast how far a calibration would turn the teacher. 0: no "
+            "forecast. calibrate itself draws num_generations."
         },
     )
     knob_etas: list[float] = field(
         default_factory=lambda: [-0.5, 0.5],
-        metadata={"help": "The η for which that is told; the student is the target."},
+        metadata={"help": "Values of η to forecast for. The student is the target."},
     )
-    knob_beta: float = field(default=0.1, metadata={"help": "calibrate's beta there."})
-    knob_reward: KnobReward = field(default="sure_tokens", metadata={"help": "calibrate's reward there."})
-    max_new_tokens: int | None = field(default=None, metadata={"help": "Default: the task's own longest."})
+    knob_beta: float = field(default=0.1, metadata={"help": "The forecast's beta, as calibrate has it."})
+    knob_reward: KnobReward = field(
+        default="sure_tokens", metadata={"help": "The forecast's reward, as calibrate has it."}
+    )
+    max_new_tokens: int | None = field(
+        default=None, metadata={"help": "Longest answer, in tokens. Default: the task's own."}
+    )
     chat_template_kwargs: dict[str, Any] | None = field(
         default=None, metadata={"help": 'Variables of the chat templates, e.g. {"enable_thinking": false}.'}
     )

@@ -28,7 +28,6 @@ from distillknob.divergences.dense import divergence
 from distillknob.errors import BadInputError
 from distillknob.models.base import LanguageModel
 from distillknob.models.chat import prompt_ids
-from distillknob.models.forward import attention_without_cudnn
 from distillknob.models.heads import Head
 from distillknob.models.recomputing import recomputed
 from distillknob.models.scoring import Batch, Prompt, answer_hidden, batch_of, batches, chosen_logprob
@@ -105,7 +104,7 @@ def _add_gradients(
         own = batch if taught == studied else batch_of(batch.rows, studied, answers, student.model.device)
         with torch.no_grad():
             teacher_NH = answer_hidden(teacher, batch)
-        with torch.enable_grad(), recomputed(student.model), attention_without_cudnn():
+        with torch.enable_grad(), recomputed(student.model):
             student_NH = answer_hidden(student, own)
             losses = _losses(heads, teacher_NH, student_NH, batch)
             for place, loss in enumerate(losses):

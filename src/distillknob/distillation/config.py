@@ -48,57 +48,61 @@ class DistillConfig(InPhases, BoundedAnswers, EngineOptions, AdapterOptions, Dis
     student: str = field(default="zoo:student", metadata={"help": "Model to train: folder, hub id or zoo:NAME."})
     target: str = field(
         default="zoo:student",
-        metadata={"help": "Model by which the best of n is chosen (sft_best_of_n, sft_best_of_n_sure)."},
+        metadata={"help": "Model that chooses the best of n answers (sft_best_of_n, sft_best_of_n_sure)."},
     )
     tasks: list[str] = field(default_factory=lambda: ["math"], metadata={"help": "Tasks whose problems are used."})
-    problems: int = field(default=2000, metadata={"help": "Problems a task, from its train split."})
+    problems: int = field(default=2000, metadata={"help": "Problems per task, from its train split."})
     problem_seed: int | None = field(
-        default=None, metadata={"help": "Seed by which problems are taken from the split. Default: seed."}
+        default=None, metadata={"help": "Seed that picks the problems from the split. Default: seed."}
     )
     traces_file: str | None = field(
         default=None,
-        metadata={"help": "With traces file: JSON lines with prompt (messages or text) and completion."},
+        metadata={"help": "With --traces file: JSON lines with prompt (messages or text) and completion."},
     )
-    tokens_share: float = field(default=0.5, metadata={"help": "Share of the tokens that each criterion keeps."})
+    tokens_share: float = field(
+        default=0.5, metadata={"help": "Where only some tokens count: the share that each criterion keeps."}
+    )
     cache: str | None = field(
         default=None, metadata={"help": "Finished run of `distillknob cache` to train from, without the teacher."}
     )
-    skew: float = field(default=0.1, metadata={"help": "α of the skewed KLs."})
+    skew: float = field(default=0.1, metadata={"help": "α of the skewed KL divergences."})
     beta: float = field(
         default=0.5,
         metadata={"help": "β of gkd's divergence: 0 forward KL, 0.5 Jensen-Shannon, 1 reverse KL (TRL's default)."},
     )
     candidates: int = field(
         default=8,
-        metadata={"help": "Teacher samples a problem for sft_verified, sft_best_of_n and sft_best_of_n_sure."},
+        metadata={"help": "Teacher samples per problem, for sft_verified, sft_best_of_n and sft_best_of_n_sure."},
     )
     ways: dict[str, str] = field(
         default_factory=dict,
         metadata={
-            "help": "Task: the way of writing in which a verified trace must be; other right samples don't count. For "
-            "what a student could gain or lose in principle."
+            "help": "By task: the way of writing that a verified trace must have. Other right samples don't count. "
+            "It shows what a student could gain or lose in principle."
         },
     )
     tokens_per_step: int | None = field(
         default=None,
         metadata={
-            "help": "Completion tokens that a step's loss counts, the rest of its batch is left out: students of "
-            "different teachers then train on the same tokens. Default: all of them."
+            "help": "Completion tokens that count in a step's loss; the rest of its batch is left out. So students "
+            "of different teachers train on the same number of tokens. Default: all of them."
         },
     )
     curve_steps: int = field(
-        default=0, metadata={"help": "Evaluate every so many steps for a learning curve; 0: never."}
+        default=0, metadata={"help": "Score the student every so many steps, for a learning curve. 0: never."}
     )
     oracle: str | None = field(
         default=None,
         metadata={
-            "help": "With curve_steps: a better model than the teacher. The student's distance to both is logged with "
-            "each point, and tells teacher hacking."
+            "help": "With curve_steps: a better model than the teacher. The student's distance to both is logged at "
+            "each point, which shows teacher hacking."
         },
     )
-    max_completion_length: int | None = field(default=None, metadata={"help": "Default: the tasks' own longest."})
+    max_completion_length: int | None = field(
+        default=None, metadata={"help": "Longest answer, in tokens. Default: the tasks' own."}
+    )
     disable_dropout: bool = field(
-        default=True, metadata={"help": "Train without the student's dropout, as it is sampled from and evaluated."}
+        default=True, metadata={"help": "Train without the student's dropout, as it is sampled and evaluated without."}
     )
 
     def __post_init__(self) -> None:

@@ -41,24 +41,33 @@ class MethodParts:
     selection: str | None = field(
         default=None,
         metadata={
-            "help": "Which right one of n candidates is the best: the one that the target finds likeliest, or the one "
-            "that it follows best where the teacher was sure.",
+            "help": "Which right answer of n candidates is the best. likelihood: the one that the target finds "
+            "likeliest. sure_tokens: the one that it follows best where the teacher was sure.",
             "choices": SELECTIONS,
         },
     )
     lmbda: float | None = field(
-        default=None, metadata={"help": "Share of steps on the student's own samples. Default: the method's."}
+        default=None,
+        metadata={
+            "help": "Share of the steps that train on the student's own samples; the others train on traces. "
+            "Default: the method's."
+        },
     )
     sources: str | None = field(
         default=None,
         metadata={
-            "help": "How a step's texts are chosen: by lmbda (fixed), or by a share of own samples that rises with the "
-            "validation loss and replays earlier ones (adaptive).",
+            "help": "How a step's texts are chosen. fixed: by lmbda. adaptive: by a share of own samples that rises "
+            "with the validation loss, with earlier samples replayed.",
             "choices": tuple(MIXES),
         },
     )
     tokens: str | None = field(
-        default=None, metadata={"help": "Which tokens count; tip is both criteria.", "choices": tuple(CHOICES)}
+        default=None,
+        metadata={
+            "help": "Which tokens count in the loss: all of them, those of high entropy, those where both models "
+            "differ (divergence), or both criteria (tip; soft_or).",
+            "choices": tuple(CHOICES),
+        },
     )
     token_weights: str | None = field(
         default=None, metadata={"help": "How much each token counts.", "choices": tuple(TOKEN_WEIGHTS)}
@@ -66,14 +75,14 @@ class MethodParts:
     context: str | None = field(
         default=None,
         metadata={
-            "help": "What the teacher sees: the prompt, or the reference solution behind it, or more.",
+            "help": "What the teacher sees: the prompt alone, the reference solution with it, or more.",
             "choices": tuple(CONTEXTS),
         },
     )
     teacher_weights: str | None = field(
         default=None,
         metadata={
-            "help": "Whose weights teach: the given teacher's, or the student's own, which then replaces `teacher`.",
+            "help": "Whose weights teach: the given teacher's, or the student's own, which then replace `teacher`.",
             "choices": TEACHERS,
         },
     )
@@ -96,7 +105,7 @@ class MethodParts:
         metadata={"help": "What is changed in the student's own samples.", "choices": tuple(EDITS)},
     )
     num_generations: int | None = field(
-        default=None, metadata={"help": "The student's own samples a prompt, side by side in a step's batch."}
+        default=None, metadata={"help": "The student's own samples per prompt, side by side in a step's batch."}
     )
     options: dict[str, float] = field(
         default_factory=dict,
@@ -122,7 +131,9 @@ class MethodParts:
     )
     dp_noise: float | None = field(
         default=None,
-        metadata={"help": "Private steps with this noise σ instead, over dp_max_grad_norm; 0 clips alone."},
+        metadata={
+            "help": "In place of dp_epsilon: private steps with this noise σ, times dp_max_grad_norm. 0: clip alone."
+        },
     )
     dp_delta: float | None = field(
         default=None, metadata={"help": "δ of private steps. Default: a tenth of 1 over the number of problems."}

@@ -33,23 +33,20 @@ class InPhases(MethodParts):
     first: str | None = field(
         default=None,
         metadata={
-            "help": "The method by which the student is trained before; none: no such phase. Default: the method's.",
+            "help": "Method of a phase before the main one; none: no such phase. Default: the method's.",
             "choices": (NONE, *METHODS),
         },
     )
     first_share: float = field(
-        default=0.5, metadata={"help": "With a phase before: its share of the problems, and of max_steps."}
+        default=0.5, metadata={"help": "Share of the problems, and of max_steps, that the first phase gets."}
     )
     after_rate: float | None = field(
         default=None,
-        metadata={
-            "help": "With a phase before: the learning rate from there on, as a share of learning_rate. Default: the "
-            "method's."
-        },
+        metadata={"help": "Learning rate after the first phase, as a share of learning_rate. Default: the method's."},
     )
     problems_part: list[float] = field(
         default_factory=lambda: [0.0, 1.0],
-        metadata={"help": "The part of the problems to train on, as shares from and to; phases divide them so."},
+        metadata={"help": "Which part of the problems to train on: shares from and to. Phases divide them so."},
     )
 
     @property

@@ -332,6 +332,7 @@ def _result(
         "learning_rate": config.learning_rate,
         "step_seconds": step_seconds([one.metrics() for one in (*earlier, run)]),
         "peak_memory": peak_of([one.metrics() for one in (*earlier, run)]),
+        "first_loss": None if config.loss.signed else sum(losses[:10]) / max(1, len(losses[:10])),
         "final_loss": sum(losses[-10:]) / max(1, len(losses[-10:])),
         "traces": traces,
         "left_out": left_out,

@@ -22,11 +22,13 @@ class EvaluateConfig(BoundedAnswers, EngineOptions):
     )
     tasks: list[str] = field(default_factory=lambda: ["math"], metadata={"help": "Tasks to evaluate on."})
     split: str = field(default="test", metadata={"help": "Split of the tasks."})
-    problems: int = field(default=500, metadata={"help": "Problems a task."})
-    skip: int = field(default=0, metadata={"help": "Problems of the split, in the seed's order, to leave out before."})
-    samples: int = field(default=16, metadata={"help": "Samples a problem, at temperature 1."})
-    k: int = field(default=16, metadata={"help": "k of pass@k; undefined where there are fewer samples."})
-    max_new_tokens: int | None = field(default=None, metadata={"help": "Default: the task's own longest."})
+    problems: int = field(default=500, metadata={"help": "Problems per task."})
+    skip: int = field(default=0, metadata={"help": "Problems of the split to leave out first, in the seed's order."})
+    samples: int = field(default=16, metadata={"help": "Samples per problem, at temperature 1."})
+    k: int = field(default=16, metadata={"help": "k of pass@k, which needs at least k samples per problem."})
+    max_new_tokens: int | None = field(
+        default=None, metadata={"help": "Longest answer, in tokens. Default: the task's own."}
+    )
     chat_template_kwargs: dict[str, Any] | None = field(
         default=None, metadata={"help": 'Variables of the chat templates, e.g. {"enable_thinking": false}.'}
     )

@@ -33,8 +33,12 @@ class DemoConfig(ExperimentConfig):
         default=-0.5, metadata={"help": "η of one calibrated teacher, below 0: meant to be easier to learn from."}
     )
     eta_undistillable: float = field(default=0.5, metadata={"help": "η of the other, above 0: meant to be harder."})
-    methods: list[str] = field(default_factory=lambda: ["gkd"], metadata={"help": "Students of each teacher."})
-    examples: int = field(default=3, metadata={"help": "Problems a task whose answers the report shows side by side."})
+    methods: list[str] = field(
+        default_factory=lambda: ["gkd"], metadata={"help": "Methods by which students of each teacher are trained."}
+    )
+    examples: int = field(
+        default=3, metadata={"help": "Problems per task whose answers the report shows side by side."}
+    )
     seed: int = field(default=0, metadata={"help": "Seed of calibration, traces and distillation."})
 
     def __post_init__(self) -> None:

@@ -78,17 +78,17 @@ class ExperimentConfig(PlannedConfig):
     tells more about teachers when it is spent on more problems with fewer samples each."""
 
     teacher_problems: int | None = field(
-        default=None, metadata={"help": "Problems a task to compare teachers on. Default: evaluate's problems."}
+        default=None, metadata={"help": "Problems per task to compare teachers on. Default: evaluate's problems."}
     )
     teacher_samples: int | None = field(
         default=None, metadata={"help": "Samples for each of them. Default: evaluate's samples."}
     )
     student_problems: int | None = field(
-        default=None, metadata={"help": "Problems a task for pass@1 of students. Default: evaluate's problems."}
+        default=None, metadata={"help": "Problems per task for pass@1 of students. Default: evaluate's problems."}
     )
     student_samples: int | None = field(
         default=None,
-        metadata={"help": "Samples for each of them; pass@k is then measured apart, with evaluate's own numbers."},
+        metadata={"help": "Samples for each of them. pass@k is then measured by itself, with evaluate's own numbers."},
     )
     learning_rates: dict[str, float] = field(
         default_factory=dict, metadata={"help": "Learning rate of a method's students. Default: distill's."}

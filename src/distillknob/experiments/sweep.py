@@ -44,31 +44,41 @@ class SweepConfig(ExperimentConfig):
     """Config of `sweep`; the stages' own settings stand in the recipe's sections."""
 
     etas: list[float] = field(
-        default_factory=lambda: [-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0], metadata={"help": "Values of the knob."}
+        default_factory=lambda: [-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0], metadata={"help": "Values of the knob η."}
     )
-    seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "Seeds."})
-    methods: list[str] = field(default_factory=lambda: ["gkd"], metadata={"help": "Students of each teacher."})
+    seeds: list[int] = field(
+        default_factory=lambda: [0, 1, 2], metadata={"help": "Seeds; each η is run with each of them."}
+    )
+    methods: list[str] = field(
+        default_factory=lambda: ["gkd"], metadata={"help": "Methods by which students of each teacher are trained."}
+    )
     controls: list[str] = field(
-        default_factory=list, metadata={"help": "More methods for the original teacher alone, e.g. sft_gold."}
+        default_factory=list, metadata={"help": "More methods, for the original teacher alone, such as sft_gold."}
     )
     settings: dict[str, dict[str, Any]] = field(
-        default_factory=dict, metadata={"help": "Sections of stages that are others for all cells of the sweep."}
+        default_factory=dict,
+        metadata={"help": "By stage: settings that replace the recipe's in all cells of the sweep."},
     )
     variants: dict[str, dict[str, Any]] = field(
         default_factory=dict,
         metadata={
-            "help": "Name: cells with other settings; etas, seeds, methods, sections of stages, and the models of "
-            "another pair (teacher, student, target)."
+            "help": "By name: further cells with other settings. Each may name etas, seeds, methods, sections of "
+            "stages, and another pair (teacher, student, target)."
         },
     )
     built_by: dict[str, str] = field(
         default_factory=dict,
-        metadata={"help": "Model's folder: the command that builds it, kept with the cells beside its weights' hash."},
+        metadata={
+            "help": "By model folder: the command that builds it. It is kept with the cells, beside the hash of the "
+            "weights."
+        },
     )
-    lens: bool = field(default=False, metadata={"help": "Diagnose every teacher of the grid: the causal table."})
+    lens: bool = field(
+        default=False, metadata={"help": "Diagnose every teacher of the sweep too, for the causal table."}
+    )
     kept: str | None = field(
         default=None,
-        metadata={"help": "File (.jsonl.gz) of finished cells: they are read there and not run again."},
+        metadata={"help": "File of finished cells (.jsonl.gz), which are read from there and not run again."},
     )
     # The number of the only cell to run now, from 0. The sweep's directory may be shared by those who run the others.
     only: int | None = field(default=None, metadata=NO_SETTING)

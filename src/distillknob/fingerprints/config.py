@@ -20,38 +20,44 @@ class FingerprintConfig(BoundedAnswers, EngineOptions):
     reference: str | None = field(
         default=None,
         metadata={
-            "help": "A model that surely wasn't distilled from the marked teacher, such as the student before it was: "
-            "the test must not find the mark in it."
+            "help": "A model that surely wasn't distilled from the marked teacher, such as the student before "
+            "distillation. The test must find no mark in it."
         },
     )
     teacher: str = field(
         default="zoo:teacher",
-        metadata={"help": "The marked teacher, by whose tokenizer texts are read: folder, hub id or zoo:NAME."},
+        metadata={"help": "The marked teacher: folder, hub id or zoo:NAME. Texts are read by its tokenizer."},
     )
-    key_file: str | None = field(default=None, metadata={"help": "The file with the key of the teacher's green list."})
-    share: float = field(default=0.5, metadata={"help": "Share of the tokens that are green, as the teacher has it."})
-    window: int = field(default=1, metadata={"help": "Preceding tokens that decide, as the teacher has it."})
+    key_file: str | None = field(default=None, metadata={"help": "File with the key of the teacher's green list."})
+    share: float = field(default=0.5, metadata={"help": "Share of the tokens that are green, as set for the teacher."})
+    window: int = field(
+        default=1, metadata={"help": "Preceding tokens that decide which are green, as set for the teacher."}
+    )
     access: str = field(
         default="text",
         metadata={
-            "help": "What of the suspect decides: its text, or its next-token distributions where its weights are here "
-            "and it has the teacher's tokenizer.",
+            "help": "What the test reads. text: what the suspect writes. weights: its next-token distributions, "
+            "which needs its weights and the teacher's tokenizer.",
             "choices": ACCESS,
         },
     )
-    alpha: float = field(default=0.01, metadata={"help": "The p-value from which on a mark is called found."})
+    alpha: float = field(default=0.01, metadata={"help": "p-value up to which a mark counts as found."})
     keys: int = field(
         default=500,
-        metadata={"help": "Other keys that the key is ranked among; as many more give the rate of false alarms."},
+        metadata={"help": "Other keys to compare the key with. As many again give the rate of false alarms."},
     )
-    tasks: list[str] = field(default_factory=lambda: ["math"], metadata={"help": "Tasks whose problems are asked."})
+    tasks: list[str] = field(
+        default_factory=lambda: ["math"], metadata={"help": "Tasks whose problems the suspect is asked."}
+    )
     split: str = field(
         default="train",
-        metadata={"help": "Split of the tasks. Prompts like those that the suspect was trained on show more."},
+        metadata={"help": "Split of the tasks. Prompts like those of its training show more."},
     )
-    problems: int = field(default=500, metadata={"help": "Problems a task."})
-    samples: int = field(default=4, metadata={"help": "Samples a problem, at temperature 1."})
-    max_new_tokens: int | None = field(default=None, metadata={"help": "Default: the task's own longest."})
+    problems: int = field(default=500, metadata={"help": "Problems per task."})
+    samples: int = field(default=4, metadata={"help": "Samples per problem, at temperature 1."})
+    max_new_tokens: int | None = field(
+        default=None, metadata={"help": "Longest answer, in tokens. Default: the task's own."}
+    )
     chat_template_kwargs: dict[str, Any] | None = field(
         default=None, metadata={"help": 'Variables of the chat templates, e.g. {"enable_thinking": false}.'}
     )

@@ -10,7 +10,6 @@ import torch
 from distillknob.fingerprints.radioactivity import Observed, Place, distributions_observed
 from distillknob.models.base import LanguageModel
 from distillknob.models.chat import prompt_ids
-from distillknob.models.forward import attention_without_cudnn
 from distillknob.models.heads import checked_head
 from distillknob.models.scoring import BATCH_TOKENS, Batch, Prompt, answer_hidden, batches
 from distillknob.runs.journal import Journal
@@ -47,7 +46,7 @@ def observed_at(
     journal = journal.of_process() if shared else journal
     kept: Kept = {}
     device = language_model.model.device
-    with attention_without_cudnn(), progress(description, len(rows), unit="text") as bar:
+    with progress(description, len(rows), unit="text") as bar:
         for batch in batches(prompts_ids, answers, device, BATCH_TOKENS):
             wanted = [[counted[number].number for number in of_row[rows[i]]] for i in batch.rows]
             made_of = [[prompts_ids[i], answers[i], own] for i, own in zip(batch.rows, wanted, strict=True)]

@@ -20,14 +20,17 @@ class AdapterOptions:
 
     Raises BadInputError for values that can't work."""
 
-    use_peft: bool = field(default=False, metadata={"help": "Train a LoRA adapter and leave the model as it is."})
+    use_peft: bool = field(default=False, metadata={"help": "Train a LoRA adapter, and leave the weights as they are."})
     lora_r: int = field(default=16, metadata={"help": "Rank of the adapter."})
-    lora_alpha: int = field(default=32, metadata={"help": "Scale of the adapter: alpha / r."})
+    lora_alpha: int = field(default=32, metadata={"help": "The adapter's change counts alpha / r times."})
     lora_dropout: float = field(default=0.0, metadata={"help": "Dropout on the adapter's input."})
     lora_target_modules: list[str] = field(
-        default_factory=lambda: ["all-linear"], metadata={"help": "Modules that get one; all-linear: all but the head."}
+        default_factory=lambda: ["all-linear"],
+        metadata={"help": "Modules that get an adapter. all-linear: all but the head."},
     )
-    merge_adapter: bool = field(default=False, metadata={"help": "Save the model with the adapter merged into it."})
+    merge_adapter: bool = field(
+        default=False, metadata={"help": "Save the whole model with the adapter merged into it."}
+    )
 
     def __post_init__(self) -> None:
         if self.lora_r < 1 or self.lora_alpha < 1:

@@ -19,6 +19,8 @@ from typing import Any
 
 import torch
 
+from distillknob.models.forward import forward_pass
+
 _SHORT, _LONG = 2, 130  # tokens; the longer row is two of the largest blocks in which compressed caches grow
 # What a family's own code raises on a text that isn't for it, or without a package that it needs; on the meta device,
 # where tensors have no values, as well (transformers' error of an attribute that differs between layers is a
@@ -114,7 +116,7 @@ def _compared(short: list[Any], long: list[Any]) -> list[_Kept] | None:
 def _layers(model: Any, tokens: int, *, masked: bool) -> list[Any]:
     """What the model keeps of a row, layer by layer; all of it in one for a model with a memory of its own kind."""
     ids = torch.zeros(1, tokens, dtype=torch.long, device=model.device)
-    output = model(input_ids=ids, attention_mask=torch.ones_like(ids) if masked else None, use_cache=True)
+    output = forward_pass(model, input_ids=ids, attention_mask=torch.ones_like(ids) if masked else None, use_cache=True)
     memory = [value for name, value in output.items() if name in ("past_key_values", "cache_params", "state", "mems")]
     if not memory or not hasattr(memory[0], "layers"):
         return memory

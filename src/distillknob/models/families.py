@@ -14,6 +14,7 @@ import torch
 
 from distillknob.errors import BadInputError
 from distillknob.models.caches import UNREADABLE, config_key, measure_cache
+from distillknob.models.forward import forward_pass
 from distillknob.models.heads import body_of, checked_head
 
 _CAPPED = "it bends its logits behind the head in a way that neither TRL's losses nor ours know"
@@ -107,8 +108,9 @@ def _problem(model: Any) -> str | None:
     head = checked_head(model)
     ids_3T, mask_3T = plain_rows(model.config, model.device)
     short = ids_3T[0, -_SHORT:]
-    alone_TV = model(input_ids=short[None], use_cache=False).logits[0]
-    hidden_3TH = body_of(model)(
+    alone_TV = forward_pass(model, input_ids=short[None], use_cache=False).logits[0]
+    hidden_3TH = forward_pass(
+        body_of(model),
         input_ids=ids_3T,
         attention_mask=mask_3T,
         position_ids=(mask_3T.cumsum(-1) - 1).clamp(min=0),
@@ -121,7 +123,7 @@ def _problem(model: Any) -> str | None:
     if _apart(beside_3TV[1, :-1], alone_TV[:-1]) > limit:
         return _AHEAD
     written_TV, new = _written(model, ids_3T[[0, 2]], mask_3T[[0, 2]])
-    read_TV = model(input_ids=torch.cat([short, new])[None], use_cache=False).logits[0, _SHORT - 1 : -1]
+    read_TV = forward_pass(model, input_ids=torch.cat([short, new])[None], use_cache=False).logits[0, _SHORT - 1 : -1]
     if _apart(written_TV, read_TV) > limit:
         return "what it writes token by token has other probabilities than what it reads as a whole"
     return None

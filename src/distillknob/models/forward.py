@@ -64,8 +64,21 @@ def attention_without_cudnn() -> AbstractContextManager[None]:
     than 0.001 s (the page of benchmarks). And its backward pass makes NaN of good numbers where a text has 64 tokens,
     192, 320 and so on, and a head's scores are all far below 0, as in SmolLM2 and Qwen2.5 (pytorch issue 196678; on an
     H200 with torch 2.11 SmolLM2's training ended so at its seventh step).
+
+    A forward pass of our own is kept from it by `forward_pass`. Only what calls a model for us needs this around it:
+    `generate`, a Trainer's loop, and layers that are computed again in the backward pass (`recomputed`). Which kernel
+    an attention's gradients take is settled when it is computed, so a backward pass alone needs nothing. A hook of the
+    model's would be one place for all of these, but a checkpoint that computes a layer again passes it by. Switching
+    cuDNN off for good would change what else the process does.
     """
     return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
+
+
+def forward_pass(module: Any, **inputs: Any) -> Any:
+    """What a model, or its body, gives for these inputs, without cuDNN's attention: how this library reads texts,
+    wherever it calls a model itself."""
+    with attention_without_cudnn():
+        return module(**inputs)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from distillknob.divergences import products
 from distillknob.errors import BadInputError
+from distillknob.models.forward import forward_pass
 
 # What the logits of a block of rows may take. A block reads the whole head once, on which 440 rows of 151,936 tokens
 # spend 3 % of their time.
@@ -128,7 +129,8 @@ def checked_head(model: Any) -> Head:
             f"{model.name_or_path!r} gives logits that are NaN or infinite: it is broken, or overflows in its dtype "
             "(load it in bfloat16 or float32)"
         )
-    hidden = getattr(body_of(model)(input_ids=_two_tokens(model), use_cache=False), "last_hidden_state", None)
+    read = forward_pass(body_of(model), input_ids=_two_tokens(model), use_cache=False)
+    hidden = getattr(read, "last_hidden_state", None)
     # Small logits say nothing about a cap, so the same is asked of the hidden states a few times as long.
     longer = float(_LARGE / own.abs().max().clamp(min=0.1))
     pairs = [] if hidden is None else [(own, hidden), (_own_logits(model, longer), hidden * longer)]
@@ -149,7 +151,7 @@ def _own_logits(model: Any, longer: float = 1.0) -> torch.Tensor:
     """The model's own logits of two tokens, [2, V], from `longer` times what its body gives to the head."""
     hook = model.get_output_embeddings().register_forward_pre_hook(lambda _, args: (args[0] * longer, *args[1:]))
     try:
-        logits: torch.Tensor = model(input_ids=_two_tokens(model), use_cache=False).logits[0].float()
+        logits: torch.Tensor = forward_pass(model, input_ids=_two_tokens(model), use_cache=False).logits[0].float()
     finally:
         hook.remove()
     return logits

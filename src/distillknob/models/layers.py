@@ -16,6 +16,7 @@ import torch
 from distillknob.errors import BadInputError
 from distillknob.models.adapters import bare
 from distillknob.models.caches import UNREADABLE
+from distillknob.models.forward import forward_pass
 
 _OTHER_TOWERS = re.compile("vision|visual|audio|speech")
 
@@ -111,7 +112,7 @@ def _outputs(model: Any, layers: Sequence[torch.nn.Module]) -> list[int | None]:
             hooks.callback(layer.register_forward_hook(look, with_kwargs=True).remove)
         try:
             with torch.no_grad():
-                model(input_ids=torch.tensor([[0, 1]], device=model.device), use_cache=False)
+                forward_pass(model, input_ids=torch.tensor([[0, 1]], device=model.device), use_cache=False)
         except UNREADABLE as error:
             raise _unknown(model, str(error)) from error
     if len(seen) != len(layers):

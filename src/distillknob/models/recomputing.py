@@ -13,6 +13,7 @@ from typing import Any
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from distillknob.models.forward import attention_without_cudnn
 from distillknob.models.layers import forwards
 
 
@@ -20,9 +21,9 @@ from distillknob.models.layers import forwards
 def recomputed(model: Any) -> Iterator[None]:
     """Let each layer of the model keep its inputs alone for the backward pass, where the architecture's layers are
     transformers' `GradientCheckpointingLayer`; another keeps everything, as before. Forward passes are without a
-    cache."""
+    cache. Attention is kept from cuDNN until the end, as the backward pass computes it again."""
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
-    with forwards(layers, [_checkpointed(layer.forward) for layer in layers]):
+    with attention_without_cudnn(), forwards(layers, [_checkpointed(layer.forward) for layer in layers]):
         yield
 
 

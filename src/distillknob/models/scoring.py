@@ -15,6 +15,7 @@ import torch
 
 from distillknob.errors import BadInputError
 from distillknob.models.chat import turn_end
+from distillknob.models.forward import forward_pass
 from distillknob.models.heads import body_of
 from distillknob.models.loaded.base import Loaded
 from distillknob.runs.journal import Journal
@@ -87,7 +88,8 @@ def _position_ids(batch: Batch) -> torch.Tensor:
 def answer_hidden(language_model: Loaded, batch: Batch) -> torch.Tensor:
     """The last hidden states from which the answers' tokens are predicted, [N, H], a row a token (no padding)."""
     body = body_of(language_model.model)
-    hidden_BTH = body(
+    hidden_BTH = forward_pass(
+        body,
         input_ids=batch.input_ids_BT,
         attention_mask=batch.attention_mask_BT,
         position_ids=_position_ids(batch),
@@ -103,7 +105,8 @@ def answer_logits(language_model: Loaded, batch: Batch, edit: LogitsProcessor | 
     `edit` as a model that wraps it gives them."""
     width = batch.answer_ids_BA.size(1)
     position_ids = _position_ids(batch)
-    logits = language_model.model(
+    logits = forward_pass(
+        language_model.model,
         input_ids=batch.input_ids_BT,
         attention_mask=batch.attention_mask_BT,
         position_ids=position_ids,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from distillknob.models.forward import forward_pass
 from distillknob.models.heads import body_of
 
 if TYPE_CHECKING:
@@ -97,7 +98,8 @@ def keeps_a_cache(language_model: Loaded) -> bool:
     from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
     body = body_of(language_model.model)
-    read = body(input_ids=torch.zeros(1, 1, dtype=torch.long, device=language_model.model.device), use_cache=True)
+    one = torch.zeros(1, 1, dtype=torch.long, device=language_model.model.device)
+    read = forward_pass(body, input_ids=one, use_cache=True)
     cache = getattr(read, "past_key_values", None)
     # What other kinds of layers keep (states, compressed keys) isn't dealt out to the rows of a group.
     return type(cache) is DynamicCache and all(
@@ -110,7 +112,8 @@ def grouped_hidden(language_model: Loaded, batch: GroupedBatch) -> torch.Tensor:
     answers."""
     body = body_of(language_model.model)
     mask_PT, prompt_R = batch.prompt_mask_PT, batch.prompt_R
-    read = body(
+    read = forward_pass(
+        body,
         input_ids=batch.prompt_ids_PT,
         attention_mask=mask_PT,
         position_ids=(mask_PT.cumsum(-1) - 1).clamp(min=0),
@@ -123,7 +126,8 @@ def grouped_hidden(language_model: Loaded, batch: GroupedBatch) -> torch.Tensor:
     cache.batch_select_indices(prompt_R)
     before_R1 = mask_PT.sum(1)[prompt_R, None]
     places = torch.arange(batch.answer_ids_RA.size(1) - 1, device=prompt_R.device)
-    rest = body(
+    rest = forward_pass(
+        body,
         input_ids=batch.answer_ids_RA[:, :-1],
         attention_mask=torch.cat([mask_PT[prompt_R], batch.answer_mask_RA[:, :-1].long()], dim=1),
         position_ids=before_R1 + places,

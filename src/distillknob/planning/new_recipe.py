@@ -9,7 +9,7 @@ number of steps by the pair, which no account foretells.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import yaml
 
 from distillknob.calibration.decision import RESOLVED_AT, expected_error, resolved_tolerance
 from distillknob.calibration.problems import dealt_out
+from distillknob.config.rates import Trained, usual_rate, why_rate
 from distillknob.config.recipe import stage_config
 from distillknob.config.shared import StageConfig
 from distillknob.diagnosis.gather import PREFIXES
@@ -35,8 +36,6 @@ PROBLEMS, GUARD_PROBLEMS, GUARD_PROBLEMS_MAX, TEST_PROBLEMS = 2000, 100, 800, 20
 GUARD_SAMPLES, TOLERANCE = 4, 0.02
 SCATTER = 0.75 * 0.25 / 2  # of a teacher that is right 3 times in 4, half of whose variance lies between problems
 GROUP = 8  # samples a prompt in calibrate
-LORA_RATE = "usual for LoRA: ten times that of full fine-tuning, or more"
-SMALL_RATE = "ten times what is usual for models of a billion parameters: these are small"
 CUT = "what the shortest context has room for"
 THINKING_OFF = {"enable_thinking": False}
 
@@ -106,8 +105,8 @@ def new_recipe(
     parameters = [model.parameters for model in models]
     small = max(parameters) < LARGE
     lora = not small if lora is None else lora
-    draft = _usual(preflight, sides, tasks, lora, small, longest)
-    draft.choices += [_trained(lora, small, parameters)]
+    draft = _usual(preflight, sides, tasks, lora, parameters, longest)
+    draft.choices += [_trained(lora, small, parameters), _rates(draft)]
     if why_longest and draft.why["", "max_completion_length"] != CUT:
         draft.why["", "max_completion_length"] = why_longest
     sizes, changed = [], []
@@ -124,7 +123,7 @@ def new_recipe(
         f"{teacher} → {student}, π_C {target}: written by `distillknob init` for {engine}.",
         f"By the dry run's account, in GiB of {engine.device.memory / GIB:.1f}: {', '.join(sizes)}.",
         "A start and no finding: look at the guard's events and the log-ratio before long runs. Diagnose first.",
-        "`distillknob demo --config THIS --dry-run` checks it, without --dry-run it runs every stage.",
+        "`distillknob demo THIS --dry-run` checks it, without --dry-run it runs every stage.",
     ]
     length = draft.shared["max_completion_length"]
     draft.choices += [
@@ -142,6 +141,11 @@ def _trained(lora: bool, small: bool, parameters: Sequence[int]) -> str:
     what = "LoRA adapters, which take a fraction of the memory (--full: all weights)" if lora else "all weights"
     why = ", as an adapter saves little in models this small" if small and not lora else ""
     return f"trained: {what}{why}; the teacher has {teacher} parameters, the student {student}"
+
+
+def _rates(draft: Draft) -> str:
+    rates = ", ".join(f"{stage} {draft.sections[stage]['learning_rate']:g}" for stage in ("calibrate", "distill"))
+    return f"learning rates: {rates}, by the size of what is trained; three times as much where nothing moves"
 
 
 def _steps(draft: Draft) -> str:
@@ -224,13 +228,21 @@ def _sizes(preflight: Preflight, sides: Sequence[Side], tasks: Sequence[str], lo
 
 
 def _usual(
-    preflight: Preflight, sides: Sequence[Side], tasks: Sequence[str], lora: bool, small: bool, longest: int | None
+    preflight: Preflight,
+    sides: Sequence[Side],
+    tasks: Sequence[str],
+    lora: bool,
+    parameters: Sequence[int],
+    longest: int | None,
 ) -> Draft:
-    """The usual settings for a pair, cut to what the tasks and contexts have room for, with their reasons."""
+    """The usual settings for a pair of so many `parameters`, teacher's and student's, cut to what the tasks and
+    contexts have room for, with their reasons."""
     teacher, student, target = sides
     sizes = _sizes(preflight, sides, tasks, longest)
     method = "spans" if teacher.same_tokens(student) is False else "gkd"
-    sections = _sections(sizes, preflight.processes, method, lora, fast=lora or small)
+    trained: dict[Trained, int] = dict(zip(("calibrate", "distill"), parameters, strict=True))
+    rates = {stage: usual_rate(stage, count, lora=lora) for stage, count in trained.items()}
+    sections = _sections(sizes, preflight.processes, method, lora, rates)
     draft = Draft(
         {"teacher": teacher.name, "student": student.name, "target": target.name, "tasks": list(tasks)}, sections
     )
@@ -239,7 +251,6 @@ def _usual(
         draft.shared["chat_template_kwargs"] = dict(THINKING_OFF)
         draft.why["", "chat_template_kwargs"] = "thoughts would need far longer answers"
     draft.choices = [_tokenizers(teacher, student, method), _templates(sides[:2]), _context(sizes), _held_back(sizes)]
-    rate = LORA_RATE if lora else SMALL_RATE if small else ""
     cut = CUT if sizes.length < sizes.longest else "the tasks' own longest"
     samples = GROUP * sections["calibrate"]["gradient_accumulation_steps"]
     draft.why |= {
@@ -247,14 +258,13 @@ def _usual(
         ("", "max_completion_length"): cut,
         ("calibrate", "num_generations"): "samples of a prompt, which are compared with each other",
         ("calibrate", "gradient_accumulation_steps"): f"{samples} samples a step on each device",
-        ("calibrate", "learning_rate"): rate or "TRL's own for GRPO",
         ("calibrate", "beta"): "the anchor to the original, which the guard adapts",
         ("calibrate", "utility_tolerance"): "what the guard's problems can tell from noise",
         ("calibrate", "guard_problems_max"): "more of them tell smaller drops; only as many are drawn as it takes",
-        ("distill", "learning_rate"): rate or "usual for full fine-tuning of such models",
         ("distill", "method"): "between two tokenizers" if method == "spans" else "needs one tokenizer (spans doesn't)",
         ("evaluate", "samples"): "pass@16 needs as many",
     }
+    draft.why |= {(stage, "learning_rate"): why_rate(stage, count, lora=lora) for stage, count in trained.items()}
     return draft
 
 
@@ -265,8 +275,10 @@ def _tolerance(sizes: _Sizes) -> float:
     return max(TOLERANCE, min(0.99, math.ceil(100 * least) / 100))
 
 
-def _sections(sizes: _Sizes, processes: int, method: str, lora: bool, fast: bool) -> dict[str, dict[str, Any]]:
-    """The recipe's section for each stage. `fast`: at the learning rates of adapters and small models."""
+def _sections(
+    sizes: _Sizes, processes: int, method: str, lora: bool, rates: Mapping[Trained, float]
+) -> dict[str, dict[str, Any]]:
+    """The recipe's section for each stage."""
     adapter: dict[str, Any] = {"use_peft": True, "lora_r": 32, "lora_alpha": 64} if lora else {"use_peft": False}
     return {
         "diagnose": {
@@ -281,7 +293,7 @@ def _sections(sizes: _Sizes, processes: int, method: str, lora: bool, fast: bool
             "per_device_train_batch_size": GROUP,
             "gradient_accumulation_steps": max(1, min(16, sizes.rows // processes)),
             "num_generations": GROUP,
-            "learning_rate": 2e-5 if fast else 1e-6,
+            "learning_rate": rates["calibrate"],
             "lr_scheduler_type": "constant_with_warmup",
             "warmup_steps": 5,
             "gradient_checkpointing": True,
@@ -298,7 +310,7 @@ def _sections(sizes: _Sizes, processes: int, method: str, lora: bool, fast: bool
             "max_steps": 200,
             "per_device_train_batch_size": 4,
             "gradient_accumulation_steps": max(1, min(8, sizes.rows // (4 * processes))),
-            "learning_rate": 1e-4 if fast else 1e-5,
+            "learning_rate": rates["distill"],
             "lr_scheduler_type": "cosine",
             "warmup_steps": 10,
             "gradient_checkpointing": True,

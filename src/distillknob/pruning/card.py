@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
+from distillknob.config.rates import usual_rate
+from distillknob.inputs.preflight import LARGE
 from distillknob.pruning.config import PruneConfig
 from distillknob.publishing.card import Card
 from distillknob.results.prune import PruneResult
 from distillknob.results.schema import Bounds
+from distillknob.runs.commands import command, current_recipe, unused
+from distillknob.verdicts.pruned import nearly_anew
+
+# Of the command that heals. Half of the embedded teacher came back to 17 % in 900 steps of 32 rows at three times a
+# student's usual rate, and to 1.5 % in 600 at that rate itself (docs/how-to/compress-a-model.md). How many a lighter
+# cut takes wasn't measured.
+HEAL_STEPS, ANEW_STEPS = 500, 2000
+ANEW_TIMES = 3  # a student's usual rate, trained in full; an adapter's is high already
+ROWS, STEP_ROWS, WARM_UP = 8, 32, 10
 
 BY = {
     "even": "spread evenly, the first and the last among them",
@@ -20,12 +30,43 @@ BY = {
 }
 
 
-def next_command(config: PruneConfig, run: Path) -> str:
-    """Write the command that distils the pruned model's original into it: the same tasks where these were the texts."""
-    words = ["distillknob", "distill", "--teacher", config.model, "--student", str(run / "model")]
-    words += ["--method", "gkd"]
-    words += ["--tasks", *(config.tasks if config.texts_file is None else ["TASK"])]
-    return shlex.join([*words, "--output", f"{run}-healed"])
+def next_command(config: PruneConfig, run: Path, parameters: int, *, anew: bool) -> str:
+    """Write the command that distils the pruned model's original into it, which has so many `parameters`.
+
+    It runs as it stands: by the recipe that the run was started with, which has lengths, rows and rates of its own, or
+    else with a rate for this size. The teacher writes the traces (`lmbda` 0), since the student can't write yet.
+    `anew`: next to nothing of the model is left.
+    """
+    recipe = current_recipe()
+    large = parameters >= LARGE
+    rate = usual_rate("distill", parameters, lora=large)
+    if anew and not large:
+        rate *= ANEW_TIMES
+    training = {
+        "learning_rate": f"{rate:g}",
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": WARM_UP,
+        "per_device_train_batch_size": ROWS,
+        "gradient_accumulation_steps": STEP_ROWS // ROWS,
+    }
+    adapter = ["--use-peft", "--gradient-checkpointing"] if large else []
+    tasks = config.tasks if config.texts_file is None else None
+    if tasks is None and (recipe is None or "tasks" not in recipe.says):
+        tasks = ["TASK"]
+    return command(
+        "distill",
+        *([] if recipe else adapter),
+        recipe=recipe,
+        teacher=config.model,
+        student=str(run / "model"),
+        method="gkd",
+        lmbda=0,
+        tasks=tasks,
+        max_steps=ANEW_STEPS if anew else HEAL_STEPS,
+        **({} if recipe else training),
+        chat_template_kwargs=config.chat_template_kwargs,
+        output=unused(run.with_name(f"{run.name}-healed")),
+    )
 
 
 def pruned_card(config: PruneConfig, run: Path, result: PruneResult) -> str:
@@ -39,6 +80,7 @@ def pruned_card(config: PruneConfig, run: Path, result: PruneResult) -> str:
         evidence=_evidence(config, result),
         limits=[
             "Unhealed such a model writes badly.",
+            *([f"{left[:1].upper()}{left[1:]}."] if (left := nearly_anew(result)) is not None else []),
             "What it lost was measured on the texts above alone.",
         ],
         use=f"A student to start from. Distil the original into it before any use:\n\n    {result['next']}",

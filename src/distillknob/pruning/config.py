@@ -23,39 +23,46 @@ class PruneConfig(BoundedAnswers, EngineOptions, UploadOptions):
     model: str = field(
         default="zoo:teacher", metadata={"help": "The model to make a smaller one of: folder, hub id or zoo:NAME."}
     )
-    layers: int | None = field(default=None, metadata={"help": "How many layers stay."})
+    layers: int | None = field(default=None, metadata={"help": "Number of layers that stay."})
     ratio: float | None = field(
-        default=None, metadata={"help": "In place of layers: the share of the layers that is left out, such as 0.5."}
+        default=None, metadata={"help": "In place of layers: the share of the layers to leave out, such as 0.5."}
     )
     keep_layers: list[int] | None = field(
-        default=None, metadata={"help": "In place of layers: the numbers of those that stay, counted from 0."}
+        default=None, metadata={"help": "In place of layers: the numbers of the layers that stay, counted from 0."}
     )
     by: str = field(
         default="influence",
         metadata={
-            "help": "Which layers stay: spread evenly, the first ones, those that change the hidden states most "
-            "(influence), those without which the loss rises most, or all but the block of neighbours across which "
-            "the hidden states turn least.",
+            "help": "How the layers that stay are chosen. influence: those that change the hidden states most. loss:"
+            " those without which the loss rises most. block: all but the block of neighbours across which "
+            "the hidden states turn least. even: spread evenly. first: the first ones.",
             "choices": BY,
         },
     )
     iterative: bool = field(
         default=False,
-        metadata={"help": "With by influence or loss: leave out one layer at a time, and measure anew before each."},
+        metadata={
+            "help": "With --by influence or loss: leave out one layer at a time, and measure the others anew before "
+            "the next."
+        },
     )
     mlp_width: int | None = field(
         default=None,
-        metadata={"help": "Intermediate neurons of each layer's MLP that stay: those whose activations are largest."},
+        metadata={"help": "Neurons of each layer's MLP that stay, those with the largest activations."},
     )
     tasks: list[str] = field(
         default_factory=lambda: ["math"],
-        metadata={"help": "Tasks whose train problems and gold solutions are the texts, without texts_file."},
+        metadata={
+            "help": "Tasks whose train problems, with gold solutions, are the texts to measure on. Not with texts_file."
+        },
     )
-    texts_file: str | None = field(default=None, metadata={"help": "JSON lines with text, to measure on."})
-    problems: int = field(default=128, metadata={"help": "Problems a task, or texts of the file."})
+    texts_file: str | None = field(
+        default=None, metadata={"help": "Your own texts to measure on: JSON lines with text."}
+    )
+    problems: int = field(default=128, metadata={"help": "Problems per task, or texts of the file."})
     held_back: float = field(
         default=0.25,
-        metadata={"help": "Share of the texts that nothing is chosen by, on which both models are compared."},
+        metadata={"help": "Share of the texts that is kept back, on which the model is compared before and after."},
     )
     text_tokens: int | None = field(
         default=None,

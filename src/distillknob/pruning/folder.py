@@ -12,6 +12,7 @@ import torch
 from distillknob.errors import BadInputError
 from distillknob.models.depth import check_same_layers, cut
 from distillknob.models.families import plain_rows
+from distillknob.models.forward import forward_pass
 from distillknob.models.layers import decoder_layers, without_layers
 from distillknob.models.load import load_model
 from distillknob.models.width import narrow, silent_neurons
@@ -67,5 +68,5 @@ def _of_all_layers(neurons: Sequence[torch.Tensor], stay: Sequence[int], count: 
 
 @torch.no_grad()
 def _logits(model: Any, ids_1T: torch.Tensor) -> torch.Tensor:
-    logits_TV: torch.Tensor = model(input_ids=ids_1T, use_cache=False).logits[0].float()
+    logits_TV: torch.Tensor = forward_pass(model, input_ids=ids_1T, use_cache=False).logits[0].float()
     return logits_TV

@@ -18,7 +18,6 @@ import torch
 
 from distillknob.models.base import LanguageModel
 from distillknob.models.families import check_length
-from distillknob.models.forward import attention_without_cudnn
 from distillknob.models.heads import checked_head
 from distillknob.models.layers import decoder_layers, directions, without_layers
 from distillknob.models.scoring import BATCH_TOKENS, Batch, answer_hidden, batches, chosen_logprob
@@ -143,7 +142,7 @@ def _over(
         language_model.model.config, max((len(b) + len(s) for b, s in zip(before, scored, strict=True)), default=0)
     )
     journal, said = journal.of_process(), dict[int, torch.Tensor]()
-    with attention_without_cudnn(), progress(description, len(mine), unit="text") as bar:
+    with progress(description, len(mine), unit="text") as bar:
         for batch in batches(before, scored, language_model.model.device, BATCH_TOKENS):
             made_of = [[before[i], scored[i]] for i in batch.rows]
             rows = journal.take(batch.rows, made_of)

@@ -39,6 +39,7 @@ from distillknob.runtime.processes import process_index, wait
 from distillknob.runtime.template_date import fix_dates
 from distillknob.stats import interval, paired_difference
 from distillknob.tasks import get_tasks
+from distillknob.verdicts.pruned import NEARLY_ANEW, times_the_perplexity
 
 Losses = Sequence[Sequence[float]]  # of the tokens of each text
 
@@ -156,6 +157,7 @@ def _result(
     text_N = [number for number, row in enumerate(losses[0]) for _ in row]
     before, after = ([loss for row in rows for loss in row] for rows in losses)
     difference = paired_difference(before, after, text_N, proportion=False)
+    times = times_the_perplexity(sum(before) / len(before), sum(after) / len(after))
     by: Any = config.by if config.keep_layers is None else "keep_layers"
     measure: Any = choice.measure
     return {
@@ -187,7 +189,7 @@ def _result(
         "after": _loss_row(after, text_N),
         "difference": difference.mean,
         "difference_interval": difference.as_list(),
-        "next": next_command(config, run.path),
+        "next": next_command(config, run.path, parameters[1], anew=times >= NEARLY_ANEW),
     }
 
 

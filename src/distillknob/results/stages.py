@@ -170,6 +170,7 @@ class CalibrateResult(Result):
     kept_step: int
     turned: NotRequired[Turned]
     moved: NotRequired[list[MovedTask]]
+    learning_rate: NotRequired[float]
     final_beta: float
     anchor_kl: float | None
     log_ratio: float | None
@@ -290,6 +291,7 @@ class DistillResult(Result):
     learning_rate: float
     step_seconds: NotRequired[float | None]
     peak_memory: NotRequired[int | None]
+    first_loss: NotRequired[float | None]
     final_loss: float | None
     traces: int
     left_out: NotRequired[int]

@@ -34,7 +34,7 @@ class _PlainDumper(yaml.SafeDumper):
 def config_text(stage: str, config: Mapping[str, Any]) -> str:
     """Return what `config.yaml` holds: a recipe that repeats the run, or says what does."""
     body = yaml.dump({stage: dict(config)}, Dumper=_PlainDumper, sort_keys=False, allow_unicode=True, width=120)
-    command = f"Repeat this run: distillknob {stage} --config THIS_FILE --output ANOTHER_DIRECTORY"
+    command = f"Repeat this run: distillknob {stage} THIS_FILE --output ANOTHER_DIRECTORY"
     return f"# {_NO_COMMAND.get(stage, command)}\n{body}"
 
 

@@ -9,7 +9,6 @@ from torch.utils.checkpoint import checkpoint
 
 from distillknob.models.base import LanguageModel
 from distillknob.models.chat import prompt_ids
-from distillknob.models.forward import attention_without_cudnn
 from distillknob.models.heads import Head, head_of
 from distillknob.models.recomputing import recomputed
 from distillknob.models.scoring import Prompt, answer_hidden, batches, chosen_logprob
@@ -34,7 +33,7 @@ def add_likelihood_gradients(
         mask_BA = batch.answer_mask_BA
         token_N = batch.answer_ids_BA[mask_BA]
         weight_N = weight_B[batch.rows][:, None].expand_as(mask_BA)[mask_BA]
-        with torch.enable_grad(), recomputed(student.model), attention_without_cudnn():
+        with torch.enable_grad(), recomputed(student.model):
             hidden_NH = answer_hidden(student, batch)
             parts = [
                 checkpoint(_weighted, head, hidden_NH[block], token_N[block], weight_N[block], use_reentrant=False)

@@ -240,3 +240,23 @@ def test_a_calibration_chosen_by_its_own_problems_is_told_with_care(tmp_path: Pa
     assert "With care: the scores are on the problems that chose the step." in chosen
     trained = Answers(build_report(distill_run(tmp_path / "student", "gkd", 0.7)))
     assert trained.of(QUESTIONS[0]).startswith("Not measured yet: a training alone")
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        {"stage": "calibrate", "eta": -0.5, "outcome": "finished", "kept_step": 9, "anchor_kl": 7e-5, "guard": []},
+        {"stage": "distill", "method": "gkd", "first_loss": 0.05, "final_loss": 0.05, "tokens": 9},
+    ],
+)
+def test_a_training_that_hardly_moved_its_model_is_to_be_repeated_at_a_higher_rate(
+    tmp_path: Path, result: dict[str, Any]
+) -> None:
+    turned = {**turning([1.0, 2.0], [1.1, 1.9], eta=-0.5).as_row()}
+    folder = tmp_path / "run"
+    result = {"events": [], "turned": turned, **result, "steps": 40, "learning_rate": 2e-5}
+    page = Answers(build_report(write_run(folder, result["stage"], result)))
+    (told,) = page.under["What to do next?"]
+    assert "Raise the learning rate: the first suspect" in page.of("What to do next?")
+    assert shlex.split(told)[:2] == ["distillknob", result["stage"]] and "--learning-rate=6e-05" in told
+    assert f" {folder / 'config.yaml'} " in told and f"--output {folder}-faster" in told

@@ -20,11 +20,15 @@ class CacheConfig(BoundedAnswers, EngineOptions):
 
     teacher: str = field(default="zoo:teacher", metadata={"help": "Teacher: folder, hub id or zoo:NAME."})
     tasks: list[str] = field(default_factory=lambda: ["math"], metadata={"help": "Tasks whose problems are used."})
-    problems: int = field(default=2000, metadata={"help": "Problems a task, from its train split."})
+    problems: int = field(default=2000, metadata={"help": "Problems per task, from its train split."})
     traces: str = field(default="teacher", metadata={"help": "Where the traces come from.", "choices": CACHED})
-    candidates: int = field(default=8, metadata={"help": "Teacher samples a problem for teacher_verified."})
-    top_k: int = field(default=32, metadata={"help": "Log-probabilities kept at each token, beside one for the rest."})
-    max_completion_length: int | None = field(default=None, metadata={"help": "Default: the task's own longest."})
+    candidates: int = field(default=8, metadata={"help": "Teacher samples per problem, for traces teacher_verified."})
+    top_k: int = field(
+        default=32, metadata={"help": "Log-probabilities kept at each token, with one more for the rest together."}
+    )
+    max_completion_length: int | None = field(
+        default=None, metadata={"help": "Longest answer, in tokens. Default: the task's own."}
+    )
     chat_template_kwargs: dict[str, Any] | None = field(
         default=None, metadata={"help": 'Variables of the chat templates, e.g. {"enable_thinking": false}.'}
     )

@@ -23,8 +23,8 @@ class MemorizationConfig(BoundedAnswers, EngineOptions):
     baseline: str | None = field(
         default=None,
         metadata={
-            "help": "A model of the student's size that was trained on the same texts without the teacher: what it has "
-            "memorised, too, the student didn't need the teacher for."
+            "help": "A model of the same size as the student, trained on the same texts without the teacher. What it "
+            "has memorised too, the student didn't need the teacher for."
         },
     )
     texts_file: str | None = field(
@@ -34,12 +34,14 @@ class MemorizationConfig(BoundedAnswers, EngineOptions):
     tasks: list[str] = field(
         default_factory=lambda: ["math"], metadata={"help": "Tasks whose problems are the texts, without texts_file."}
     )
-    problems: int = field(default=2000, metadata={"help": "Problems a task, from its train split."})
-    prefix_tokens: int = field(default=50, metadata={"help": "First tokens of a text, behind which models go on."})
-    suffix_tokens: int | None = field(
-        default=None, metadata={"help": f"Tokens behind them that have to be the text's own. Default: {SUFFIX}."}
+    problems: int = field(default=2000, metadata={"help": "Problems per task, from its train split."})
+    prefix_tokens: int = field(
+        default=50, metadata={"help": "First tokens of each text, which the models are given to go on from."}
     )
-    batch_size: int = field(default=256, metadata={"help": "Texts at a time, fewer where the caches don't fit."})
+    suffix_tokens: int | None = field(
+        default=None, metadata={"help": "Tokens after those that must equal the text's own. Default: 50."}
+    )
+    batch_size: int = field(default=256, metadata={"help": "Texts at a time; fewer where memory is short."})
     seed: int = field(default=0, metadata={"help": "Seed of the problems."})
 
     def __post_init__(self) -> None:

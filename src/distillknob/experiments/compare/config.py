@@ -51,16 +51,18 @@ class CompareConfig(PlannedConfig):
 
     methods: list[str] = field(
         default_factory=lambda: [ALL],
-        metadata={"help": "Methods to compare; all: every one that applies to the pair, the others are told with why."},
+        metadata={
+            "help": "Methods to compare. all: every one that applies to the pair; of the others the reason is told."
+        },
     )
-    baseline: str = field(default="gkd", metadata={"help": "The method that the others are set beside."})
+    baseline: str = field(default="gkd", metadata={"help": "Method that the others are compared with."})
     teachers: list[str] = field(
         default_factory=list,
         metadata={"help": "Teachers, each [LABEL=]SPEC: a folder, hub id or zoo:NAME. Default: the recipe's teacher."},
     )
     seeds: list[int] = field(default_factory=lambda: [0], metadata={"help": "Seeds of traces and trainings."})
     further_seeds: list[int] = field(
-        default_factory=list, metadata={"help": "Seeds with which further_methods are trained too."}
+        default_factory=list, metadata={"help": "More seeds, with which further_methods alone are trained."}
     )
     further_methods: list[str] = field(
         default_factory=list, metadata={"help": "Methods that are trained with further_seeds too."}
@@ -71,33 +73,32 @@ class CompareConfig(PlannedConfig):
     )
     rate_multiples: list[float] = field(
         default_factory=lambda: [0.5, 1.0, 2.0],
-        metadata={"help": "Candidates for each method's learning rate, in multiples of the recipe's."},
+        metadata={"help": "Learning rates to try for each method, as multiples of the recipe's."},
     )
-    rate_steps: int = field(default=50, metadata={"help": "Steps of the trainings by which a rate is chosen."})
+    rate_steps: int = field(default=50, metadata={"help": "Steps of each training that tries a rate."})
     rate_problems: int = field(
-        default=100, metadata={"help": "Problems a task of the train split, held back, on which a rate is chosen."}
+        default=100, metadata={"help": "Problems per task on which a rate is chosen, held back from the train split."}
     )
     rate_samples: int = field(default=1, metadata={"help": "Samples for each of them."})
     learning_rates: dict[str, float] = field(
-        default_factory=dict, metadata={"help": "Learning rates of methods, for which none is searched then."}
+        default_factory=dict, metadata={"help": "Learning rates by method. None is searched for these."}
     )
     settings: dict[str, dict[str, Any]] = field(
         default_factory=dict,
-        metadata={"help": "Sections distill and evaluate that are others for the comparison than the recipe has."},
+        metadata={"help": "By stage (distill, evaluate): settings that replace the recipe's in the comparison."},
     )
     of_methods: dict[str, dict[str, Any]] = field(
         default_factory=dict,
         metadata={
-            "help": "Fields of distill that are one method's own, e.g. the files or the teachers that it needs: "
-            "{METHOD: {FIELD: VALUE}}."
+            "help": "By method: settings of distill for that method alone, such as files or teachers that it needs."
         },
     )
     keep_models: bool = field(
-        default=False, metadata={"help": "Keep the students' weights and samples, not only what was measured."}
+        default=False, metadata={"help": "Keep the students' weights and samples, beside what was measured."}
     )
     kept: str | None = field(
         default=None,
-        metadata={"help": "File (.jsonl.gz) of finished cells: they are read there and not run again."},
+        metadata={"help": "File of finished cells (.jsonl.gz), which are read from there and not run again."},
     )
     processes: int = field(default=1, metadata={"help": "Cells that run at once on this machine."})
     # The Ray cluster on which the cells run, each in a process of its own.

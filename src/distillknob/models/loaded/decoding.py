@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from distillknob.models.chat import eos_ids
-from distillknob.models.forward import attention_without_cudnn
+from distillknob.models.forward import attention_without_cudnn, forward_pass
 from distillknob.models.loaded.drawing import Draw
 from distillknob.models.loaded.growing_cache import growing_cache, leave, remaining
 from distillknob.models.random_streams import uniforms
@@ -149,7 +149,8 @@ class Decoder:
             return cache
         place_P = [prompt_B.index(p) for p in range(len(first))]
         mask_PT = mask_BT[place_P, :-1]
-        self.model(
+        forward_pass(
+            self.model,
             input_ids=ids_BT[place_P, :-1],
             attention_mask=mask_PT,
             position_ids=(mask_PT.cumsum(-1) - 1).clamp(min=0),

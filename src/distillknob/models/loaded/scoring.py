@@ -9,7 +9,6 @@ import torch
 
 from distillknob.models.chat import prompt_ids
 from distillknob.models.families import check_length
-from distillknob.models.forward import attention_without_cudnn
 from distillknob.models.heads import Head, checked_head
 from distillknob.models.scoring import Batch, ScoreRequest, answer_hidden, batches, chosen_logprob, padded_ids
 from distillknob.models.shared_prefix import (
@@ -40,7 +39,7 @@ def score(language_model: Loaded, request: ScoreRequest, edit: LogitsProcessor |
     # An edit reads what stands before a token, which a group's rows don't hold in one piece.
     grouped = edit is None and worthwhile(prompts_ids, answers_ids) and keeps_a_cache(language_model)
     batched: Any = grouped_batches if grouped else batches
-    with attention_without_cudnn(), progress(request.description, len(answers_ids), unit="text") as bar:
+    with progress(request.description, len(answers_ids), unit="text") as bar:
         for batch in batched(prompts_ids, answers_ids, model.device, request.batch_tokens):
             made_of = [[prompts_ids[i], answers_ids[i]] for i in batch.rows]
             if not any(answer for _, answer in made_of):

@@ -8,11 +8,13 @@ from distillknob.methods import METHODS
 from distillknob.report.drawing.markup import Row, mapping, number, rows, text
 from distillknob.report.names import method_name, sentence
 from distillknob.report.opening.answer import Line
-from distillknob.report.opening.pair import about, beside, command, pair_of
+from distillknob.report.opening.pair import about, beside, onward, pair_of
 from distillknob.report.opening.trust import hardest, verdicts
 from distillknob.report.read import Source
 from distillknob.report.sections.findings import by_severity
+from distillknob.runs.commands import StartedWith, command
 from distillknob.verdicts.extractors import gravest
+from distillknob.verdicts.movement import hardly_moved, next_rate
 from distillknob.verdicts.teachers import is_original
 from distillknob.verdicts.turning import TURNED
 
@@ -55,6 +57,8 @@ def _remedy(source: Source, remedy: str) -> str | None:
 
 
 def _after_calibration(source: Source) -> Line:
+    if (faster := _faster(source)) is not None:
+        return faster
     main, result = source.main, source.main.result
     eta, turned = number(result.get("eta")), mapping(result.get("turned")).get("verdict")
     if is_original(result) or (turned is not None and turned != TURNED):
@@ -68,10 +72,22 @@ def _after_calibration(source: Source) -> Line:
     return Line("Distil from it", "and score the student after.", command=about(source, "distill", teacher=model))
 
 
+def _faster(source: Source) -> Line | None:
+    """The same training at a higher rate, where it hardly moved its model."""
+    main, moved = source.main, hardly_moved(source.main.result)
+    if moved is None:
+        return None
+    recipe = StartedWith(str(main.path / "config.yaml"))
+    again = command(main.stage, recipe=recipe, learning_rate=next_rate(main.result), output=beside(source, "faster"))
+    return Line("Raise the learning rate", f"the first suspect, as {moved}.", command=again)
+
+
 def _after_distillation(source: Source) -> Line:
+    if (faster := _faster(source)) is not None:
+        return faster
     pair = pair_of(source)
     models = [model for model in (pair.student, str(source.main.path / "model")) if model]
-    scores = command("evaluate", models=models, tasks=pair.tasks, output=beside(source, "evaluate"))
+    scores = onward(source, "evaluate", models=models, tasks=pair.tasks)
     return Line("Score the student", "against what it was before.", command=scores)
 
 
@@ -108,8 +124,7 @@ def _after_evaluation(source: Source) -> Line:
     if len(models) < 2:
         return Line("Set a second model beside it", "give `models` a second name.")
     tasks = pair_of(source).tasks
-    output = beside(source, "diagnose")
-    how = command("diagnose", teacher=models[0], student=models[1], tasks=tasks, output=output)
+    how = onward(source, "diagnose", teacher=models[0], student=models[1], tasks=tasks)
     return Line("Diagnose the two", "if the first shall teach the second.", command=how)
 
 

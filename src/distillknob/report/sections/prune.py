@@ -24,6 +24,7 @@ from distillknob.report.drawing.plots import Dot, dot_plot
 from distillknob.report.drawing.svg import Entry, Scale, figure
 from distillknob.report.names import series_style
 from distillknob.report.read import Source
+from distillknob.verdicts.pruned import nearly_anew
 
 MEASURES = {
     "influence": "1 − cosine of what goes into the layer and what comes out",
@@ -37,8 +38,10 @@ def prune_section(source: Source) -> Section:
     title, result = "What stays", source.main.result
     if not rows(result.get("importance")):
         return Section("result", title, None, source.nothing("no layer has been measured"))
+    left = nearly_anew(result)
+    warning = None if left is None else tag("p", f"{left[:1].upper()}{left[1:]}.")
     next_step = tag("p", "To heal it: ", tag("code", text(result.get("next"))))
-    body = join(_table(result), _picture(result), next_step)
+    body = join(_table(result), _picture(result), warning, next_step)
     return Section("result", title, _sentence(result), body)
 
 

@@ -55,7 +55,7 @@ def answer_or_last_line(completion: str) -> str | None:
     text = FENCE.sub("", DISPLAYED.sub(r"\1\2\3", plain_characters(after_thinking(completion)))).strip()
     labels = list(LABEL.finditer(text))
     rest = text[labels[-1].end() :].strip().split("\n", 1)[0].partition("</answer>")[0] if labels else ""
-    return _bare(_boxed(rest)) or (_bare(_boxed(text.splitlines()[-1])) if text else "") or None
+    return bare(_boxed(rest)) or (bare(_boxed(text.splitlines()[-1])) if text else "") or None
 
 
 def _boxed(line: str) -> str:
@@ -79,8 +79,8 @@ def braced(text: str, start: int, longest: int) -> str | None:
     return None
 
 
-def _bare(answer: str) -> str:
-    """Without what is around an answer: stars, backticks, dollars, quotes, a formula's marks, a box, closing
+def bare(answer: str) -> str:
+    """An answer without what is around it: stars, backticks, dollars, quotes, a formula's marks, a box, closing
     punctuation. A single character is an answer by itself, such as the operator *."""
     answer = answer.strip()
     if len(answer) == 1:
@@ -119,7 +119,7 @@ def same_answer(answer: str, reference: str) -> bool:
 
 def _folded(text: str) -> str:
     text = plain_characters(text)
-    return " ".join((_bare(text) or text).casefold().split())
+    return " ".join((bare(text) or text).casefold().split())
 
 
 def _number(text: str) -> tuple[Decimal, str, bool] | None:

@@ -19,6 +19,7 @@ from distillknob.tasks.card import Card
 from distillknob.tasks.graders import mathematics
 from distillknob.tasks.graders.committed import answer_or_last_line, same_answer
 from distillknob.tasks.rows.chat import Turns, conversation, is_conversation, turns_of
+from distillknob.tasks.rows.final_answers import SHOWN, final_answer
 from distillknob.tasks.rows.sources import Source
 from distillknob.tasks.rows.tables import Table, read_csv, read_jsonl
 from distillknob.tasks.rows.task import RowsTask
@@ -42,7 +43,9 @@ class Form:
     """How rows are read and graded. Columns that are None are looked for: `PROMPTS`, "reference", `SOLUTIONS`.
 
     `any_of`: True where a reference lists answers of which each is right, False where a text that looks like a list is
-    one text, None where such texts are refused. `styles`: ways of writing, by patterns that are searched for in order.
+    one text, None where such texts are refused. `final_answer`: one of `final_answers.FORMS` where the reference is a
+    whole worked answer, which is the solution too where no column holds one. `styles`: ways of writing, by patterns
+    that are searched for in order.
     """
 
     prompt: str | None = None
@@ -50,6 +53,7 @@ class Form:
     solution: str | None = None
     grader: str = "text"
     any_of: bool | None = None
+    final_answer: str | None = None
     styles: Mapping[str, re.Pattern[str]] = field(default_factory=dict)
     max_new_tokens: int = 512
 
@@ -113,7 +117,8 @@ class OwnTask(RowsTask):
         named = [self._prompt, self._reference, form.solution]
         if self._reference is None and self._solution is None and not chat:
             named.append("reference")
-        return tuple(name for name in named if name is not None)
+        # A worked solution may be the reference too, whose final answer is read out of it.
+        return tuple(dict.fromkeys(name for name in named if name is not None))
 
     @property
     def ungraded(self) -> str | None:
@@ -134,6 +139,8 @@ class OwnTask(RowsTask):
                 "one out"
             )
         solution = last if solution is None else solution
+        if self.form.final_answer is not None and self._reference is not None and solution is None:
+            solution = as_text(row.get(self._reference))
         if self._reference is None and solution is None:
             raise MissingValueError("no reference and no solution: give the right answer in the field 'reference'")
         prompt = as_prompt(turns)
@@ -188,7 +195,13 @@ class OwnTask(RowsTask):
             raise UnusableValueError(f"the reference in {column!r} {error}: {SEVERAL}") from error
         if right is None:
             raise MissingValueError(f"no reference: give the right answer in the field {column!r}")
-        return right
+        if self.form.final_answer is None or isinstance(right, list):
+            return right
+        final = final_answer(self.form.final_answer, right)
+        if final is None:
+            asked = SHOWN[self.form.final_answer]
+            raise MissingValueError(f"the reference in {column!r} gives no final answer: final_answer asks for {asked}")
+        return final
 
     def grade(self, completion: str, reference: Any) -> float:
         if reference is None:

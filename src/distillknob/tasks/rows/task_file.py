@@ -3,6 +3,7 @@ r"""A task of one's own described in a YAML file, `own:PATH`: its data, its colu
     data: problems.jsonl            # beside this file; or csv:…, parquet:…, hub:ORG/NAME
     columns: {prompt: question, reference: answer, solution: worked}
     grader: math                    # text (the default) or math
+    final_answer: boxed             # where the reference is a whole worked answer: how its final answer stands there
     styles:                         # ways of writing, the first whose pattern is found counts
       steps: '(?m)^\d+\. '
       equation: '='
@@ -22,9 +23,10 @@ from typing import Any
 import yaml
 
 from distillknob.errors import BadInputError, nearest
+from distillknob.tasks.rows.final_answers import FORMS
 from distillknob.tasks.rows.own_task import GRADERS, Form, OwnTask, from_file, on_the_hub
 
-KEYS = ("data", "config", "split", "columns", "grader", "any_of", "styles", "max_new_tokens")
+KEYS = ("data", "config", "split", "columns", "grader", "any_of", "final_answer", "styles", "max_new_tokens")
 COLUMNS = ("prompt", "reference", "solution")
 ON_THE_HUB = ("config", "split")
 KINDS = ("jsonl", "csv", "parquet")
@@ -38,6 +40,7 @@ def from_task_file(name: str) -> OwnTask:
         **_columns(name, settings),
         grader=_one_of(name, "grader", settings.get("grader", "text"), GRADERS),
         any_of=_of_type(name, "any_of", settings.get("any_of"), bool, "true or false"),
+        final_answer=_final_answer(name, settings),
         styles=_styles(name, settings.get("styles")),
         max_new_tokens=_tokens(name, settings),
     )
@@ -119,6 +122,14 @@ def _columns(name: str, settings: Mapping[str, Any]) -> dict[str, str]:
                 f"Name the data's columns for {', '.join(COLUMNS)}"
             )
     return columns
+
+
+def _final_answer(name: str, settings: Mapping[str, Any]) -> str | None:
+    if settings.get("final_answer") is None:
+        return None
+    if settings.get("any_of"):
+        raise BadInputError(f"task {name!r}: final_answer reads one answer, and any_of several: leave one of them out")
+    return _one_of(name, "final_answer", settings["final_answer"], tuple(FORMS))
 
 
 def _styles(name: str, styles: Any) -> dict[str, re.Pattern[str]]:
