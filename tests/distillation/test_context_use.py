@@ -33,7 +33,8 @@ class Reader(LanguageModel):
         for i, prompt in enumerate(request.prompts):
             text = prompt[-1]["content"]
             gold = next(gold for question, gold in self.gold.items() if text.startswith(question))
-            answers[i, 0] = Sample(gold if self.right(text) else "no idea", [], finished=True)
+            for j in range(request.n):
+                answers[i, j] = Sample(gold if self.right(text) else "no idea", [], finished=True)
         return answers
 
 
@@ -80,7 +81,23 @@ def test_where_everything_is_right_already_there_is_nothing_to_gain() -> None:
     assert said_of(lambda text: True, method="opsd")[0] is None
 
 
-@pytest.mark.parametrize("method", ["gkd", "sft_gold", "sdpo"], ids=["no-context", "no-teacher", "late"])
+def test_a_sibling_is_one_that_the_student_writes_for_this() -> None:
+    """Half of its answers are right, so that nearly every group has one to show."""
+    drawn = iter(range(10**6))
+    warning, asked = said_of(lambda text: "that was right" not in text and next(drawn) % 2 == 0, method="sdpo")
+    assert warning is not None and "math 0% right with it" in warning
+    assert asked[0] == PROBLEMS and all(0 < one <= PROBLEMS for one in asked)
+    drawn = iter(range(10**6))
+    warning, _ = said_of(lambda text: "that was right" in text or next(drawn) % 2 == 0, method="sdpo")
+    assert warning is None
+
+
+def test_without_a_right_sibling_there_is_nothing_to_ask() -> None:
+    warning, asked = said_of(lambda text: False, method="sdpo")
+    assert warning is None and asked == [PROBLEMS] * 2
+
+
+@pytest.mark.parametrize("method", ["gkd", "sft_gold", "tt_opd"], ids=["no-context", "no-teacher", "says-no-answer"])
 def test_without_such_a_context_nothing_is_sampled(method: str) -> None:
     warning, asked = said_of(lambda text: False, method=method)
     assert warning is None and asked == []
