@@ -20,7 +20,8 @@ from distillknob.distillation.pair import Pair
 from distillknob.distillation.teacher_context.base import TEACHER_PROMPT, Context, Messages, Written
 from distillknob.evaluation.measure import Measured, grade_samples, longest_answer, sample_and_grade
 from distillknob.models.base import LanguageModel
-from distillknob.models.sampling import Prompt, Sampling, generate
+from distillknob.models.sampling import Sampling, generate
+from distillknob.models.scoring import Prompt
 from distillknob.runs.journal import Journal
 from distillknob.runtime.processes import notice
 from distillknob.tasks import Example, Task
