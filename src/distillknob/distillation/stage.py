@@ -22,6 +22,7 @@ from distillknob.distillation.cache.files import TeacherCache
 from distillknob.distillation.card import student_card
 from distillknob.distillation.check import check, check_rows
 from distillknob.distillation.config import DistillConfig
+from distillknob.distillation.context_use import warn_of_unused_context
 from distillknob.distillation.learning_curve import CurveProblems, LearningCurve, curve_point, curve_problems
 from distillknob.distillation.loss_weights import FILE as LOSS_WEIGHTS
 from distillknob.distillation.losses import Loss
@@ -105,6 +106,7 @@ def distill(
     taught_by = config.taught_by if cache is None else cache.teacher
     record = read_record(taught_by) or (None if cache is None else cache.result.get("teacher_record"))
     warnings = [warn_of_teacher(one, record) for one in config.several_teachers or [taught_by]]
+    warnings.append(warn_of_unused_context(phase, pair, tasks, Journal(run.unfinished).part("context")))
     warning = "; ".join(one for one in warnings if one is not None) or None
     if divided.reason is not None and process_index() == 0:
         print(f"warning: {divided.reason}", file=sys.stderr)

@@ -37,6 +37,9 @@ class Context(MethodPart):
     shows_samples: ClassVar[bool] = False
     """May a prompt hold an answer of the student's beside the one that is judged? The check of contexts counts it."""
 
+    informs: ClassVar[bool] = False
+    """Does it say how to answer, so that who reads it should be right more often?"""
+
     def columns(self, messages: Messages, example: Example) -> dict[str, Messages]:
         """The teacher's prompts by the names of their columns, which begin with `teacher_prompt`. A late context gives
         what `shown` will need, under other names, and none of these."""

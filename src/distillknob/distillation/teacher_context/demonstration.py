@@ -3,6 +3,8 @@ arXiv 2601.19897)."""
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from distillknob.distillation.teacher_context.base import TEACHER_PROMPT, Context, Messages
 from distillknob.distillation.teacher_context.reference import solution_of
 from distillknob.tasks import Example
@@ -15,6 +17,8 @@ DEMONSTRATION = (
 
 class Demonstration(Context):
     """The prompt with the data set's own answer behind it, as something to follow and not to check against."""
+
+    informs: ClassVar[bool] = True
 
     def columns(self, messages: Messages, example: Example) -> dict[str, Messages]:
         """Raises BadInputError for an example without a worked solution or a plain reference answer."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from distillknob.distillation.teacher_context.base import TEACHER_PROMPT, Context, Messages
 from distillknob.errors import BadInputError
@@ -13,6 +13,8 @@ REFERENCE = "{prompt}\n\nHere is a reference solution:\n{solution}\n\nNow answer
 
 class Reference(Context):
     """The prompt with the task's own solution behind it, or where it has none its reference answer."""
+
+    informs: ClassVar[bool] = True
 
     def columns(self, messages: Messages, example: Example) -> dict[str, Messages]:
         """Raises BadInputError for an example that has neither."""

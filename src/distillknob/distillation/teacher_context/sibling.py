@@ -24,6 +24,7 @@ class Sibling(Context):
 
     success: float = option(0.5, "A reward of which on an answer is right, as a demonstration.", low=0.0, high=1.0)
 
+    informs: ClassVar[bool] = True
     late: ClassVar[bool] = True
     grades: ClassVar[bool] = True
     shows_samples: ClassVar[bool] = True

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from distillknob.distillation.teacher_context.base import TEACHER_PROMPT, Context, Messages
 from distillknob.errors import BadInputError
@@ -78,6 +78,8 @@ def _text(skill: Any) -> str | None:
 @dataclass(frozen=True)
 class Skill(Context):
     """The prompt with the skill behind it that the file `path` has for the problem or for its task."""
+
+    informs: ClassVar[bool] = True
 
     path: str | None
 

@@ -4,7 +4,7 @@ its first half without the answer, and the answer alone."""
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from distillknob.distillation.teacher_context.base import TEACHER_PROMPT, Context, Messages
 from distillknob.distillation.teacher_context.reference import REFERENCE
@@ -25,6 +25,8 @@ ANSWER = "{prompt}\n\nThe right answer is: {solution}\n\nNow answer in your own 
 
 class Views(Context):
     """A prompt for each view."""
+
+    informs: ClassVar[bool] = True
 
     def columns(self, messages: Messages, example: Example) -> dict[str, Messages]:
         """Raises BadInputError for an example without a worked solution, or without a plain answer."""
