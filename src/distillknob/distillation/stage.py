@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,17 @@ from datasets import Dataset
 from transformers import TrainerCallback
 
 from distillknob.config.checks import check_fills_a_step
-from distillknob.diagnosis.finding import Finding
-from distillknob.diagnosis.traps.teacher_hacking import hacking_by_oracle, teacher_hacking
 from distillknob.distillation.cache.files import TeacherCache
 from distillknob.distillation.card import student_card
 from distillknob.distillation.check import check, check_rows
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.context_use import warn_of_unused_context
 from distillknob.distillation.learning_curve import CurveProblems, LearningCurve, curve_point, curve_problems
+from distillknob.distillation.logged import by_oracle, hacking, peak_of, phase_row, step_seconds
 from distillknob.distillation.loss_weights import FILE as LOSS_WEIGHTS
 from distillknob.distillation.losses import Loss
 from distillknob.distillation.moving_average import AVERAGE
-from distillknob.distillation.oracle import GOLDEN, PROXY, Distances
+from distillknob.distillation.oracle import Distances
 from distillknob.distillation.pair import Pair, load_pair
 from distillknob.distillation.past import PAST
 from distillknob.distillation.queries.base import Traces as Queried
@@ -44,7 +43,7 @@ from distillknob.models.engines.opened import Engines
 from distillknob.models.sampling import Sampler
 from distillknob.models.scoring import Scorer
 from distillknob.publishing.upload import uploads
-from distillknob.results.stages import DistillResult, PhaseRow, TeacherRecord
+from distillknob.results.stages import DistillResult, TeacherRecord
 from distillknob.runs.journal import Journal
 from distillknob.runs.model_record import read_record, warn_of_teacher
 from distillknob.runs.run import Run
@@ -60,7 +59,6 @@ from distillknob.training.grading import graded_by
 
 Traces = Sequence[dict[str, Any]]
 FIRST = "first"  # the folder of the phase before, within the run's
-WARM_UP = 5  # steps that pay for what is set up once
 
 
 @uploads
@@ -105,8 +103,8 @@ def distill(
     fix_dates(pair.tokenizers, run.template_date)
     taught_by = config.taught_by if cache is None else cache.teacher
     record = read_record(taught_by) or (None if cache is None else cache.result.get("teacher_record"))
-    warnings = [warn_of_teacher(one, record) for one in config.several_teachers or [taught_by]]
-    warnings.append(warn_of_unused_context(phase, pair, tasks, Journal(run.unfinished).part("context")))
+    unused = warn_of_unused_context(phase, pair, tasks, Journal(run.unfinished).part("context"))
+    warnings = [*(warn_of_teacher(one, record) for one in config.several_teachers or [taught_by]), unused]
     warning = "; ".join(one for one in warnings if one is not None) or None
     if divided.reason is not None and process_index() == 0:
         print(f"warning: {divided.reason}", file=sys.stderr)
@@ -343,59 +341,10 @@ def _result(
             "reason": divided.reason,
         },
         "findings": [
-            _hacking(metrics, settings, steps).as_row(),
-            *(_by_oracle(metrics, task).as_row() for task in (divided.held_out if config.oracle is not None else ())),
+            hacking(metrics, settings, steps).as_row(),
+            *(by_oracle(metrics, task).as_row() for task in (divided.held_out if config.oracle is not None else ())),
         ],
     }
     if earlier:
         result["phases"] = phases
     return result
-
-
-def phase_row(result: Mapping[str, Any]) -> PhaseRow:
-    """Return what a phase's own result says of how much it trained."""
-    return {
-        "method": result["method"],
-        "learning_rate": result["learning_rate"],
-        "steps": result["steps"],
-        "tokens": result["tokens"],
-        "traces": result["traces"],
-    }
-
-
-def step_seconds(phases: Sequence[Sequence[dict[str, Any]]]) -> float | None:
-    """Return the mean seconds of a step over the phases, from the metrics of each: samples and the teacher's share
-    included, without a phase's first `WARM_UP` steps (of fewer than twice as many: without the first). None where a
-    phase has no step that counts."""
-    steps, total = 0, 0.0
-    for metrics in phases:
-        timed = [row["step_time"] for row in metrics if row.get("step_time") is not None]
-        steady = timed[WARM_UP if len(timed) >= 2 * WARM_UP else 1 :]
-        if not steady:
-            return None
-        steps, total = steps + len(timed), total + len(timed) * sum(steady) / len(steady)
-    return total / steps
-
-
-def peak_of(phases: Sequence[Sequence[dict[str, Any]]]) -> int | None:
-    """Return the highest peak of memory of the phases, in bytes; None where it isn't known of each."""
-    peaks = [[row["peak_memory"] for row in metrics if "peak_memory" in row] for metrics in phases]
-    return max(map(max, peaks)) if all(peaks) else None
-
-
-def _by_oracle(metrics: list[dict[str, Any]], task: str) -> Finding:
-    """Does the student come closer to its teacher while it moves away from the oracle?"""
-    points = [row for row in metrics if f"distances/{task}" in row]
-    proxy_PN, golden_PN = ([row[f"distances/{task}"][name] for row in points] for name in (PROXY, GOLDEN))
-    return hacking_by_oracle(task, [row["step"] for row in points], proxy_PN, golden_PN)
-
-
-def _hacking(metrics: list[dict[str, Any]], config: DistillConfig, planned: int) -> Finding:
-    """Does the training loss keep to its power law?"""
-    steps = [row for row in metrics if row.get("loss") is not None]
-    return teacher_hacking(
-        [row["step"] for row in steps],
-        [row["loss"] for row in steps],
-        [(row.get("on_policy") or 0.0) + (row.get("replayed") or 0.0) for row in steps],
-        warmup=config.get_warmup_steps(planned),
-    )
