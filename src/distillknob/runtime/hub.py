@@ -7,6 +7,7 @@ are transformers' and datasets' own.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -48,6 +49,18 @@ def offline() -> bool:
         if "datasets" in sys.modules:
             sys.modules["datasets"].config.HF_HUB_OFFLINE = True
     return bool(constants.HF_HUB_OFFLINE)
+
+
+def may_be_cached(name: str, files: Iterable[str]) -> bool:
+    """Is one of these files of a name on the hub in the cache? Asks nobody. True too for what can be no name on the
+    hub: loading that fails at once."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return any(isinstance(try_to_load_from_cache(name, file), str) for file in files)
+    except HFValidationError:
+        return True
 
 
 def commit_of(name: str, revision: str | None = None) -> str:
