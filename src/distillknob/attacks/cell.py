@@ -60,7 +60,8 @@ def run_cell(cell: Cell, work: Work) -> Run:
     run = Run.open(folder, "attack-cell", cell_config(cell, work), read=cell_reads(cell, work), resume=True)
     if run.complete:
         return run
-    pool = None if cell.arm.teacher_free or not cell.arm.attack.pool else load_run(work.pool(cell.target, cell.seed))
+    asks = cell.arm.attack.pool and not cell.arm.teacher_free and cell.out_of_reach is None
+    pool = load_run(work.pool(cell.target, cell.seed)) if asks else None
     scene = AttackScene(
         cell.target,
         work.problems,
@@ -82,6 +83,8 @@ def run_cell(cell: Cell, work: Work) -> Run:
     reason = None
     state, student = "done", None
     try:
+        if cell.out_of_reach is not None:
+            raise NotApplicableError(cell.out_of_reach)
         student = cell.arm.attack.student(scene)
     except NothingToTrainOnError as error:
         state, reason = "nothing to train on", str(error)
