@@ -147,9 +147,23 @@ def _scores(
     scores = [score for row in drawn.scores for score in row]
     ended = [score for score, done in zip(scores, finished, strict=True) if done]
     return {
+        **({"example": example_of(drawn)} if split == "test" else {}),
         "scores": [round(float(np.mean(row)), 6) for row in drawn.scores],
         "finished": [round(float(np.mean([s.finished for s in row])), 6) for row in drawn.samples],
         "score_given_finished": float(np.mean(ended)) if ended else None,
+    }
+
+
+def example_of(drawn: Measured) -> dict[str, Any]:
+    """The first problem with the first answer to it: what a score is about, in a model's own words."""
+    example, sample = drawn.examples[0], drawn.samples[0][0]
+    return {
+        "prompt": example.prompt,
+        "reference": example.reference,
+        "text": sample.text,
+        "score": float(drawn.scores[0][0]),
+        "finished": sample.finished,
+        "style": drawn.task.style(sample.text),
     }
 
 
