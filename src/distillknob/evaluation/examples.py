@@ -32,7 +32,13 @@ def _example(task: str, problem: int, results: Mapping[str, Mapping[str, TaskRes
         "prompt": asked["prompt"],
         "reference": asked["reference"],
         "answers": [
-            {"who": name, **{key: row[key] for key in ("text", "score", "finished", "style")}}  # type: ignore[typeddict-item]
+            {
+                "who": name,
+                "text": row["text"],
+                "score": row["score"],
+                "finished": row["finished"],
+                "style": row["style"],
+            }
             for name, row in rows.items()
         ],
     }

@@ -91,7 +91,10 @@ def test_several_students_stand_in_the_order_of_their_scores(tmp_path: Path) -> 
 def test_a_student_without_what_it_was_gets_the_command_that_asks_both(tmp_path: Path) -> None:
     read = opened(tmp_path / "run", [model(TAUGHT, 0.4, before=BEFORE, teacher=TEACHER)], [])
     told = read.of("How good is the student?")
-    assert told.startswith(f"Its score: {TAUGHT} on math, 40.0 %") and "Better or not: isn't known" in told
+    assert (
+        told.startswith(f"Its score: {TAUGHT} on math, 40.0 %")
+        and f"Better or not, nobody knows: {BEFORE}, which it was before, wasn't asked." in told
+    )
     (again,) = read.under["How good is the student?"]
     assert f"--models {BEFORE} {TAUGHT}" in again and f"--config={tmp_path}/run/config.yaml" in again
 

@@ -75,7 +75,10 @@ def _to_before(source: Source, row: Row) -> list[Line]:
             output=beside(source, "before"),
         )
         scores = [_score(one, name) for one in rows(row.get("tasks"))]
-        return [*scores, Line("Better or not", "isn't known: what it was before wasn't asked.", command=again)]
+        return [
+            *scores,
+            Line("Better or not, nobody knows", f"{was}, which it was before, wasn't asked.", command=again),
+        ]
     kept = _kept if _role(row) == "teacher" else _gained
     return [kept(change, name, was) for change in changes]
 
