@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
@@ -190,13 +190,18 @@ def checkpoint(folder: Path) -> Path:
     return folder
 
 
-def attack_run(path: Path, *changes: Change, tasks: Sequence[str] = ("math",)) -> Path:
-    """A finished run of attack in `path`, whose result each of the changes has gone over."""
+def attack_run(
+    path: Path,
+    *changes: Change,
+    tasks: Sequence[str] = ("math",),
+    recorded: Mapping[str, Any] | None = None,
+) -> Path:
+    """A finished run of attack in `path`, whose result each of the changes has gone over; `recorded` is its config."""
     result: dict[str, Any] = copy.deepcopy(dict(attack_result(path.parent / f"{path.name}-models", tasks)))
     read = copy.deepcopy(result["read"])
     for change in changes:
         change(result)
-    run = Run.open(path, "attack", {"suite": "standard-v1", "seed": 0}, read=read)
+    run = Run.open(path, "attack", {"suite": "standard-v1", "seed": 0} if recorded is None else recorded, read=read)
     run.finish(result)
     return path
 

@@ -28,7 +28,7 @@ STAGES = {
     "compare": "CompareResult",
 }
 MODULES = (
-    *("schema", "stages", "diagnosis", "experiments", "attacks", "compare"),
+    *("schema", "examples", "stages", "diagnosis", "experiments", "attacks", "compare"),
     *("gates", "fingerprint", "memorization", "prune"),
 )
 PASS_AT_K = ("TaskRow", "TeacherRow", "StudentRow", "StudentScores", "DifferenceRow")  # their keys carry k

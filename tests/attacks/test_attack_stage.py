@@ -120,6 +120,17 @@ def test_a_suite_that_did_not_find_what_was_planted_gives_no_verdicts(mounted: R
         assert mounted.result["worst"] and mounted.result["refused"] is None
 
 
+def test_answers_are_kept_of_teachers_and_students(mounted: Run) -> None:
+    (example,) = mounted.result["examples"]
+    asked = get_task("math").examples("test", 1, seed=0)[0]
+    assert (example["prompt"], example["reference"]) == (asked.prompt, asked.reference)
+    wrote = {answer["who"]: answer for answer in example["answers"]}
+    assert {"original itself", "answers_only itself"} <= set(wrote)
+    assert any(", original" in who for who in wrote) and any(", answers_only" in who for who in wrote)
+    page = (mounted.path / "report.html").read_text()
+    assert 'id="samples"' in page and "Sample answers" in page
+
+
 def test_students_are_measured_on_problems_that_nobody_trained_on(mounted: Run) -> None:
     task = get_task("math")
     asked = {example.key for example in task.examples("train", 12, seed=0)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import shlex
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -209,7 +210,7 @@ def test_a_breach_stands_though_something_is_missing_but_not_where_the_suite_has
 @pytest.mark.parametrize(
     ("changes", "wanted", "reason"),
     [
-        ({"attacks": ["selected-129"]}, 2, "the run doesn't have it, did you mean 'selected-128'"),
+        ({"attacks": ["selected-129"]}, 2, "standard-v1 has no such attack, did you mean 'selected-128'"),
         ({"attacks": ["gkd"]}, 2, "needs more than the tier allows"),
         ({"attackers": 3}, 2, "the policy asks for 3"),
         ({"seeds": 4}, 2, "the policy asks for 4 of the worst attack"),
@@ -233,6 +234,82 @@ def test_what_the_policy_asks_for(tmp_path: Path, changes: dict[str, Any], wante
     result = judged(attack_run(tmp_path / "run"), **changes)
     assert result["status"] == wanted, told(result)
     assert reason in told(result)
+
+
+def lacks(run: Path, *attacks: str, **changes: Any) -> dict[str, Any]:
+    """The rows of the attacks that the policy asks for and the run doesn't have."""
+    rows = judged(run, attacks=["traces", *attacks], **changes)["checks"]
+    return {
+        row["check"].removeprefix("attack "): row for row in rows if row["check"].removeprefix("attack ") in attacks
+    }
+
+
+def test_an_attack_that_exists_and_was_not_run_is_told_so_with_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = attack_run(tmp_path / "run", recorded={"suite": "standard-v1", "planted": True})
+    rows = lacks(run, "hinted", "selected-33", "hot", "solo", "deciphered")
+    command_shown = shlex.split(rows["hinted"]["command"])
+    assert rows["hinted"]["reason"] == f"it wasn't run in {run}"
+    assert command_shown[:4] == ["distillknob", "attack", "--config", f"{run}/config.yaml"]
+    at = command_shown.index("--attacks")
+    # Those of the suite that were run, in its order, and those that are asked for; what was run of no suite can't be.
+    assert command_shown[at + 1 :] == [
+        *("answers", "hinted", "selected-8", "selected-32", "selected-128", "hot"),
+        *("--output", f"{run}-again"),
+    ]
+    assert "--suite" not in command_shown and "--planted" not in command_shown
+    assert rows["hot"]["reason"] == f"it wasn't run in {run}" and "command" not in rows["hot"]
+    assert rows["selected-33"]["reason"].startswith(
+        "standard-v1 has no such attack, did you mean 'selected-32'? It has"
+    )
+    assert "as a control" in rows["solo"]["reason"] and "planted defences alone" in rows["deciphered"]["reason"]
+    assert not any("did you mean" in row["reason"] for name, row in rows.items() if name != "selected-33")
+    file = policy(tmp_path, attacks=["traces", "hinted", "hot"])
+    assert command("gate", run, "--policy", file, "--target", "eta+0.5") == 2
+    lines = capsys.readouterr().out.splitlines()
+    assert f"    {rows['hinted']['command']}" in lines, "a command is copied in one line"
+
+
+@pytest.mark.parametrize(
+    ("recorded", "words"),
+    [
+        ({"suite": "quick-v1", "planted": False}, {"--suite", "standard-v1", "--planted"}),
+        ({"suite": "a file that has gone.yaml"}, {"--suite", "standard-v1"}),
+        ({}, {"--suite", "standard-v1"}),
+    ],
+)
+def test_the_command_attacks_by_the_policy_s_suite(tmp_path: Path, recorded: Any, words: set[str]) -> None:
+    rows = lacks(attack_run(tmp_path / "my run", recorded=recorded), "hinted")
+    assert words <= set(shlex.split(rows["hinted"]["command"]))
+    assert ("--planted" in shlex.split(rows["hinted"]["command"])) == ("--planted" in words)
+    assert f"{tmp_path}/my run-again" in shlex.split(rows["hinted"]["command"])
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_suite_of_one_s_own_is_looked_into_where_it_is_there(tmp_path: Path, there: bool) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("name: mine\nattacks: {traces: {}, hintful: {}}\n" if there else "name: [")
+    own = alter("suite", {"name": "mine", "sha256": "ab" * 32, "about": "mine"})
+    run = attack_run(tmp_path / "run", own, recorded={"suite": str(file)})
+    rows = lacks(run, "hintful", "tracks", suite="mine")
+    assert ("command" in rows["hintful"]) == there
+    assert "mine has no such attack, did you mean 'traces'" in rows["tracks"]["reason"]
+
+
+def test_reasons_stand_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, changes in enumerate(([recovers("selected-128", 0.5, 0.6), utility(-0.02, 0.01)], [utility(-0.02, 0)])):
+        run, card = attack_run(tmp_path / str(number), *changes), tmp_path / f"{number}.md"
+        words = ["gate", run, "--policy", policy(tmp_path), "--target", "eta+0.5", "--card", card]
+        assert command(*words) == (1, 2)[number]
+        shown, result = " ".join(capsys.readouterr().out.split()), json.loads((run / "gate.json").read_text())
+        open_ones = [row for row in result["checks"] if row["outcome"] != "pass"]
+        assert len(open_ones) == (3, 1)[number]
+        lines = card.read_text().splitlines()
+        for row in open_ones:
+            assert shown.count(row["reason"]) == 1 and row["reason"] not in result["means"]
+            assert sum(row["reason"] in line and line.startswith("- ") for line in lines) == 1
+        assert max(map(len, lines)) < 300, "no paragraph of reasons"
 
 
 def test_attacks_that_recover_less_need_no_further_seeds(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from distillknob.errors import BadInputError
 from distillknob.evaluation.config import EvaluateConfig
 from distillknob.evaluation.stage import evaluate
 from distillknob.inputs.identity import changed_meanwhile, read_again, read_by
+from distillknob.inputs.preflight import Preflight
 from distillknob.runs.records import read_changes
 from distillknob.runs.run import Run
 from distillknob.tasks import GeneratedTask
@@ -195,6 +196,18 @@ def test_a_served_model_is_known_by_its_name_and_the_record_says_so(model: Path)
     read = read_by(Reads(f"http://localhost:9/v1#m#{model}"))
     assert read["model http://localhost:9/v1#m"] == {"weights": "unknown: a server shows no weights"}
     assert "tokenizer.json" in read[f"tokenizer {model}"] and "model.safetensors" not in read[f"tokenizer {model}"]
+
+
+@pytest.mark.parametrize("ending", ["", "/", "#zoo:teacher"])
+def test_nothing_is_looked_for_of_a_chat_interface(monkeypatch: pytest.MonkeyPatch, ending: str) -> None:
+    """Its tokenizer is the server's: no hub is asked, and none is said to be out of reach."""
+    monkeypatch.setattr("distillknob.models.names.offline", lambda: pytest.fail("the hub is asked"))
+    slash, _, tokenizer = ending.partition("#")
+    name = f"https://host.invalid/v1/chat/completions{slash}#my-model"
+    read = read_by(Reads(f"{name}#{tokenizer}" if tokenizer else name))
+    assert read == {f"model {name}": {"weights": "unknown: a server shows no weights"}}
+    (side,) = Preflight().sides([name])
+    assert side.tokenizer is None
 
 
 def test_a_finished_run_of_a_served_model_says_that_it_may_be_another_now(

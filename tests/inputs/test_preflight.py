@@ -270,3 +270,77 @@ def test_a_tolerance_that_no_answer_could_show_is_refused(tiny_pair: Pair) -> No
         check_calibration(CalibrationConfig(**pair, **QUICK, **few), Preflight())
     check_calibration(CalibrationConfig(**pair, **QUICK, **{**few, "utility_tolerance": 0.2}), Preflight())
     check_calibration(CalibrationConfig(**pair, **QUICK, **few, guard=False), Preflight())
+
+
+# Models behind a server
+
+NOWHERE = "http://127.0.0.1:9/v1"  # where nobody answers, and nobody is to be asked
+BY_TEXTS = {  # the commands that take a served model, by where they take it
+    "distill": ["distill", "--method", "sft", "--max-steps", "1", "--teacher"],
+    "attack": ["attack", "quick", "--attacks", "traces-1", "--teacher"],
+    "evaluate": ["evaluate", "--models"],
+    "calibrate": ["calibrate", "--eta", "0.25", "--target"],
+    "fingerprint": ["fingerprint", "--student"],
+}
+BY_WEIGHTS = {
+    "diagnose": ["diagnose", "--teacher"],
+    "calibrate": ["calibrate", "--teacher"],
+    "cache": ["cache", "--teacher"],
+    "distill": ["distill", "--method", "gkd", "--teacher"],
+    "student": ["distill", "--method", "sft", "--student"],
+    "defend": ["defend", "--teacher"],
+    "prune": ["prune", "--mlp-width", "16", "--model"],
+    "memorization": ["memorization", "--baseline", "zoo:student", "--teacher"],
+}
+
+
+@pytest.fixture
+def secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What `fingerprint` needs beside; and no test here may ask a server."""
+    monkeypatch.setattr("urllib.request.urlopen", lambda *words, **how: pytest.fail("a server is asked"))
+    (tmp_path / "key.txt").write_text("0123456789abcdef" * 2)
+    return ["--key-file", str(tmp_path / "key.txt"), "--share", "0.5", "--window", "2"]
+
+
+@pytest.mark.parametrize("command", BY_TEXTS)
+@pytest.mark.parametrize("tokenizer", ["./nowhere", "a/b/c", "zoo:nobody"])
+def test_a_served_model_without_a_tokenizer_is_refused_with_both_ways_out(
+    command: str, tokenizer: str, secret: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*BY_TEXTS[command], f"{NOWHERE}#mine#{tokenizer}", *(secret if command == "fingerprint" else [])]
+    told = told_alike(capsys, tmp_path, *words)
+    assert f"{tokenizer!r} is no tokenizer here" in told
+    assert f"{NOWHERE}#mine#TOKENIZER" in told and f"{NOWHERE}/chat/completions#mine" in told
+
+
+@pytest.mark.parametrize("command", ["distill", "evaluate"])
+def test_a_server_s_own_name_for_a_model_is_no_tokenizer(
+    command: str, secret: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A dry run, which asks no hub, can't know that, and says so."""
+    words = [*BY_TEXTS[command], f"{NOWHERE}#my-model", "--output", str(tmp_path / "run")]
+    assert main(words) == 2
+    assert "'my-model' is no tokenizer here" in capsys.readouterr().err and not (tmp_path / "run").exists()
+    assert main([*words, "--dry-run"]) in (0, 2)
+    out = capsys.readouterr().out
+    assert "whether the hub has a tokenizer 'my-model' (a server's own name needs URL#NAME#TOKENIZER)" in out
+
+
+@pytest.mark.parametrize("command", BY_WEIGHTS)
+@pytest.mark.parametrize("name", [f"{NOWHERE}#mine#zoo:teacher", f"{NOWHERE}/chat/completions#mine"])
+def test_where_weights_are_needed_a_served_model_is_refused(
+    command: str, name: str, secret: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = told_alike(capsys, tmp_path, *BY_WEIGHTS[command], name)
+    assert "stands behind a server, but this needs the weights themselves: give a folder or id" in told
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["calibrate", "--eta", "0.25", "--target"], ["distill", "--method", "sft_best_of_n", "--target"]],
+)
+def test_a_chat_interface_scores_no_texts(
+    words: list[str], secret: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = told_alike(capsys, tmp_path, *words, f"{NOWHERE}/chat/completions#mine")
+    assert "is a chat interface, which samples and doesn't score texts" in told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from distillknob.pruning.config import PruneConfig
 from distillknob.pruning.stage import prune
 from distillknob.publishing.upload import check_upload
 from distillknob.runs.run import Run
+from distillknob.runtime.hub import client_error
 from hub_standin import TOKEN, Hub, faults_of, metadata_of, serving
 from pairs import Pair
 
@@ -106,6 +108,24 @@ def test_what_keeps_an_upload_from_being_made_is_told_before_any_work(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert f"the hub ({hub.url}) can't be reached" in why()
     assert not any("create" in asked for asked in hub.asked)
+
+
+@pytest.mark.parametrize("kind", ["ConnectError", "ReadTimeout"])
+def test_a_hub_that_gives_no_answer_is_told_and_loses_nothing(
+    tiny_pair: Pair, tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Its client's errors are no OSError."""
+    lost = getattr(importlib.import_module(client_error().__module__.partition(".")[0]), kind)("nobody there")
+
+    def gone(*words: Any, **how: Any) -> None:
+        raise lost
+
+    with monkeypatch.context() as patch, pytest.raises(RunFailedError, match=r"could not be uploaded .*nobody there"):
+        patch.setattr("huggingface_hub.HfApi.create_repo", gone)
+        prune(pruning(tiny_pair), tmp_path / "run")
+    monkeypatch.setattr("huggingface_hub.HfApi.whoami", gone)
+    with pytest.raises(BadInputError, match=r"can't be reached \(nobody there\): leave push_to_hub out"):
+        prune(pruning(tiny_pair), tmp_path / "another")
 
 
 def test_every_stage_that_makes_a_model_looks_and_experiments_upload_none(tiny_pair: Pair, hub: Hub) -> None:

@@ -9,14 +9,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from browser import CHROMIUM, Browser
 from distillknob.errors import BadInputError
 from distillknob.report.page import live_page
-from distillknob.report.serve import HOST, open_server
+from distillknob.report.serve import HOST, open_server, serve
 from distillknob.runs.run import Run
 from planted_results import HOSTILE, diagnose_result
 from planted_runs import diagnose_run
@@ -37,7 +39,7 @@ def going_on(tmp_path: Path) -> Iterator[tuple[Run, int]]:
 
 
 def ask(port: int, path: str = "/", host: str | None = None) -> tuple[int, str, dict[str, str]]:
-    connection = http.client.HTTPConnection(HOST, port, timeout=20)
+    connection = http.client.HTTPConnection(HOST, port, timeout=120)
     connection.request("GET", path, headers={"Host": host or f"{HOST}:{port}"})
     answer = connection.getresponse()
     body = answer.read().decode()
@@ -95,18 +97,56 @@ def test_a_port_that_can_not_be_had_is_told_with_the_remedy(going_on: tuple[Run,
         open_server(live, 70000)
 
 
-def test_the_command_says_the_address_and_ends_cleanly_on_ctrl_c(tmp_path: Path) -> None:
-    run = diagnose_run(tmp_path / "run")
+@contextmanager
+def command_serving(run: Path, **how: Any) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """The command that serves a run's page, and its port. It is ended whatever the test comes to."""
     words = [sys.executable, "-m", "distillknob", "report", str(run), "--serve", "--port", "0"]
-    serving = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert serving.stdout is not None
-    line = serving.stdout.readline()
-    assert line.startswith(f"http://{HOST}:") and "Ctrl-C ends it" in line, serving.communicate()
-    port = int(line.partition("/ ")[0].rpartition(":")[2])
-    assert ask(port)[0] == 200
-    os.kill(serving.pid, signal.SIGINT)
-    _, errors = serving.communicate(timeout=30)
-    assert serving.returncode == 0 and errors == ""
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **how) as serving:
+        try:
+            assert serving.stdout is not None and serving.stderr is not None
+            line = serving.stdout.readline()
+            assert line.startswith(f"http://{HOST}:") and "Ctrl-C ends it" in line, serving.stderr.read()
+            yield serving, int(line.partition("/ ")[0].rpartition(":")[2])
+        finally:
+            serving.kill()  # nothing, where it has ended
+
+
+def ignoring_interrupts() -> None:
+    """What a shell without job control does to a command that it starts in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("asked", [True, False])
+def test_the_command_says_the_address_and_ends_cleanly_on_ctrl_c(
+    tmp_path: Path, number: signal.Signals, asked: bool
+) -> None:
+    """Also where the signal comes as soon as the address is said, before anything was asked."""
+    with command_serving(diagnose_run(tmp_path / "run")) as (serving, port):
+        assert not asked or ask(port)[0] == 200
+        serving.send_signal(number)
+        _, errors = serving.communicate(timeout=120)
+        assert serving.returncode == 0 and errors == ""
+
+
+def test_ctrl_c_ends_it_though_a_shell_had_it_ignored(tmp_path: Path) -> None:
+    run = diagnose_run(tmp_path / "run")
+    with command_serving(run, preexec_fn=ignoring_interrupts) as (serving, _):  # it only sets a signal
+        serving.send_signal(signal.SIGINT)
+        assert serving.communicate(timeout=120)[1] == "" and serving.returncode == 0
+
+
+def test_no_server_stays_where_a_test_fails(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), command_serving(diagnose_run(tmp_path / "run")) as (serving, _):
+        raise ZeroDivisionError
+    assert serving.returncode == -signal.SIGKILL
+
+
+def test_signals_do_again_what_they_did_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    monkeypatch.setattr("builtins.print", lambda *words, **how: os.kill(os.getpid(), signal.SIGTERM) if words else None)
+    serve(live_page(diagnose_run(tmp_path / "run")), 0)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 @pytest.mark.slow

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from huggingface_hub.errors import HfHubHTTPError
 
 from distillknob.errors import BadInputError
 from distillknob.models.names import resolve
@@ -39,6 +41,14 @@ def test_a_hub_out_of_reach_is_asked_once_and_that_is_said(
     assert "the hub can't be reached (Name or service not known): only what is in its cache is used" in (
         capsys.readouterr().err
     )
+
+
+@pytest.mark.parametrize("kind", ["ConnectError", "ReadTimeout", "RemoteProtocolError", "ProxyError"])
+def test_what_the_client_raises_without_an_answer_is_known(kind: str) -> None:
+    """By the client that is installed, whatever it is called."""
+    client = importlib.import_module(hub.client_error().__module__.partition(".")[0])
+    assert issubclass(getattr(client, kind), hub.client_error())
+    assert issubclass(HfHubHTTPError, hub.client_error())
 
 
 def test_a_name_that_no_hub_has_is_told() -> None:

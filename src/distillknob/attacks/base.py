@@ -20,6 +20,9 @@ from distillknob.models.scoring import Prompt
 from distillknob.runs.journal import Journal
 from distillknob.tasks import Example, Task
 
+# Nothing; what it writes; what it writes behind a beginning; its scores of texts; its weights.
+OfTarget = Literal["nothing", "texts", "beginnings", "scores", "weights"]
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -172,6 +175,12 @@ class Attack(ABC):
     @abstractmethod
     def access(self) -> Access:
         """What the attacker needs, as the suite states it."""
+
+    @property
+    def of_target(self) -> OfTarget:
+        """What it works on of the target, by which is known whether a server will do."""
+        kinds: dict[str, OfTarget] = {"none": "nothing", "answers": "texts", "text": "texts", "prefill": "beginnings"}
+        return kinds.get(self.access.interface, "weights")
 
     @abstractmethod
     def student(self, scene: Scene) -> Path:

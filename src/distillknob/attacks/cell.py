@@ -60,7 +60,8 @@ def run_cell(cell: Cell, work: Work) -> Run:
     run = Run.open(folder, "attack-cell", cell_config(cell, work), read=cell_reads(cell, work), resume=True)
     if run.complete:
         return run
-    pool = None if cell.arm.teacher_free or not cell.arm.attack.pool else load_run(work.pool(cell.target, cell.seed))
+    asks = cell.arm.attack.pool and not cell.arm.teacher_free and cell.out_of_reach is None
+    pool = load_run(work.pool(cell.target, cell.seed)) if asks else None
     scene = AttackScene(
         cell.target,
         work.problems,
@@ -82,6 +83,8 @@ def run_cell(cell: Cell, work: Work) -> Run:
     reason = None
     state, student = "done", None
     try:
+        if cell.out_of_reach is not None:
+            raise NotApplicableError(cell.out_of_reach)
         student = cell.arm.attack.student(scene)
     except NothingToTrainOnError as error:
         state, reason = "nothing to train on", str(error)
@@ -144,9 +147,23 @@ def _scores(
     scores = [score for row in drawn.scores for score in row]
     ended = [score for score, done in zip(scores, finished, strict=True) if done]
     return {
+        **({"example": example_of(drawn)} if split == "test" else {}),
         "scores": [round(float(np.mean(row)), 6) for row in drawn.scores],
         "finished": [round(float(np.mean([s.finished for s in row])), 6) for row in drawn.samples],
         "score_given_finished": float(np.mean(ended)) if ended else None,
+    }
+
+
+def example_of(drawn: Measured) -> dict[str, Any]:
+    """The first problem with the first answer to it: what a score is about, in a model's own words."""
+    example, sample = drawn.examples[0], drawn.samples[0][0]
+    return {
+        "prompt": example.prompt,
+        "reference": example.reference,
+        "text": sample.text,
+        "score": float(drawn.scores[0][0]),
+        "finished": sample.finished,
+        "style": drawn.task.style(sample.text),
     }
 
 

@@ -199,22 +199,27 @@ class AttackConfig(EngineOptions, PlannedConfig):
     def cell(self, target: Target, arm: Arm, attacker: str, seed: int) -> Cell:
         return Cell(target, arm, attacker, seed, self.teacher, self.base)
 
+    def cells_within_reach(self) -> list[Cell]:
+        """Those of the first cells that can be run: a server shows no weights."""
+        return [cell for cell in self.first_cells() if cell.out_of_reach is None]
+
     @property
     def cell_names(self) -> list[str]:
-        return [cell.name for cell in self.first_cells()]
+        return [cell.name for cell in self.cells_within_reach()]
 
     def planned(self) -> dict[str, Step]:
         """The targets' answers, and the trainings and evaluations of the cells: an attack's traces are hard labels, as
-        far as a dry run can know. What is drawn of a target stands as an evaluation of it."""
-        suite = self.chosen_suite
+        far as a dry run can know. What is drawn of a target stands as an evaluation of it; what a server writes is no
+        work here (`served` counts it)."""
+        suite, cells = self.chosen_suite, self.cells_within_reach()
         shared = {"tasks": self.tasks, "seed": suite.seed}
         steps = {}
-        for target in dict.fromkeys(cell.target for cell in self.first_cells()):
-            n = max(cell.arm.attack.pool for cell in self.first_cells() if cell.target == target)
+        for target in dict.fromkeys(cell.target for cell in cells):
+            n = max(cell.arm.attack.pool for cell in cells if cell.target == target)
             fields = {**shared, "models": [target.model], "split": "train", "problems": suite.problems, "samples": n}
-            if n:
+            if n and not target.model.startswith(SERVED):
                 steps[f"answers of {target.label}"] = Step("evaluate", stage_config("evaluate", self.recipe, **fields))
-        for cell in self.first_cells():
+        for cell in cells:
             of_student = {"teacher": cell.target.model, "student": cell.attacker, "problems": suite.problems}
             fields = {**shared, **of_student, "method": "sft", "curve_steps": 0}
             steps[f"{cell.name} distill"] = Step("distill", stage_config("distill", self.of_attacks, **fields))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from distillknob.attacks.config import AttackConfig
+from distillknob.attacks.examples import examples_of
 from distillknob.attacks.flags import flags
 from distillknob.attacks.measured import Row, rows_of
 from distillknob.attacks.verdict import Tier, bounds_of, curves, planted_row, tier_of, utility, worst_row
@@ -65,6 +66,7 @@ def result_of(
         "flags": flags(
             rows, config.targets, utilities, tolerance=config.tolerance, suite=suite, tasks=len(config.tasks)
         ),
+        "examples": examples_of(config.targets, rows, results, teachers),
         "failed": [FailedRow(cell=name, reason=reason) for name, reason in failed.items()],
         "read": read_by(*reads_of(config)),
     }

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 
 from distillknob.attacks.access import Access
-from distillknob.attacks.base import Attack, NotApplicableError, Problem, Scene
+from distillknob.attacks.base import Attack, NotApplicableError, OfTarget, Problem, Scene
 from distillknob.attacks.weights import check_weights_are_the_target, write_model
 from distillknob.distillation.losses.divergence import divergence_of_heads
 from distillknob.errors import RunFailedError
@@ -54,6 +54,10 @@ class SameKl(Attack):
         if method.lmbda:
             return Access("on_policy", queries=1)
         return Access("text" if method.loss == "hard_label" else "logits", queries=1)
+
+    @property
+    def of_target(self) -> OfTarget:
+        return "weights"
 
     def student(self, scene: Scene) -> Path:
         folder = scene.folder / "same-kl"

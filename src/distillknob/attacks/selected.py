@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from distillknob.attacks.access import Access
-from distillknob.attacks.base import Scene, Trace, TraceAttack
+from distillknob.attacks.base import OfTarget, Scene, Trace, TraceAttack
 from distillknob.attacks.choosing import best_traces, right_ones
 
 
@@ -27,6 +27,10 @@ class Selected(TraceAttack):
     @property
     def pool(self) -> int:
         return self.n
+
+    @property
+    def of_target(self) -> OfTarget:
+        return "scores" if self.selection == "sure_tokens" else "texts"
 
     def traces(self, scene: Scene) -> list[Trace]:
         right = [right_ones(answers) for answers in scene.asked(self.n)]

@@ -18,6 +18,7 @@ from distillknob.attacks.measured import Row, rows_of
 from distillknob.attacks.planted import OTHER_SEED
 from distillknob.attacks.pool import make_pool
 from distillknob.attacks.result import reads_of, result_of
+from distillknob.attacks.served import asked_lines, asked_of_servers, left_out
 from distillknob.attacks.target import Target
 from distillknob.attacks.utility import measure_utility, teacher_record, utility_config, utility_reads
 from distillknob.attacks.verdict import of, tier_of
@@ -109,7 +110,31 @@ def check(config: AttackConfig, preflight: Preflight) -> None:
                 f"the suite {suite.name} takes {suite.problems} problems of the train split of {name!r} and measures "
                 f"on {suite.validation.problems} more: it has too few. Give a suite of your own with fewer (YAML)"
             )
-    preflight.sides(config.models_read, config.chat_template_kwargs, needed=False)
+    trained = [*config.all_attackers, *([] if config.base is None else [config.base])]
+    preflight.sides(config.models_read, config.chat_template_kwargs, needed=False, weights=trained)
+    _tell_of_servers(config, preflight)
+
+
+def _tell_of_servers(config: AttackConfig, preflight: Preflight) -> None:
+    """Remark what is left out on targets behind a server, and what their servers are asked for."""
+    suite, cells = config.chosen_suite, config.first_cells()
+    asked = asked_of_servers(suite, cells, config.targets, len(config.tasks))
+    if not asked:
+        return
+    for line in left_out(cells):
+        preflight.remark(line)
+    # A chat interface's tokenizer isn't here: the attacker's stands for it.
+    (side,) = preflight.sides([config.student])
+    tasks = [task for task in map(preflight.task, config.tasks) if task is not None]
+    readings = [
+        preflight.reading(side, task, task.examples("train", suite.problems, seed=suite.seed)) for task in tasks
+    ]
+    lengths = [length for reading in readings if reading is not None for length in reading.prompts]
+    prompt = round(sum(lengths) / len(lengths)) if lengths else None
+    for line in asked_lines(asked, prompt, preflight.longest_answer(config.tasks, config.max_completion_length)):
+        preflight.remark(line)
+    if suite.worst_seeds and config.further_seeds and config.defended:
+        preflight.remark("further seeds ask again, for the worst attacks alone: --no-further-seeds leaves them out")
 
 
 def _draw_and_score(config: AttackConfig, work: Work, ledger: Ledger, cells: Sequence[Cell]) -> None:
@@ -118,7 +143,7 @@ def _draw_and_score(config: AttackConfig, work: Work, ledger: Ledger, cells: Seq
     sizes: dict[tuple[str, int], tuple[Target, int]] = {}
     wanted = set()
     for cell in cells:
-        if not cell.arm.teacher_free and cell.arm.attack.pool:
+        if not cell.arm.teacher_free and cell.arm.attack.pool and cell.out_of_reach is None:
             key = (cell.target.label, cell.seed)
             _, before = sizes.get(key, (cell.target, 0))
             sizes[key] = (cell.target, max(before, cell.arm.attack.pool))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from distillknob.attacks.cell import example_of
 from distillknob.attacks.models import Models
 from distillknob.attacks.target import Target
 from distillknob.attacks.work import Reads, Work
@@ -41,6 +42,7 @@ def measure_utility(target: Target, work: Work) -> Run:
     if run.complete:
         return run
     scores: list[float] = []
+    examples: dict[str, dict[str, Any]] = {}
     with Models(work.models) as models:
         for place, name in enumerate(work.tasks):
             task = get_task(name)
@@ -54,6 +56,7 @@ def measure_utility(target: Target, work: Work) -> Run:
                 journal=Journal(run.unfinished / f"task-{place}"),
                 description=f"{target.label} itself: {name}",
             )
+            examples[name] = example_of(drawn)
             scores += [round(score, 6) for score in drawn.per_problem]
     measured = interval(scores)
     run.finish(
@@ -63,6 +66,7 @@ def measure_utility(target: Target, work: Work) -> Run:
             "scores": scores,
             "score": measured.mean,
             "interval": measured.as_list(),
+            "examples": examples,
         }
     )
     return run

@@ -12,6 +12,7 @@ from distillknob.attacks.models import ModelOptions
 from distillknob.attacks.suite import Arm, Suite
 from distillknob.attacks.target import Target
 from distillknob.models.labels import model_label
+from distillknob.models.names import SERVED, is_chat
 from distillknob.tasks import get_tasks
 
 
@@ -48,6 +49,19 @@ class Cell:
             return [self.attacker]
         base = [] if self.base is None else [self.base]
         return list(dict.fromkeys([self.attacker, *self.target.models_read, self.original, *base]))
+
+    @property
+    def out_of_reach(self) -> str | None:
+        """Why a target behind a server can't be attacked so, as far as its name tells; None where it can."""
+        kind, name = self.arm.attack.of_target, self.target.model
+        if not name.startswith(SERVED) or kind in ("nothing", "texts"):
+            return None
+        if kind == "weights":
+            return "weights are needed, which no server shows"
+        if not is_chat(name):
+            return None
+        needed = {"scores": "scores of texts are", "beginnings": "answers that others have begun are"}
+        return f"{needed[kind]} needed, which no chat interface gives"
 
     @property
     def name(self) -> str:

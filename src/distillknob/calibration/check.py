@@ -21,6 +21,7 @@ from distillknob.config.checks import check_fills_a_step
 from distillknob.errors import BadInputError
 from distillknob.inputs.preflight import Preflight, check_learning_rate, same_weights
 from distillknob.models.names import SERVED, check_meant
+from distillknob.models.served.model import check_scores_texts
 from distillknob.publishing.upload import check_upload
 from distillknob.training.checkpoints import check_trainable
 from distillknob.training.config import as_dict
@@ -42,6 +43,7 @@ def check(config: CalibrationConfig, preflight: Preflight) -> None:
         revisions={config.teacher: as_dict(config.model_init_kwargs).get("revision")},
     )
     for name, target in zip(config.targets, targets, strict=True):
+        check_scores_texts(target.name)
         if teacher.tokenizer is not None and target.tokenizer is not None:
             check_meant("target", name, target.tokenizer, config.teacher, teacher.tokenizer)
         if config.reward == "token" and teacher.same_tokens(target) is False:

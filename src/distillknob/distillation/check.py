@@ -21,9 +21,9 @@ from distillknob.distillation.traces import RIGHT_ONES, part_of
 from distillknob.errors import BadInputError, nearest
 from distillknob.inputs.preflight import Preflight, Side, check_learning_rate, check_traces, same_weights
 from distillknob.models.architecture import architecture
-from distillknob.models.names import check_meant
+from distillknob.models.names import check_meant, is_chat
 from distillknob.models.scoring import Prompt, encoded_texts
-from distillknob.models.served.chat import is_chat
+from distillknob.models.served.model import check_scores_texts
 from distillknob.publishing.upload import check_upload
 from distillknob.tasks import Example, Task
 from distillknob.training.checkpoints import check_trainable
@@ -209,6 +209,8 @@ def _remark_on_replay(config: DistillConfig, rows: int, batch: int, preflight: P
 
 
 def _sides(config: DistillConfig, preflight: Preflight) -> Sides:
+    if config.needs_target:
+        check_scores_texts(config.target)
     sides = preflight.sides(
         config.models_read,
         as_dict(config.chat_template_kwargs),

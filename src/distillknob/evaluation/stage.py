@@ -14,6 +14,8 @@ from pathlib import Path
 
 from distillknob.errors import BadInputError
 from distillknob.evaluation.config import EvaluateConfig
+from distillknob.evaluation.examples import examples_of
+from distillknob.evaluation.origins import origin, pairs_of
 from distillknob.evaluation.task_result import TaskResult, difference, evaluate_task, same_answers
 from distillknob.inputs.identity import changed_meanwhile
 from distillknob.inputs.opening import Opening, checked
@@ -95,10 +97,11 @@ def evaluate(config: EvaluateConfig, output: str | Path, *, resume: bool = False
         for row in result.rows
     )
     first, *others = results
+    origins = {name: origin(name, list(results)) for name in results}
     result: EvaluateResult = {
         "stage": "evaluate",
         "models": [
-            {"model": name, "tasks": [result.as_row() for result in by_task.values()]}
+            {"model": name, "tasks": [result.as_row() for result in by_task.values()], "origin": origins[name]}
             for name, by_task in results.items()
         ],
         "differences": [
@@ -106,6 +109,12 @@ def evaluate(config: EvaluateConfig, output: str | Path, *, resume: bool = False
             for other in others
             for task in results[first]
         ],
+        "to_origins": [
+            _difference_row(source, model, task, results[source][task], results[model][task])
+            for source, model in pairs_of(origins)
+            for task in results[model]
+        ],
+        "examples": examples_of(results),
         "notes": [*notes(results), *changed_meanwhile(run, config)],
     }
     run.finish(result)

@@ -19,7 +19,8 @@ from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.opening import checked
 from distillknob.report.page import build_report
 from distillknob.results.children import child_run, children, in_experiment
-from distillknob.results.experiments import ChildRun, DemoResult, ExampleRow
+from distillknob.results.examples import ExampleRow
+from distillknob.results.experiments import ChildRun, DemoResult
 from distillknob.runs.kept import record_of
 from distillknob.runs.run import Run, load_run
 from distillknob.tasks import get_task

@@ -6,11 +6,10 @@ where the near end breaks it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from distillknob.attacks.access import INTERFACES
-from distillknob.errors import nearest
 from distillknob.gates.evidence import SUITE, Arm, Evidence, Pair
 from distillknob.gates.policy import Policy
 from distillknob.results.attacks import AttackResult
@@ -37,13 +36,13 @@ def trust(policy: Policy, result: AttackResult, evidence: Evidence) -> list[Gate
     refused = result["refused"]
     rows.append(_row("result", refused is None, "the run gives its verdicts", f"the run gives no verdicts: {refused}"))
     failed = [row["planted"] for row in result["planted"] if row["passed"] is not True]
-    told = f"failed: {', '.join(failed)}" if failed else "there is none"
+    told = f"failed: {', '.join(failed)}: nobody knows whether the attacks have teeth"
     rows.append(
         _row(
             "planted tests",
             bool(result["planted"]) and not failed,
             f"{len(result['planted'])} passed",
-            f"{told}; without them nobody knows whether the attacks have teeth",
+            told if failed else "the run has none: attack without --no-planted",
         )
     )
     return [*rows, _known(result, evidence)]
@@ -77,11 +76,12 @@ def fresh(policy: Policy, started: datetime, now: datetime) -> GateCheck:
     return _row("age", kept, days, f"{days}, and the policy takes {policy.age_days:g}: attack anew")
 
 
-def mounted(policy: Policy, evidence: Evidence) -> list[GateCheck]:
-    """Was everything attacked that the policy asks for, by enough attackers, with all that the tier allows?"""
+def mounted(policy: Policy, evidence: Evidence, lacking: Mapping[str, GateCheck]) -> list[GateCheck]:
+    """Was everything attacked that the policy asks for, by enough attackers, with all that the tier allows? `lacking`
+    has the rows of the attacks that the run doesn't have."""
     inside = evidence.at(policy.tier)
     done = [arm for arm in inside if arm.state == "done"]
-    rows = [_required(policy, evidence, name) for name in policy.attacks]
+    rows = [lacking[name] if name in lacking else _required(policy, evidence, name) for name in policy.attacks]
     attackers = len({arm.attacker for arm in done})
     rows.append(
         _row(
@@ -110,11 +110,8 @@ def _required(policy: Policy, evidence: Evidence, name: str) -> GateCheck:
         return GateCheck(check=check, outcome=PASS, reason="done")
     if lacking:
         told = "; ".join(f"{arm.state} by {arm.attacker}: {arm.reason or 'no reason was recorded'}" for arm in lacking)
-    elif own:
-        told = f"it needs more than the tier allows ({own[0].access}): raise the tier, or don't ask for it"
     else:
-        guess = nearest(name, dict.fromkeys(arm.attack for arm in evidence.arms))
-        told = f"the run doesn't have it{guess or ''}"
+        told = f"it needs more than the tier allows ({own[0].access}): raise the tier, or don't ask for it"
     return GateCheck(check=check, outcome=OPEN, reason=told)
 
 

@@ -24,6 +24,7 @@ from distillknob.errors import BadInputError
 from distillknob.gates import checks
 from distillknob.gates.bound import bound
 from distillknob.gates.evidence import Arm, Evidence, read_evidence, read_external, read_result
+from distillknob.gates.lacking import lacking
 from distillknob.gates.policy import Policy, read_policy
 from distillknob.gates.words import means
 from distillknob.results.attacks import SuiteRow
@@ -101,7 +102,7 @@ def _judged(blank: GateResult, policy: Policy, run: Run, target: str | None, now
     asked = [
         *checks.recovered(policy, evidence, external),
         checks.utility(policy, evidence),
-        *checks.mounted(policy, evidence),
+        *checks.mounted(policy, evidence, lacking(policy, run, evidence)),
         checks.seeds(policy, evidence),
         checks.fresh(policy, started, now),
     ]

@@ -20,8 +20,7 @@ _MOST = 8  # figures on the terminal and in a card
 
 
 def means(result: GateResult, policy: Policy, evidence: Evidence | None) -> str:
-    """Say in sentences what the verdict means, with its bounds."""
-    rows = result["checks"]
+    """Say in a sentence or two what the verdict means. The reasons stand in the checks, and nowhere twice."""
     upper, utility = result["upper"], None if evidence is None else evidence.utility
     if result["verdict"] == "pass" and upper is not None and utility is not None:
         figures = [figure for figure in result["figures"] if figure["interval"] is not None]
@@ -35,11 +34,9 @@ def means(result: GateResult, policy: Policy, evidence: Evidence | None) -> str:
             "interface may recover more."
         )
     if result["verdict"] == "breach":
-        told = "; ".join(f"{row['check']}: {row['reason']}" for row in rows if row["outcome"] == BREACH)
-        return f"At the tier {policy.tier}, {result['target']} breaches the policy. {told}."
-    told = "; ".join(f"{row['check']}: {row['reason']}" for row in rows if row["outcome"] == OPEN)
+        return f"At the tier {policy.tier}, {result['target']} breaches the policy."
     about = "the run" if result["target"] is None else result["target"]
-    return f"At the tier {policy.tier}, {about} is neither shown to keep to the policy nor to breach it. {told}."
+    return f"At the tier {policy.tier}, {about} is neither shown to keep to the policy nor to breach it."
 
 
 def _counted(amount: int, thing: str) -> str:
@@ -51,9 +48,12 @@ def gate_text(result: GateResult) -> str:
     head = f"{result['verdict'].upper()}: {result['target'] or result['run']}, by the policy {result['policy']}"
     parts = [head, _wrapped(result["means"])]
     marks = {PASS: "  ", BREACH: "! ", OPEN: "? "}
-    parts += [
-        "\n".join(_wrapped(f"{marks[row['outcome']]}{row['check']}: {row['reason']}") for row in result["checks"])
-    ]
+    lines = []
+    for row in result["checks"]:
+        lines.append(_wrapped(f"{marks[row['outcome']]}{row['check']}: {row['reason']}"))
+        if "command" in row:  # which is copied, so in a line of its own
+            lines += ["    This attacks anew, with all that wasn't run:", f"    {row['command']}"]
+    parts.append("\n".join(lines))
     if result["figures"]:
         shown = [f"  {_figure(figure)}" for figure in result["figures"][:_MOST]]
         parts.append("\n".join(["Recovered at the tier, in % of the gap, by the upper bound:", *shown]))
@@ -88,6 +88,7 @@ def card_section(result: GateResult) -> str:
         "",
         f"**{result['verdict'][:1].upper()}{result['verdict'][1:]}.** {result['means']}",
         "",
+        *_reasons(result),
         *([f"- threat model: {tier['text']}"] if tier else []),
         *([f"- suite: {suite['name']} (`{suite['sha256'][:12]}`)"] if suite else []),
         *([f"- attacked: {result['measured']}"] if result["measured"] else []),
@@ -98,6 +99,15 @@ def card_section(result: GateResult) -> str:
         END,
     ]
     return "\n".join(lines) + "\n"
+
+
+def _reasons(result: GateResult) -> list[str]:
+    """The list of what keeps a teacher from passing: breaches first."""
+    rows = [(mark, row) for mark in (BREACH, OPEN) for row in result["checks"] if row["outcome"] == mark]
+    if not rows:
+        return []
+    listed = [f"- {row['check']}{'' if mark == OPEN else ' (breach)'}: {row['reason']}" for mark, row in rows]
+    return ["What keeps it from a pass:", "", *listed, "", "What was judged:", ""]
 
 
 def with_section(card: str, section: str, name: str) -> str:

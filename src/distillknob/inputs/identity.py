@@ -29,7 +29,7 @@ from weakref import WeakKeyDictionary
 from distillknob import tasks
 from distillknob.errors import BadInputError
 from distillknob.models.checkpoint_files import adapter_base, is_adapter
-from distillknob.models.names import SERVED, gguf_of, resolve
+from distillknob.models.names import SERVED, gguf_of, is_chat, resolve, spelt_by
 from distillknob.runs.files import digest
 from distillknob.runs.records import COMMIT, UNKNOWN, Reads, read_changes
 from distillknob.runs.run import Run
@@ -157,8 +157,8 @@ def _model(name: str, revision: str | None = None) -> dict[str, dict[str, str]]:
     where = resolve(name)
     if where.startswith(SERVED):
         url, _, rest = name.partition("#")
-        served, _, tokenizer = rest.partition("#")
-        return _served(f"{url}#{served}", tokenizer or served)
+        plain = f"{url}#{rest.partition('#')[0]}"
+        return {f"model {plain}": {"weights": UNKNOWN}} if is_chat(name) else _served(plain, spelt_by(name)[0])
     if not Path(where).is_dir():
         at = "" if revision is None else f" at {revision}"
         return {f"model {name}{at}": {COMMIT: commit_of(name, revision)}}
@@ -177,7 +177,7 @@ def _served(name: str, tokenizer: str) -> dict[str, dict[str, str]]:
     try:
         here = gguf_of(tokenizer) is not None or Path(resolve(tokenizer)).is_dir()
         files = _checkpoint(tokenizer, weights=False) if here else {COMMIT: commit_of(tokenizer)}
-    except BadInputError:  # a chat interface is asked without one; where one is needed, connecting refuses
+    except BadInputError:  # which the stage's check refuses, with the remedy
         return read
     return {**read, f"tokenizer {tokenizer}": files}
 

@@ -20,8 +20,10 @@ from distillknob.models.chat import prompt_ids, set_in_templates
 from distillknob.models.engines.choice import choose
 from distillknob.models.families import check_config
 from distillknob.models.load import TOKENIZER_FILES, check_tokenizer, load_tokenizer
-from distillknob.models.names import SERVED, gguf_of, resolve
+from distillknob.models.names import SERVED, gguf_of, is_chat, resolve, spelt_by
 from distillknob.models.scoring import Prompt
+from distillknob.models.served.model import check_spelt
+from distillknob.runtime.hub import may_be_cached
 from distillknob.runtime.processes import process_index
 from distillknob.tasks import Example, GeneratedTask, Task, get_task, get_tasks, graded_tasks, task_on_the_hub
 
@@ -149,14 +151,7 @@ class Preflight:
     def _side(self, name: str, revision: str | None) -> Side:
         where = resolve(name)
         if where.startswith(SERVED):
-            url, _, rest = where.partition("#")
-            served, _, spelt_by = rest.partition("#")
-            if not self.fetch:
-                self._not_seen(f"whether {url} answers")
-            # Which interface the server has turns out when it is asked; on the hub there may be no tokenizer of its.
-            spelt_by = spelt_by or served
-            local = spelt_by.startswith("zoo:") or Path(spelt_by).expanduser().exists()
-            return Side(name, load_tokenizer(spelt_by) if local else None)
+            return Side(name, self._served_tokenizer(name))
         here = Path(where).is_dir() and gguf_of(name) is None  # whose weights are in the file
         if here and not any(next(Path(where).glob(kind), None) for kind in WEIGHTS):
             raise BadInputError(f"the folder {name!r} holds no weights (none of {', '.join(WEIGHTS)}): save them there")
@@ -166,6 +161,19 @@ class Preflight:
         if tokenizer is not None:
             check_tokenizer(tokenizer, name, config.get_text_config().vocab_size)
         return Side(name, tokenizer, context_of(config), config.get_text_config().vocab_size)
+
+    def _served_tokenizer(self, name: str) -> PreTrainedTokenizerBase | None:
+        """The tokenizer by which a server's prompts are spelt; None where the server does it, or a dry run would have
+        to fetch it. Raises BadInputError for a name that leads to none."""
+        if not self.fetch:
+            self._not_seen(f"whether {name.partition('#')[0]} answers")
+        if is_chat(name):
+            return None
+        spelt, here = spelt_by(name)
+        if not (self.fetch or here) and not may_be_cached(spelt, TOKENIZER_FILES):
+            self._not_seen(f"whether the hub has a tokenizer {spelt!r} (a server's own name needs URL#NAME#TOKENIZER)")
+            return None
+        return check_spelt(name)
 
     def _tokenizer(self, name: str, revision: str | None) -> PreTrainedTokenizerBase | None:
         if self.fetch or Path(resolve(name)).is_dir():

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 SERVED = ("http://", "https://")  # how the name of a model behind a server begins
+CHAT = "/chat/completions"  # how the URL of a server's chat interface ends
 DEFAULT_STUDENT = "zoo:student"
 ZOO = ("teacher", "student", "proxy", "student-other")
 FETCHED = ("smollm2",)  # published models that `distillknob fetch` makes
@@ -50,6 +51,20 @@ def name_own_base(adapter: Path) -> None:
     else:
         return
     file.write_text(json.dumps({**config, "base_model_name_or_path": own}, indent=2) + "\n")
+
+
+def is_chat(name: str) -> bool:
+    """Does this name, URL#NAME, lead to a server's chat interface? It has the tokenizer there, and none is looked for
+    here."""
+    return name.startswith(SERVED) and name.partition("#")[0].rstrip("/").endswith(CHAT)
+
+
+def spelt_by(name: str) -> tuple[str, bool]:
+    """The tokenizer of a served model, URL#NAME or URL#NAME#TOKENIZER, and whether it is one of this machine. Else it
+    is looked for on the hub."""
+    served, _, tokenizer = name.partition("#")[2].partition("#")
+    spelt = tokenizer or served
+    return spelt, spelt.startswith(("zoo:", ".", "/", "~")) or Path(spelt).expanduser().exists()
 
 
 def gguf_of(name: str) -> Path | None:

@@ -19,11 +19,8 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from distillknob.errors import BadInputError, RunFailedError, first_line
 from distillknob.inputs.preflight import Preflight
 from distillknob.runs.run import Run
-from distillknob.runtime.hub import offline
+from distillknob.runtime.hub import client_error, offline
 from distillknob.runtime.processes import disconnect, notice, process_index
-
-_UNREACHED: type[Exception] = HfHubHTTPError.__bases__[0]  # of the HTTP client, which has had more than one name
-_FAILURES = (HfHubHTTPError, _UNREACHED, OSError, RuntimeError, ValueError)
 
 
 class Uploads(Protocol):
@@ -94,7 +91,7 @@ def _check_account(token: str | None) -> None:
             f"push_to_hub: the hub refuses the token ({first_line(error)}): log in anew (`hf auth login`), or mend "
             "HF_TOKEN"
         ) from error
-    except (_UNREACHED, OSError) as error:
+    except (client_error(), OSError) as error:
         raise BadInputError(
             f"{away} ({first_line(error)}): leave push_to_hub out, and upload the model later"
         ) from error
@@ -116,7 +113,7 @@ def upload_model(run: Run, config: Uploads) -> None:
     folder, name = run.path / "model", config.hub_model_id or run.path.absolute().name
     try:
         url = _upload(folder, name, f"{run.stage} by distillknob", config)
-    except _FAILURES as error:
+    except (client_error(), OSError, RuntimeError, ValueError) as error:  # the hub refused, was away, or a file
         place = "" if config.hub_revision is None else f" --revision {config.hub_revision}"
         raise RunFailedError(
             f"{run.path} is complete, but its model could not be uploaded to {name} ({first_line(error)}). Nothing is "

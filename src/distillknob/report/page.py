@@ -32,7 +32,7 @@ from distillknob.report.drawing.markup import (
 from distillknob.report.opening import questions
 from distillknob.report.opening.answer import Question, opening_section
 from distillknob.report.read import Source, read_source
-from distillknob.report.sections.answers import failures_section, samples_section
+from distillknob.report.sections.answers import failures_section, kept_samples_section, samples_section
 from distillknob.report.sections.attack_arms import arms_section, doubts_section
 from distillknob.report.sections.attacks import verdicts_section
 from distillknob.report.sections.compare import compared_section, missing_section, rates_section
@@ -72,7 +72,7 @@ PAGES: dict[str, Page | None] = {
     "prune": Page("A pruned model", (prune_section,)),
     "distill": Page("Distillation of a student", (learning_section,)),
     "defend": None,
-    "evaluate": Page("Evaluation", (evaluation_section,), questions.OF_EVALUATION),
+    "evaluate": Page("Evaluation", (evaluation_section, kept_samples_section), questions.OF_EVALUATION),
     "demo": Page(
         "Distillation report",
         (outcome_section, traps_section, calibration_section, learning_section, failures_section, samples_section),
@@ -92,7 +92,9 @@ PAGES: dict[str, Page | None] = {
     "compare": Page(
         "Methods side by side", (compared_section, rates_section, missing_section), questions.OF_COMPARISON
     ),
-    "attack": Page("The red team", (verdicts_section, arms_section, doubts_section), questions.OF_ATTACK),
+    "attack": Page(
+        "The red team", (verdicts_section, arms_section, kept_samples_section, doubts_section), questions.OF_ATTACK
+    ),
 }
 
 

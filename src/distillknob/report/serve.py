@@ -12,7 +12,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,6 +27,8 @@ VERSION = "/version"  # what the page's own script asks for (`live.js`)
 UNVERSIONED = 'data-version=""'  # in the page's first element; filled in when it is served
 _READ = (".json", ".jsonl", ".yaml")
 _UNREAD = {"checkpoints", "model"}  # folders that no page looks into
+_ENDING = (signal.SIGINT, signal.SIGTERM)
+_PATIENCE = 0.2  # seconds that a signal may wait
 
 
 class Live:
@@ -84,14 +88,32 @@ def open_server(live: Live, port: int = PORT) -> ThreadingHTTPServer:
 
 
 def serve(live: Live, port: int = PORT) -> None:
-    """Serve the page until Ctrl-C, and say where. Raises BadInputError where the port can't be had."""
+    """Serve the page until Ctrl-C or SIGTERM, and say where. For the main thread, which signals reach. Raises
+    BadInputError where the port can't be had."""
     live.page()  # what is no run is refused before anything is served
-    with open_server(live, port) as server:
+    with open_server(live, port) as server, _signals() as came:
         print(f"http://{HOST}:{server.server_port}/ follows the run; Ctrl-C ends it", flush=True)
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            print()
+        server.timeout = _PATIENCE
+        while not came:
+            server.handle_request()
+    print()
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Give a list that SIGINT and SIGTERM are put into as they come. It is at work before the address is said, since
+    who reads that may send one at once.
+
+    A KeyboardInterrupt won't do. It is raised wherever the program is, also where an exception is only written down and
+    the server goes on. And a shell without job control has what it starts in the background ignore SIGINT.
+    """
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in _ENDING}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _handler(live: Live) -> type[BaseHTTPRequestHandler]:

@@ -2,8 +2,9 @@
 
 # No `from __future__ import annotations`: with it TypedDict can't tell the keys that are NotRequired.
 
-from typing import Literal, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
+from distillknob.results.examples import ExampleRow
 from distillknob.results.schema import Bounds, Result
 
 Word = Literal["protects", "partly", "broken", "irrelevant", "can't tell"]
@@ -184,5 +185,6 @@ class AttackResult(Result):
     curves: list[CurveRow]
     planted: list[PlantedRow]
     flags: list[FlagRow]
+    examples: NotRequired[list[ExampleRow]]
     failed: list[FailedRow]
     read: dict[str, dict[str, str]]

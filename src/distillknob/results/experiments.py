@@ -3,8 +3,9 @@ them."""
 
 # No `from __future__ import annotations`: with it TypedDict can't tell the keys that are NotRequired.
 
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
+from distillknob.results.examples import ExampleRow
 from distillknob.results.schema import Bounds, Result
 from distillknob.results.stages import TaskRow, Turned
 
@@ -173,26 +174,6 @@ class DemoRuns(TypedDict):
     calibrate: dict[str, str]
     distill: dict[str, str]
     evaluate: dict[str, str]
-
-
-class AnswerRow(TypedDict):
-    """A row holds an answer of a teacher or student, who wrote it, and what it scores."""
-
-    who: str
-    teacher: NotRequired[str]
-    text: str
-    score: float
-    finished: bool
-    style: str
-
-
-class ExampleRow(TypedDict):
-    """An example is a problem with the answers of every teacher and student."""
-
-    task: str
-    prompt: str
-    reference: Any  # whatever the task grades against
-    answers: list[AnswerRow]
 
 
 class DemoResult(Result, Tables):

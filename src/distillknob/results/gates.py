@@ -2,7 +2,7 @@
 
 # No `from __future__ import annotations`: with it TypedDict can't tell the keys that are NotRequired.
 
-from typing import Literal, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 from distillknob.results.attacks import AccessRow, SuiteRow
 from distillknob.results.schema import Bounds
@@ -12,11 +12,13 @@ GateVerdict = Literal["pass", "breach", "not enough evidence", "could not run"]
 
 
 class GateCheck(TypedDict):
-    """A row holds one thing that the policy asks, and what the result says of it."""
+    """A row holds one thing that the policy asks, and what the result says of it. `command` mounts what the run lacks,
+    where one row has it for all."""
 
     check: str
     outcome: Outcome
     reason: str
+    command: NotRequired[str]
 
 
 class GateFigure(TypedDict):

@@ -6,6 +6,7 @@
 from collections.abc import Sequence
 from typing import Literal, NotRequired, TypedDict
 
+from distillknob.results.examples import ExampleRow
 from distillknob.results.schema import Bounds, Result, Severity, Verdict
 
 _PassAt1 = TypedDict("_PassAt1", {"pass@1": float})
@@ -36,11 +37,24 @@ class TaskRow(_PassAt1):
     styles: dict[str, float]
 
 
+class ModelOrigin(TypedDict):
+    """This says which run made a model, as a student or as a teacher, what it was `before`, and who taught it: by their
+    names among the evaluated models, where they are among these."""
+
+    run: str
+    stage: str
+    role: Literal["student", "teacher"]
+    before: str | None
+    teacher: str | None
+    eta: float | None
+
+
 class ModelRow(TypedDict):
-    """A row holds one model of an evaluation."""
+    """A row holds one model of an evaluation, and where it comes from, if a stage of this library made it."""
 
     model: str
     tasks: list[TaskRow]
+    origin: NotRequired[ModelOrigin | None]
 
 
 class ModelDifference(TypedDict):
@@ -59,6 +73,8 @@ class EvaluateResult(Result):
 
     models: list[ModelRow]
     differences: NotRequired[list[ModelDifference]]
+    to_origins: NotRequired[list[ModelDifference]]
+    examples: NotRequired[list[ExampleRow]]
 
 
 class TurnedOn(TypedDict):

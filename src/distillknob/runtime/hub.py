@@ -7,6 +7,7 @@ are transformers' and datasets' own.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -16,15 +17,23 @@ from distillknob.runtime.processes import notice
 CONFIGS = ("config.json", "adapter_config.json")  # of a model, of an adapter
 
 
+def client_error() -> type[Exception]:
+    """Return what the hub's HTTP client raises where no answer came, a timeout say. It is no OSError. The hub's own
+    HfHubHTTPError, which is an answer, is one of its kind: catch that before."""
+    # The client is httpx or httpx2, by the version of the hub's library, which has its error under this name in all.
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
+
+    error: type[Exception] = HTTPError
+    return error
+
+
 @cache
 def _reached() -> bool:
     from huggingface_hub import constants, get_session
-    from huggingface_hub.errors import HfHubHTTPError
 
-    unreached: type[Exception] = HfHubHTTPError.__bases__[0]  # of the HTTP client, which has had more than one name
     try:
         get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
-    except (OSError, unreached) as error:
+    except (OSError, client_error()) as error:
         notice(f"the hub can't be reached ({error or type(error).__name__}): only what is in its cache is used")
         return False
     return True
@@ -42,6 +51,18 @@ def offline() -> bool:
     return bool(constants.HF_HUB_OFFLINE)
 
 
+def may_be_cached(name: str, files: Iterable[str]) -> bool:
+    """Is one of these files of a name on the hub in the cache? Asks nobody. True too for what can be no name on the
+    hub: loading that fails at once."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return any(isinstance(try_to_load_from_cache(name, file), str) for file in files)
+    except HFValidationError:
+        return True
+
+
 def commit_of(name: str, revision: str | None = None) -> str:
     """The commit that a model's name on the hub stands for now: the hub's, or without it the cache's.
 
@@ -51,7 +72,6 @@ def commit_of(name: str, revision: str | None = None) -> str:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     wanted, why = revision or "main", "it isn't in the cache, and the hub is out of reach"
-    unreached: type[Exception] = HfHubHTTPError.__bases__[0]
     for file in CONFIGS:
         try:
             if not offline():
@@ -61,7 +81,7 @@ def commit_of(name: str, revision: str | None = None) -> str:
         except HfHubHTTPError as error:  # an answer, though not the one that was wanted
             why = str(error).strip().splitlines()[0]
             continue
-        except (unreached, OSError) as error:
+        except (client_error(), OSError) as error:
             why = str(error) or type(error).__name__
         try:
             cached = try_to_load_from_cache(name, file, revision=wanted)

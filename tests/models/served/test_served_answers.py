@@ -349,7 +349,7 @@ def test_one_that_gives_a_single_answer_whatever_it_is_asked_is_asked_again(stub
 def test_a_chat_model_teaches_by_its_texts_and_is_evaluated(
     stub: Callable[..., Stub], tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    name = f"{stub(chat_reply()).url}#hosted"
+    name = f"{stub(chat_reply()).url}#hosted#{tiny_pair.teacher}"
     sizes: dict[str, Any] = {"problems": 4, "max_steps": 1, "per_device_train_batch_size": 2, "report_to": "none"}
     sizes |= {"gradient_checkpointing": False, "max_completion_length": 8}
     run = distill(DistillConfig(teacher=name, student=tiny_pair.student, method="sft", **sizes), tmp_path / "sft")
@@ -366,5 +366,5 @@ def test_a_chat_model_teaches_by_its_texts_and_is_evaluated(
 def test_a_model_that_is_nowhere_is_told_by_both_interfaces(stub: Callable[..., Stub], waits: list[float]) -> None:
     server = stub(lambda path, body: (404, {}, {"error": "no such model"}))
     with pytest.raises(BadInputError, match=r"chat interface neither.*\(404\)"):
-        load_or_connect(f"{server.url}#hosted", scores=False)
+        load_or_connect(f"{server.url}#hosted#zoo:teacher", scores=False)
     assert post.PROBE_TRIES < post.TRIES

@@ -12,21 +12,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distillknob.errors import BadInputError, RunFailedError
+from distillknob.models.names import CHAT
 from distillknob.models.sampling import Sample, SampleRequest
 from distillknob.models.served.answers import choices_of, ended, message_of
 from distillknob.models.served.sampling import Answer, draw_by_prompt
 from distillknob.runtime.http import CHECK_IT, GO_ON, PAUSE, PROBE_TRIES, TRIES, RefusedError, post_json
 
-CHAT = "/chat/completions"
 # Fields that a server may not know, though it samples as they say: some refuse what stands at its default, too.
 DROPPED = ("seed", "top_p", "top_k", "min_p", "repetition_penalty")
 RENAMED = {"max_tokens": "max_completion_tokens"}  # OpenAI's newer name for the same
 ONE_AT_A_TIME = "n"
-
-
-def is_chat(name: str) -> bool:
-    """Does this name, URL#NAME, lead to a chat interface?"""
-    return name.partition("#")[0].rstrip("/").endswith(CHAT)
 
 
 @dataclass(frozen=True)

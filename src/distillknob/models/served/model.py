@@ -19,11 +19,11 @@ import torch
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.models.chat import prompt_ids, turn_end
 from distillknob.models.load import load_model, load_tokenizer
-from distillknob.models.names import SERVED, resolve
+from distillknob.models.names import CHAT, SERVED, is_chat, resolve, spelt_by
 from distillknob.models.sampling import Sample, Sampler, SampleRequest
 from distillknob.models.scoring import Scorer, ScoreRequest
 from distillknob.models.served.answers import LEADING_TOKEN, choices_of, ended, prompt_logprobs, text_of, token_ids_of
-from distillknob.models.served.chat import CHAT, ServedChat, is_chat
+from distillknob.models.served.chat import ServedChat
 from distillknob.models.served.sampling import Answer, draw_by_prompt
 from distillknob.runtime.http import CHECK_IT, GO_ON, PAUSE, PROBE_TRIES, TRIES, RefusedError, post_json
 from distillknob.runtime.processes import process_index
@@ -199,6 +199,30 @@ def connect(url: str, name: str, tokenizer_of: str, *, scores: bool | None = Tru
     return replace(probe, scores=can_score, probe=False)
 
 
+def check_scores_texts(name: str) -> None:
+    """Raise BadInputError for a model of which its name says already that it scores no text."""
+    if is_chat(name):
+        raise BadInputError(
+            f"{name!r} is a chat interface, which samples and doesn't score texts: serve the model with vLLM and give "
+            "the API's root, or a folder or id"
+        )
+
+
+def check_spelt(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a served model that is sent token ids. Raises BadInputError, with the ways out, where the name
+    leads to none."""
+    url, _, rest = resolve(name).partition("#")
+    served, (spelt, _) = rest.partition("#")[0], spelt_by(name)
+    try:
+        return load_tokenizer(spelt)
+    except BadInputError as error:
+        raise BadInputError(
+            f"{name!r}: a server is sent token ids, and {spelt!r} is no tokenizer here ({error}). Name the model's "
+            f"tokenizer, a folder or hub id: {url}#{served}#TOKENIZER. Or take the server's chat interface, where "
+            f"texts are enough: {url.rstrip('/')}{CHAT}#{served}"
+        ) from error
+
+
 def _check_scores(server: ServedModel, ids: Sequence[int]) -> None:
     """Raise RunFailedError for a server that can't score prompts, or whose log-probabilities stand one token off.
 
@@ -237,16 +261,14 @@ def load_or_connect(name: str, *, scores: bool | None = True, device: str | None
     if not name.startswith(SERVED):
         return load_model(name, device=device)
     url, _, rest = resolve(name).partition("#")
-    served, _, tokenizer = rest.partition("#")
-    if is_chat(url):
+    served = rest.partition("#")[0]
+    if is_chat(name):
         if scores:
-            raise BadInputError(
-                f"{name!r} is a chat interface, which samples and doesn't score texts: serve the model with vLLM and "
-                "give the API's root, or a folder or id"
-            )
+            check_scores_texts(name)
         return ServedChat.connect(url.rstrip("/").removesuffix(CHAT), served)
+    check_spelt(name)
     try:
-        return connect(url, served, tokenizer or served, scores=scores)
+        return connect(url, served, spelt_by(name)[0], scores=scores)
     except BadInputError as refused:
         if scores:
             raise

@@ -46,10 +46,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Question:
-    """A question is one that every reader has, and the function that answers it from a run. `leads` marks the one about
-    the next step: a command that stands there isn't repeated under another."""
+    """A question is one that every reader has, and the function that answers it from a run; its title may depend on the
+    run too. `leads` marks the one about the next step: a command that stands there isn't repeated under another."""
 
-    title: str
+    title: str | Callable[[Source], str]
     answer: Callable[[Source], Sequence[Line]]
     leads: bool = False
 
@@ -61,7 +61,7 @@ def opening_section(source: Source, questions: Sequence[Question], sections: Map
     answered = [
         tag(
             "div",
-            tag("dt", question.title),
+            tag("dt", question.title if isinstance(question.title, str) else question.title(source)),
             [(line if question.leads else _once(line, steps)).render(sections) for line in lines],
         )
         for question, lines in answers

@@ -106,25 +106,3 @@ def better_method(source: Source) -> list[Line]:
         figures = f"{points(change.get('difference'))} {_POINTS}", points_range(interval_of(change))
         lines.append(Line(method_name(best.get("method")), who, *figures, "good", "result"))
     return lines or [Line("Not measured yet", section="result")]
-
-
-def better_model(source: Source) -> list[Line]:
-    """Say how the model of an evaluation that differs most stands to the first."""
-    result = source.main.result
-    models, differences = rows(result.get("models")), rows(result.get("differences"))
-    clear = [row for row in differences if (pair := bounds(row.get("interval"))) and (pair[0] > 0 or pair[1] < 0)]
-    if not differences:
-        return [
-            Line("One model alone", "there is none to set it beside.", section="result")
-            if len(models) == 1
-            else Line("Not measured", section="result")
-        ]
-    if not clear:
-        return [Line("Can't tell", f"no model differs clearly from {text(differences[0].get('a'))}.", section="result")]
-    widest = max(clear, key=lambda row: abs(number(row.get("difference")) or 0))
-    above = (number(widest.get("difference")) or 0) > 0
-    who = f"{text(widest.get('b'))} on {text(widest.get('task'))}, against {text(widest.get('a'))},"
-    figures = f"{points(widest.get('difference'))} {_POINTS}", points_range(widest.get("interval"))
-    return [
-        Line("Above the first" if above else "Below the first", who, *figures, "good" if above else "bad", "result")
-    ]

@@ -8,6 +8,7 @@ from distillknob.methods import METHODS
 from distillknob.report.drawing.markup import Row, mapping, number, rows, text
 from distillknob.report.names import method_name, sentence
 from distillknob.report.opening.answer import Line
+from distillknob.report.opening.evaluated import after_evaluation
 from distillknob.report.opening.pair import about, beside, onward, pair_of
 from distillknob.report.opening.trust import hardest, verdicts
 from distillknob.report.read import Source
@@ -119,15 +120,6 @@ def _after_comparison(source: Source) -> Line:
     )
 
 
-def _after_evaluation(source: Source) -> Line:
-    models = [text(model.get("model")) for model in rows(source.main.result.get("models"))]
-    if len(models) < 2:
-        return Line("Set a second model beside it", "give `models` a second name.")
-    tasks = pair_of(source).tasks
-    how = onward(source, "diagnose", teacher=models[0], student=models[1], tasks=tasks)
-    return Line("Diagnose the two", "if the first shall teach the second.", command=how)
-
-
 def _after_attack(source: Source) -> Line:
     own = verdicts(source.main.result)
     worst = gravest(list(own.values())) or {}
@@ -140,7 +132,7 @@ _STEPS = {
     "diagnose": _after_diagnosis,
     "calibrate": _after_calibration,
     "distill": _after_distillation,
-    "evaluate": _after_evaluation,
+    "evaluate": after_evaluation,
     "demo": _after_experiment,
     "sweep": _after_experiment,
     "compare": _after_comparison,

@@ -157,6 +157,11 @@ def samples_section(source: Source) -> Section:
     return Section("samples", title, takeaway, join(body))
 
 
+def kept_samples_section(source: Source) -> Section | None:
+    """The same of a run that may have kept none, as those of older versions."""
+    return samples_section(source) if rows(source.main.result.get("examples")) else None
+
+
 def _one_line(prompt: object) -> str:
     line = " ".join(text(prompt).split())
     return line if len(line) <= 90 else f"{line[:89]}…"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from distillknob.errors import BadInputError, nearest
-from distillknob.runtime.hub import offline
+from distillknob.runtime.hub import client_error, offline
 from distillknob.tasks.rows.values import UnusableValueError, as_text
 
 if TYPE_CHECKING:
@@ -47,13 +47,12 @@ def load_hub(hub_id: str, config: str | None, *, name: str, remedy: str) -> Mapp
     import datasets
     from huggingface_hub.errors import HfHubHTTPError
 
-    unreached: type[Exception] = HfHubHTTPError.__bases__[0]  # of the HTTP client, which has had more than one name
     offline()  # asked once, so that no library goes on trying where there is no network
     try:
         splits = datasets.load_dataset(hub_id, config)
     except HfHubHTTPError as error:  # an answer, though not the one that was wanted
         raise BadInputError(f"task {name!r}: the hub refuses {hub_id!r} ({reason_of(error)}): {remedy}") from error
-    except (ConnectionError, unreached) as error:
+    except (ConnectionError, client_error()) as error:
         raise BadInputError(
             f"task {name!r}: the hub can't be reached for {hub_id!r} ({reason_of(error)}): {remedy}"
         ) from error
