@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,8 @@ def run_stage(arguments: argparse.Namespace) -> int:
         return _plan(arguments, stage, values, config, output)
     if arguments.gpu or arguments.accelerate:
         raise BadInputError("--gpu and --accelerate say what a dry run estimates for: add --dry-run, or leave them out")
-    run = _run(stage, config, output, resume=arguments.resume)
+    with _started(arguments):
+        run = _run(stage, config, output, resume=arguments.resume)
     ending = extras.end(arguments, run)
     if process_index() > 0:  # the first process tells
         return ending.status
@@ -94,6 +96,13 @@ def _recipe(arguments: argparse.Namespace) -> Mapping[str, Any]:
         raise BadInputError(f"two recipes, {arguments.recipe} and --config {arguments.config}: give one of them")
     chosen = arguments.recipe or arguments.config
     return read_recipe(find_recipe(chosen)) if chosen else {}
+
+
+def _started(arguments: argparse.Namespace) -> AbstractContextManager[None]:
+    """Lets the run keep its recipe, so that the commands that its page offers name it too."""
+    from distillknob.runs.commands import started_with
+
+    return started_with(arguments.recipe or arguments.config, _recipe(arguments))
 
 
 def _recorded(stage: Stage, recipe: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

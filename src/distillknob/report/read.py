@@ -19,6 +19,7 @@ from distillknob.report.names import FORMER
 from distillknob.report.rows import labelled
 from distillknob.results.children import children
 from distillknob.results.schema import check_schema
+from distillknob.runs.commands import command, recipe_of
 from distillknob.runs.files import read_json, sha256
 from distillknob.runs.run import ENVIRONMENT, MANIFEST, RESULT, UNFINISHED, Run, load_run
 from distillknob.verdicts.teachers import teacher_key
@@ -106,13 +107,7 @@ class Source:
 
     def command(self, stage: str, name: str, **fields: object) -> str:
         """Write the command that makes a missing part of this run: `distillknob STAGE … --output MAIN/NAME`."""
-        words = ["distillknob", stage]
-        for key, value in fields.items():
-            if value is not None:
-                # One word with `=`: a negative η must not be taken for a flag.
-                words.append(f"--{key.replace('_', '-')}={value}")
-        words += ["--output", str(self.main.path / name)]
-        return shlex.join(words)
+        return command(stage, recipe=recipe_of(self.main.environment), output=self.main.path / name, **fields)
 
     def resume_command(self) -> str:
         """Write the command that takes up the main run where it stopped."""

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from distillknob.runs.commands import recipe_record
 from distillknob.runtime.machine import multiplies_bfloat16
 
 PACKAGES = ("distillknob", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "vllm")
@@ -23,6 +24,7 @@ def environment() -> dict[str, Any]:
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],  # where the command lies belongs to the machine
+        "recipe": recipe_record(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),

@@ -8,10 +8,11 @@ from distillknob.methods import METHODS
 from distillknob.report.drawing.markup import Row, mapping, number, rows, text
 from distillknob.report.names import method_name, sentence
 from distillknob.report.opening.answer import Line
-from distillknob.report.opening.pair import about, beside, command, pair_of
+from distillknob.report.opening.pair import about, beside, onward, pair_of
 from distillknob.report.opening.trust import hardest, verdicts
 from distillknob.report.read import Source
 from distillknob.report.sections.findings import by_severity
+from distillknob.runs.commands import command
 from distillknob.verdicts.extractors import gravest
 from distillknob.verdicts.teachers import is_original
 from distillknob.verdicts.turning import TURNED
@@ -71,7 +72,7 @@ def _after_calibration(source: Source) -> Line:
 def _after_distillation(source: Source) -> Line:
     pair = pair_of(source)
     models = [model for model in (pair.student, str(source.main.path / "model")) if model]
-    scores = command("evaluate", models=models, tasks=pair.tasks, output=beside(source, "evaluate"))
+    scores = onward(source, "evaluate", models=models, tasks=pair.tasks)
     return Line("Score the student", "against what it was before.", command=scores)
 
 
@@ -108,8 +109,7 @@ def _after_evaluation(source: Source) -> Line:
     if len(models) < 2:
         return Line("Set a second model beside it", "give `models` a second name.")
     tasks = pair_of(source).tasks
-    output = beside(source, "diagnose")
-    how = command("diagnose", teacher=models[0], student=models[1], tasks=tasks, output=output)
+    how = onward(source, "diagnose", teacher=models[0], student=models[1], tasks=tasks)
     return Line("Diagnose the two", "if the first shall teach the second.", command=how)
 
 

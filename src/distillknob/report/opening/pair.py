@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from distillknob.report.drawing.markup import Row, mapping
 from distillknob.report.read import RunData, Source
+from distillknob.runs.commands import command, recipe_of, unused
+
+# The setting of each stage that bounds answers.
+_LONGEST = {
+    "diagnose": "max_new_tokens",
+    "evaluate": "max_new_tokens",
+    "calibrate": "max_completion_length",
+    "distill": "max_completion_length",
+    "cache": "max_completion_length",
+}
 
 
 @dataclass(frozen=True)
@@ -42,27 +51,33 @@ def _name(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def command(stage: str, *words: str, output: Path | None = None, **flags: object) -> str:
-    """Write `distillknob STAGE WORDS --FLAG=VALUE … --output OUTPUT`; a list of values becomes several words, and None
-    leaves a flag out."""
-    line = ["distillknob", stage, *words]
-    for key, value in flags.items():
-        name = f"--{key.replace('_', '-')}"
-        if isinstance(value, list | tuple):
-            line += [name, *map(str, value)] if value else []
-        elif value is not None:
-            line.append(f"{name}={value}")  # one word: a negative η must not be taken for a flag
-    return shlex.join([*line, *(["--output", str(output)] if output is not None else [])])
-
-
 def beside(source: Source, name: str) -> Path:
-    """Return the directory for a further run, beside the main one: `runs/demo-attack`."""
+    """Return a directory that isn't there yet for a further run, beside the main one: `runs/demo-attack`."""
     path = source.main.path
-    return path.with_name(f"{path.name or 'run'}-{name}")
+    return unused(path.with_name(f"{path.name or 'run'}-{name}"))
 
 
-def about(source: Source, stage: str, **flags: object) -> str:
-    """Write a stage's command about the pair of the main run, for a run beside it."""
+def onward(source: Source, stage: str, *, name: str | None = None, **flags: object) -> str:
+    """Write a stage's command by the recipe of the main run, for a run beside it that is called by the stage, or by
+    this `name`."""
+    recipe = recipe_of(source.main.environment)
+    return command(stage, recipe=recipe, output=beside(source, name or stage), **flags)
+
+
+def about(source: Source, stage: str, *, name: str | None = None, **flags: object) -> str:
+    """Write a stage's command about the pair of the main run, by its recipe, for a run beside it."""
     pair = pair_of(source)
-    named = {"teacher": pair.teacher, "student": pair.student, "tasks": pair.tasks, **flags}
-    return command(stage, output=beside(source, stage), **named)
+    named = {"teacher": pair.teacher, "student": pair.student, "tasks": pair.tasks, **_read_as(source, stage), **flags}
+    return onward(source, stage, name=name, **named)
+
+
+def _read_as(source: Source, stage: str) -> dict[str, object]:
+    """How long answers may be and how prompts are set, where the main run was told and its recipe tells no other
+    stage."""
+    if stage not in _LONGEST or source.main.stage not in _LONGEST:
+        return {}
+    config = source.main.run.config
+    read: dict[str, object] = {"chat_template_kwargs": config.get("chat_template_kwargs")}
+    if recipe_of(source.main.environment) is None:
+        read[_LONGEST[stage]] = config.get(_LONGEST[source.main.stage])
+    return read
