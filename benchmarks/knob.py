@@ -24,6 +24,7 @@ from distillknob.diagnosis.config import DiagnoseConfig, KnobReward
 from distillknob.diagnosis.knob import Knob, knob_rows
 from distillknob.diagnosis.knob_samples import knob_samples
 from distillknob.diagnosis.samples import KnobSamples, OwnAnswers
+from distillknob.diagnosis.ways import ways_of
 from distillknob.evaluation.measure import Measured, sample_and_grade
 from distillknob.models.base import LanguageModel
 from distillknob.models.load import load_model
@@ -102,8 +103,9 @@ def drawn(name: str, task: str, problems: int, samples: int) -> Measured:
 @cache
 def scored(teacher: str, target: str, task: str, reward: KnobReward, problems: int, samples: int) -> KnobSamples:
     config = DiagnoseConfig(teacher=teacher, student=target, knob_samples=samples, knob_reward=reward)
-    answers = drawn(teacher, task, problems, samples)
-    read = knob_samples(get_task(task), model(teacher), model(target), answers, config, Journal())
+    asked, answers = get_task(task), drawn(teacher, task, problems, samples)
+    ways = ways_of(asked, answers.examples, answers, answers)  # of which the teacher's are read
+    read = knob_samples(asked, model(teacher), model(target), answers, ways, config, Journal())
     assert isinstance(read, KnobSamples), read.why
     return read
 

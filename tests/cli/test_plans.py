@@ -226,5 +226,8 @@ def test_a_diagnosis_says_how_far_the_knob_would_turn_and_why() -> None:
     told = text_of("diagnose", result)
     assert re.search(r"math +-0\.5 +far +-1\.35 \[-1\.50, -1\.20\] +0\.95 +98\.6 → 100\.0 +41\.6 → 79\.7", told)
     assert re.search(r"own +\+0\.5 +hardly .* –", told) and "-9.0" not in told
-    assert "the knob on math: the ways differ" in told and max(map(len, told.splitlines())) <= 110
+    assert "knob_range on math: 2.400 nats" in told and "why: the ways differ" in told  # far below 0: advice
+    assert told.count("the ways differ") == 1
+    hardly = text_of("diagnose", {**result, "knob": [{**row, "turns": "hardly"}]})
+    assert "the knob on math: the ways differ" in hardly and max(map(len, told.splitlines())) <= 110
     assert "knob" not in text_of("diagnose", {"findings": [], "forecast": []})  # of a run from before there was one

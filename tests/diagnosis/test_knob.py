@@ -97,7 +97,7 @@ def test_two_ways_that_cost_otherwise_are_turned_far_and_the_student_follows() -
     told = finding(knob)
     assert told.value == pytest.approx(2.0, abs=0.05) and told.interval[0] < told.value < told.interval[1]
     assert "η = -0.5: far" in told.cause and "50% are 'easy', then 100% (η = -0.5)" in told.cause
-    assert told.remedy == "calibrate (eta=-0.5)"
+    assert recipe_lines(told.remedy) == [("eta", "-0.25"), ("method", "sft_best_of_n_sure")]
 
 
 def test_log_ratios_that_are_alike_hardly_turn_it_and_the_cause_says_so() -> None:

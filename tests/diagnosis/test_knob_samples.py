@@ -16,6 +16,7 @@ from distillknob.diagnosis.config import DiagnoseConfig
 from distillknob.diagnosis.knob_samples import first_of, knob_samples
 from distillknob.diagnosis.samples import KnobSamples, Missing
 from distillknob.diagnosis.stage import diagnose
+from distillknob.diagnosis.ways import ways_of
 from distillknob.errors import BadInputError
 from distillknob.evaluation.measure import sample_and_grade
 from distillknob.models.heads import checked_head
@@ -82,7 +83,9 @@ def test_answers_in_a_batch_have_the_rewards_that_they_have_alone(tiny_pair: Pai
     graded = replace(drawn, scores=[[1.0 if one.finished else 0.0 for one in row] for row in drawn.samples])
     for reward in ("sequence", "sure_tokens", "sure_tokens_soft"):
         values = DiagnoseConfig(knob_samples=3, knob_reward=reward)
-        whole = knob_samples(task, teacher, student, graded, values, Journal())
+        whole = knob_samples(
+            task, teacher, student, graded, ways_of(task, graded.examples, graded, graded), values, Journal()
+        )
         assert isinstance(whole, KnobSamples) and bool(whole.right_A.any())
         alone = []
         for i in range(6):
@@ -93,7 +96,7 @@ def test_answers_in_a_batch_have_the_rewards_that_they_have_alone(tiny_pair: Pai
                 answers=[graded.answers[i]],
                 scores=[graded.scores[i]],
             )
-            told = knob_samples(task, teacher, student, one, values, Journal())
+            told = knob_samples(task, teacher, student, one, ways_of(task, one.examples, one, one), values, Journal())
             assert isinstance(told, KnobSamples)
             alone.append(told.log_ratio_A)
         assert torch.allclose(whole.log_ratio_A, torch.cat(alone), atol=1e-4)
@@ -118,7 +121,8 @@ def test_a_right_answer_that_the_student_can_t_say_stops_the_forecast_and_says_w
     with torch.no_grad():
         student.model.get_output_embeddings().weight.fill_(math.nan)
     assert any(one.finished for row in drawn.samples for one in row)
-    told = knob_samples(task, teacher, student, drawn, DiagnoseConfig(knob_samples=2), Journal())
+    ways = ways_of(task, drawn.examples, drawn, drawn)
+    told = knob_samples(task, teacher, student, drawn, ways, DiagnoseConfig(knob_samples=2), Journal())
     assert isinstance(told, Missing) and "calibrate would stop there" in told.why
 
 

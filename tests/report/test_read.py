@@ -19,7 +19,7 @@ def test_demo_reads_inner_runs(pages: dict[str, Path]) -> None:
     assert "evaluate-students" in text, "a run that the result names and that is not there is told"
     assert "On math, the best of 4, student of η = −0.5, GKD, went from 55.0 % to 80.0 %." in text
     assert "student of original, verified SFT" in text, "a run that is there is read, named or not"
-    assert "2 of 2 checks found a trap; the gravest (high): wrong trace preference." in text
+    assert "1 of 2 checks found a trap; 1 more fired as on most pairs. First (high): wrong trace preference." in text
 
 
 def test_a_result_that_called_its_teachers_by_the_sign_of_eta_is_still_read(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 from distillknob.cli.main import main, whole_parser
 from distillknob.runs.commands import StartedWith, command, current_recipe, recipe_of, started_with, unused
@@ -13,7 +14,7 @@ from distillknob.runs.run import Run
 
 def test_a_command_names_the_recipe_and_what_it_does_not_say() -> None:
     recipe = StartedWith("my.yaml", {"teacher": "./t", "tasks": ["math"]})
-    flags = {"teacher": "./t", "student": "./s", "tasks": ("math",), "eta": -0.25, "target": None}
+    flags: dict[str, Any] = {"teacher": "./t", "student": "./s", "tasks": ("math",), "eta": -0.25, "target": None}
     assert command("distill", recipe=recipe, output=Path("runs/a b"), **flags) == (
         "distillknob distill my.yaml --student=./s --eta=-0.25 --output 'runs/a b'"
     )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from distillknob.cli.layout import percent, text_table, with_interval, wrapped
 
 
-def knob_text(result: Mapping[str, Any]) -> list[str]:
-    """Tell how far the knob would turn, a line a task and η, and why. Nothing of results without such a forecast."""
+def knob_text(result: Mapping[str, Any], advised: Collection[str] = ()) -> list[str]:
+    """Tell how far the knob would turn, a line a task and η, and why, but for the tasks whose finding was told already
+    (`advised`). Nothing of results without such a forecast."""
     shared = [row for row in result.get("knob") or [] if row["scope"] == "ways"]
     if not shared:
         return []
@@ -29,6 +30,6 @@ def knob_text(result: Mapping[str, Any]) -> list[str]:
     sentences = [
         wrapped(f"the knob on {finding['task']}: {finding['cause']}", "  ")
         for finding in result["findings"]
-        if finding["name"] == "knob_range" and finding["applicable"]
+        if finding["name"] == "knob_range" and finding["applicable"] and finding["task"] not in advised
     ]
     return [text_table(header, rows), *sentences]

@@ -7,7 +7,7 @@ from typing import Any
 
 from distillknob.cli.attack_text import attack_text
 from distillknob.cli.compare_text import compare_text as methods_text
-from distillknob.cli.knob_text import knob_text
+from distillknob.cli.diagnose_text import advice, diagnose_text
 from distillknob.cli.layout import percent, text_table, with_interval, wrapped
 from distillknob.cli.memorization_text import memorization_text
 from distillknob.cli.prune_text import prune_text
@@ -201,50 +201,6 @@ def _paired_text(result: Mapping[str, Any]) -> list[str]:
     return [f"Paired differences, each model − {differences[0]['a']}:\n{text_table(header, rows)}"]
 
 
-def _diagnose_text(run: Run, result: Mapping[str, Any]) -> list[str]:
-    findings = result["findings"]
-    applicable = [finding for finding in findings if finding["applicable"]]
-    rows = [
-        [
-            finding["name"],
-            finding["task"] or "all",
-            finding["severity"],
-            "–" if finding["value"] is None else with_interval(finding["value"], finding["interval"], ".3f"),
-        ]
-        for finding in applicable
-    ]
-    parts = [text_table(["trap", "task", "severity", "value [95 %]"], rows)] if rows else []
-    for severity in ("high", "medium"):
-        parts += [_advice(finding) for finding in applicable if finding["severity"] == severity]
-    tasks_of: dict[tuple[str, str], list[str]] = {}
-    for finding in findings:
-        if not finding["applicable"]:
-            tasks_of.setdefault((finding["name"], finding["cause"]), []).append(finding["task"] or "all tasks")
-    parts += [wrapped(f"not applicable: {name} on {', '.join(on)}: {why}") for (name, why), on in tasks_of.items()]
-    if result["forecast"]:
-        header = ["forecast without training", "student now %", "if it wrote as the teacher %", "difference, points"]
-        rows = [
-            [
-                row["task"],
-                percent(row["score"]),
-                percent(row["forecast"]),
-                percent(row["gain"], row["interval"], signed=True),
-            ]
-            for row in result["forecast"]
-        ]
-        parts.append(text_table(header, rows))
-    return [*parts, *knob_text(result)]
-
-
-def _advice(finding: Mapping[str, Any]) -> str:
-    """What a trap that was found means, why it is there, and which field to change."""
-    head = (
-        f"{finding['severity']}: {finding['name']} on {finding['task'] or 'all tasks'}: "
-        f"{finding['value']:.3f} {finding['unit']}"
-    )
-    return "\n".join([wrapped(head), wrapped(finding["cause"], "  why: "), wrapped(finding["remedy"], "  do:  ")])
-
-
 def _calibrate_text(run: Run, result: Mapping[str, Any]) -> list[str]:
     parts = [
         f"η = {result['eta']:g}: {result['outcome']}, step {result['kept_step']} of {result['steps']} kept, "
@@ -335,7 +291,7 @@ def _distill_text(run: Run, result: Mapping[str, Any]) -> list[str]:
         *rate_text(run, result),
         *([wrapped(_privacy_text(result["privacy"]))] if "privacy" in result else []),
         # Of a task are those by an oracle; the others are reasons to look at scores, and stand in the report.
-        *(_advice(row) for row in result["findings"] if row["task"] is not None and row["severity"] != "none"),
+        *(advice(row) for row in result["findings"] if row["task"] is not None and row["severity"] != "none"),
     ]
 
 
@@ -361,7 +317,7 @@ TEXTS: dict[str, Callable[[Run, Mapping[str, Any]], list[str]]] = {
     "demo": _experiment_text,
     "sweep": _experiment_text,
     "evaluate": _evaluate_text,
-    "diagnose": _diagnose_text,
+    "diagnose": diagnose_text,
     "calibrate": _calibrate_text,
     "cache": _cache_text,
     "distill": _distill_text,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distillknob.results.schema import Severity
-from distillknob.results.stages import FindingRow, Plot, PlotSeries
+from distillknob.results.stages import FindingRow, Plot, PlotSeries, ShownAnswer
 from distillknob.stats import Interval
 
 INFINITE = "the student gives probability 0 to tokens that the teacher says: their KL is infinite and has no shares"
@@ -17,7 +17,7 @@ INFINITE = "the student gives probability 0 to tokens that the teacher says: the
 @dataclass(frozen=True)
 class Finding:
     """What one trap says of one task. `interval` is 95 %, clustered by prompt; `n` counts prompts. The value of one
-    that isn't applicable is NaN, and its `cause` says why."""
+    that isn't applicable is NaN, and its `cause` says why. `examples` are answers that it was made of."""
 
     name: str
     task: str | None
@@ -30,6 +30,7 @@ class Finding:
     remedy: str
     applicable: bool = True
     plot: Plot | None = field(default=None, compare=False)
+    examples: Sequence[ShownAnswer] = field(default=(), compare=False)
 
     def as_row(self) -> FindingRow:
         """The finding as `result.json` holds it."""
@@ -45,6 +46,7 @@ class Finding:
             "remedy": self.remedy,
             "applicable": self.applicable,
             "plot": self.plot,
+            "examples": list(self.examples),
         }
 
 
@@ -58,6 +60,7 @@ def finding_of(
     cause: str,
     remedy: str,
     plot: Plot | None = None,
+    examples: Sequence[ShownAnswer] = (),
 ) -> Finding:
     """The finding of a trap whose value was estimated with an interval."""
     return Finding(
@@ -71,6 +74,7 @@ def finding_of(
         cause=cause,
         remedy=remedy,
         plot=plot,
+        examples=examples,
     )
 
 

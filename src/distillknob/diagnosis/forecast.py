@@ -46,8 +46,9 @@ class ByStyle:
 
 def forecast_rows(own: OwnAnswers, traces: StyledAnswers) -> list[dict[str, Any]]:
     """One row: the student's `score` now, the `forecast`, and the `gain` between them with its interval by problem (all
-    shares of right answers). No row where neither model writes in a style that the task names."""
-    if {*own.style_A, *traces.style_A} <= {"other"}:
+    shares of right answers). No row where neither model writes in a style that the task names: nobody has measured what
+    clusters foretell."""
+    if not traces.named or {*own.style_A, *traces.style_A} <= {"other"}:
         return []
     student = ByStyle(own)
     habits: dict[int, Counter[str]] = defaultdict(Counter)

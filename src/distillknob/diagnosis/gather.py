@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import mean
 
 import torch
 
@@ -24,18 +25,24 @@ from distillknob.diagnosis.samples import (
     Gathered,
     GradientSample,
     KnobSamples,
+    Marks,
     Missing,
     OwnAnswers,
     ScoredAnswers,
     StyledAnswers,
 )
-from distillknob.evaluation.measure import Measured, sample_and_grade
+from distillknob.diagnosis.ways import Ways, ways_of
+from distillknob.diagnosis.wrong_answers import holds_more, reasons, shown_answers
+from distillknob.evaluation.measure import Measured, longest_answer, sample_and_grade
+from distillknob.models.architecture import context_of
 from distillknob.models.base import LanguageModel
+from distillknob.models.chat import prompt_ids
 from distillknob.models.engines.opened import Engines
 from distillknob.models.same_text import as_read, one_vocabulary, spelled
 from distillknob.models.sampling import Sample
 from distillknob.models.scoring import answer_ids, token_logprobs
 from distillknob.models.spans import score_spans
+from distillknob.results.stages import Why
 from distillknob.runs.journal import Journal
 from distillknob.tasks import Example, Task
 
@@ -57,16 +64,18 @@ def gather(
     several = work.draw(teacher, max(config.samples, config.knob_samples), "teacher's answers")
     traces = first_of(several, config.samples)
     own = [row[: config.samples] for row in answers.samples]
+    ways = ways_of(task, examples, several, answers)
     scored = BothPolicies(on_policy=work.scored("on_policy", own), off_policy=work.scored("off_policy", traces.samples))
     return Gathered(
         task=task.name,
+        marks=work.marks(traces, answers),
         scored=scored,
         candidates=work.judged(answers),
         own=work.own(answers),
-        styled=work.styled(traces, scored.off_policy, answers),
+        styled=work.styled(traces, scored.off_policy, ways),
         continuations=work.continued(traces, own),
         gradients=work.gradients(own),
-        knob=work.knob(first_of(several, config.knob_samples)),
+        knob=work.knob(first_of(several, config.knob_samples), ways),
     )
 
 
@@ -194,11 +203,45 @@ class _Work:
             style_A=[self.task.style(answer.text) for _, answer, _ in rows],
         )
 
-    def styled(self, traces: Measured, scored: ScoredAnswers, answers: Measured) -> StyledAnswers:
-        """The teacher's answers by their style, beside the student's habits."""
+    def marks(self, teacher: Measured, student: Measured) -> Marks:
+        """How often both models are right, and why the teacher's wrong answers are wrong."""
+        graded = self.task.verifiable
+        why_A: list[Why | None] = reasons(teacher) if graded else [None for row in teacher.samples for _ in row]
+        (teacher_prompt_A, teacher_mark_A), (student_prompt_A, student_mark_A) = (
+            _marks(drawn, graded) for drawn in (teacher, student)
+        )
+        return Marks(
+            task=self.task.name,
+            graded=graded,
+            chance=self.task.chance,
+            teacher_prompt_A=teacher_prompt_A,
+            teacher_mark_A=teacher_mark_A,
+            student_prompt_A=student_prompt_A,
+            student_mark_A=student_mark_A,
+            why_A=why_A,
+            shown=shown_answers(teacher, why_A),
+            holding_more=mean(holds_more(self.task, example.reference) for example in self.examples),
+            solutions=all(example.gold is not None for example in self.examples),
+            longest=longest_answer(self.task, self.config.max_new_tokens),
+            room=self.room(),
+        )
+
+    def room(self) -> int | None:
+        """Tokens that both models' contexts leave for an answer to the longest prompt; the teacher also goes on from
+        the beginnings of the student's answers. None where neither context has a limit."""
+        prompts = [self.task.messages(example) for example in self.examples]
+        rooms = [
+            int((context - max(map(len, prompt_ids(side.tokenizer, prompts)))) / (1 + begun))
+            for side, begun in ((self.teacher, max(PREFIXES)), (self.student, 0.0))
+            if (context := context_of(side.model.config)) is not None
+        ]
+        return min(rooms, default=None)
+
+    def styled(self, traces: Measured, scored: ScoredAnswers, ways: Ways) -> StyledAnswers:
+        """The teacher's answers by their way of writing, beside the student's habits."""
         rows = _rows(traces)
-        styles = [self.task.style(trace.text) for _, trace, _ in rows]
-        own = [self.task.style(answer.text) for _, answer, _ in _rows(answers)]
+        styles = [way for row in ways.teacher for way in row[: self.config.samples]]
+        own = [way for row in ways.student for way in row]
         either = sorted({*styles, *own})
         return StyledAnswers(
             task=self.task.name,
@@ -209,6 +252,7 @@ class _Work:
             teacher_logprob_A=scored.per_answer(scored.teacher_logprob_N),
             log_habit=_log_shares(own, either),
             teacher_log_habit=_log_shares(styles, either),
+            named=ways.named,
         )
 
     def continued(self, traces: Measured, own: Sequence[Sequence[Sample]]) -> Continuations:
@@ -235,11 +279,11 @@ class _Work:
             score_A=torch.tensor([score for _, _, score in rows], dtype=torch.float64),
         )
 
-    def knob(self, drawn: Measured) -> KnobSamples | Missing:
+    def knob(self, drawn: Measured, ways: Ways) -> KnobSamples | Missing:
         """What a calibration of the teacher would see of it, with the student as its target."""
         if self.config.knob_samples < 2:
             return Missing(FEW_ANSWERS[self.config.knob_samples])
-        return knob_samples(self.task, self.teacher, self.student, drawn, self.config, self.journal.part("knob"))
+        return knob_samples(self.task, self.teacher, self.student, drawn, ways, self.config, self.journal.part("knob"))
 
     def gradients(self, own: Sequence[Sequence[Sample]]) -> GradientSample | Missing:
         """The student's gradients on its own answers to the first problems."""
@@ -265,6 +309,13 @@ def _rows(drawn: Measured) -> list[tuple[int, Sample, bool]]:
         for i, (samples, row) in enumerate(zip(drawn.samples, drawn.right, strict=True))
         for sample, right in zip(samples, row, strict=True)
     ]
+
+
+def _marks(drawn: Measured, graded: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """The problem and the mark of each answer, [A]."""
+    given = [[float(right) for right in row] for row in drawn.right] if graded else drawn.scores
+    problem_A = torch.tensor([i for i, row in enumerate(given) for _ in row], dtype=torch.long)
+    return problem_A, torch.tensor([mark for row in given for mark in row], dtype=torch.float64)
 
 
 def _log_shares(styles: Sequence[str], names: Sequence[str]) -> dict[str, float]:

@@ -20,6 +20,7 @@ from distillknob.stats import interval
 
 NAME = "knob_range"
 MOST = 0.5  # of the problems, or of what could be had: what holds for most of them is the reason
+GENTLE = -0.25  # the η to begin with, where that turns it far already
 ONE_SAMPLE = 1.5  # effective samples: below it one answer carries the weight, and a better one would, too
 
 
@@ -47,7 +48,7 @@ def knob_finding(knob: Knob) -> Finding:
         + "".join(f", because {why}" if why is whys[0] else f"; because {why}" for why in whys)
         + _ways(knob, etas)
         + _alone(knob, etas),
-        remedy="; ".join(dict.fromkeys(remedy for _, remedy in reasons.values())) or _turn_it(words),
+        remedy="; ".join(dict.fromkeys(remedy for _, remedy in reasons.values())) or _turn_it(knob, words),
     )
 
 
@@ -56,10 +57,22 @@ def _turn_text(knob: Knob, eta: float, word: Turns) -> str:
     return f"η = {eta:+g}: {word}, {change.mean:+.2f} nats an answer at a KL of {float(spent.mean()):.2f}"
 
 
-def _turn_it(words: Mapping[float, Turns]) -> str:
+def _turn_it(knob: Knob, words: Mapping[float, Turns]) -> str:
+    """What to do where it turns far: below 0 calibrate or select; above 0 alone, protect."""
     if set(words.values()) == {"can't tell"}:
         return "diagnose more problems (problems)"
-    return f"calibrate (eta={next(eta for eta, word in words.items() if word == 'far'):g})"
+    far = [eta for eta, word in words.items() if word == "far"]
+    if min(far) > 0:
+        return f"calibrate (eta={min(far):g}), which makes the teacher harder to learn from"
+    eta = (
+        GENTLE
+        if min(far) < GENTLE and turns(knob.change("ways", GENTLE), GENTLE) == "far"
+        else max(eta for eta in far if eta < 0)
+    )
+    return (
+        f"calibrate the teacher (eta={eta:g}), so that it writes what this student can follow. Or leave it as it is "
+        "and train on those of its right answers that the student follows best (method=sft_best_of_n_sure)"
+    )
 
 
 def _span(knob: Knob, etas: list[float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

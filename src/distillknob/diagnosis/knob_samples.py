@@ -5,30 +5,25 @@ The rewards are those of `calibrate` at its first step, when the policy is the o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 
 from distillknob.diagnosis.config import DiagnoseConfig
 from distillknob.diagnosis.samples import KnobSamples, Missing
-from distillknob.evaluation.clusters import cluster
+from distillknob.diagnosis.ways import Ways
 from distillknob.evaluation.measure import Measured
 from distillknob.models.base import LanguageModel
 from distillknob.models.same_text import as_read
-from distillknob.models.sampling import Sample
-from distillknob.models.scoring import Prompt, token_logprobs
+from distillknob.models.scoring import token_logprobs
 from distillknob.models.sure_tokens import Pieces, read_in_pieces
 from distillknob.runs.journal import Journal
 from distillknob.tasks import Task
-from distillknob.tasks.base import as_prompt
 
 FEW_ANSWERS = (
     "left out, as knob_samples is 0",
     "knob_samples is 1, and a calibration chooses among several answers to a problem: give 8, as calibrate draws",
 )
-OTHER = "other"  # what tasks call an answer in none of the ways that they name
-SHOWN = 40  # characters of an answer that stands for those written alike
 
 
 def first_of(drawn: Measured, samples: int) -> Measured:
@@ -46,6 +41,7 @@ def knob_samples(
     teacher: LanguageModel,
     student: LanguageModel,
     drawn: Measured,
+    ways: Ways,
     config: DiagnoseConfig,
     journal: Journal,
 ) -> KnobSamples | Missing:
@@ -82,7 +78,6 @@ def knob_samples(
             "the student gives a right answer of the teacher the probability 0, or no number: calibrate would stop "
             "there"
         )
-    ways, named = _ways(task, [task.messages(example) for example in drawn.examples], drawn.samples)
     numbers: dict[tuple[int, ...], int] = {}
     return KnobSamples(
         task=task.name,
@@ -92,8 +87,8 @@ def knob_samples(
         log_ratio_A=log_ratio_A.masked_fill(~right_A, 0.0),  # which is given to right answers alone
         tokens_A=torch.tensor([len(row) for row in written]),
         answer_A=torch.tensor([numbers.setdefault(tuple(row), len(numbers)) for row in ids]),
-        way_A=ways,
-        named=named,
+        way_A=[way for row in ways.teacher for way in row[: config.knob_samples]],
+        named=ways.named,
         etas=tuple(config.knob_etas),
         beta=config.knob_beta,
         reward=config.knob_reward,
@@ -106,22 +101,3 @@ def log_ratio(written_T: torch.Tensor, read: Pieces, reward: str) -> float:
     if reward == "sequence":
         return float(written_T.double().sum() - read.logprob_P.double().sum())
     return read.log_ratio(written_T, written_T, "hard" if reward == "sure_tokens" else "soft")
-
-
-def _ways(task: Task, asked: Sequence[Prompt], samples: Sequence[Sequence[Sample]]) -> tuple[list[str], bool]:
-    """The way that each answer is written in, and whether the task names it. Where it names none, answers that are
-    written alike are found by what they have in common, and called by one of them."""
-    texts = [sample.text for row in samples for sample in row]
-    ways = [task.style(text) for text in texts]
-    if set(ways) != {OTHER}:
-        return ways, True
-    problem_of = [number for number, row in enumerate(samples) for _ in row]
-    clusters = cluster([as_prompt(prompt) for prompt in asked], texts, problem_of)
-    names = [f"{number}: {_shown(texts[nearest])}" for number, nearest in enumerate(clusters.nearest, start=1)]
-    return [names[label] for label in clusters.labels.tolist()], False
-
-
-def _shown(text: str) -> str:
-    """The beginning of what a model wrote, without what a terminal would obey."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return f"like {line[:SHOWN]!r}" if line else "says nothing"

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
+from distillknob.results.stages import ShownAnswer, Why
+
 TWO_TOKENIZERS = "teacher and student have different tokenizers, and a token's divergence needs one vocabulary"
 GRADIENTS = ("token_level", "sampled_token", "sequence")
 
@@ -114,10 +116,34 @@ class OwnAnswers:
 
 
 @dataclass(frozen=True)
+class Marks:
+    """How both models answer one task, and why the teacher's wrong answers are wrong.
+
+    Fields ending in _A have one entry an answer. A mark is 1 for a right and 0 for a wrong answer; where the task has
+    no one right answer (`graded` is False) it is the answer's score in [0, 1].
+    """
+
+    task: str
+    graded: bool  # right or wrong, that is, and not by a score alone
+    chance: float  # the mark of a guess
+    teacher_prompt_A: torch.Tensor
+    teacher_mark_A: torch.Tensor
+    student_prompt_A: torch.Tensor
+    student_mark_A: torch.Tensor
+    why_A: list[Why | None]  # of each of the teacher's answers; None for a right one
+    shown: list[ShownAnswer]  # a few of its wrong answers
+    holding_more: float  # share of the references that are more than a final answer, so that no answer equals them
+    solutions: bool  # does the task have a worked solution of every problem?
+    longest: int  # tokens that an answer could take
+    room: int | None  # tokens that the models' contexts leave for an answer; None where they name no limit
+
+
+@dataclass(frozen=True)
 class StyledAnswers:
     """The teacher's answers to one task: right or wrong, the way each is written in, its likelihood under both models
     (nats, summed over the answer's tokens), and the log of the share of each model's own answers written so:
-    `log_habit` is the student's."""
+    `log_habit` is the student's. The ways are the task's own (`named`), or else clusters of answers that are written
+    alike."""
 
     task: str
     prompt_A: torch.Tensor
@@ -127,6 +153,7 @@ class StyledAnswers:
     teacher_logprob_A: torch.Tensor
     log_habit: dict[str, float]
     teacher_log_habit: dict[str, float]
+    named: bool = True
 
 
 @dataclass(frozen=True)
@@ -182,6 +209,7 @@ class Gathered:
     """Everything that was gathered of a pair on one task."""
 
     task: str
+    marks: Marks
     scored: BothPolicies
     candidates: Candidates
     own: OwnAnswers

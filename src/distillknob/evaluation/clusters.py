@@ -118,6 +118,36 @@ def cluster(prompts: Sequence[str], answers: Sequence[str], problem_of: Sequence
     return Clusters(labels, nearest, silhouette)
 
 
+def likened(
+    prompts: Sequence[str],
+    clustered: Sequence[str],
+    clustered_of: Sequence[int],
+    labels: Labels,
+    answers: Sequence[str],
+    problem_of: Sequence[int],
+) -> Labels:
+    """Return for each of the further `answers` the label of the clustered answer that is written most like it: the
+    nearest by the angle between their n-grams, weighted by tf-idf. −1 for one that says nothing, or has no n-gram in
+    common with any.
+
+    For whether another model writes in the ways of this one. To cluster the answers of both together finds who wrote
+    them, or who is right, sooner than how they are written. The other arguments are those of `cluster`, for both.
+    """
+    hashed = [
+        HashingVectorizer(analyzer=_grams, alternate_sign=False, norm=None).transform(patterns(prompts, texts, own))
+        for texts, own in ((clustered, clustered_of), (answers, problem_of))
+    ]
+    weights = TfidfTransformer().fit(hashed[0])
+    known, new = (weights.transform(counts) for counts in hashed)
+    nearest: list[int] = []
+    for start in range(0, new.shape[0], JUDGED):
+        likeness = (new[start : start + JUDGED] @ known.T).toarray()
+        best = likeness.argmax(1)
+        alike = likeness[np.arange(len(best)), best] > 0
+        nearest += np.where(alike, np.asarray(labels)[best], -1).tolist()
+    return np.array(nearest, dtype=np.int64)
+
+
 def _grams(pattern: Sequence[str]) -> set[str]:
     grams = {" ".join(pattern[i : i + n]) for n in (1, 2, 3) for i in range(len(pattern) - n + 1)}
     return {gram.encode("utf-8", "replace").decode() for gram in grams}  # half a surrogate pair can't be hashed

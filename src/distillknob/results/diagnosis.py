@@ -15,6 +15,23 @@ Turns = Literal["far", "a little", "hardly", "the wrong way", "can't tell"]
 Side = Literal["below 0", "above 0"]
 
 
+class AccuracyRow(TypedDict):
+    """A row says how often each model is right on a task; by its mean score where the task has no one right answer
+    (`graded` is false)."""
+
+    task: str
+    graded: bool
+    teacher: float
+    teacher_interval: Bounds
+    student: float
+    student_interval: Bounds
+    difference: float
+    interval: Bounds
+    chance: float
+    n: int
+    wrong: dict[str, float]
+
+
 class PilotRow(TypedDict):
     """A row holds a KL divergence of the pair: of tokens (spans, between two tokenizers) or whole answers, in one
     direction."""
@@ -213,6 +230,7 @@ class DiagnoseHead(Result):
 class DiagnoseResult(DiagnoseHead):
     """The result of `diagnose`."""
 
+    accuracy: NotRequired[list[AccuracyRow]]
     pilot: list[PilotRow]
     scatter: list[ScatterRow]
     tail: list[TailRow]

@@ -248,6 +248,18 @@ class Plot(TypedDict):
     series: list[PlotSeries]
 
 
+Why = Literal["cut off", "no end", "nothing said", "no final answer", "another form", "wrong"]  # is an answer wrong
+
+
+class ShownAnswer(TypedDict):
+    """An answer that a finding shows, with what was asked and what would have been right."""
+
+    prompt: str
+    reference: str
+    answer: str
+    why: Why
+
+
 class FindingRow(TypedDict):
     """A finding is about one trap on one task, or on the whole run."""
 
@@ -262,6 +274,7 @@ class FindingRow(TypedDict):
     remedy: str
     applicable: bool
     plot: Plot | None
+    examples: NotRequired[list[ShownAnswer]]
 
 
 class Curve(TypedDict):

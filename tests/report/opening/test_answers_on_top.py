@@ -99,7 +99,9 @@ def test_a_demo_answers_all_six_in_order(tmp_path: Path) -> None:
     assert read.of(QUESTIONS[0]) == (
         "Not clear: on math, the GKD student of the original teacher may gain or lose -3.0 points [-8.0, +2.0]"
     )
-    assert read.of(QUESTIONS[1]) == "2 traps: of 2 checks, the gravest (high) is wrong trace preference on qa."
+    assert read.of(QUESTIONS[1]) == (
+        "1 trap: of 2 checks, the first (high) is wrong trace preference on qa; 1 more as on most pairs."
+    )
     assert "Easier to learn from: at η = -0.5 (turned), its student on math" in read.of(QUESTIONS[3])
     assert "+28.0 points [+23.0, +33.0] | Harder to learn from: at η = +0.5 (turned)" in read.of(QUESTIONS[3])
     assert "Scores kept: η = +0.5 (turned) on math changed most for the worse, -0.5 points" in read.of(QUESTIONS[3])
@@ -203,6 +205,30 @@ def test_the_next_step_of_a_diagnosis_is_the_gravest_trap_s_remedy(
     read = Answers(build_report(run.path))
     (step,) = read.under["What to do next?"]
     assert set(words) <= set(shlex.split(step)) and "--method=opd_rkl" not in step
+
+
+def test_a_teacher_that_is_wrong_is_said_first_and_no_command_makes_it_right(tmp_path: Path) -> None:
+    accuracy = {"task": "sums", "graded": True, "teacher": 0.03, "teacher_interval": [0.01, 0.09], "student": 0.01}
+    accuracy |= {"student_interval": [0.0, 0.05], "difference": 0.02, "interval": [-0.01, 0.04], "n": 100}
+    findings = [
+        {"name": "signal_sparsity", "task": "sums", "severity": "high", "remedy": "method=tip", "applicable": True},
+        {"name": "teacher_accuracy", "task": "sums", "severity": "high", "remedy": "another one", "applicable": True},
+    ]
+    run = Run.open(tmp_path / "run", "diagnose", {"teacher": "./t", "student": "./s", "tasks": ["sums"]})
+    run.finish({"stage": "diagnose", "findings": findings, "accuracy": [accuracy]})
+    read = Answers(build_report(run.path))
+    assert read.of("Is this pair distillable?").startswith("Teacher right: on sums 3.0 % [1.0, 9.0] | Student")
+    assert "Student right: there 1.0 % [0.0, 5.0]" in read.of("Is this pair distillable?")
+    assert read.of("What stands in the way?").startswith("1 trap: of 2 checks, the first (high) is teacher accuracy")
+    assert "1 more as on most pairs" in read.of("What stands in the way?")
+    assert read.of("What to do next?").startswith("First the teacher: see teacher accuracy on sums.")
+    assert not any("tip" in command for command in read.under["What to do next?"])
+
+
+def test_a_diagnosis_of_an_older_version_has_no_such_lines(tmp_path: Path) -> None:
+    run = Run.open(tmp_path / "run", "diagnose", {"teacher": "./t", "student": "./s", "tasks": ["sums"]})
+    run.finish({"stage": "diagnose", "findings": []})
+    assert Answers(build_report(run.path)).of("Is this pair distillable?").startswith("Not measured here")
 
 
 def test_an_unfinished_run_goes_on(tmp_path: Path) -> None:

@@ -15,12 +15,15 @@ from distillknob.diagnosis.traps.sequence_myopia import SEQUENCE_MYOPIA
 from distillknob.diagnosis.traps.signal_sparsity import SIGNAL_SPARSITY
 from distillknob.diagnosis.traps.student_prefixes import ACCURACY_ON_STUDENT_PREFIXES
 from distillknob.diagnosis.traps.tail_noise import TAIL_NOISE
+from distillknob.diagnosis.traps.teacher_marks import TEACHER_ACCURACY, TEACHER_LEAD
 from distillknob.diagnosis.traps.wrong_trace_preference import (
     WRONG_TRACE_PREFERENCE,
     WRONG_TRACE_PREFERENCE_PER_TOKEN,
 )
 
 TRAPS: tuple[Trap[Any], ...] = (
+    TEACHER_ACCURACY,
+    TEACHER_LEAD,
     TAIL_NOISE,
     SIGNAL_SPARSITY,
     OFF_POLICY_INSTABILITY,

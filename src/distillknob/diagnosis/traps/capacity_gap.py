@@ -1,5 +1,6 @@
 """Capacity gap: what the teacher's right answers cost the student above what they cost the teacher.
 
+The ways are those that the task names, or else clusters of answers that are written alike (`diagnosis/ways.py`).
 Costs are compared style by style: the KL of the two models within a way of writing. The likelihoods are
 log q(answer) − log q(style), the share of the student's own answers written so standing for q(style), and the teacher's
 alike: what the student seldom does is a habit, what it does badly a lack of capacity. What neither can foretell, a
@@ -24,6 +25,7 @@ from distillknob.results.stages import Plot, PlotSeries
 from distillknob.stats import interval
 
 NAME = "capacity_gap"
+CLUSTERED = " (clusters of answers that are written alike, as the task names no ways)"
 FEWEST = 10  # problems from which a style has a cost to be set beside others
 
 
@@ -69,7 +71,7 @@ def style_rows(answers: StyledAnswers) -> list[dict[str, Any]]:
 def capacity_gap(answers: StyledAnswers) -> Finding:
     """What the teacher's right answers cost the student beyond the teacher on average, above the cheapest style in
     which the teacher is right: nats an answer. A style counts if it is named and occurs on `FEWEST` problems: "other"
-    is no style but what is left, often the answers to other problems.
+    is no style but what is left, often the answers to other problems. Of clusters there have to be two.
 
     At a gap of g the student finds these answers e^g times less likely than those in its easiest style: 1.6 times is
     low (0.5), 2.7 times medium (1), 7 times high (2).
@@ -79,7 +81,7 @@ def capacity_gap(answers: StyledAnswers) -> Finding:
     """
     named_rows = [row for row in style_rows(answers) if row["style"] != "other"]
     rows = [row for row in named_rows if row["n"] >= FEWEST]
-    if not rows:
+    if not rows or not (answers.named or len(rows) > 1):
         return not_applicable(NAME, answers.task, _why_not(answers, named_rows))
     easiest = min(rows, key=lambda row: float(row["excess"]))
     hardest = max(rows, key=lambda row: float(row["excess"]))
@@ -100,9 +102,9 @@ def capacity_gap(answers: StyledAnswers) -> Finding:
         unit="nats an answer that the teacher's ways of writing cost the student more than the easiest of them",
         severity=graded(gap, 0.5, 1.0, 2.0),
         cause=(
-            f"the teacher is right in {len(rows)} ways of writing; {hardest['style']!r}, "
-            f"{hardest['teacher_share']:.0%} of its right answers, is {hardest['excess']:.1f} nats less likely to the "
-            f"student than to the teacher, {easiest['style']!r} {easiest['excess']:.1f}"
+            f"the teacher is right in {len(rows)} ways of writing{'' if answers.named else CLUSTERED}; "
+            f"{hardest['style']!r}, {hardest['teacher_share']:.0%} of its right answers, is {hardest['excess']:.1f} "
+            f"nats less likely to the student than to the teacher, {easiest['style']!r} {easiest['excess']:.1f}"
         ),
         remedy=_remedy(str(easiest["style"]), prompt_A[easy_A], asked),
         plot=_cost_plot(answers, [str(row["style"]) for row in rows]),
@@ -122,12 +124,20 @@ def _remedy(style: str, prompt_A: np.ndarray, asked: int) -> str:
 
 
 def _why_not(answers: StyledAnswers, named_rows: list[dict[str, Any]]) -> str:
-    """Why no style counts: the task names none, or there are too few problems."""
+    """Why no style counts: the task names none and all answers are written alike, or there are too few problems."""
+    if not answers.named and len({*answers.style_A, *answers.log_habit}) == 1:
+        return (
+            "all answers of both models are written alike (one cluster), and the task names no ways of writing. Where "
+            "you know of several, name them by patterns, `styles` in a task file (own:TASK.yaml)"
+        )
     if {*answers.style_A, *answers.log_habit} <= {"other"}:
         return (
             "the task names no ways of writing: name them by patterns, `styles` in a task file (own:TASK.yaml), or by "
             "style() of a task in Python (docs/reference/tasks.md)"
         )
+    counted = sum(row["n"] >= FEWEST for row in named_rows)
+    if counted:
+        return "right answers come in one way of writing alone (one cluster): there is none to set beside it"
     problems, most = len(answers.prompt_A.unique()), max((row["n"] for row in named_rows), default=0)
     return (
         f"a way of writing counts from {FEWEST} problems on which it is right: of {problems} here the most "

@@ -104,16 +104,18 @@ def tail_noise(sample: ScoredTokens) -> Finding:
         NAME,
         sample.task,
         share,
-        unit="share of the forward KL that comes from how very unlikely tokens split their probability",
+        unit="share of the forward KL that is about tokens which the teacher would hardly say",
         severity=graded(share, 0.05, 0.10, 0.25),
         cause=(
-            f"{1 - rows[at]['share']:.0%} of the KL lies beyond the teacher's top {sample.ks[at]} tokens; "
-            f"{share.mean:.1%} of all comes from how tokens a hundred times less likely than its first split what is "
-            "left to them"
+            f"{1 - rows[at]['share']:.0%} of the KL lies beyond the teacher's top {sample.ks[at]} tokens. Part of that "
+            f"is one number, how likely all other tokens are together. {share.mean:.1%} of the KL isn't: it says how "
+            "likely tokens are beside each other which the teacher would hardly say, a hundred times less likely than "
+            "its first choice"
         ),
         remedy=(
-            "train on a cache of the teacher's top tokens, with one bucket for all others "
-            f"(top_k={bucketed['k']}): it leaves out {bucketed['left_out']:.2g} of {mean:.2g} nats a token"
+            f"store the teacher's likeliest tokens and one number for all others (distillknob cache, "
+            f"top_k={bucketed['k']}), and train on that: it leaves out {bucketed['left_out']:.2g} of {mean:.2g} nats a "
+            "token"
         ),
         plot=share_plot("carried by the top K", "K", "share of forward KL", rows, "k", log=True),
     )

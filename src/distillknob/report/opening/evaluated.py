@@ -22,9 +22,9 @@ from distillknob.report.drawing.markup import (
 )
 from distillknob.report.opening.answer import Line, Tone
 from distillknob.report.opening.pair import beside, onward, pair_of
-from distillknob.runs.commands import command
 from distillknob.report.read import Source
 from distillknob.report.rows import find, main_value, where
+from distillknob.runs.commands import command
 from distillknob.verdicts.claims import NON_INFERIORITY_MARGIN
 
 _POINTS = "points"

@@ -8,6 +8,8 @@ from distillknob.report.drawing.markup import (
     bounds,
     mapping,
     number,
+    percent,
+    percent_range,
     plural,
     points,
     points_range,
@@ -15,23 +17,48 @@ from distillknob.report.drawing.markup import (
     text,
 )
 from distillknob.report.names import method_name
-from distillknob.report.opening.answer import Line
+from distillknob.report.opening.answer import Line, Tone
 from distillknob.report.opening.pair import about
 from distillknob.report.read import Source
 from distillknob.report.rows import distinct, eta_of, find, focus, trained, where
+from distillknob.verdicts.findings import group_of
 from distillknob.verdicts.methods import apart
 
 _POINTS = "points"
 
 
 def distillable(source: Source) -> list[Line]:
-    """Say whether a student of the original teacher gains on the student before distillation."""
+    """Say whether a student of the original teacher gains on the student before distillation; of a diagnosis first how
+    often the two are right, without which nothing can be learned."""
+    if source.main.stage == "diagnose":
+        return [*how_often_right(source), _untrained(source)]
     if source.main.stage == "compare":
         return [_gained(*one) for one in _best_methods(source.main.result)[:2]] or [_untrained(source)]
     row, task, method = _gain(source.main.result)
     if row is not None:
         return [_gained(row, f"on {task}, the {method_name(method)} student of the original teacher")]
     return [_untrained(source)]
+
+
+def how_often_right(source: Source) -> list[Line]:
+    """Say how often teacher and student are right: on the task on which the teacher leads least."""
+    asked = [row for row in rows(source.main.result.get("accuracy")) if number(row.get("difference")) is not None]
+    if not asked:
+        return []
+    row = min(asked, key=lambda one: number(one.get("difference")) or 0.0)
+    on = f"on {text(row.get('task'))}" + (", where it leads least," if len(asked) > 1 else "")
+    word = "right" if row.get("graded") else "score"
+    lead = bounds(row.get("interval"))
+    tone: Tone = "none" if lead is None else "good" if lead[0] > 0 else "warn"
+    findings = [one for one in rows(source.main.result.get("findings")) if one.get("task") == row.get("task")]
+    if any(group_of(one) == "premise" for one in findings):
+        tone = "bad"
+    return [
+        Line(f"Teacher {word}", on, percent(row.get(side)), percent_range(row.get(f"{side}_interval")), tone, "traps")
+        if side == "teacher"
+        else Line(f"Student {word}", "there", percent(row.get(side)), percent_range(row.get(f"{side}_interval")))
+        for side in ("teacher", "student")
+    ]
 
 
 def _untrained(source: Source) -> Line:

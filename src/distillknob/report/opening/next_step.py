@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
+from typing import Any
 
-from distillknob.methods import METHODS
 from distillknob.report.drawing.markup import Row, mapping, number, rows, text
 from distillknob.report.names import method_name, sentence
 from distillknob.report.opening.answer import Line
@@ -12,17 +11,13 @@ from distillknob.report.opening.evaluated import after_evaluation
 from distillknob.report.opening.pair import about, beside, onward, pair_of
 from distillknob.report.opening.trust import hardest, verdicts
 from distillknob.report.read import Source
-from distillknob.report.sections.findings import by_severity
+from distillknob.report.remedies import remedy_commands
 from distillknob.runs.commands import StartedWith, command
 from distillknob.verdicts.extractors import gravest
+from distillknob.verdicts.findings import ADVISED, group_of, ranked
 from distillknob.verdicts.movement import hardly_moved, next_rate
 from distillknob.verdicts.teachers import is_original
 from distillknob.verdicts.turning import TURNED
-
-_METHOD, _ETA, _LMBDA = (
-    re.compile(rf"\b{name}=({value})")
-    for name, value in (("method", r"\w+"), ("eta", r"-?\d+(?:\.\d+)?"), ("lmbda", r"\d+(?:\.\d+)?"))
-)
 
 
 def next_step(source: Source) -> list[Line]:
@@ -34,27 +29,22 @@ def next_step(source: Source) -> list[Line]:
 
 
 def _after_diagnosis(source: Source) -> Line:
-    """What the remedy of the gravest trap names, if it is a command's flags."""
-    findings = [row for row in rows(source.main.result.get("findings")) if row.get("applicable", True)]
-    for row in by_severity(findings):
-        if row.get("severity") not in ("high", "medium"):
+    """What the remedy of the finding that is told first names, if it is a command's flags."""
+    result = source.main.result
+    knob = rows(result.get("knob"))
+    for row in ranked(rows(result.get("findings")), knob):
+        group = group_of(row, knob)
+        if group not in ADVISED:
             break
-        remedy = _remedy(source, text(row.get("remedy")))
-        if remedy is not None:
-            on = f" on {row.get('task')}" if row.get("task") else ""
-            return Line("Try the remedy", f"of {sentence(row.get('name')).lower()}{on}.", command=remedy)
+        commands = remedy_commands(source, text(row.get("remedy")))
+        on = f" on {row.get('task')}" if row.get("task") else ""
+        if commands:
+            return Line("Try the remedy", f"of {sentence(row.get('name')).lower()}{on}.", command=commands[0])
+        if group == "premise":  # no command makes a better teacher
+            return Line(
+                "First the teacher", f"see {sentence(row.get('name')).lower()}{on}.", tone="bad", section="traps"
+            )
     return Line("Distil", "no trap asks for more.", command=about(source, "distill"))
-
-
-def _remedy(source: Source, remedy: str) -> str | None:
-    """The command of a remedy that names a method, or η, or how many traces are the student's own."""
-    if (named := _METHOD.search(remedy)) and named[1] in METHODS:
-        return about(source, "distill", method=named[1])
-    if named := _ETA.search(remedy):
-        return about(source, "calibrate", student=None, target=pair_of(source).student, eta=named[1])
-    if named := _LMBDA.search(remedy):
-        return about(source, "distill", method="gkd", lmbda=named[1])
-    return None
 
 
 def _after_calibration(source: Source) -> Line:
@@ -114,7 +104,11 @@ def _after_comparison(source: Source) -> Line:
     best: Row = min(done, key=lambda row: number(row.get("rank")) or 0, default={})
     teachers = [row for row in rows(source.main.result.get("teachers")) if row.get("teacher") == best.get("teacher")]
     model = text(teachers[0].get("spec")) if teachers else pair_of(source).teacher
-    flags = {"teacher": model, "method": best.get("method"), "learning_rate": number(best.get("learning_rate"))}
+    flags: dict[str, Any] = {
+        "teacher": model,
+        "method": best.get("method"),
+        "learning_rate": number(best.get("learning_rate")),
+    }
     return Line(
         "Distil", f"by {method_name(best.get('method'))}, the first here.", command=about(source, "distill", **flags)
     )

@@ -12,24 +12,30 @@ from distillknob.report.names import sentence
 from distillknob.report.opening.answer import Line, Tone
 from distillknob.report.opening.pair import about
 from distillknob.report.read import Source
-from distillknob.report.sections.findings import by_severity
+from distillknob.verdicts.findings import group_of, ranked
 
 
 def in_the_way(source: Source) -> Sequence[Line]:
-    """Name the gravest trap that the diagnosis found."""
+    """Name the trap that the diagnosis tells first, in the order of `verdicts.findings`."""
     run = source.diagnose
     findings = [row for row in rows(run.result.get("findings")) if row.get("applicable", True)] if run else []
     if not findings:
         if run is not None and not run.finished:
             return [Line("Not known yet", "the diagnosis hasn't finished.")]
         return [Line("Not measured here", "no diagnosis was run.", command=about(source, "diagnose"))]
-    tones: dict[str, Tone] = {"high": "bad", "medium": "warn"}
-    grave = [row for row in findings if row.get("severity") in tones]
-    checks = plural(len(findings), "check")
-    if not grave:
-        return [Line("Nothing grave", f"none of {checks} found a trap.", tone="good", section="traps")]
-    worst = by_severity(grave)[0]
-    on = f" on {worst.get('task')}" if worst.get("task") else ""
-    severity = str(worst.get("severity"))
-    what = f"of {checks}, the gravest ({severity}) is {sentence(worst.get('name')).lower()}{on}."
-    return [Line(plural(len(grave), "trap"), what, tone=tones[severity], section="traps")]
+    knob = rows(run.result.get("knob")) if run else []
+    groups = [group_of(row, knob) for row in findings]
+    checks, usual = plural(len(findings), "check"), groups.count("background")
+    traps = sum(group in ("premise", "pair") for group in groups)
+    first = ranked(findings, knob)[0]
+    on = f" on {first.get('task')}" if first.get("task") else ""
+    what = f"{sentence(first.get('name')).lower()}{on}"
+    if not traps:
+        common = f"{usual} of {checks} fired as on most pairs." if usual else f"none of {checks} found a trap."
+        return [Line("Nothing that is this pair's own", common, tone="good", section="traps")]
+    severity = str(first.get("severity"))
+    more = f"; {usual} more as on most pairs" if usual else ""
+    tone: Tone = "bad" if severity == "high" else "warn"
+    return [
+        Line(plural(traps, "trap"), f"of {checks}, the first ({severity}) is {what}{more}.", tone=tone, section="traps")
+    ]

@@ -13,6 +13,7 @@ from distillknob.report.drawing.markup import (
     Html,
     Row,
     bounds,
+    command_line,
     count,
     decimal,
     decimal_range,
@@ -30,59 +31,60 @@ from distillknob.report.drawing.markup import (
 from distillknob.report.drawing.plots import Series, line_plot
 from distillknob.report.drawing.svg import Scale, figure
 from distillknob.report.names import ordered, sentence, series_style
+from distillknob.report.read import Source
+from distillknob.report.remedies import remedy_commands
+from distillknob.verdicts.findings import ADVISED, GROUPS, SEVERITIES, group_of, ranked, unfounded
 
-_SEVERITIES = ("high", "medium", "low", "none")
+USUAL = (
+    "What follows fires on most pairs, those in which nothing is amiss too. It is true, and says little of this pair: "
+    "try it last."
+)
 
 
-def findings_sentence(findings: Sequence[Row]) -> str:
-    """Say how many traps there are, and which are the gravest."""
+def findings_sentence(findings: Sequence[Row], knob: Sequence[Row] = ()) -> str:
+    """Say how many traps are this pair's own, and which is told first. `knob` are the rows on how far it turns."""
     made = [row for row in findings if row.get("applicable", True)]
-    traps = [row for row in made if row.get("severity") in ("high", "medium")]
-    slight = sum(row.get("severity") == "low" for row in made)
     if not made:
         return "The diagnosis holds no findings."
-    if not traps:
-        return f"None of {plural(len(made), 'check')} found a trap in this pair{_slight(slight)}."
-    worst = min((str(row.get("severity")) for row in traps), key=_SEVERITIES.index)
-    names = ordered([sentence(row.get("name")).lower() for row in traps if row.get("severity") == worst])
-    summary = f"{len(traps)} of {len(made)} checks found a trap{_slight(slight)}"
-    return f"{summary}; the gravest ({worst}): {listed(names)}."
+    of = {group: [row for row in ranked(made, knob) if group_of(row, knob) == group] for group in GROUPS}
+    own, usual = [*of["premise"], *of["pair"]], of["background"]
+    common = f"; {len(usual)} more fired as on most pairs" if usual else ""
+    if not own:
+        return f"None of {plural(len(made), 'check')} found a trap that is this pair's own{common}."
+    worst = str(own[0].get("severity"))
+    group = group_of(own[0], knob)
+    names = ordered([sentence(row.get("name")).lower() for row in of[group] if row.get("severity") == worst])
+    return f"{len(own)} of {len(made)} checks found a trap{common}. First ({worst}): {listed(names)}."
 
 
-def _slight(low: int) -> str:
-    return f" ({low} more would, but only slightly)" if low else ""
-
-
-def by_severity(findings: Sequence[Row]) -> list[Row]:
-    """Sort findings, the gravest first, what doesn't apply last."""
-
-    def rank(row: Row) -> int:
-        severity = row.get("severity")
-        return (_SEVERITIES.index(severity) if severity in _SEVERITIES else 4) + 5 * (not row.get("applicable", True))
-
-    return sorted(findings, key=rank)
-
-
-def findings_cards(findings: Sequence[Row]) -> Html | None:
-    """Show the grave findings as cards, and fold away those that ask for nothing."""
+def findings_cards(source: Source, findings: Sequence[Row], knob: Sequence[Row] = ()) -> Html | None:
+    """Show what helps most as cards, then what fires on most pairs, and fold away what asks for nothing."""
     if not findings:
         return None
-    ordered_findings = by_severity(findings)
-    grave = [
-        row for row in ordered_findings if row.get("applicable", True) and row.get("severity") in ("high", "medium")
-    ]
-    rest = [row for row in ordered_findings if row not in grave]
-    shown, folded = (tag("div", [finding_card(row) for row in some], class_="cards") for some in (grave, rest))
+    without = unfounded(findings)
+    groups: dict[str, list[Html]] = {group: [] for group in GROUPS}
+    for row in ranked(findings, knob):
+        group = group_of(row, knob)
+        useless = group not in ADVISED or (group != "premise" and row.get("task") in without)
+        commands = [] if useless else remedy_commands(source, text(row.get("remedy")))
+        groups[group].append(finding_card(row, commands=commands))
+    first = [card for group in ("premise", "pair", "knob") for card in groups[group]]
+    usual, rest = groups["background"], [*groups["slight"], *groups["not asked"]]
+    shown, common, folded = (tag("div", cards, class_="cards") for cards in (first, usual, rest))
     more = details(f"{plural(len(rest), 'check')} more: what is slight, absent, or can't be asked here", folded)
-    return join(shown if grave else None, more if rest else None)
+    return join(
+        shown if first else None,
+        join(tag("p", USUAL, class_="takeaway"), common) if usual else None,
+        more if rest else None,
+    )
 
 
-def finding_card(row: Row, heading: str = "h4") -> Html:
-    """Show one trap: how grave, its figure, its cause and the remedy. `heading` is the element of its title, one below
-    the heading that it stands under."""
+def finding_card(row: Row, heading: str = "h4", commands: Sequence[str] = ()) -> Html:
+    """Show one trap: how grave, its figure, its cause and the remedy, with the commands that carry it out. `heading` is
+    the element of its title, one below the heading that it stands under."""
     applicable = bool(row.get("applicable", True))
     severity = text(row.get("severity")) if applicable else "not applicable"
-    level = severity if severity in _SEVERITIES else "none"
+    level = severity if severity in SEVERITIES else "none"
     where = f" · {row.get('task')}" if row.get("task") else ""
     unit = "" if row.get("unit") in (None, "") else f" {row.get('unit')}"
     value = join(with_range(decimal(row.get("value")), decimal_range(row.get("interval"))), tag("small", unit))
@@ -96,9 +98,29 @@ def finding_card(row: Row, heading: str = "h4") -> Html:
         tag("p", value, tag("small", f" n = {count(row.get('n'))}", class_="range"), class_="figure"),
         tag("p", tag("b", "Cause. "), text(row.get("cause"))),
         tag("p", tag("b", "Remedy. "), text(row.get("remedy"))),
+        [tag("div", command_line(one)) for one in commands],
+        _examples(row),
         _finding_plot(row),
         class_="card",
     )
+
+
+def _examples(row: Row) -> Html | None:
+    """Answers that the finding was made of: what was asked, what is right, what was given."""
+    examples = rows(row.get("examples"))
+    if not examples:
+        return None
+    shown = [
+        tag(
+            "div",
+            tag("p", tag("b", "Asked. "), text(one.get("prompt"))),
+            tag("p", tag("b", "Right. "), text(one.get("reference"))),
+            tag("p", tag("b", f"Given ({text(one.get('why'))})."), class_="label"),
+            tag("pre", text(one.get("answer"))),
+        )
+        for one in examples
+    ]
+    return details(f"{plural(len(shown), 'wrong answer')} of the teacher", join(*shown))
 
 
 def _finding_plot(row: Row) -> Html | None:

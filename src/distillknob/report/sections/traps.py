@@ -22,6 +22,8 @@ from distillknob.report.drawing.markup import (
     percent,
     percent_range,
     plural,
+    points,
+    points_range,
     rows,
     table,
     tag,
@@ -70,8 +72,10 @@ def traps_section(source: Source) -> Section:
     off_policy, myopia = rows(result.get("off_policy")), rows(result.get("myopia"))
     quadrant = quadrant_table(rows(result.get("quadrant")))
     style, prefix, findings = (rows(result.get(name)) for name in ("style", "prefix", "findings"))
+    knob = rows(result.get("knob"))
     body = [
-        _part("What was found, and what to do about it", None, findings_cards(findings)),
+        _part("How often the two are right", None, accuracy_table(rows(result.get("accuracy")))),
+        _part("What was found, and what to do about it", None, findings_cards(source, findings, knob)),
         _part("How far teacher and student lie apart", pilot_sentence(pilot), pilot_table(pilot)),
         _part("Where the token KL comes from", scatter_sentence(scatter), scatter_figure(scatter)),
         _part("How much of it lies in the tail", tail_sentence(tail), tail_figure(tail)),
@@ -92,9 +96,9 @@ def traps_section(source: Source) -> Section:
             "What the student would score if it took over the teacher's habits and learned nothing else.",
             forecast_table(rows(result.get("forecast"))),
         ),
-        _part("How far the knob can turn", knob_sentence(rows(result.get("knob"))), _knob(result)),
+        _part("How far the knob can turn", knob_sentence(knob), _knob(result)),
     ]
-    return Section("traps", title, findings_sentence(findings), join(*body))
+    return Section("traps", title, findings_sentence(findings, knob), join(*body))
 
 
 def _part(title: str, takeaway: str | None, body: Html | None) -> Html | None:
@@ -107,6 +111,23 @@ def _knob(result: Row) -> Html | None:
     """The table of the knob's forecast and its frontier; nothing in results from before there was one."""
     shown = [knob_table(rows(result.get("knob"))), frontier_figure(rows(result.get("frontier")))]
     return join(*shown) if any(shown) else None
+
+
+def accuracy_table(accuracy: Sequence[Row]) -> Html | None:
+    """Show how often teacher and student are right, a row a task."""
+    if not accuracy:
+        return None
+    body: list[list[Child]] = [
+        [
+            text(row.get("task")) if row.get("graded") else f"{text(row.get('task'))} (score)",
+            with_range(percent(row.get("teacher")), percent_range(row.get("teacher_interval"))),
+            with_range(percent(row.get("student")), percent_range(row.get("student_interval"))),
+            with_range(points(row.get("difference")), points_range(row.get("interval"))),
+            count(row.get("n")),
+        ]
+        for row in accuracy
+    ]
+    return table(["Task", "Teacher right", "Student right", "Teacher's lead, points", "Problems"], body)
 
 
 def pilot_table(pilot: Sequence[Row]) -> Html | None:
