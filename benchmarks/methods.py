@@ -6,7 +6,8 @@
 
 First a table a teacher, all methods with their score on each task and the difference to the baseline. Then, for each
 trap, what its finding says of a teacher and a task beside what the remedy's method gained there (`ADVICE`): does
-`diagnose` say beforehand which method helps? Needs no models: the result holds what was measured.
+`diagnose` say beforehand which method helps? Last, what each further teacher does to all methods alike, against the
+first one. Needs no models: the result holds what was measured.
 """
 
 from __future__ import annotations
@@ -131,6 +132,42 @@ def advice(result: Row, diagnoses: Mapping[str, Sequence[Row]]) -> list[str]:
     return table(header, body)
 
 
+def turned(result: Row) -> list[str]:
+    """Over the methods that learn from the teachers: what another teacher than the first does to their students."""
+    first, *others = [teacher["teacher"] for teacher in result["teachers"]]
+    scores = {
+        (row["task"], row["teacher"], row["method"]): 100 * row["score"]
+        for row in result["rows"]
+        if row["score"] is not None and not row["alone"]
+    }
+    body = []
+    for before in result["before"]:
+        task = before["task"]
+        own = {teacher: _of_teacher(scores, task, teacher) for teacher in (first, *others)}
+        methods = sorted(set.intersection(*(set(one) for one in own.values())))
+        for teacher in (first, *others):
+            changes = [own[teacher][method] - own[first][method] for method in methods]
+            best = max(methods, key=lambda method: own[teacher][method])
+            more = sum(change > 0 for change in changes)
+            body.append(
+                [
+                    task,
+                    teacher,
+                    f"{100 * before['score']:.1f}",
+                    f"{np.median([own[teacher][method] for method in methods]):.1f}",
+                    "–" if teacher == first else f"{np.median(changes):+.1f}",
+                    "–" if teacher == first else f"{more} of {len(methods)}",
+                    f"{own[teacher][best]:.1f} (`{best}`)",
+                ]
+            )
+    header = ["task", "teacher", "student before", "median", "median change", "methods that gain", "the best"]
+    return table(header, body)
+
+
+def _of_teacher(scores: Mapping[tuple[str, str, str], float], task: str, teacher: str) -> dict[str, float]:
+    return {method: score for (of, by, method), score in scores.items() if (of, by) == (task, teacher)}
+
+
 def _mean(gains: Sequence[float]) -> str:
     return "–" if not gains else f"{100 * float(np.mean(gains)):+.1f} (of {len(gains)})"
 
@@ -151,6 +188,8 @@ def main() -> None:
     if arguments.diagnoses:
         diagnoses = json.loads(arguments.diagnoses.read_text(encoding="utf-8"))
         lines += ["", "### What diagnose had said", *advice(result, diagnoses)]
+    if len(result["teachers"]) > 1:
+        lines += ["", f"### Each teacher against {result['teachers'][0]['teacher']}, over all methods", *turned(result)]
     print("\n".join(lines))
 
 
