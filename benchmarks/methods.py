@@ -56,7 +56,7 @@ def compared(result: Row) -> list[str]:
             by_method.setdefault(row["method"], {})[row["task"]] = row
         whole = {name: own for name, own in by_method.items() if len(own) == len(tasks)}
         means = {name: float(np.mean([own[task]["score"] for task in tasks])) for name, own in whole.items()}
-        lines += ["", f"### Teacher {teacher['teacher']}"]
+        lines += ["", f"## Teacher {teacher['teacher']}"]
         body = [_line(name, whole[name], means[name], tasks) for name in sorted(means, key=lambda name: -means[name])]
         start = [f"{100 * before[task]['score']:.1f}" for task in tasks]
         mean = f"{100 * float(np.mean([before[task]['score'] for task in tasks])):.1f}"
@@ -180,16 +180,18 @@ def main() -> None:
     with gzip.open(arguments.result, "rt", encoding="utf-8") as file:
         result = json.load(file)
     lines = [
-        "Scores in %; in brackets the difference to GKD in points with its 95 % interval. Bold: it holds when all "
-        "methods are looked at together (Holm, 5 %). * needs none of these teachers, ° isn't held to the tokens "
-        "of a step."
+        "# Methods side by side: the whole table",
+        "",
+        "Made by `benchmarks/methods.py`. Scores in %; in brackets the difference to GKD in points with its 95 % "
+        "interval. Bold: it holds when all methods are looked at together (Holm, 5 %). * needs none of these teachers, "
+        "° isn't held to the tokens of a step.",
     ]
     lines += compared(result)
     if arguments.diagnoses:
         diagnoses = json.loads(arguments.diagnoses.read_text(encoding="utf-8"))
-        lines += ["", "### What diagnose had said", *advice(result, diagnoses)]
+        lines += ["", "## What diagnose had said", *advice(result, diagnoses)]
     if len(result["teachers"]) > 1:
-        lines += ["", f"### Each teacher against {result['teachers'][0]['teacher']}, over all methods", *turned(result)]
+        lines += ["", f"## Each teacher against {result['teachers'][0]['teacher']}, over all methods", *turned(result)]
     print("\n".join(lines))
 
 
