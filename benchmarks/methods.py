@@ -2,7 +2,7 @@
 
     distillknob compare recipes/embedded.yaml … --output runs/compare
     python benchmarks/methods.py docs/evidence/methods/compare.json.gz \
-        --diagnoses docs/evidence/methods/diagnoses.json > docs/evidence/methods/table.md
+        --diagnoses docs/evidence/methods/diagnoses.json > docs/evidence/methods.md
 
 First a table a teacher, all methods with their score on each task and the difference to the baseline. Then, for each
 trap, what its finding says of a teacher and a task beside what the remedy's method gained there (`ADVICE`): does
