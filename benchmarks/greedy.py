@@ -10,9 +10,10 @@ Test split; intervals are 95 %, clustered by problem.
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
 
-from distillknob.evaluation.measure import grade_samples, sample_and_grade
+from distillknob.evaluation.measure import Measured, grade_samples, sample_and_grade
 from distillknob.models.base import LanguageModel
 from distillknob.models.load import load_model
 from distillknob.models.sampling import Sampling, generate
@@ -26,14 +27,21 @@ def shown(values: Sequence[float]) -> str:
     return f"{100 * of_all.mean:.1f} [{100 * of_all.low:.1f}, {100 * of_all.high:.1f}]"
 
 
-def scores(model: LanguageModel, task: Task, problems: int, samples: int) -> tuple[str, str]:
-    """Mean score of sampled and of greedy answers, in points with their intervals."""
+def commonest(measured: Measured) -> str:
+    """The way of writing that most answers take, and their share of all."""
+    ways = Counter(measured.task.style(answer) for row in measured.answers for answer in row)
+    (way, count), *_ = ways.most_common(1)
+    return f"{way} {100 * count / ways.total():.0f} %"
+
+
+def scores(model: LanguageModel, task: Task, problems: int, samples: int) -> list[str]:
+    """Of sampled and of greedy answers: mean score in points with its interval, and the commonest way of writing."""
     examples = task.examples("test", problems, seed=0)
     sampled = sample_and_grade(model, task, examples, samples)
     prompts = [task.messages(example) for example in examples]
     taken = generate(model, prompts, 1, Sampling(max_new_tokens=task.max_new_tokens, top_k=1))
     greedy = grade_samples(model.tokenizer, task, examples, taken.completions)
-    return shown(sampled.per_problem), shown(greedy.per_problem)
+    return [cell for one in (sampled, greedy) for cell in (shown(one.per_problem), commonest(one))]
 
 
 def main() -> None:
@@ -44,12 +52,12 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=4)
     asked = parser.parse_args()
     keep_freed_memory()
-    print("| model | task | sampled, % right | greedy, % right |\n|---|---|---|---|")
+    print("| model | task | sampled, % right | way | greedy, % right | way |\n|---|---|---|---|---|---|")
     for name in asked.models:
         model = load_model(name)
         for task in get_tasks(asked.tasks):
-            sampled, greedy = scores(model, task, asked.problems, asked.samples)
-            print(f"| {name} | {task.name} | {sampled} | {greedy} |", flush=True)
+            cells = scores(model, task, asked.problems, asked.samples)
+            print(f"| {name} | {task.name} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":
