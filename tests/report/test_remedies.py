@@ -134,6 +134,28 @@ def test_without_a_recipe_the_command_names_the_pair_and_the_length_of_answers(t
     assert main([*words[1:], "--dry-run"]) == 0
 
 
+def test_without_a_recipe_a_training_gets_the_rate_that_is_usual_for_its_model(tmp_path: Path) -> None:
+    """TRL's own, 1e-6, moves no model of the size of these."""
+    rates = {"distill": 1e-3, "calibrate": 3e-4}
+    source = read_source(diagnosed(tmp_path / "run", usual_rates=rates))
+    for remedy, option in (
+        ("method=sft_verified", "--learning-rate=0.001"),
+        ("lmbda=0", "--learning-rate=0.001"),
+        ("eta=-0.25", "--learning-rate=0.0003"),
+    ):
+        (command,) = remedy_commands(source, remedy)
+        assert option in shlex.split(command)
+        assert main([*shlex.split(command)[1:], "--dry-run"]) == 0
+    (longer,) = remedy_commands(source, "max_new_tokens=64")
+    assert "--learning-rate" not in longer  # a diagnosis trains nothing
+
+
+def test_a_recipe_s_own_rate_stands(tmp_path: Path, recipe: tuple[Path, dict[str, Any]]) -> None:
+    file, values = recipe
+    run = diagnosed(tmp_path / "run", str(file), values, usual_rates={"distill": 1e-3, "calibrate": 3e-4})
+    assert not any("--learning-rate" in command for command in commands_of(run))
+
+
 def test_between_two_tokenizers_no_divergence_at_every_token_is_offered(tmp_path: Path) -> None:
     pilot = [{"level": "span", "direction": "reverse_kl", "policy": "on_policy", "task": "math", "value": 1.0}]
     source = read_source(diagnosed(tmp_path / "run", pilot=pilot))

@@ -68,7 +68,16 @@ def about(source: Source, stage: str, *, name: str | None = None, **flags: objec
     """Write a stage's command about the pair of the main run, by its recipe, for a run beside it."""
     pair = pair_of(source)
     named = {"teacher": pair.teacher, "student": pair.student, "tasks": pair.tasks, **_read_as(source, stage), **flags}
-    return onward(source, stage, name=name, **named)
+    return onward(source, stage, name=name, **{**_usual_rate(source, stage), **named})
+
+
+def _usual_rate(source: Source, stage: str) -> dict[str, object]:
+    """The learning rate that is usual for what the stage trains, where a diagnosis knows it and no recipe has one:
+    without it a training takes TRL's, which is made for models of billions of parameters."""
+    if source.diagnose is None or recipe_of(source.main.environment) is not None:
+        return {}
+    rate = mapping(source.diagnose.result.get("usual_rates")).get(stage)
+    return {} if rate is None else {"learning_rate": rate}
 
 
 def _read_as(source: Source, stage: str) -> dict[str, object]:
