@@ -18,10 +18,8 @@ import torch
 from distillknob.distillation.config import DistillConfig
 from distillknob.distillation.pair import Pair
 from distillknob.distillation.teacher_context.base import TEACHER_PROMPT, Context, Messages, Written
-from distillknob.evaluation.measure import Measured, grade_samples, longest_answer, sample_and_grade
+from distillknob.evaluation.measure import sample_and_grade
 from distillknob.models.base import LanguageModel
-from distillknob.models.sampling import Sampling, generate
-from distillknob.models.scoring import Prompt
 from distillknob.runs.journal import Journal
 from distillknob.runtime.processes import notice
 from distillknob.tasks import Example, Task
@@ -49,14 +47,20 @@ def warn_of_unused_context(config: DistillConfig, pair: Pair, tasks: Sequence[Ta
         asked = [(example, prompt) for example, prompt in zip(examples, shown, strict=True) if prompt is not None]
         if not asked:  # no right answer to learn from, or no skill
             continue
-        examples = [example for example, _ in asked]
-        limit = longest_answer(task, config.max_completion_length)
         without_it, with_it = (
-            _answered(reader, task, examples, prompts, limit, config.seed, part.part(name))
-            for name, prompts in (
-                ("without", [task.messages(example) for example in examples]),
-                ("with", [prompt for _, prompt in asked]),
+            sample_and_grade(
+                reader,
+                task,
+                [example for example, _ in asked],
+                1,
+                max_new_tokens=config.max_completion_length,
+                seed=config.seed,
+                prompts=prompts,
+                journal=part.part(name),
+                shared=True,
+                description="context",
             )
+            for name, prompts in (("without", None), ("with", [prompt for _, prompt in asked]))
         )
         if with_it.mean <= without_it.mean < NO_ROOM:
             said.append(f"{task.name} {with_it.mean:.0%} right with it, {without_it.mean:.0%} without")
@@ -106,26 +110,3 @@ def _reader(config: DistillConfig, pair: Pair) -> LanguageModel:
     if not isinstance(teaches, LanguageModel):
         raise ValueError("a context is read by a model whose weights are at hand")
     return teaches
-
-
-def _answered(
-    reader: LanguageModel,
-    task: Task,
-    examples: Sequence[Example],
-    prompts: Sequence[Prompt],
-    limit: int,
-    seed: int,
-    journal: Journal,
-) -> Measured:
-    """The reader's answer to each prompt, graded as an answer to its example."""
-    drawn = generate(
-        reader,
-        prompts,
-        1,
-        Sampling(max_new_tokens=limit, seed=seed),
-        journal=journal.part("samples"),
-        shared=True,
-        description="context",
-    )
-    grades = journal.part("grades")
-    return grade_samples(reader.tokenizer, task, examples, drawn.completions, journal=grades, shared=True)

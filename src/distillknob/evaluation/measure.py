@@ -199,12 +199,13 @@ def sample_and_grade(
     *,
     max_new_tokens: int | None = None,
     seed: int = 0,
+    prompts: Sequence[list[dict[str, str]]] | None = None,
     begun: Sequence[Sequence[int]] | None = None,
     journal: Journal | None = None,
     shared: bool = False,
     description: str = "sample",
 ) -> Measured:
-    """Sample `n` answers to each problem at temperature 1 and grade them.
+    """Sample `n` answers to each problem at temperature 1 and grade them. `prompts` are the problems' own by default.
 
     `max_new_tokens` defaults to the task's own longest. What `journal` holds is neither sampled nor graded again, so
     that a run that was stopped goes on at the batch where it was. `begun` and `shared` are those of `generate`, and so
@@ -213,7 +214,7 @@ def sample_and_grade(
     journal = journal or Journal()
     drawn = generate(
         sampler,
-        [task.messages(example) for example in examples],
+        prompts if prompts is not None else [task.messages(example) for example in examples],
         n,
         Sampling(max_new_tokens=longest_answer(task, max_new_tokens), seed=seed),
         begun=begun,
