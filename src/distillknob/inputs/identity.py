@@ -243,7 +243,7 @@ def _examples_of(task: Task) -> str:
         except BadInputError:  # a split without a row
             continue
         for example in examples:
-            problem = [example.key, task.messages(example), example.reference, dict(example.solutions)]
+            problem = [example.key, task.messages(example), example.reference, dict(example.solutions), example.gold]
             made.update(json.dumps(problem, sort_keys=True, default=str).encode("utf-8", "surrogatepass"))
     if isinstance(task, RowsTask):
         _examples[task] = made.hexdigest()

@@ -23,7 +23,7 @@ SERVED = ("http://", "https://")  # how the name of a model behind a server begi
 CHAT = "/chat/completions"  # how the URL of a server's chat interface ends
 DEFAULT_STUDENT = "zoo:student"
 ZOO = ("teacher", "student", "proxy", "student-other")
-FETCHED = ("smollm2",)  # published models that `distillknob fetch` makes
+FETCHED = ("smollm2", "smollm2-teacher", "smollm2-student")  # published models that `distillknob fetch` makes
 
 
 def zoo_path(name: str) -> Path:
