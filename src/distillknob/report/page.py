@@ -39,6 +39,7 @@ from distillknob.report.sections.compare import compared_section, missing_sectio
 from distillknob.report.sections.controls import causal_section, variants_section
 from distillknob.report.sections.curves import calibration_section, learning_section
 from distillknob.report.sections.evaluation import evaluation_section
+from distillknob.report.sections.forecast import forecast_section
 from distillknob.report.sections.outcome import outcome_section
 from distillknob.report.sections.provenance import provenance_section
 from distillknob.report.sections.prune import prune_section
@@ -64,7 +65,7 @@ class Page:
 
 # None says that a stage has no page.
 PAGES: dict[str, Page | None] = {
-    "diagnose": Page("Diagnosis of a pair", (traps_section,)),
+    "diagnose": Page("Diagnosis of a pair", (traps_section, forecast_section)),
     "calibrate": Page("Calibration of a teacher", (calibration_section,)),
     "cache": None,
     "fingerprint": None,
@@ -75,7 +76,15 @@ PAGES: dict[str, Page | None] = {
     "evaluate": Page("Evaluation", (evaluation_section, kept_samples_section), questions.OF_EVALUATION),
     "demo": Page(
         "Distillation report",
-        (outcome_section, traps_section, calibration_section, learning_section, failures_section, samples_section),
+        (
+            outcome_section,
+            traps_section,
+            forecast_section,
+            calibration_section,
+            learning_section,
+            failures_section,
+            samples_section,
+        ),
     ),
     "sweep": Page(
         "The knob curve",
