@@ -20,17 +20,14 @@ def forecast_section(source: Source) -> Section | None:
         return None
     result = source.diagnose.result
     knob = rows(result.get("knob"))
+    how_far = f"{knob_sentence(knob)} {_answers(source.diagnose, knob)}".strip()
     shown = [
         part(
             "A student of the teacher as it is",
             "What the student would score if it took over the teacher's habits and learned nothing else.",
             forecast_table(rows(result.get("forecast"))),
         ),
-        part(
-            "How far the knob can turn",
-            f"{knob_sentence(knob)} {_answers(source.diagnose, knob)}".strip(),
-            _knob(result),
-        ),
+        part("How far the knob can turn", how_far, _knob(result)),
     ]
     return Section(NAME, "What is foretold", NOT_MEASURED, join(*shown)) if any(shown) else None
 
