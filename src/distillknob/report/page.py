@@ -70,7 +70,7 @@ PAGES: dict[str, Page | None] = {
     "cache": None,
     "fingerprint": None,
     "memorization": None,
-    "prune": Page("A pruned model", (prune_section,)),
+    "prune": Page("A pruned model", (prune_section,), questions.OF_PRUNING),
     "distill": Page("Distillation of a student", (learning_section,)),
     "defend": None,
     "evaluate": Page("Evaluation", (evaluation_section, kept_samples_section), questions.OF_EVALUATION),
