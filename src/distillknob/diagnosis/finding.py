@@ -56,7 +56,9 @@ class Finding:
             "plot": self.plot,
             "examples": list(self.examples),
         }
-        return row if self.room is None else {**row, "room": self.room}
+        if self.room is not None:
+            row["room"] = self.room
+        return row
 
 
 def finding_of(

@@ -29,6 +29,7 @@ from distillknob.report.drawing.markup import (
     rows,
     tag,
 )
+from distillknob.report.names import model_name
 from distillknob.report.opening import questions
 from distillknob.report.opening.answer import Question, opening_section
 from distillknob.report.read import Source, read_source
@@ -199,7 +200,7 @@ def header(source: Source, of: str = "") -> Html:
     a page shows two."""
     result = source.main.result
     pair = mapping(result.get("pair")) or result
-    names = [_model_name(str(pair[key])) for key in ("teacher", "student") if pair.get(key)]
+    names = [model_name(str(pair[key])) for key in ("teacher", "student") if pair.get(key)]
     # What to know before any figure: of a teacher that is the original, of files that changed during the run.
     said: list[Any] = [result.get("warning"), *(result.get("notes") or []), *unturned(rows(result.get("teachers")))]
     notes = [f"{note[:1].upper()}{note[1:].rstrip('.')}." for note in said if isinstance(note, str)]
@@ -213,12 +214,6 @@ def header(source: Source, of: str = "") -> Html:
         _problems(source.problems()),
         class_="top" if not of else None,
     )
-
-
-def _model_name(model: str) -> str:
-    """The last part of a model's name, and of one that a run has made the run's too."""
-    parts = Path(model).parts
-    return "/".join(parts[-2:]) if parts[-1:] == ("model",) else parts[-1] if parts else model
 
 
 def _state(source: Source) -> Html | None:
