@@ -340,3 +340,11 @@ def test_a_training_that_hardly_moved_its_model_is_to_be_repeated_at_a_higher_ra
     assert "Raise the learning rate: the first suspect" in page.of("What to do next?")
     assert shlex.split(told)[:2] == ["distillknob", result["stage"]] and "--learning-rate=6e-05" in told
     assert f" {folder / 'config.yaml'} " in told and f"--output {folder}-faster" in told
+
+
+def test_a_pruned_model_s_page_leads_with_its_own_command_and_offers_none_without_a_teacher(tmp_path: Path) -> None:
+    heal = "distillknob distill --teacher=./whole --student=runs/cut/model --output runs/cut-healed"
+    run = Run.open(tmp_path / "run", "prune", {"model": "./whole", "tasks": ["math"]})
+    run.finish({"stage": "prune", "model": "./whole", "importance": [], "next": heal})
+    read = Answers(build_report(run.path))
+    assert read.of("What to do next?").startswith("Heal it: ") and read.commands == [heal]

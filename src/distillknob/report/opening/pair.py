@@ -61,8 +61,9 @@ def beside(source: Source, name: str) -> Path:
 def onward(source: Source, stage: str, *, name: str | None = None, **flags: object) -> str:
     """Write a stage's command by the recipe of the main run, for a run beside it that is called by the stage, or by
     this `name`. Without a recipe a training gets the rate that is usual for its model."""
-    recipe, rate = recipe_of(source.main.environment), rate_flags(source, stage, flags)
-    return command(stage, recipe=recipe, output=beside(source, name or stage), **{**rate, **flags})
+    given = {key: value for key, value in flags.items() if value is not None}
+    recipe, rate = recipe_of(source.main.environment), rate_flags(source, stage, given)
+    return command(stage, recipe=recipe, output=beside(source, name or stage), **{**rate, **given})
 
 
 def about(source: Source, stage: str, *, name: str | None = None, **flags: object) -> str:
