@@ -107,7 +107,7 @@ def test_auto_is_recorded_as_what_it_came_to(tiny_pair: Pair, tmp_path: Path) ->
 
 def test_a_run_notes_the_sizes_of_the_models_that_it_read(tiny_pair: Pair, tmp_path: Path) -> None:
     """From which commands to copy have their learning rates."""
-    run = evaluate(evaluation(tiny_pair), tmp_path / "run")
+    run = evaluate(evaluation(tiny_pair, engine="auto"), tmp_path / "run")
     noted = json.loads((run.path / "environment.json").read_text())["parameters"]
     assert set(noted) == set(run.config["models"]) and all(size > 1000 for size in noted.values())
     assert parameters_of("http://localhost:1/v1#served") is None and parameters_of("./nowhere") is None

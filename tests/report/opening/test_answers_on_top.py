@@ -236,7 +236,7 @@ def test_a_diagnosis_leads_with_what_it_foretells_and_says_that_nothing_was_meas
     first, second, measured = read.lines["Is this pair distillable?"]
     assert " ".join(first.split()) == (
         "Forecast, not measured: from samples, a student of the teacher as it is may gain or lose on sums +0.3 points "
-        "[-5.9, +6.5] more"
+        "[-5.9, +6.5]"
     )
     assert "at η = -0.5 would gain on sums +38.0 points [+28.0, +48.0]" in " ".join(second.split())
     assert measured.startswith("Not measured here") and "forecast" in read.links and "forecast" in read.ids
