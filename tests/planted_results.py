@@ -374,6 +374,7 @@ def knob_row(task: str, scope: str, eta: float, turns: str, student: float | Non
         "score_interval": [0.0, 0.02],
         "student": student and 0.4,
         "student_after": student,
+        "student_gain": student and student - 0.4,
         "student_interval": [None, None] if student is None else [0.25, 0.45],
         "effective_samples": 3.25,
         "samples": 8,

@@ -152,9 +152,9 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
 
 
 SECTIONS = {
-    "demo": ["result", "traps", "calibration", "learning", "failures", "samples", "provenance"],
+    "demo": ["result", "traps", "forecast", "calibration", "learning", "failures", "samples", "provenance"],
     "sweep": ["knob", "result", "failures", "cells", "provenance"],
-    "diagnose": ["traps", "provenance"],
+    "diagnose": ["traps", "forecast", "provenance"],
     "calibrate": ["calibration", "provenance"],
     "distill": ["learning", "provenance"],
     "evaluate": ["result", "provenance"],

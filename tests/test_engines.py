@@ -25,6 +25,7 @@ from distillknob.errors import BadInputError
 from distillknob.evaluation.config import EvaluateConfig
 from distillknob.evaluation.stage import evaluate
 from distillknob.inputs.preflight import Preflight
+from distillknob.models.architecture import parameters_of
 from distillknob.stages import STAGES
 from pairs import Pair
 
@@ -102,6 +103,14 @@ def test_auto_is_recorded_as_what_it_came_to(tiny_pair: Pair, tmp_path: Path) ->
     assert sampled_by(run.path) == {"engine": "transformers", "why": "vLLM isn't installed", "version": None}
     again = evaluate(evaluation(tiny_pair, engine="auto"), tmp_path / "run")
     assert again.result == run.result
+
+
+def test_a_run_notes_the_sizes_of_the_models_that_it_read(tiny_pair: Pair, tmp_path: Path) -> None:
+    """From which commands to copy have their learning rates."""
+    run = evaluate(evaluation(tiny_pair, engine="auto"), tmp_path / "run")
+    noted = json.loads((run.path / "environment.json").read_text())["parameters"]
+    assert set(noted) == set(run.config["models"]) and all(size > 1000 for size in noted.values())
+    assert parameters_of("http://localhost:1/v1#served") is None and parameters_of("./nowhere") is None
 
 
 def test_a_complete_run_needs_no_engine(tiny_pair: Pair, tmp_path: Path) -> None:

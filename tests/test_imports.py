@@ -66,7 +66,7 @@ ROOMS = {
     "calibration": row(f"{STAGE} stats verdicts training evaluation publishing", f"{TRAINERS} huggingface_hub"),
     "distillation": row(f"{STAGE} methods divergences training evaluation diagnosis publishing", f"{TRAINERS} opacus"),
     "defences": row(f"{STAGE} methods training evaluation distillation fingerprints publishing", TRAINERS),
-    "report": row("errors results stats verdicts methods runs", "numpy"),
+    "report": row("errors results stats verdicts methods config runs", "numpy"),
     "attacks": row(
         f"{STAGE} stats methods divergences training evaluation calibration distillation defences report",
         f"{TRAINERS} numpy yaml",

@@ -57,8 +57,8 @@ def test_advice_is_told_in_the_order_of_what_helps(tmp_path: Path) -> None:
     wrong = {"prompt": "Calculate 3 + 4", "reference": "7", "answer": "3+4=\x1b[31m8\nAnswer: 8", "why": "wrong"}
     findings = [
         finding("signal_sparsity", "high", remedy="method=tip"),
-        finding("capacity_gap", "medium", remedy="method=sft_best_of_n_sure"),
-        finding("knob_range", "none", remedy="eta=-0.25, or method=sft_best_of_n_sure"),
+        finding("capacity_gap", "medium", room="much", remedy="method=sft_best_of_n_sure"),
+        finding("knob_range", "none", room="some", remedy="eta=-0.25, or method=sft_best_of_n_sure"),
         finding("teacher_accuracy", "high", examples=[wrong] * 3),
     ]
     knob = {
@@ -79,13 +79,15 @@ def test_advice_is_told_in_the_order_of_what_helps(tmp_path: Path) -> None:
         text.index(part)
         for part in (
             "high: teacher_accuracy on sums",
-            "medium: capacity_gap on sums",
-            "\nknob_range on sums",
+            "much room: capacity_gap on sums",
+            "\nsome room: knob_range on sums",
             "On most pairs the following fires too",
             "high: signal_sparsity on sums",
         )
     ]
     assert places == sorted(places)
+    rows = [" ".join(line.split()[:3]) for line in text.splitlines()]
+    assert "capacity_gap sums much" in rows and "teacher_accuracy sums high" in rows
     assert text.count('  e.g. asked "Calculate 3 + 4", right is "7", it said "3+4= [31m8 Answer: 8" (wrong)') == 2
     # No command follows from what was measured of a teacher that is wrong.
     assert "Mend that first: what follows on sums is no use before." in text and "distillknob" not in text

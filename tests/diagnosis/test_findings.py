@@ -7,9 +7,10 @@ import math
 import pytest
 
 from diagnosed import recipe_lines
-from distillknob.diagnosis.finding import Finding, graded
+from distillknob.diagnosis.finding import Finding, finding_of, graded, room_of
 from distillknob.errors import BadInputError
 from distillknob.stats import Interval
+from distillknob.verdicts.findings import badge
 
 
 def test_severity_asks_for_evidence() -> None:
@@ -17,6 +18,21 @@ def test_severity_asks_for_evidence() -> None:
         return graded(Interval(mean=0.9, low=low, high=1.0, n=5), 0.05, 0.1, 0.25)
 
     assert [severity(low) for low in (0.04, 0.06, 0.2, 0.3, math.nan)] == ["none", "low", "medium", "high", "none"]
+
+
+def test_a_measure_of_room_says_how_much_by_the_nearer_end_and_a_harm_says_none() -> None:
+    def room(low: float, high: float = 2.0) -> str:
+        return room_of(Interval(mean=0.9, low=low, high=high, n=5))
+
+    ends = [(-0.1, 0.2), (0.3, 2.0), (0.6, 2.0), (1.2, 2.0), (-0.1, 2.0), (math.nan, math.nan)]
+    assert [room(*end) for end in ends] == ["none", "little", "some", "much", "unclear", "unclear"]
+    value = Interval(mean=0.9, low=0.6, high=1.2, n=5)
+    of_room, of_harm = (
+        finding_of("one", "math", value, unit="", severity="low", cause="", remedy="", room=one).as_row()
+        for one in (room_of(value), None)
+    )
+    assert of_room.get("room") == "some" and of_room["severity"] == "low" and "room" not in of_harm
+    assert (badge(of_room), badge(of_harm), badge({"room": "none"})) == ("some room", "low", "no room")
 
 
 def test_a_finding_that_cannot_be_made_says_why() -> None:

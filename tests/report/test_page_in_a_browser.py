@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from browser import CHROMIUM, Browser
+from distillknob.report.names import model_names
 from distillknob.report.page import build_report
 from distillknob.report.side_by_side import build_side_by_side
 from planted_results import HOSTILE
@@ -88,7 +89,7 @@ def test_a_figure_is_saved_as_svg_and_as_csv_with_hostile_names_as_text(
     assert browser.complaints() == []
     table, drawing = saved(tmp_path / "result-1.csv"), saved(tmp_path / "result-1.svg")
     rows = list(csv.DictReader(table.splitlines()))
-    assert [row["Name"] for row in rows] == [f"model {number}" for number in range(1, 5)]
+    assert [row["Name"] for row in rows] == list(model_names(MODELS).values())
     assert float(rows[1]["Value"]) == 0.9 and rows[3]["Value"] == ""
     root = ElementTree.fromstring(drawing)
     names = {element.tag.rpartition("}")[2] for element in root.iter()}

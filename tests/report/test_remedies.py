@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,14 @@ REMEDIES = {
 }
 
 
+SIZES = {"parameters": {"zoo:teacher": 400_000, "zoo:student": 200_000}}
+
+
 def diagnosed(path: Path, recipe: str | None = None, says: dict[str, Any] | None = None, **result: Any) -> Path:
-    """A finished diagnosis of two models of the zoo, started with the recipe."""
+    """A finished diagnosis of two models of the zoo, whose sizes it noted, started with the recipe."""
     pair = {"teacher": "zoo:teacher", "student": "zoo:student", "tasks": ["math"]}
     with started_with(recipe, says or {}):
-        run = Run.open(path, "diagnose", {**pair, "max_new_tokens": 48})
+        run = Run.open(path, "diagnose", {**pair, "max_new_tokens": 48}, noted=SIZES)
     run.finish({"stage": "diagnose", "findings": [], "forecast": [], **result})
     return path
 
@@ -136,8 +140,7 @@ def test_without_a_recipe_the_command_names_the_pair_and_the_length_of_answers(t
 
 def test_without_a_recipe_a_training_gets_the_rate_that_is_usual_for_its_model(tmp_path: Path) -> None:
     """TRL's own, 1e-6, moves no model of the size of these."""
-    rates = {"distill": 1e-3, "calibrate": 3e-4}
-    source = read_source(diagnosed(tmp_path / "run", usual_rates=rates))
+    source = read_source(diagnosed(tmp_path / "run"))
     for remedy, option in (
         ("method=sft_verified", "--learning-rate=0.001"),
         ("lmbda=0", "--learning-rate=0.001"),
@@ -150,9 +153,50 @@ def test_without_a_recipe_a_training_gets_the_rate_that_is_usual_for_its_model(t
     assert "--learning-rate" not in longer  # a diagnosis trains nothing
 
 
+def trained(path: Path, stage: str, config: dict[str, Any], **result: Any) -> Path:
+    run = Run.open(path, stage, {"tasks": ["math"], **config}, noted=SIZES)
+    run.finish({"stage": stage, **result})
+    return path
+
+
+def test_whichever_stage_s_page_offers_a_training_names_the_rate_of_what_it_trains(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    turned = trained(
+        tmp_path / "easier",
+        "calibrate",
+        {"teacher": "zoo:teacher", "target": "zoo:student", "eta": -0.25},
+        eta=-0.25,
+        outcome="finished",
+        kept_step=9,
+        turned={"verdict": "turned"},
+    )
+    taught = trained(tmp_path / "taught", "distill", {"teacher": "zoo:teacher", "student": "zoo:student"}, method="gkd")
+    teacher = f"{turned}/model"
+    origin = {"run": str(turned), "stage": "calibrate", "role": "teacher", "eta": -0.25, "before": "zoo:teacher"}
+    scored = trained(
+        tmp_path / "scores",
+        "evaluate",
+        {"models": [teacher]},
+        models=[{"model": teacher, "tasks": [], "origin": origin}],
+        differences=[],
+    )
+    rates = {"distill": "--learning-rate=0.001", "calibrate": "--learning-rate=0.0003"}
+    attack = """--settings={"distill": {"learning_rate": 0.001}}"""
+    for run, stages in ((turned, {"distill", "attack"}), (taught, {"calibrate", "attack"}), (scored, {"distill"})):
+        page = unescape(build_report(run).read_text(encoding="utf-8"))
+        commands = [shlex.split(one) for one in re.findall(r'<code class="command">([^<]*)<', page)]
+        offered = [words for words in commands if words[1] in {*rates, "attack"}]
+        assert {words[1] for words in offered} == stages
+        for words in offered:
+            assert rates.get(words[1], attack) in words
+            if not any(teacher in word for word in words):  # which isn't there
+                assert main([*words[1:], "--dry-run"]) == 0, f"{words}\n{capsys.readouterr().err}"
+
+
 def test_a_recipe_s_own_rate_stands(tmp_path: Path, recipe: tuple[Path, dict[str, Any]]) -> None:
     file, values = recipe
-    run = diagnosed(tmp_path / "run", str(file), values, usual_rates={"distill": 1e-3, "calibrate": 3e-4})
+    run = diagnosed(tmp_path / "run", str(file), values)
     assert not any("--learning-rate" in command for command in commands_of(run))
 
 

@@ -75,8 +75,14 @@ def test_other_stages_and_older_results_say_nothing() -> None:
     assert next_rate({"stage": "calibrate"}) is None
 
 
+def test_a_rate_far_below_what_is_usual_is_raised_to_that_at_once() -> None:
+    """From TRL's own it takes seven times three to get to what moves a small model."""
+    assert next_rate(distillation(learning_rate=1e-6), 1e-3) == 1e-3
+    assert next_rate(distillation(learning_rate=1e-3), 1e-3) == 3e-3
+
+
 def test_the_terminal_has_the_command_that_repeats_the_run_at_a_higher_rate() -> None:
-    run: Any = SimpleNamespace(stage="calibrate", path=Path("runs/easier"))
+    run: Any = SimpleNamespace(stage="calibrate", path=Path("runs/easier"), config={})
     (shown,) = rate_text(run, calibration())
     assert "First suspect: the learning rate, 2e-05" in " ".join(shown.split())
     again = "calibrate runs/easier/config.yaml --learning-rate=6e-05 --output runs/easier-faster"

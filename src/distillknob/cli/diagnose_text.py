@@ -10,7 +10,7 @@ from distillknob.cli.layout import percent, text_table, with_interval, wrapped
 from distillknob.report.read import RunData, Source
 from distillknob.report.remedies import remedy_commands
 from distillknob.runs.run import Run
-from distillknob.verdicts.findings import group_of, ranked, unfounded
+from distillknob.verdicts.findings import badge, group_of, ranked, unfounded
 
 EXAMPLES, EXAMPLE = 2, 60  # wrong answers that are shown, and characters of each of their parts
 HEADS = {
@@ -43,7 +43,7 @@ def diagnose_text(run: Run, result: Mapping[str, Any]) -> list[str]:
             commands = [] if useless else remedy_commands(source, finding["remedy"])
             commands = [one for one in commands if one not in offered]
             offered += commands
-            parts.append(advice(finding, commands, graded=group != "knob"))
+            parts.append(advice(finding, commands))
         if group == "premise" and own:
             parts.append(wrapped(f"Mend that first: what follows on {', '.join(sorted(without))} is no use before."))
     parts += _not_asked(findings)
@@ -80,14 +80,14 @@ def _share(value: float | None, bounds: Sequence[float | None], unit: str) -> st
 
 def _row(finding: Mapping[str, Any]) -> list[str]:
     value = "–" if finding["value"] is None else with_interval(finding["value"], finding["interval"], ".3f")
-    return [finding["name"], finding["task"] or "all", finding["severity"], value]
+    return [finding["name"], finding["task"] or "all", badge(finding), value]
 
 
-def advice(finding: Mapping[str, Any], commands: Sequence[str] = (), *, graded: bool = True) -> str:
+def advice(finding: Mapping[str, Any], commands: Sequence[str] = ()) -> str:
     """Say what a finding means, why it is there, and what to do: in words, and by commands to copy."""
     head = f"{finding['name']} on {finding['task'] or 'all tasks'}: {finding['value']:.3f} {finding['unit']}"
     lines = [
-        wrapped(f"{finding['severity']}: {head}" if graded else head),
+        wrapped(f"{badge(finding)}: {head}"),
         wrapped(finding["cause"], "  why: "),
         *(_example(one) for one in (finding.get("examples") or [])[:EXAMPLES]),
         wrapped(finding["remedy"], "  do:  "),
@@ -109,7 +109,7 @@ def _short(text: str) -> str:
 
 def _in_short(finding: Mapping[str, Any]) -> str:
     value = "–" if finding["value"] is None else f"{finding['value']:.3f}"
-    head = f"{finding['severity']}: {finding['name']} on {finding['task'] or 'all tasks'}: {value} {finding['unit']}"
+    head = f"{badge(finding)}: {finding['name']} on {finding['task'] or 'all tasks'}: {value} {finding['unit']}"
     return "\n".join([wrapped(head), wrapped(finding["remedy"], "  do:  ")])
 
 

@@ -7,17 +7,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from distillknob.results.schema import Severity
+from distillknob.results.schema import Room, Severity
 from distillknob.results.stages import FindingRow, Plot, PlotSeries, ShownAnswer
 from distillknob.stats import Interval
 
+# Nats an answer. From the second the student finds answers 1.6 times as likely as before, or as unlikely: the least
+# difference between ways of writing that is called a capacity gap. Below the first it is a tenth, or less.
+HARDLY, FAR, TWICE_AS_FAR = 0.1, 0.5, 1.0
 INFINITE = "the student gives probability 0 to tokens that the teacher says: their KL is infinite and has no shares"
 
 
 @dataclass(frozen=True)
 class Finding:
     """What one trap says of one task. `interval` is 95 %, clustered by prompt; `n` counts prompts. The value of one
-    that isn't applicable is NaN, and its `cause` says why. `examples` are answers that it was made of."""
+    that isn't applicable is NaN, and its `cause` says why. `examples` are answers that it was made of.
+
+    A finding that measures how far the teacher can be moved, rather than a harm, has a `room`, which is told in the
+    severity's place.
+    """
 
     name: str
     task: str | None
@@ -29,12 +36,13 @@ class Finding:
     cause: str
     remedy: str
     applicable: bool = True
+    room: Room | None = None
     plot: Plot | None = field(default=None, compare=False)
     examples: Sequence[ShownAnswer] = field(default=(), compare=False)
 
     def as_row(self) -> FindingRow:
         """The finding as `result.json` holds it."""
-        return {
+        row: FindingRow = {
             "name": self.name,
             "task": self.task,
             "value": self.value,
@@ -48,6 +56,9 @@ class Finding:
             "plot": self.plot,
             "examples": list(self.examples),
         }
+        if self.room is not None:
+            row["room"] = self.room
+        return row
 
 
 def finding_of(
@@ -59,6 +70,7 @@ def finding_of(
     severity: Severity,
     cause: str,
     remedy: str,
+    room: Room | None = None,
     plot: Plot | None = None,
     examples: Sequence[ShownAnswer] = (),
 ) -> Finding:
@@ -73,6 +85,7 @@ def finding_of(
         severity=severity,
         cause=cause,
         remedy=remedy,
+        room=room,
         plot=plot,
         examples=examples,
     )
@@ -111,6 +124,16 @@ def graded_below(interval: Interval, low: float, medium: float, high: float) -> 
     if interval.high < medium:
         return "medium"
     return "low" if interval.high < low else "none"
+
+
+def room_of(moved: Interval) -> Room:
+    """The room that a distance leaves, in nats an answer: by the end of its interval that is nearer to 0, so that noise
+    alone makes none. `unclear` is an interval that reaches from nothing to far."""
+    if math.isnan(moved.low) or (moved.low < HARDLY and moved.high >= FAR):
+        return "unclear"
+    if moved.low >= TWICE_AS_FAR:
+        return "much"
+    return "some" if moved.low >= FAR else "little" if moved.low >= HARDLY else "none"
 
 
 def share_plot(

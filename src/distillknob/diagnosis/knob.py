@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from distillknob.diagnosis.finding import FAR, HARDLY
 from distillknob.diagnosis.forecast import ByStyle
 from distillknob.diagnosis.samples import KnobSamples, OwnAnswers
 from distillknob.diagnosis.tilt import (
@@ -36,9 +37,6 @@ from distillknob.results.diagnosis import Scope, Turns
 from distillknob.stats import Interval, interval, paired_difference
 
 STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # of |η| / β on the frontier, before its end
-# Nats an answer. From the first the student finds the answers 1.6 times as likely as before, or as unlikely: the least
-# difference between ways of writing that is called a capacity gap. Below the second it is a tenth, or less.
-FAR, HARDLY = 0.5, 0.1
 
 Array = NDArray[np.float64]
 

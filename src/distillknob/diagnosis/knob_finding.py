@@ -1,24 +1,27 @@
 """What is said of how far the knob can turn: a word for each η, why it isn't more, and what could be done.
 
-It is no trap, as a stiff knob harms no distillation: its severity is always `none`.
+It is no trap, as a stiff knob harms no distillation: its severity is always `none`, and it tells its `room` instead.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
-from distillknob.diagnosis.finding import Finding, finding_of, not_applicable
-from distillknob.diagnosis.knob import FAR, Knob, frontier_rows, knob_rows, turns
+from distillknob.diagnosis.finding import FAR, Finding, finding_of, not_applicable, room_of
+from distillknob.diagnosis.knob import Knob, frontier_rows, knob_rows, turns
 from distillknob.diagnosis.samples import Gathered, Missing
 from distillknob.diagnosis.tilt import divergence, effective_samples
 from distillknob.diagnosis.traps.base import Trap
 from distillknob.results.diagnosis import Turns
+from distillknob.results.schema import Room
 from distillknob.stats import interval
 
 NAME = "knob_range"
+ROOMS: tuple[Room, ...] = ("none", "unclear", "little", "some", "much")  # the side with more room is told
 MOST = 0.5  # of the problems, or of what could be had: what holds for most of them is the reason
 GENTLE = -0.25  # the η to begin with, where that turns it far already
 ONE_SAMPLE = 1.5  # effective samples: below it one answer carries the weight, and a better one would, too
@@ -44,12 +47,20 @@ def knob_finding(knob: Knob) -> Finding:
         interval(_span(knob, etas), proportion=False),
         unit=f"nats an answer between η = {min(*etas, 0):+g} and {max(*etas, 0):+g}, by ways of writing",
         severity="none",
+        room=max((_room(knob, eta) for eta in etas), key=ROOMS.index),
         cause="; ".join(_turn_text(knob, eta, words[eta]) for eta in etas)
         + "".join(f", because {why}" if why is whys[0] else f"; because {why}" for why in whys)
         + _ways(knob, etas)
         + _alone(knob, etas),
         remedy="; ".join(dict.fromkeys(remedy for _, remedy in reasons.values())) or _turn_it(knob, words),
     )
+
+
+def _room(knob: Knob, eta: float) -> Room:
+    """The room on the side of η, by ways of writing: none where it would turn the wrong way."""
+    change = knob.change("ways", eta)
+    low, high = (change.low, change.high) if eta > 0 else (-change.high, -change.low)
+    return room_of(replace(change, low=low, high=high))
 
 
 def _turn_text(knob: Knob, eta: float, word: Turns) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from distillknob.config.rates import usual_rate
 from distillknob.diagnosis.compare import BY_PROMPT
 from distillknob.diagnosis.config import DiagnoseConfig
 from distillknob.diagnosis.forecast import FORECAST
@@ -103,11 +102,6 @@ def diagnose(
         "teacher": config.teacher,
         "student": config.student,
         "warning": warning,
-        # For the commands that the page offers where no recipe has rates.
-        "usual_rates": {
-            "distill": usual_rate("distill", student.model.num_parameters(), lora=False),
-            "calibrate": usual_rate("calibrate", teacher.model.num_parameters(), lora=False),
-        },
         "findings": findings,
         "notes": changed_meanwhile(run, config),
     }

@@ -11,6 +11,7 @@ from typing import Any
 from distillknob.config.shared import StageConfig
 from distillknob.inputs.identity import read_by
 from distillknob.inputs.preflight import Preflight
+from distillknob.models.architecture import parameters_of
 from distillknob.models.engines.choice import Choice, choose
 from distillknob.models.engines.opened import Engines
 from distillknob.runs.records import read_config
@@ -50,11 +51,17 @@ class Opening:
             self._resolved,
             **self._identity,
             template_date=template_date,
-            engine=asdict(self.choice),
+            noted={"sampled_by": asdict(self.choice), "parameters": self._parameters},
         )
         if not run.complete:
             _tell(f"{self.choice.engine} samples and scores: {self.choice.why}")
         return run
+
+    @property
+    def _parameters(self) -> dict[str, int]:
+        """How many parameters the models have, as far as that is known here: what they train at depends on it."""
+        counted = {name: parameters_of(name) for name in self.config.models_read}
+        return {name: count for name, count in counted.items() if count is not None}
 
     def engines(self) -> Engines:
         """What the stage's models are sampled from and score by; to be closed."""

@@ -21,7 +21,7 @@ from distillknob.errors import BadInputError, first_line, nearest
 from distillknob.models.caches import cache_numbers, largest
 from distillknob.models.dtypes import own_dtype
 from distillknob.models.families import check_config, rope_switch
-from distillknob.models.names import resolve
+from distillknob.models.names import SERVED, resolve
 
 
 def _qwen3(hidden: int, intermediate: int, layers: int, heads: int, tied: bool) -> dict[str, Any]:
@@ -217,6 +217,16 @@ def _built(name: str) -> tuple[Any, Any, str]:
 def _unusable(name: str, error: Exception) -> BadInputError:
     """In the words of the run, which meets the same error when it loads the model."""
     return BadInputError(f"can't load a causal language model from {name!r}: {first_line(error)}")
+
+
+def parameters_of(name: str) -> int | None:
+    """Return how many parameters a model has whose config is here; None of any other, and of one behind a server."""
+    try:
+        if resolve(name).startswith(SERVED) or folder_of(name) is None:
+            return None
+        return int(_built(name)[0].num_parameters())
+    except BadInputError:  # whoever needs the model itself is told
+        return None
 
 
 @cache

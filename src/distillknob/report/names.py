@@ -7,6 +7,7 @@ another set, in the order in which the run names them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from distillknob import methods
 from distillknob.report.drawing.markup import MISSING, Row, number, text
@@ -22,6 +23,7 @@ FAILURE_MODES = {
 _TEACHER_SHAPES = {"none": "square", "original": "circle", "below": "up", "above": "down"}
 _SERIES_SHAPES = ("circle", "square", "diamond", "up", "down")
 _SERIES_COLOURS = 6
+_LONGEST = 32  # characters of a model's name in a figure
 
 
 def method_name(method: object) -> str:
@@ -32,6 +34,19 @@ def method_name(method: object) -> str:
 def failure_name(mode: str) -> str:
     """Return what the paper calls a failure mode."""
     return FAILURE_MODES.get(mode, sentence(mode))
+
+
+def model_name(model: str) -> str:
+    """Return the last part of a model's name, and of one that a run has made the run's too."""
+    parts = Path(model).parts
+    return "/".join(parts[-2:]) if parts[-1:] == ("model",) else parts[-1] if parts else model
+
+
+def model_names(models: Sequence[str]) -> dict[str, str]:
+    """Return a short name for each model of a figure: its last part, or all of it where two would be called alike."""
+    short = [model_name(model).removesuffix("/model") for model in models]
+    named = {model: one if short.count(one) == 1 else model for model, one in zip(models, short, strict=True)}
+    return {model: one if len(one) <= _LONGEST else f"…{one[1 - _LONGEST :]}" for model, one in named.items()}
 
 
 def sentence(name: object) -> str:

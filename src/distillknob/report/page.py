@@ -29,6 +29,7 @@ from distillknob.report.drawing.markup import (
     rows,
     tag,
 )
+from distillknob.report.names import model_name
 from distillknob.report.opening import questions
 from distillknob.report.opening.answer import Question, opening_section
 from distillknob.report.read import Source, read_source
@@ -39,6 +40,7 @@ from distillknob.report.sections.compare import compared_section, missing_sectio
 from distillknob.report.sections.controls import causal_section, variants_section
 from distillknob.report.sections.curves import calibration_section, learning_section
 from distillknob.report.sections.evaluation import evaluation_section
+from distillknob.report.sections.forecast import forecast_section
 from distillknob.report.sections.outcome import outcome_section
 from distillknob.report.sections.provenance import provenance_section
 from distillknob.report.sections.prune import prune_section
@@ -64,18 +66,26 @@ class Page:
 
 # None says that a stage has no page.
 PAGES: dict[str, Page | None] = {
-    "diagnose": Page("Diagnosis of a pair", (traps_section,)),
+    "diagnose": Page("Diagnosis of a pair", (traps_section, forecast_section)),
     "calibrate": Page("Calibration of a teacher", (calibration_section,)),
     "cache": None,
     "fingerprint": None,
     "memorization": None,
-    "prune": Page("A pruned model", (prune_section,)),
+    "prune": Page("A pruned model", (prune_section,), questions.OF_PRUNING),
     "distill": Page("Distillation of a student", (learning_section,)),
     "defend": None,
     "evaluate": Page("Evaluation", (evaluation_section, kept_samples_section), questions.OF_EVALUATION),
     "demo": Page(
         "Distillation report",
-        (outcome_section, traps_section, calibration_section, learning_section, failures_section, samples_section),
+        (
+            outcome_section,
+            traps_section,
+            forecast_section,
+            calibration_section,
+            learning_section,
+            failures_section,
+            samples_section,
+        ),
     ),
     "sweep": Page(
         "The knob curve",
@@ -190,7 +200,7 @@ def header(source: Source, of: str = "") -> Html:
     a page shows two."""
     result = source.main.result
     pair = mapping(result.get("pair")) or result
-    names = [_model_name(str(pair[key])) for key in ("teacher", "student") if pair.get(key)]
+    names = [model_name(str(pair[key])) for key in ("teacher", "student") if pair.get(key)]
     # What to know before any figure: of a teacher that is the original, of files that changed during the run.
     said: list[Any] = [result.get("warning"), *(result.get("notes") or []), *unturned(rows(result.get("teachers")))]
     notes = [f"{note[:1].upper()}{note[1:].rstrip('.')}." for note in said if isinstance(note, str)]
@@ -204,12 +214,6 @@ def header(source: Source, of: str = "") -> Html:
         _problems(source.problems()),
         class_="top" if not of else None,
     )
-
-
-def _model_name(model: str) -> str:
-    """The last part of a model's name, and of one that a run has made the run's too."""
-    parts = Path(model).parts
-    return "/".join(parts[-2:]) if parts[-1:] == ("model",) else parts[-1] if parts else model
 
 
 def _state(source: Source) -> Html | None:

@@ -122,6 +122,18 @@ class Source:
         return not_run(what, self.resume_command())
 
 
+def run_at(path: object) -> RunData | None:
+    """Return the run in a directory that a result names; None where none is there that this version can read."""
+    if not isinstance(path, str):
+        return None
+    try:
+        run = RunData(Path(path), load_run(Path(path)))
+        _ = run.result  # one of a newer version is refused here
+    except BadInputError:
+        return None
+    return run
+
+
 def read_source(run_dir: Path) -> Source:
     """Read the run in `run_dir` and the runs inside it. Raises BadInputError if `run_dir` is no run directory, or holds
     the result of a newer version."""

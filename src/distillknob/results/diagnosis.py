@@ -218,21 +218,12 @@ class FrontierRow(TypedDict):
     effective_samples: float
 
 
-class UsualRates(TypedDict):
-    """Learning rates that are usual for models of the pair's sizes, trained in full: of a distillation of the student,
-    and of a calibration of the teacher."""
-
-    distill: float
-    calibrate: float
-
-
 class DiagnoseHead(Result):
     """The result of `diagnose` without its tables."""
 
     teacher: str
     student: str
     warning: NotRequired[str | None]
-    usual_rates: NotRequired[UsualRates]
     findings: list[FindingRow]
 
 

@@ -21,6 +21,7 @@ SCHEMA = 2  # of what this version writes; results from before there was a numbe
 Bounds = Sequence[float | None]  # [low, high] of a 95 % interval, clustered by prompt
 Verdict = Literal["turned", "can't tell", "the wrong way", "not at all"]
 Severity = Literal["none", "low", "medium", "high"]
+Room = Literal["none", "little", "some", "much", "unclear"]
 
 
 class Result(TypedDict):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Literal, NotRequired, TypedDict
 
 from distillknob.results.examples import ExampleRow
-from distillknob.results.schema import Bounds, Result, Severity, Verdict
+from distillknob.results.schema import Bounds, Result, Room, Severity, Verdict
 
 _PassAt1 = TypedDict("_PassAt1", {"pass@1": float})
 
@@ -270,6 +270,7 @@ class FindingRow(TypedDict):
     unit: str
     n: int
     severity: Severity
+    room: NotRequired[Room]
     cause: str
     remedy: str
     applicable: bool

@@ -76,7 +76,7 @@ class Run:
         resume: bool = False,
         shared: bool = False,
         template_date: str | None = None,
-        engine: Mapping[str, Any] | None = None,
+        noted: Mapping[str, Any] | None = None,
     ) -> Run:
         """Open the run of `stage` under `config` in the directory `path`: a new one, or the one that is there already.
 
@@ -86,7 +86,7 @@ class Run:
         values (str, numbers, bool, None, lists, mappings); `inputs` are finished run directories, or a folder directly
         inside one, such as its `model`; `read` is what the stage reads (`identity.read_by`). `shared` is for a
         directory in which several processes work, each on a run of its own. `template_date` (ISO) is the date for chat
-        templates; by default that of the run around this one, or today. `engine` says what samples in it, and why.
+        templates; by default that of the run around this one, or today. `noted` is kept beside it.
 
         Raises BadInputError, with nothing written, where `path` holds anything else (another stage or config, with
         the changed keys and both values; files of no run; an unfinished run without `resume`), can't be written,
@@ -101,7 +101,7 @@ class Run:
             try:
                 run._check(inputs, read, resume=resume, shared=shared)  # another process may have been faster
                 about = {"inputs": dict(digests), **({} if read is None else {"read": read})}
-                about |= {} if engine is None else {"sampled_by": dict(engine)}
+                about |= noted or {}
                 if not (path / CONFIG).exists():
                     run._begin(about, template_date)
                 elif not run.complete:

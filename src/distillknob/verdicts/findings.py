@@ -47,6 +47,15 @@ COMMON = 0.5
 Finding = Mapping[str, Any]
 
 
+def badge(finding: Finding) -> str:
+    """Return the word that a finding is told with: how grave the harm is, or where it measures no harm, how much room
+    there is to move the teacher."""
+    room = finding.get("room")
+    if room is None:
+        return str(finding.get("severity"))
+    return "room unclear" if room == "unclear" else f"{'no' if room == 'none' else room} room"
+
+
 def group_of(finding: Finding, knob: Sequence[Mapping[str, Any]] = ()) -> Group:
     """Return the group of a finding. `knob` are the rows of the diagnosis on how far the knob turns."""
     if not finding.get("applicable", True):

@@ -29,10 +29,11 @@ def hardly_moved(result: Mapping[str, Any]) -> str | None:
     return _hardly_distilled(result) if result.get("stage") == "distill" else None
 
 
-def next_rate(result: Mapping[str, Any]) -> float | None:
-    """Return the learning rate to try next, to one digit; None of results that don't tell theirs."""
+def next_rate(result: Mapping[str, Any], usual: float | None = None) -> float | None:
+    """Return the learning rate to try next, to one digit: a few times as much, or the `usual` one of its model where
+    that is more. None of results that don't tell theirs."""
     rate = _figure(result, "learning_rate")
-    return None if not rate else float(f"{TIMES * rate:.0e}")
+    return None if not rate else max(float(f"{TIMES * rate:.0e}"), usual or 0.0)
 
 
 def _hardly_calibrated(result: Mapping[str, Any]) -> str | None:

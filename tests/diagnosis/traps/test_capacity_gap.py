@@ -38,7 +38,8 @@ def styled(hard: float, *, habit: float = 0.5, answers: int = 200, teacher: floa
 
 def test_capacity_gap_fires_where_half_of_the_right_answers_are_beyond_the_student() -> None:
     finding = capacity_gap(styled(9.0))
-    assert finding.severity == "high" and finding.value == pytest.approx(3.0, abs=0.1)  # half of them cost 6 nats more
+    assert (finding.severity, finding.room) == ("high", "much")
+    assert finding.value == pytest.approx(3.0, abs=0.1)  # half of them cost 6 nats more
     assert finding.interval[0] < finding.value < finding.interval[1]
     assert "'hard'" in finding.cause and finding.n == 100
     assert {("eta", "-0.25"), ("method", "sft_best_of_n_sure")} <= set(recipe_lines(finding.remedy))

@@ -207,6 +207,60 @@ def test_the_next_step_of_a_diagnosis_is_the_gravest_trap_s_remedy(
     assert set(words) <= set(shlex.split(step)) and "--method=opd_rkl" not in step
 
 
+def knob_row(eta: float, gain: float | None, **values: Any) -> dict[str, Any]:
+    span = [None, None] if gain is None else [gain - 0.1, gain + 0.1]
+    row = {"task": "sums", "scope": "ways", "eta": eta, "student_gain": gain, "student_interval": span}
+    return {**row, "turns": "far", "samples": 8, **values}
+
+
+FORETOLD = {
+    "forecast": [{"task": "sums", "score": 0.42, "forecast": 0.423, "gain": 0.003, "interval": [-0.059, 0.065]}],
+    "knob": [
+        knob_row(0.5, -0.25),
+        knob_row(-0.5, 0.38),
+        knob_row(-0.25, 0.2),
+        knob_row(-0.5, 0.9, scope="answers"),
+    ],
+}
+
+
+def diagnosis_page(path: Path, **result: Any) -> Answers:
+    config = {"teacher": "./t", "student": "./s", "tasks": ["sums"], "samples": 2, "candidates": 16}
+    run = Run.open(path, "diagnose", config)
+    run.finish({"stage": "diagnose", "findings": [], "forecast": [], "knob": [], **result})
+    return Answers(build_report(run.path))
+
+
+def test_a_diagnosis_leads_with_what_it_foretells_and_says_that_nothing_was_measured(tmp_path: Path) -> None:
+    read = diagnosis_page(tmp_path / "run", **FORETOLD)
+    first, second, measured = read.lines["Is this pair distillable?"]
+    assert " ".join(first.split()) == (
+        "Forecast, not measured: from samples, a student of the teacher as it is may gain or lose on sums +0.3 points "
+        "[-5.9, +6.5]"
+    )
+    assert "at η = -0.5 would gain on sums +38.0 points [+28.0, +48.0]" in " ".join(second.split())
+    assert measured.startswith("Not measured here") and "forecast" in read.links and "forecast" in read.ids
+    down, up, _ = read.lines["What did calibration change?"]
+    assert "at η = -0.5 would gain" in down and "at η = +0.5 would lose on sums -25.0 points" in " ".join(up.split())
+
+
+@pytest.mark.parametrize(
+    ("result", "why"),
+    [
+        ({"knob": [knob_row(-0.5, None)]}, "sums names no ways of writing, by which students are foretold."),
+        (
+            {"findings": [{"name": "knob_range", "task": "sums", "applicable": False, "cause": "knob_samples is 0"}]},
+            "knob_samples is 0.",
+        ),
+        ({}, "this diagnosis holds none."),
+    ],
+)
+def test_without_a_forecast_the_page_says_why(tmp_path: Path, result: dict[str, Any], why: str) -> None:
+    read = diagnosis_page(tmp_path / "run", **result)
+    for question in ("Is this pair distillable?", "What did calibration change?"):
+        assert read.of(question).startswith(f"No forecast: {why}")
+
+
 def test_a_teacher_that_is_wrong_is_said_first_and_no_command_makes_it_right(tmp_path: Path) -> None:
     accuracy = {"task": "sums", "graded": True, "teacher": 0.03, "teacher_interval": [0.01, 0.09], "student": 0.01}
     accuracy |= {"student_interval": [0.0, 0.05], "difference": 0.02, "interval": [-0.01, 0.04], "n": 100}
@@ -217,7 +271,7 @@ def test_a_teacher_that_is_wrong_is_said_first_and_no_command_makes_it_right(tmp
     run = Run.open(tmp_path / "run", "diagnose", {"teacher": "./t", "student": "./s", "tasks": ["sums"]})
     run.finish({"stage": "diagnose", "findings": findings, "accuracy": [accuracy]})
     read = Answers(build_report(run.path))
-    assert read.of("Is this pair distillable?").startswith("Teacher right: on sums 3.0 % [1.0, 9.0] | Student")
+    assert "Teacher right: on sums 3.0 % [1.0, 9.0] | Student" in read.of("Is this pair distillable?")
     assert "Student right: there 1.0 % [0.0, 5.0]" in read.of("Is this pair distillable?")
     assert read.of("What stands in the way?").startswith("1 trap: of 2 checks, the first (high) is teacher accuracy")
     assert "1 more as on most pairs" in read.of("What stands in the way?")
@@ -228,7 +282,7 @@ def test_a_teacher_that_is_wrong_is_said_first_and_no_command_makes_it_right(tmp
 def test_a_diagnosis_of_an_older_version_has_no_such_lines(tmp_path: Path) -> None:
     run = Run.open(tmp_path / "run", "diagnose", {"teacher": "./t", "student": "./s", "tasks": ["sums"]})
     run.finish({"stage": "diagnose", "findings": []})
-    assert Answers(build_report(run.path)).of("Is this pair distillable?").startswith("Not measured here")
+    assert "Not measured here: no student" in Answers(build_report(run.path)).of("Is this pair distillable?")
 
 
 def test_an_unfinished_run_goes_on(tmp_path: Path) -> None:
@@ -286,3 +340,11 @@ def test_a_training_that_hardly_moved_its_model_is_to_be_repeated_at_a_higher_ra
     assert "Raise the learning rate: the first suspect" in page.of("What to do next?")
     assert shlex.split(told)[:2] == ["distillknob", result["stage"]] and "--learning-rate=6e-05" in told
     assert f" {folder / 'config.yaml'} " in told and f"--output {folder}-faster" in told
+
+
+def test_a_pruned_model_s_page_leads_with_its_own_command_and_offers_none_without_a_teacher(tmp_path: Path) -> None:
+    heal = "distillknob distill --teacher=./whole --student=runs/cut/model --output runs/cut-healed"
+    run = Run.open(tmp_path / "run", "prune", {"model": "./whole", "tasks": ["math"]})
+    run.finish({"stage": "prune", "model": "./whole", "importance": [], "next": heal})
+    read = Answers(build_report(run.path))
+    assert read.of("What to do next?").startswith("Heal it: ") and read.commands == [heal]

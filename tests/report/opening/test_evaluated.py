@@ -74,7 +74,7 @@ def test_what_follows_is_about_the_student_and_nobody_teaches_his_child_s_parent
 ) -> None:
     read = student_page(tmp_path / "run", *changes, to_teacher)
     assert read.of("What to do next?").startswith(step)
-    (following,) = read.under["What to do next?"]
+    following = read.under["What to do next?"][0]
     assert words <= set(shlex.split(following))
     assert f"--teacher={BEFORE}" not in following and f"--teacher={TAUGHT}" not in following
 
@@ -86,6 +86,36 @@ def test_several_students_stand_in_the_order_of_their_scores(tmp_path: Path) -> 
     read = opened(tmp_path / "run", [model(BEFORE, 0.3), *made], changes)
     lines = read.lines["How good are the students?"]
     assert [line.split(": ")[1].split()[0] for line in lines] == names[:0:-1]
+
+
+def taught(path: Path, teacher: str, seed: int) -> dict[str, Any]:
+    config = {"teacher": teacher, "student": BEFORE, "method": "gkd", "seed": seed}
+    Run.open(path, "distill", config).finish({"stage": "distill", "method": "gkd"})
+    return model(f"{path}/model", 0.5, run=str(path), before=BEFORE, teacher=teacher)
+
+
+def test_each_student_is_trained_once_more_into_a_folder_of_its_own_and_all_are_scored_after(tmp_path: Path) -> None:
+    made = [
+        taught(tmp_path / "of-original", TEACHER, 0),
+        taught(tmp_path / "of-easier", "./easier", 0),
+        taught(tmp_path / "of-easier-seed1", "./easier", 1),
+        taught(tmp_path / "demo" / "eta+0.5" / "distill-gkd", "./harder", 3),
+    ]
+    changes = [change(BEFORE, row["model"], 0.05, 0.15) for row in made]
+    read = opened(tmp_path / "scores", [model(BEFORE, 0.3), *made], changes)
+    *trainings, scores = [shlex.split(one) for one in read.under["What to do next?"]]
+    at = {words[-1].removeprefix(f"{tmp_path}/"): words[1:-2] for words in trainings}
+    assert at == {
+        "of-original-seed1": ["distill", f"--config={tmp_path}/of-original/config.yaml", "--seed=1"],
+        "of-easier-seed2": ["distill", f"--config={tmp_path}/of-easier/config.yaml", "--seed=2"],
+        "demo-eta+0.5-distill-gkd-seed4": [
+            "distill",
+            f"--config={tmp_path}/demo/eta+0.5/distill-gkd/config.yaml",
+            "--seed=4",
+        ],
+    }
+    named = [BEFORE, *(row["model"] for row in made), *(f"{tmp_path}/{folder}/model" for folder in at)]
+    assert scores[1] == "evaluate" and scores[3:-2] == ["--models", *named] and scores[-1] == f"{tmp_path}/scores-seeds"
 
 
 def test_a_student_without_what_it_was_gets_the_command_that_asks_both(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ def test_key_figures_and_takeaways_come_from_the_data(tmp_path: Path) -> None:
 
     plain = told(lambda result: None)
     assert "math: original teacher99.0 %[" in plain and "math: student of η = -0.5 (turned)80.0 %" in plain
+    assert plain[plain.index("math: original teacher99.0 %") :].index("500 problems, 8000 samples") < 80
     assert "math, η = +0.5 (turned): undistillable by gkd: its best student, by gkd, scores 21.0 %" in plain
     assert "math, η = -0.5 (turned): distillable by gkd" in plain
     assert "The 7 distilled students had the same budget: 1240000 tokens, 300 steps, learning rate 0.001." in plain

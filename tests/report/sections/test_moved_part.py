@@ -27,6 +27,14 @@ def test_the_page_shows_figures_ways_and_clusters_with_their_intervals(tmp_path:
     assert f"Answers in the way {HOSTILE}" in text and shown.elements["script"] == 1
 
 
+def test_why_a_teacher_may_get_surer_whichever_way_is_said_where_that_was_measured(tmp_path: Path) -> None:
+    task = moved_task()
+    sure = {**task["figures"][0], "name": "sure", "before": 0.96, "after": 0.99}
+    said = "whichever way the knob is turned"
+    assert said not in page(calibrate_run(tmp_path / "plain", -0.5)).text
+    assert said in page(calibrate_run(tmp_path / "run", -0.5), moved=[{**task, "figures": [sure]}]).text
+
+
 def test_one_cluster_is_told_in_words(tmp_path: Path) -> None:
     task = moved_task()
     shown = page(calibrate_run(tmp_path / "run", -0.5), moved=[{**task, "clusters": task["clusters"][:1]}])

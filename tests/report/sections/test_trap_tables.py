@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from distillknob.report.page import build_report
+from distillknob.runs.run import Run
 from planted_results import diagnose_result
 from planted_runs import Page, write_run
 
@@ -40,3 +41,13 @@ def test_a_diagnosis_shows_how_far_the_knob_would_turn(tmp_path: Path) -> None:
     assert "More and more of η, at one β" in page.text
     older = {name: rows for name, rows in diagnose_result().items() if name not in ("knob", "frontier")}
     assert "knob can turn" not in Page(build_report(write_run(tmp_path / "older", "diagnose", older))).text
+
+
+def test_a_percentage_of_the_teacher_says_which_answers_it_is_of(tmp_path: Path) -> None:
+    row = {"task": "math", "graded": True, "teacher": 0.97, "student": 0.42, "difference": 0.55, "n": 150}
+    config = {"teacher": "t", "student": "s", "tasks": ["math"], "samples": 2, "candidates": 16}
+    run = Run.open(tmp_path / "run", "diagnose", config)
+    run.finish({**diagnose_result(), "accuracy": [row]})
+    text = Page(build_report(run.path)).text
+    assert "On problems of the train split: 2 answers of the teacher to each, and 16 of the student." in text
+    assert "The teacher's score now is that of 8 answers to each problem; how often it is right above" in text

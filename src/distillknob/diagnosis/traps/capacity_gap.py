@@ -6,6 +6,9 @@ log q(answer) − log q(style), the share of the student's own answers written s
 alike: what the student seldom does is a habit, what it does badly a lack of capacity. What neither can foretell, a
 style with many wordings, is no gap.
 
+It measures how much would be gained by other answers of the same teacher, so it has a `room`, which is told in the
+place of its severity.
+
 The two remedies do different things. Selection leaves the teacher as it is and can take only what is among its samples;
 calibration moves what it writes. So the finding tells on how many problems there was something to take.
 """
@@ -18,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from distillknob.diagnosis.finding import Finding, finding_of, graded, not_applicable
+from distillknob.diagnosis.finding import Finding, finding_of, graded, not_applicable, room_of
 from distillknob.diagnosis.samples import StyledAnswers, means_by_prompt
 from distillknob.diagnosis.traps.base import ByPrompt, Trap
 from distillknob.results.stages import Plot, PlotSeries
@@ -101,6 +104,7 @@ def capacity_gap(answers: StyledAnswers) -> Finding:
         gap,
         unit="nats an answer that the teacher's ways of writing cost the student more than the easiest of them",
         severity=graded(gap, 0.5, 1.0, 2.0),
+        room=room_of(gap),
         cause=(
             f"the teacher is right in {len(rows)} ways of writing{'' if answers.named else CLUSTERED}; "
             f"{hardest['style']!r}, {hardest['teacher_share']:.0%} of its right answers, is {hardest['excess']:.1f} "

@@ -89,6 +89,13 @@ def _words(head: Sequence[Child]) -> str:
     return ", ".join(cell for cell in head if isinstance(cell, str) and not isinstance(cell, Html) and cell)
 
 
+def part(title: str, takeaway: str | None, body: Html | None) -> Html | None:
+    """Make a part of a section under its own heading; None where there is nothing to show."""
+    if body is None:
+        return None
+    return join(tag("h3", title), tag("p", takeaway, class_="takeaway") if takeaway else None, body)
+
+
 def details(summary: Child, *body: Child, is_open: bool = False) -> Html:
     """Make a part that the reader may open."""
     return tag("details", tag("summary", summary), *body, open=is_open)
@@ -220,6 +227,11 @@ def decimal_range(value: Any) -> str:
 def with_range(value: str, interval: str) -> Html:
     """Set a figure beside its interval, which is smaller."""
     return join(value, tag("small", " ", interval, class_="range") if interval else None)
+
+
+def stacked(value: str, below: str) -> Html:
+    """Set a figure above its interval, which takes less of a table's width."""
+    return join(tag("div", value), tag("div", below, class_="more") if below else None)
 
 
 def plural(amount: int, thing: str) -> str:

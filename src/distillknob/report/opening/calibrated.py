@@ -16,6 +16,7 @@ from distillknob.report.drawing.markup import (
 )
 from distillknob.report.names import signed_eta
 from distillknob.report.opening.answer import Line, Tone
+from distillknob.report.opening.foretold import foretold_changes
 from distillknob.report.opening.learned import interval_of
 from distillknob.report.opening.pair import about, pair_of
 from distillknob.report.read import Source
@@ -41,7 +42,7 @@ def changed(source: Source) -> list[Line]:
         return [Line("See the teacher's run", f"it was calibrated at η = {signed_eta(record.get('eta'))}.")]
     pair = pair_of(source)
     again = about(source, "calibrate", student=None, target=pair.student, eta=-0.25)
-    return [Line("Not measured here", "this run calibrates no teacher.", command=again)]
+    return [*foretold_changes(source), Line("Not measured here", "this run calibrates no teacher.", command=again)]
 
 
 def _changed_students(result: Row) -> list[Line]:

@@ -6,6 +6,8 @@ the original. Where nothing was made here, the models are compared, and none is 
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from distillknob.report.drawing.markup import (
@@ -21,14 +23,15 @@ from distillknob.report.drawing.markup import (
     text,
 )
 from distillknob.report.opening.answer import Line, Tone
-from distillknob.report.opening.pair import beside, onward, pair_of
-from distillknob.report.read import Source
+from distillknob.report.opening.pair import about, beside
+from distillknob.report.read import Source, run_at
 from distillknob.report.rows import find, main_value, where
-from distillknob.runs.commands import command
+from distillknob.runs.commands import command, recipe_of, unused
 from distillknob.verdicts.claims import NON_INFERIORITY_MARGIN
 
 _POINTS = "points"
 _MOST = 3  # lines about one question
+_MOST_TRAINED = 6  # students that are offered to be trained once more
 
 
 def subject_title(source: Source) -> str:
@@ -167,35 +170,84 @@ def _clear(row: Row) -> bool:
     return pair is not None and (pair[0] > 0 or pair[1] < 0)
 
 
-def after_evaluation(source: Source) -> Line:
-    """Give the command to type next, about what was made here."""
+def after_evaluation(source: Source) -> list[Line]:
+    """Give the commands to type next, about what was made here."""
     result = source.main.result
     made = made_here(result)
     if made and _role(made[0]) == "teacher":
-        return _after_teacher(source, made[0])
-    if made:
-        return _after_student(source, made[0])
-    return _after_others(source)
+        return [_after_teacher(source, made[0])]
+    if not made:
+        return [_after_others(source)]
+    step = _after_student(source, made[0])
+    return _trained_again(source, made) if step is None else [step]
 
 
-def _after_student(source: Source, row: Row) -> Line:
+def _after_student(source: Source, row: Row) -> Line | None:
+    """What follows for a student, but to train it once more."""
     result, name, origin = source.main.result, text(row.get("model")), mapping(row.get("origin"))
     was, teacher = origin.get("before"), origin.get("teacher")
-    tasks = pair_of(source).tasks
     if origin.get("stage") == "prune":
-        heal = onward(source, "distill", name="healed", teacher=was, student=name, tasks=tasks)
+        run = run_at(origin.get("run"))
+        own = None if run is None else run.result.get("next")  # which knows how much is left of the model
+        heal = own if isinstance(own, str) else about(source, "distill", name="healed", teacher=was, student=name)
         return Line("Heal it", "let the whole model teach what is left of it.", command=heal)
     changes = where(rows(result.get("to_origins")), a=was, b=name)
     if changes and not any(_better(change) for change in changes):
-        why = onward(source, "diagnose", teacher=teacher, student=was, tasks=tasks)
+        why = about(source, "diagnose", teacher=teacher, student=was)
         return Line("Find out why", "it isn't clearly better: which trap stands in the way?", command=why)
     below = find(rows(result.get("to_origins")), a=teacher, b=name)
     if below is not None and (pair := bounds(below.get("interval"))) is not None and pair[1] < 0:
-        left = onward(source, "diagnose", teacher=teacher, student=name, tasks=tasks)
+        left = about(source, "diagnose", teacher=teacher, student=name)
         return Line("See what is left", "which trap stands between it and its teacher?", command=left)
-    config = Path(text(origin.get("run"))) / "config.yaml"
-    again = command(text(origin.get("stage")), config=config, seed=1, output=beside(source, "seed1"))
-    return Line("Train it once more", "by another seed: one training says little.", command=again)
+    return None
+
+
+def _trained_again(source: Source, made: Sequence[Row]) -> list[Line]:
+    """The command that trains each student by another seed, into a folder of its own, and the one that scores all of
+    them after. Students that differ by their seeds alone are one, trained by the next seed."""
+    lines: list[Line] = []
+    folders: list[Path] = []
+    for row, seed in _next_seeds(made)[:_MOST_TRAINED]:
+        run = Path(text(mapping(row.get("origin")).get("run")))
+        folder = _further(source, run, f"seed{seed}", folders)
+        again = command("distill", config=run / "config.yaml", seed=seed, output=folder)
+        who = f"{text(row.get('model'))}, by the seed {seed}: one training says little."
+        lines.append(Line("Train it once more", who, command=again))
+        folders.append(folder)
+    models = [text(row.get("model")) for row in rows(source.main.result.get("models"))]
+    scores = command(
+        "evaluate",
+        config=source.main.path / "config.yaml",
+        models=[*models, *(str(folder / "model") for folder in folders)],
+        output=beside(source, "seeds"),
+    )
+    return [*lines, Line("Then score all of them", "on the same problems.", command=scores)]
+
+
+def _next_seeds(made: Sequence[Row]) -> list[tuple[Row, int]]:
+    """The distilled students, with the seed after the highest by which each was trained."""
+    seeds: dict[str, tuple[Row, int]] = {}
+    for row in made:
+        origin = mapping(row.get("origin"))
+        if origin.get("stage") != "distill":
+            continue
+        run = run_at(origin.get("run"))
+        config = dict(run.run.config) if run is not None else {"run": origin.get("run")}
+        seed = config.pop("seed", 0)
+        key = json.dumps(config, sort_keys=True, default=str)
+        first, highest = seeds.get(key, (row, 0))
+        seeds[key] = first, max(highest, seed + 1 if isinstance(seed, int) else 1)
+    return list(seeds.values())
+
+
+def _further(source: Source, run: Path, name: str, taken: Sequence[Path]) -> Path:
+    """A folder beside the evaluation for a run that repeats `run`: one inside of another run, such as a demo, has that
+    one's name in its own."""
+    around = source.main.path.parent
+    inside = run.resolve().is_relative_to(around.resolve())
+    called = "-".join(run.resolve().relative_to(around.resolve()).parts) if inside else run.name
+    path = unused(around / f"{called}-{name}")
+    return path if path not in taken else unused(around / f"{called}-{len(taken) + 1}-{name}")
 
 
 def _better(change: Row) -> bool:
@@ -205,11 +257,14 @@ def _better(change: Row) -> bool:
 
 def _after_teacher(source: Source, row: Row) -> Line:
     name, origin = text(row.get("model")), mapping(row.get("origin"))
-    eta, tasks = number(origin.get("eta")), pair_of(source).tasks
+    eta, recipe, run = number(origin.get("eta")), recipe_of(source.main.environment), run_at(origin.get("run"))
+    # Where no recipe names a student, the target stood for it.
+    told = recipe is not None and "student" in recipe.says
+    student = None if told or run is None else run.run.config.get("target")
     if origin.get("stage") == "calibrate" and eta is not None and eta <= 0:
-        taught = onward(source, "distill", teacher=name, tasks=tasks)
+        taught = about(source, "distill", teacher=name, student=student)
         return Line("Distil from it", "does a student learn more from it?", command=taught)
-    how = onward(source, "attack", teacher=origin.get("before"), defended=[name], tasks=tasks)
+    how = about(source, "attack", teacher=origin.get("before"), student=student, defended=[name])
     return Line("Attack it", "see what an extractor gets.", command=how)
 
 
@@ -227,7 +282,7 @@ def _after_others(source: Source) -> Line:
     widest = max(clear, key=lambda row: abs(number(row.get("difference")) or 0))
     first, other = text(widest.get("a")), text(widest.get("b"))
     better, worse = (other, first) if (number(widest.get("difference")) or 0) > 0 else (first, other)
-    how = onward(source, "diagnose", teacher=better, student=worse, tasks=pair_of(source).tasks)
+    how = about(source, "diagnose", teacher=better, student=worse)
     return Line("Diagnose the two", "if the better one shall teach the other.", command=how)
 
 

@@ -18,6 +18,7 @@ from distillknob.report.drawing.markup import (
 )
 from distillknob.report.names import method_name
 from distillknob.report.opening.answer import Line, Tone
+from distillknob.report.opening.foretold import foretold
 from distillknob.report.opening.pair import about
 from distillknob.report.read import Source
 from distillknob.report.rows import distinct, eta_of, find, focus, trained, where
@@ -28,16 +29,16 @@ _POINTS = "points"
 
 
 def distillable(source: Source) -> list[Line]:
-    """Say whether a student of the original teacher gains on the student before distillation; of a diagnosis first how
-    often the two are right, without which nothing can be learned."""
+    """Say whether a student of the original teacher gains on the student before distillation; of a diagnosis what is
+    foretold of one, and how often the two are right, without which nothing can be learned."""
     if source.main.stage == "diagnose":
-        return [*how_often_right(source), _untrained(source)]
+        return [*foretold(source), *how_often_right(source), _untrained(source)]
     if source.main.stage == "compare":
         return [_gained(*one) for one in _best_methods(source.main.result)[:2]] or [_untrained(source)]
     row, task, method = _gain(source.main.result)
     if row is not None:
         return [_gained(row, f"on {task}, the {method_name(method)} student of the original teacher")]
-    return [_untrained(source)]
+    return [*foretold(source), _untrained(source)]
 
 
 def how_often_right(source: Source) -> list[Line]:

@@ -9,6 +9,7 @@ from distillknob.report.names import method_name, sentence
 from distillknob.report.opening.answer import Line
 from distillknob.report.opening.evaluated import after_evaluation
 from distillknob.report.opening.pair import about, beside, onward, pair_of
+from distillknob.report.opening.rates import usual_of
 from distillknob.report.opening.trust import hardest, verdicts
 from distillknob.report.read import Source
 from distillknob.report.remedies import remedy_commands
@@ -24,6 +25,8 @@ def next_step(source: Source) -> list[Line]:
     """Give the command to type next."""
     if not source.main.finished:
         return [Line("Go on", "take the run up where it stopped.", command=source.resume_command())]
+    if source.main.stage == "evaluate":
+        return after_evaluation(source)
     step = _STEPS.get(source.main.stage)
     return [step(source) if step is not None else Line("Nothing follows from this run alone")]
 
@@ -69,7 +72,8 @@ def _faster(source: Source) -> Line | None:
     if moved is None:
         return None
     recipe = StartedWith(str(main.path / "config.yaml"))
-    again = command(main.stage, recipe=recipe, learning_rate=next_rate(main.result), output=beside(source, "faster"))
+    rate = next_rate(main.result, usual_of(main))
+    again = command(main.stage, recipe=recipe, learning_rate=rate, output=beside(source, "faster"))
     return Line("Raise the learning rate", f"the first suspect, as {moved}.", command=again)
 
 
@@ -80,6 +84,13 @@ def _after_distillation(source: Source) -> Line:
     models = [model for model in (pair.student, str(source.main.path / "model")) if model]
     scores = onward(source, "evaluate", models=models, tasks=pair.tasks)
     return Line("Score the student", "against what it was before.", command=scores)
+
+
+def _after_pruning(source: Source) -> Line:
+    """The command that the run itself wrote: it knows how much is left of the model."""
+    heal = source.main.result.get("next")
+    how = heal if isinstance(heal, str) else None
+    return Line("Heal it", "let the whole model teach what is left of it.", command=how)
 
 
 def _after_experiment(source: Source) -> Line:
@@ -126,7 +137,7 @@ _STEPS = {
     "diagnose": _after_diagnosis,
     "calibrate": _after_calibration,
     "distill": _after_distillation,
-    "evaluate": after_evaluation,
+    "prune": _after_pruning,
     "demo": _after_experiment,
     "sweep": _after_experiment,
     "compare": _after_comparison,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distillknob.report.drawing.markup import Row, mapping
+from distillknob.report.opening.rates import rate_flags
 from distillknob.report.read import RunData, Source
 from distillknob.runs.commands import command, recipe_of, unused
 
@@ -59,25 +60,17 @@ def beside(source: Source, name: str) -> Path:
 
 def onward(source: Source, stage: str, *, name: str | None = None, **flags: object) -> str:
     """Write a stage's command by the recipe of the main run, for a run beside it that is called by the stage, or by
-    this `name`."""
-    recipe = recipe_of(source.main.environment)
-    return command(stage, recipe=recipe, output=beside(source, name or stage), **flags)
+    this `name`. Without a recipe a training gets the rate that is usual for its model."""
+    given = {key: value for key, value in flags.items() if value is not None}
+    recipe, rate = recipe_of(source.main.environment), rate_flags(source, stage, given)
+    return command(stage, recipe=recipe, output=beside(source, name or stage), **{**rate, **given})
 
 
 def about(source: Source, stage: str, *, name: str | None = None, **flags: object) -> str:
     """Write a stage's command about the pair of the main run, by its recipe, for a run beside it."""
     pair = pair_of(source)
     named = {"teacher": pair.teacher, "student": pair.student, "tasks": pair.tasks, **_read_as(source, stage), **flags}
-    return onward(source, stage, name=name, **{**_usual_rate(source, stage), **named})
-
-
-def _usual_rate(source: Source, stage: str) -> dict[str, object]:
-    """The learning rate that is usual for what the stage trains, where a diagnosis knows it and no recipe has one:
-    without it a training takes TRL's, which is made for models of billions of parameters."""
-    if source.diagnose is None or recipe_of(source.main.environment) is not None:
-        return {}
-    rate = mapping(source.diagnose.result.get("usual_rates")).get(stage)
-    return {} if rate is None else {"learning_rate": rate}
+    return onward(source, stage, name=name, **named)
 
 
 def _read_as(source: Source, stage: str) -> dict[str, object]:

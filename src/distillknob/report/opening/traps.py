@@ -12,7 +12,7 @@ from distillknob.report.names import sentence
 from distillknob.report.opening.answer import Line, Tone
 from distillknob.report.opening.pair import about
 from distillknob.report.read import Source
-from distillknob.verdicts.findings import group_of, ranked
+from distillknob.verdicts.findings import badge, group_of, ranked
 
 
 def in_the_way(source: Source) -> Sequence[Line]:
@@ -33,9 +33,7 @@ def in_the_way(source: Source) -> Sequence[Line]:
     if not traps:
         common = f"{usual} of {checks} fired as on most pairs." if usual else f"none of {checks} found a trap."
         return [Line("Nothing that is this pair's own", common, tone="good", section="traps")]
-    severity = str(first.get("severity"))
     more = f"; {usual} more as on most pairs" if usual else ""
-    tone: Tone = "bad" if severity == "high" else "warn"
-    return [
-        Line(plural(traps, "trap"), f"of {checks}, the first ({severity}) is {what}{more}.", tone=tone, section="traps")
-    ]
+    tone: Tone = "bad" if first.get("severity") == "high" else "warn"
+    told = f"of {checks}, the first ({badge(first)}) is {what}{more}."
+    return [Line(plural(traps, "trap"), told, tone=tone, section="traps")]

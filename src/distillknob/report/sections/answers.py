@@ -24,10 +24,10 @@ from distillknob.report.drawing.markup import (
     percent_range,
     plural,
     rows,
+    stacked,
     table,
     tag,
     text,
-    with_range,
 )
 from distillknob.report.drawing.plots import Dot, dot_plot
 from distillknob.report.drawing.svg import Scale, figure, swatch
@@ -102,11 +102,12 @@ def _failures_figure(students: Sequence[Row], modes: Sequence[str], method: str)
     for mode in measured:
         tasks = distinct(students, "task")
         groups = [(task, [_dot(row, mode) for row in by_teacher(where(students, task=task))]) for task in tasks]
-        panels.append(dot_plot(failure_name(mode), groups, x, x_label="share of the answers"))
+        panels.append(dot_plot(failure_name(mode).partition(" (")[0], groups, x, x_label="share of the answers"))
     unmeasured = [failure_name(mode).lower() for mode in modes if mode not in measured]
+    missing = f" Not measured: {listed(unmeasured)}." if unmeasured else ""
     caption = (
         f"How often each student ({method_name(method)}) fails in which way. Lines are 95 % intervals. Each mark: "
-        f"{sample_size(students)}." + (f" Not measured: {listed(unmeasured)}." if unmeasured else "")
+        f"{sample_size(students)}. {'; '.join(map(failure_name, measured))}.{missing}"
     )
     return figure(panels, caption, student_legend(students))
 
@@ -128,7 +129,7 @@ def _failures_table(students: Sequence[Row], modes: Sequence[str]) -> Html:
         for method in distinct(students, "method", list(METHODS)):
             for row in by_teacher(where(students, task=task, method=method)):
                 rates = [_rate(row, mode) for mode in modes]
-                cells = [with_range(percent(rate), percent_range(interval)) for rate, interval in rates]
+                cells = [stacked(percent(rate), percent_range(interval)) for rate, interval in rates]
                 whose = [label_of(row), method_name(method), signed_eta(eta_of(row)), text(row.get("seed"))]
                 body.append([task, *whose, *cells])
     return table(["Task", "Teacher", "Method", "η", "Seed", *map(failure_name, modes)], body, numeric_from=3)

@@ -203,6 +203,7 @@ def _calibration_end(name: str, run: RunData) -> Html | None:
         lines: list[list[Child]] = [
             [
                 text(row.get("task")),
+                count(row.get("problems")),
                 percent(row.get("before")),
                 percent(row.get("after")),
                 "0: the same model"
@@ -212,8 +213,10 @@ def _calibration_end(name: str, run: RunData) -> Html | None:
             ]
             for row in guard
         ]
-        body.append(tag("p", f"Scores {where}."))
-        body.append(table(["Task", "Before", "After", "Difference, points", "Judged"], lines))
+        drawn = number(mapping(run.run.config).get("guard_samples"))
+        each = f", {plural(int(drawn), 'answer')} to each" if drawn is not None else ""
+        body.append(tag("p", f"Scores {where}{each}."))
+        body.append(table(["Task", "Problems", "Before", "After", "Difference, points", "Judged"], lines))
     if events:
         body.append(tag("ul", [tag("li", f"Step {count(row.get('step'))}: {text(row.get('what'))}") for row in events]))
     if not body:

@@ -16,13 +16,14 @@ from distillknob.report.drawing.markup import (
     points,
     points_range,
     rows,
+    stacked,
     table,
     text,
     with_range,
 )
 from distillknob.report.drawing.plots import Dot, dot_plot
 from distillknob.report.drawing.svg import Scale, figure
-from distillknob.report.names import failure_name, ordered, series_style
+from distillknob.report.names import failure_name, model_names, ordered, series_style
 from distillknob.report.read import Source
 from distillknob.report.rows import main_value, sample_size, with_range_text
 from distillknob.results.pass_at_k import best_name
@@ -51,7 +52,7 @@ def evaluation_section(source: Source) -> Section:
                 with_range_text(row, best),
                 percent(row.get("finished_rate")),
                 percent(row.get("chance")),
-                *(with_range(percent(rate.get("rate")), percent_range(rate.get("interval"))) for rate in rates),
+                *(stacked(percent(rate.get("rate")), percent_range(rate.get("interval"))) for rate in rates),
             ]
         )
     head = ["Model", "Task", "pass@1 or score", best, "Finished", "Chance", *map(failure_name, modes)]
@@ -101,13 +102,14 @@ def _sentence(model_rows: list[tuple[str, Row]]) -> str:
 
 def _figure(model_rows: list[tuple[str, Row]]) -> Child:
     models = ordered(model for model, _ in model_rows)
+    names = model_names(models)
     best = best_name([row for _, row in model_rows])
     panels = []
     for task in ordered(row.get("task") for _, row in model_rows):
         own = [(model, row) for model, row in model_rows if str(row.get("task")) == task]
         dots = [
             Dot(
-                name=f"model {models.index(model) + 1}",
+                name=names[model],
                 value=main_value(row),
                 interval=bounds(row.get("interval")),
                 style=series_style(models.index(model)),
@@ -125,5 +127,5 @@ def _figure(model_rows: list[tuple[str, Row]]) -> Child:
         f"{best}. Lines are 95 % intervals, dashes are chance. "
         f"Each mark: {sample_size([row for _, row in model_rows])}."
     )
-    entries = [(*series_style(index), f"{index + 1}: {model}") for index, model in enumerate(models)]
+    entries = [(*series_style(index), model) for index, model in enumerate(models)]
     return figure(panels, caption, entries)

@@ -33,7 +33,7 @@ from distillknob.report.drawing.svg import Scale, figure
 from distillknob.report.names import ordered, sentence, series_style
 from distillknob.report.read import Source
 from distillknob.report.remedies import remedy_commands
-from distillknob.verdicts.findings import ADVISED, GROUPS, SEVERITIES, group_of, ranked, unfounded
+from distillknob.verdicts.findings import ADVISED, GROUPS, SEVERITIES, badge, group_of, ranked, unfounded
 
 USUAL = (
     "What follows fires on most pairs, those in which nothing is amiss too. It is true, and says little of this pair: "
@@ -51,9 +51,9 @@ def findings_sentence(findings: Sequence[Row], knob: Sequence[Row] = ()) -> str:
     common = f"; {len(usual)} more fired as on most pairs" if usual else ""
     if not own:
         return f"None of {plural(len(made), 'check')} found a trap that is this pair's own{common}."
-    worst = str(own[0].get("severity"))
+    worst = badge(own[0])
     group = group_of(own[0], knob)
-    names = ordered([sentence(row.get("name")).lower() for row in of[group] if row.get("severity") == worst])
+    names = ordered([sentence(row.get("name")).lower() for row in of[group] if badge(row) == worst])
     return f"{len(own)} of {len(made)} checks found a trap{common}. First ({worst}): {listed(names)}."
 
 
@@ -80,11 +80,11 @@ def findings_cards(source: Source, findings: Sequence[Row], knob: Sequence[Row] 
 
 
 def finding_card(row: Row, heading: str = "h4", commands: Sequence[str] = ()) -> Html:
-    """Show one trap: how grave, its figure, its cause and the remedy, with the commands that carry it out. `heading` is
-    the element of its title, one below the heading that it stands under."""
+    """Show one finding: how grave it is or how much room it leaves, its figure, its cause and the remedy, with the
+    commands that carry it out. `heading` is the element of its title, one below the heading that it stands under."""
     applicable = bool(row.get("applicable", True))
-    severity = text(row.get("severity")) if applicable else "not applicable"
-    level = severity if severity in SEVERITIES else "none"
+    word = badge(row) if applicable else "not applicable"
+    level = "room" if row.get("room") else word if word in SEVERITIES else "none"
     where = f" · {row.get('task')}" if row.get("task") else ""
     unit = "" if row.get("unit") in (None, "") else f" {row.get('unit')}"
     value = join(with_range(decimal(row.get("value")), decimal_range(row.get("interval"))), tag("small", unit))
@@ -93,7 +93,7 @@ def finding_card(row: Row, heading: str = "h4", commands: Sequence[str] = ()) ->
         tag(
             "header",
             tag(heading, f"{sentence(row.get('name'))}{where}", class_="small"),
-            tag("span", severity, class_=f"badge {level}"),
+            tag("span", word, class_=f"badge {level}"),
         ),
         tag("p", value, tag("small", f" n = {count(row.get('n'))}", class_="range"), class_="figure"),
         tag("p", tag("b", "Cause. "), text(row.get("cause"))),

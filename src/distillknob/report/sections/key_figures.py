@@ -8,7 +8,7 @@ from __future__ import annotations
 from distillknob.report.drawing.markup import Html, Row, percent, percent_range, rows, tag
 from distillknob.report.drawing.svg import swatch
 from distillknob.report.names import teacher_style
-from distillknob.report.rows import by_teacher, find, focus, main_value, where
+from distillknob.report.rows import by_teacher, find, focus, main_value, sample_size, where
 from distillknob.verdicts.teachers import label_of
 
 
@@ -36,5 +36,6 @@ def _tile(row: Row, name: str) -> Html:
         tag("div", swatch(shape, css), name, class_="name"),
         tag("div", percent(main_value(row)), class_="value"),
         tag("div", percent_range(row.get("interval")), class_="note"),
+        tag("div", sample_size([row]), class_="note"),
         class_="tile",
     )

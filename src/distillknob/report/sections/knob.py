@@ -11,14 +11,13 @@ from distillknob.report.drawing.markup import (
     Row,
     bounds,
     decimal,
-    join,
     listed,
     number,
     percent,
     plural,
     points_range,
+    stacked,
     table,
-    tag,
     text,
 )
 from distillknob.report.drawing.plots import Series, line_plot, whole_percent
@@ -51,15 +50,15 @@ def knob_table(knob: Sequence[Row]) -> Html | None:
         return None
     body: list[list[Child]] = [
         [
-            _lines(f"{text(row.get('task'))}, η = {signed_eta(row.get('eta'))}", _scope(row)),
+            stacked(f"{text(row.get('task'))}, η = {signed_eta(row.get('eta'))}", _scope(row)),
             text(row.get("turns")),
-            _lines(
+            stacked(
                 f"{_fixed(row.get('log_ratio'))} → {_fixed(row.get('log_ratio_after'))}",
                 f"{_fixed(row.get('difference'), '+')} {_fixed_range(row.get('interval'), '+')}",
             ),
-            _lines(_fixed(row.get("kl")), _fixed_range(row.get("kl_interval"))),
-            _lines(_change(row, "score"), points_range(row.get("score_interval"))),
-            _lines(_change(row, "student"), points_range(row.get("student_interval"))),
+            stacked(_fixed(row.get("kl")), _fixed_range(row.get("kl_interval"))),
+            stacked(_change(row, "score"), points_range(row.get("score_interval"))),
+            stacked(_change(row, "student"), points_range(row.get("student_interval"))),
             f"{decimal(row.get('effective_samples'), 2)} of {text(row.get('samples'))}",
         ]
         for task in distinct(knob, "task")
@@ -76,10 +75,6 @@ def knob_table(knob: Sequence[Row]) -> Html | None:
         "samples with weight",
     ]
     return table(head, body, class_="named")
-
-
-def _lines(first: str, second: str) -> Html:
-    return join(tag("div", first), tag("div", second, class_="more"))
 
 
 def _change(row: Row, key: str) -> str:

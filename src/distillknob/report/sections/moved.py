@@ -29,6 +29,10 @@ from distillknob.report.read import RunData
 from distillknob.verdicts.teachers import is_original
 
 SHARES = ("finished", "sure")
+OWN_SURENESS = (
+    "Sure is told by each teacher's own probabilities. A teacher that settles on one way of writing has less to choose "
+    "from, so the share may rise whichever way the knob is turned."
+)
 FIGURES = {
     "tokens": "Tokens of a right answer",
     "finished": "Finished answers",
@@ -64,9 +68,14 @@ def _task(task: Row, same: bool) -> Html:
     return join(
         tag("h3", text(task.get("task")), class_="small"),
         table([f"On {count(task.get('problems'))} held-out problems", *head], body),
+        tag("p", OWN_SURENESS, class_="more") if _is_sure(figures) else None,
         tag("p", _sentence(task, clusters), class_="more"),
         table(["The answer nearest to a cluster's centre", *head], of_clusters) if len(clusters) > 1 else None,
     )
+
+
+def _is_sure(figures: list[Row]) -> bool:
+    return any(row.get("name") == "sure" and number(row.get("difference")) is not None for row in figures)
 
 
 def _moved(row: Row, *, is_share: bool, same: bool) -> list[Child]:

@@ -19,6 +19,7 @@ from distillknob.report.drawing.markup import (
     mapping,
     not_run,
     number,
+    part,
     percent,
     percent_range,
     plural,
@@ -33,7 +34,7 @@ from distillknob.report.drawing.markup import (
 from distillknob.report.drawing.plots import WIDE, Series, line_plot, whole_percent
 from distillknob.report.drawing.svg import Scale, figure
 from distillknob.report.names import sentence, series_style
-from distillknob.report.read import Source
+from distillknob.report.read import RunData, Source
 from distillknob.report.rows import distinct, find, where
 from distillknob.report.sections.estimates import (
     myopia_sentence,
@@ -44,14 +45,12 @@ from distillknob.report.sections.estimates import (
 )
 from distillknob.report.sections.findings import findings_cards, findings_sentence
 from distillknob.report.sections.gap import (
-    forecast_table,
     preference_table,
     prefix_sentence,
     prefix_table,
     style_sentence,
     style_table,
 )
-from distillknob.report.sections.knob import frontier_figure, knob_sentence, knob_table
 from distillknob.report.sections.scatter import scatter_figure, scatter_sentence
 
 _KL = {"forward_kl": "forward KL", "reverse_kl": "reverse KL"}
@@ -74,43 +73,37 @@ def traps_section(source: Source) -> Section:
     style, prefix, findings = (rows(result.get(name)) for name in ("style", "prefix", "findings"))
     knob = rows(result.get("knob"))
     body = [
-        _part("How often the two are right", None, accuracy_table(rows(result.get("accuracy")))),
-        _part("What was found, and what to do about it", None, findings_cards(source, findings, knob)),
-        _part("How far teacher and student lie apart", pilot_sentence(pilot), pilot_table(pilot)),
-        _part("Where the token KL comes from", scatter_sentence(scatter), scatter_figure(scatter)),
-        _part("How much of it lies in the tail", tail_sentence(tail), tail_figure(tail)),
-        _part("What training on the top K leaves out", None, left_out_table(tail)),
-        _part("Which tokens carry it", None, quadrant),
-        _part("What off-policy estimates are worth", off_policy_sentence(off_policy), off_policy_table(off_policy)),
-        _part("What a sampled token tells of the gradient", myopia_sentence(myopia), myopia_table(myopia)),
-        _part(
+        part("How often the two are right", _asked(source.diagnose), accuracy_table(rows(result.get("accuracy")))),
+        part("What was found, and what to do about it", None, findings_cards(source, findings, knob)),
+        part("How far teacher and student lie apart", pilot_sentence(pilot), pilot_table(pilot)),
+        part("Where the token KL comes from", scatter_sentence(scatter), scatter_figure(scatter)),
+        part("How much of it lies in the tail", tail_sentence(tail), tail_figure(tail)),
+        part("What training on the top K leaves out", None, left_out_table(tail)),
+        part("Which tokens carry it", None, quadrant),
+        part("What off-policy estimates are worth", off_policy_sentence(off_policy), off_policy_table(off_policy)),
+        part("What a sampled token tells of the gradient", myopia_sentence(myopia), myopia_table(myopia)),
+        part(
             "Which wrong answers the teacher prefers",
             "How often the teacher finds a wrong answer of the student likelier than a right one. Where both are "
             "written in one way, it tells right from wrong. Between two ways its habits speak too.",
             preference_table(rows(result.get("preference"))),
         ),
-        _part("Ways of writing", style_sentence(style), style_table(style)),
-        _part("The teacher on the student's beginnings", prefix_sentence(prefix), prefix_table(prefix)),
-        _part(
-            "A forecast without training",
-            "What the student would score if it took over the teacher's habits and learned nothing else.",
-            forecast_table(rows(result.get("forecast"))),
-        ),
-        _part("How far the knob can turn", knob_sentence(knob), _knob(result)),
+        part("Ways of writing", style_sentence(style), style_table(style)),
+        part("The teacher on the student's beginnings", prefix_sentence(prefix), prefix_table(prefix)),
     ]
     return Section("traps", title, findings_sentence(findings, knob), join(*body))
 
 
-def _part(title: str, takeaway: str | None, body: Html | None) -> Html | None:
-    if body is None:
-        return None
-    return join(tag("h3", title), tag("p", takeaway, class_="takeaway") if takeaway else None, body)
-
-
-def _knob(result: Row) -> Html | None:
-    """The table of the knob's forecast and its frontier; nothing in results from before there was one."""
-    shown = [knob_table(rows(result.get("knob"))), frontier_figure(rows(result.get("frontier")))]
-    return join(*shown) if any(shown) else None
+def _asked(run: RunData) -> str:
+    """How many answers to a problem the two are judged by."""
+    config = run.run.config
+    samples, candidates = number(config.get("samples")), number(config.get("candidates"))
+    if samples is None or candidates is None:
+        return ""
+    return (
+        f"On problems of the train split: {plural(int(samples), 'answer')} of the teacher to each, and "
+        f"{int(max(samples, candidates))} of the student."
+    )
 
 
 def accuracy_table(accuracy: Sequence[Row]) -> Html | None:
