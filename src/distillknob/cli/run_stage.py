@@ -164,8 +164,8 @@ def _plan(arguments: argparse.Namespace, stage: Stage, values: Mapping[str, Any]
     from distillknob.config.recipe import resolved
     from distillknob.config.shipped import find_accelerate
     from distillknob.inputs.preflight import Preflight
-    from distillknob.planning.estimate import plan
     from distillknob.planning.hardware import engine
+    from distillknob.planning.plan import plan
     from distillknob.training.config import for_another_machine
 
     where = engine(arguments.gpu, find_accelerate(arguments.accelerate) if arguments.accelerate else None)
