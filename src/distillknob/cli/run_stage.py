@@ -58,9 +58,11 @@ def run_stage(arguments: argparse.Namespace) -> int:
     if process_index() > 0:  # the first process tells
         return ending.status
     if run.complete:
+        from distillknob.cli.next_text import next_text
         from distillknob.cli.text import result_text
 
-        print(json.dumps(run.result, indent=2) if arguments.json else result_text(run))
+        parts = [json.dumps(run.result, indent=2)] if arguments.json else [result_text(run), next_text(run)]
+        print("\n\n".join(filter(None, parts)))
     if ending.note:
         print(ending.note, file=sys.stderr)
     return ending.status
