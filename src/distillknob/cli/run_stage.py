@@ -12,7 +12,7 @@ from typing import Any
 
 from distillknob.cli.extras import extras_of
 from distillknob.errors import BadInputError
-from distillknob.runtime.processes import disconnect, process_index
+from distillknob.runtime.processes import disconnect, process_count, process_index
 from distillknob.stages import CHAINED, STAGES, Stage
 
 
@@ -52,6 +52,10 @@ def run_stage(arguments: argparse.Namespace) -> int:
         return _plan(arguments, stage, values, config, output)
     if arguments.gpu or arguments.accelerate:
         raise BadInputError("--gpu and --accelerate say what a dry run estimates for: add --dry-run, or leave them out")
+    if hasattr(config, "expected") and process_index() == 0:
+        from distillknob.planning.expected import expected_seconds
+
+        config.expected = expected_seconds(stage.name, config, process_count())
     with _started(arguments):
         run = _run(stage, config, output, resume=arguments.resume)
     ending = extras.end(arguments, run)
