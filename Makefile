@@ -16,6 +16,7 @@ endif
 
 .PHONY: demo attack demo-smollm2 attack-smollm2 test check format reference docs clean
 
+# QUICK=1 took seven minutes on one thread; it takes more on a machine that is busy. Each stage says when it begins.
 demo: $(INSTALLED)
 	$(BIN)/distillknob demo $(RECIPE) --output $(DEMO) --resume
 

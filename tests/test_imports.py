@@ -272,7 +272,7 @@ def test_no_file_imports_itself_by_way_of_others() -> None:
         ("report.page", "import torch"),
         ("report.page", "def f():\n    from distillknob.evaluation.stage import EvaluateConfig"),
         ("zoo.build", "from distillknob.evaluation.stage import evaluate"),
-        ("experiments.cell", "from distillknob.planning.estimate import plan"),
+        ("experiments.cell", "from distillknob.planning.plan import plan"),
         ("attacks.stage", "from distillknob.experiments.sweep import sweep"),
         ("defences.sampled", "from distillknob.attacks.base import Attack"),
         ("cli.main", "import torch"),

@@ -124,10 +124,10 @@ def test_a_dry_run_lists_what_can_run_and_what_it_asks_for(tmp_path: Path, capsy
     listed, *notes = [
         line
         for line in capsys.readouterr().out.splitlines()
-        if line.startswith(("# note: ", "# 3 cells")) and "not looked at" not in line
+        if re.match(r"note: |  cells +3: ", line) and "not looked at" not in line
     ]
     assert "traces-1" in listed and "gkd" not in listed and "prefilled" not in listed
-    assert notes[0].startswith("# note: original is behind a server; left out on it are ")
+    assert notes[0].startswith("note: original is behind a server; left out on it are ")
     assert "is asked for 1 300 answers in 800 requests" in notes[1]
     assert command(*words[:-1], "--teacher", "zoo:teacher", "--dry-run", "--attacks", "gkd", "--no-planted") == 0
     assert "server" not in capsys.readouterr().out

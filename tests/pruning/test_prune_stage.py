@@ -13,6 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from distillknob.cli.main import main
+from distillknob.cli.next_text import next_text
 from distillknob.cli.text import result_text
 from distillknob.config.rates import usual_rate
 from distillknob.distillation.config import DistillConfig
@@ -64,7 +65,8 @@ def test_the_result_says_what_stays_and_what_that_costs(pruned: Run, deep: str) 
 
 def test_terminal_page_and_card_tell_it(pruned: Run, deep: str) -> None:
     text = result_text(pruned)
-    assert "layers that stay: " in text and "nats a token" in text and pruned.result["next"] in text
+    assert "layers that stay: " in text and "nats a token" in text
+    assert next_text(pruned).splitlines()[-1] == f"    {pruned.result['next']}"
     page = build_report(pruned.path, pruned.path.parent / "page.html").read_text(encoding="utf-8")
     assert "Importance of each layer" in page and "left out" in page and "Parameters" in page
     assert page.count("<figure") == 1

@@ -17,7 +17,7 @@ MEASURES = {
 
 
 def prune_text(run: Run, result: Mapping[str, Any]) -> list[str]:
-    """Show the model before and after, the importance of what was left out, and what to do next."""
+    """Show the model before and after, and the importance of what was left out."""
     (deep, layers), (large, small) = result["layers"], result["parameters"]
     widths = result["mlp_width"]
     before, after = result["before"], result["after"]
@@ -38,8 +38,7 @@ def prune_text(run: Run, result: Mapping[str, Any]) -> list[str]:
         parts += [wrapped(", ".join(map(str, result["stays"])), "layers that stay: "), wrapped(_importance(result))]
     if (left := nearly_anew(result)) is not None:
         parts.append(wrapped(f"! {left}."))
-    task = " (write your task for TASK)" if " TASK " in result["next"] else ""
-    return [*parts, f"to heal it{task}:\n    {result['next']}"]
+    return parts
 
 
 def _importance(result: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from distillknob.cli.extras import extras_of
 from distillknob.errors import BadInputError
-from distillknob.runtime.processes import disconnect, process_index
+from distillknob.runtime.processes import disconnect, process_count, process_index
 from distillknob.stages import CHAINED, STAGES, Stage
 
 
@@ -52,15 +52,21 @@ def run_stage(arguments: argparse.Namespace) -> int:
         return _plan(arguments, stage, values, config, output)
     if arguments.gpu or arguments.accelerate:
         raise BadInputError("--gpu and --accelerate say what a dry run estimates for: add --dry-run, or leave them out")
+    if hasattr(config, "expected") and process_index() == 0:
+        from distillknob.planning.expected import expected_seconds
+
+        config.expected = expected_seconds(stage.name, config, process_count())
     with _started(arguments):
         run = _run(stage, config, output, resume=arguments.resume)
     ending = extras.end(arguments, run)
     if process_index() > 0:  # the first process tells
         return ending.status
     if run.complete:
+        from distillknob.cli.next_text import next_text
         from distillknob.cli.text import result_text
 
-        print(json.dumps(run.result, indent=2) if arguments.json else result_text(run))
+        parts = [json.dumps(run.result, indent=2)] if arguments.json else [result_text(run), next_text(run)]
+        print("\n\n".join(filter(None, parts)))
     if ending.note:
         print(ending.note, file=sys.stderr)
     return ending.status
@@ -164,8 +170,8 @@ def _plan(arguments: argparse.Namespace, stage: Stage, values: Mapping[str, Any]
     from distillknob.config.recipe import resolved
     from distillknob.config.shipped import find_accelerate
     from distillknob.inputs.preflight import Preflight
-    from distillknob.planning.estimate import plan
     from distillknob.planning.hardware import engine
+    from distillknob.planning.plan import plan
     from distillknob.training.config import for_another_machine
 
     where = engine(arguments.gpu, find_accelerate(arguments.accelerate) if arguments.accelerate else None)

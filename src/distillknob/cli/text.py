@@ -206,7 +206,7 @@ def _calibrate_text(run: Run, result: Mapping[str, Any]) -> list[str]:
         f"η = {result['eta']:g}: {result['outcome']}, step {result['kept_step']} of {result['steps']} kept, "
         f"final beta {result['final_beta']:.3g}" + (f"\n{result['reason']}" if result["reason"] else "")
     ]
-    parts += [turning_text(result), *rate_text(run, result)]
+    parts += [turning_text(result), *rate_text(result)]
     same = is_original(result)
     where, scores = scores_to_tell(result)
     rows = [
@@ -288,7 +288,7 @@ def _distill_text(run: Run, result: Mapping[str, Any]) -> list[str]:
         f"{result['student']} from {result['teacher']} by {result['method']}: {result['steps']} steps of "
         f"{result['tokens'] / max(1, result['steps']):.0f} tokens, learning rate {result['learning_rate']:g}, "
         f"final loss {result['final_loss']:.4f}",
-        *rate_text(run, result),
+        *rate_text(result),
         *([wrapped(_privacy_text(result["privacy"]))] if "privacy" in result else []),
         # Of a task are those by an oracle; the others are reasons to look at scores, and stand in the report.
         *(advice(row) for row in result["findings"] if row["task"] is not None and row["severity"] != "none"),

@@ -21,7 +21,7 @@ NEXT = {
     "distillknob diagnose --teacher zoo:teacher --student zoo:student --tasks math --output runs/first": "measure "
     "what stands in the way of a small pair that comes with distillknob (a minute or two on a CPU)",
     "distillknob demo quick --output runs/demo": "go the whole way on such a pair: diagnose, change the teacher, train "
-    "students, see one page of results (some ten minutes)",
+    "students, see one page of results (some ten minutes, more on a busy machine)",
     "distillknob init": "write a recipe for your own two models and your own data: it asks what it has to know",
 }
 GROUPS = {

@@ -8,6 +8,7 @@ seed redoes calibration, traces and distillation; evaluation problems stay the s
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +18,7 @@ import numpy as np
 from distillknob.config.experiment import Step
 from distillknob.diagnosis.compare import BY_PROMPT
 from distillknob.evaluation.config import EvaluateConfig
+from distillknob.experiments.counter import StageCounter
 from distillknob.experiments.plan import Cell, steps
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.models.chat import values_read
@@ -54,13 +56,22 @@ def cell_config(cell: Cell, recipe: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def run_cell(cell: Cell, recipe: Mapping[str, Any], folder: Path, *, resume: bool = True) -> Run:
-    """Run one cell in `folder` and return its run; stages that are there already are kept as they are."""
+def run_cell(
+    cell: Cell, recipe: Mapping[str, Any], folder: Path, *, resume: bool = True, counter: StageCounter | None = None
+) -> Run:
+    """Run one cell in `folder` and return its run; stages that are there already are kept as they are. The `counter`
+    says which one begins."""
     run = Run.open(folder, "cell", cell_config(cell, recipe), read=read_by_cell(cell, recipe), resume=resume)
     if run.complete:
         return run
     planned = steps(cell, recipe, folder)
-    runs = {step.name: run_step(step, folder) for step in planned}
+    runs: dict[str, Run] = {}
+    for step in planned:
+        around: AbstractContextManager[None] = nullcontext()
+        if counter is not None:
+            around = counter.of_cell(cell, step, folder)
+        with around:
+            runs[step.name] = run_step(step, folder)
     calibration = None
     if "calibrate" in runs:
         calibration = _calibration_in_short(cast(CalibrateResult, runs["calibrate"].result))

@@ -13,6 +13,7 @@ from distillknob.config.recipe import stage_config
 from distillknob.diagnosis.stage import diagnose
 from distillknob.errors import BadInputError
 from distillknob.experiments.cell import run_cell
+from distillknob.experiments.counter import StageCounter
 from distillknob.experiments.plan import Cell, ExperimentConfig, knob_of
 from distillknob.experiments.tables import tables
 from distillknob.inputs.identity import changed_meanwhile, read_by
@@ -77,11 +78,13 @@ def demo(config: DemoConfig, output: str | Path, *, resume: bool = False) -> Run
     if run.complete:
         return run
     started = time.monotonic()
-    diagnosis = diagnose(settings, run.path / "diagnose", resume=True)
+    counter = StageCounter(config, cells, before=["diagnose"])
+    with counter.stage("diagnose", run.path / "diagnose", "diagnose the pair"):
+        diagnosis = diagnose(settings, run.path / "diagnose", resume=True)
     run.log(stage="diagnose", seconds=time.monotonic() - started)
     done = []
     for cell in cells:
-        done.append(run_cell(cell, config.recipe, run.path / cell.teacher))
+        done.append(run_cell(cell, config.recipe, run.path / cell.teacher, counter=counter))
         run.log(stage=cell.teacher, seconds=time.monotonic() - started)
     tasks = [get_task(name) for name in settings.tasks]
     inside = [

@@ -14,6 +14,7 @@ from typing import Any, get_args
 
 from distillknob.config.checks import check_at_least_one
 from distillknob.config.experiment import PlannedConfig, Step
+from distillknob.config.fields import NO_SETTING
 from distillknob.config.recipe import stage_config
 from distillknob.diagnosis.config import KnobReward
 from distillknob.errors import BadInputError
@@ -93,6 +94,8 @@ class ExperimentConfig(PlannedConfig):
     learning_rates: dict[str, float] = field(
         default_factory=dict, metadata={"help": "Learning rate of a method's students. Default: distill's."}
     )
+    # Seconds that each stage is expected to take, by its name in `planned`, for the time that is left.
+    expected: Mapping[str, float] = field(default_factory=dict, metadata=NO_SETTING, kw_only=True)
 
     def __post_init__(self) -> None:
         check_at_least_one(self, "teacher_problems", "teacher_samples", "student_problems", "student_samples")

@@ -16,6 +16,7 @@ from distillknob.config.fields import NO_SETTING
 from distillknob.errors import BadInputError, nearest
 from distillknob.experiments.bounds import bounds
 from distillknob.experiments.cell import cell_config, read_by_cell, run_cell
+from distillknob.experiments.counter import StageCounter
 from distillknob.experiments.counterparts import pairs
 from distillknob.experiments.over_seeds import over_seeds
 from distillknob.experiments.plan import MODELS, Cell, ExperimentConfig
@@ -295,11 +296,12 @@ def _cells(cells: Sequence[Cell], run: Run, config: SweepConfig, cluster: Cluste
     after the other or on the cluster as they finish."""
     folder, missing = run.path / "cells", []
     kept = {} if config.kept is None else read_cells(config.kept)
+    counter = StageCounter(config, [cell for cell in cells if cell.name not in kept])
     for cell in cells:
         if cell.name in kept:
             yield cell.name
         elif cluster is None or (folder / cell.name / MANIFEST).exists():
-            yield _keep(run_cell(cell, config.recipe, folder / cell.name), config)
+            yield _keep(run_cell(cell, config.recipe, folder / cell.name, counter=counter), config)
         else:
             missing.append(cell)
     if cluster is not None and missing:

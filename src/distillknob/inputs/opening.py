@@ -12,7 +12,7 @@ from distillknob.config.shared import StageConfig
 from distillknob.inputs.identity import read_by
 from distillknob.inputs.preflight import Preflight
 from distillknob.models.architecture import parameters_of
-from distillknob.models.engines.choice import Choice, choose
+from distillknob.models.engines.choice import Choice, choose, worth_telling
 from distillknob.models.engines.opened import Engines
 from distillknob.runs.records import read_config
 from distillknob.runs.run import CONFIG, MANIFEST, Run, runs_behind
@@ -44,7 +44,8 @@ class Opening:
         Run.check(self.output, self.stage, self._resolved, **identity)
 
     def run(self, template_date: str | None = None) -> Run:
-        """The run, opened to be worked in; complete where another process was faster. Says which engine samples."""
+        """The run, opened to be worked in; complete where another process was faster. Says which engine samples, where
+        another could."""
         run = Run.open(
             self.output,
             self.stage,
@@ -53,7 +54,7 @@ class Opening:
             template_date=template_date,
             noted={"sampled_by": asdict(self.choice), "parameters": self._parameters},
         )
-        if not run.complete:
+        if not run.complete and worth_telling(self.choice, self.config.engine, self.config.models_sampled):
             _tell(f"{self.choice.engine} samples and scores: {self.choice.why}")
         return run
 

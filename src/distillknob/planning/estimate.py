@@ -7,17 +7,13 @@ sum of its cells' stages.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-import yaml
 
 from distillknob.config.experiment import PlannedConfig, distinct
 from distillknob.config.shared import StageConfig
-from distillknob.inputs.opening import Opening
-from distillknob.inputs.preflight import Preflight
 from distillknob.models.architecture import Architecture
 from distillknob.models.loaded.sampling import rows_at_once
 from distillknob.planning.counting import PROMPT_TOKENS
@@ -27,9 +23,9 @@ from distillknob.planning.memory import MARGIN, Footprint, footprint
 from distillknob.planning.network import moved
 from distillknob.planning.phases import Phase, Workload
 from distillknob.planning.workload import workload
-from distillknob.runs.run import Run
 from distillknob.stages import STAGES
-from distillknob.training.config import plain_config
+
+WIDTH = 110  # of running text, in characters
 
 
 @dataclass(frozen=True)
@@ -140,43 +136,12 @@ def estimates(stage: str, config: StageConfig | PlannedConfig, engine: Engine) -
     ]
 
 
-def plan(
-    stage: str,
-    config: StageConfig | PlannedConfig,
-    values: Mapping[str, Any],
-    output: Path,
-    *,
-    resume: bool,
-    engine: Engine,
-    seen: Preflight,
-) -> tuple[str, bool]:
-    """What `--dry-run` prints, and whether it all fits: the resolved config (`values`), the estimate, and what the
-    stage's check, which has been called with `seen`, remarked. Raises BadInputError where the output directory can't be
-    used."""
-    lines = [yaml.safe_dump({stage: dict(values)}, sort_keys=False, allow_unicode=True).rstrip()]
-    if isinstance(config, PlannedConfig):
-        Run.check(output, stage, config.recorded, resume=resume)
-        cells = config.cell_names
-        lines.append(f"# {len(cells)} cells: {', '.join(cells)}")
-    else:
-        cache: str | None = getattr(config, "cache", None)
-        further = [] if cache is None else [Path(cache)]
-        Opening(stage, config, output, plain_config(config), resume, further).check()
-    named = estimates(stage, config, engine)
-    lines += [f"# {line}" for line in estimate_lines(named, engine)]
-    lines += [f"# note: {text}" for text in seen.remarks]
-    if seen.unseen:
-        lines.append(f"# not looked at here: {'; '.join(seen.unseen)}")
-    lines.append(f"# nothing was started; the run would go to {output}")
-    return "\n".join(lines), all(one.fits for _, one in named)
-
-
 def estimate_lines(named: Sequence[tuple[str, Estimate]], engine: Engine) -> list[str]:
     """The estimate in words: models, memory of the stage that needs most, time, and what was assumed."""
     models = {model.name: model for _, one in named for model in one.work.models}
     lines = [f"estimate for {engine}"]
     lines += [
-        f"  {model.name}: {_count(model.parameters)} parameters, counted from {model.source}"
+        f"  {model.name}: {count(model.parameters)} parameters, counted from {model.source}"
         for model in models.values()
     ]
     if len(named) > 1:
@@ -192,8 +157,7 @@ def estimate_lines(named: Sequence[tuple[str, Estimate]], engine: Engine) -> lis
         lines.append(f"  in all: about {_duration(seconds)}, {hours:.3g} GPU hours")
     else:
         lines.append(f"  in all: about {seconds:.0f} s at this machine's measured speed")
-    lines.append(f"  assumed: {_assumed(engine)}")
-    return lines
+    return [*lines, *textwrap.wrap(f"  assumed: {_assumed(engine)}", WIDTH, subsequent_indent="    ")]
 
 
 def _memory_lines(named: Sequence[tuple[str, Estimate]], engine: Engine) -> list[str]:
@@ -206,8 +170,8 @@ def _memory_lines(named: Sequence[tuple[str, Estimate]], engine: Engine) -> list
     return [
         f"  memory on each device{most}: {_gib(worst.footprint.total)} of {_gib(engine.device.memory)}: {verdict} "
         f"({MARGIN:.0%} kept free)",
-        f"    held: {parts}",
-        f"    at most ({worst.footprint.largest}): {phase}",
+        f"    all the time: {parts}",
+        f"    on top, the most while it does `{worst.footprint.largest}`: {phase}",
     ]
 
 
@@ -264,8 +228,8 @@ def _assumed(engine: Engine) -> str:
     )
     if not engine.device.utilised:
         assumptions += (
-            f"; beside products as much time as those of a model {CPU_WIDTH} wide take, which the embedded pair's runs "
-            "took"
+            f"; beside its products a pass takes as long as those of a model {CPU_WIDTH} wide, as in runs of the "
+            "embedded pair"
         )
     if engine.device.utilised:
         assumptions += (
@@ -275,7 +239,8 @@ def _assumed(engine: Engine) -> str:
     return assumptions
 
 
-def _count(parameters: int) -> str:
+def count(parameters: int) -> str:
+    """A number of parameters, with its unit."""
     return f"{parameters / 1e9:.2f} B" if parameters >= 1e9 else f"{parameters / 1e6:.2f} M"
 
 

@@ -43,7 +43,7 @@ class LogLines:
         if self._tenths > self.printed_tenths or now - LogLines.printed >= AT_LEAST:
             spent = now - self.started
             left = spent / max(1, self.done - self.first) * max(0, self.total - self.done)
-            times = f"{tqdm.format_interval(spent)}, about {tqdm.format_interval(left)} left"
+            times = f"{tqdm.format_interval(spent)}, {time_left(left)}"
             self._line(f"{self.done} of {self.total} {self.unit}s, {times}{self.postfix}")
 
     def set_postfix(self, shown: Mapping[str, str]) -> None:
@@ -63,6 +63,11 @@ class LogLines:
             return
         LogLines.printed, self.printed_tenths = now, self._tenths
         print(f"{self.description}: {text}", file=sys.stderr, flush=True)
+
+
+def time_left(seconds: float) -> str:
+    """Write how long work will take: `about 02:30 left`."""
+    return f"about {tqdm.format_interval(seconds)} left"
 
 
 def progress(description: str, total: int, **options: Any) -> tqdm | LogLines:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from distillknob.errors import BadInputError
 from distillknob.models.engines import choice
-from distillknob.models.engines.choice import choose
+from distillknob.models.engines.choice import choose, worth_telling
 from pairs import Pair
 
 
@@ -66,3 +67,15 @@ def test_auto_leaves_a_training_on_its_own_samples_repeatable(vllm: Any, monkeyp
 
 def test_models_behind_servers_have_their_own() -> None:
     assert chosen("auto", "http://localhost:1/v1#served").why == "no model is sampled from here"
+
+
+def test_which_engine_samples_is_told_where_another_could(tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, models = choice.Choice("transformers", "vLLM isn't installed"), [tiny_pair.teacher]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert not any(worth_telling(ours, wanted, models) for wanted in ("auto", "transformers"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert not worth_telling(ours, "auto", models)  # it is sampled from before a vLLM has started
+    assert worth_telling(ours, "transformers", models) and worth_telling(choice.Choice("vllm", ""), "auto", models)
+    monkeypatch.setattr(choice, "SMALL", 10)
+    assert worth_telling(ours, "auto", models)
+    assert not worth_telling(ours, "auto", ["http://localhost:1/v1#served"])

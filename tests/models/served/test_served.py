@@ -324,7 +324,7 @@ def test_a_dry_run_counts_nothing_of_what_a_server_holds(
     assert main(["evaluate", "--models", server.url, "--dry-run", "--output", str(tmp_path / "run")]) == 2
     assert "names a server and no model" in capsys.readouterr().err
     assert main(["evaluate", "--models", name, "--dry-run", "--output", str(tmp_path / "run")]) == 0
-    assert "held: nothing" in capsys.readouterr().out
+    assert "all the time: nothing" in capsys.readouterr().out
     for words in (
         ["evaluate", "--models", name, tiny_other],
         ["distill", "--method", "sft", "--teacher", name, "--student", tiny_other],

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+
 from distillknob.errors import BadInputError
 from distillknob.models.architecture import architecture, model_config
 from distillknob.models.checkpoint_files import is_adapter
@@ -51,6 +53,17 @@ def choose(wanted: str, models: Sequence[str], *, trains_on_own_samples: bool) -
     if architecture(small).parameters < SMALL:
         return Choice("transformers", f"{small} is sampled from before a vLLM has started")
     return Choice("vllm", f"{_version()} is installed, a GPU is there, and it knows {', '.join(models)}")
+
+
+def worth_telling(choice: Choice, wanted: str, models: Sequence[str]) -> bool:
+    """Does a reader need to know which engine samples? On a machine without a GPU there is nothing to choose, and a
+    small model gains nothing by vLLM."""
+    if choice.engine == "vllm":
+        return True
+    here = [name for name in models if not name.startswith(SERVED)]
+    if not here or not torch.cuda.is_available():
+        return False
+    return wanted != "auto" or min(architecture(name).parameters for name in here) >= SMALL
 
 
 def _version() -> str:

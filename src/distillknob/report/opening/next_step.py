@@ -13,7 +13,7 @@ from distillknob.report.opening.rates import usual_of
 from distillknob.report.opening.trust import hardest, verdicts
 from distillknob.report.read import Source
 from distillknob.report.remedies import remedy_commands
-from distillknob.runs.commands import StartedWith, command
+from distillknob.runs.commands import StartedWith, command, recipe_of
 from distillknob.verdicts.extractors import gravest
 from distillknob.verdicts.findings import ADVISED, group_of, ranked
 from distillknob.verdicts.movement import hardly_moved, next_rate
@@ -110,6 +110,25 @@ def _after_experiment(source: Source) -> Line:
     return Line("Repeat it", "with another seed.", command=again)
 
 
+def _after_pruning(source: Source) -> Line:
+    heal = text(source.main.result.get("next"))
+    named = " Write your task for TASK." if " TASK " in heal else ""
+    return Line("Heal it", f"let the whole model teach what is left of it.{named}", command=heal or None)
+
+
+def _after_caching(source: Source) -> Line:
+    """Only a recipe says which student the cache is for."""
+    cache, recipe = str(source.main.path), recipe_of(source.main.environment)
+    if recipe is None:
+        return Line("Distil from it", f"by `distillknob distill --cache {cache}` and your student.")
+    return Line("Distil from it", "without the teacher.", command=onward(source, "distill", cache=cache))
+
+
+def _after_defence(source: Source) -> Line:
+    how = about(source, "attack", defended=[str(source.main.path / "model")])
+    return Line("Attack it", "see what an extractor gets.", command=how)
+
+
 def _after_comparison(source: Source) -> Line:
     done = [row for row in rows(source.main.result.get("rows")) if number(row.get("rank")) is not None]
     best: Row = min(done, key=lambda row: number(row.get("rank")) or 0, default={})
@@ -136,7 +155,9 @@ def _after_attack(source: Source) -> Line:
 _STEPS = {
     "diagnose": _after_diagnosis,
     "calibrate": _after_calibration,
+    "cache": _after_caching,
     "distill": _after_distillation,
+    "defend": _after_defence,
     "prune": _after_pruning,
     "demo": _after_experiment,
     "sweep": _after_experiment,

@@ -40,8 +40,7 @@ def prune_section(source: Source) -> Section:
         return Section("result", title, None, source.nothing("no layer has been measured"))
     left = nearly_anew(result)
     warning = None if left is None else tag("p", f"{left[:1].upper()}{left[1:]}.")
-    next_step = tag("p", "To heal it: ", tag("code", text(result.get("next"))))
-    body = join(_table(result), _picture(result), warning, next_step)
+    body = join(_table(result), _picture(result), warning)
     return Section("result", title, _sentence(result), body)
 
 

@@ -1,0 +1,76 @@
+"""How far an experiment is: which of its stages begins, of how many, and about how long the rest takes.
+
+Left out on purpose: experiments whose cells may run side by side (`attack`, `compare`, a sweep on a cluster). They say
+which cell is done.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from distillknob.config.experiment import Step
+from distillknob.experiments.plan import Cell, ExperimentConfig, steps
+from distillknob.runs.run import MANIFEST
+from distillknob.runtime.processes import notice
+from distillknob.runtime.progress import time_left
+
+
+class StageCounter:
+    """Counts the stages of these cells, and of what comes `before` them, by the names that `ExperimentConfig.planned`
+    gives them. How long the rest takes follows from `config.expected`, times what the stages so far took of that: so a
+    machine that others use too is told the right time after a stage or two."""
+
+    def __init__(self, config: ExperimentConfig, cells: Sequence[Cell], before: Sequence[str] = ()):
+        self._names = [*before, *(_name(cell, step) for cell in cells for step in steps(cell, config.recipe))]
+        self._expected = config.expected
+        self._several_seeds = len({cell.seed for cell in cells}) > 1
+        self._spent = self._foretold = 0.0
+
+    @contextmanager
+    def stage(self, name: str, folder: Path, what: str) -> Iterator[None]:
+        """Stands around a stage whose run lies in `folder`: says that it begins, unless it is finished already."""
+        if (folder / MANIFEST).exists():
+            yield
+            return
+        place = self._names.index(name)
+        notice(f"stage {place + 1} of {len(self._names)}: {what}{self._rest(place)}")
+        started = time.monotonic()
+        yield
+        self._spent += time.monotonic() - started
+        self._foretold += self._expected.get(name, 0.0)
+
+    @contextmanager
+    def of_cell(self, cell: Cell, step: Step, folder: Path) -> Iterator[None]:
+        """Stands around a stage of a cell whose run directory is `folder`."""
+        seed = f", seed {cell.seed}" if self._several_seeds else ""
+        variant = f" ({cell.variant})" if cell.variant else ""
+        with self.stage(_name(cell, step), folder / step.folder, f"{in_words(cell, step)}{seed}{variant}"):
+            yield
+
+    def _rest(self, place: int) -> str:
+        """About how long it takes from this stage on; nothing where nobody knows."""
+        seconds = sum(self._expected.get(name, 0.0) for name in self._names[place:])
+        if self._foretold:
+            seconds *= self._spent / self._foretold
+        return f" ({time_left(seconds)})" if seconds else ""
+
+
+def _name(cell: Cell, step: Step) -> str:
+    return f"{cell.name} {step.name}"
+
+
+def in_words(cell: Cell, step: Step) -> str:
+    """What a stage of a cell does: `distil from the teacher at eta -0.25 by gkd`."""
+    teacher = f"the teacher at eta {cell.eta:+g}" if cell.eta else "the original teacher"
+    stage = step.stage.name
+    if stage == "evaluate" and step.method is not None:
+        student = "the student before distillation" if step.method == "none" else f"the student by {step.method}"
+        of = "" if step.method == "none" else f" of {teacher}"
+        return f"score {student}{of}{' for pass@k' if step.at_k else ''}"
+    if stage == "distill":
+        return f"distil from {teacher} by {step.method}"
+    verb = {"calibrate": "calibrate", "evaluate": "score", "diagnose": "diagnose"}[stage]
+    return f"{verb} {teacher}"
