@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from diagnosed import recipe_lines
-from distillknob.diagnosis.finding import Finding
-from distillknob.diagnosis.knob import FAR, Knob, frontier_rows, knob_rows, turns
+from distillknob.diagnosis.finding import FAR, Finding
+from distillknob.diagnosis.knob import Knob, frontier_rows, knob_rows, turns
 from distillknob.diagnosis.knob_finding import knob_finding
 from distillknob.diagnosis.samples import KnobSamples, OwnAnswers
 from distillknob.stats import Interval

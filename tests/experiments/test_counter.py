@@ -16,6 +16,7 @@ from distillknob.experiments import counter as counter_module
 from distillknob.experiments import demo as demo_module
 from distillknob.experiments.counter import StageCounter
 from distillknob.experiments.demo import DemoConfig, demo
+from distillknob.experiments.plan import steps
 from distillknob.planning.expected import expected_seconds
 from distillknob.runs.run import MANIFEST
 
@@ -52,7 +53,7 @@ def test_the_rest_of_the_time_follows_from_what_the_stages_so_far_took(
     clock = iter([0.0, 30.0, 100.0, 130.0])
     monkeypatch.setattr(counter_module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     cell = config.cells()[0]
-    names = [f"{cell.name} {step.name}" for step in cell_module.steps(cell, config.recipe)]
+    names = [f"{cell.name} {step.name}" for step in steps(cell, config.recipe)]
     config.expected = dict.fromkeys(names, 10.0)
     counter = StageCounter(config, [cell])
     done = tmp_path / "done"
@@ -68,7 +69,7 @@ def test_the_rest_of_the_time_follows_from_what_the_stages_so_far_took(
 
 
 def test_stages_are_told_in_words(config: DemoConfig) -> None:
-    words = [counter_module.in_words(cell, step) for cell in config.cells() for step in cell_module.steps(cell, {})]
+    words = [counter_module.in_words(cell, step) for cell in config.cells() for step in steps(cell, {})]
     assert "score the original teacher" in words and "score the student before distillation" in words
     assert "distil from the teacher at eta +0.25 by gkd" in words
     assert "score the student by gkd of the teacher at eta -0.25" in words

@@ -86,13 +86,6 @@ def _after_distillation(source: Source) -> Line:
     return Line("Score the student", "against what it was before.", command=scores)
 
 
-def _after_pruning(source: Source) -> Line:
-    """The command that the run itself wrote: it knows how much is left of the model."""
-    heal = source.main.result.get("next")
-    how = heal if isinstance(heal, str) else None
-    return Line("Heal it", "let the whole model teach what is left of it.", command=how)
-
-
 def _after_experiment(source: Source) -> Line:
     """After a demo or a sweep: attack the teacher that was made harder; without one, repeat with another seed."""
     model = hardest(source)
@@ -111,6 +104,7 @@ def _after_experiment(source: Source) -> Line:
 
 
 def _after_pruning(source: Source) -> Line:
+    """The command that the run itself wrote: it knows how much is left of the model."""
     heal = text(source.main.result.get("next"))
     named = " Write your task for TASK." if " TASK " in heal else ""
     return Line("Heal it", f"let the whole model teach what is left of it.{named}", command=heal or None)
