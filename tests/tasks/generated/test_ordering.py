@@ -13,7 +13,12 @@ from distillknob.errors import BadInputError
 from distillknob.tasks import Example, get_task
 from distillknob.tasks.generated.english_words import DAYS, KINDS, with_article
 
-SETTINGS = ("ordering", "ordering?items=3&others=0", "ordering?items=6&others=4&shared=2")
+SETTINGS = (
+    "ordering",
+    "ordering?items=3&others=0",
+    "ordering?items=6&others=4&shared=2",
+    "ordering?items=3&alphabet=0",
+)
 SEPARATORS = {"semicolons": "; ", "commas": ", ", "slashes": " / ", "hyphens": " - "}
 
 
@@ -21,22 +26,28 @@ def drawn(name: str, n: int = 500) -> list[Example]:
     return get_task(name).examples("test", n, seed=3)
 
 
+def in_order(words: list[str], request: str) -> list[str]:
+    """The words in the order that is asked for."""
+    if "the given order" in request or "the reverse order" in request:
+        return words[::-1] if "the reverse order" in request else words
+    return sorted(words, reverse="reverse alphabetical" in request)
+
+
 def asked_for(prompt: str) -> str:
     """The answer, found by what the prompt says: words, order and separator, or the note."""
     text, _, _ = prompt.partition(' Close with a line "Answer:"')
-    reverse = "reverse alphabetical" in text
     if "note" in text:
         note = re.split(r"(?<=\.) ", text)[0].removesuffix(".")
         day = next(day for day in DAYS if f"On {day} " in note or note.endswith(f" on {day}"))
         note = note.removeprefix(f"On {day} ").removesuffix(f" on {day}")
         told = re.match(r"((?:[A-Z][a-z]+, )*[A-Z][a-z]+ and [A-Z][a-z]+) (.+)", note)
         assert told, note
-        *names, last = sorted(re.findall(r"[A-Z][a-z]+", told[1]), reverse=reverse)
+        *names, last = in_order(re.findall(r"[A-Z][a-z]+", told[1]), text)
         return f"{', '.join(names)} and {last} {told[2]}"
     kind = next(kind for kind in KINDS if re.search(rf"(?:List the|Which|Write down the) {kind} ", text))
     told_text = re.split(r" (?:List the|Which|Write down the) ", text)[0]
     words = [word for word in re.findall(r"\ban? ([a-z]+)", told_text) if word in KINDS[kind]]
-    ordered = sorted(words, reverse=reverse)
+    ordered = in_order(words, text)
     separator = next(joint for name, joint in SEPARATORS.items() if name in text)
     return separator.join(ordered)
 

@@ -15,6 +15,9 @@ them for each one, which they haven't. The ways differ in how much of that is wr
 All are right for every problem, in several wordings, and the gold solution takes one whatever the problem is (`?ways=…`
 sets the shares). An answer is right if it is written exactly as asked.
 
+With `?alphabet=0` the order is the text's own, or its reverse: all of it can be read in the text. A model of a hundred
+million parameters that was taught 3,000 problems by the alphabet listed the right words in an order left to chance.
+
 Left out on purpose: orders by number or size, which are arithmetic, and capital letters, in which a word is spelt with
 other tokens than in the text (`ordering_ways`).
 """
@@ -34,7 +37,7 @@ from distillknob.tasks.generated.english_words import DAYS, KINDS, MEN, PLACES, 
 from distillknob.tasks.generated.ordering_ways import STYLES, WAYS, Ordered
 from distillknob.tasks.graders.committed import ANSWER
 
-A_NOTE, REVERSE = 0.3, 0.25  # shares of problems
+A_NOTE, REVERSE, REVERSE_OF_THE_TEXT = 0.3, 0.25, 0.5  # shares of problems
 NAMES = WOMEN + MEN
 SEPARATORS = {"semicolons": "; ", "commas": ", ", "slashes": " / ", "hyphens": " - "}
 OPENINGS = (
@@ -52,7 +55,8 @@ REWRITING = (
     "Write this note again, but leave out the day and put the names in {order} order.",
     "Leave the day out of this note and bring its names into {order} order.",
 )
-ORDERS = ("alphabetical", "reverse alphabetical")
+ALPHABETICAL = ("alphabetical", "reverse alphabetical")
+OF_THE_TEXT = ("the given", "the reverse")
 CLOSE = 'Close with a line "{answer}" and {what} alone.'
 DOING = ("will meet", "will have lunch", "will rehearse", "will work", "will play cards", "will sing", "have an exam")
 TIMES = ("", "", " at noon", " at nine", " after work", " before dinner", " with the director", " for an hour")
@@ -68,7 +72,8 @@ class Words:
 
 class Ordering(AdjustableTask[Words]):
     """A text with `items` words to be put in order, among `others` of another kind; `shared` of them have an initial
-    that an earlier one has. Reference: the answer as it must be written."""
+    that an earlier one has. The order is the alphabet's, or with `alphabet` 0 the text's. Reference: the answer as it
+    must be written."""
 
     name = "ordering"
     forms = STYLES
@@ -76,6 +81,7 @@ class Ordering(AdjustableTask[Words]):
         "items": Bounds(4, 2, 8),
         "others": Bounds(2, 0, 6),
         "shared": Bounds(0, 0, 3),
+        "alphabet": Bounds(1, 0, 1),
     }
     shares: ClassVar[Mapping[str, float]] = {
         "extraction": 4.0,
@@ -114,9 +120,7 @@ class Ordering(AdjustableTask[Words]):
         return f"ordering|{plan.kind or 'names'}|{'|'.join(sorted(plan.words))}"
 
     def example(self, plan: Words, rng: random.Random) -> Example:
-        reverse = rng.random() < REVERSE
-        ranked = sorted(plan.words, reverse=reverse)
-        order = ORDERS[reverse]
+        ranked, order = self._order(plan.words, rng)
         if plan.kind is None:
             text, request, reference = self._note(plan.words, ranked, order, rng)
         else:
@@ -132,6 +136,14 @@ class Ordering(AdjustableTask[Words]):
             solutions={way: f"{write(ordered, rng)}\n{last}".lstrip() for way, write in WAYS.items()},
             gold=self.gold_way(rng),
         )
+
+    def _order(self, words: Sequence[str], rng: random.Random) -> tuple[list[str], str]:
+        """The words in the order that is asked for, and what it is called."""
+        if self.settings["alphabet"]:
+            reverse = rng.random() < REVERSE
+            return sorted(words, reverse=reverse), ALPHABETICAL[reverse]
+        reverse = rng.random() < REVERSE_OF_THE_TEXT
+        return list(reversed(words) if reverse else words), OF_THE_TEXT[reverse]
 
     def _list(self, plan: Words, ranked: Sequence[str], order: str, rng: random.Random) -> tuple[str, str, str]:
         """Text, request and reference of a list."""
