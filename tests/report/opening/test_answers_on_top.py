@@ -259,6 +259,8 @@ def test_without_a_forecast_the_page_says_why(tmp_path: Path, result: dict[str, 
     read = diagnosis_page(tmp_path / "run", **result)
     for question in ("Is this pair distillable?", "What did calibration change?"):
         assert read.of(question).startswith(f"No forecast: {why}")
+    # A diagnosis was run, whatever of it applies.
+    assert read.of("What stands in the way?").startswith("Nothing could be asked: ")
 
 
 def test_a_teacher_that_is_wrong_is_said_first_and_no_command_makes_it_right(tmp_path: Path) -> None:

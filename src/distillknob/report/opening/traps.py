@@ -22,6 +22,8 @@ def in_the_way(source: Source) -> Sequence[Line]:
     if not findings:
         if run is not None and not run.finished:
             return [Line("Not known yet", "the diagnosis hasn't finished.")]
+        if run is not None:
+            return [Line("Nothing could be asked", "no check of the diagnosis applies to this pair.", section="traps")]
         return [Line("Not measured here", "no diagnosis was run.", command=about(source, "diagnose"))]
     knob = rows(run.result.get("knob")) if run else []
     groups = [group_of(row, knob) for row in findings]
