@@ -12,7 +12,7 @@ from typing import Any
 
 from distillknob.cli.extras import extras_of
 from distillknob.errors import BadInputError
-from distillknob.runtime.processes import disconnect, process_count, process_index
+from distillknob.runtime.processes import disconnect, notice, process_count, process_index
 from distillknob.stages import CHAINED, STAGES, Stage
 
 
@@ -56,6 +56,8 @@ def run_stage(arguments: argparse.Namespace) -> int:
         from distillknob.planning.expected import expected_seconds
 
         config.expected = expected_seconds(stage.name, config, process_count())
+    if stage.trains and process_count() == 1 and not output.exists():
+        _warn_of_memory(stage, config)
     with _started(arguments):
         run = _run(stage, config, output, resume=arguments.resume)
     ending = extras.end(arguments, run)
@@ -70,6 +72,17 @@ def run_stage(arguments: argparse.Namespace) -> int:
     if ending.note:
         print(ending.note, file=sys.stderr)
     return ending.status
+
+
+def _warn_of_memory(stage: Stage, config: Any) -> None:
+    """Say beforehand that a training takes more memory than there is. The account is of a config that has been checked,
+    so the stage's check comes first, without what it would fetch."""
+    from distillknob.inputs.preflight import Preflight
+    from distillknob.planning.expected import memory_warning
+
+    stage.check(config, Preflight(1, fetch=False))
+    if (warning := memory_warning(stage.name, config)) is not None:
+        notice(warning)
 
 
 def _config(arguments: argparse.Namespace, stage: Stage) -> tuple[dict[str, Any], Any]:

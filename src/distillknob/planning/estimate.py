@@ -146,7 +146,7 @@ def estimate_lines(named: Sequence[tuple[str, Estimate]], engine: Engine) -> lis
     ]
     if len(named) > 1:
         for name, one in named:
-            lines.append(f"  {name}: {_gib(one.footprint.total)}, {_duration(one.time)} on {one.devices}")
+            lines.append(f"  {name}: {gib(one.footprint.total)}, {_duration(one.time)} on {one.devices}")
     lines += _memory_lines(named, engine) + _remedies(named, engine) + _too_long(named)
     if len(named) == 1:
         shares = ", ".join(f"{what} {_duration(seconds)}" for what, seconds in named[0][1].seconds.items())
@@ -163,12 +163,12 @@ def estimate_lines(named: Sequence[tuple[str, Estimate]], engine: Engine) -> lis
 def _memory_lines(named: Sequence[tuple[str, Estimate]], engine: Engine) -> list[str]:
     """The memory of the stage that needs most, and whether it fits."""
     name, worst = max(named, key=lambda pair: pair[1].footprint.total)
-    parts = " + ".join(f"{what} {_gib(size)}" for what, size in worst.footprint.resident.items()) or "nothing"
-    phase = " + ".join(f"{what} {_gib(size)}" for what, size in worst.footprint.phase.items()) or "nothing more"
+    parts = " + ".join(f"{what} {gib(size)}" for what, size in worst.footprint.resident.items()) or "nothing"
+    phase = " + ".join(f"{what} {gib(size)}" for what, size in worst.footprint.phase.items()) or "nothing more"
     verdict = "fits" if worst.fits else "DOES NOT FIT"
     most = f" ({name} needs most)" if len(named) > 1 else ""
     return [
-        f"  memory on each device{most}: {_gib(worst.footprint.total)} of {_gib(engine.device.memory)}: {verdict} "
+        f"  memory on each device{most}: {gib(worst.footprint.total)} of {gib(engine.device.memory)}: {verdict} "
         f"({MARGIN:.0%} kept free)",
         f"    all the time: {parts}",
         f"    on top, the most while it does `{worst.footprint.largest}`: {phase}",
@@ -185,7 +185,7 @@ def _remedies(named: Sequence[tuple[str, Estimate]], engine: Engine) -> list[str
     for stage, one in worst.items():
         fit = fitting(stage, one.config, engine)
         if fit is not None:
-            lines.append(f"    {stage} would fit with {as_flags(fit.settings)}: {_gib(fit.total)}")
+            lines.append(f"    {stage} would fit with {as_flags(fit.settings)}: {gib(fit.total)}")
             continue
         trains = STAGES[stage].trains
         lines.append(
@@ -244,7 +244,8 @@ def count(parameters: int) -> str:
     return f"{parameters / 1e9:.2f} B" if parameters >= 1e9 else f"{parameters / 1e6:.2f} M"
 
 
-def _gib(size: float) -> str:
+def gib(size: float) -> str:
+    """A size in GiB, or in MiB below one."""
     return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / 2**20:.0f} MiB"
 
 

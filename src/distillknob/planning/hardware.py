@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -142,12 +142,17 @@ def _spread(path: Path) -> tuple[int, str]:
 
 def this_machine() -> Device:
     """The default device here: its speed measured in a fraction of a second, in the type that models have on it."""
+    bandwidth = _measured_bandwidth()
+    flops = measured_flops() / (LARGE_PRODUCTS if torch.cuda.is_available() else 1.0)
+    return replace(memory_here(), flops=flops, bandwidth=bandwidth, link=bandwidth)
+
+
+def memory_here() -> Device:
+    """The default device here without its speed, which takes a moment to measure: for whoever asks for memory alone."""
     cuda = torch.cuda.is_available()
     memory = torch.cuda.mem_get_info()[1] if cuda else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     name = torch.cuda.get_device_name() if cuda else "this machine's CPU"
-    bandwidth = _measured_bandwidth()
-    flops = measured_flops() / (LARGE_PRODUCTS if cuda else 1.0)
-    return Device(name, flops, float(memory), bandwidth, bandwidth, utilised=cuda, itemsize=2 if cuda else 4)
+    return Device(name, 1.0, float(memory), 1.0, 1.0, utilised=cuda, itemsize=2 if cuda else 4)
 
 
 def measured_flops(seconds: float = 0.2) -> float:
