@@ -18,5 +18,5 @@ def test_the_snippet_runs_as_it_stands(
     (snippet,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     exec(compile(snippet, "README.md", "exec"), {})
-    assert re.search(r"^signal_sparsity \w+ 0\.\d+$", capsys.readouterr().out, re.MULTILINE)
+    assert re.search(r"^signal_sparsity: 0\.\d+ \(\w+\)$", capsys.readouterr().out, re.MULTILINE)
     assert (tmp_path / "runs" / "python" / "manifest.json").exists()
