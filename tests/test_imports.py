@@ -75,7 +75,7 @@ ROOMS = {
     "experiments": row(
         f"{STAGE} stages stats verdicts methods evaluation diagnosis calibration distillation report", "numpy"
     ),
-    "zoo": row("errors runtime runs tasks models evaluation", f"{HUGGING} datasets tokenizers"),
+    "zoo": row("errors runtime runs tasks models evaluation", f"{HUGGING} datasets peft tokenizers"),
     "planning": row(
         "errors stages config runs tasks models inputs divergences training evaluation diagnosis calibration "
         "distillation fingerprints pruning defences experiments",

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from distillknob.calibration.config import CalibrationConfig
-from distillknob.cli.run_stage import _warn_of_memory
+from distillknob.cli.run_stage import _foretell
 from distillknob.planning.expected import memory_warning
 from distillknob.planning.hardware import GIB, memory_here
 from distillknob.stages import STAGES
@@ -28,5 +28,5 @@ def test_what_cannot_be_counted_is_not_warned_of() -> None:
 def test_the_warning_stands_before_the_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     small = replace(memory_here(), memory=GIB / 1024)
     monkeypatch.setattr("distillknob.planning.expected.memory_here", lambda: small)
-    _warn_of_memory(STAGES["calibrate"], CalibrationConfig())
+    _foretell(STAGES["calibrate"], CalibrationConfig())
     assert "calibrate may take" in capsys.readouterr().err

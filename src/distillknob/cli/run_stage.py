@@ -52,12 +52,8 @@ def run_stage(arguments: argparse.Namespace) -> int:
         return _plan(arguments, stage, values, config, output)
     if arguments.gpu or arguments.accelerate:
         raise BadInputError("--gpu and --accelerate say what a dry run estimates for: add --dry-run, or leave them out")
-    if hasattr(config, "expected") and process_index() == 0:
-        from distillknob.planning.expected import expected_seconds
-
-        config.expected = expected_seconds(stage.name, config, process_count())
-    if stage.trains and process_count() == 1 and not output.exists():
-        _warn_of_memory(stage, config)
+    if process_index() == 0 and not (output / "manifest.json").exists():
+        _foretell(stage, config)
     with _started(arguments):
         run = _run(stage, config, output, resume=arguments.resume)
     ending = extras.end(arguments, run)
@@ -74,14 +70,20 @@ def run_stage(arguments: argparse.Namespace) -> int:
     return ending.status
 
 
-def _warn_of_memory(stage: Stage, config: Any) -> None:
-    """Say beforehand that a training takes more memory than there is. The account is of a config that has been checked,
-    so the stage's check comes first, without what it would fetch."""
+def _foretell(stage: Stage, config: Any) -> None:
+    """Count beforehand how long an experiment's stages take, for its counter, and say it where a training takes more
+    memory than there is. Only of a config that has been checked can anything be counted, so the stage's check comes
+    first, without what it would fetch."""
     from distillknob.inputs.preflight import Preflight
-    from distillknob.planning.expected import memory_warning
+    from distillknob.planning.expected import expected_seconds, memory_warning
 
-    stage.check(config, Preflight(1, fetch=False))
-    if (warning := memory_warning(stage.name, config)) is not None:
+    counted, trains = hasattr(config, "expected"), stage.trains and process_count() == 1
+    if not counted and not trains:
+        return
+    stage.check(config, Preflight(process_count(), fetch=False))
+    if counted:
+        config.expected = expected_seconds(stage.name, config, process_count())
+    if trains and (warning := memory_warning(stage.name, config)) is not None:
         notice(warning)
 
 
