@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -14,8 +15,8 @@ from distillknob.stages import STAGES
 
 
 def test_a_training_that_takes_more_memory_than_there_is_is_told_of_with_what_would_fit() -> None:
-    rows = {"per_device_train_batch_size": 1 << 20, "gradient_checkpointing": False}
-    warning = memory_warning("calibrate", CalibrationConfig(**rows))
+    large = CalibrationConfig(per_device_train_batch_size=1 << 20, gradient_checkpointing=False)
+    warning = memory_warning("calibrate", large)
     assert warning is not None and "a system that runs out of it ends the run without a word" in warning
     assert "It would fit with --" in warning and "--dry-run has the account" in warning
     assert memory_warning("calibrate", CalibrationConfig()) is None
@@ -25,8 +26,10 @@ def test_what_cannot_be_counted_is_not_warned_of() -> None:
     assert memory_warning("calibrate", CalibrationConfig(teacher="/no/such/model")) is None
 
 
-def test_the_warning_stands_before_the_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_warning_stands_before_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     small = replace(memory_here(), memory=GIB / 1024)
     monkeypatch.setattr("distillknob.planning.expected.memory_here", lambda: small)
-    _foretell(STAGES["calibrate"], CalibrationConfig())
+    _foretell(STAGES["calibrate"], CalibrationConfig(), tmp_path)
     assert "calibrate may take" in capsys.readouterr().err

@@ -52,8 +52,8 @@ def run_stage(arguments: argparse.Namespace) -> int:
         return _plan(arguments, stage, values, config, output)
     if arguments.gpu or arguments.accelerate:
         raise BadInputError("--gpu and --accelerate say what a dry run estimates for: add --dry-run, or leave them out")
-    if process_index() == 0 and not (output / "manifest.json").exists():
-        _foretell(stage, config)
+    if process_index() == 0:
+        _foretell(stage, config, output)
     with _started(arguments):
         run = _run(stage, config, output, resume=arguments.resume)
     ending = extras.end(arguments, run)
@@ -70,16 +70,18 @@ def run_stage(arguments: argparse.Namespace) -> int:
     return ending.status
 
 
-def _foretell(stage: Stage, config: Any) -> None:
+def _foretell(stage: Stage, config: Any, output: Path) -> None:
     """Count beforehand how long an experiment's stages take, for its counter, and say it where a training takes more
-    memory than there is. Only of a config that has been checked can anything be counted, so the stage's check comes
-    first, without what it would fetch."""
+    memory than there is; nothing of a run that is finished. Only of a config that has been checked can anything be
+    counted, so the stage's check comes first, without what it would fetch."""
+    from distillknob.runs.run import MANIFEST
+
+    counted, trains = hasattr(config, "expected"), stage.trains and process_count() == 1
+    if (output / MANIFEST).exists() or not (counted or trains):
+        return
     from distillknob.inputs.preflight import Preflight
     from distillknob.planning.expected import expected_seconds, memory_warning
 
-    counted, trains = hasattr(config, "expected"), stage.trains and process_count() == 1
-    if not counted and not trains:
-        return
     stage.check(config, Preflight(process_count(), fetch=False))
     if counted:
         config.expected = expected_seconds(stage.name, config, process_count())
