@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -56,17 +55,14 @@ def carriers(rows: list[Row]) -> list[str]:
     largest = max(row["k"] for row in rows)
     whole = [row for row in rows if row["k"] == largest]
     total = sum(row["kl"] * row["frequency"] for row in whole)
-    shares: dict[str, float] = defaultdict(float)
-    for row in whole:
-        shares[row["token"]] += 100 * row["kl"] * row["frequency"] / total
-    most = sorted(whole, key=lambda row: -shares[row["token"]])[:SHOWN]
+    most = sorted(whole, key=lambda row: -row["kl"] * row["frequency"])[:SHOWN]
     often = sorted(whole, key=lambda row: -row["frequency"])[:SHOWN]
     return [
         "| token | times | KL, nats | share of the KL |",
         "|---|---|---|---|",
         *(
             f"| `{json.dumps(row['token'], ensure_ascii=False)}` | {row['frequency']} | {row['kl']:.3f} | "
-            f"{shares[row['token']]:.1f} % |"
+            f"{100 * row['kl'] * row['frequency'] / total:.1f} % |"
             for row in [*most, *(row for row in often if row not in most)]
         ),
     ]
