@@ -33,8 +33,9 @@ from distillknob.models.scoring import Scorer
 from distillknob.training.config import as_dict
 from distillknob.training.entropy_band import EntropyBand, weights_in_band
 from distillknob.training.grading import answers_of, completions_of, ended_in_time
-from distillknob.training.reading import distinct_rows, padded_to, read_rows
+from distillknob.training.reading import distinct_rows, padded_to, read_rows, without_padding
 from distillknob.training.rollouts import PolicyTrainer
+from distillknob.training.shared_prompts import pays, prompts_read_once, shared_prompts
 
 
 class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
@@ -333,9 +334,9 @@ class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
         compute_aux_loss: bool = False,
         **of_images: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """TRL's, which reads a repeated row once: its gradient is the sum of its copies'. Samples of one prompt repeat
-        each other often, the surer the policy the more. With several processes each of TRL's batches is one forward
-        pass on each, as FSDP and ZeRO need it, whatever repeats there."""
+        """TRL's, which reads a repeated row once (its gradient is the sum of its copies'), and where it pays a repeated
+        prompt. Samples of one prompt repeat each other often, the surer the policy the more. With several processes
+        each of TRL's batches is one forward pass on each, as FSDP and ZeRO need it, whatever repeats there."""
         score = super()._get_per_token_logps_and_entropies
         if compute_aux_loss or any(value is not None for value in of_images.values()):
             # How experts are balanced depends on the whole batch, and images aren't dealt out by row.
@@ -358,7 +359,15 @@ class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
         size = batch_size or len(input_ids)
         for ids_bT, mask_bT in zip(input_ids.split(size), attention_mask.split(size), strict=True):
             first_U, which_b = distinct_rows(ids_bT, mask_bT)
-            values_UC2 = read_rows(read, ids_bT[first_U], mask_bT[first_U], logits_to_keep, alone=alone)
+            ids_UT, mask_UT = ids_bT[first_U], mask_bT[first_U]
+            ids_Ut, mask_Ut, width = without_padding(ids_UT, mask_UT, logits_to_keep)
+            shared = shared_prompts(ids_Ut, mask_Ut, width)
+            if alone and pays(model, shared):
+                with prompts_read_once(model, shared):
+                    values_Uc2 = read(ids_Ut[:, -width - 1 :], mask_Ut[:, -width - 1 :], width)
+                values_UC2 = padded_to(values_Uc2, logits_to_keep)
+            else:
+                values_UC2 = read_rows(read, ids_UT, mask_UT, logits_to_keep, alone=alone)
             chunks.append(values_UC2[which_b])
         logps_BC, *entropies = torch.cat(chunks).unbind(2)
         return logps_BC, entropies[0] if compute_entropy else None, None

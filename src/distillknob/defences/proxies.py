@@ -42,7 +42,7 @@ class NextTokens:
 
     def __init__(self, language_model: LanguageModel):
         self.model, self.pad_token = language_model.model, language_model.tokenizer.pad_token_id
-        self._caches = keeps_a_cache(language_model)
+        self._caches = keeps_a_cache(language_model.model)
         self._read: torch.Tensor | None = None
         self._cache: DynamicCache | None = None
 

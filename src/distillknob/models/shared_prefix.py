@@ -5,14 +5,14 @@ The samples of a GRPO group share their prompt, and so do a diagnosis's candidat
 they are make 9 lengths to read in place of 16. The log-probabilities are those of whole rows, up to rounding.
 
 Left out on purpose: models whose memory of a prompt is no `DynamicCache` (state-space and hybrid models), which are
-read row by row, and the trained policy, whose log-probabilities are TRL's.
+read row by row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -93,13 +93,12 @@ def _batch(
 
 
 @torch.no_grad()
-def keeps_a_cache(language_model: Loaded) -> bool:
-    """Does the model remember a prompt in a cache that can be repeated?"""
+def keeps_a_cache(model: Any) -> bool:
+    """Does a causal language model (unwrapped) remember a prompt in a cache that can be repeated?"""
     from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-    body = body_of(language_model.model)
-    one = torch.zeros(1, 1, dtype=torch.long, device=language_model.model.device)
-    read = forward_pass(body, input_ids=one, use_cache=True)
+    one = torch.zeros(1, 1, dtype=torch.long, device=model.device)
+    read = forward_pass(body_of(model), input_ids=one, use_cache=True)
     cache = getattr(read, "past_key_values", None)
     # What other kinds of layers keep (states, compressed keys) isn't dealt out to the rows of a group.
     return type(cache) is DynamicCache and all(
@@ -110,7 +109,12 @@ def keeps_a_cache(language_model: Loaded) -> bool:
 def grouped_hidden(language_model: Loaded, batch: GroupedBatch) -> torch.Tensor:
     """The last hidden states from which the answers' tokens are predicted, [N, H], row by row in the order of the
     answers."""
-    body = body_of(language_model.model)
+    return hidden_behind_prompts(body_of(language_model.model), batch)[batch.answer_mask_RA]
+
+
+def hidden_behind_prompts(body: Callable[..., Any], batch: GroupedBatch) -> torch.Tensor:
+    """The last hidden states that the body (or its forward pass) gives each answer's tokens to be predicted from,
+    [R, A, H], whatever stands in the places of padding."""
     mask_PT, prompt_R = batch.prompt_mask_PT, batch.prompt_R
     read = forward_pass(
         body,
@@ -119,9 +123,9 @@ def grouped_hidden(language_model: Loaded, batch: GroupedBatch) -> torch.Tensor:
         position_ids=(mask_PT.cumsum(-1) - 1).clamp(min=0),
         use_cache=True,
     )
-    first_R1H = read.last_hidden_state[prompt_R, -1:]
+    first_R1H: torch.Tensor = read.last_hidden_state[prompt_R, -1:]
     if batch.answer_ids_RA.size(1) == 1:
-        return first_R1H[batch.answer_mask_RA]
+        return first_R1H
     cache = read.past_key_values
     cache.batch_select_indices(prompt_R)
     before_R1 = mask_PT.sum(1)[prompt_R, None]
@@ -134,6 +138,4 @@ def grouped_hidden(language_model: Loaded, batch: GroupedBatch) -> torch.Tensor:
         past_key_values=cache,
         use_cache=True,
     )
-    hidden_RAH = torch.cat([first_R1H, rest.last_hidden_state], dim=1)
-    found_NH: torch.Tensor = hidden_RAH[batch.answer_mask_RA]
-    return found_NH
+    return torch.cat([first_R1H, rest.last_hidden_state], dim=1)

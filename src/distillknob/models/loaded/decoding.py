@@ -83,7 +83,7 @@ class Decoder:
         self.max_new_tokens, self.before_draw = max_new_tokens, list(before_draw)
         self.ends = eos_ids(language_model) if ends is None else list(ends)
         self.in_step = in_step
-        self.selects = not in_step and keeps_a_cache(language_model)
+        self.selects = not in_step and keeps_a_cache(language_model.model)
 
     @torch.no_grad()
     def decoded(self, ids: list[list[int]], keys: Sequence[int]) -> list[Decoded]:

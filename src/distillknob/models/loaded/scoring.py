@@ -37,7 +37,7 @@ def score(language_model: Loaded, request: ScoreRequest, edit: LogitsProcessor |
     head = checked_head(model)
     check_length(model.config, max(len(p) + len(a) for p, a in zip(prompts_ids, answers_ids, strict=True)))
     # An edit reads what stands before a token, which a group's rows don't hold in one piece.
-    grouped = edit is None and worthwhile(prompts_ids, answers_ids) and keeps_a_cache(language_model)
+    grouped = edit is None and worthwhile(prompts_ids, answers_ids) and keeps_a_cache(language_model.model)
     batched: Any = grouped_batches if grouped else batches
     with progress(request.description, len(answers_ids), unit="text") as bar:
         for batch in batched(prompts_ids, answers_ids, model.device, request.batch_tokens):
