@@ -2,6 +2,8 @@
 
     python benchmarks/calibrate.py --output calibrate.json                 # about five minutes on two cores
     python benchmarks/calibrate.py --before ../older/src --tasks math qa instruct     # and beside an older source tree
+    python benchmarks/calibrate.py --teacher zoo:smollm2-teacher --target zoo:smollm2-student \
+        --tasks "tracking?moves=2" --batch 16 --accumulation 2 --steps 3 --lora-r 16 --bf16 --attention eager
 
 All trainers take as many samples a step from the same teacher. Each round of each is a process of its own, and rounds
 alternate, so that a busy machine slows all alike. The first step of a round is left out (it loads and compiles what the
@@ -58,7 +60,11 @@ def measured(contender: str, settings: dict[str, Any]) -> dict[str, Any]:
             eta=0.25,
             max_steps=settings["steps"] + 1,
             per_device_train_batch_size=settings["batch"],
+            gradient_accumulation_steps=settings["accumulation"],
             num_generations=8,
+            bf16=settings["bf16"],
+            use_peft=settings["lora_r"] > 0,
+            lora_r=settings["lora_r"] or 16,
             learning_rate=1e-6,  # the teacher stays what it is, so that all steps sample alike
             gradient_checkpointing=False,
             guard=False,
@@ -66,7 +72,8 @@ def measured(contender: str, settings: dict[str, Any]) -> dict[str, Any]:
             report_to="none",
             max_completion_length=max(task.max_new_tokens for task in tasks),
         )
-        teacher = load_model(settings["teacher"])
+        options = {} if settings["attention"] is None else {"attn_implementation": settings["attention"]}
+        teacher = load_model(settings["teacher"], options=options)
         trainer_class: Any = GRPOTrainer if contender == "grpo" else CalibrationTrainer
         trainer = trainer_class(
             model=teacher.model,
@@ -74,6 +81,7 @@ def measured(contender: str, settings: dict[str, Any]) -> dict[str, Any]:
             args=config,
             train_dataset=training_rows(tasks, 1000, seed=0),
             processing_class=teacher.tokenizer,
+            peft_config=config.peft_config,
             **({} if contender == "grpo" else {"target": load_model(settings["target"])}),
         )
         add_callbacks(trainer, Clock())
@@ -105,6 +113,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8, help="steps a round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=288)
+    parser.add_argument("--accumulation", type=int, default=1, help="so many batches a step")
+    parser.add_argument("--lora-r", type=int, default=0, help="rank of a LoRA adapter; 0 trains all weights")
+    parser.add_argument("--bf16", action="store_true", help="products in bfloat16")
+    parser.add_argument("--attention", help="the teacher's attention, as transformers calls it")
     parser.add_argument("--before", type=Path, help="the folder src of an older source tree, measured beside this one")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -120,7 +132,8 @@ def main() -> None:
         parser.error(
             f"--before {arguments.before}: there is no package distillknob in it; give the folder src of a tree"
         )
-    settings = {name: getattr(arguments, name) for name in ("teacher", "target", "tasks", "steps", "batch")}
+    options = ("batch", "accumulation", "lora_r", "bf16", "attention")
+    settings = {name: getattr(arguments, name) for name in ("teacher", "target", "tasks", "steps", *options)}
     names = CONTENDERS if arguments.before else CONTENDERS[:2]
     seconds: dict[str, list[float]] = {name: [] for name in names}
     sources: dict[str, str] = {}

@@ -90,7 +90,7 @@ def measured(contender: str, work: Work, rows: list[Row], settings: dict[str, An
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             ends.append(time.perf_counter())
 
-    student, teacher = load_model(settings["student"]), load_model(settings["teacher"])
+    student, teacher = load_model(settings["student"], dtype="float32"), load_model(settings["teacher"])
     peak = Peak(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -109,6 +109,8 @@ def measured(contender: str, work: Work, rows: list[Row], settings: dict[str, An
 
 def _common(work: Work, settings: dict[str, Any]) -> dict[str, Any]:
     """What the configs of all three trainers are told."""
+    import torch
+
     return {
         "output_dir": settings["output_dir"],
         "max_steps": settings["steps"] + (0 if work.whole else 1),
@@ -120,6 +122,8 @@ def _common(work: Work, settings: dict[str, Any]) -> dict[str, Any]:
         "save_strategy": "no",
         "report_to": "none",
         "seed": 0,
+        "bf16": settings["bf16"],
+        "use_cpu": not torch.cuda.is_available(),
     }
 
 
@@ -162,7 +166,7 @@ def _trl(work: Work, rows: list[Row], student: Any, teacher: Any, settings: dict
     from trl import DistillationConfig, DistillationTrainer  # type: ignore[attr-defined]
 
     config = DistillationConfig(
-        **_common(work, settings), max_completion_length=settings["longest"], bf16=False, dataloader_pin_memory=False
+        **_common(work, settings), max_completion_length=settings["longest"], dataloader_pin_memory=False
     )
     return _counting(DistillationTrainer, tokens, "completion_mask")(
         model=student.model,
@@ -184,7 +188,6 @@ def _gkd(work: Work, rows: list[Row], student: Any, teacher: Any, settings: dict
         **_common(work, settings),
         lmbda=work.share_on_policy,
         max_new_tokens=settings["longest"],
-        bf16=False,
         dataloader_pin_memory=False,
         use_liger_kernel=False,
     )
@@ -265,7 +268,7 @@ def _medians(rounds: list[dict[str, Any]]) -> tuple[float, float, float]:
 
 def compared(chosen: list[Work], arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Each work by each of its contenders, round by round in turn. What was measured is kept after every work."""
-    settings = {name: getattr(arguments, name) for name in ("teacher", "student", "tasks", "problems", "steps")}
+    settings = {name: getattr(arguments, name) for name in ("teacher", "student", "tasks", "problems", "steps", "bf16")}
     measurements: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         asked = {"rows": str(Path(folder) / "rows.json"), "settings": settings}
@@ -315,6 +318,7 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=8, help="steps a round")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--bf16", action="store_true", help="products in bfloat16, the student's weights in float32")
     parser.add_argument("--threads", type=int, default=2, help="threads of the divergence core's processes")
     parser.add_argument("--only", choices=[work.name for work in works(1)], help="one work")
     parser.add_argument("--core", action="store_true", help="the divergence core as well, an hour longer")

@@ -12,7 +12,7 @@ import pytest
 
 from distillknob.errors import BadInputError
 from distillknob.experiments import sweep as stage
-from distillknob.experiments.cell import by_problem
+from distillknob.experiments.cell import by_problem, cell_config, of_its_stages
 from distillknob.experiments.plan import MODELS
 from distillknob.experiments.sweep import SweepConfig, sweep
 from distillknob.runs.kept import keep_cell, read_cells
@@ -119,6 +119,28 @@ def test_cells_stand_by_themselves(tiny_pair: Pair, tmp_path: Path, monkeypatch:
     with pytest.raises(BadInputError, match=r"sizes\.student\.samples was 2, now 3"):
         sweep(other, tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_a_cell_is_known_by_the_settings_of_its_own_stages() -> None:
+    """Another calibration leaves the cells of the original as they are, also those that were kept with all settings."""
+    sections: dict[str, Any] = {
+        "teacher": "a",
+        "tasks": ["math"],
+        "calibrate": {"beta": 0.1},
+        "distill": {"max_steps": 3},
+        "defend": {"proxy": "d"},
+    }
+    others = {**sections, "calibrate": {"beta": 0.2}, "defend": {"proxy": "e"}, "diagnose": {"problems": 3}}
+    config = settings(recipe=sections, lens=False)
+    original, turned = config.cells()
+    assert cell_config(original, sections) == cell_config(original, others)
+    assert cell_config(turned, sections) != cell_config(turned, others)
+    assert cell_config(original, sections) != cell_config(original, {**sections, "distill": {"max_steps": 4}})
+    whole = {**cell_config(original, sections), "recipe": sections}
+    assert of_its_stages(whole) == cell_config(original, others)
+    # A diagnosis of the original tells how far the calibration that is meant would turn it.
+    looked = settings(recipe=sections, lens=True).cells()[0]
+    assert cell_config(looked, sections) != cell_config(looked, others)
 
 
 def test_a_variant_may_be_of_another_pair() -> None:

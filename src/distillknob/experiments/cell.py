@@ -37,6 +37,7 @@ from distillknob.results.stages import CalibrateResult, DistillResult, EvaluateR
 from distillknob.runs.files import read_json
 from distillknob.runs.run import Run
 from distillknob.runtime.machine import free_models
+from distillknob.stages import STAGES
 from distillknob.stats import pass_at_k
 from distillknob.tasks import get_task
 from distillknob.verdicts.teachers import teacher_label
@@ -44,7 +45,7 @@ from distillknob.verdicts.teachers import teacher_label
 
 def cell_config(cell: Cell, recipe: Mapping[str, Any]) -> dict[str, Any]:
     """What a cell's run directory is known by."""
-    return {
+    whole = {
         "eta": cell.eta,
         "seed": cell.seed,
         "variant": cell.variant,
@@ -54,6 +55,21 @@ def cell_config(cell: Cell, recipe: Mapping[str, Any]) -> dict[str, Any]:
         "lens": cell.lens,
         "recipe": cell.recipe(recipe),
     }
+    return of_its_stages(whole)
+
+
+def of_its_stages(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A cell's config without the settings of stages that it doesn't run: whoever changes how teachers are calibrated
+    keeps the cells of the original."""
+    read = {"distill", "evaluate"}
+    if (
+        config["eta"] or config["lens"]
+    ):  # how far the knob can turn is asked of the calibration that is meant (`knob_of`)
+        read.add("calibrate")
+    if config["lens"]:
+        read.add("diagnose")
+    recipe = {name: value for name, value in config["recipe"].items() if name not in STAGES or name in read}
+    return {**config, "recipe": recipe}
 
 
 def run_cell(

@@ -15,7 +15,7 @@ from distillknob.config.experiment import check as check_stages
 from distillknob.config.fields import NO_SETTING
 from distillknob.errors import BadInputError, nearest
 from distillknob.experiments.bounds import bounds
-from distillknob.experiments.cell import cell_config, read_by_cell, run_cell
+from distillknob.experiments.cell import cell_config, of_its_stages, read_by_cell, run_cell
 from distillknob.experiments.counter import StageCounter
 from distillknob.experiments.counterparts import pairs
 from distillknob.experiments.over_seeds import over_seeds
@@ -220,7 +220,8 @@ def _check_kept(config: SweepConfig, read: Mapping[str, Mapping[str, Mapping[str
     for cell in config.cells():
         if cell.name in kept:
             record, held = kept[cell.name], f"{config.kept} holds the cell {cell.name}"
-            check_config(held, record.config, plain(cell_config(cell, config.recipe), finite=False), flag="--kept")
+            now = plain(cell_config(cell, config.recipe), finite=False)
+            check_config(held, of_its_stages(record.config), now, flag="--kept")
             check_reads(f"the cell {cell.name} in {config.kept}", record.read or {}, read[cell.name], flag="--kept")
             unrecorded += record.read is None
     if unrecorded:

@@ -14,6 +14,8 @@ import yaml
 from distillknob.config.experiment import PlannedConfig
 from distillknob.config.fields import default_of, fields_of, plain_value
 from distillknob.config.rates import USUAL, usual_rate
+from distillknob.models.architecture import Architecture
+from distillknob.models.dtypes import dtype_here, own_dtype
 from distillknob.planning.counting import longest_answer
 from distillknob.planning.estimate import Estimate, count
 from distillknob.stages import STAGES
@@ -191,12 +193,23 @@ def _trained(one: Estimate) -> Decisive:
 
 
 def _precision(one: Estimate, values: Mapping[str, Any]) -> Decisive:
-    """The types of weights and products: those that are set, or what TRL and transformers take on such a device."""
+    """The types of weights and products: those that are set, or what loading and TRL take on such a device."""
     trained, on_gpu = one.work.trained, one.engine.device.utilised
     if trained is None:
-        return Decisive("precision", "bfloat16" if on_gpu else "float32")
-    weights = (values.get("model_init_kwargs") or {}).get("dtype", "float32")
+        loaded = dict.fromkeys(_loaded_type(model, on_gpu=on_gpu) for _, model in one.work.resident)
+        return Decisive("precision", " and ".join(loaded) or "nothing is loaded")
+    # What is trained in full is float32; under LoRA the model stays as it is (`training.config.trained_options`).
+    weights = _loaded_type(trained.model, on_gpu=on_gpu) if trained.adapter else "float32"
+    weights = (values.get("model_init_kwargs") or {}).get("dtype", weights)
     half = next((long for name, long in (("bf16", "bfloat16"), ("fp16", "float16")) if values.get(name)), None)
     if half is None and values.get("bf16") is None and (on_gpu or gains_by_bfloat16(trained.model.parameters)):
         half = "bfloat16"
     return Decisive("precision", weights if half is None else f"{weights}, products in {half}", ("bf16", "fp16"))
+
+
+def _loaded_type(model: Architecture, *, on_gpu: bool) -> str:
+    """The type in which `load_model` loads a model there where nobody says."""
+    own = own_dtype(model.config)
+    if on_gpu:
+        return "float32" if own is None else str(own).removeprefix("torch.")
+    return dtype_here(own, lambda: model.parameters)
