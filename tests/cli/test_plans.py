@@ -8,11 +8,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from commands import SMALL, command, models, refused
 from distillknob.cli.text import result_text
 from distillknob.config.recipe import read_recipe, stage_values
 from distillknob.config.shipped import find_recipe
+from distillknob.models.load import load_model
 from distillknob.runs.run import Run
 from distillknob.stages import EXPERIMENTS, STAGES
 from pairs import Pair
@@ -53,6 +55,34 @@ def test_a_dry_run_without_a_recipe_says_what_decides(capsys: pytest.CaptureFixt
     others, _, estimate = rest.partition("every setting with its default: distillknob distill --help-all\n")
     assert others == "  skew: 0.3\n" and "estimate for" in estimate
     assert "null" not in decisive + rest and "learning rate" in decisive
+
+
+def test_the_precision_is_that_in_which_the_model_is_loaded(
+    tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under LoRA, and where nothing is trained, a checkpoint keeps its type; what is trained in full is float32."""
+    short = str(tmp_path / "short")
+    loaded = load_model(tiny_pair.teacher)
+    loaded.model.to(torch.bfloat16).save_pretrained(short)  # type: ignore[arg-type]
+    loaded.tokenizer.save_pretrained(short)
+
+    def precision(stage: str, *flags: str) -> str:
+        given: list[str | Path] = ["--target", tiny_pair.student] if stage == "calibrate" else []
+        assert command(stage, *given, *flags, "--dry-run") == 0
+        return re.findall(r"^  precision +(.*)$", capsys.readouterr().out, re.MULTILINE)[0]
+
+    trained = ["--teacher", short, "--tasks", "math", "--eta", "0.5"]
+    assert precision("calibrate", *trained, "--gpu", "h100") == "float32, products in bfloat16"
+    assert precision("calibrate", *trained, "--use-peft", "--gpu", "h100") == "bfloat16, products in bfloat16"
+    assert precision("calibrate", *trained, "--use-peft") == "float32"  # a small model on a CPU
+    assert precision("evaluate", "--models", short, "--tasks", "math", "--gpu", "h100") == "bfloat16"
+    assert precision("evaluate", "--models", short, "--tasks", "math") == "float32"
+    monkeypatch.setattr("distillknob.models.dtypes.LARGE", 0)
+    monkeypatch.setattr("distillknob.models.dtypes.multiplies_bfloat16", lambda: True)
+    assert precision("evaluate", "--models", short, "--tasks", "math") == "bfloat16"
+    assert precision("calibrate", *trained, "--use-peft").startswith("bfloat16")
+    asked = ("--model-init-kwargs", '{"dtype": "float32"}')
+    assert precision("calibrate", *trained, "--use-peft", *asked).startswith("float32")
 
 
 def test_a_rate_that_was_named_is_the_users_own(capsys: pytest.CaptureFixture[str]) -> None:
