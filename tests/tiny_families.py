@@ -32,6 +32,7 @@ from distillknob.models.loaded.decoding import Decoder
 from distillknob.models.names import zoo_path
 from distillknob.models.scoring import token_logprobs
 from distillknob.training.rollouts import PolicyTrainer
+from distillknob.training.shared_prompts import prompts_read_once, repeatable, shared_prompts
 
 LIMIT = 5e-3  # nats between two ways to the log-probability of a token, in float32
 LARGEST = 3_000_000  # parameters; what can't be made smaller isn't tried
@@ -247,10 +248,20 @@ def training_agrees(language_model: LanguageModel, limit: float = LIMIT) -> None
     with torch.no_grad():
         calibrated, _, _ = GRPOTrainer._get_per_token_logps_and_entropies(trainer, model, sequences_BT, mask_BT, new)
         hidden_BNH = DistillationTrainer._get_last_hidden_state(trainer, model, sequences_BT, mask_BT, new)
+        shared = calibrated
+        if repeatable(model):
+            twice_RT, mask_RT = sequences_BT.repeat_interleave(2, 0), mask_BT.repeat_interleave(2, 0)
+            short = slice(-new - 1, None)
+            with prompts_read_once(model, shared_prompts(twice_RT, mask_RT, new)):
+                shared, _, _ = GRPOTrainer._get_per_token_logps_and_entropies(
+                    trainer, model, twice_RT[:, short], mask_RT[:, short], new
+                )
+            shared = shared[::2]
     studied_BNV = torch.stack([head_of(model).logits(rows).log_softmax(-1) for rows in hidden_BNH])
     ways = {
         "rolled out": torch.tensor([row.logprobs for row in written]),
         "calibrated": calibrated,
+        "calibrated, each prompt read once": shared,
         "distilled": studied_BNV.gather(-1, answers_BN[..., None])[..., 0],
     }
     pairs = zip(PROMPTS[:2], answers_BN.tolist(), strict=True)

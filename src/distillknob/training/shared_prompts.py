@@ -52,13 +52,15 @@ def pays(model: Any, batch: GroupedBatch) -> bool:
     if not repeated or batch.answer_ids_RA.size(1) < 2:
         return False
     causal: Any = bare(model)
-    config = causal.config.get_text_config()
     saved = repeated * batch.prompt_ids_PT.size(1) * sum(p.numel() for p in body_of(causal).parameters())
     needed = _CPU_PRODUCTS if batch.prompt_ids_PT.device.type == "cpu" else _DEVICE_PRODUCTS
-    if saved < needed * config.num_hidden_layers or causal.is_gradient_checkpointing:
-        return False
-    # A router's loss depends on the whole batch.
-    if getattr(config, "output_router_logits", False):
+    return saved >= needed * causal.config.get_text_config().num_hidden_layers and repeatable(causal)
+
+
+def repeatable(causal: Any) -> bool:
+    """Can what a causal language model (unwrapped) keeps of a prompt be repeated in training? Gradient checkpoints keep
+    nothing, and a router's loss depends on the whole batch."""
+    if causal.is_gradient_checkpointing or getattr(causal.config.get_text_config(), "output_router_logits", False):
         return False
     if causal not in _REPEATABLE:
         _REPEATABLE[causal] = keeps_a_cache(causal)
