@@ -62,7 +62,7 @@ def measured(contender: str, settings: dict[str, Any]) -> dict[str, Any]:
             per_device_train_batch_size=settings["batch"],
             gradient_accumulation_steps=settings["accumulation"],
             num_generations=8,
-            bf16=settings["bf16"],
+            bf16=settings["bf16"] or None,  # None: as the device does
             use_peft=settings["lora_r"] > 0,
             lora_r=settings["lora_r"] or 16,
             learning_rate=1e-6,  # the teacher stays what it is, so that all steps sample alike

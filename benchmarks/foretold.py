@@ -13,12 +13,13 @@ answers to test problems.
 from __future__ import annotations
 
 import argparse
-import gzip
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from red_team import result_at
+
+from distillknob.cli.layout import with_interval
 from distillknob.runs.kept import CellRecord, read_cells
 
 Row = dict[str, Any]
@@ -26,8 +27,7 @@ Row = dict[str, Any]
 
 def forecasts(path: Path, task: str) -> dict[float, Row]:
     """A diagnosis's forecasts of the knob on a task, by η."""
-    text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    return {row["eta"]: row for row in json.loads(text)["knob"] if (row["scope"], row["task"]) == ("ways", task)}
+    return {row["eta"]: row for row in result_at(path)["knob"] if (row["scope"], row["task"]) == ("ways", task)}
 
 
 def table(forecast: Row, cells: list[CellRecord], task: str) -> Iterator[str]:
@@ -42,8 +42,9 @@ def table(forecast: Row, cells: list[CellRecord], task: str) -> Iterator[str]:
     for cell in cells:
         calibration = cell.result["calibration"]
         turned = None if calibration is None else calibration["turned"]
-        changes.append("–" if turned is None else _change(turned["difference"], turned["interval"]))
-    yield f"| log-ratio, nats | 0 | {_change(forecast['difference'], forecast['interval'])} | {' | '.join(changes)} |"
+        changes.append("–" if turned is None else with_interval(turned["difference"], turned["interval"], "+.2f"))
+    shift = with_interval(forecast["difference"], forecast["interval"], "+.2f")
+    yield f"| log-ratio, nats | 0 | {shift} | {' | '.join(changes)} |"
     for way in sorted(forecast["ways"], key=lambda one: -abs(one["after"] - one["before"])):
         shares = " | ".join(_percent(row["styles"].get(way["way"], 0.0)) for row in scores)
         yield f"| {way['way']}, % | {_percent(way['before'])} | {_percent(way['after'])} | {shares} |"
@@ -57,11 +58,6 @@ def _row(cell: CellRecord, task: str) -> Row:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f}"
-
-
-def _change(difference: float, bounds: list[float]) -> str:
-    low, high = bounds
-    return f"{difference:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
 def main() -> None:

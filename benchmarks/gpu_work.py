@@ -166,12 +166,11 @@ def _steps(make: Callable[[str], Any], device: str) -> dict[str, Any]:
 
 def sampling(folder: Path, sizes: dict[str, Any], device: str) -> Any:
     """New tokens a second from the teacher's shapes."""
-    import torch
+    from sampling import ours, plain
     from transformers import GenerationConfig
 
     from distillknob.models.chat import prompt_ids
     from distillknob.models.load import load_model
-    from distillknob.models.sampling import Sampling, generate
     from distillknob.tasks import get_task
 
     model = load_model(str(folder / "teacher"), device=device)
@@ -183,22 +182,14 @@ def sampling(folder: Path, sizes: dict[str, Any], device: str) -> Any:
         eos_token_id=model.ends, pad_token_id=model.tokenizer.pad_token_id,
     )  # fmt: skip
 
-    def ours(rows: int) -> int:
-        drawn = generate(model, prompts[:rows], 1, Sampling(max_new_tokens=new))
-        return sum(len(sample.token_ids) for one in drawn.completions for sample in one)
-
-    def plain(rows: int) -> int:
-        ids = prompt_ids(model.tokenizer, prompts[:rows])
-        batch = model.tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(device)
-        with torch.no_grad():
-            out = model.model.generate(**batch, generation_config=config)
-        return int((out[:, batch["input_ids"].shape[1] :] != config.pad_token_id).sum())
-
     def continuous(rows: int) -> int:
         out = model.model.generate_batch(inputs=prompt_ids(model.tokenizer, prompts[:rows]), generation_config=config)
         return sum(len(one.generated_tokens) for one in out.values())
 
-    ways: dict[str, Callable[[int], int]] = {"distillknob": ours, "transformers generate": plain}
+    ways: dict[str, Callable[[int], int]] = {
+        "distillknob": lambda rows: ours(model, prompts[:rows], 1, new)(0),
+        "transformers generate": lambda rows: plain(model, prompts[:rows], 1, new)(0),
+    }
     if device == "cuda":  # paged attention has no CPU kernel worth timing
         ways["transformers generate_batch"] = continuous
     for name, way in ways.items():

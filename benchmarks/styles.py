@@ -9,21 +9,16 @@ Reads the samples of one or more evaluations. Markdown on stdout, a table a task
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from distillknob.stats import Interval, interval
+from distillknob.cli.layout import percent
+from distillknob.runs.files import read_jsonl
+from distillknob.runs.run import SAMPLES
+from distillknob.stats import interval
 
 Row = dict[str, Any]
-
-
-def samples(folder: Path) -> list[Row]:
-    """The graded samples of an evaluation's run directory."""
-    return [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
 
 
 def table(rows: Sequence[Row], task: str) -> list[str]:
@@ -33,22 +28,17 @@ def table(rows: Sequence[Row], task: str) -> list[str]:
         own = [row for row in rows if row["model"] == model]
         for style in sorted({row["style"] for row in own}):
             written = [row for row in own if row["style"] == style]
-            share = percent(interval([row["style"] == style for row in own], [row["prompt"] for row in own]))
-            right = percent(interval([row["score"] for row in written], [row["prompt"] for row in written]))
-            lines.append(f"| {model} | {style} | {share} | {right} |")
+            share = interval([row["style"] == style for row in own], [row["prompt"] for row in own])
+            right = interval([row["score"] for row in written], [row["prompt"] for row in written])
+            figures = (percent(one.mean, one.as_list()) for one in (share, right))
+            lines.append(f"| {model} | {style} | {' | '.join(figures)} |")
     return lines
-
-
-def percent(value: Interval) -> str:
-    """A mean of fractions in percent, with its interval."""
-    low, high = 100 * np.array(value.as_list())
-    return f"{100 * value.mean:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="run directories of `distillknob evaluate`")
-    rows = [row for folder in parser.parse_args().runs for row in samples(folder)]
+    rows = [row for folder in parser.parse_args().runs for row in read_jsonl(folder / SAMPLES)]
     for task in dict.fromkeys(row["task"] for row in rows):
         print("\n".join([*table([row for row in rows if row["task"] == task], task), ""]))
 

@@ -11,10 +11,11 @@ tokens that a diagnosis keeps (`scatter`), which are those that came most often.
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 from pathlib import Path
 from typing import Any
+
+from red_team import result_at
 
 GROUPS = ((30, None), (10, 29), (1, 9))  # how often a token comes
 SHOWN = 12  # tokens that are named
@@ -24,8 +25,7 @@ Row = dict[str, Any]
 
 def read(path: Path) -> list[Row]:
     """The rows of the scatter on the result's first task."""
-    text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    rows: list[Row] = json.loads(text)["scatter"]
+    rows: list[Row] = result_at(path)["scatter"]
     return [row for row in rows if row["task"] == rows[0]["task"]]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,11 +11,15 @@ import distillknob
 from benchmark_files import benchmark
 from pairs import Pair
 
+WHOLE = {"accumulation": 1, "lora_r": 0, "bf16": False, "attention": None}
+ADAPTER = {"accumulation": 2, "lora_r": 4, "bf16": False, "attention": "eager"}
 
+
+@pytest.mark.parametrize("options", [WHOLE, ADAPTER])
 @pytest.mark.parametrize("contender", ["grpo", "calibrate"])
-def test_each_step_but_the_first_is_timed(tiny_pair: Pair, contender: str) -> None:
+def test_each_step_but_the_first_is_timed(tiny_pair: Pair, contender: str, options: dict[str, Any]) -> None:
     settings = {"teacher": tiny_pair.teacher, "target": tiny_pair.student, "tasks": ["qa"], "steps": 2, "batch": 8}
-    told = benchmark("calibrate").measured(contender, settings)
+    told = benchmark("calibrate").measured(contender, {**settings, **options})
     assert len(told["seconds"]) == 2 and min(told["seconds"]) > 0
     assert Path(told["source"]) == Path(distillknob.__file__).parents[1]
 

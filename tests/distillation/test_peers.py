@@ -21,7 +21,7 @@ def peers() -> ModuleType:
 def test_all_contenders_do_the_same_work(peers: ModuleType, tiny_pair: Pair) -> None:
     rows = peers.traces(tiny_pair.teacher, tiny_pair.student, ["qa"], 8)
     assert len(rows) == 8 and {"prompt", "completion", "completion_ids"} <= rows[0].keys()
-    settings = {"teacher": tiny_pair.teacher, "student": tiny_pair.student, "steps": 2, "longest": 6}
+    settings = {"teacher": tiny_pair.teacher, "student": tiny_pair.student, "steps": 2, "longest": 6, "bf16": False}
     measurements: list[dict[str, Any]] = []
     for work in peers.works(4):
         results: dict[str, list[Any]] = {}

@@ -14,6 +14,7 @@ from distillknob.cli.main import main
 from distillknob.diagnosis.config import DiagnoseConfig
 from distillknob.distillation.config import DistillConfig
 from distillknob.errors import BadInputError
+from distillknob.models.architecture import architecture
 from distillknob.planning.fitting import changed, fitting, memory, room, roomier
 from distillknob.planning.hardware import GPUS, Engine
 from distillknob.planning.memory import MARGIN
@@ -136,8 +137,12 @@ def test_the_types_that_a_new_recipe_tells_are_those_that_the_cpu_takes(
         return next(line for line in choices if "dtype" in line)
 
     assert told().endswith("dtype: float32, as this CPU takes these models")
-    types = iter(["bfloat16", "float32"])
-    monkeypatch.setattr("distillknob.planning.new_recipe.dtype_here", lambda *_: next(types))
+    larger = architecture(tiny_pair.teacher).parameters
+    assert architecture(tiny_pair.student).parameters < larger
+    monkeypatch.setattr(
+        "distillknob.models.architecture.dtype_here",
+        lambda _, parameters: "bfloat16" if parameters() >= larger else "float32",
+    )
     assert "dtype on this CPU: teacher bfloat16, student float32; what is trained in full is float32" in told()
 
 

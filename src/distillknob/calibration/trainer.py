@@ -33,9 +33,9 @@ from distillknob.models.scoring import Scorer
 from distillknob.training.config import as_dict
 from distillknob.training.entropy_band import EntropyBand, weights_in_band
 from distillknob.training.grading import answers_of, completions_of, ended_in_time
-from distillknob.training.reading import distinct_rows, padded_to, read_rows, without_padding
+from distillknob.training.reading import distinct_rows, padded_to, read_rows
 from distillknob.training.rollouts import PolicyTrainer
-from distillknob.training.shared_prompts import pays, prompts_read_once, shared_prompts
+from distillknob.training.shared_prompts import read_prompts_once
 
 
 class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
@@ -360,13 +360,8 @@ class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
         for ids_bT, mask_bT in zip(input_ids.split(size), attention_mask.split(size), strict=True):
             first_U, which_b = distinct_rows(ids_bT, mask_bT)
             ids_UT, mask_UT = ids_bT[first_U], mask_bT[first_U]
-            ids_Ut, mask_Ut, width = without_padding(ids_UT, mask_UT, logits_to_keep)
-            shared = shared_prompts(ids_Ut, mask_Ut, width)
-            if alone and pays(model, shared):
-                with prompts_read_once(model, shared):
-                    values_Uc2 = read(ids_Ut[:, -width - 1 :], mask_Ut[:, -width - 1 :], width)
-                values_UC2 = padded_to(values_Uc2, logits_to_keep)
-            else:
+            values_UC2 = read_prompts_once(model, read, ids_UT, mask_UT, logits_to_keep) if alone else None
+            if values_UC2 is None:
                 values_UC2 = read_rows(read, ids_UT, mask_UT, logits_to_keep, alone=alone)
             chunks.append(values_UC2[which_b])
         logps_BC, *entropies = torch.cat(chunks).unbind(2)

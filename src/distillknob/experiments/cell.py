@@ -62,12 +62,11 @@ def of_its_stages(config: Mapping[str, Any]) -> dict[str, Any]:
     """A cell's config without the settings of stages that it doesn't run: whoever changes how teachers are calibrated
     keeps the cells of the original."""
     read = {"distill", "evaluate"}
-    if (
-        config["eta"] or config["lens"]
-    ):  # how far the knob can turn is asked of the calibration that is meant (`knob_of`)
+    if config["eta"]:
         read.add("calibrate")
     if config["lens"]:
-        read.add("diagnose")
+        # Which asks how far the calibration that is meant would turn the teacher (`knob_of`).
+        read |= {"diagnose", "calibrate"}
     recipe = {name: value for name, value in config["recipe"].items() if name not in STAGES or name in read}
     return {**config, "recipe": recipe}
 

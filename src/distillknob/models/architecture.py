@@ -19,7 +19,7 @@ import torch
 
 from distillknob.errors import BadInputError, first_line, nearest
 from distillknob.models.caches import cache_numbers, largest
-from distillknob.models.dtypes import own_dtype
+from distillknob.models.dtypes import dtype_here, own_dtype
 from distillknob.models.families import check_config, rope_switch
 from distillknob.models.names import SERVED, resolve
 
@@ -139,6 +139,11 @@ class Architecture:
     def context(self) -> int | None:
         """The most tokens of a prompt with its answer; None where the config names no limit."""
         return context_of(self.config)
+
+    @property
+    def dtype_on_cpu(self) -> str:
+        """The type in which it is loaded on this machine's CPU where nobody says, as torch calls it."""
+        return dtype_here(own_dtype(self.config), lambda: self.parameters)
 
     def cached(self, tokens: int) -> int:
         return cache_numbers(self.config, tokens)

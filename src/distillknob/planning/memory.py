@@ -19,7 +19,6 @@ import torch
 from distillknob.diagnosis.sketches import EXACT, SKETCH
 from distillknob.divergences.fused import chunk_bytes
 from distillknob.models.architecture import Architecture
-from distillknob.models.dtypes import dtype_here, own_dtype
 from distillknob.models.heads import block_rows
 from distillknob.models.loaded.sampling import rows_at_once
 from distillknob.planning.hardware import Engine
@@ -71,7 +70,7 @@ def _loaded(model: Architecture, engine: Engine) -> int:
     """Bytes of a weight as `load_model` loads it."""
     if engine.device.itemsize != 4:
         return model.bytes_each
-    return 2 if dtype_here(own_dtype(model.config), lambda: model.parameters) == "bfloat16" else 4
+    return 2 if model.dtype_on_cpu == "bfloat16" else 4
 
 
 def _trained(trained: Trained, engine: Engine, parts: int) -> dict[str, float]:

@@ -26,7 +26,6 @@ from distillknob.errors import BadInputError
 from distillknob.inputs.preflight import LARGE, Preflight, Side
 from distillknob.models.architecture import Architecture, architecture
 from distillknob.models.chat import values_read
-from distillknob.models.dtypes import dtype_here, own_dtype
 from distillknob.planning.counting import PROMPT_TOKENS
 from distillknob.planning.fitting import SHORTEST, fitting, memory, roomier
 from distillknob.planning.hardware import GIB, Engine
@@ -162,14 +161,10 @@ def _precision(engine: Engine, models: Sequence[Architecture]) -> str:
     """The types in which teacher and student are read, as `load_model` chooses them."""
     if engine.device.itemsize == 2:
         return "dtype: the checkpoints' own, as on every GPU"
-    teacher, student = map(_dtype_here, models)
+    teacher, student = (model.dtype_on_cpu for model in models)
     if "bfloat16" not in (teacher, student):
         return "dtype: float32, as this CPU takes these models"
     return f"dtype on this CPU: teacher {teacher}, student {student}; what is trained in full is float32"
-
-
-def _dtype_here(model: Architecture) -> str:
-    return dtype_here(own_dtype(model.config), lambda: model.parameters)
 
 
 def new_file(name: str) -> Path:

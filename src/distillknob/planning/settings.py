@@ -15,7 +15,7 @@ from distillknob.config.experiment import PlannedConfig
 from distillknob.config.fields import default_of, fields_of, plain_value
 from distillknob.config.rates import USUAL, usual_rate
 from distillknob.models.architecture import Architecture
-from distillknob.models.dtypes import dtype_here, own_dtype
+from distillknob.models.dtypes import own_dtype
 from distillknob.planning.counting import longest_answer
 from distillknob.planning.estimate import Estimate, count
 from distillknob.stages import STAGES
@@ -209,7 +209,7 @@ def _precision(one: Estimate, values: Mapping[str, Any]) -> Decisive:
 
 def _loaded_type(model: Architecture, *, on_gpu: bool) -> str:
     """The type in which `load_model` loads a model there where nobody says."""
+    if not on_gpu:
+        return model.dtype_on_cpu
     own = own_dtype(model.config)
-    if on_gpu:
-        return "float32" if own is None else str(own).removeprefix("torch.")
-    return dtype_here(own, lambda: model.parameters)
+    return "float32" if own is None else str(own).removeprefix("torch.")
