@@ -95,7 +95,7 @@ def phases(count: int) -> None:
     teacher, student, target, gpu = PAIRS["8B → 1.7B"]
     config = stages(teacher, student, target, lora=True)["calibrate"]
     (row,) = scaling("calibrate", config, GPUS[gpu], [count])
-    shares = ", ".join(f"{what} {seconds:.0f} s" for what, seconds in row.estimate.seconds.items())
+    shares = ", ".join(f"{what} {seconds:.0f} s" for what, seconds in row.estimate.usual_seconds.items())
     print(f"- on {count} × {gpu}: {shares}")
 
 

@@ -37,10 +37,15 @@ class GroupedBatch:
 
 
 def worthwhile(prompts_ids: Sequence[Sequence[int]], answers_ids: Sequence[Sequence[int]]) -> bool:
-    """Are a third of the tokens or more saved by reading each prompt once?"""
+    """Does reading each prompt once pay?"""
     lengths = {tuple(ids): len(ids) for ids in prompts_ids}
     answers = sum(map(len, answers_ids))
-    return 3 * (sum(lengths.values()) + answers) <= 2 * (sum(map(len, prompts_ids)) + answers)
+    return saves_a_third(sum(lengths.values()) + answers, sum(map(len, prompts_ids)) + answers)
+
+
+def saves_a_third(once: float, again: float) -> bool:
+    """Are so many tokens, with each prompt `once`, a third or more below those with each read `again`?"""
+    return 3 * once <= 2 * again
 
 
 def grouped_batches(

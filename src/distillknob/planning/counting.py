@@ -14,9 +14,11 @@ from distillknob.models.load import load_tokenizer
 from distillknob.models.names import resolve
 from distillknob.models.sampling import Sampling
 from distillknob.models.scoring import BATCH_TOKENS
-from distillknob.tasks import RowsTask, Task, get_task, task_on_the_hub
+from distillknob.planning.phases import Lengths
+from distillknob.tasks import Example, RowsTask, Task, get_task, task_on_the_hub
 from distillknob.tasks.graders.reward_model import DEFAULT
 from distillknob.tasks.reward_task import RewardTask
+from distillknob.training.config import as_dict
 
 if TYPE_CHECKING:
     from distillknob.calibration.config import CalibrationConfig
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 # A task whose data may still have to be fetched isn't opened for its prompts' length.
 PROMPT_TOKENS = 256
 MEASURED = 64  # problems
+OF_TASKS = ("max_new_tokens", "max_completion_length")  # the limits of answers to tasks, and not of any texts
 SAMPLED_AT_ONCE = Sampling().batch_size
 SCORED_AT_ONCE, PAIRED_AT_ONCE = BATCH_TOKENS, 16_384  # the second is `batch_tokens` of score_pair
 
@@ -34,18 +37,50 @@ SCORED_AT_ONCE, PAIRED_AT_ONCE = BATCH_TOKENS, 16_384  # the second is `batch_to
 def _prompt_tokens(model: str, name: str) -> int | None:
     """Tokens of the longest prompt among the first `MEASURED` of a task under the model's chat template; None where the
     task's data or the tokenizer might have to be fetched."""
-    task = task_of(name)
-    if isinstance(task, type) or not Path(resolve(model)).is_dir():
+    if not Path(resolve(model)).is_dir() or not (examples := _examples(name)):
         return None
-    split = "train" if "train" in task.splits else task.splits[0]
-    prompts = [task.messages(example) for example in task.examples(split, MEASURED)]
-    return max(map(len, prompt_ids(load_tokenizer(model), prompts)))
+    task = get_task(name)
+    return max(map(len, prompt_ids(load_tokenizer(model), [task.messages(example) for example in examples])))
 
 
 def longest_prompt(model: str, tasks: Sequence[str]) -> int:
     """Return how many tokens the tasks' longest prompt has under the model's template, as far as that is known here."""
     lengths = (_prompt_tokens(model, name) or PROMPT_TOKENS for name in tasks)
     return max(lengths, default=PROMPT_TOKENS)  # a distillation from a cache may name no task
+
+
+def usual_lengths(config: StageConfig) -> Lengths | None:
+    """Return how long the prompts of the stage's tasks and their worked solutions are in the mean, in the tokens of
+    the stage's first model that is a folder; None where a task has no solutions or isn't here, and without a folder."""
+    folder = next((name for name in config.models_read if Path(resolve(name)).is_dir()), None)
+    lengths = [] if folder is None else [_mean_lengths(folder, name) for name in config.tasks]
+    measured = [one for one in lengths if one is not None]
+    if not measured or len(measured) < len(lengths):
+        return None
+    longest = longest_answer(config)
+    answers = [min(one.answer, longest) if longest else one.answer for one in measured]
+    return Lengths(sum(one.prompt for one in measured) / len(measured), sum(answers) / len(measured))
+
+
+@cache
+def _mean_lengths(model: str, name: str) -> Lengths | None:
+    """The mean lengths of a task's prompts and of its solutions (all its right ways alike), each with its end."""
+    examples = _examples(name)
+    solutions = [text for example in examples for text in example.solutions.values()]
+    if not solutions:
+        return None
+    tokenizer, task = load_tokenizer(model), get_task(name)
+    prompts = prompt_ids(tokenizer, [task.messages(example) for example in examples])
+    answers = tokenizer(solutions, add_special_tokens=False)["input_ids"]
+    return Lengths(sum(map(len, prompts)) / len(prompts), 1 + sum(map(len, answers)) / len(answers))
+
+
+def _examples(name: str) -> list[Example]:
+    """The first `MEASURED` problems of a task; none where its data might have to be fetched."""
+    task = task_of(name)
+    if isinstance(task, type):
+        return []
+    return task.examples("train" if "train" in task.splits else task.splits[0], MEASURED)
 
 
 def task_of(name: str) -> Task | type[RowsTask]:
@@ -81,6 +116,12 @@ _adapter_parameters = cache(adapter_parameters)  # a search for settings that fi
 def steps_of(config: CalibrationConfig | DistillConfig | DefendConfig, rows: float, batch: int) -> float:
     """Return how many steps of `batch` rows a training on so many has."""
     return float(config.max_steps) if config.max_steps > 0 else rows * config.num_train_epochs / batch
+
+
+def dtype_of(config: CalibrationConfig | DistillConfig | DefendConfig) -> str | None:
+    """Return the type in which the config has the model under an adapter loaded; None where it names none."""
+    dtype = as_dict(config.model_init_kwargs).get("dtype") if config.use_peft else None
+    return None if dtype is None else str(dtype).removeprefix("torch.")
 
 
 def vllm_of(config: CalibrationConfig | DistillConfig) -> dict[str, Any]:

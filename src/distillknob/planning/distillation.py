@@ -17,6 +17,7 @@ from distillknob.planning.counting import (
     PAIRED_AT_ONCE,
     SAMPLED_AT_ONCE,
     adapter_of,
+    dtype_of,
     longest_answer,
     longest_prompt,
     reward_models,
@@ -83,7 +84,7 @@ class _Counted:
             1 if config.private_steps else config.per_device_train_batch_size,
         )
 
-    def phase(self, what: str, kind: Any, model: Architecture, rows: float, at_once: int, **options: bool) -> Phase:
+    def phase(self, what: str, kind: Any, model: Architecture, rows: float, at_once: int, **options: Any) -> Phase:
         """A phase on texts of the longest prompt and answer."""
         return Phase(what, kind, model, rows, self.prompt, self.answer, at_once, **options)
 
@@ -129,7 +130,8 @@ def _traces(counted: _Counted) -> list[Phase]:
         return []
     teacher, method = architecture(config.teacher), config.objective
     written = counted.problems * (1 if method.traces == "teacher" else config.candidates)
-    phases = [counted.phase("traces", "decode", teacher, written, SAMPLED_AT_ONCE)]
+    each = {"each": 1 if method.traces == "teacher" else config.candidates}
+    phases = [counted.phase("traces", "decode", teacher, written, SAMPLED_AT_ONCE, **each)]
     if config.chooses_by_scores:
         phases.append(counted.scored("sure tokens", teacher, written))
     if method.selects and not config.target.startswith(SERVED):
@@ -211,4 +213,5 @@ def _trained(counted: _Counted) -> Trained:
         along=along,
         along_width=along_width,
         private=config.private_steps,
+        dtype=dtype_of(config),
     )

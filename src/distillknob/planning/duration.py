@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from distillknob.models.architecture import Architecture
 from distillknob.models.loaded.sampling import rows_at_once
-from distillknob.planning.hardware import CPU_WIDTH, DECODING, LAYER_SECONDS, SCORING, TRAINING, Engine
+from distillknob.models.shared_prefix import saves_a_third
+from distillknob.planning.hardware import CPU_WIDTH, DECODING, LAYER_SECONDS, SCORING, TRAINING, Device, Engine
 from distillknob.planning.phases import Phase, Workload
+from distillknob.training.shared_prompts import saves_enough
 
 
 def seconds_of(phase: Phase, work: Workload, engine: Engine) -> float:
@@ -24,14 +25,45 @@ def seconds_of(phase: Phase, work: Workload, engine: Engine) -> float:
         passes += 2.0 if work.trained.checkpointing else 0.0
     # A pass multiplies each weight twice, and each position with half of the row in every layer's attention.
     products = passes * (model.active + model.layers * phase.tokens * model.heads * model.head_dim)
-    return rows * phase.tokens * products / _speed(model, engine, SCORING if phase.kind == "score" else TRAINING)
+    share = SCORING if phase.kind == "score" else TRAINING
+    return rows * read_tokens(phase, work, engine) * products / _speed(phase, engine.device, share)
 
 
-def _speed(model: Architecture, engine: Engine, share: float) -> float:
-    """FLOP/s that a run reaches on this model: a share of a GPU's peak, and on a CPU less than was measured with large
-    products where the model is narrow."""
-    device = engine.device
-    return device.flops * (share if device.utilised else model.hidden / (model.hidden + CPU_WIDTH))
+def read_tokens(phase: Phase, work: Workload, engine: Engine) -> float:
+    """Tokens that are read of each row: all of it, or the answer and a share of the prompt, which several rows have."""
+    each = min(phase.each, phase.at_once)
+    once = phase.prompt / each + phase.answer
+    if each == 1 or not _is_read_once(phase, each, work, engine):
+        return phase.tokens
+    return once
+
+
+def _is_read_once(phase: Phase, each: int, work: Workload, engine: Engine) -> bool:
+    """By the rules of the passes themselves (`models.shared_prefix`, `training.shared_prompts`)."""
+    model = phase.model
+    if model.cached(2) != 2 * model.cached(1):  # states, which aren't dealt out to rows
+        return False
+    if work.trained is None or model is not work.trained.model or phase.own:
+        return saves_a_third(phase.prompt / each + phase.answer, phase.tokens)
+    repeated = min(phase.at_once, phase.rows) * (1 - 1 / each) * phase.prompt
+    return (
+        engine.devices == 1
+        and not work.trained.checkpointing
+        and saves_enough(repeated, model.parameters, model.layers, on_cpu=not engine.device.utilised)
+    )
+
+
+def _speed(phase: Phase, device: Device, share: float) -> float:
+    """FLOP/s that a run reaches: a share of a GPU's peak, and on a CPU less than was measured with large products where
+    the model is narrow. What is done beside the products takes as long where those are in bfloat16."""
+    if device.utilised:
+        return device.flops * share
+    return 1.0 / (1.0 / _products(phase, device) + CPU_WIDTH / phase.model.hidden / device.flops)
+
+
+def _products(phase: Phase, device: Device) -> float:
+    """FLOP/s of products alone, in the type that the phase's model works with."""
+    return device.half_flops if phase.itemsize == 2 and not device.utilised else device.flops
 
 
 def _decoding(phase: Phase, rows: float, work: Workload, engine: Engine) -> float:
@@ -39,11 +71,11 @@ def _decoding(phase: Phase, rows: float, work: Workload, engine: Engine) -> floa
     weights, and in transformers starts its kernels one by one."""
     device, model = engine.device, phase.model
     # On a CPU rows that end, before their limit, are no longer written: that makes up for a small model's products.
-    flops = device.flops * (SCORING if device.utilised else 1.0)
-    width = device.itemsize
+    flops = device.flops * SCORING if device.utilised else _products(phase, device)
+    width = phase.itemsize
     at_once = phase.at_once
     if phase.own or not work.vllm:
-        at_once = rows_at_once(at_once, model.config, phase.tokens, width, on_cpu=width == 4)
+        at_once = rows_at_once(at_once, model.config, phase.tokens, width, on_cpu=not device.utilised)
     at_once = max(1, min(at_once, round(rows) or 1))
     read = width * (model.read + at_once * model.cached(phase.prompt + phase.answer // 2))
     step = max(
@@ -54,5 +86,5 @@ def _decoding(phase: Phase, rows: float, work: Workload, engine: Engine) -> floa
         step = max(step, LAYER_SECONDS * model.layers)
         if engine.sharding == "fsdp2" and not phase.own:
             step = max(step, width * model.parameters / engine.between)  # gathered anew for every token
-    reading = 2.0 * rows * phase.prompt * model.active / flops
+    reading = 2.0 * rows * phase.prompt / min(phase.each, at_once) * model.active / flops
     return reading + rows / at_once * phase.answer * step

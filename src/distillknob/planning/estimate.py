@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from distillknob.config.experiment import PlannedConfig, distinct
@@ -30,13 +30,16 @@ WIDTH = 110  # of running text, in characters
 
 @dataclass(frozen=True)
 class Estimate:
-    """One stage on one engine: `seconds` of the whole stage by phase, `footprint` of each of the `devices` it uses."""
+    """One stage on one engine: `seconds` of the whole stage by phase, with every text at its longest; `usual_seconds`
+    with as many as there are mostly, as long as the tasks' own where those are known; `footprint` of each of the
+    `devices` it uses."""
 
     work: Workload
     config: StageConfig
     engine: Engine
     footprint: Footprint
     seconds: dict[str, float]
+    usual_seconds: dict[str, float]
 
     @property
     def devices(self) -> int:
@@ -44,7 +47,13 @@ class Estimate:
 
     @property
     def time(self) -> float:
+        """Seconds at most."""
         return sum(self.seconds.values())
+
+    @property
+    def usual_time(self) -> float:
+        """Seconds with texts of the usual number, and length as far as that is known."""
+        return sum(self.usual_seconds.values())
 
     @property
     def fits(self) -> bool:
@@ -60,12 +69,18 @@ class Estimate:
 def estimate(stage: str, config: StageConfig, engine: Engine) -> Estimate:
     """What one stage would need. Raises BadInputError for a model whose config can't be had."""
     work = workload(stage, config, engine)
+    usual = replace(work, phases=[phase.usually(work.usual) for phase in work.phases])
+    return Estimate(work, config, engine, footprint(work, engine), _seconds(work, engine), _seconds(usual, engine))
+
+
+def _seconds(work: Workload, engine: Engine) -> dict[str, float]:
+    """Seconds of each phase on the devices that share it."""
     seconds: dict[str, float] = {"loading": sum(map(_checkpoint, work.loaded)) / LOADING}
     for phase in work.phases:
         seconds[phase.what] = seconds.get(phase.what, 0.0) + seconds_of(phase, work, engine)
     if work.trained is not None and engine.devices > 1:
         seconds["network"] = sum(moved(work.trained, engine).values()) * work.trained.steps / engine.between
-    return Estimate(work, config, engine, footprint(work, engine), seconds)
+    return seconds
 
 
 def _checkpoint(model: Architecture) -> float:
@@ -96,18 +111,35 @@ def estimate_lines(named: Sequence[tuple[str, Estimate]], engine: Engine) -> lis
     ]
     if len(named) > 1:
         for name, one in named:
-            lines.append(f"  {name}: {gib(one.footprint.total)}, {_duration(one.time)} on {one.devices}")
+            lines.append(f"  {name}: {gib(one.footprint.total)}, {_duration(one.usual_time)} on {one.devices}")
     lines += _memory_lines(named, engine) + _remedies(named, engine) + _too_long(named)
     if len(named) == 1:
-        shares = ", ".join(f"{what} {_duration(seconds)}" for what, seconds in named[0][1].seconds.items())
+        shares = ", ".join(f"{what} {_duration(seconds)}" for what, seconds in named[0][1].usual_seconds.items())
         lines.append(f"  time: {shares}")
-    seconds = sum(one.time for _, one in named)
-    if engine.device.utilised:
-        hours = sum(one.time * one.devices for _, one in named) / 3600
-        lines.append(f"  in all: about {_duration(seconds)}, {hours:.3g} GPU hours")
-    else:
-        lines.append(f"  in all: about {seconds:.0f} s at this machine's measured speed")
+    lines += _in_all([one for _, one in named], engine)
     return [*lines, *textwrap.wrap(f"  assumed: {_assumed(engine)}", WIDTH, subsequent_indent="    ")]
+
+
+def _in_all(stages: Sequence[Estimate], engine: Engine) -> list[str]:
+    """The time of all stages: about how long, where the tasks tell how long their answers are, and at most."""
+
+    def took(seconds: float, on_devices: float) -> str:
+        if engine.device.utilised:
+            return f"{_duration(seconds)}, {on_devices / 3600:.3g} GPU hours"
+        return _duration(seconds)
+
+    most = took(sum(one.time for one in stages), sum(one.time * one.devices for one in stages))
+    usual = took(sum(one.usual_time for one in stages), sum(one.usual_time * one.devices for one in stages))
+    speed = "" if engine.device.utilised else " at this machine's measured speed"
+    if usual == most:
+        return [f"  in all: at most {most}{speed}"]
+    known = any(one.work.usual for one in stages)
+    lengths = "as long as the tasks' own solutions" if known else "at their limit"
+    asked = " and every problem that the guard may ask" if any(one.work.stage == "calibrate" for one in stages) else ""
+    return [
+        f"  in all: about {usual}{speed}, with answers {lengths};",
+        f"    at most {most}, with every answer at its limit{asked}",
+    ]
 
 
 def _memory_lines(named: Sequence[tuple[str, Estimate]], engine: Engine) -> list[str]:
@@ -173,7 +205,7 @@ def _too_long(named: Sequence[tuple[str, Estimate]]) -> list[str]:
 
 def _assumed(engine: Engine) -> str:
     assumptions = (
-        f"every answer as long as it may be; prompts of {PROMPT_TOKENS} tokens where a task's data or tokenizer isn't "
+        f"memory for answers at their limit; prompts of {PROMPT_TOKENS} tokens where a task's data or tokenizer isn't "
         f"here; checkpoints read at {LOADING / 1e9:g} GB/s; no saving or grading"
     )
     if not engine.device.utilised:

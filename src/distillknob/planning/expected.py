@@ -14,7 +14,7 @@ def expected_seconds(stage: str, config: ExperimentConfig, processes: int = 1) -
     """Return the seconds that the dry run counts for each stage on this machine, by its name in `config.planned`. Empty
     where they can't be counted, which is no reason to refuse a run: its own check has the reasons for that."""
     try:
-        return {name: one.time for name, one in estimates(stage, config, Engine(this_machine(), processes))}
+        return {name: one.usual_time for name, one in estimates(stage, config, Engine(this_machine(), processes))}
     except BadInputError:
         return {}
 

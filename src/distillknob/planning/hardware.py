@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from distillknob.errors import BadInputError, nearest
+from distillknob.runtime.machine import multiplies_bfloat16
 
 GIB = 2**30
 
@@ -38,7 +39,8 @@ LOADING = 1.2e9
 @dataclass(frozen=True)
 class Device:
     """One GPU or machine: FLOP/s of matrix products, bytes of memory and bytes/s of it, bytes/s to the next device.
-    `utilised` says whether FLOP/s is a peak (of which a run reaches the shares above) or was measured."""
+    `utilised` says whether FLOP/s is a peak (of which a run reaches the shares above) or was measured. `half_flops` is
+    that of products in bfloat16 on a CPU that multiplies it; elsewhere the same as `flops`."""
 
     name: str
     flops: float
@@ -47,10 +49,12 @@ class Device:
     link: float
     utilised: bool
     itemsize: int
+    half_flops: float
 
 
 def _gpu(name: str, teraflops: float, gib: float, bandwidth: float, link: float) -> Device:
-    return Device(name, teraflops * 1e12, gib * GIB, bandwidth * 1e12, link * 1e9, utilised=True, itemsize=2)
+    flops = teraflops * 1e12
+    return Device(name, flops, gib * GIB, bandwidth * 1e12, link * 1e9, utilised=True, itemsize=2, half_flops=flops)
 
 
 # Dense bfloat16 products with float32 sums (the vendors print twice that, "with sparsity"), memory as the driver offers
@@ -143,8 +147,10 @@ def _spread(path: Path) -> tuple[int, str]:
 def this_machine() -> Device:
     """The default device here: its speed measured in a fraction of a second, in the type that models have on it."""
     bandwidth = _measured_bandwidth()
-    flops = measured_flops() / (LARGE_PRODUCTS if torch.cuda.is_available() else 1.0)
-    return replace(memory_here(), flops=flops, bandwidth=bandwidth, link=bandwidth)
+    flops = half_flops = measured_flops() / (LARGE_PRODUCTS if torch.cuda.is_available() else 1.0)
+    if not torch.cuda.is_available() and multiplies_bfloat16():
+        half_flops = measured_flops(dtype=torch.bfloat16)
+    return replace(memory_here(), flops=flops, half_flops=half_flops, bandwidth=bandwidth, link=bandwidth)
 
 
 def memory_here() -> Device:
@@ -152,13 +158,13 @@ def memory_here() -> Device:
     cuda = torch.cuda.is_available()
     memory = torch.cuda.mem_get_info()[1] if cuda else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     name = torch.cuda.get_device_name() if cuda else "this machine's CPU"
-    return Device(name, 1.0, float(memory), 1.0, 1.0, utilised=cuda, itemsize=2 if cuda else 4)
+    return Device(name, 1.0, float(memory), 1.0, 1.0, utilised=cuda, itemsize=2 if cuda else 4, half_flops=1.0)
 
 
-def measured_flops(seconds: float = 0.2) -> float:
-    """FLOP/s of matrix products on the default device, in the type that models have there."""
-    device, dtype, size = _kind()
-    a = torch.randn(size, size, device=device, dtype=dtype)
+def measured_flops(seconds: float = 0.2, dtype: torch.dtype | None = None) -> float:
+    """FLOP/s of matrix products on the default device, in `dtype` or the type that models have there."""
+    device, usual, size = _kind()
+    a = torch.randn(size, size, device=device, dtype=dtype or usual)
     return 2 * size**3 * _times_a_second(lambda: a @ a, seconds)
 
 

@@ -21,6 +21,7 @@ from distillknob.divergences.fused import chunk_bytes
 from distillknob.models.architecture import Architecture
 from distillknob.models.heads import block_rows
 from distillknob.models.loaded.sampling import rows_at_once
+from distillknob.planning.duration import read_tokens
 from distillknob.planning.hardware import Engine
 from distillknob.planning.phases import Phase, Trained, Workload
 
@@ -44,7 +45,6 @@ class Footprint(NamedTuple):
 
 def footprint(work: Workload, engine: Engine) -> Footprint:
     """Estimate the bytes that the stage takes on each device of `engine`."""
-    width = _width(engine)
     zero3 = engine.sharding == "zero3" and not work.single
     parts = 1 if work.single else engine.parts
     resident: dict[str, float] = {}
@@ -55,27 +55,23 @@ def footprint(work: Workload, engine: Engine) -> Footprint:
         resident |= _trained(work.trained, engine, parts)
     if work.vllm_share:
         resident["vLLM"] = work.vllm_share * engine.device.memory
-    phases = [(phase.what, _phase(phase, work, engine, parts, width)) for phase in work.phases]
+    phases = [(phase.what, _phase(phase, work, engine, parts)) for phase in work.phases]
     # Where every model stands behind a server, nothing is done here.
     largest, sizes = max(phases, key=lambda phase: sum(phase[1].values()), default=("nothing here", {}))
     return Footprint(resident, sizes, largest)
 
 
-def _width(engine: Engine) -> int:
-    """Bytes of an activation: bfloat16 under autocast on a GPU, float32 on a CPU."""
-    return engine.device.itemsize
-
-
 def _loaded(model: Architecture, engine: Engine) -> int:
     """Bytes of a weight as `load_model` loads it."""
-    if engine.device.itemsize != 4:
+    if engine.device.utilised:
         return model.bytes_each
     return 2 if model.dtype_on_cpu == "bfloat16" else 4
 
 
 def _trained(trained: Trained, engine: Engine, parts: int) -> dict[str, float]:
     """Weights, gradients and optimizer state, and the anchor's copy."""
-    model, loaded = trained.model, _loaded(trained.model, engine)
+    model = trained.model
+    loaded = _loaded(model, engine) if trained.dtype in (None, "auto") else getattr(torch, str(trained.dtype)).itemsize
     n = trained.adapter or model.parameters
     if trained.adapter:
         sizes = {
@@ -110,9 +106,9 @@ def _layer(model: Architecture) -> float:
     return (model.read - model.head) / model.layers
 
 
-def _phase(phase: Phase, work: Workload, engine: Engine, parts: int, width: int) -> dict[str, float]:
-    on_cpu = engine.device.itemsize == 4
-    model = phase.model
+def _phase(phase: Phase, work: Workload, engine: Engine, parts: int) -> dict[str, float]:
+    on_cpu = not engine.device.utilised
+    model, width = phase.model, phase.itemsize
     if phase.kind == "decode":
         if not phase.own and work.vllm:
             return {}
@@ -131,19 +127,19 @@ def _phase(phase: Phase, work: Workload, engine: Engine, parts: int, width: int)
         answers = rows * phase.answer
         block = min(answers, block_rows(model.vocabulary, on_cpu=on_cpu))
         return {
-            "activations": rows * phase.tokens * _passing(model, width),
+            "activations": rows * read_tokens(phase, work, engine) * _passing(model, width),
             "logits": 2.0 * 4 * block * model.vocabulary,  # and their exponentials, or the other model's
         }
     trained = work.trained
     assert trained is not None
-    return _training(phase, trained, engine, width)
+    return _training(phase, trained, phase.at_once * read_tokens(phase, work, engine), engine)
 
 
 def _gradients(phase: Phase, engine: Engine, width: int) -> dict[str, float]:
     """What `diagnose` holds while it compares gradients: layers are computed again and logits formed by blocks, and
     each parameter's gradient is let go once it is added to what is kept of it."""
     model, rows = phase.model, phase.at_once
-    block = min(rows * phase.answer, block_rows(model.vocabulary, on_cpu=engine.device.itemsize == 4))
+    block = min(rows * phase.answer, block_rows(model.vocabulary, on_cpu=not engine.device.utilised))
     kept = model.parameters if model.parameters <= EXACT else SKETCH
     return {
         "activations": rows * phase.tokens * (model.hidden * width * model.layers + _kept(model, width)),
@@ -170,9 +166,9 @@ def _kept(model: Architecture, width: int) -> float:
     return norms + width * (attention + feed_forward + 2 * model.hidden)
 
 
-def _training(phase: Phase, trained: Trained, engine: Engine, width: int) -> dict[str, float]:
-    model, rows = trained.model, phase.at_once
-    tokens, answers = rows * phase.tokens, rows * phase.answer
+def _training(phase: Phase, trained: Trained, tokens: float, engine: Engine) -> dict[str, float]:
+    """What a pass of the training over so many `tokens` holds until it has gone back."""
+    model, width, answers = trained.model, phase.itemsize, phase.at_once * phase.answer
     saved = _kept(model, width)
     if trained.adapter:  # what the adapters add to each projection's result
         queries, keys = model.heads * model.head_dim, model.kv_heads * model.head_dim
@@ -184,7 +180,7 @@ def _training(phase: Phase, trained: Trained, engine: Engine, width: int) -> dic
         tile = min(answers, TRL_CHUNK[0]) * min(model.vocabulary, TRL_CHUNK[1])
         sizes["head"] = 2.0 * 4 * tile + whole_head + 2.0 * 4 * answers * model.hidden
     elif trained.logits == "blocks":
-        device = torch.device("cpu" if engine.device.itemsize == 4 else "cuda")
+        device = torch.device("cpu" if not engine.device.utilised else "cuda")
         chunk = chunk_bytes(answers, model.vocabulary, device)
         sizes["head"] = chunk + whole_head + 3.0 * 4 * answers * model.hidden
     else:

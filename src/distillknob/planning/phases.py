@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from distillknob.models.architecture import Architecture
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of a stage's prompts and answers, in the mean."""
+
+    prompt: float
+    answer: float
 
 
 @dataclass(frozen=True)
@@ -13,7 +21,9 @@ class Phase:
     """A phase is work on one model: `rows` sequences of up to `prompt + answer` tokens. `decode` writes the answers,
     `score` reads them, `train` learns from them, `gradient` compares what would be learnt. `spread`: shared by the
     devices, or done by each of them whole. `at_once`: rows that one device holds; of decoding, as far as their caches
-    stay within a bound. `own` decoding is `sampling.generate`; the trainers' may be vLLM's."""
+    stay within a bound. `own` decoding is `sampling.generate`; the trainers' may be vLLM's. `each`: rows that have one
+    prompt, which is read once for them where that pays. `usual_rows`: how many they are mostly, where `rows` is the
+    most. `itemsize`: bytes of a number that the model works with."""
 
     what: str
     kind: Literal["decode", "score", "train", "gradient"]
@@ -24,10 +34,23 @@ class Phase:
     at_once: int
     spread: bool = True
     own: bool = True
+    each: int = 1
+    usual_rows: float | None = None
+    itemsize: int = 2
 
     @property
     def tokens(self) -> int:
         return self.prompt + self.answer
+
+    def usually(self, lengths: Lengths | None) -> Phase:
+        """The same with as many rows as they are mostly, and of these lengths where they are known."""
+        prompt, answer = (self.prompt, self.answer) if lengths is None else (lengths.prompt, lengths.answer)
+        return replace(
+            self,
+            prompt=min(self.prompt, round(prompt)),
+            answer=min(self.answer, max(1, round(answer))),
+            rows=self.rows if self.usual_rows is None else self.usual_rows,
+        )
 
 
 @dataclass(frozen=True)
@@ -38,7 +61,8 @@ class Trained:
     of the vocabulary (TRL's GRPO), a block of tokens for two heads, or the whole. `reference`: a copy beside it.
     `steps` of the optimizer, each after `accumulation` passes. `along`: parameters of the loss's own that are trained
     with it and given away, and `along_width`, of what they make of a token. `private`: each text's gradient is clipped
-    by itself before it is added."""
+    by itself before it is added. `dtype`: the type in which a model with an adapter is loaded, where the config names
+    one."""
 
     model: Architecture
     adapter: int
@@ -50,6 +74,7 @@ class Trained:
     along: int = 0
     along_width: int = 0
     private: bool = False
+    dtype: str | None = None
 
     @property
     def parameters(self) -> int:
@@ -63,7 +88,8 @@ class Workload:
 
     `resident`: (what, model) that stay whole on every device, `single`: nothing of the stage is sharded,
     `vllm_share`: the share of a device's memory that a vLLM beside the trainer takes, `loaded_again`: models that are
-    read from the disk besides those.
+    read from the disk besides those. `usual`: how long prompts and answers are, where the tasks tell by worked
+    solutions; a phase has the longest.
     """
 
     stage: str
@@ -74,6 +100,7 @@ class Workload:
     vllm: bool = False
     vllm_share: float = 0.0
     loaded_again: tuple[Architecture, ...] = ()
+    usual: Lengths | None = None
 
     @property
     def models(self) -> list[Architecture]:

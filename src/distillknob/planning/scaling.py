@@ -60,7 +60,7 @@ def scaling(
     for count in devices:
         engine = Engine(device, count, "none" if count == 1 else sharding)
         one = estimate(stage, dealt_out(config, count), engine)
-        hours = one.time / 3600
+        hours = one.usual_time / 3600
         sent = {} if one.work.trained is None or count == 1 else moved(one.work.trained, engine)
         cost = None if dollars_an_hour is None else hours * count * dollars_an_hour
         rows.append(Scaled(one, hours, rows[0].hours / hours if rows else 1.0, sent, cost))

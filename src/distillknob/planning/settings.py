@@ -16,14 +16,13 @@ from distillknob.config.fields import default_of, fields_of, plain_value
 from distillknob.config.rates import USUAL, usual_rate
 from distillknob.models.architecture import Architecture
 from distillknob.models.dtypes import own_dtype
-from distillknob.planning.counting import longest_answer
+from distillknob.planning.counting import OF_TASKS, longest_answer
 from distillknob.planning.estimate import Estimate, count
 from distillknob.stages import STAGES
 from distillknob.training.config import gains_by_bfloat16
 
 MODELS = ("model", "models", "cache", "teacher", "teachers", "student", "target", "more_targets", "proxy", "baseline")
 BY_NAME = (*MODELS, "method", "methods", "suite", "defended", "seeds")  # what decides and needs no words
-ANSWERS = ("max_new_tokens", "max_completion_length")
 ETAS = ("etas", "eta_distillable", "eta_undistillable", "seed")  # which the names of an experiment's cells say
 LABEL = 14  # characters
 DISTINCT = 3  # trainings of an experiment that have a line of their own
@@ -123,9 +122,9 @@ def _by_name(config: Any) -> Iterator[Decisive]:
 def _work(config: Any) -> Iterator[Decisive]:
     """Problems, and how long answers may be."""
     yield Decisive("tasks", _problems(config), ("tasks", "problems", "samples"))
-    if config.answer_field in ANSWERS:
+    if config.answer_field in OF_TASKS:
         length = longest_answer(config)
-        yield Decisive("answers", f"of at most {length} tokens" if length else "as the cache has them", ANSWERS)
+        yield Decisive("answers", f"of at most {length} tokens" if length else "as the cache has them", OF_TASKS)
 
 
 def _problems(config: Any) -> str:

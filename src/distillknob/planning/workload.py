@@ -2,24 +2,29 @@
 and trains on.
 
 Everything is counted at its longest: every answer runs to its limit, every set has as many problems as are asked for.
-So memory is what must fit, and time an upper figure. Left out on purpose: compiling, saving, and what the tasks'
+So memory is what must fit, and time an upper figure; beside it stands how long texts are in the mean (`usual`), where
+the tasks have worked solutions. Left out on purpose: compiling, saving, and what the tasks'
 graders take.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from transformers import TrainingArguments
 
 from distillknob.config.shared import StageConfig
 from distillknob.evaluation.memorization.texts import read_texts
 from distillknob.models.architecture import Architecture, architecture
 from distillknob.models.names import SERVED
 from distillknob.planning.counting import (
+    OF_TASKS,
     PAIRED_AT_ONCE,
     SAMPLED_AT_ONCE,
-    SCORED_AT_ONCE,
     adapter_of,
+    dtype_of,
     longest_answer,
     longest_prompt,
     reward_models,
@@ -27,12 +32,14 @@ from distillknob.planning.counting import (
     scored_rows,
     steps_of,
     task_of,
+    usual_lengths,
     vllm_of,
 )
 from distillknob.planning.distillation import distill_work
 from distillknob.planning.hardware import Engine
 from distillknob.planning.phases import Phase, Trained, Workload
 from distillknob.pruning.choice import passes_over
+from distillknob.training.config import takes_bfloat16
 
 if TYPE_CHECKING:
     from distillknob.calibration.config import CalibrationConfig
@@ -47,7 +54,21 @@ if TYPE_CHECKING:
 
 def workload(stage: str, config: StageConfig, engine: Engine) -> Workload:
     """Return what one stage would do on `engine`. Raises BadInputError for a model whose config can't be had."""
-    return WORKLOADS[stage](config, engine)
+    work = WORKLOADS[stage](config, engine)
+    phases = [replace(phase, itemsize=_itemsize(phase, work, config, engine)) for phase in work.phases]
+    usual = usual_lengths(config) if config.answer_field in OF_TASKS else None
+    return replace(work, phases=phases, usual=usual)
+
+
+def _itemsize(phase: Phase, work: Workload, config: StageConfig, engine: Engine) -> int:
+    """Bytes of a number that the phase's model works with: on a GPU in half precision, on a CPU by what `models.dtypes`
+    and `training.config` take there."""
+    if engine.device.utilised:
+        return engine.device.itemsize
+    model = phase.model
+    if work.trained is not None and model is work.trained.model and isinstance(config, TrainingArguments):
+        return 2 if config.bf16 or takes_bfloat16(config, model.parameters) else 4
+    return 2 if model.dtype_on_cpu == "bfloat16" else 4
 
 
 def _calibrate(config: CalibrationConfig, engine: Engine) -> Workload:
@@ -61,24 +82,32 @@ def _calibrate(config: CalibrationConfig, engine: Engine) -> Workload:
     guard = config.guard_problems * len(config.tasks) * config.guard_samples
     # At most, and where a teacher has hardly changed about as many: of the original and the kept one each, and fresh.
     answers = guard if not config.guard else config.guard_budget * len(config.tasks) * config.guard_samples
+    of_group, of_guard = {"each": int(config.num_generations or 1)}, {"each": config.guard_samples}
+    scored = scored_rows(prompt + answer)
 
     def phase(what: str, kind: Any, model: Architecture, count: float, at_once: int, **options: Any) -> Phase:
         return Phase(what, kind, model, count, prompt, answer, at_once, **options)
 
+    def guarded(count: int) -> Phase:
+        # More problems are asked until the guard can tell, which the first are mostly enough for.
+        usual = guard * count / answers if answers else None
+        rows = sampled_rows(count, config.tasks)
+        return phase("guard", "decode", teacher, count, rows, **of_guard, usual_rows=usual)
+
     phases = [
-        phase("guard", "decode", teacher, answers, sampled_rows(answers, config.tasks)),  # of the original
-        phase("guard", "decode", teacher, answers, sampled_rows(answers, config.tasks)),  # of what is kept
-        phase("verdict, teacher", "score", teacher, 2 * guard, max(1, SCORED_AT_ONCE // (prompt + answer))),
-        phase("samples", "decode", teacher, rows, here, own=False),
-        phase("log-ratio, policy", "score", teacher, rows, micro),
-        phase("training", "train", teacher, rows, micro),
+        guarded(answers),  # of the original
+        guarded(answers),  # of what is kept
+        phase("verdict, teacher", "score", teacher, 2 * guard, scored, **of_guard),
+        phase("samples", "decode", teacher, rows, here, **of_group, own=False),
+        phase("log-ratio, policy", "score", teacher, rows, micro, **of_group, own=False),
+        phase("training", "train", teacher, rows, micro, **of_group, own=False),
     ]
     if config.guard:
-        phases.append(phase("guard", "decode", teacher, 2 * answers, sampled_rows(answers, config.tasks)))  # fresh
+        phases.append(guarded(2 * answers))  # fresh
     if config.beta:
-        phases.append(phase("anchor", "score", teacher, rows, micro))
+        phases.append(phase("anchor", "score", teacher, rows, micro, **of_group, own=False))
     if config.reward.startswith("sure_tokens"):
-        phases.append(phase("verdict, original", "score", teacher, guard, max(1, SCORED_AT_ONCE // (prompt + answer))))
+        phases.append(phase("verdict, original", "score", teacher, guard, scored, **of_guard))
     resident = []
     for name in config.targets:
         if config.target_url is not None or name.startswith(SERVED) or config.target_device is not None:
@@ -86,19 +115,18 @@ def _calibrate(config: CalibrationConfig, engine: Engine) -> Workload:
         target = architecture(name)
         copies, passes = COPIES_OF_TARGET.get(config.reward, (0, 1))
         resident += [("target", target)] * (1 + copies)
-        at_once = max(1, SCORED_AT_ONCE // (prompt + answer))
-        phases.append(phase("log-ratio, target", "score", target, passes * rows, min(here, at_once)))
-        phases.append(
-            phase("verdict, target", "score", target, passes * 2 * guard, at_once)
-        )  # at most: if all are right
+        phases.append(phase("log-ratio, target", "score", target, passes * rows, min(here, scored), **of_group))
+        judged = passes * 2 * guard  # at most: if all are right
+        phases.append(phase("verdict, target", "score", target, judged, scored, **of_guard))
         if config.reward == "co_distilled":
             learnt = rows / batch / config.co_distilled_every * config.co_distilled_steps
             size = config.co_distilled_batch_size
             phases.append(phase("target learns", "train", target, learnt * size, size))
         if config.reward == "influence":
             own = config.influence_problems * len(config.tasks) * config.influence_samples
-            phases.append(phase("target's own answers", "decode", target, own, sampled_rows(own, config.tasks)))
-            phases.append(phase("their gradient", "train", target, own, at_once))
+            each = {"each": config.influence_samples}
+            phases.append(phase("target's own answers", "decode", target, own, sampled_rows(own, config.tasks), **each))
+            phases.append(phase("their gradient", "train", target, own, scored))
     adapter = adapter_of(config, config.teacher)
     trained = Trained(
         teacher,
@@ -108,6 +136,7 @@ def _calibrate(config: CalibrationConfig, engine: Engine) -> Workload:
         reference=bool(config.beta) and not adapter,
         steps=rows / batch,
         accumulation=config.gradient_accumulation_steps,
+        dtype=dtype_of(config),
     )
     resident += reward_models(config.tasks)
     # What was trained is let go, and what holds of it is loaded to be measured.
@@ -129,7 +158,16 @@ def _defend(config: DefendConfig, engine: Engine) -> Workload:
     rows = steps_of(config, problems, batch) * batch
     # A head that is trained alone is counted as all weights are: an upper figure of memory and time.
     phases = [
-        Phase("traces", "decode", teacher, problems * config.candidates, prompt, answer, SAMPLED_AT_ONCE),
+        Phase(
+            "traces",
+            "decode",
+            teacher,
+            problems * config.candidates,
+            prompt,
+            answer,
+            SAMPLED_AT_ONCE,
+            each=config.candidates,
+        ),
         Phase("reference", "score", reference, rows, prompt, answer, micro),
         Phase("training", "train", teacher, rows, prompt, answer, micro),
     ]
@@ -141,6 +179,7 @@ def _defend(config: DefendConfig, engine: Engine) -> Workload:
         reference=False,
         steps=rows / batch,
         accumulation=config.gradient_accumulation_steps,
+        dtype=dtype_of(config),
     )
     resident = [("reference", reference), *reward_models(config.tasks)]
     return Workload("defend", phases, resident, trained, single=False)
@@ -152,7 +191,7 @@ def _cache(config: CacheConfig, engine: Engine) -> Workload:
     problems = config.problems * len(config.tasks)
     each = {"teacher": 1, "teacher_verified": config.candidates, "gold": 0}[config.traces]
     phases = [
-        Phase("traces", "decode", teacher, problems * each, prompt, answer, SAMPLED_AT_ONCE),
+        Phase("traces", "decode", teacher, problems * each, prompt, answer, SAMPLED_AT_ONCE, each=max(1, each)),
         Phase("scores", "score", teacher, problems, prompt, answer, scored_rows(prompt + answer)),
     ]
     judges = reward_models(config.tasks) if config.traces == "teacher_verified" else []
@@ -165,9 +204,10 @@ def _evaluate(config: EvaluateConfig, engine: Engine) -> Workload:
     models, phases = [architecture(name) for name in here], []
     for name, model in zip(here, models, strict=True):
         prompt, answer = longest_prompt(name, config.tasks), longest_answer(config)
+        sampled, scored, each = sampled_rows(rows, config.tasks), scored_rows(prompt + answer), config.samples
         phases += [
-            Phase("answers", "decode", model, rows, prompt, answer, sampled_rows(rows, config.tasks)),
-            Phase("failure modes", "score", model, rows, prompt, answer, scored_rows(prompt + answer)),
+            Phase("answers", "decode", model, rows, prompt, answer, sampled, each=each),
+            Phase("failure modes", "score", model, rows, prompt, answer, scored, each=each),
         ]
     # One model after the other.
     by_size = sorted(models, key=lambda model: -model.parameters)
@@ -183,22 +223,23 @@ def _diagnose(config: DiagnoseConfig, engine: Engine) -> Workload:
     several = problems * config.knob_samples
     paired = scored_rows(prompt + answer, PAIRED_AT_ONCE)
 
-    def phase(what: str, kind: Any, model: Architecture, rows: int) -> Phase:
+    def phase(what: str, kind: Any, model: Architecture, rows: int, each: int = 1) -> Phase:
         at_once = sampled_rows(rows, config.tasks) if kind == "decode" else paired
-        return Phase(what, kind, model, rows, prompt, answer, at_once)
+        return Phase(what, kind, model, rows, prompt, answer, at_once, each=each)
 
+    offered, drawn = max(config.candidates, config.samples), max(config.samples, config.knob_samples)
     phases = [
-        phase("student's answers", "decode", student, candidates),
-        phase("teacher's answers", "decode", teacher, max(sampled, several)),
+        phase("student's answers", "decode", student, candidates, offered),
+        phase("teacher's answers", "decode", teacher, max(sampled, several), drawn),
         # From the beginnings of the student's answers, three lengths each.
         phase("teacher goes on", "decode", teacher, 3 * sampled),
         phase("both policies", "score", teacher, 2 * sampled),
         phase("both policies", "score", student, 2 * sampled),
-        phase("candidates", "score", teacher, candidates),
-        phase("candidates", "score", student, candidates),
+        phase("candidates", "score", teacher, candidates, offered),
+        phase("candidates", "score", student, candidates, offered),
     ]
     if config.knob_samples > 1:
-        phases += [phase("knob", "score", model, several) for model in (teacher, student)]
+        phases += [phase("knob", "score", model, several, config.knob_samples) for model in (teacher, student)]
     compared = min(config.gradient_problems, config.problems) * len(config.tasks) * config.samples
     if compared:
         at_once = min(config.samples, paired)
@@ -213,7 +254,8 @@ def _fingerprint(config: FingerprintConfig, engine: Engine) -> Workload:
     models, phases = [architecture(name) for name in here], []
     for name, model in zip(here, models, strict=True):
         prompt, answer = longest_prompt(name, config.tasks), longest_answer(config)
-        phases.append(Phase("answers", "decode", model, rows, prompt, answer, sampled_rows(rows, config.tasks)))
+        sampled = sampled_rows(rows, config.tasks)
+        phases.append(Phase("answers", "decode", model, rows, prompt, answer, sampled, each=config.samples))
         if config.access == "weights":  # at most: of answers with nothing new in them nothing is read
             phases.append(Phase("distributions", "score", model, rows, prompt, answer, scored_rows(prompt + answer)))
     by_size = sorted(models, key=lambda model: -model.parameters)  # one model after the other

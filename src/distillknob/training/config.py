@@ -113,9 +113,14 @@ def mix_precision(config: TrainingConfig, parameters: int) -> None:
     named a precision: what TRL takes on a GPU, for a model that gains by it. To be asked before the Trainer is made.
 
     On two cores with AMX a step of SmolLM2-135M in full then takes less than half of the time."""
-    if getattr(config, _PRECISION_LEFT_OPEN, False) and gains_by_bfloat16(parameters):
+    if takes_bfloat16(config, parameters):
         config.bf16, config.mixed_precision = True, "bf16"
         notice("this CPU multiplies bfloat16: training takes its products in it (--no-bf16: all in float32)")
+
+
+def takes_bfloat16(config: Any, parameters: int) -> bool:
+    """Says whether `mix_precision` lets the products of a model of so many parameters be in bfloat16."""
+    return getattr(config, _PRECISION_LEFT_OPEN, False) and gains_by_bfloat16(parameters)
 
 
 def gains_by_bfloat16(parameters: int) -> bool:

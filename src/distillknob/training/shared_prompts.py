@@ -68,9 +68,16 @@ def pays(model: Any, batch: GroupedBatch) -> bool:
     if not repeated or batch.answer_ids_RA.size(1) < 2:
         return False
     causal: Any = bare(model)
-    saved = repeated * batch.prompt_ids_PT.size(1) * sum(p.numel() for p in body_of(causal).parameters())
-    needed = _CPU_PRODUCTS if batch.prompt_ids_PT.device.type == "cpu" else _DEVICE_PRODUCTS
-    return saved >= needed * causal.config.get_text_config().num_hidden_layers and repeatable(causal)
+    parameters = sum(p.numel() for p in body_of(causal).parameters())
+    layers = causal.config.get_text_config().num_hidden_layers
+    on_cpu = batch.prompt_ids_PT.device.type == "cpu"
+    saved = repeated * batch.prompt_ids_PT.size(1)
+    return saves_enough(saved, parameters, layers, on_cpu=on_cpu) and repeatable(causal)
+
+
+def saves_enough(tokens: float, parameters: int, layers: int, *, on_cpu: bool) -> bool:
+    """Is it worth a second pass that a model of so many parameters and layers doesn't read so many tokens again?"""
+    return tokens * parameters >= (_CPU_PRODUCTS if on_cpu else _DEVICE_PRODUCTS) * layers
 
 
 def repeatable(causal: Any) -> bool:

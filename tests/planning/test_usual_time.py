@@ -1,0 +1,197 @@
+"""How long a stage mostly takes, by the dry run: answers as long as the tasks' own solutions, a guard's first problems,
+prompts that are read once, and a CPU's products in bfloat16. Against hands, and against the most that it may take."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from distillknob.calibration.config import CalibrationConfig
+from distillknob.distillation.config import DistillConfig
+from distillknob.evaluation.config import EvaluateConfig
+from distillknob.models.architecture import architecture
+from distillknob.models.chat import prompt_ids
+from distillknob.models.load import load_tokenizer
+from distillknob.planning.counting import MEASURED, usual_lengths
+from distillknob.planning.duration import read_tokens, seconds_of
+from distillknob.planning.estimate import estimate, estimate_lines
+from distillknob.planning.hardware import GPUS, Device, Engine
+from distillknob.planning.memory import footprint
+from distillknob.planning.phases import Phase, Workload
+from distillknob.planning.workload import workload
+from distillknob.tasks import get_task
+from tiny_families import tiny_config
+
+H100 = Engine(GPUS["h100"])
+CPU = Device("a CPU", 1e11, 64 * 2**30, 1e10, 1e10, utilised=False, itemsize=4, half_flops=5e11)
+LARGE = architecture("Qwen/Qwen3-0.6B")  # from the table of shapes
+
+
+def phase(kind: Any = "score", rows: float = 64, prompt: int = 100, answer: int = 20, **options: Any) -> Phase:
+    return Phase("reading", kind, LARGE, rows, prompt, answer, int(options.pop("at_once", 16)), **options)
+
+
+def work_of(*phases: Phase, **trained: Any) -> Workload:
+    config = CalibrationConfig(
+        teacher="Qwen/Qwen3-0.6B", target="Qwen/Qwen3-0.6B", tasks=["math"], use_peft=True, **trained
+    )
+    return replace(workload("calibrate", config, H100), phases=list(phases))
+
+
+# Lengths
+
+
+def test_usual_lengths_are_those_of_the_task_s_solutions() -> None:
+    config = EvaluateConfig(models=["zoo:student"], tasks=["math"])
+    lengths = usual_lengths(config)
+    assert lengths is not None
+    task, tokenizer = get_task("math"), load_tokenizer("zoo:student")
+    examples = task.examples("train", MEASURED)
+    texts = [text for example in examples for text in example.solutions.values()]
+    tokens = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
+    assert lengths.answer == pytest.approx(1 + sum(tokens) / len(tokens))  # with its end
+    prompts = prompt_ids(tokenizer, [task.messages(example) for example in examples])
+    assert lengths.prompt == pytest.approx(sum(map(len, prompts)) / len(prompts))
+
+
+def test_a_limit_below_the_solutions_is_kept() -> None:
+    lengths = usual_lengths(EvaluateConfig(models=["zoo:student"], tasks=["math"], max_new_tokens=3))
+    assert lengths is not None and lengths.answer == 3
+
+
+def test_of_data_without_solutions_nothing_is_assumed(tmp_path: Path) -> None:
+    rows = [{"prompt": f"Where is the lamp {i}?", "reference": "here"} for i in range(60)]
+    (tmp_path / "task.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = f"jsonl:{tmp_path / 'task.jsonl'}"
+    config = EvaluateConfig(models=["zoo:student"], tasks=[task], max_new_tokens=24)
+    found = estimate("evaluate", config, H100)
+    assert found.work.usual is None and found.usual_seconds == found.seconds
+    # Nor of a task beside one that has them: whose answers would be the longer?
+    assert usual_lengths(EvaluateConfig(models=["zoo:student"], tasks=["math", task])) is None
+    lines = estimate_lines([("evaluate", found)], H100)
+    assert any(line.startswith("  in all: at most ") for line in lines)
+
+
+def test_one_s_own_solutions_are_measured(tmp_path: Path) -> None:
+    rows = [{"prompt": f"What is {i} + 1?", "reference": str(i + 1), "solution": f"Answer: {i + 1}"} for i in range(60)]
+    (tmp_path / "task.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = EvaluateConfig(models=["zoo:student"], tasks=[f"jsonl:{tmp_path / 'task.jsonl'}"], max_new_tokens=200)
+    found = estimate("evaluate", config, H100)
+    assert found.work.usual is not None and 2 < found.work.usual.answer < 20
+    assert found.usual_time < found.time
+    text = "\n".join(estimate_lines([("evaluate", found)], H100))
+    assert "with answers as long as the tasks' own solutions;\n    at most" in text and "guard" not in text
+
+
+def test_data_and_models_that_would_be_fetched_are_not_measured() -> None:
+    assert usual_lengths(EvaluateConfig(models=["Qwen/Qwen3-0.6B"], tasks=["math"])) is None
+    assert usual_lengths(EvaluateConfig(models=["zoo:student"], tasks=["bigmath-4"], max_new_tokens=64)) is None
+
+
+def test_memory_is_that_of_the_longest_answers() -> None:
+    config = EvaluateConfig(models=["zoo:student"], tasks=["math"])
+    found = estimate("evaluate", config, H100)
+    assert found.footprint == footprint(replace(found.work, usual=None), H100)
+    assert {one.answer for one in found.work.phases} == {get_task("math").max_new_tokens}
+
+
+# The guard
+
+
+def test_a_guard_mostly_asks_its_first_problems() -> None:
+    sizes: dict[str, Any] = {"tasks": ["math"], "guard_samples": 2, "guard_problems": 50}
+    work = workload("calibrate", CalibrationConfig(**sizes, guard_problems_max=400), H100)
+    guards = [one for one in work.phases if one.what == "guard"]
+    assert [one.rows for one in guards] == [800, 800, 1600]  # the original, what is kept, and both afresh
+    assert [one.usual_rows for one in guards] == [100, 100, 200]
+    without = workload("calibrate", CalibrationConfig(**sizes, guard=False), H100)
+    assert [(one.rows, one.usual_rows) for one in without.phases if one.what == "guard"] == [(100, 100)] * 2
+
+
+# Prompts that are read once
+
+
+def test_tokens_of_a_prompt_that_is_read_once_by_hand() -> None:
+    shared = phase(each=8)
+    assert read_tokens(shared, work_of(shared), H100) == 100 / 8 + 20
+    assert read_tokens(phase(each=1), work_of(shared), H100) == 120
+    # Long answers to a short prompt save less than a third, and are read as whole rows.
+    long = phase(prompt=20, answer=100, each=8)
+    assert read_tokens(long, work_of(long), H100) == 120
+    # A pass of four rows has the prompt once for these four.
+    small = phase(each=8, at_once=4)
+    assert read_tokens(small, work_of(small), H100) == 100 / 4 + 20
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "shares"),
+    [
+        (16, {"gradient_checkpointing": False}, True),
+        (16, {"gradient_checkpointing": True}, False),  # which keep no cache
+        (1, {"gradient_checkpointing": False}, False),
+    ],
+)
+def test_a_training_reads_prompts_once_where_its_passes_do(rows: int, options: Any, shares: bool) -> None:
+    trained = phase("train", each=8, at_once=rows, own=False)
+    work = work_of(trained, **options)
+    work = replace(work, trained=replace(work.trained, model=LARGE))  # type: ignore[type-var]
+    on_cpu = Engine(CPU)
+    assert read_tokens(trained, work, on_cpu) == (100 / 8 + 20 if shares else 120)
+    assert read_tokens(trained, work, Engine(CPU, devices=2, sharding="ddp")) == 120
+
+
+def test_the_embedded_pair_trains_on_whole_rows() -> None:
+    """It is too small to gain by it, in the run as in the account."""
+    config = CalibrationConfig(tasks=["math"], gradient_checkpointing=False, per_device_train_batch_size=128)
+    work = workload("calibrate", config, Engine(CPU))
+    (training,) = [one for one in work.phases if one.what == "training"]
+    assert training.each == config.num_generations and read_tokens(training, work, Engine(CPU)) == training.tokens
+
+
+def test_states_are_not_dealt_out(tmp_path: Path) -> None:
+    tiny_config("mamba").save_pretrained(tmp_path / "mamba")
+    hybrid = replace(phase(each=8), model=architecture(str(tmp_path / "mamba")))
+    assert read_tokens(hybrid, work_of(hybrid), H100) == 120
+
+
+# A CPU's bfloat16
+
+
+def test_a_large_model_s_products_are_faster_in_bfloat16_and_the_rest_is_not() -> None:
+    full, half = phase(itemsize=4), phase(itemsize=2)
+    seconds = [seconds_of(one, work_of(one), Engine(CPU)) for one in (full, half)]
+    without = [seconds_of(one, work_of(one), Engine(replace(CPU, half_flops=1e15))) for one in (full, half)]
+    assert seconds[1] < seconds[0] and without[0] == seconds[0]
+    # What is left with endlessly fast products is what stands beside them in float32 too.
+    products = seconds[0] / (1 / 1e11 + 230 / LARGE.hidden / 1e11)
+    assert without[1] == pytest.approx(products * 230 / LARGE.hidden / 1e11, rel=0.01)
+
+
+@pytest.mark.parametrize(("capable", "named", "itemsize"), [(True, None, 2), (False, None, 4), (True, False, 4)])
+def test_the_type_of_a_phase_is_the_run_s(
+    monkeypatch: pytest.MonkeyPatch, capable: bool, named: bool | None, itemsize: int
+) -> None:
+    for module in ("distillknob.models.dtypes", "distillknob.training.config"):
+        monkeypatch.setattr(f"{module}.multiplies_bfloat16", lambda: capable)
+    options: dict[str, Any] = {} if named is None else {"bf16": named}
+    config = DistillConfig(
+        teacher="Qwen/Qwen3-0.6B", student="Qwen/Qwen3-0.6B", tasks=["math"], method="sft_gold", **options
+    )
+    work = workload("distill", config, Engine(CPU))
+    assert {one.itemsize for one in work.phases if one.kind == "train"} == {itemsize}
+    assert {one.itemsize for one in workload("distill", config, H100).phases} == {2}
+
+
+def test_a_dtype_that_the_config_names_counts_in_memory() -> None:
+    def weights(**options: Any) -> float:
+        config = CalibrationConfig(teacher="Qwen/Qwen3-0.6B", tasks=["math"], use_peft=True, **options)
+        return footprint(workload("calibrate", config, H100), H100).resident["weights"]
+
+    named = weights(model_init_kwargs={"dtype": "float32"})
+    assert named == 2 * weights() == 4 * LARGE.parameters
+    assert weights(model_init_kwargs={"dtype": "auto"}) == weights() == torch.bfloat16.itemsize * LARGE.parameters
