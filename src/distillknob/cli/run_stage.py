@@ -71,13 +71,14 @@ def run_stage(arguments: argparse.Namespace) -> int:
 
 
 def _foretell(stage: Stage, config: Any, output: Path) -> None:
-    """Count beforehand how long an experiment's stages take, for its counter, and say it where a training takes more
-    memory than there is; nothing of a run that is finished. Only of a config that has been checked can anything be
-    counted, so the stage's check comes first, without what it would fetch."""
+    """Count beforehand how long an experiment's stages take, for its counter, and say it where a training, or cells at
+    once, take more memory than there is; nothing of a run that is finished. Only of a config that has been checked can
+    anything be counted, so the stage's check comes first, without what it would fetch."""
     from distillknob.runs.run import MANIFEST
 
     counted, trains = hasattr(config, "expected"), stage.trains and process_count() == 1
-    if (output / MANIFEST).exists() or not (counted or trains):
+    side_by_side = getattr(config, "processes", 1) > 1
+    if (output / MANIFEST).exists() or not (counted or trains or side_by_side):
         return
     from distillknob.inputs.preflight import Preflight
     from distillknob.planning.expected import expected_seconds, memory_warning
@@ -85,7 +86,7 @@ def _foretell(stage: Stage, config: Any, output: Path) -> None:
     stage.check(config, Preflight(process_count(), fetch=False))
     if counted:
         config.expected = expected_seconds(stage.name, config, process_count())
-    if trains and (warning := memory_warning(stage.name, config)) is not None:
+    if (trains or side_by_side) and (warning := memory_warning(stage.name, config)) is not None:
         notice(warning)
 
 

@@ -1,7 +1,7 @@
-"""How far an experiment is: which of its stages begins, of how many, and about how long the rest takes.
+"""How far an experiment is: which of its stages begins, of how many, and about how long the rest takes. Of cells that
+run side by side: which is done.
 
-Left out on purpose: experiments whose cells may run side by side (`attack`, `compare`, a sweep on a cluster). They say
-which cell is done.
+Left out on purpose: the time that is left of `attack` and `compare`, whose cells nobody has counted before.
 """
 
 from __future__ import annotations
@@ -55,6 +55,34 @@ class StageCounter:
         seconds = sum(self._expected.get(name, 0.0) for name in self._names[place:])
         if self._foretold:
             seconds *= self._spent / self._foretold
+        return f" ({time_left(seconds)})" if seconds else ""
+
+
+class CellCounter:
+    """Counts these cells, which run side by side, as they are done. How long the rest takes follows from
+    `config.expected`, times what the cells so far took of that."""
+
+    def __init__(self, config: ExperimentConfig, cells: Sequence[Cell]):
+        self._expected = {
+            cell.name: sum(config.expected.get(_name(cell, step), 0.0) for step in steps(cell, config.recipe))
+            for cell in cells
+        }
+        self._left = dict(self._expected)
+        self._started = time.monotonic()
+        at_once = min(config.processes, len(cells))
+        how = f", {at_once} at once" if at_once > 1 else ""
+        notice(f"{len(cells)} cells{how}: {', '.join(self._left)}{self._rest(1.0)}")
+
+    def done(self, name: str) -> None:
+        """Say that a cell is done."""
+        del self._left[name]
+        count, foretold = len(self._expected), sum(self._expected.values()) - sum(self._left.values())
+        pace = (time.monotonic() - self._started) / foretold if foretold else 0.0
+        notice(f"cell {count - len(self._left)} of {count} is done: {name}{self._rest(pace)}")
+
+    def _rest(self, pace: float) -> str:
+        """About how long the cells take that aren't done; nothing where nobody knows."""
+        seconds = pace * sum(self._left.values())
         return f" ({time_left(seconds)})" if seconds else ""
 
 

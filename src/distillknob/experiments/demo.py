@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from distillknob.errors import BadInputError
 from distillknob.experiments.cell import run_cell
 from distillknob.experiments.counter import StageCounter
 from distillknob.experiments.plan import Cell, ExperimentConfig, knob_of
+from distillknob.experiments.spread import check_started_once, spread_cells
 from distillknob.experiments.tables import tables
 from distillknob.inputs.identity import changed_meanwhile, read_by
 from distillknob.inputs.opening import checked
@@ -70,7 +71,13 @@ class DemoConfig(ExperimentConfig):
 
 
 def demo(config: DemoConfig, output: str | Path, *, resume: bool = False) -> Run:
-    """Run the demo of `config.recipe` and return the run; `report.html` lies in its directory."""
+    """Run the demo of `config.recipe` and return the run; `report.html` lies in its directory.
+
+    With `config.processes` the cells run side by side, after the diagnosis. Raises BadInputError before any work for
+    input that can't be used.
+    """
+    if config.processes > 1:
+        check_started_once("--processes")
     checked(check, config)
     cells, settings = config.cells(), config.pair_diagnosis
     planned = [step.config for step in config.planned().values()]
@@ -82,10 +89,12 @@ def demo(config: DemoConfig, output: str | Path, *, resume: bool = False) -> Run
     with counter.stage("diagnose", run.path / "diagnose", "diagnose the pair"):
         diagnosis = diagnose(settings, run.path / "diagnose", resume=True)
     run.log(stage="diagnose", seconds=time.monotonic() - started)
-    done = []
-    for cell in cells:
-        done.append(run_cell(cell, config.recipe, run.path / cell.teacher, counter=counter))
-        run.log(stage=cell.teacher, seconds=time.monotonic() - started)
+    places = {cell.name: run.path / cell.teacher for cell in cells}
+    finished: dict[Path, Run] = {}
+    for one in _cells(cells, config, places, counter):
+        finished[one.path] = one
+        run.log(stage=one.path.name, seconds=time.monotonic() - started)
+    done = [finished[place] for place in places.values()]
     tasks = [get_task(name) for name in settings.tasks]
     inside = [
         child_run("diagnose", diagnosis.path.name),
@@ -128,6 +137,17 @@ def demo(config: DemoConfig, output: str | Path, *, resume: bool = False) -> Run
     run.finish(result)
     build_report(run.path)
     return run
+
+
+def _cells(
+    cells: Sequence[Cell], config: DemoConfig, places: Mapping[str, Path], counter: StageCounter
+) -> Iterator[Run]:
+    """Each cell as it is done: one after the other, or in several processes."""
+    if config.processes > 1:
+        yield from spread_cells(cells, config, places)
+    else:
+        for cell in cells:
+            yield run_cell(cell, config.recipe, places[cell.name], counter=counter)
 
 
 def _paths(inside: Sequence[ChildRun], stage: str) -> dict[str, str]:

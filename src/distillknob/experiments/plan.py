@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 from distillknob.config.checks import check_at_least_one
 from distillknob.config.experiment import PlannedConfig, Step
@@ -78,6 +78,8 @@ class ExperimentConfig(PlannedConfig):
     """What the configs of `demo` and `sweep` share. Teachers differ by a point or two, students by tens: the same time
     tells more about teachers when it is spent on more problems with fewer samples each."""
 
+    how_it_is_done: ClassVar[tuple[str, ...]] = ("processes",)
+
     teacher_problems: int | None = field(
         default=None, metadata={"help": "Problems per task to compare teachers on. Default: evaluate's problems."}
     )
@@ -94,11 +96,13 @@ class ExperimentConfig(PlannedConfig):
     learning_rates: dict[str, float] = field(
         default_factory=dict, metadata={"help": "Learning rate of a method's students. Default: distill's."}
     )
+    processes: int = field(default=1, metadata={"help": "Cells that run at once on this machine."}, kw_only=True)
     # Seconds that each stage is expected to take, by its name in `planned`, for the time that is left.
     expected: Mapping[str, float] = field(default_factory=dict, metadata=NO_SETTING, kw_only=True)
 
     def __post_init__(self) -> None:
-        check_at_least_one(self, "teacher_problems", "teacher_samples", "student_problems", "student_samples")
+        sizes = ("teacher_problems", "teacher_samples", "student_problems", "student_samples")
+        check_at_least_one(self, *sizes, "processes")
         for method in self.learning_rates:
             if method not in METHODS:
                 raise BadInputError(f"learning_rates names the method {method!r}: known are {', '.join(METHODS)}")

@@ -1,8 +1,8 @@
-"""Cells of an experiment over the machines of a Ray cluster, in place of one after the other.
+"""Cells of an experiment side by side: in processes of this machine, or over the machines of a Ray cluster.
 
 A cell is one piece of work: its steps follow each other (teachers before their students), and it shares nothing with
-other cells but what they read. A piece that was killed is begun again elsewhere and goes on from the stages, batches
-and checkpoints that its folder holds, as `--resume` does.
+other cells but what they read. A piece that was killed is begun again and goes on from the stages, batches and
+checkpoints that its folder holds, as `--resume` does.
 """
 
 from __future__ import annotations
@@ -10,15 +10,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from distillknob.errors import BadInputError, DistillknobError, RunFailedError
 from distillknob.experiments.cell import run_cell
-from distillknob.experiments.plan import Cell
+from distillknob.experiments.counter import CellCounter
+from distillknob.experiments.plan import Cell, ExperimentConfig
+from distillknob.runs.commands import StartedWith, current_recipe, handed_on
 from distillknob.runs.lock import check_free
 from distillknob.runs.run import Run, load_run
 from distillknob.runtime.cluster import Cluster
-from distillknob.runtime.processes import notice
+from distillknob.runtime.processes import notice, process_count
+from distillknob.runtime.spread import spread
 
 # Seconds in which a file server lets go of the lock of a machine that is lost: NFS's lease is 90.
 LET_GO_WITHIN = 180.0
@@ -31,18 +34,32 @@ class Failure(NamedTuple):
     error: DistillknobError
 
 
-def spread_cells(cells: Sequence[Cell], recipe: Mapping[str, Any], folder: Path, cluster: Cluster) -> Iterator[Run]:
-    """Run the cells on the cluster, each in the folder of its name below `folder`, and yield each as it finishes.
+def check_started_once(how: str) -> None:
+    """Raise BadInputError where a command that starts processes itself was started in several. `how` is the flag by
+    which it was asked to."""
+    if process_count() > 1:
+        raise BadInputError(
+            f"{how} in {process_count()} processes: start the command once, without accelerate launch or torchrun"
+        )
+
+
+def spread_cells(
+    cells: Sequence[Cell], config: ExperimentConfig, places: Mapping[str, Path], cluster: Cluster | None = None
+) -> Iterator[Run]:
+    """Run the cells, each in the folder that `places` has for its name, and yield each as it finishes: on the cluster,
+    or in `config.processes` of this machine.
 
     A failure is told at once, and the other cells go on. Raises BadInputError before any work where a machine can't do
     it; at the end RunFailedError (BadInputError, where all failures are) with what failed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    failures = []
-    work = {cell.name: (run_spread_cell, (cell, dict(recipe), folder / cell.name)) for cell in cells}
-    for name, _, error in cluster.run(work, folder):
+    failures, counter = [], CellCounter(config, cells)
+    started, recipe = current_recipe(), dict(config.recipe)
+    work = {cell.name: (run_spread_cell, (cell, recipe, places[cell.name], started)) for cell in cells}
+    folder = next(iter(places.values())).parent
+    for name, error in spread(work, folder, cluster=cluster, processes=config.processes):
         if error is None:
-            yield load_run(folder / name)
+            counter.done(name)
+            yield load_run(places[name])
             continue
         failures.append(Failure(name, error))
         notice(f"cell {name} failed: {error}. The others go on")
@@ -50,11 +67,11 @@ def spread_cells(cells: Sequence[Cell], recipe: Mapping[str, Any], folder: Path,
         raise _together(failures, len(cells))
 
 
-def run_spread_cell(cell: Cell, recipe: Mapping[str, Any], folder: Path) -> None:
-    """Run a cell in this process, which is one of a cluster's.
+def run_spread_cell(cell: Cell, recipe: Mapping[str, object], folder: Path, started: StartedWith | None = None) -> None:
+    """Run a cell in this process, which is one of several.
 
     The process that was at it before, if it was killed, may seem to hold the folder for a while: no other can, since
-    whoever spreads the cells holds the experiment's.
+    whoever spreads the cells holds the experiment's. `started` is the recipe that the command was started with.
     """
     until = time.monotonic() + LET_GO_WITHIN
     while time.monotonic() < until:
@@ -63,7 +80,8 @@ def run_spread_cell(cell: Cell, recipe: Mapping[str, Any], folder: Path) -> None
             break
         except BadInputError:
             time.sleep(1.0)
-    run_cell(cell, recipe, folder)
+    with handed_on(started):
+        run_cell(cell, recipe, folder)
 
 
 def _together(failures: Sequence[Failure], cells: int) -> DistillknobError:

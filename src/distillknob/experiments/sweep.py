@@ -20,7 +20,7 @@ from distillknob.experiments.counter import StageCounter
 from distillknob.experiments.counterparts import pairs
 from distillknob.experiments.over_seeds import over_seeds
 from distillknob.experiments.plan import MODELS, Cell, ExperimentConfig
-from distillknob.experiments.spread import spread_cells
+from distillknob.experiments.spread import check_started_once, spread_cells
 from distillknob.experiments.tables import causal, knob, tables
 from distillknob.inputs.opening import checked
 from distillknob.inputs.preflight import Preflight
@@ -32,7 +32,7 @@ from distillknob.runs.kept import CellRecord, check_can_keep, keep_cell, read_ce
 from distillknob.runs.records import check_config, check_reads
 from distillknob.runs.run import MANIFEST, RESULT, Run, load_run
 from distillknob.runtime.cluster import Cluster, ClusterOptions, reached
-from distillknob.runtime.processes import notice, process_count, process_index, wait
+from distillknob.runtime.processes import notice, process_index, wait
 from distillknob.stages import CHAINED
 
 # Without `evaluate`: a variant is set beside the grid problem by problem.
@@ -170,13 +170,12 @@ def sweep(config: SweepConfig, output: str | Path, *, resume: bool = False) -> R
     Several machines can share one output directory: each takes cells by number; whoever runs without `only` last makes
     the tables. Until then the report is of the cells that are there, made anew after each. Cells in the file
     `config.kept` are read there, and what is run is kept there too, without models and samples (`kept`). With
-    `config.cluster` the cells run on a Ray cluster, side by side, in the same folders and with the same results. Raises
+    `config.cluster` the cells run on a Ray cluster, side by side, in the same folders and with the same results, and
+    with `config.processes` so on this machine. Raises
     BadInputError before any work for input that can't be used.
     """
-    if config.cluster is not None and process_count() > 1:
-        raise BadInputError(
-            f"--ray in {process_count()} processes: start the command once, without accelerate launch or torchrun"
-        )
+    if config.cluster is not None or config.processes > 1:
+        check_started_once("--processes" if config.cluster is None else "--ray")
     checked(check, config)
     cells, single = config.cells(), config.only is not None
     read = {cell.name: read_by_cell(cell, config.recipe) for cell in cells}
@@ -293,20 +292,21 @@ def _place(cell: Cell, run: Run) -> Path:
 
 
 def _cells(cells: Sequence[Cell], run: Run, config: SweepConfig, cluster: Cluster | None) -> Iterator[str]:
-    """The name of each finished cell: those that were kept or are complete, and then those that are run now, here one
-    after the other or on the cluster as they finish."""
+    """The name of each finished cell: those that were kept or are complete, and then those that are run now, one after
+    the other, or as they finish in processes of this machine or on the cluster."""
     folder, missing = run.path / "cells", []
     kept = {} if config.kept is None else read_cells(config.kept)
     counter = StageCounter(config, [cell for cell in cells if cell.name not in kept])
+    side_by_side = cluster is not None or (config.processes > 1 and len(cells) > 1)
     for cell in cells:
         if cell.name in kept:
             yield cell.name
-        elif cluster is None or (folder / cell.name / MANIFEST).exists():
-            yield _keep(run_cell(cell, config.recipe, folder / cell.name, counter=counter), config)
-        else:
+        elif side_by_side and not (folder / cell.name / MANIFEST).exists():
             missing.append(cell)
-    if cluster is not None and missing:
-        for done in spread_cells(missing, config.recipe, folder, cluster):
+        else:
+            yield _keep(run_cell(cell, config.recipe, folder / cell.name, counter=counter), config)
+    if missing:
+        for done in spread_cells(missing, config, {cell.name: folder / cell.name for cell in missing}, cluster):
             yield _keep(done, config)
 
 

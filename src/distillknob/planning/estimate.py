@@ -101,8 +101,35 @@ def estimates(stage: str, config: StageConfig | PlannedConfig, engine: Engine) -
     ]
 
 
-def estimate_lines(named: Sequence[tuple[str, Estimate]], engine: Engine) -> list[str]:
-    """The estimate in words: models, memory of the stage that needs most, time, and what was assumed."""
+@dataclass(frozen=True)
+class Together:
+    """Cells that run at once in the memory of one machine: how many, and the bytes that they take if each is at the
+    stage that needs most; `that_fit` is how many of them would fit."""
+
+    cells: int
+    total: float
+    that_fit: int
+
+    @property
+    def fits(self) -> bool:
+        return self.cells <= self.that_fit
+
+
+def at_once(named: Sequence[tuple[str, Estimate]], config: object, engine: Engine) -> Together | None:
+    """What the cells of an experiment take together that runs them in several processes of a CPU; None of any other.
+    On GPUs each process has one of its own, as far as there are enough."""
+    cells = getattr(config, "processes", 1)
+    if cells == 1 or engine.device.utilised:
+        return None
+    largest = max(one.footprint.total for _, one in named)
+    return Together(cells, cells * largest, int(room(engine) // largest))
+
+
+def estimate_lines(
+    named: Sequence[tuple[str, Estimate]], engine: Engine, together: Together | None = None
+) -> list[str]:
+    """The estimate in words: models, memory of the stage that needs most and of cells `together`, time, and what was
+    assumed."""
     models = {model.name: model for _, one in named for model in one.work.models}
     lines = [f"estimate for {engine}"]
     lines += [
@@ -112,7 +139,14 @@ def estimate_lines(named: Sequence[tuple[str, Estimate]], engine: Engine) -> lis
     if len(named) > 1:
         for name, one in named:
             lines.append(f"  {name}: {gib(one.footprint.total)}, {_duration(one.usual_time)} on {one.devices}")
-    lines += _memory_lines(named, engine) + _remedies(named, engine) + _too_long(named)
+    lines += _memory_lines(named, engine) + _remedies(named, engine)
+    if together is not None:
+        verdict = "fits" if together.fits else f"DOES NOT FIT: --processes {together.that_fit} would"
+        verdict = verdict if together.that_fit else "DOES NOT FIT"
+        lines.append(
+            f"  {together.cells} cells at once: {gib(together.total)} of {gib(engine.device.memory)}: {verdict}"
+        )
+    lines += _too_long(named)
     if len(named) == 1:
         shares = ", ".join(f"{what} {_duration(seconds)}" for what, seconds in named[0][1].usual_seconds.items())
         lines.append(f"  time: {shares}")

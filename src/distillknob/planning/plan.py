@@ -10,7 +10,7 @@ from distillknob.config.experiment import PlannedConfig
 from distillknob.config.shared import StageConfig
 from distillknob.inputs.opening import Opening
 from distillknob.inputs.preflight import Preflight
-from distillknob.planning.estimate import estimate_lines, estimates
+from distillknob.planning.estimate import at_once, estimate_lines, estimates
 from distillknob.planning.hardware import Engine
 from distillknob.planning.settings import settings_lines
 from distillknob.runs.run import Run
@@ -40,5 +40,7 @@ def plan(
     if seen.unseen:
         last.append(f"not looked at here: {'; '.join(seen.unseen)}")
     last.append(f"nothing was started; the run would go to {output}")
-    parts = [settings_lines(stage, config, values, named), estimate_lines(named, engine), last]
-    return "\n\n".join("\n".join(part) for part in parts), all(one.fits for _, one in named)
+    together = at_once(named, config, engine)
+    parts = [settings_lines(stage, config, values, named), estimate_lines(named, engine, together), last]
+    fits = all(one.fits for _, one in named) and (together is None or together.fits)
+    return "\n\n".join("\n".join(part) for part in parts), fits

@@ -46,7 +46,14 @@ def started_with(name: str | None, recipe: Mapping[str, Any]) -> Iterator[None]:
     one. What a section of the recipe says anew is not said to every stage."""
     sections = [section for section in recipe.values() if isinstance(section, Mapping)]
     says = {key: recipe[key] for key in SHARED if key in recipe and not any(key in section for section in sections)}
-    token = _STARTED.set(None if name is None else StartedWith(name, says))
+    with handed_on(None if name is None else StartedWith(name, says)):
+        yield
+
+
+@contextmanager
+def handed_on(started: StartedWith | None) -> Iterator[None]:
+    """`started_with` in another process of the same command, which has `current_recipe` of the first."""
+    token = _STARTED.set(started)
     try:
         yield
     finally:

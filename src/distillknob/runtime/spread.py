@@ -40,7 +40,6 @@ def spread(
     else:
         for name, (function, arguments) in pieces.items():
             yield name, _attempt(function, arguments)
-            free_models()
 
 
 def _attempt(function: Callable[..., Any], arguments: tuple[Any, ...]) -> DistillknobError | None:
@@ -50,6 +49,8 @@ def _attempt(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Distil
         return error
     except Exception as error:  # of a library, such as a device's memory: it is this piece's alone, and is told whole
         return RunFailedError("".join(traceback.format_exception(error)).strip())
+    finally:
+        free_models()
     return None
 
 
