@@ -47,12 +47,13 @@ def planted_cell(
     variant: str = "",
     teacher: Scores | None = None,
     turned: str = "turned",
+    task_alone: bool = False,
     read: Mapping[str, Mapping[str, str]] | None = None,
     recipe: Mapping[str, Any] | None = None,
     **students: Scores,
 ) -> CellRecord:
     """A cell whose teacher and students, by method, have these scores. `recipe` holds what differs from the shipped
-    pair on mathematics."""
+    pair on mathematics. `task_alone`: its teacher was calibrated at η = 0."""
 
     def held(scores: Scores) -> dict[str, Any]:
         return {"tasks": _rows(scores), "scores": {task: list(values) for task, values in scores.items()}}
@@ -72,8 +73,8 @@ def planted_cell(
         "eta": eta,
         "seed": seed,
         "variant": variant,
-        "teacher": teacher_key(eta),
-        "calibration": calibration if eta else None,
+        "teacher": "eta+0" if task_alone else teacher_key(eta),
+        "calibration": calibration if eta or task_alone else None,
         "lens": None,
         "teacher_scores": held(teacher or {"math": problems(0.9)}),
         "students": {method: held(scores) for method, scores in students.items()},

@@ -98,6 +98,27 @@ def differences_text(
     return text_table(header, body)
 
 
+def knob_alone_text(result: Mapping[str, Any]) -> str:
+    """Show how far each turned teacher's students are from those of a teacher that was calibrated at η = 0; nothing
+    where none was."""
+    rows = result.get("knob_alone") or []
+    if not rows:
+        return ""
+    body = [
+        [
+            label_of(row),
+            row["method"],
+            str(row["seed"]),
+            row["task"],
+            percent(row["difference"], row["interval"], signed=True),
+        ]
+        for row in rows
+    ]
+    said = wrapped("What the knob did alone, beside the student of a teacher calibrated at η = 0 (on the task alone):")
+    header = ["student of", "method", "seed", "task", "− student of η = 0, points"]
+    return f"{said}\n{text_table(header, body)}"
+
+
 def compare_text(compared: Mapping[str, Any]) -> str:
     """Show the causal table: each measure under each teacher, with its paired difference to the first."""
     header = ["task, measure", "unit", "run", "value", "− first [95 %]", "problems"]
@@ -154,6 +175,7 @@ def _experiment_text(run: Run, result: Mapping[str, Any]) -> list[str]:
         students_text(result["students"]),
         differences_text(result.get("gains", []), result["differences"], best),
         differences_text(apart.get("gains", []), apart["differences"], best) if apart.get("differences") else "",
+        knob_alone_text(result),
         "\n".join(wrapped(line) for line in claims_text(result)),
     ]
     return [*filter(None, parts), f"report: {run.path / 'report.html'}"]

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from distillknob.experiments.counterparts import PairNames, pair_of
+from distillknob.experiments.counterparts import PairNames, is_of_original, pair_of
 from distillknob.experiments.over_seeds import difference_over_seeds
 from distillknob.results.experiments import BoundRow, Trainings
 from distillknob.runs.kept import CellRecord
@@ -29,7 +29,7 @@ def bounds(cells: Sequence[CellRecord]) -> list[BoundRow]:
     both. No row where fewer than two ways were trained on."""
     everything: dict[Training, Scores] = {}
     by_way: dict[tuple[Training, str], dict[str, Scores]] = {}
-    for cell in (cell for cell in cells if cell.result["eta"] == 0):
+    for cell in filter(is_of_original, cells):
         settings = dict(cell.config["recipe"].get("distill") or {})
         ways = settings.pop("ways", {})
         for method, student in cell.result["students"].items():

@@ -54,6 +54,7 @@ def cell_config(cell: Cell, recipe: Mapping[str, Any]) -> dict[str, Any]:
         "learning_rates": dict(cell.learning_rates),
         "lens": cell.lens,
         "recipe": cell.recipe(recipe),
+        **({"task_alone": True} if cell.task_alone else {}),
     }
     return of_its_stages(whole)
 
@@ -62,7 +63,7 @@ def of_its_stages(config: Mapping[str, Any]) -> dict[str, Any]:
     """A cell's config without the settings of stages that it doesn't run: whoever changes how teachers are calibrated
     keeps the cells of the original."""
     read = {"distill", "evaluate"}
-    if config["eta"]:
+    if config["eta"] or config.get("task_alone"):
         read.add("calibrate")
     if config["lens"]:
         # Which asks how far the calibration that is meant would turn the teacher (`knob_of`).

@@ -92,7 +92,7 @@ def _name(cell: Cell, step: Step) -> str:
 
 def in_words(cell: Cell, step: Step) -> str:
     """What a stage of a cell does: `distil from the teacher at eta -0.25 by gkd`."""
-    teacher = f"the teacher at eta {cell.eta:+g}" if cell.eta else "the original teacher"
+    teacher = f"the teacher at eta {cell.eta:+g}" if cell.calibrates else "the original teacher"
     stage = step.stage.name
     if stage == "evaluate" and step.method is not None:
         student = "the student before distillation" if step.method == "none" else f"the student by {step.method}"

@@ -50,7 +50,8 @@ class Counterparts:
     """Counterparts finds, among the cells of a sweep, those that a cell is compared with."""
 
     def __init__(self, cells: Sequence[CellRecord]):
-        self._originals = [cell for cell in cells if cell.result["eta"] == 0]
+        self._originals = [cell for cell in cells if is_of_original(cell)]
+        self._task_alone = [cell for cell in cells if cell.result["eta"] == 0 and not is_of_original(cell)]
 
     def teacher(self, cell: CellRecord) -> CellRecord | None:
         """Return the cell of the teacher that this one's was calibrated from; of an original under other settings, the
@@ -70,9 +71,26 @@ class Counterparts:
             None,
         )
 
+    def task_alone(self, cell: CellRecord, method: str) -> CellRecord | None:
+        """Return the cell whose student by `method` is of a teacher that was calibrated at η = 0, of the same pair and
+        seed and trained the same way; None for a cell that isn't of a turned teacher of the grid."""
+        if cell.result["variant"] or not cell.result["eta"]:
+            return None
+        place = (pair_of(cell), cell.result["seed"])
+        return next(
+            (
+                other
+                for other in self._task_alone
+                if (pair_of(other), other.result["seed"]) == place
+                and method in other.result["students"]
+                and _training(other, method) == _training(cell, method)
+            ),
+            None,
+        )
+
     def before(self, cell: CellRecord) -> CellRecord | None:
         """Return a cell that holds the student before distillation."""
-        own = [cell] if cell.result["eta"] == 0 else []
+        own = [cell] if is_of_original(cell) else []
         return next((one for one in [*own, *self._of_the_pair(cell)] if "none" in one.result["students"]), None)
 
     def _of_the_pair(self, cell: CellRecord) -> Iterator[CellRecord]:
@@ -90,6 +108,11 @@ class Counterparts:
             yield from [*own, *grid, *others]
         elif cell.result["variant"]:
             yield from grid
+
+
+def is_of_original(cell: CellRecord) -> bool:
+    """Is the cell's teacher one that was never calibrated?"""
+    return cell.result["eta"] == 0 and cell.result["calibration"] is None
 
 
 def _training(cell: CellRecord, method: str) -> Mapping[str, Any]:

@@ -38,8 +38,8 @@ class _Side(NamedTuple):
 
 
 def over_seeds(cells: Sequence[CellRecord]) -> list[OverSeedsRow]:
-    """The differences to the original's teacher and students, and to the student before distillation, of each variant,
-    η, model and task over all seeds that have both sides (`counterparts`)."""
+    """The differences to the original's teacher and students, to the student before distillation, and to that of a
+    teacher calibrated at η = 0, of each variant, η, model and task over all seeds that have both sides."""
     pairs: dict[tuple[str, float, str, str], list[tuple[_Side, _Side]]] = {}
     for cell, who, a, before in _compared(cells, Counterparts(cells)):
         key = (cell.result["variant"], cell.result["eta"], who, a)
@@ -60,6 +60,8 @@ def _compared(cells: Sequence[CellRecord], beside: Counterparts) -> Iterator[tup
                 yield cell, method, "original", _Side(original, method)
             if start is not None:
                 yield cell, method, "none", _Side(start, "none")
+            if (alone := beside.task_alone(cell, method)) is not None:
+                yield cell, method, "task_alone", _Side(alone, method)
 
 
 def _rows(variant: str, eta: float, who: str, a: str, sides: Sequence[tuple[_Side, _Side]]) -> Iterator[OverSeedsRow]:

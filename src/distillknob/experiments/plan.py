@@ -31,7 +31,7 @@ class Cell:
     """One point of the knob: `methods` are the students distilled from the teacher at this η, `sizes` the fields of
     `evaluate` that are others for the teacher and the student, `learning_rates` those of methods, `lens` whether the
     teacher is diagnosed against the undistilled student. A `variant` is a cell whose stages have other `settings`, or
-    other `models` (MODELS) than the recipe names."""
+    other `models` (MODELS) than the recipe names. One of the `task_alone` calibrates its teacher at η = 0."""
 
     eta: float
     seed: int
@@ -42,11 +42,17 @@ class Cell:
     variant: str = ""
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     models: Mapping[str, str] = field(default_factory=dict)
+    task_alone: bool = False
+
+    @property
+    def calibrates(self) -> bool:
+        """Is the cell's teacher calibrated, or the original?"""
+        return self.eta != 0 or self.task_alone
 
     @property
     def teacher(self) -> str:
         """What rows and folders know the cell's teacher by: `original`, or its η."""
-        return teacher_key(self.eta)
+        return "eta+0" if self.task_alone else teacher_key(self.eta)
 
     @property
     def name(self) -> str:
@@ -56,7 +62,7 @@ class Cell:
     def students(self) -> tuple[str, ...]:
         """The students that the cell evaluates, by method. A cell of the original teacher also has the one before
         distillation, `none`."""
-        return self.methods if self.eta else ("none", *self.methods)
+        return self.methods if self.calibrates else ("none", *self.methods)
 
     def recipe(self, recipe: Mapping[str, Any]) -> dict[str, Any]:
         """The experiment's recipe with this cell's settings, without the experiments' own sections. A model of the
@@ -152,13 +158,13 @@ def steps(cell: Cell, recipe: Mapping[str, Any], folder: Path | None = None) -> 
 
     pair = stage_config("distill", recipe, seed=cell.seed)
     teacher: str = pair.teacher
-    if cell.eta:
+    if cell.calibrates:
         calibrate = add("calibrate", {"eta": cell.eta, "seed": cell.seed, "teacher": teacher})
         teacher = model_of(calibrate, teacher)
     add("evaluate/teacher", {"models": [teacher], **cell.sizes.get("teacher", {})})
     if cell.lens:
         # How far a knob can turn is asked of the original, and of a teacher that was turned no more.
-        add("diagnose", {"teacher": teacher, **({"knob_samples": 0} if cell.eta else knob_of(recipe))})
+        add("diagnose", {"teacher": teacher, **({"knob_samples": 0} if cell.calibrates else knob_of(recipe))})
     sizes = cell.sizes.get("student", {})
     for method in cell.students:
         student: str = pair.student

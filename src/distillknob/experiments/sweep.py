@@ -37,6 +37,7 @@ from distillknob.stages import CHAINED
 
 # Without `evaluate`: a variant is set beside the grid problem by problem.
 OF_A_VARIANT = ("etas", "seeds", "methods", *MODELS, *(stage for stage in CHAINED if stage != "evaluate"))
+CONTROL = "task-alone"  # the variant of the cells that calibrate at η = 0
 _KINDS = {"stage": (Mapping, "a mapping"), "model": (str, "a model's name"), "list": (list, "a list")}
 
 
@@ -67,6 +68,13 @@ class SweepConfig(ExperimentConfig):
             "stages, and another pair (teacher, student, target)."
         },
     )
+    task_alone: bool = field(
+        default=False,
+        metadata={
+            "help": "For each seed, also calibrate a teacher at η = 0, by the task's reward and the anchor alone: what "
+            "students of a turned teacher gain beyond its students is the knob's."
+        },
+    )
     built_by: dict[str, str] = field(
         default_factory=dict,
         metadata={
@@ -95,6 +103,10 @@ class SweepConfig(ExperimentConfig):
         _check_keys("settings", self.settings, CHAINED)
         for name, values in self.variants.items():
             _check_keys(f"the variant {name!r}", values, OF_A_VARIANT)
+        if self.task_alone and CONTROL in self.variants:
+            raise BadInputError(
+                f"a variant is called {CONTROL!r}, as the control of task_alone is: give it another name"
+            )
         if self.only is not None and not 0 <= self.only < len(self.cells()):
             raise BadInputError(f"cell {self.only}: this sweep has cells 0 to {len(self.cells()) - 1}")
         if self.cluster is not None and self.only is not None:
@@ -121,7 +133,25 @@ class SweepConfig(ExperimentConfig):
         ]
 
     def controls_apart(self) -> list[Cell]:
-        """The cells of the variants."""
+        """The cells of the variants, and before them those of the task alone."""
+        return [*self._of_task_alone(), *self._of_variants()]
+
+    def _of_task_alone(self) -> list[Cell]:
+        return [
+            Cell(
+                0.0,
+                seed,
+                tuple(self.methods),
+                sizes=self.sizes,
+                learning_rates=self.learning_rates,
+                variant=CONTROL,
+                settings=self.settings,
+                task_alone=True,
+            )
+            for seed in (self.seeds if self.task_alone else [])
+        ]
+
+    def _of_variants(self) -> list[Cell]:
         return [
             Cell(
                 float(eta),
@@ -249,6 +279,7 @@ def _result(run: Run, config: SweepConfig) -> SweepResult:
         "students": of_grid["students"],
         "differences": of_grid["differences"],
         "gains": of_grid["gains"],
+        "knob_alone": of_grid["knob_alone"],
         "claims": of_grid["claims"],
         "knob": knob(of_grid["students"]),
         "causal": causal([cell for cell in cells if not cell.result["variant"]]),
@@ -276,6 +307,7 @@ def _part(together: Tables, *, variants: bool) -> Tables:
         "students": [row for row in together["students"] if bool(row.get("variant")) == variants],
         "differences": [row for row in together["differences"] if bool(row.get("variant")) == variants],
         "gains": [row for row in together.get("gains", []) if bool(row.get("variant")) == variants],
+        "knob_alone": [row for row in together.get("knob_alone", []) if bool(row.get("variant")) == variants],
         "claims": [row for row in together.get("claims", []) if bool(row.get("variant")) == variants],
     }
 

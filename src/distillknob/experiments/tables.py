@@ -28,19 +28,27 @@ from distillknob.results.pass_at_k import add_difference_at_k, measured_k, pass_
 from distillknob.runs.kept import CellRecord
 from distillknob.stats import paired_difference, spearman
 from distillknob.verdicts.claims import score_of, student_claim
-from distillknob.verdicts.teachers import is_original, teacher_key, teacher_label
+from distillknob.verdicts.teachers import is_original, teacher_label
 
 
 def tables(cells: Sequence[CellRecord]) -> Tables:
-    """`teachers`, `students`, `differences`, `gains` and `claims` over finished cells.
+    """`teachers`, `students`, `differences`, `gains`, `knob_alone` and `claims` over finished cells.
 
     A difference is paired by problem: a calibrated teacher's to the original's of its pair, and a student's to the
     student of that original by the same method, seed and training (`counterparts`). A gain is a student's difference
-    to the student before distillation. Where a calibrated teacher is the original itself, `same` says so, and nothing
-    is a difference between teachers. A claim says what the students show of a teacher (`verdicts.claims`).
+    to the student before distillation, and what the knob did alone its difference to the student of a teacher that was
+    calibrated at η = 0. Where a calibrated teacher is the original itself, `same` says so, and nothing is a difference
+    between teachers. A claim says what the students show of a teacher (`verdicts.claims`).
     """
     beside = Counterparts(cells)
-    together: Tables = {"teachers": [], "students": [], "differences": [], "gains": [], "claims": []}
+    together: Tables = {
+        "teachers": [],
+        "students": [],
+        "differences": [],
+        "gains": [],
+        "knob_alone": [],
+        "claims": [],
+    }
     for record in cells:
         cell, original, start = record.result, beside.teacher(record), beside.before(record)
         before = None if start is None else start.result["students"]["none"]
@@ -55,6 +63,8 @@ def tables(cells: Sequence[CellRecord]) -> Tables:
             differences += _difference_rows(cell, method, "original", counterpart, same=same)
             if method != "none":
                 together["gains"] += _difference_rows(cell, method, "none", before)
+            if (alone := beside.task_alone(record, method)) is not None:
+                together["knob_alone"] += _difference_rows(cell, method, "task_alone", alone.result["students"][method])
         together["teachers"] += teachers
         together["students"] += students
         together["differences"] += differences
@@ -82,7 +92,7 @@ def _teacher_rows(cell: CellResult, original: CellResult | None, *, same: bool) 
             {
                 **task,
                 **_place(cell),
-                "teacher": teacher_key(cell["eta"]),
+                "teacher": cell["teacher"],
                 "same": same,
                 "difference": 0.0 if same else difference,
                 "difference_interval": [0.0, 0.0] if same else interval,
@@ -96,7 +106,7 @@ def _student_rows(cell: CellResult, method: str, student: StudentScores) -> list
     """The cell's student by `method` on each task, with what it was given; before distillation nothing."""
     before = method == "none"
     place = _place(cell, label="none" if before else None)
-    teacher = "none" if before else teacher_key(cell["eta"])
+    teacher = "none" if before else cell["teacher"]
     budget: Budget = {**student["training"]} if "training" in student else {}
     return [{**task, **place, "teacher": teacher, "method": method, **budget} for task in student["tasks"]]
 
@@ -116,7 +126,7 @@ def _difference_rows(
         row: DifferenceRow = {
             "task": task,
             "a": a,
-            "b": teacher_key(cell["eta"]),
+            "b": cell["teacher"],
             "method": method,
             "label": place["label"],
             "eta": place["eta"],
@@ -219,7 +229,7 @@ def causal(cells: Sequence[CellRecord]) -> list[CausalRow]:
                         "eta": cell["eta"],
                         "seed": cell["seed"],
                         "variant": cell["variant"],
-                        "teacher": teacher_key(cell["eta"]),
+                        "teacher": cell["teacher"],
                         **row,
                     }
                 )

@@ -37,7 +37,7 @@ from distillknob.report.sections.answers import failures_section, kept_samples_s
 from distillknob.report.sections.attack_arms import arms_section, doubts_section
 from distillknob.report.sections.attacks import verdicts_section
 from distillknob.report.sections.compare import compared_section, missing_section, rates_section
-from distillknob.report.sections.controls import causal_section, variants_section
+from distillknob.report.sections.controls import causal_section, knob_alone_section, variants_section
 from distillknob.report.sections.curves import calibration_section, learning_section
 from distillknob.report.sections.evaluation import evaluation_section
 from distillknob.report.sections.forecast import forecast_section
@@ -94,6 +94,7 @@ PAGES: dict[str, Page | None] = {
             trainings_section,
             outcome_section,
             causal_section,
+            knob_alone_section,
             variants_section,
             failures_section,
             cells_section,

@@ -123,7 +123,8 @@ class StudentRow(TaskRow, Place, Budget):
 
 class DifferenceRow(Place):
     """A row holds the score of the student of teacher `b` minus that of `a`, paired by problem: of the original's by
-    the same method (in `differences`), or of the student before distillation, `none` (in `gains`). With `k` it also
+    the same method (in `differences`), of the student before distillation, `none` (in `gains`), or of the student of a
+    teacher that was calibrated at η = 0, `task_alone` (in `knob_alone`). With `k` it also
     holds `pass@K_difference` and `pass@K_difference_interval` (`add_difference_at_k`)."""
 
     task: str
@@ -156,6 +157,7 @@ class Tables(TypedDict):
     students: list[StudentRow]
     differences: list[DifferenceRow]
     gains: NotRequired[list[DifferenceRow]]
+    knob_alone: NotRequired[list[DifferenceRow]]
     claims: NotRequired[list[ClaimRow]]
 
 
@@ -236,8 +238,8 @@ class Trainings(TypedDict):
 
 class OverSeedsRow(Trainings):
     """A row holds a difference over the seeds to `a`: to the original's teacher or student by the same method and
-    training (`original`), or to the student before distillation (`none`). `who` is `teacher` or a method, `measure` is
-    `score` or `pass@K`."""
+    training (`original`), to the student before distillation (`none`), or to the student of a teacher that was
+    calibrated at η = 0 (`task_alone`). `who` is `teacher` or a method, `measure` is `score` or `pass@K`."""
 
     variant: str
     eta: float

@@ -8,6 +8,9 @@ from typing import Any
 
 from distillknob.verdicts.turning import TURNED, UNCLEAR, WRONG, tasks_turned_wrong
 
+# What a calibration at η = 0 trains on: a control, beside which a turned teacher shows what the knob alone does.
+TASK_ALONE = "the task alone"
+
 
 def is_original(calibration: Mapping[str, Any] | None) -> bool:
     """Is a teacher with this calibration (a run's result, or the part that a cell holds) the original itself? None
@@ -40,6 +43,8 @@ def teacher_label(eta: float, calibration: Mapping[str, Any] | None = None) -> s
     """Name a teacher: `original`, `η = −0.5 (turned)`, `η = +0.25 (not calibrated: it is the original)`."""
     if eta == 0 and not calibration:
         return "original"
+    if eta == 0 and not is_original(calibration):
+        return f"η = 0 ({TASK_ALONE})"
     return f"η = {signed(eta)} ({verdict_of(calibration)})"
 
 
@@ -66,7 +71,7 @@ def unturned(teachers: Iterable[Mapping[str, Any]]) -> list[str]:
     for row in teachers:
         made = row.get("calibration")
         wrong = tasks_turned_wrong((made or {}).get("turned") or {})
-        if not made or ((made.get("turned") or {}).get("verdict") == TURNED and not wrong):
+        if not made or row.get("eta") == 0 or ((made.get("turned") or {}).get("verdict") == TURNED and not wrong):
             continue
         where = ", ".join(f"{name} {row[name]}" for name in ("variant", "seed") if row.get(name) not in (None, ""))
         who = f"{label_of(row)}, {where}" if where else label_of(row)

@@ -1,5 +1,5 @@
-"""These sections stand beside the knob curve: what each calibration came to, the causal table, and the controls
-(variants)."""
+"""These sections stand beside the knob curve: what each calibration came to, the causal table, what the knob did alone,
+and the controls (variants)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from distillknob.report.drawing.markup import (
     decimal,
     decimal_range,
     details,
+    join,
     listed,
     mapping,
     number,
+    plural,
     points,
     points_range,
     rows,
@@ -26,6 +28,7 @@ from distillknob.report.drawing.markup import (
 from distillknob.report.names import method_name, signed_eta
 from distillknob.report.read import Source
 from distillknob.report.rows import distinct, where, with_range_text
+from distillknob.report.sections.trainings import trainings_text
 from distillknob.verdicts.teachers import verdict_of
 
 
@@ -87,6 +90,35 @@ def causal_section(source: Source) -> Section | None:
     head = ["Measure", "Unit", "Seed", *("original" if eta == 0 else f"{signed_eta(eta)} − original" for eta in etas)]
     takeaway = f"Of {measured} differences to the original, {moved} have an interval off zero."
     return Section("causal", "What the calibration changed", takeaway, table(head, body, numeric_from=3))
+
+
+def knob_alone_section(source: Source) -> Section | None:
+    """Show how far the students of turned teachers are from those of a teacher calibrated at η = 0; None where no such
+    teacher was made."""
+    result = source.main.result
+    differences = rows(result.get("knob_alone"))
+    if not differences:
+        return None
+    over = where(rows(result.get("over_seeds")), a="task_alone", measure="score")
+    body: list[list[Child]] = []
+    for row in over:
+        names: list[Child] = [signed_eta(row.get("eta")), method_name(row.get("who")), text(row.get("task"))]
+        change = with_range(points(row.get("difference")), trainings_text(row))
+        seeds = row.get("seeds")
+        count = len(seeds) if isinstance(seeds, list) else 0
+        body.append([*names, change, points_range(row.get("problems")), plural(count, "training")])
+    single: list[list[Child]] = []
+    for row in differences:
+        change = with_range(points(row.get("difference")), points_range(row.get("interval")))
+        names = [text(row.get("label")), text(row.get("seed")), method_name(row.get("method")), text(row.get("task"))]
+        single.append([*names, change])
+    takeaway = (
+        "A calibration also trains the teacher on the task, and its students may gain by that alone. Here each student "
+        "of a turned teacher stands beside that of a teacher calibrated at η = 0."
+    )
+    together = table(["η", "Method", "Task", "Over trainings", "Over problems", "Trainings"], body, numeric_from=3)
+    each = table(["Teacher", "Seed", "Method", "Task", "− student of η = 0, points"], single, numeric_from=4)
+    return Section("knob-alone", "What the knob did alone", takeaway, join(together, details("Each training", each)))
 
 
 def variants_section(source: Source) -> Section | None:
