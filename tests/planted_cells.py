@@ -73,7 +73,7 @@ def planted_cell(
         "eta": eta,
         "seed": seed,
         "variant": variant,
-        "teacher": "eta+0" if task_alone else teacher_key(eta),
+        "teacher": teacher_key(eta, task_alone=task_alone),
         "calibration": calibration if eta or task_alone else None,
         "lens": None,
         "teacher_scores": held(teacher or {"math": problems(0.9)}),

@@ -14,7 +14,7 @@ from distillknob.errors import RunFailedError
 from distillknob.experiments import cell as cell_module
 from distillknob.experiments import counter as counter_module
 from distillknob.experiments import demo as demo_module
-from distillknob.experiments.counter import StageCounter
+from distillknob.experiments.counter import CellCounter, StageCounter
 from distillknob.experiments.demo import DemoConfig, demo
 from distillknob.experiments.plan import steps
 from distillknob.planning.expected import expected_seconds
@@ -66,6 +66,40 @@ def test_the_rest_of_the_time_follows_from_what_the_stages_so_far_took(
         "stage 1 of 4: work (about 00:40 left)",
         "stage 3 of 4: work (about 01:00 left)",
     ]
+
+
+def test_cells_side_by_side_are_counted_by_the_slots_that_they_have(
+    config: DemoConfig, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three cells of an hour each that take two: two at once, and the third behind the first."""
+    now = 0.0
+    monkeypatch.setattr(counter_module, "time", SimpleNamespace(monotonic=lambda: now))
+    cells = config.cells()
+    config.expected = {f"{cell.name} {steps(cell, config.recipe)[0].name}": 3600.0 for cell in cells}
+    counter = CellCounter(config, cells, 2)
+    now = 7200.0
+    counter.done(cells[0].name)
+    counter.done(cells[1].name)
+    now = 14400.0
+    counter.done(cells[2].name)
+    names = ", ".join(cell.name for cell in cells)
+    assert capsys.readouterr().err.splitlines() == [
+        f"3 cells, 2 at once: {names} (about 4:00:00 left)",
+        f"cell 1 of 3 is done: {cells[0].name} (about 2:00:00 left)",
+        f"cell 2 of 3 is done: {cells[1].name} (about 2:00:00 left)",
+        f"cell 3 of 3 is done: {cells[2].name}",
+    ]
+    counter = CellCounter(config, cells, None)  # on a cluster, which says itself how many there are
+    counter.done(cells[1].name)
+    assert capsys.readouterr().err == f"cell 1 of 3 is done: {cells[1].name}\n"
+
+
+def test_a_cell_that_failed_frees_its_slot(config: DemoConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    cells = config.cells()
+    counter = CellCounter(config, cells, 1)
+    counter.failed(cells[0].name)
+    counter.done(cells[1].name)
+    assert f"cell 1 of 3 is done: {cells[1].name}" in capsys.readouterr().err
 
 
 def test_stages_are_told_in_words(config: DemoConfig) -> None:

@@ -91,23 +91,61 @@ def test_over_seeds_the_knob_alone_has_its_own_rows() -> None:
     assert round(before[-0.5]["difference"], 6) == 0.25
 
 
+def test_a_control_that_changed_nothing_is_told_and_shows_nothing_of_the_knob() -> None:
+    same = {"verdict": "not", "reason": "", "same": True, "tasks": []}
+    found = cells()
+    made = found[1].result["calibration"]
+    assert made is not None
+    made |= {"kept_step": 0, "turned": same}  # type: ignore[typeddict-item]
+    together = tables(found)
+    assert together["knob_alone"] == []
+    rows: list[Any] = [row for row in together["teachers"] if row["variant"]]
+    (line,) = unturned(rows)
+    assert "task-alone" in line and "changed nothing" in line
+    # Nor does a turned teacher that is the original itself.
+    found = cells()
+    made = found[2].result["calibration"]
+    assert made is not None
+    made |= {"kept_step": 0, "turned": same}  # type: ignore[typeddict-item]
+    assert [row["eta"] for row in tables(found)["knob_alone"]] == [0.5]
+
+
 def test_the_control_is_no_original_for_bounds_and_labels() -> None:
-    (control,) = [one for one in cells(recipe={"distill": {"ways": {"math": "step"}}}) if one.result["variant"]]
-    assert bounds([control]) == []
+    everything = planted_cell(0.0, none={"math": problems(0.4)}, gkd={"math": problems(0.5)})
+    ways = [
+        planted_cell(
+            0.0,
+            variant=way,
+            recipe={"distill": {"ways": {"math": way}}},
+            task_alone=way == "task-alone",
+            gkd={"math": problems(mean)},
+        )
+        for way, mean in (("step", 0.7), ("task-alone", 0.9))
+    ]
+    assert bounds([everything, *ways]) == []  # a single way of the original
+    third = planted_cell(
+        0.0, variant="head", recipe={"distill": {"ways": {"math": "head"}}}, gkd={"math": problems(0.3)}
+    )
+    (row,) = bounds([everything, *ways, third])
+    assert (row["best"]["way"], row["worst"]["way"]) == ("step", "head")
+    (control,) = [one for one in cells() if one.result["variant"]]
     made = control.result["calibration"]
     assert made is not None and teacher_label(0.0, made) == "η = 0 (the task alone)"
-    assert teacher_label(0.0, None) == "original"
-    rows: list[Any] = tables(cells())["teachers"]
-    rows = [
+    assert teacher_label(0.0, None) == "original" and control.result["teacher"] == "task-alone"
+    rows: list[Any] = [
         {**row, "calibration": {**row["calibration"], "turned": {"verdict": "not", "reason": "η is 0"}}}
-        for row in rows
+        for row in tables(cells())["teachers"]
         if row["calibration"] and row["eta"] == 0
     ]
     assert rows and unturned(rows) == []  # nobody asked that it turn
 
 
 @pytest.mark.slow
-def test_a_sweep_with_a_control_ends_with_its_page(tiny_pair: Pair, tmp_path: Path) -> None:
+def test_a_sweep_with_a_control_ends_with_its_page(
+    tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Two steps don't change models as small as these, and the table is of those that were changed.
+    monkeypatch.setattr("distillknob.experiments.counterparts.is_original", lambda calibration: calibration is None)
     sections = small_sweeps.recipe(tiny_pair)
     del sections["diagnose"]
     recipe = {**sections, "tasks": ["qa"]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from math import comb
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,25 @@ from distillknob.calibration.config import CalibrationConfig
 from distillknob.config.recipe import read_recipe, stage_values
 from distillknob.config.shipped import find_recipe
 from distillknob.distillation.config import DistillConfig
+from distillknob.errors import BadInputError
 from distillknob.evaluation.config import EvaluateConfig
 from distillknob.experiments.demo import DemoConfig
+from distillknob.experiments.sweep import SweepConfig
 from distillknob.models.architecture import architecture
 from distillknob.models.chat import prompt_ids
 from distillknob.models.load import load_tokenizer
+from distillknob.models.loaded.sampling import rows_at_once
 from distillknob.planning.counting import MEASURED, usual_lengths
 from distillknob.planning.duration import read_tokens, seconds_of
 from distillknob.planning.estimate import at_once, estimate, estimate_lines, estimates
 from distillknob.planning.expected import memory_warning
-from distillknob.planning.hardware import GPUS, Device, Engine
+from distillknob.planning.hardware import GPUS, LAYER_SECONDS, Device, Engine
 from distillknob.planning.memory import MARGIN, footprint
-from distillknob.planning.phases import Phase, Workload
+from distillknob.planning.phases import Lengths, Phase, Workload
 from distillknob.planning.workload import workload
+from distillknob.runtime.cluster import ClusterOptions
 from distillknob.tasks import get_task
+from distillknob.training.config import trained_options
 from tiny_families import tiny_config
 
 H100 = Engine(GPUS["h100"])
@@ -59,13 +65,17 @@ def test_usual_lengths_are_those_of_the_task_s_solutions() -> None:
     texts = [text for example in examples for text in example.solutions.values()]
     tokens = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
     assert lengths.answer == pytest.approx(1 + sum(tokens) / len(tokens))  # with its end
+    assert lengths.longest == 1 + max(tokens)
     prompts = prompt_ids(tokenizer, [task.messages(example) for example in examples])
     assert lengths.prompt == pytest.approx(sum(map(len, prompts)) / len(prompts))
 
 
 def test_a_limit_below_the_solutions_is_kept() -> None:
-    lengths = usual_lengths(EvaluateConfig(models=["zoo:student"], tasks=["math"], max_new_tokens=3))
-    assert lengths is not None and lengths.answer == 3
+    config = EvaluateConfig(models=["zoo:student"], tasks=["math"], max_new_tokens=3)
+    lengths = usual_lengths(config)
+    assert lengths is not None and lengths.answer > 3
+    (answers,) = [one for one in workload("evaluate", config, H100).phases if one.kind == "decode"]
+    assert (answers.usually(lengths).answer, answers.usually(lengths).longest) == (3, 3)
 
 
 def test_of_data_without_solutions_nothing_is_assumed(tmp_path: Path) -> None:
@@ -102,6 +112,26 @@ def test_memory_is_that_of_the_longest_answers() -> None:
     found = estimate("evaluate", config, H100)
     assert found.footprint == footprint(replace(found.work, usual=None), H100)
     assert {one.answer for one in found.work.phases} == {get_task("math").max_new_tokens}
+
+
+def test_a_distillation_from_a_file_is_not_timed_by_a_task(tmp_path: Path) -> None:
+    file = tmp_path / "traces.jsonl"
+    file.write_text(json.dumps({"prompt": "What is 1 + 1?", "completion": "2"}) + "\n")
+    config = DistillConfig(
+        teacher="zoo:teacher", student="zoo:student", tasks=["math"], method="sft", traces="file", traces_file=str(file)
+    )
+    assert usual_lengths(config) is None
+
+
+def test_rows_are_held_by_the_longest_that_may_come() -> None:
+    """The run can't know that answers will be short: it holds as many rows as have caches if all are long."""
+    long = replace(phase("decode", rows=512, prompt=200, answer=8000, at_once=512), model=architecture("Qwen/Qwen3-8B"))
+    lengths = Lengths(200, 200, 400)
+    held = rows_at_once(512, long.model.config, long.tokens, 2, on_cpu=False)
+    batches = 512 / held
+    seconds = seconds_of(long.usually(lengths), work_of(long), H100)
+    assert seconds >= batches * 400 * LAYER_SECONDS * long.model.layers  # as many steps as the longest answer has
+    assert seconds < seconds_of(long, work_of(long), H100) / 10
 
 
 # The guard
@@ -149,12 +179,26 @@ def test_a_training_reads_prompts_once_where_its_passes_do(rows: int, options: A
     assert read_tokens(trained, work, Engine(CPU, devices=2, sharding="ddp")) == 120
 
 
+def test_a_training_s_rows_are_shuffled_before_they_are_parted() -> None:
+    """16 of 96 rows in groups of 8 have 9.2 prompts in the mean, and all 96 have 12."""
+    sizes: dict[str, Any] = {"tasks": ["math"], "per_device_train_batch_size": 16, "num_generations": 8}
+
+    def each(**options: Any) -> dict[str, float]:
+        return {one.what: one.each for one in workload("calibrate", CalibrationConfig(**sizes, **options), H100).phases}
+
+    shuffled = each(gradient_accumulation_steps=6)
+    distinct = 12 * (1 - comb(88, 16) / comb(96, 16))
+    assert shuffled["training"] == pytest.approx(16 / distinct) and 9 < distinct < 10
+    assert shuffled["samples"] == shuffled["log-ratio, policy"] == 8  # before the shuffle
+    assert each(gradient_accumulation_steps=1)["training"] == 8
+
+
 def test_the_embedded_pair_trains_on_whole_rows() -> None:
     """It is too small to gain by it, in the run as in the account."""
     config = CalibrationConfig(tasks=["math"], gradient_checkpointing=False, per_device_train_batch_size=128)
     work = workload("calibrate", config, Engine(CPU))
     (training,) = [one for one in work.phases if one.what == "training"]
-    assert training.each == config.num_generations and read_tokens(training, work, Engine(CPU)) == training.tokens
+    assert read_tokens(training, work, Engine(CPU)) == training.tokens
 
 
 def test_states_are_not_dealt_out(tmp_path: Path) -> None:
@@ -207,6 +251,31 @@ def test_a_dtype_that_the_config_names_counts_in_memory() -> None:
 def demo_of_quick(**values: Any) -> DemoConfig:
     recipe = read_recipe(find_recipe("quick"))
     return DemoConfig(**stage_values(DemoConfig, "demo", recipe, values), recipe=recipe)
+
+
+def test_more_processes_than_cells_are_no_more_cells() -> None:
+    config = demo_of_quick(processes=8)
+    named = estimates("demo", config, Engine(CPU))
+    together = at_once(named, config, Engine(CPU))
+    assert together is not None and together.cells == 3
+
+
+def test_one_cell_of_a_sweep_and_a_cluster_s_share_nothing() -> None:
+    recipe = read_recipe(find_recipe("quick"))
+    values = stage_values(SweepConfig, "sweep", recipe, {"processes": 2, "etas": [0.0, 0.5], "seeds": [0]})
+    whole = SweepConfig(**values, recipe=recipe)
+    named = estimates("sweep", whole, Engine(CPU))
+    assert at_once(named, whole, Engine(CPU)) is not None
+    assert at_once(named, SweepConfig(**values, recipe=recipe, only=1), Engine(CPU)) is None
+    assert at_once(named, SweepConfig(**values, recipe=recipe, cluster=ClusterOptions("local")), Engine(CPU)) is None
+
+
+def test_a_dtype_that_torch_doesn_t_know_is_refused_by_name() -> None:
+    config = CalibrationConfig(tasks=["math"], use_peft=True, model_init_kwargs={"dtype": "bf16"})
+    with pytest.raises(BadInputError, match="names the dtype 'bf16'"):
+        workload("calibrate", config, H100)
+    with pytest.raises(BadInputError, match="names the dtype 'bf16'"):
+        trained_options(config)
 
 
 @pytest.mark.parametrize(("room", "told"), [(3, "fits"), (1.5, "DOES NOT FIT: --processes 1 would"), (0.5, "")])

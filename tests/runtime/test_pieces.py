@@ -51,6 +51,15 @@ def test_what_a_library_raises_is_the_piece_s_failure_and_is_told_whole(tmp_path
     assert "FileNotFoundError" in str(done["a"]) and "in write" in str(done["a"]) and done["b"] is None
 
 
+def test_no_more_pieces_are_begun_than_there_are_processes(tmp_path: Path) -> None:
+    """Whoever stops after the first piece, as an interrupt does, finds none begun that waited for a process."""
+    pieces: Pieces = {str(i): (write, (tmp_path / str(i),)) for i in range(6)}
+    pieces_done = spread(pieces, tmp_path / "work", processes=2)
+    next(pieces_done)
+    pieces_done.close()  # type: ignore[attr-defined]
+    assert len([path for path in tmp_path.iterdir() if path.is_file()]) <= 2
+
+
 KILLED = """
 import sys
 from pathlib import Path

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
 from distillknob.config.experiment import Step
 from distillknob.experiments.plan import Cell, ExperimentConfig, steps
 from distillknob.runs.run import MANIFEST
@@ -59,30 +61,52 @@ class StageCounter:
 
 
 class CellCounter:
-    """Counts these cells, which run side by side, as they are done. How long the rest takes follows from
-    `config.expected`, times what the cells so far took of that."""
+    """Counts these cells, which run `at_once` in their order, as they are done. How long the rest takes follows from
+    `config.expected`, times what the cells so far took of that. On a cluster (`at_once` is None) nobody can tell."""
 
-    def __init__(self, config: ExperimentConfig, cells: Sequence[Cell]):
+    def __init__(self, config: ExperimentConfig, cells: Sequence[Cell], at_once: int | None):
         self._expected = {
             cell.name: sum(config.expected.get(_name(cell, step), 0.0) for step in steps(cell, config.recipe))
             for cell in cells
         }
-        self._left = dict(self._expected)
-        self._started = time.monotonic()
-        at_once = min(config.processes, len(cells))
-        how = f", {at_once} at once" if at_once > 1 else ""
-        notice(f"{len(cells)} cells{how}: {', '.join(self._left)}{self._rest(1.0)}")
+        self._waiting, self._running = list(self._expected), dict[str, float]()
+        self._at_once, self._spent, self._foretold, self._done = at_once, 0.0, 0.0, 0
+        if at_once is None:
+            return  # the cluster says how many cells there are
+        self._begin()
+        # Side by side on a CPU each has its share of the cores, by which all of them were counted.
+        pace = 1.0 if torch.cuda.is_available() else len(self._running)
+        side_by_side = f", {len(self._running)} at once" if len(self._running) > 1 else ""
+        notice(f"{len(cells)} cells{side_by_side}: {', '.join(self._expected)}{self._rest(pace)}")
 
     def done(self, name: str) -> None:
         """Say that a cell is done."""
-        del self._left[name]
-        count, foretold = len(self._expected), sum(self._expected.values()) - sum(self._left.values())
-        pace = (time.monotonic() - self._started) / foretold if foretold else 0.0
-        notice(f"cell {count - len(self._left)} of {count} is done: {name}{self._rest(pace)}")
+        self._done += 1
+        rest = ""
+        if self._at_once is not None:
+            self._spent += time.monotonic() - self._running.pop(name)
+            self._foretold += self._expected[name]
+            self._begin()
+            rest = self._rest(self._spent / self._foretold if self._foretold else 0.0)
+        notice(f"cell {self._done} of {len(self._expected)} is done: {name}{rest}")
+
+    def failed(self, name: str) -> None:
+        """Count a cell that won't be done: how long it took says nothing of the others."""
+        self._running.pop(name, None)
+        self._begin()
+
+    def _begin(self) -> None:
+        while self._waiting and len(self._running) < (self._at_once or 0):
+            self._running[self._waiting.pop(0)] = time.monotonic()
 
     def _rest(self, pace: float) -> str:
-        """About how long the cells take that aren't done; nothing where nobody knows."""
-        seconds = pace * sum(self._left.values())
+        """About how long it takes until all are done, each cell at this pace; nothing where nobody knows."""
+        now = time.monotonic()
+        free = [max(0.0, pace * self._expected[name] - (now - began)) for name, began in self._running.items()]
+        for name in self._waiting:
+            free.sort()
+            free[0] += pace * self._expected[name]
+        seconds = max(free, default=0.0)
         return f" ({time_left(seconds)})" if seconds else ""
 
 

@@ -14,6 +14,7 @@ from distillknob.methods import METHODS
 from distillknob.results.experiments import PairOfCells
 from distillknob.runs.kept import CellRecord
 from distillknob.runs.records import COMMIT
+from distillknob.verdicts.teachers import is_original
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", COMMIT)
 
@@ -51,7 +52,9 @@ class Counterparts:
 
     def __init__(self, cells: Sequence[CellRecord]):
         self._originals = [cell for cell in cells if is_of_original(cell)]
-        self._task_alone = [cell for cell in cells if cell.result["eta"] == 0 and not is_of_original(cell)]
+        self._task_alone = [
+            cell for cell in cells if cell.result["eta"] == 0 and not is_original(cell.result["calibration"])
+        ]
 
     def teacher(self, cell: CellRecord) -> CellRecord | None:
         """Return the cell of the teacher that this one's was calibrated from; of an original under other settings, the
@@ -73,8 +76,9 @@ class Counterparts:
 
     def task_alone(self, cell: CellRecord, method: str) -> CellRecord | None:
         """Return the cell whose student by `method` is of a teacher that was calibrated at η = 0, of the same pair and
-        seed and trained the same way; None for a cell that isn't of a turned teacher of the grid."""
-        if cell.result["variant"] or not cell.result["eta"]:
+        seed and trained the same way; None for a cell that isn't of a turned teacher of the grid. A calibration that
+        kept nothing shows nothing of the knob, on either side."""
+        if cell.result["variant"] or not cell.result["eta"] or is_original(cell.result["calibration"]):
             return None
         place = (pair_of(cell), cell.result["seed"])
         return next(

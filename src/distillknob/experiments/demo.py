@@ -24,7 +24,7 @@ from distillknob.results.children import child_run, children, in_experiment
 from distillknob.results.examples import ExampleRow
 from distillknob.results.experiments import ChildRun, DemoResult
 from distillknob.runs.kept import record_of
-from distillknob.runs.run import Run, load_run
+from distillknob.runs.run import MANIFEST, Run, load_run
 from distillknob.tasks import get_task
 
 
@@ -143,11 +143,13 @@ def _cells(
     cells: Sequence[Cell], config: DemoConfig, places: Mapping[str, Path], counter: StageCounter
 ) -> Iterator[Run]:
     """Each cell as it is done: one after the other, or in several processes."""
-    if config.processes > 1:
-        yield from spread_cells(cells, config, places)
-    else:
-        for cell in cells:
+    side_by_side = config.processes > 1
+    missing = [cell for cell in cells if side_by_side and not (places[cell.name] / MANIFEST).exists()]
+    for cell in cells:
+        if cell not in missing:
             yield run_cell(cell, config.recipe, places[cell.name], counter=counter)
+    if missing:
+        yield from spread_cells(missing, config, places)
 
 
 def _paths(inside: Sequence[ChildRun], stage: str) -> dict[str, str]:

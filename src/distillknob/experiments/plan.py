@@ -31,7 +31,8 @@ class Cell:
     """One point of the knob: `methods` are the students distilled from the teacher at this η, `sizes` the fields of
     `evaluate` that are others for the teacher and the student, `learning_rates` those of methods, `lens` whether the
     teacher is diagnosed against the undistilled student. A `variant` is a cell whose stages have other `settings`, or
-    other `models` (MODELS) than the recipe names. One of the `task_alone` calibrates its teacher at η = 0."""
+    other `models` (MODELS) than the recipe names. Where it is of the `task_alone`, its teacher is
+    calibrated at η = 0."""
 
     eta: float
     seed: int
@@ -51,8 +52,8 @@ class Cell:
 
     @property
     def teacher(self) -> str:
-        """What rows and folders know the cell's teacher by: `original`, or its η."""
-        return "eta+0" if self.task_alone else teacher_key(self.eta)
+        """What rows and folders know the cell's teacher by: `original`, its η, or `task-alone`."""
+        return teacher_key(self.eta, task_alone=self.task_alone)
 
     @property
     def name(self) -> str:

@@ -52,7 +52,7 @@ def spread_cells(
     A failure is told at once, and the other cells go on. Raises BadInputError before any work where a machine can't do
     it; at the end RunFailedError (BadInputError, where all failures are) with what failed.
     """
-    failures, counter = [], CellCounter(config, cells)
+    failures, counter = [], CellCounter(config, cells, config.processes if cluster is None else None)
     started, recipe = current_recipe(), dict(config.recipe)
     work = {cell.name: (run_spread_cell, (cell, recipe, places[cell.name], started)) for cell in cells}
     folder = next(iter(places.values())).parent
@@ -62,6 +62,7 @@ def spread_cells(
             yield load_run(places[name])
             continue
         failures.append(Failure(name, error))
+        counter.failed(name)
         notice(f"cell {name} failed: {error}. The others go on")
     if failures:
         raise _together(failures, len(cells))

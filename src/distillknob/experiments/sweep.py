@@ -91,7 +91,7 @@ class SweepConfig(ExperimentConfig):
     )
     # The number of the only cell to run now, from 0. The sweep's directory may be shared by those who run the others.
     only: int | None = field(default=None, metadata=NO_SETTING)
-    # The Ray cluster on which the cells run, each in a process of its own; without one they run here, one by one.
+    # The Ray cluster on which the cells run, each in a process of its own; without one they run on this machine.
     cluster: ClusterOptions | None = field(default=None, metadata=NO_SETTING)
 
     def __post_init__(self) -> None:
@@ -200,11 +200,11 @@ def sweep(config: SweepConfig, output: str | Path, *, resume: bool = False) -> R
     Several machines can share one output directory: each takes cells by number; whoever runs without `only` last makes
     the tables. Until then the report is of the cells that are there, made anew after each. Cells in the file
     `config.kept` are read there, and what is run is kept there too, without models and samples (`kept`). With
-    `config.cluster` the cells run on a Ray cluster, side by side, in the same folders and with the same results, and
-    with `config.processes` so on this machine. Raises
+    `config.cluster` the cells run on a Ray cluster, side by side, and with `config.processes` so
+    on this machine. What they give is the same up to rounding: sums depend on the number of threads. Raises
     BadInputError before any work for input that can't be used.
     """
-    if config.cluster is not None or config.processes > 1:
+    if config.cluster is not None or (config.processes > 1 and config.only is None):
         check_started_once("--processes" if config.cluster is None else "--ray")
     checked(check, config)
     cells, single = config.cells(), config.only is not None

@@ -7,6 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from distillknob.config.shared import StageConfig
 from distillknob.models.architecture import Architecture, adapter_parameters, architecture
 from distillknob.models.chat import prompt_ids
@@ -18,7 +20,7 @@ from distillknob.planning.phases import Lengths
 from distillknob.tasks import Example, RowsTask, Task, get_task, task_on_the_hub
 from distillknob.tasks.graders.reward_model import DEFAULT
 from distillknob.tasks.reward_task import RewardTask
-from distillknob.training.config import as_dict
+from distillknob.training.config import named_dtype
 
 if TYPE_CHECKING:
     from distillknob.calibration.config import CalibrationConfig
@@ -51,15 +53,17 @@ def longest_prompt(model: str, tasks: Sequence[str]) -> int:
 
 def usual_lengths(config: StageConfig) -> Lengths | None:
     """Return how long the prompts of the stage's tasks and their worked solutions are in the mean, in the tokens of
-    the stage's first model that is a folder; None where a task has no solutions or isn't here, and without a folder."""
+    the stage's first model that is a folder; None where a task has no solutions or isn't here, without a folder, and
+    where the texts come from a file or a cache."""
+    if getattr(config, "cache", None) is not None or getattr(config, "traces_file", None) is not None:
+        return None
     folder = next((name for name in config.models_read if Path(resolve(name)).is_dir()), None)
     lengths = [] if folder is None else [_mean_lengths(folder, name) for name in config.tasks]
     measured = [one for one in lengths if one is not None]
     if not measured or len(measured) < len(lengths):
         return None
-    longest = longest_answer(config)
-    answers = [min(one.answer, longest) if longest else one.answer for one in measured]
-    return Lengths(sum(one.prompt for one in measured) / len(measured), sum(answers) / len(measured))
+    prompt, answer = sum(one.prompt for one in measured), sum(one.answer for one in measured)
+    return Lengths(prompt / len(measured), answer / len(measured), max(one.longest for one in measured))
 
 
 @cache
@@ -71,8 +75,8 @@ def _mean_lengths(model: str, name: str) -> Lengths | None:
         return None
     tokenizer, task = load_tokenizer(model), get_task(name)
     prompts = prompt_ids(tokenizer, [task.messages(example) for example in examples])
-    answers = tokenizer(solutions, add_special_tokens=False)["input_ids"]
-    return Lengths(sum(map(len, prompts)) / len(prompts), 1 + sum(map(len, answers)) / len(answers))
+    answers = [1 + len(ids) for ids in tokenizer(solutions, add_special_tokens=False)["input_ids"]]
+    return Lengths(sum(map(len, prompts)) / len(prompts), sum(answers) / len(answers), max(answers))
 
 
 def _examples(name: str) -> list[Example]:
@@ -118,10 +122,9 @@ def steps_of(config: CalibrationConfig | DistillConfig | DefendConfig, rows: flo
     return float(config.max_steps) if config.max_steps > 0 else rows * config.num_train_epochs / batch
 
 
-def dtype_of(config: CalibrationConfig | DistillConfig | DefendConfig) -> str | None:
+def dtype_of(config: CalibrationConfig | DistillConfig | DefendConfig) -> torch.dtype | None:
     """Return the type in which the config has the model under an adapter loaded; None where it names none."""
-    dtype = as_dict(config.model_init_kwargs).get("dtype") if config.use_peft else None
-    return None if dtype is None else str(dtype).removeprefix("torch.")
+    return named_dtype(config) if config.use_peft else None
 
 
 def vllm_of(config: CalibrationConfig | DistillConfig) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def read_tokens(phase: Phase, work: Workload, engine: Engine) -> float:
     return once
 
 
-def _is_read_once(phase: Phase, each: int, work: Workload, engine: Engine) -> bool:
+def _is_read_once(phase: Phase, each: float, work: Workload, engine: Engine) -> bool:
     """By the rules of the passes themselves (`models.shared_prefix`, `training.shared_prompts`)."""
     model = phase.model
     if model.cached(2) != 2 * model.cached(1):  # states, which aren't dealt out to rows
@@ -68,23 +68,24 @@ def _products(phase: Phase, device: Device) -> float:
 
 def _decoding(phase: Phase, rows: float, work: Workload, engine: Engine) -> float:
     """A step writes one token of each row that is held: it reads all weights and the caches, multiplies with the
-    weights, and in transformers starts its kernels one by one."""
-    device, model = engine.device, phase.model
-    # On a CPU rows that end, before their limit, are no longer written: that makes up for a small model's products.
+    weights, and in transformers starts its kernels one by one. Rows that have ended leave the batch, but there are as
+    many steps as the longest answer has tokens."""
+    device, model, width = engine.device, phase.model, phase.itemsize
     flops = device.flops * SCORING if device.utilised else _products(phase, device)
-    width = phase.itemsize
+    bandwidth = device.bandwidth * (DECODING if device.utilised else 1.0)
     at_once = phase.at_once
     if phase.own or not work.vllm:
-        at_once = rows_at_once(at_once, model.config, phase.tokens, width, on_cpu=not device.utilised)
+        at_once = rows_at_once(at_once, model.config, phase.limit or phase.tokens, width, on_cpu=not device.utilised)
     at_once = max(1, min(at_once, round(rows) or 1))
-    read = width * (model.read + at_once * model.cached(phase.prompt + phase.answer // 2))
-    step = max(
-        read / (device.bandwidth * (DECODING if device.utilised else 1.0)),
-        2.0 * at_once * model.active / flops,
+    steps = phase.longest or phase.answer
+    caches = width * at_once * model.cached(phase.prompt + phase.answer // 2) / bandwidth
+    seconds = max(
+        steps * width * model.read / bandwidth + phase.answer * caches,
+        phase.answer * 2.0 * at_once * model.active / flops,
     )
     if device.utilised and not (work.vllm and not phase.own):
-        step = max(step, LAYER_SECONDS * model.layers)
+        seconds = max(seconds, steps * LAYER_SECONDS * model.layers)
         if engine.sharding == "fsdp2" and not phase.own:
-            step = max(step, width * model.parameters / engine.between)  # gathered anew for every token
+            seconds = max(seconds, steps * width * model.parameters / engine.between)  # gathered anew for every token
     reading = 2.0 * rows * phase.prompt / min(phase.each, at_once) * model.active / flops
-    return reading + rows / at_once * phase.answer * step
+    return reading + rows / at_once * seconds

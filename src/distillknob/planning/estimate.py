@@ -7,10 +7,13 @@ sum of its cells' stages.
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+
+import torch
 
 from distillknob.config.experiment import PlannedConfig, distinct
 from distillknob.config.shared import StageConfig
@@ -18,7 +21,17 @@ from distillknob.models.architecture import Architecture
 from distillknob.planning.counting import PROMPT_TOKENS
 from distillknob.planning.duration import seconds_of
 from distillknob.planning.fitting import fitting, room, roomier
-from distillknob.planning.hardware import CPU_WIDTH, DECODING, GIB, LAYER_SECONDS, LOADING, SCORING, TRAINING, Engine
+from distillknob.planning.hardware import (
+    CPU_WIDTH,
+    DECODING,
+    GIB,
+    GPUS,
+    LAYER_SECONDS,
+    LOADING,
+    SCORING,
+    TRAINING,
+    Engine,
+)
 from distillknob.planning.memory import MARGIN, Footprint, footprint
 from distillknob.planning.network import moved
 from distillknob.planning.phases import Phase, Workload
@@ -116,10 +129,16 @@ class Together:
 
 
 def at_once(named: Sequence[tuple[str, Estimate]], config: object, engine: Engine) -> Together | None:
-    """What the cells of an experiment take together that runs them in several processes of a CPU; None of any other.
-    On GPUs each process has one of its own, as far as there are enough."""
-    cells = getattr(config, "processes", 1)
-    if cells == 1 or engine.device.utilised:
+    """What the cells of an experiment take together on one device that runs them in several processes; None where one
+    cell runs at a time there. This machine's GPUs are dealt out to the processes; of a named GPU each has its own."""
+    processes = getattr(config, "processes", 1)
+    if not isinstance(config, PlannedConfig) or processes == 1 or getattr(config, "cluster", None) is not None:
+        return None
+    running = 1 if getattr(config, "only", None) is not None else min(processes, len(config.cell_names))
+    if engine.device in GPUS.values():
+        return None
+    cells = math.ceil(running / max(1, torch.cuda.device_count()))
+    if cells == 1:
         return None
     largest = max(one.footprint.total for _, one in named)
     return Together(cells, cells * largest, int(room(engine) // largest))

@@ -71,7 +71,7 @@ def _loaded(model: Architecture, engine: Engine) -> int:
 def _trained(trained: Trained, engine: Engine, parts: int) -> dict[str, float]:
     """Weights, gradients and optimizer state, and the anchor's copy."""
     model = trained.model
-    loaded = _loaded(model, engine) if trained.dtype in (None, "auto") else getattr(torch, str(trained.dtype)).itemsize
+    loaded = _loaded(model, engine) if trained.dtype is None else trained.dtype.itemsize
     n = trained.adapter or model.parameters
     if trained.adapter:
         sizes = {
@@ -132,7 +132,7 @@ def _phase(phase: Phase, work: Workload, engine: Engine, parts: int) -> dict[str
         }
     trained = work.trained
     assert trained is not None
-    return _training(phase, trained, phase.at_once * read_tokens(phase, work, engine), engine)
+    return _training(phase, trained, engine)
 
 
 def _gradients(phase: Phase, engine: Engine, width: int) -> dict[str, float]:
@@ -166,9 +166,11 @@ def _kept(model: Architecture, width: int) -> float:
     return norms + width * (attention + feed_forward + 2 * model.hidden)
 
 
-def _training(phase: Phase, trained: Trained, tokens: float, engine: Engine) -> dict[str, float]:
-    """What a pass of the training over so many `tokens` holds until it has gone back."""
-    model, width, answers = trained.model, phase.itemsize, phase.at_once * phase.answer
+def _training(phase: Phase, trained: Trained, engine: Engine) -> dict[str, float]:
+    """What a pass of the training holds until it has gone back. Each row counts with its prompt, though one that
+    several rows have may be read once: what is kept of it is repeated for them, and a pass may hold no two of one."""
+    model, width = trained.model, phase.itemsize
+    tokens, answers = phase.at_once * phase.tokens, phase.at_once * phase.answer
     saved = _kept(model, width)
     if trained.adapter:  # what the adapters add to each projection's result
         queries, keys = model.heads * model.head_dim, model.kv_heads * model.head_dim

@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
+
 from distillknob.models.architecture import Architecture
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens of a stage's prompts and answers, in the mean."""
+    """Tokens of a stage's prompts and answers, in the mean, and of the longest answer."""
 
     prompt: float
     answer: float
+    longest: int
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,8 @@ class Phase:
     devices, or done by each of them whole. `at_once`: rows that one device holds; of decoding, as far as their caches
     stay within a bound. `own` decoding is `sampling.generate`; the trainers' may be vLLM's. `each`: rows that have one
     prompt, which is read once for them where that pays. `usual_rows`: how many they are mostly, where `rows` is the
-    most. `itemsize`: bytes of a number that the model works with."""
+    most. `itemsize`: bytes of a number that the model works with. `limit`: tokens of the longest row that may come, and
+    `longest`: of the longest answer that mostly comes, where `prompt` and `answer` are means."""
 
     what: str
     kind: Literal["decode", "score", "train", "gradient"]
@@ -34,9 +38,11 @@ class Phase:
     at_once: int
     spread: bool = True
     own: bool = True
-    each: int = 1
+    each: float = 1
     usual_rows: float | None = None
     itemsize: int = 2
+    limit: int | None = None
+    longest: int | None = None
 
     @property
     def tokens(self) -> int:
@@ -44,12 +50,15 @@ class Phase:
 
     def usually(self, lengths: Lengths | None) -> Phase:
         """The same with as many rows as they are mostly, and of these lengths where they are known."""
-        prompt, answer = (self.prompt, self.answer) if lengths is None else (lengths.prompt, lengths.answer)
+        fewer = replace(self, rows=self.rows if self.usual_rows is None else self.usual_rows)
+        if lengths is None:
+            return fewer
         return replace(
-            self,
-            prompt=min(self.prompt, round(prompt)),
-            answer=min(self.answer, max(1, round(answer))),
-            rows=self.rows if self.usual_rows is None else self.usual_rows,
+            fewer,
+            prompt=min(self.prompt, round(lengths.prompt)),
+            answer=min(self.answer, max(1, round(lengths.answer))),
+            limit=self.tokens,
+            longest=min(self.answer, lengths.longest),
         )
 
 
@@ -74,7 +83,7 @@ class Trained:
     along: int = 0
     along_width: int = 0
     private: bool = False
-    dtype: str | None = None
+    dtype: torch.dtype | None = None
 
     @property
     def parameters(self) -> int:

@@ -1,14 +1,14 @@
 """This module says what a stage would do, from its config alone: which models stay in memory, what each writes, scores
 and trains on.
 
-Everything is counted at its longest: every answer runs to its limit, every set has as many problems as are asked for.
-So memory is what must fit, and time an upper figure; beside it stands how long texts are in the mean (`usual`), where
-the tasks have worked solutions. Left out on purpose: compiling, saving, and what the tasks'
-graders take.
+Phases are counted at their longest: every answer runs to its limit, every set has as many problems as are asked for.
+So memory is what must fit, and time an upper figure. Beside that stands how long texts are in the mean (`usual`), where
+the tasks have worked solutions. Left out on purpose: compiling, saving, and what the tasks' graders take.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -100,7 +100,7 @@ def _calibrate(config: CalibrationConfig, engine: Engine) -> Workload:
         phase("verdict, teacher", "score", teacher, 2 * guard, scored, **of_guard),
         phase("samples", "decode", teacher, rows, here, **of_group, own=False),
         phase("log-ratio, policy", "score", teacher, rows, micro, **of_group, own=False),
-        phase("training", "train", teacher, rows, micro, **of_group, own=False),
+        phase("training", "train", teacher, rows, micro, each=_of_a_prompt(micro, here, of_group["each"]), own=False),
     ]
     if config.guard:
         phases.append(guarded(2 * answers))  # fresh
@@ -142,6 +142,13 @@ def _calibrate(config: CalibrationConfig, engine: Engine) -> Workload:
     # What was trained is let go, and what holds of it is loaded to be measured.
     again = (teacher,)
     return Workload("calibrate", phases, resident, trained, single=False, loaded_again=again, **vllm_of(config))
+
+
+def _of_a_prompt(rows: int, generated: int, group: int) -> float:
+    """How many rows of a pass have one prompt in the mean, where the pass takes so many of those that were `generated`
+    in groups: TRL shuffles them before it parts them."""
+    others = math.comb(generated - group, rows) / math.comb(generated, rows) if generated - group >= rows else 0.0
+    return rows / (generated / group * (1.0 - others))
 
 
 # By reward: how many more models of the target's size it holds (weights in float32, a start to go back to, a gradient,

@@ -203,7 +203,8 @@ def header(source: Source, of: str = "") -> Html:
     pair = mapping(result.get("pair")) or result
     names = [model_name(str(pair[key])) for key in ("teacher", "student") if pair.get(key)]
     # What to know before any figure: of a teacher that is the original, of files that changed during the run.
-    said: list[Any] = [result.get("warning"), *(result.get("notes") or []), *unturned(rows(result.get("teachers")))]
+    calibrated = [*rows(result.get("teachers")), *rows(mapping(result.get("variants")).get("teachers"))]
+    said: list[Any] = [result.get("warning"), *(result.get("notes") or []), *unturned(calibrated)]
     notes = [f"{note[:1].upper()}{note[1:].rstrip('.')}." for note in said if isinstance(note, str)]
     return tag(
         "header" if not of else "div",

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from threading import Thread
@@ -76,11 +77,18 @@ def _in_pool(pieces: Pieces, processes: int) -> Iterator[tuple[str, DistillknobE
     """Raises BrokenProcessPool where a process was killed."""
     context = get_context("spawn")
     begin = (max(1, (os.cpu_count() or 1) // processes), context.Value("i", 0))
-    pool = ProcessPoolExecutor(processes, context, _begin, begin)
+    pool, left = ProcessPoolExecutor(processes, context, _begin, begin), iter(list(pieces.items()))
+    waiting: dict[Future[DistillknobError | None], str] = {}
     try:
-        waiting = {pool.submit(_attempt, *piece): name for name, piece in pieces.items()}
-        for future in as_completed(waiting):
-            yield waiting[future], future.result()
+        # No more pieces than processes: one that waits in the pool's queue would be begun after an interrupt too.
+        while True:
+            for name, piece in islice(left, processes - len(waiting)):
+                waiting[pool.submit(_attempt, *piece)] = name
+            if not waiting:
+                break
+            done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield waiting.pop(future), future.result()
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -64,8 +64,23 @@ def as_dict(value: dict[str, Any] | str | None) -> dict[str, Any]:
     return value or {}
 
 
+def named_dtype(config: TrainingConfig) -> torch.dtype | None:
+    """The type in which the config has the trained model loaded; None where it names none, or `auto`. Raises
+    BadInputError for one that torch doesn't know."""
+    named = as_dict(config.model_init_kwargs).get("dtype")
+    dtype = getattr(torch, str(named).removeprefix("torch."), None)
+    if named is not None and named != "auto" and not isinstance(dtype, torch.dtype):
+        raise BadInputError(
+            f"model_init_kwargs names the dtype {named!r}, which torch doesn't know: give bfloat16, float16, float32 "
+            "or auto"
+        )
+    return dtype if isinstance(dtype, torch.dtype) else None
+
+
 def trained_options(config: TrainingConfig) -> dict[str, Any]:
-    """What the model that is trained is loaded with, and a copy of it that has to give the same numbers."""
+    """What the model that is trained is loaded with, and a copy of it that has to give the same numbers. Raises
+    BadInputError for a dtype that torch doesn't know."""
+    named_dtype(config)
     precise = {} if config.use_peft else {"dtype": "float32"}
     return {**precise, **as_dict(config.model_init_kwargs)}
 

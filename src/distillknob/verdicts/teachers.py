@@ -48,9 +48,11 @@ def teacher_label(eta: float, calibration: Mapping[str, Any] | None = None) -> s
     return f"η = {signed(eta)} ({verdict_of(calibration)})"
 
 
-def teacher_key(eta: float) -> str:
+def teacher_key(eta: float, *, task_alone: bool = False) -> str:
     """Return the key by which a result's rows, folders and the page's colours know a teacher: `original`, `eta-0.5`,
-    `eta+0.25`."""
+    `eta+0.25`, and `task-alone` where it was calibrated at η = 0."""
+    if task_alone:
+        return "task-alone"
     return "original" if eta == 0 else f"eta{eta:+g}"
 
 
@@ -71,7 +73,9 @@ def unturned(teachers: Iterable[Mapping[str, Any]]) -> list[str]:
     for row in teachers:
         made = row.get("calibration")
         wrong = tasks_turned_wrong((made or {}).get("turned") or {})
-        if not made or row.get("eta") == 0 or ((made.get("turned") or {}).get("verdict") == TURNED and not wrong):
+        turns = (made or {}).get("turned") or {}
+        at_zero = row.get("eta") == 0 and not is_original(made)  # nobody asked that it turn
+        if not made or at_zero or (turns.get("verdict") == TURNED and not wrong):
             continue
         where = ", ".join(f"{name} {row[name]}" for name in ("variant", "seed") if row.get(name) not in (None, ""))
         who = f"{label_of(row)}, {where}" if where else label_of(row)
