@@ -77,7 +77,7 @@ ROOMS = {
     ),
     "zoo": row("errors runtime runs tasks models evaluation", f"{HUGGING} datasets peft tokenizers"),
     "planning": row(
-        "errors stages config runs tasks models inputs divergences training evaluation diagnosis calibration "
+        "errors runtime stages config runs tasks models inputs divergences training evaluation diagnosis calibration "
         "distillation fingerprints pruning defences experiments",
         "torch accelerate yaml",
     ),

@@ -104,7 +104,7 @@ def calibration(verdict: str | None, step: int = 9, *, same: bool = False) -> di
         (0.25, calibration("can't tell"), "η = +0.25 (can't tell whether it turned)"),
         (0.25, calibration("the wrong way"), "η = +0.25 (turned the wrong way)"),
         (0.25, calibration("not at all", 0, same=True), "η = +0.25 (not calibrated: it is the original)"),
-        (0, calibration("not at all"), "η = 0 (not turned)"),
+        (0, calibration("not at all"), "η = 0 (the task alone)"),
         (0.5, calibration(None), "η = +0.5 (whether it turned was not measured)"),
         (0.5, calibration(None, 0), "η = +0.5 (not calibrated: it is the original)"),
     ],

@@ -11,11 +11,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-
 from distillknob.config.experiment import Step
 from distillknob.experiments.plan import Cell, ExperimentConfig, steps
 from distillknob.runs.run import MANIFEST
+from distillknob.runtime.machine import has_gpu
 from distillknob.runtime.processes import notice
 from distillknob.runtime.progress import time_left
 
@@ -75,7 +74,7 @@ class CellCounter:
             return  # the cluster says how many cells there are
         self._begin()
         # Side by side on a CPU each has its share of the cores, by which all of them were counted.
-        pace = 1.0 if torch.cuda.is_available() else len(self._running)
+        pace = 1.0 if has_gpu() else len(self._running)
         side_by_side = f", {len(self._running)} at once" if len(self._running) > 1 else ""
         notice(f"{len(cells)} cells{side_by_side}: {', '.join(self._expected)}{self._rest(pace)}")
 

@@ -13,8 +13,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from transformers import TrainingArguments
-
 from distillknob.config.shared import StageConfig
 from distillknob.evaluation.memorization.texts import read_texts
 from distillknob.models.architecture import Architecture, architecture
@@ -66,8 +64,9 @@ def _itemsize(phase: Phase, work: Workload, config: StageConfig, engine: Engine)
     if engine.device.utilised:
         return engine.device.itemsize
     model = phase.model
-    if work.trained is not None and model is work.trained.model and isinstance(config, TrainingArguments):
-        return 2 if config.bf16 or takes_bfloat16(config, model.parameters) else 4
+    if work.trained is not None and model is work.trained.model:
+        options: Any = config  # of a training stage, which has those of transformers
+        return 2 if options.bf16 or takes_bfloat16(options, model.parameters) else 4
     return 2 if model.dtype_on_cpu == "bfloat16" else 4
 
 

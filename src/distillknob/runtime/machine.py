@@ -51,6 +51,13 @@ def multiplies_bfloat16(capabilities: Mapping[str, Any] | None = None) -> bool:
     return any(bool(capabilities.get(name)) for name in _BFLOAT16)
 
 
+def has_gpu() -> bool:
+    """Says whether this machine has a GPU that torch can use."""
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
 def forget_peak_memory() -> bool:
     """Let `peak_memory` count from now on, and say whether it can. Without a GPU what earlier work freed goes back to
     the system before, so that the peak isn't theirs; only Linux can forget a process's peak."""
