@@ -34,10 +34,10 @@ from distillknob.runs.run import MANIFEST, RESULT, Run, load_run
 from distillknob.runtime.cluster import Cluster, ClusterOptions, reached
 from distillknob.runtime.processes import notice, process_index, wait
 from distillknob.stages import CHAINED
+from distillknob.verdicts.teachers import TASK_ALONE
 
 # Without `evaluate`: a variant is set beside the grid problem by problem.
 OF_A_VARIANT = ("etas", "seeds", "methods", *MODELS, *(stage for stage in CHAINED if stage != "evaluate"))
-CONTROL = "task-alone"  # the variant of the cells that calibrate at η = 0
 _KINDS = {"stage": (Mapping, "a mapping"), "model": (str, "a model's name"), "list": (list, "a list")}
 
 
@@ -103,9 +103,9 @@ class SweepConfig(ExperimentConfig):
         _check_keys("settings", self.settings, CHAINED)
         for name, values in self.variants.items():
             _check_keys(f"the variant {name!r}", values, OF_A_VARIANT)
-        if self.task_alone and CONTROL in self.variants:
+        if self.task_alone and TASK_ALONE in self.variants:
             raise BadInputError(
-                f"a variant is called {CONTROL!r}, as the control of task_alone is: give it another name"
+                f"a variant is called {TASK_ALONE!r}, as the control of task_alone is: give it another name"
             )
         if self.only is not None and not 0 <= self.only < len(self.cells()):
             raise BadInputError(f"cell {self.only}: this sweep has cells 0 to {len(self.cells()) - 1}")
@@ -144,7 +144,7 @@ class SweepConfig(ExperimentConfig):
                 tuple(self.methods),
                 sizes=self.sizes,
                 learning_rates=self.learning_rates,
-                variant=CONTROL,
+                variant=TASK_ALONE,
                 settings=self.settings,
                 task_alone=True,
             )

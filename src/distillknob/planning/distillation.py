@@ -129,9 +129,9 @@ def _traces(counted: _Counted) -> list[Phase]:
     if not config.writes_traces or config.cache is not None or config.teacher.startswith(SERVED):
         return []
     teacher, method = architecture(config.teacher), config.objective
-    written = counted.problems * (1 if method.traces == "teacher" else config.candidates)
-    each = {"each": 1 if method.traces == "teacher" else config.candidates}
-    phases = [counted.phase("traces", "decode", teacher, written, SAMPLED_AT_ONCE, **each)]
+    each = 1 if method.traces == "teacher" else config.candidates
+    written = counted.problems * each
+    phases = [counted.phase("traces", "decode", teacher, written, SAMPLED_AT_ONCE, each=each)]
     if config.chooses_by_scores:
         phases.append(counted.scored("sure tokens", teacher, written))
     if method.selects and not config.target.startswith(SERVED):

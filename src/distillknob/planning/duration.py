@@ -33,19 +33,18 @@ def read_tokens(phase: Phase, work: Workload, engine: Engine) -> float:
     """Tokens that are read of each row: all of it, or the answer and a share of the prompt, which several rows have."""
     each = min(phase.each, phase.at_once)
     once = phase.prompt / each + phase.answer
-    if each == 1 or not _is_read_once(phase, each, work, engine):
-        return phase.tokens
-    return once
+    return once if each > 1 and _is_read_once(phase, once, work, engine) else phase.tokens
 
 
-def _is_read_once(phase: Phase, each: float, work: Workload, engine: Engine) -> bool:
-    """By the rules of the passes themselves (`models.shared_prefix`, `training.shared_prompts`)."""
+def _is_read_once(phase: Phase, once: float, work: Workload, engine: Engine) -> bool:
+    """Does it pay to read `once` tokens a row? By the rules of the passes (`models.shared_prefix`,
+    `training.shared_prompts`)."""
     model = phase.model
     if model.cached(2) != 2 * model.cached(1):  # states, which aren't dealt out to rows
         return False
     if work.trained is None or model is not work.trained.model or phase.own:
-        return saves_a_third(phase.prompt / each + phase.answer, phase.tokens)
-    repeated = min(phase.at_once, phase.rows) * (1 - 1 / each) * phase.prompt
+        return saves_a_third(once, phase.tokens)
+    repeated = min(phase.at_once, phase.rows) * (phase.tokens - once)
     return (
         engine.devices == 1
         and not work.trained.checkpointing

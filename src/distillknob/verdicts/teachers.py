@@ -8,8 +8,9 @@ from typing import Any
 
 from distillknob.verdicts.turning import TURNED, UNCLEAR, WRONG, tasks_turned_wrong
 
-# What a calibration at η = 0 trains on: a control, beside which a turned teacher shows what the knob alone does.
-TASK_ALONE = "the task alone"
+# The key of a teacher that was calibrated at η = 0, and the variant of its cells: a control, beside which a turned
+# teacher shows what the knob alone does.
+TASK_ALONE = "task-alone"
 
 
 def is_original(calibration: Mapping[str, Any] | None) -> bool:
@@ -44,7 +45,7 @@ def teacher_label(eta: float, calibration: Mapping[str, Any] | None = None) -> s
     if eta == 0 and not calibration:
         return "original"
     if eta == 0 and not is_original(calibration):
-        return f"η = 0 ({TASK_ALONE})"
+        return "η = 0 (the task alone)"
     return f"η = {signed(eta)} ({verdict_of(calibration)})"
 
 
@@ -52,7 +53,7 @@ def teacher_key(eta: float, *, task_alone: bool = False) -> str:
     """Return the key by which a result's rows, folders and the page's colours know a teacher: `original`, `eta-0.5`,
     `eta+0.25`, and `task-alone` where it was calibrated at η = 0."""
     if task_alone:
-        return "task-alone"
+        return TASK_ALONE
     return "original" if eta == 0 else f"eta{eta:+g}"
 
 
@@ -72,8 +73,8 @@ def unturned(teachers: Iterable[Mapping[str, Any]]) -> list[str]:
     lines = []
     for row in teachers:
         made = row.get("calibration")
-        wrong = tasks_turned_wrong((made or {}).get("turned") or {})
         turns = (made or {}).get("turned") or {}
+        wrong = tasks_turned_wrong(turns)
         at_zero = row.get("eta") == 0 and not is_original(made)  # nobody asked that it turn
         if not made or at_zero or (turns.get("verdict") == TURNED and not wrong):
             continue
