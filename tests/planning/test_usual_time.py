@@ -179,16 +179,18 @@ def test_a_training_reads_prompts_once_where_its_passes_do(rows: int, options: A
     assert read_tokens(trained, work, Engine(CPU, devices=2, sharding="ddp")) == 120
 
 
-def test_a_training_s_rows_are_shuffled_before_they_are_parted() -> None:
-    """16 of 96 rows in groups of 8 have 9.2 prompts in the mean, and all 96 have 12."""
+def test_how_many_prompts_a_training_pass_has() -> None:
+    """16 of 96 rows in groups of 8 have 2 prompts, and 9.2 in the mean where they are shuffled first."""
     sizes: dict[str, Any] = {"tasks": ["math"], "per_device_train_batch_size": 16, "num_generations": 8}
 
     def each(**options: Any) -> dict[str, float]:
         return {one.what: one.each for one in workload("calibrate", CalibrationConfig(**sizes, **options), H100).phases}
 
-    shuffled = each(gradient_accumulation_steps=6)
+    assert each(gradient_accumulation_steps=6)["training"] == 8  # dealt out anew: a generation is one step
     distinct = 12 * (1 - comb(88, 16) / comb(96, 16))
+    shuffled = each(gradient_accumulation_steps=3, steps_per_generation=6)
     assert shuffled["training"] == pytest.approx(16 / distinct) and 9 < distinct < 10
+    assert each(gradient_accumulation_steps=6, loss_type="bnpo")["training"] == shuffled["training"]
     assert shuffled["samples"] == shuffled["log-ratio, policy"] == 8  # before the shuffle
     assert each(gradient_accumulation_steps=1)["training"] == 8
 

@@ -33,9 +33,10 @@ from distillknob.models.scoring import Scorer
 from distillknob.training.config import as_dict
 from distillknob.training.entropy_band import EntropyBand, weights_in_band
 from distillknob.training.grading import answers_of, completions_of, ended_in_time
+from distillknob.training.passes import are_texts, order_is_free, samples_together
 from distillknob.training.reading import distinct_rows, padded_to, read_rows
 from distillknob.training.rollouts import PolicyTrainer
-from distillknob.training.shared_prompts import read_prompts_once
+from distillknob.training.shared_prompts import pays, read_prompts_once, shared_prompts
 
 
 class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
@@ -322,6 +323,23 @@ class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
                 "beside the policy: set beta above 0 (1e-6 anchors nothing)"
             )
         return logps * batch["completion_mask"]
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        """TRL's, whose passes hold the samples of a prompt together where it is then read once for them."""
+        before: Any = self._buffered_inputs
+        inputs = super()._prepare_inputs(generation_batch)
+        passes: Any = self._buffered_inputs
+        alone = self.accelerator.num_processes == 1
+        if passes is before or not (alone and order_is_free(self.args) and are_texts(passes[0])):
+            return inputs
+        dealt = samples_together(passes)
+        ids_bT = torch.cat([dealt[0]["prompt_ids"], dealt[0]["completion_ids"]], dim=1)
+        mask_bT = torch.cat([dealt[0]["prompt_mask"], dealt[0]["completion_mask"]], dim=1)
+        if not pays(self.model, shared_prompts(ids_bT, mask_bT, dealt[0]["completion_ids"].size(1))):
+            return inputs
+        this: Any = self
+        this._buffered_inputs = dealt
+        return dealt[self._step % len(dealt)]
 
     def _get_per_token_logps_and_entropies(
         self,

@@ -38,6 +38,7 @@ from distillknob.planning.hardware import Engine
 from distillknob.planning.phases import Phase, Trained, Workload
 from distillknob.pruning.choice import passes_over
 from distillknob.training.config import takes_bfloat16
+from distillknob.training.passes import order_is_free
 
 if TYPE_CHECKING:
     from distillknob.calibration.config import CalibrationConfig
@@ -99,7 +100,7 @@ def _calibrate(config: CalibrationConfig, engine: Engine) -> Workload:
         phase("verdict, teacher", "score", teacher, 2 * guard, scored, **of_guard),
         phase("samples", "decode", teacher, rows, here, **of_group, own=False),
         phase("log-ratio, policy", "score", teacher, rows, micro, **of_group, own=False),
-        phase("training", "train", teacher, rows, micro, each=_of_a_prompt(micro, here, of_group["each"]), own=False),
+        phase("training", "train", teacher, rows, micro, each=_of_a_prompt(config, here), own=False),
     ]
     if config.guard:
         phases.append(guarded(2 * answers))  # fresh
@@ -143,9 +144,12 @@ def _calibrate(config: CalibrationConfig, engine: Engine) -> Workload:
     return Workload("calibrate", phases, resident, trained, single=False, loaded_again=again, **vllm_of(config))
 
 
-def _of_a_prompt(rows: int, generated: int, group: int) -> float:
-    """How many rows of a pass have one prompt in the mean, where the pass takes so many of those that were `generated`
-    in groups: TRL shuffles them before it parts them."""
+def _of_a_prompt(config: CalibrationConfig, generated: int) -> float:
+    """How many rows of a training pass have one prompt in the mean, of those that were `generated` in groups: TRL
+    shuffles them before it parts them, but for what `training.passes` puts together again."""
+    rows, group = config.per_device_train_batch_size, int(config.num_generations or 1)
+    if order_is_free(config):
+        return min(rows, group)
     others = math.comb(generated - group, rows) / math.comb(generated, rows) if generated - group >= rows else 0.0
     return rows / (generated / group * (1.0 - others))
 
