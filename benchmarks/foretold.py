@@ -68,7 +68,7 @@ def main() -> None:
     cells = sorted(read_cells(arguments.cells).values(), key=lambda cell: cell.result["seed"])
     for task in dict.fromkeys(row["task"] for cell in cells for row in cell.result["teacher_scores"]["tasks"]):
         for eta, forecast in forecasts(arguments.diagnosis, task).items():
-            if turned := [cell for cell in cells if cell.result["eta"] == eta]:
+            if turned := [one for one in cells if one.result["eta"] == eta and not one.result["variant"]]:
                 print("\n".join([f"{task}\n", *table(forecast, turned, task), ""]))
 
 

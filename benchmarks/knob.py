@@ -36,6 +36,7 @@ from distillknob.runtime.machine import keep_freed_memory
 from distillknob.stats import spearman
 from distillknob.tasks import get_task
 
+PER_TOKEN = "sequence_mean"
 EASY = "every_step"  # what cells of benchmarks/rewards.py count
 BETA = 0.15  # of the embedded recipe, which those were run with
 
@@ -63,7 +64,7 @@ class Calibration:
 def of_cells(path: Path) -> Iterator[Calibration]:
     for line in path.read_text(encoding="utf-8").splitlines():
         cell = json.loads(line)
-        if cell["reward"] not in get_args(KnobReward) or not cell["eta"]:
+        if cell["reward"] not in get_args(KnobReward) or cell["reward"] == PER_TOKEN or not cell["eta"]:
             continue
         right = {
             who: np.mean([int(digit) for digit in cell[f"of_{who}"]["right"]]) / 4 for who in ("teacher", "student")
@@ -78,6 +79,8 @@ def of_cells(path: Path) -> Iterator[Calibration]:
 def of_run(path: Path) -> Iterator[Calibration]:
     run = load_run(path)
     config, result = run.config, run.result
+    if config["reward"] == PER_TOKEN:
+        raise SystemExit(f"{path}: its verdict is in nats a token, and the forecast is in nats an answer")
     scores = {row["task"]: row["after"] for row in result["fresh"] or result["guard"]}
     ways = {row["task"]: sorted(row["ways"], key=lambda way: str(way["way"])) for row in result["moved"]}
     for row in result["turned"]["tasks"] or [{**result["turned"], "task": config["tasks"][0]}]:

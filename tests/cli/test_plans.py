@@ -242,7 +242,8 @@ def test_a_recipe_s_pair_is_what_evaluate_measures(
 
 def text_of(stage: str, result: dict[str, Any]) -> str:
     """What is printed of a run that has this result."""
-    run: Any = SimpleNamespace(stage=stage, path=Path("run"), result=result)
+    config = {"teacher": "zoo:teacher", "student": "zoo:student", "tasks": ["math"]}
+    run: Any = SimpleNamespace(stage=stage, path=Path("run"), result=result, config=config, complete=True, notes={})
     return result_text(run)
 
 
@@ -282,12 +283,28 @@ def test_a_diagnosis_says_how_far_the_knob_would_turn_and_why() -> None:
     unnamed = {**row, "task": "own", "eta": 0.5, "turns": "hardly", "student": None, "student_after": None}
     finding = {"name": "knob_range", "task": "math", "severity": "none", "value": 2.4, "interval": [2.1, 2.6]}
     finding |= {"unit": "nats", "n": 150, "cause": "the ways differ", "remedy": "calibrate", "applicable": True}
-    result = {"findings": [finding], "forecast": [], "knob": [row, alone, unnamed]}
+    by_reward = {**row, "reward": "sure_tokens_soft", "way": "the answer alone", "before": 0.25, "after": 0.5}
+    by_reward |= {"student_before": 0.4, "student_after": 0.1}
+    nothing: dict[str, Any] = {"way": None, "before": None, "after": None}
+    rewards = [by_reward, {**by_reward, "student_before": None, "student_after": None}, {**by_reward, **nothing}]
+    rewards.append({**by_reward, "way": "1: like 'The story says: \"The chest stood in the ranch'"})
+    result = {"findings": [finding], "forecast": [], "knob": [row, alone, unnamed], "knob_rewards": rewards}
     told = text_of("diagnose", result)
     assert re.search(r"math +-0\.5 +far +-1\.35 \[-1\.50, -1\.20\] +0\.95 +98\.6 → 100\.0 +41\.6 → 79\.7", told)
     assert re.search(r"own +\+0\.5 +hardly .* –", told) and "-9.0" not in told
     assert "knob_range on math: 2.400 nats" in told and "why: the ways differ" in told  # far below 0: advice
     assert told.count("the ways differ") == 1
+    of_math = [re.sub(" +", " ", line) for line in told.splitlines() if "sure_tokens_soft" in line]
+    head = "math -0.5 sure_tokens_soft"
+    assert of_math == [
+        f"{head} the answer alone 25.0 → 50.0 98.6 → 100.0 40.0 → 10.0",
+        f"{head} the answer alone 25.0 → 50.0 98.6 → 100.0 –",
+        f"{head} – – 98.6 → 100.0 40.0 → 10.0",
+        f"{head} 1: like 'The story… 25.0 → 50.0 98.6 → 100.0 40.0 → 10.0",
+    ]
     hardly = text_of("diagnose", {**result, "knob": [{**row, "turns": "hardly"}]})
     assert "the knob on math: the ways differ" in hardly and max(map(len, told.splitlines())) <= 110
+    another = {**finding, "remedy": "at η = +0.5 take another reward (eta=0.5, reward=sequence_mean)"}
+    told = text_of("diagnose", {**result, "findings": [another], "knob": [{**row, "turns": "hardly"}]})
+    assert "do:  at η = +0.5 take another reward" in told and "--eta=0.5 --reward=sequence_mean" in told
     assert "knob" not in text_of("diagnose", {"findings": [], "forecast": []})  # of a run from before there was one

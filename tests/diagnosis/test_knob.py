@@ -11,7 +11,7 @@ import torch
 
 from diagnosed import recipe_lines
 from distillknob.diagnosis.finding import FAR, Finding
-from distillknob.diagnosis.knob import Knob, frontier_rows, knob_rows, turns
+from distillknob.diagnosis.knob import Knob, frontier_rows, knob_rows, reward_rows, turns
 from distillknob.diagnosis.knob_finding import knob_finding
 from distillknob.diagnosis.samples import KnobSamples, OwnAnswers
 from distillknob.stats import Interval
@@ -32,12 +32,13 @@ def planted(
     problems, samples = len(ratio), len(ratio[0])
     rights = torch.tensor(right or [[True] * samples] * problems).view(-1)
     ways = [one for row in way or [["other"] * samples] * problems for one in row]
+    ratio_A = torch.tensor(ratio, dtype=torch.float64).view(-1)
     chosen: dict[str, Any] = {
         "task": "planted",
         "samples": samples,
         "score_A": rights.double(),
         "right_A": rights,
-        "log_ratio_A": torch.tensor(ratio, dtype=torch.float64).view(-1).masked_fill(~rights, 0.0),
+        "rewards_A": {values.get("reward", "sure_tokens"): ratio_A.masked_fill(~rights, 0.0)},
         "tokens_A": torch.full((problems * samples,), 10),
         "answer_A": torch.arange(problems * samples) if answer is None else torch.tensor(answer).view(-1),
         "way_A": ways,
@@ -70,7 +71,8 @@ def finding(knob: Knob) -> Finding:
         not told.applicable
         or recipe_lines(told.remedy)
         or "turn it to the other side" in told.remedy
-        or ("take another teacher" in told.remedy or "train the teacher" in told.remedy)
+        or "train the teacher" in told.remedy
+        or any(f"take another {whom}" in told.remedy for whom in ("teacher", "student"))
     )
     return told
 
@@ -179,6 +181,84 @@ def test_the_teacher_s_own_log_probability_counts_where_the_reward_is_the_whole_
     )
     assert sure["shift"] == whole["shift"] == sure["difference"]
     assert whole["difference"] == pytest.approx(sure["difference"] + sure["kl"], abs=1e-6)
+
+
+def test_a_mean_is_told_of_a_mean_answer() -> None:
+    ratio, way = two_ways()
+    tokens = torch.tensor([[10] * 4 + [30] * 4] * PROBLEMS).view(-1)
+    whole, mean = (
+        next(row for row in knob_rows(planted(ratio, way=way, reward=reward, tokens_A=tokens)) if row["eta"] < 0)
+        for reward in ("sequence", "sequence_mean")
+    )
+    assert mean["shift"] == whole["shift"] and mean["kl"] == whole["kl"]
+    # The easy way has 10 tokens, a mean answer 20: its own log-probability rises by twice as much a token.
+    assert mean["difference"] == pytest.approx(mean["shift"] + 2 * mean["kl"], abs=0.01)
+    assert mean["difference_per_token"] == pytest.approx(mean["shift"] / 20, abs=1e-6)
+
+
+def rewarded(**ratios: Rows) -> Knob:
+    """The two ways with the log-ratios of several rewards, of which the first is asked about."""
+    ways = two_ways()[1]
+    rewards = {name: torch.tensor(ratio, dtype=torch.float64).view(-1) for name, ratio in ratios.items()}
+    return planted(next(iter(ratios.values())), way=ways, rewards_A=rewards, reward=next(iter(ratios)))
+
+
+def test_each_reward_is_told_with_the_way_that_it_favours() -> None:
+    ratio = two_ways()[0]
+    other = [[3.0 - value for value in row] for row in ratio]  # finds the easy way hard
+    rows = reward_rows(rewarded(sure_tokens=ratio, sequence=other))
+    told = [(row["eta"], row["reward"], row["way"]) for row in rows]
+    assert told == [
+        (-0.5, "sure_tokens", "easy"),
+        (-0.5, "sequence", "hard"),
+        (0.5, "sure_tokens", "hard"),
+        (0.5, "sequence", "easy"),
+    ]
+    for row in rows:
+        assert row["before"] == 0.5 and row["after"] == pytest.approx(1.0, abs=0.01)
+        assert row["student_before"] == 0.5
+        assert row["student_after"] == pytest.approx(1.0 if row["way"] == "easy" else 0.0, abs=0.01)
+    assert reward_rows(planted([[1.0] * SAMPLES] * 3, right=[[False] * SAMPLES] * 3)) == []
+
+
+def test_a_reward_that_does_more_with_the_student_is_advised() -> None:
+    ratio, flat = two_ways()[0], [[float(p)] * SAMPLES for p in range(PROBLEMS)]
+    told = finding(rewarded(sequence=flat, sure_tokens=ratio))
+    assert "at η = -0.5 take another reward" in told.remedy and "go from 50% to 100%" in told.remedy
+    assert "at η = +0.5 take another reward" in told.remedy and "go from 50% to 0%" in told.remedy
+    named = [("eta", "-0.5"), ("reward", "sure_tokens"), ("eta", "0.5"), ("reward", "sure_tokens")]
+    assert recipe_lines(told.remedy) == named  # and nothing that says otherwise
+    # Not where the reward that was asked about does it already, nor where no other does.
+    assert "another reward" not in finding(rewarded(sure_tokens=ratio, sequence=ratio)).remedy
+    assert "another reward" not in finding(rewarded(sequence=flat, sure_tokens=flat)).remedy
+
+
+@pytest.mark.parametrize("easy", [2, 6])
+def test_what_the_teacher_does_to_a_student_unturned_is_no_reward_s_doing(easy: int) -> None:
+    """A student that took over the teacher's ways would rise or fall before any turning."""
+    ratio, way = two_ways(easy=easy)
+    flat = torch.arange(PROBLEMS, dtype=torch.float64)[:, None].expand(-1, SAMPLES).reshape(-1)
+    rewards = {"sequence": flat, "sure_tokens": torch.tensor(ratio, dtype=torch.float64).view(-1)}
+    knob = planted(ratio, way=way, rewards_A=rewards, reward="sequence")
+    for row in reward_rows(knob):
+        assert row["student_before"] == easy / SAMPLES
+        if row["reward"] == "sequence":
+            assert row["way"] is None and row["before"] is None and row["student_change"] == pytest.approx(0, abs=1e-9)
+    remedy = finding(knob).remedy
+    assert f"go from {easy / SAMPLES:.0%} to 100%" in remedy and f"go from {easy / SAMPLES:.0%} to 0%" in remedy
+
+
+def test_a_reward_that_costs_the_teacher_is_not_advised() -> None:
+    ratio, way = two_ways()
+    flat = torch.arange(PROBLEMS, dtype=torch.float64)[:, None].expand(-1, SAMPLES).reshape(-1)
+    right = [[True] * 4 + [True, True, False, False]] * PROBLEMS  # the hard way is wrong half of the time
+    rights = torch.tensor(right).view(-1)
+    ratio_A = torch.tensor(ratio, dtype=torch.float64).view(-1)
+    rewards = {"sequence": flat.masked_fill(~rights, 0.0), "sure_tokens": (3 * ratio_A).masked_fill(~rights, 0.0)}
+    knob = planted(ratio, way=way, right=right, rewards_A=rewards, reward="sequence", etas=(2.0,))
+    (row,) = (row for row in reward_rows(knob) if row["reward"] == "sure_tokens")
+    assert row["student_change"] < 0 and row["score_interval"][1] < 0
+    assert "another reward" not in finding(knob).remedy
 
 
 def test_the_frontier_ends_at_the_best_of_the_samples() -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 
 from diagnosed import Diagnose, config, right, written
 from distillknob.calibration.config import CalibrationConfig
-from distillknob.diagnosis.config import DiagnoseConfig
+from distillknob.diagnosis.config import DiagnoseConfig, KnobReward
 from distillknob.diagnosis.knob_samples import first_of, knob_samples
 from distillknob.diagnosis.samples import KnobSamples, Missing
 from distillknob.diagnosis.stage import diagnose
@@ -51,6 +51,12 @@ def test_a_pair_whose_ways_cost_otherwise_is_told_from_its_own_samples(diagnose_
     told = result["knob_range"]
     assert told["value"] == pytest.approx(math.log(5), abs=0.05) and told["severity"] == "none"
     assert len(result["frontier"]) == 28
+    by_reward = {(row["eta"], row["reward"]): row for row in result["knob_rewards"]}
+    assert list(by_reward) == [(eta, reward) for eta in (-0.5, 0.5) for reward in get_args(KnobReward)]
+    for eta, row in ((-0.5, below), (0.5, above)):
+        of_reward = by_reward[eta, "sure_tokens"]
+        assert all(of_reward[name] == row[name] for name in ("turns", "kl", "score_after", "student_after", "n"))
+        assert {name: of_reward[name] for name in ("way", "before", "after")} in row["ways"]
 
 
 def test_more_answers_for_the_knob_change_nothing_else(tiny_pair: Pair, tmp_path: Path) -> None:
@@ -61,7 +67,7 @@ def test_more_answers_for_the_knob_change_nothing_else(tiny_pair: Pair, tmp_path
     told = [[row for row in result.pop("findings") if row["name"] != "knob_range"] for result in runs]
     assert told[0] == told[1]
     for result in runs:
-        del result["knob"], result["frontier"]
+        del result["knob"], result["knob_rewards"], result["frontier"]
     assert runs[0] == runs[1]
 
 
@@ -72,7 +78,7 @@ def test_one_answer_a_problem_can_t_be_answered_by(diagnose_tables: Diagnose, sa
     result = diagnose_tables(TEACHER, STUDENT, PlantedTask(right, written), knob_samples=samples, problems=5)
     told = result["knob_range"]
     assert not told["applicable"] and why in told["cause"] and told["value"] is None
-    assert result["knob"] == result["frontier"] == []
+    assert result["knob"] == result["knob_rewards"] == result["frontier"] == []
 
 
 def test_answers_in_a_batch_have_the_rewards_that_they_have_alone(tiny_pair: Pair) -> None:
@@ -81,7 +87,8 @@ def test_answers_in_a_batch_have_the_rewards_that_they_have_alone(tiny_pair: Pai
     drawn = sample_and_grade(teacher, task, task.examples("train", 6), 3, seed=0)
     assert len({len(one.token_ids) for row in drawn.samples for one in row}) > 1
     graded = replace(drawn, scores=[[1.0 if one.finished else 0.0 for one in row] for row in drawn.samples])
-    for reward in ("sequence", "sure_tokens", "sure_tokens_soft"):
+    tokens = [len(one.token_ids) for row in drawn.samples for one in row]
+    for reward in get_args(KnobReward):
         values = DiagnoseConfig(knob_samples=3, knob_reward=reward)
         whole = knob_samples(
             task, teacher, student, graded, ways_of(task, graded.examples, graded, graded), values, Journal()
@@ -98,9 +105,11 @@ def test_answers_in_a_batch_have_the_rewards_that_they_have_alone(tiny_pair: Pai
             )
             told = knob_samples(task, teacher, student, one, ways_of(task, one.examples, one, one), values, Journal())
             assert isinstance(told, KnobSamples)
-            alone.append(told.log_ratio_A)
+            # A mean is told of a mean answer, which is another one here.
+            scale = sum(tokens) / len(tokens) / float(told.tokens_A.double().mean())
+            alone.append(told.log_ratio_A * (scale if reward == "sequence_mean" else 1))
         assert torch.allclose(whole.log_ratio_A, torch.cat(alone), atol=1e-4)
-        if reward == "sequence":
+        if reward.startswith("sequence"):
             flat = [(i, one) for i, row in enumerate(graded.samples) for one in row]
             sides = [
                 token_logprobs(
@@ -109,6 +118,8 @@ def test_answers_in_a_batch_have_the_rewards_that_they_have_alone(tiny_pair: Pai
                 for model in (teacher, student)
             ]
             apart = torch.stack([a.double().sum() - b.double().sum() for a, b in zip(*sides, strict=True)])
+            if reward == "sequence_mean":
+                apart *= sum(tokens) / len(tokens) / torch.tensor(tokens)
             assert torch.allclose(whole.log_ratio_A[whole.right_A], apart[whole.right_A], atol=1e-4)
 
 
@@ -154,7 +165,7 @@ def test_a_task_that_names_no_ways_is_told_by_answers_that_are_written_alike(dia
         ({"knob_etas": [0.0]}, r"knob_etas=\[0.0\]"),
         ({"knob_etas": [math.inf]}, "finite numbers"),
         ({"knob_beta": 0.0}, "knob_beta=0.0: without an anchor"),
-        ({"knob_reward": "influence"}, "knob_reward='influence'.*sequence, sure_tokens"),
+        ({"knob_reward": "influence"}, "knob_reward='influence'.*sequence, sequence_mean"),
     ],
 )
 def test_a_forecast_that_can_t_be_made_is_refused(values: dict[str, Any], what: str) -> None:

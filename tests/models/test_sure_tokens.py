@@ -35,7 +35,7 @@ def test_hard_weights_count_what_the_author_was_sure_of_and_soft_ones_fade() -> 
 
 
 def test_the_log_ratio_of_one_answer_by_hand() -> None:
-    pieces = Pieces(torch.tensor([0, 0, 1]), torch.tensor([-1.0, -2.0]))
+    pieces = Pieces(torch.tensor([0, 0, 1]), torch.tensor([-1.0, -2.0]), 3)
     author = torch.tensor([-0.02, -0.03, -1.0])
     assert pieces.log_ratio(author, author, "hard") == pytest.approx(-0.05 + 1.0)  # the second piece is a guess
     both = math.exp(-0.05) ** 4 * (-0.05 + 1.0) + math.exp(-1.0) ** 4 * (-1.0 + 2.0)
@@ -45,11 +45,11 @@ def test_the_log_ratio_of_one_answer_by_hand() -> None:
 
 
 def test_what_a_reader_finds_impossible_counts_only_where_the_author_was_sure() -> None:
-    pieces = Pieces(torch.tensor([0, 1]), torch.tensor([-1.0, -math.inf]))
+    pieces = Pieces(torch.tensor([0, 1]), torch.tensor([-1.0, -math.inf]), 2)
     sure, unsure = torch.tensor([-0.02, -0.01]), torch.tensor([-0.02, -2.0])
     assert pieces.log_ratio(unsure, unsure, "hard") == pytest.approx(0.98)
     assert pieces.log_ratio(sure, sure, "hard") == math.inf
-    assert math.isnan(Pieces(torch.tensor([0, 1]), torch.tensor([-1.0, math.nan])).log_ratio(unsure, unsure, "hard"))
+    assert math.isnan(Pieces(torch.tensor([0, 1]), torch.tensor([-1.0, math.nan]), 2).log_ratio(unsure, unsure, "hard"))
 
 
 @pytest.mark.parametrize("reader_name", ["zoo:student", "zoo:student-other"])

@@ -185,10 +185,10 @@ def test_vllm_takes_its_share_instead_of_the_caches() -> None:
 
 def test_the_rows_sampled_at_once_follow_from_their_caches() -> None:
     small, large = architecture("zoo:teacher"), architecture("Qwen/Qwen3-8B")
-    assert rows_at_once(512, small.config, 120, 4, on_cpu=True) == 512
-    rows = rows_at_once(512, large.config, 2304, 2, on_cpu=False)
+    assert rows_at_once(512, small.cached(120), 4, on_cpu=True) == 512
+    rows = rows_at_once(512, large.cached(2304), 2, on_cpu=False)
     assert rows * 2 * large.cached(2304) <= 16 * GIB < (rows + 1) * 2 * large.cached(2304)
-    assert rows_at_once(512, large.config, 10**6, 2, on_cpu=True) == 1
+    assert rows_at_once(512, large.cached(10**6), 2, on_cpu=True) == 1
 
 
 def test_what_is_counted_on_is_what_the_stages_do() -> None:

@@ -127,7 +127,7 @@ def test_rows_are_held_by_the_longest_that_may_come() -> None:
     """The run can't know that answers will be short: it holds as many rows as have caches if all are long."""
     long = replace(phase("decode", rows=512, prompt=200, answer=8000, at_once=512), model=architecture("Qwen/Qwen3-8B"))
     lengths = Lengths(200, 200, 400)
-    held = rows_at_once(512, long.model.config, long.tokens, 2, on_cpu=False)
+    held = rows_at_once(512, long.model.cached(long.tokens), 2, on_cpu=False)
     batches = 512 / held
     seconds = seconds_of(long.usually(lengths), work_of(long), H100)
     assert seconds >= batches * 400 * LAYER_SECONDS * long.model.layers  # as many steps as the longest answer has
@@ -184,9 +184,12 @@ def test_how_many_prompts_a_training_pass_has() -> None:
     sizes: dict[str, Any] = {"tasks": ["math"], "per_device_train_batch_size": 16, "num_generations": 8}
 
     def each(**options: Any) -> dict[str, float]:
-        return {one.what: one.each for one in workload("calibrate", CalibrationConfig(**sizes, **options), H100).phases}
+        work = workload("calibrate", CalibrationConfig(**{**sizes, **options}), H100)
+        return {one.what: one.each for one in work.phases}
 
     assert each(gradient_accumulation_steps=6)["training"] == 8  # dealt out anew: a generation is one step
+    # Of passes of 12 one has 8 + 4 rows, the next 4 + 8.
+    assert each(gradient_accumulation_steps=2, per_device_train_batch_size=12)["training"] == 6
     distinct = 12 * (1 - comb(88, 16) / comb(96, 16))
     shuffled = each(gradient_accumulation_steps=3, steps_per_generation=6)
     assert shuffled["training"] == pytest.approx(16 / distinct) and 9 < distinct < 10

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from distillknob.cli.layout import percent, text_table, with_interval, wrapped
+
+WAY = 20  # characters of a way of writing
 
 
 def knob_text(result: Mapping[str, Any], advised: Collection[str] = ()) -> list[str]:
@@ -22,8 +25,8 @@ def knob_text(result: Mapping[str, Any], advised: Collection[str] = ()) -> list[
             row["turns"],
             with_interval(row["difference"], row["interval"], "+.2f"),
             f"{row['kl']:.2f}",
-            f"{percent(row['score'])} → {percent(row['score_after'])}",
-            "–" if row["student_after"] is None else f"{percent(row['student'])} → {percent(row['student_after'])}",
+            _change(row, "score", "score_after"),
+            _change(row, "student", "student_after"),
         ]
         for row in shared
     ]
@@ -32,4 +35,27 @@ def knob_text(result: Mapping[str, Any], advised: Collection[str] = ()) -> list[
         for finding in result["findings"]
         if finding["name"] == "knob_range" and finding["applicable"] and finding["task"] not in advised
     ]
-    return [text_table(header, rows), *sentences]
+    return [text_table(header, rows), *sentences, *_by_reward(result)]
+
+
+def _by_reward(result: Mapping[str, Any]) -> list[str]:
+    """Tell which way of writing each reward would favour, and what that does to a student that writes as the teacher
+    does; nothing of results from before that was told."""
+    header = ["by reward", "η", "reward", "the way that gains", "share %", "teacher %", "student %"]
+    rows = [
+        [
+            row["task"],
+            f"{row['eta']:+g}",
+            row["reward"],
+            "–" if row["way"] is None else textwrap.shorten(row["way"], WAY, placeholder="…"),
+            _change(row, "before", "after"),
+            _change(row, "score", "score_after"),
+            _change(row, "student_before", "student_after"),
+        ]
+        for row in result.get("knob_rewards") or []
+    ]
+    return [text_table(header, rows)] if rows else []
+
+
+def _change(row: Mapping[str, Any], before: str, after: str) -> str:
+    return "–" if row[after] is None else f"{percent(row[before])} → {percent(row[after])}"

@@ -11,7 +11,7 @@ from distillknob.config.shared import BoundedAnswers, EngineOptions
 from distillknob.errors import BadInputError
 
 KnobReward = Literal[
-    "sequence", "sure_tokens", "sure_tokens_soft"
+    "sequence", "sequence_mean", "sure_tokens", "sure_tokens_soft"
 ]  # those that are one number an answer from the start
 
 
@@ -52,7 +52,8 @@ class DiagnoseConfig(BoundedAnswers, EngineOptions):
     )
     knob_beta: float = field(default=0.1, metadata={"help": "The forecast's beta, as calibrate has it."})
     knob_reward: KnobReward = field(
-        default="sure_tokens", metadata={"help": "The forecast's reward, as calibrate has it."}
+        default="sure_tokens",
+        metadata={"help": "The forecast's reward, as calibrate has it. What each other one would favour is told, too."},
     )
     max_new_tokens: int | None = field(
         default=None, metadata={"help": "Longest answer, in tokens. Default: the task's own."}

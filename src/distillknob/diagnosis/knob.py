@@ -11,7 +11,7 @@ guard does. A sure token is taken to stay as sure as it was.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, get_args
 
@@ -36,6 +36,7 @@ from distillknob.diagnosis.tilt import (
 from distillknob.results.diagnosis import Scope, Turns
 from distillknob.stats import Interval, interval, paired_difference
 
+LEAST_RISE = 0.01  # of a way's share of the answers, from which it is told
 STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # of |η| / β on the frontier, before its end
 
 Array = NDArray[np.float64]
@@ -65,7 +66,13 @@ class Knob:
 
     @cached_property
     def tokens_PS(self) -> torch.Tensor:
-        return self._by_problem(self.samples.tokens_A)
+        return self._by_problem(self.samples.tokens_A.double().clamp(min=1))
+
+    @cached_property
+    def length_PS(self) -> torch.Tensor:
+        """Of how many tokens an answer's log-ratio is told: of all that it has, or of a mean answer's."""
+        mean_PS = torch.full_like(self.tokens_PS, float(self.tokens_PS.mean()))
+        return mean_PS if self.samples.reward == "sequence_mean" else self.tokens_PS
 
     @cached_property
     def answer_PS(self) -> torch.Tensor:
@@ -112,6 +119,15 @@ class Knob:
         """How far η moves the log-ratio of the answers, nats an answer."""
         return paired_difference(*self.moved(self.weights(scope, eta)), proportion=False)
 
+    def followed(self, weight_PS: torch.Tensor) -> Array | None:
+        """The student's score if it wrote in the ways of the weighted answers and were as right in each as it is now,
+        by problem; None where the task names no ways."""
+        student = self.student
+        if student is None:
+            return None
+        ability = [[student.accuracy(prompt, way) for way in row] for prompt, row in enumerate(self.way_PS)]
+        return np.asarray((weight_PS * torch.tensor(ability, dtype=torch.float64)).sum(1).numpy())
+
     def share_of(self, way: str, weight_PS: torch.Tensor) -> float:
         """The share of the answers that are written in this way."""
         here_PS = torch.tensor([[one == way for one in row] for row in self.way_PS])
@@ -140,14 +156,16 @@ def _row(knob: Knob, scope: Scope, eta: float) -> dict[str, Any]:
     weight_PS = knob.weights(scope, eta)
     change = knob.change(scope, eta)
     before, after = knob.moved(weight_PS)
-    if knob.samples.reward == "sequence":
+    if knob.samples.reward.startswith("sequence"):
         # The teacher's own log-probability of what it writes more often rises by as much as that does.
-        after = after + _where_right(knob, log_tilt(weight_PS), weight_PS)[1]
+        after = after + _where_right(knob, log_tilt(weight_PS) * knob.length_PS / knob.tokens_PS, weight_PS)[1]
     log_ratio_difference = paired_difference(before, after, proportion=False)
-    per_token = knob.log_ratio_PS / knob.tokens_PS.clamp(min=1)
-    rates = _where_right(knob, per_token, weight_PS)
+    rates = _where_right(knob, knob.log_ratio_PS / knob.length_PS, weight_PS)
     spent = interval(divergence(weight_PS).numpy(), proportion=False)
-    score, score_after = ((weight * knob.score_PS).sum(1).clamp(0, 1) for weight in (knob.untilted_PS, weight_PS))
+    # Weights sum up to 1 but for rounding, which would be a sure loss of a teacher that is always right.
+    score, score_after = (
+        (weight * knob.score_PS).sum(1).round(decimals=9).clamp(0, 1) for weight in (knob.untilted_PS, weight_PS)
+    )
     lost = paired_difference(score.numpy(), score_after.numpy())
     return {
         "task": knob.samples.task,
@@ -189,20 +207,56 @@ def _where_right(knob: Knob, values_PS: torch.Tensor, weight_PS: torch.Tensor) -
 
 def _student(knob: Knob, weight_PS: torch.Tensor) -> dict[str, Any]:
     """What the student would score in the ways that the teacher then writes in; nothing where the task names none."""
-    student = knob.student
-    if student is None:
+    student, then = knob.student, knob.followed(weight_PS)
+    if student is None or then is None:
         return {"student": None, "student_after": None, "student_gain": None, "student_interval": [None, None]}
-    ability_PS = torch.tensor(
-        [[student.accuracy(prompt, way) for way in row] for prompt, row in enumerate(knob.way_PS)], dtype=torch.float64
-    )
     now = np.array([student.score[prompt] for prompt in range(len(knob.way_PS))])
-    then = (weight_PS * ability_PS).sum(1).numpy()
     gain = interval(then - now, proportion=False)
     return {
         "student": float(now.mean()),
         "student_after": float(then.mean()),
         "student_gain": gain.mean,
         "student_interval": gain.as_list(),
+    }
+
+
+def reward_rows(knob: Knob) -> list[dict[str, Any]]:
+    """What calibrations at each η would make of the teacher with each reward, by ways of writing: `KnobRewardRow`. None
+    where no answer is right."""
+    if not bool(knob.samples.right_A.any()):
+        return []
+    knobs = {reward: Knob(replace(knob.samples, reward=reward), knob.own) for reward in knob.samples.rewards_A}
+    return [_of_reward(one, reward, eta) for eta in sorted(knob.samples.etas) for reward, one in knobs.items()]
+
+
+def _of_reward(knob: Knob, reward: str, eta: float) -> dict[str, Any]:
+    row, weight_PS = _row(knob, "ways", eta), knob.weights("ways", eta)
+    way = max(row["ways"], key=lambda one: one["after"] - one["before"])
+    if way["after"] - way["before"] < LEAST_RISE:
+        way = {"way": None, "before": None, "after": None}
+    told = ("turns", "kl", "score", "score_after", "score_difference", "score_interval", "n")
+    return {
+        "task": knob.samples.task,
+        "eta": eta,
+        "reward": reward,
+        **way,
+        **{name: row[name] for name in told},
+        **_turned_student(knob, weight_PS),
+    }
+
+
+def _turned_student(knob: Knob, weight_PS: torch.Tensor) -> dict[str, Any]:
+    """What turning the teacher changes for a student that writes as the teacher does: that it writes so at all, which
+    may help or harm by itself, isn't in it."""
+    before_P, after_P = knob.followed(knob.untilted_PS), knob.followed(weight_PS)
+    if before_P is None or after_P is None:
+        return {"student_before": None, "student_after": None, "student_change": None, "student_interval": [None, None]}
+    change = interval(after_P - before_P, proportion=False)
+    return {
+        "student_before": float(before_P.mean()),
+        "student_after": float(after_P.mean()),
+        "student_change": change.mean,
+        "student_interval": change.as_list(),
     }
 
 

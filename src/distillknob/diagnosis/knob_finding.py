@@ -6,19 +6,20 @@ It is no trap, as a stiff knob harms no distillation: its severity is always `no
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from distillknob.diagnosis.finding import FAR, Finding, finding_of, not_applicable, room_of
-from distillknob.diagnosis.knob import Knob, frontier_rows, knob_rows, turns
+from distillknob.diagnosis.knob import Knob, frontier_rows, knob_rows, reward_rows, turns
 from distillknob.diagnosis.samples import Gathered, Missing
 from distillknob.diagnosis.tilt import divergence, effective_samples
 from distillknob.diagnosis.traps.base import Trap
 from distillknob.results.diagnosis import Turns
 from distillknob.results.schema import Room
-from distillknob.stats import interval
+from distillknob.stats import Interval, interval
 
 NAME = "knob_range"
 ROOMS: tuple[Room, ...] = ("none", "unclear", "little", "some", "much")  # the side with more room is told
@@ -40,6 +41,7 @@ def knob_finding(knob: Knob) -> Finding:
         )
     words = {eta: turns(knob.change("ways", eta), eta) for eta in etas}
     reasons = {eta: _reason(knob, eta, words[eta]) for eta in etas if words[eta] not in ("far", "can't tell")}
+    others = _other_rewards(knob, etas)
     whys = list(dict.fromkeys(why for why, _ in reasons.values()))  # both sides mostly have one
     return finding_of(
         NAME,
@@ -52,7 +54,13 @@ def knob_finding(knob: Knob) -> Finding:
         + "".join(f", because {why}" if why is whys[0] else f"; because {why}" for why in whys)
         + _ways(knob, etas)
         + _alone(knob, etas),
-        remedy="; ".join(dict.fromkeys(remedy for _, remedy in reasons.values())) or _turn_it(knob, words),
+        remedy="; ".join(
+            [
+                *dict.fromkeys(remedy for eta, (_, remedy) in reasons.items() if eta not in others),
+                *([] if reasons else [_turn_it(knob, words)]),
+                *others.values(),
+            ]
+        ),
     )
 
 
@@ -86,6 +94,34 @@ def _turn_it(knob: Knob, words: Mapping[float, Turns]) -> str:
     )
 
 
+def _other_rewards(knob: Knob, etas: Sequence[float]) -> dict[float, str]:
+    """By η, another reward with which the student would surely be better at an η below 0, or worse above it, where the
+    reward that was asked about doesn't surely make it so: the one that does most, and more than that. None that surely
+    costs the teacher."""
+    rows, advice = [row for row in reward_rows(knob) if row["student_change"] is not None], {}
+    for eta in etas:
+        here = {row["reward"]: row for row in rows if row["eta"] == eta}
+        effects = {name: _effect(row) for name, row in here.items() if row["score_interval"][1] >= 0}
+        asked = _effect(here[knob.samples.reward]) if here else None
+        name = max(effects, key=lambda one: effects[one].mean, default=None)
+        if name is None or asked is None or asked.low > 0 or effects[name].low <= 0:
+            continue
+        if effects[name].mean > asked.mean:
+            advice[eta] = (
+                f"at η = {eta:+g} take another reward (eta={eta:g}, reward={name}): a student that writes as the "
+                f"teacher does would go from {here[name]['student_before']:.0%} to {here[name]['student_after']:.0%}"
+            )
+    return advice
+
+
+def _effect(row: Mapping[str, Any]) -> Interval:
+    """What turning does to the student, counted as it is wanted at this η: a gain below 0, a loss above."""
+    low, high = row["student_interval"]
+    if row["eta"] < 0:
+        return Interval(mean=row["student_change"], low=low, high=high, n=row["n"])
+    return Interval(mean=-row["student_change"], low=-high, high=-low, n=row["n"])
+
+
 def _span(knob: Knob, etas: list[float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """The log-ratio at the largest η less that at the smallest, by problem; 0 stands for the teacher as it is."""
     ends = [
@@ -116,7 +152,9 @@ def _reason(knob: Knob, eta: float, word: Turns) -> tuple[str, str]:
             f"the log-ratio hardly differs between right answers to one problem (deviation {deviation:.2f} nats; "
             f"{within:.0%} of its variance lies there, the rest between problems, where η can't reach)"
         )
-        return why, "take another student as the target, or the log-ratio of whole answers (knob_reward=sequence)"
+        turning = [row["reward"] for row in reward_rows(knob) if row["eta"] == eta and row["turns"] == "far"]
+        another = f", or a log-ratio that does differ (eta={eta:g}, reward={turning[0]})" if turning else ""
+        return why, f"take another student as the target{another}"
     if toward < FAR:
         why = (
             f"the teacher mostly writes so already: the best of {knob.samples.samples} answers are {toward:.2f} nats "
@@ -212,5 +250,5 @@ KNOB = Trap(
     name=NAME,
     needs=_prepared,
     finding=knob_finding,
-    tables={"knob": knob_rows, "frontier": frontier_rows},
+    tables={"knob": knob_rows, "knob_rewards": reward_rows, "frontier": frontier_rows},
 )

@@ -5,11 +5,13 @@ The rewards are those of `calibrate` at its first step, when the policy is the o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import get_args
 
 import torch
 
-from distillknob.diagnosis.config import DiagnoseConfig
+from distillknob.diagnosis.config import DiagnoseConfig, KnobReward
 from distillknob.diagnosis.samples import KnobSamples, Missing
 from distillknob.diagnosis.ways import Ways
 from distillknob.evaluation.measure import Measured
@@ -70,10 +72,8 @@ def knob_samples(
         description=f"knob: {task.name}, student",
     )
     right_A = torch.tensor([right for row in drawn.right for right in row])
-    log_ratio_A = torch.tensor(
-        [log_ratio(*row, config.knob_reward) for row in zip(written, read, strict=True)], dtype=torch.float64
-    )
-    if not bool(log_ratio_A[right_A].isfinite().all()):
+    rewards_A = {name: rewards(written, read, name).masked_fill(~right_A, 0.0) for name in get_args(KnobReward)}
+    if not bool(rewards_A[config.knob_reward].isfinite().all()):
         return Missing(
             "the student gives a right answer of the teacher the probability 0, or no number: calibrate would stop "
             "there"
@@ -84,7 +84,8 @@ def knob_samples(
         samples=config.knob_samples,
         score_A=torch.tensor([score for row in drawn.scores for score in row], dtype=torch.float64),
         right_A=right_A,
-        log_ratio_A=log_ratio_A.masked_fill(~right_A, 0.0),  # which is given to right answers alone
+        # Each is given to right answers alone.
+        rewards_A={name: values_A for name, values_A in rewards_A.items() if bool(values_A.isfinite().all())},
         tokens_A=torch.tensor([len(row) for row in written]),
         answer_A=torch.tensor([numbers.setdefault(tuple(row), len(numbers)) for row in ids]),
         way_A=[way for row in ways.teacher for way in row[: config.knob_samples]],
@@ -95,9 +96,23 @@ def knob_samples(
     )
 
 
-def log_ratio(written_T: torch.Tensor, read: Pieces, reward: str) -> float:
-    """The calibration reward of one answer in nats: log π_T − log π_C over the whole answer (`sequence`), or over the
-    pieces that the teacher was sure of. `written_T` [T] is what the teacher gave its own tokens."""
+def rewards(written: Sequence[torch.Tensor], read: Sequence[Pieces], reward: str) -> torch.Tensor:
+    """The calibration reward of each answer in nats, [A]: log π_T − log π_C over the whole answer (`sequence`), or over
+    the pieces that the teacher was sure of. `written` is what the teacher gave its own tokens.
+
+    `sequence_mean` is a mean over tokens. It is told of an answer of mean length, which makes it comparable with the
+    others and changes no advantage, as that takes z-scores.
+    """
+    values_A = torch.tensor([_reward(*row, reward) for row in zip(written, read, strict=True)], dtype=torch.float64)
+    if reward == "sequence_mean" and written:
+        values_A *= sum(map(len, written)) / len(written)
+    return values_A
+
+
+def _reward(written_T: torch.Tensor, read: Pieces, reward: str) -> float:
+    own, of_reader = written_T.double().sum(), read.logprob_P.double().sum()
     if reward == "sequence":
-        return float(written_T.double().sum() - read.logprob_P.double().sum())
+        return float(own - of_reader)
+    if reward == "sequence_mean":
+        return float(own / max(1, len(written_T)) - of_reader / max(1, read.tokens))
     return read.log_ratio(written_T, written_T, "hard" if reward == "sure_tokens" else "soft")

@@ -170,16 +170,17 @@ class Continuations:
 class KnobSamples:
     """Several of the teacher's answers to each problem of one task, with what `calibrate` would reward them for.
 
-    Fields ending in _A lie by problem, and have `samples` entries a problem. `log_ratio_A` is the calibration reward in
-    nats; `answer_A` is equal where two answers to one problem are the same; `way_A` is the way that each is written in:
-    the task's own (`named`), or else a cluster of answers that are written alike.
+    Fields ending in _A lie by problem, and have `samples` entries a problem. `rewards_A` holds each calibration reward
+    that can be told beforehand, by its name, in nats an answer; `reward` names the one that is asked about. `answer_A`
+    is equal where two answers to one problem are the same; `way_A` is the way that each is written in: the task's own
+    (`named`), or else a cluster of answers that are written alike.
     """
 
     task: str
     samples: int
     score_A: torch.Tensor  # in [0, 1]
     right_A: torch.Tensor  # bool: right and finished
-    log_ratio_A: torch.Tensor
+    rewards_A: Mapping[str, torch.Tensor]
     tokens_A: torch.Tensor
     answer_A: torch.Tensor
     way_A: list[str]
@@ -187,6 +188,11 @@ class KnobSamples:
     etas: tuple[float, ...]
     beta: float
     reward: str
+
+    @property
+    def log_ratio_A(self) -> torch.Tensor:
+        """The reward that is asked about."""
+        return self.rewards_A[self.reward]
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from distillknob.errors import BadInputError, first_line, nearest
-from distillknob.models.caches import cache_numbers, largest
+from distillknob.models.caches import Kept, kept_by_layers, largest, numbers_of
 from distillknob.models.dtypes import dtype_here, own_dtype
 from distillknob.models.families import check_config, rope_switch
 from distillknob.models.names import SERVED, resolve
@@ -146,7 +146,12 @@ class Architecture:
         return dtype_here(own_dtype(self.config), lambda: self.parameters)
 
     def cached(self, tokens: int) -> int:
-        return cache_numbers(self.config, tokens)
+        """Numbers that it keeps of a row of so many tokens while it writes on."""
+        return numbers_of(self._kept, tokens)
+
+    @cached_property
+    def _kept(self) -> list[Kept]:
+        return kept_by_layers(self.config)
 
 
 def context_of(config: Any) -> int | None:

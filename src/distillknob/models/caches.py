@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,12 +26,12 @@ _SHORT, _LONG = 2, 130  # tokens; the longer row is two of the largest blocks in
 # where tensors have no values, as well (transformers' error of an attribute that differs between layers is a
 # RuntimeError).
 UNREADABLE = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError, ImportError)
-_MEASURED: dict[str, list[_Kept]] = {}
+_MEASURED: dict[str, list[Kept]] = {}
 _SMALL = 20_000_000  # parameters up to which a CPU reads the longer row faster than a meta device is set up
 
 
 @dataclass(frozen=True)
-class _Kept:
+class Kept:
     """Numbers that one layer keeps of a row: `fixed` of any, and `each` of every token, of the last `window` alone
     where that is set."""
 
@@ -46,10 +46,20 @@ class _Kept:
 def cache_numbers(config: Any, tokens: int) -> int:
     """Numbers that the model of this transformers config keeps of one row of `tokens` tokens: keys and values, a window
     of them in a sliding layer, and states."""
+    return numbers_of(kept_by_layers(config), tokens)
+
+
+def kept_by_layers(config: Any) -> list[Kept]:
+    """What each layer of the model of this transformers config keeps of a row."""
     key = config_key(config)
     if key not in _MEASURED:
         _MEASURED[key] = _measured(config)
-    return sum(layer.of(tokens) for layer in _MEASURED[key])
+    return _MEASURED[key]
+
+
+def numbers_of(layers: Sequence[Kept], tokens: int) -> int:
+    """Numbers that these layers keep together of a row of `tokens` tokens."""
+    return sum(layer.of(tokens) for layer in layers)
 
 
 def measure_cache(model: Any) -> None:
@@ -86,7 +96,7 @@ def largest(config: Any, name: str) -> int | None:
     return max((int(value) for value in values if isinstance(value, int | float)), default=None)
 
 
-def _measured(config: Any) -> list[_Kept]:
+def _measured(config: Any) -> list[Kept]:
     from transformers import AutoModelForCausalLM
 
     # Some families look into the numbers of a mask, and some into those of the ids where there is none.
@@ -105,7 +115,7 @@ def _measured(config: Any) -> list[_Kept]:
     return _as_plain_attention(config)
 
 
-def _compared(short: list[Any], long: list[Any]) -> list[_Kept] | None:
+def _compared(short: list[Any], long: list[Any]) -> list[Kept] | None:
     """What follows from the layers' memories of two rows; None where the model gives none of them out."""
     if not short or len(short) != len(long):
         return None
@@ -124,16 +134,16 @@ def _layers(model: Any, tokens: int, *, masked: bool) -> list[Any]:
     return [*memory[0].layers, {name: value for name, value in vars(memory[0]).items() if name != "layers"}]
 
 
-def _of_a_layer(short: Any, long: Any) -> list[_Kept]:
+def _of_a_layer(short: Any, long: Any) -> list[Kept]:
     """A layer's window, if it has one, and all else that it keeps."""
     before, after = (sum(tensor.numel() for tensor in _tensors(layer)) for layer in (short, long))
     window, windowed = getattr(short, "sliding_window", None), []
     if isinstance(window, int):
         first, last = (sum(t.numel() for t in (layer.keys, layer.values) if t is not None) for layer in (short, long))
-        windowed.append(_Kept(0, math.ceil(first / min(_SHORT, max(1, window - 1))), window))
+        windowed.append(Kept(0, math.ceil(first / min(_SHORT, max(1, window - 1))), window))
         before, after = before - first, after - last
     each = max(0, math.ceil((after - before) / (_LONG - _SHORT)))
-    return [*windowed, _Kept(max(0, before - each * _SHORT), each)]
+    return [*windowed, Kept(max(0, before - each * _SHORT), each)]
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:
@@ -150,9 +160,9 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
         yield from _tensors(vars(value))
 
 
-def _as_plain_attention(config: Any) -> list[_Kept]:
+def _as_plain_attention(config: Any) -> list[Kept]:
     """Keys and values as wide as the model, or as all heads together where these are wider, in every layer."""
     text = config.get_text_config(decoder=True)
     heads, head = largest(text, "num_attention_heads") or 1, largest(text, "head_dim") or 1
     hidden = largest(text, "hidden_size") or largest(text, "d_model") or 1
-    return [_Kept(0, 2 * max(hidden, heads * head))] * (largest(text, "num_hidden_layers") or 1)
+    return [Kept(0, 2 * max(hidden, heads * head))] * (largest(text, "num_hidden_layers") or 1)

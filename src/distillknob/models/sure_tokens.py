@@ -40,10 +40,11 @@ def sure_weights(author_logprob: torch.Tensor, weighting: Weighting = "hard") ->
 @dataclass(frozen=True)
 class Pieces:
     """One answer cut into P pieces for a reader: `piece_T` says which piece each of the T tokens that were drawn
-    belongs to, and `logprob_P` how likely the reader finds each piece, in nats."""
+    belongs to, `logprob_P` how likely the reader finds each piece, in nats, and `tokens` how many it reads."""
 
     piece_T: torch.Tensor
     logprob_P: torch.Tensor
+    tokens: int
 
     def summed(self, values_T: torch.Tensor) -> torch.Tensor:
         """The values of the tokens that were drawn, summed within each piece, [P]."""
@@ -77,7 +78,7 @@ def read_in_pieces(
     named: dict[str, Any] = {"journal": journal, "shared": shared, "description": description}
     if one_vocabulary(author, reader.tokenizer):
         rows = token_logprobs(reader, prompts, as_read(answers_ids, finished, author, reader), **named)
-        return [Pieces(torch.arange(len(row)), row) for row in rows]
+        return [Pieces(torch.arange(len(row)), row, len(row)) for row in rows]
     texts = spelled(author, answers_ids, finished)
     rows = token_logprobs(reader, prompts, answer_ids(reader, texts, finished), **named)
     reader_ends = token_ends(reader.tokenizer, texts, finished)
@@ -115,4 +116,4 @@ def _pieces(author_ends: list[int | None], reader_ends: list[int | None], reader
     """One answer's pieces: they end where a token ends for the author and for the reader."""
     common = shared_ends(author_ends, reader_ends)
     spans = [torch.tensor(spans_of(ends, common), dtype=torch.long) for ends in (author_ends, reader_ends)]
-    return Pieces(spans[0], summed_in_spans(reader_T, spans[1], len(common)))
+    return Pieces(spans[0], summed_in_spans(reader_T, spans[1], len(common)), len(reader_T))

@@ -74,7 +74,7 @@ def _decoding(phase: Phase, rows: float, work: Workload, engine: Engine) -> floa
     bandwidth = device.bandwidth * (DECODING if device.utilised else 1.0)
     at_once = phase.at_once
     if phase.own or not work.vllm:
-        at_once = rows_at_once(at_once, model.config, phase.limit or phase.tokens, width, on_cpu=not device.utilised)
+        at_once = rows_at_once(at_once, model.cached(phase.limit or phase.tokens), width, on_cpu=not device.utilised)
     at_once = max(1, min(at_once, round(rows) or 1))
     steps = phase.longest or phase.answer
     caches = width * at_once * model.cached(phase.prompt + phase.answer // 2) / bandwidth

@@ -149,7 +149,8 @@ def _of_a_prompt(config: CalibrationConfig, generated: int) -> float:
     shuffles them before it parts them, but for what `training.passes` puts together again."""
     rows, group = config.per_device_train_batch_size, int(config.num_generations or 1)
     if order_is_free(config):
-        return min(rows, group)
+        starts = range(0, generated, rows)
+        return generated / sum(math.ceil((start + rows) / group) - start // group for start in starts)
     others = math.comb(generated - group, rows) / math.comb(generated, rows) if generated - group >= rows else 0.0
     return rows / (generated / group * (1.0 - others))
 

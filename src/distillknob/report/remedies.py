@@ -10,15 +10,20 @@ from distillknob.report.drawing.markup import rows
 from distillknob.report.opening.pair import about, pair_of
 from distillknob.report.read import Source
 from distillknob.report.rows import where
+from distillknob.verdicts.findings import OF_REWARD
 
 
 def remedy_commands(source: Source, remedy: str) -> list[str]:
     """Return the commands that carry a remedy out, the cheapest first; none where it names no setting of a command.
 
-    The settings are the `field=value` of its text. Each command writes into a directory of its own, so that two
-    remedies can be tried beside each other.
+    The settings are the `field=value` of its text, the first of each; but rewards, of which each η may have its own.
+    Each command writes into a directory of its own, so that two remedies can be tried beside each other.
     """
-    commands = [make(source, named[1]) for pattern, make in _SETTINGS if (named := pattern.search(remedy)) is not None]
+    commands = [
+        make(source, value)
+        for pattern, make in _SETTINGS
+        for value in (pattern.findall(remedy) if make is _rewarded else pattern.findall(remedy)[:1])
+    ]
     return [command for command in commands if command is not None]
 
 
@@ -35,6 +40,19 @@ def _by_method(source: Source, value: str) -> str | None:
 
 def _calibrated(source: Source, value: str) -> str:
     return about(source, "calibrate", name=f"eta{value}", student=None, target=pair_of(source).student, eta=value)
+
+
+def _rewarded(source: Source, value: str) -> str:
+    eta, reward = value.split(OF_REWARD)
+    return about(
+        source,
+        "calibrate",
+        name=f"eta{eta}-{reward}",
+        student=None,
+        target=pair_of(source).student,
+        eta=eta,
+        reward=reward,
+    )
 
 
 def _mixed(source: Source, value: str) -> str | None:
@@ -58,7 +76,8 @@ _SETTINGS: tuple[tuple[re.Pattern[str], Callable[[Source, str], str | None]], ..
     for name, value, make in (
         ("max_new_tokens", r"\d+", _longer),
         ("method", r"\w+", _by_method),
-        ("eta", _NUMBER, _calibrated),
+        ("eta", rf"{_NUMBER}(?!\d|\.\d|{OF_REWARD})", _calibrated),
+        ("eta", rf"{_NUMBER}{OF_REWARD}\w+", _rewarded),
         ("lmbda", _NUMBER, _mixed),
         ("top_k", r"\d+", _cached),
     )

@@ -204,6 +204,29 @@ class KnobRangeRow(TypedDict):
     n: int
 
 
+class KnobRewardRow(TypedDict):
+    """A row says what a calibration at `eta` with this reward would make of the teacher, where it shifts ways of
+    writing over all problems alike: the `way` that gains most, if one does, and its share of the answers."""
+
+    task: str
+    eta: float
+    reward: str
+    turns: Turns
+    way: str | None
+    before: float | None
+    after: float | None
+    kl: float
+    score: float
+    score_after: float
+    score_difference: float
+    score_interval: Bounds
+    student_before: float | None
+    student_after: float | None
+    student_change: float | None
+    student_interval: Bounds
+    n: int
+
+
 class FrontierRow(TypedDict):
     """A row holds a point of what more and more of η buys at one β."""
 
@@ -243,4 +266,5 @@ class DiagnoseResult(DiagnoseHead):
     prefix: list[PrefixRow]
     forecast: list[ForecastRow]
     knob: NotRequired[list[KnobRangeRow]]
+    knob_rewards: NotRequired[list[KnobRewardRow]]
     frontier: NotRequired[list[FrontierRow]]

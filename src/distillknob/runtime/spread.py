@@ -60,6 +60,7 @@ def _in_processes(pieces: Pieces, processes: int) -> Iterator[tuple[str, Distill
     threads, which don't outlive a fork. Where one is killed, the pieces that aren't done are begun once more, each in a
     process of its own, so that the one by which it was killed is known."""
     left = dict(pieces)
+    free_models()  # the others need the memory of what was done here before
     try:
         for name, error in _in_pool(left, processes):
             del left[name]

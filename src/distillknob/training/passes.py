@@ -18,7 +18,7 @@ from distillknob.training.reading import distinct_rows
 def order_is_free(config: Any) -> bool:
     """Is a step's gradient the same whichever of its rows share a pass? `config` is a GRPOConfig of TRL.
 
-    Not where a generation is several steps, and not where a loss takes the mean or a quantile over a pass's tokens.
+    Only where a generation is one step, and not where a loss takes the mean or a quantile over a pass's tokens.
     """
     whole = config.steps_per_generation in (None, config.gradient_accumulation_steps)
     of_a_pass = (
@@ -37,13 +37,14 @@ def are_texts(rows: Mapping[str, Any]) -> bool:
 
 def samples_together(passes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The rows of TRL's passes dealt out anew, to as many of the same sizes: samples of a prompt stand beside each
-    other, and prompts whose answers are as long, which leaves the least padding."""
+    other, the prompts in the order that TRL has shuffled them into.
+
+    Sorted by length they would leave less padding. But TRL logs the mean over passes of each pass's mean over tokens,
+    in which tokens of short answers would then weigh more.
+    """
     whole = {name: _joined([one[name] for one in passes]) for name in passes[0]}
     _, prompt_B = distinct_rows(whole["prompt_ids"], whole["prompt_mask"])
-    tokens_B = whole["completion_mask"].sum(1)
-    longest_P = tokens_B.new_zeros(int(prompt_B.max()) + 1).scatter_reduce(0, prompt_B, tokens_B, "amax")
-    place_P = longest_P.argsort(stable=True).argsort()
-    order_B = place_P[prompt_B].argsort(stable=True)
+    order_B = prompt_B.argsort(stable=True)
     dealt: list[dict[str, Any]] = []
     start = 0
     for one in passes:

@@ -6,8 +6,9 @@ first loses time. So a finding belongs to the first of these groups that fits, a
 
 1. **premise**: the teacher is mostly wrong, or no better than the student. Without that nothing else helps.
 2. **pair**: medium or high, and rarer than that: on fewer than half of twenty pairs in which nothing was planted.
-3. **knob**: the teacher can be turned far towards this student (`knob_range` at an η below 0). It is no trap; its
-   remedy is what a capacity gap would be mended by, and it is there also where no gap could be measured.
+3. **knob**: the teacher can be turned far towards this student (`knob_range` at an η below 0), or another reward would
+   do more. It is no trap; its remedy is what a capacity gap would be mended by, and it is there also where no gap could
+   be measured.
 4. **background**: medium or high, as on half of those pairs or more.
 5. **slight**: low or none. 6. **not asked**.
 
@@ -31,6 +32,7 @@ SEVERITIES = ("high", "medium", "low", "none")
 GRAVE = ("high", "medium")
 PREMISES = ("teacher_accuracy", "teacher_lead")
 KNOB = "knob_range"
+OF_REWARD = ", reward="  # behind an η: a remedy that names another reward
 # The share of the pairs without a cause on which a trap is high, and on which it is medium or high.
 UNCAUSED: Mapping[str, tuple[float, float]] = {
     "tail_noise": (0 / 20, 0 / 20),
@@ -62,7 +64,8 @@ def group_of(finding: Finding, knob: Sequence[Mapping[str, Any]] = ()) -> Group:
         return "not asked"
     name, severity = finding.get("name"), finding.get("severity")
     if name == KNOB:
-        return "knob" if finding.get("task") in _turns_far(knob) else "slight"
+        advised = finding.get("task") in _turns_far(knob) or OF_REWARD in str(finding.get("remedy"))
+        return "knob" if advised else "slight"
     if severity not in GRAVE:
         return "slight"
     if name in PREMISES:

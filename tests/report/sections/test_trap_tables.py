@@ -39,8 +39,16 @@ def test_a_diagnosis_shows_how_far_the_knob_would_turn(tmp_path: Path) -> None:
     assert "1.88 → 0.88" in page.text, page.text[page.text.index("samples with weight") :][:300]
     assert "40.0\u00a0% → 75.0\u00a0%" in page.text and "3.2 of 8" in page.text
     assert "More and more of η, at one β" in page.text
-    older = {name: rows for name, rows in diagnose_result().items() if name not in ("knob", "frontier")}
-    assert "knob can turn" not in Page(build_report(write_run(tmp_path / "older", "diagnose", older))).text
+    older = {name: rows for name, rows in diagnose_result().items() if name not in ("knob", "knob_rewards", "frontier")}
+    text = Page(build_report(write_run(tmp_path / "older", "diagnose", older))).text
+    assert "knob can turn" not in text and "By reward" not in text
+
+
+def test_a_diagnosis_shows_which_way_each_reward_would_favour(tmp_path: Path) -> None:
+    page = Page(build_report(write_run(tmp_path / "run", "diagnose", diagnose_result())))
+    shown = page.text[page.text.index("By reward") :]
+    assert "sequence_mean" in shown and "alone" in shown
+    assert "25.0\u00a0% → 75.0\u00a0%" in shown and "40.0\u00a0% → 10.0\u00a0%" in shown
 
 
 def test_a_percentage_of_the_teacher_says_which_answers_it_is_of(tmp_path: Path) -> None:

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from distillknob.models.loaded.base import Loaded
 
 # What the key–value caches of the rows that are sampled at once may take: fewer rows are, where a model has large ones.
-_CPU_CACHE_BYTES, _DEVICE_CACHE_BYTES = 1 << 32, 1 << 34
+# On a CPU more rows gain little: 4 GiB sampled 512 rows of a model of 135 M parameters 1.07 times as fast as 1 GiB, and
+# held 6.7 GB in place of 3.8.
+_CPU_CACHE_BYTES, _DEVICE_CACHE_BYTES = 1 << 30, 1 << 34
 
 
 def before_draw(sampling: Sampling, edit: LogitsProcessor | None = None) -> list[LogitsProcessor]:
@@ -38,17 +40,17 @@ def before_draw(sampling: Sampling, edit: LogitsProcessor | None = None) -> list
     return processors
 
 
-def rows_at_once(batch_size: int, config: Any, tokens: int, itemsize: int, *, on_cpu: bool) -> int:
-    """How many rows of up to `tokens` tokens to sample at once: `batch_size`, or as many as have caches that fit. It
+def rows_at_once(batch_size: int, numbers: int, itemsize: int, *, on_cpu: bool) -> int:
+    """How many rows to sample at once whose caches hold up to so many numbers each: `batch_size`, or as many as fit. It
     follows from the model and the lengths, not from what is free, so that the same call draws the same samples."""
     budget = _CPU_CACHE_BYTES if on_cpu else _DEVICE_CACHE_BYTES
-    return max(1, min(batch_size, budget // max(1, itemsize * cache_numbers(config, tokens))))
+    return max(1, min(batch_size, budget // max(1, itemsize * numbers)))
 
 
 def rows_that_fit(model: PreTrainedModel, batch_size: int, tokens: int) -> int:
     """`rows_at_once` of a model that is there."""
     on_cpu = model.device.type == "cpu"
-    return rows_at_once(batch_size, model.config, tokens, model.dtype.itemsize, on_cpu=on_cpu)
+    return rows_at_once(batch_size, cache_numbers(model.config, tokens), model.dtype.itemsize, on_cpu=on_cpu)
 
 
 def draw(language_model: Loaded, request: SampleRequest, edit: LogitsProcessor | None) -> dict[tuple[int, int], Sample]:

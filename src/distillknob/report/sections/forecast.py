@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from distillknob.report.drawing.markup import Html, Row, Section, count, join, mapping, number, part, rows
 from distillknob.report.read import RunData, Source
 from distillknob.report.sections.gap import forecast_table
-from distillknob.report.sections.knob import frontier_figure, knob_sentence, knob_table
+from distillknob.report.sections.knob import frontier_figure, knob_sentence, knob_table, reward_table
 
 NAME = "forecast"
 NOT_MEASURED = "Foretold from samples of both models, before any training. No student was trained for it."
@@ -28,6 +28,13 @@ def forecast_section(source: Source) -> Section | None:
             forecast_table(rows(result.get("forecast"))),
         ),
         part("How far the knob can turn", how_far, _knob(result)),
+        part(
+            "By reward",
+            "Which way of writing each reward would favour, over all problems alike, and what that changes for a "
+            "student that writes as the teacher does. At η above 0 a reward protects if such a student falls, at η "
+            "below 0 it teaches if it rises.",
+            reward_table(rows(result.get("knob_rewards"))),
+        ),
     ]
     return Section(NAME, "What is foretold", NOT_MEASURED, join(*shown)) if any(shown) else None
 

@@ -57,8 +57,8 @@ def knob_table(knob: Sequence[Row]) -> Html | None:
                 f"{_fixed(row.get('difference'), '+')} {_fixed_range(row.get('interval'), '+')}",
             ),
             stacked(_fixed(row.get("kl")), _fixed_range(row.get("kl_interval"))),
-            stacked(_change(row, "score"), points_range(row.get("score_interval"))),
-            stacked(_change(row, "student"), points_range(row.get("student_interval"))),
+            stacked(_change(row, "score", "score_after"), points_range(row.get("score_interval"))),
+            stacked(_change(row, "student", "student_after"), points_range(row.get("student_interval"))),
             f"{decimal(row.get('effective_samples'), 2)} of {text(row.get('samples'))}",
         ]
         for task in distinct(knob, "task")
@@ -77,10 +77,34 @@ def knob_table(knob: Sequence[Row]) -> Html | None:
     return table(head, body, class_="named")
 
 
-def _change(row: Row, key: str) -> str:
-    if number(row.get(f"{key}_after")) is None:
-        return MISSING
-    return f"{percent(row.get(key))} → {percent(row.get(f'{key}_after'))}"
+def reward_table(rewards: Sequence[Row]) -> Html | None:
+    """Show what calibrations with each reward would make of the teacher, one row a task, η and reward."""
+    if not rewards:
+        return None
+    body: list[list[Child]] = [
+        [
+            stacked(f"{text(row.get('task'))}, η = {signed_eta(row.get('eta'))}", text(row.get("reward"))),
+            text(row.get("turns")),
+            stacked(text(row.get("way")), _change(row, "before", "after")),
+            _fixed(row.get("kl")),
+            stacked(_change(row, "score", "score_after"), points_range(row.get("score_interval"))),
+            stacked(_change(row, "student_before", "student_after"), points_range(row.get("student_interval"))),
+        ]
+        for row in rewards
+    ]
+    head = [
+        "Task, η, reward",
+        "turns",
+        "the way that gains most",
+        "KL, nats an answer",
+        "teacher's score",
+        "a student that writes as the teacher",
+    ]
+    return table(head, body, class_="named")
+
+
+def _change(row: Row, before: str, after: str) -> str:
+    return MISSING if number(row.get(after)) is None else f"{percent(row.get(before))} → {percent(row.get(after))}"
 
 
 def _scope(row: Row) -> str:
