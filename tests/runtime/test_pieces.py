@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,6 +51,23 @@ def test_what_a_library_raises_is_the_piece_s_failure_and_is_told_whole(tmp_path
     pieces: Pieces = {"a": (write, (tmp_path / "none" / "a",)), "b": (write, (tmp_path / "b",))}
     done = dict(spread(pieces, tmp_path / "work", processes=processes))
     assert "FileNotFoundError" in str(done["a"]) and "in write" in str(done["a"]) and done["b"] is None
+
+
+def test_what_was_done_before_is_let_go_before_others_begin(tmp_path: Path) -> None:
+    class Holding:
+        """Holds itself, as a Trainer does."""
+
+        def __init__(self) -> None:
+            self.itself = self
+
+    gc.disable()
+    try:
+        held = weakref.ref(Holding())
+        assert held() is not None
+        assert list(spread({name: (write, (tmp_path / name,)) for name in "ab"}, tmp_path / "work", processes=2))
+        assert held() is None
+    finally:
+        gc.enable()
 
 
 def test_no_more_pieces_are_begun_than_there_are_processes(tmp_path: Path) -> None:
