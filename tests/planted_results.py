@@ -339,16 +339,16 @@ def diagnose_result() -> dict[str, Any]:
             {
                 **knob_row(task, "ways", 0.5, "far"),
                 "reward": reward,
-                **dict(zip(("way", "before", "after"), way, strict=True)),
+                **dict(zip(("way", "before", "after", "certainty"), way, strict=True)),
                 "student_before": student and 0.4,
                 "student_after": student,
                 "student_change": student and student - 0.4,
                 "student_interval": [None, None] if student is None else [-0.35, -0.25],
             }
             for task, reward, way, student in (
-                ("math", "sequence_mean", ("alone", 0.25, 0.75), 0.1),
-                (HOSTILE, HOSTILE, (HOSTILE, 0.25, 0.75), None),
-                ("math", "sequence", (None, None, None), 0.4),
+                ("math", "sequence_mean", ("alone", 0.25, 0.75, 0.625), 0.1),
+                (HOSTILE, HOSTILE, (HOSTILE, 0.25, 0.75, HOSTILE), None),
+                ("math", "sequence", (None, None, None, None), 0.4),
             )
         ],
         "frontier": [

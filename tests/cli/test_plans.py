@@ -284,6 +284,7 @@ def test_a_diagnosis_says_how_far_the_knob_would_turn_and_why() -> None:
     finding = {"name": "knob_range", "task": "math", "severity": "none", "value": 2.4, "interval": [2.1, 2.6]}
     finding |= {"unit": "nats", "n": 150, "cause": "the ways differ", "remedy": "calibrate", "applicable": True}
     by_reward = {**row, "reward": "sure_tokens_soft", "way": "the answer alone", "before": 0.25, "after": 0.5}
+    by_reward["certainty"] = 0.625
     by_reward |= {"student_before": 0.4, "student_after": 0.1}
     nothing: dict[str, Any] = {"way": None, "before": None, "after": None}
     rewards = [by_reward, {**by_reward, "student_before": None, "student_after": None}, {**by_reward, **nothing}]
@@ -297,10 +298,10 @@ def test_a_diagnosis_says_how_far_the_knob_would_turn_and_why() -> None:
     of_math = [re.sub(" +", " ", line) for line in told.splitlines() if "sure_tokens_soft" in line]
     head = "math -0.5 sure_tokens_soft"
     assert of_math == [
-        f"{head} the answer alone 25.0 → 50.0 98.6 → 100.0 40.0 → 10.0",
-        f"{head} the answer alone 25.0 → 50.0 98.6 → 100.0 –",
+        f"{head} the answer alone (62%) 25.0 → 50.0 98.6 → 100.0 40.0 → 10.0",
+        f"{head} the answer alone (62%) 25.0 → 50.0 98.6 → 100.0 –",
         f"{head} – – 98.6 → 100.0 40.0 → 10.0",
-        f"{head} 1: like 'The story… 25.0 → 50.0 98.6 → 100.0 40.0 → 10.0",
+        f"{head} 1: like 'The st… (62%) 25.0 → 50.0 98.6 → 100.0 40.0 → 10.0",
     ]
     hardly = text_of("diagnose", {**result, "knob": [{**row, "turns": "hardly"}]})
     assert "the knob on math: the ways differ" in hardly and max(map(len, told.splitlines())) <= 110

@@ -216,7 +216,7 @@ def test_each_reward_is_told_with_the_way_that_it_favours() -> None:
     ]
     for row in rows:
         assert row["before"] == 0.5 and row["after"] == pytest.approx(1.0, abs=0.01)
-        assert row["student_before"] == 0.5
+        assert row["student_before"] == 0.5 and row["certainty"] == 1.0
         assert row["student_after"] == pytest.approx(1.0 if row["way"] == "easy" else 0.0, abs=0.01)
     assert reward_rows(planted([[1.0] * SAMPLES] * 3, right=[[False] * SAMPLES] * 3)) == []
 
@@ -243,7 +243,9 @@ def test_what_the_teacher_does_to_a_student_unturned_is_no_reward_s_doing(easy: 
     for row in reward_rows(knob):
         assert row["student_before"] == easy / SAMPLES
         if row["reward"] == "sequence":
-            assert row["way"] is None and row["before"] is None and row["student_change"] == pytest.approx(0, abs=1e-9)
+            assert row["way"] is row["before"] is row["certainty"] is None and row["student_change"] == pytest.approx(
+                0, abs=1e-9
+            )
     remedy = finding(knob).remedy
     assert f"go from {easy / SAMPLES:.0%} to 100%" in remedy and f"go from {easy / SAMPLES:.0%} to 0%" in remedy
 

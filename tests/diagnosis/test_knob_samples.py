@@ -57,6 +57,7 @@ def test_a_pair_whose_ways_cost_otherwise_is_told_from_its_own_samples(diagnose_
         of_reward = by_reward[eta, "sure_tokens"]
         assert all(of_reward[name] == row[name] for name in ("turns", "kl", "score_after", "student_after", "n"))
         assert {name: of_reward[name] for name in ("way", "before", "after")} in row["ways"]
+        assert of_reward["certainty"] == 1.0
 
 
 def test_more_answers_for_the_knob_change_nothing_else(tiny_pair: Pair, tmp_path: Path) -> None:

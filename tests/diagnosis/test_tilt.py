@@ -19,6 +19,7 @@ from distillknob.diagnosis.tilt import (
     log_tilt,
     mean_of,
     shared,
+    shared_in_resamples,
     tilted,
 )
 
@@ -108,3 +109,43 @@ def test_the_end_of_the_knob_is_the_best_answer_and_copies_of_it_share_the_weigh
     assert divergence(best).item() == pytest.approx(math.log(4))  # as much as four samples can tell
     assert log_tilt(best).isfinite().all()
     assert torch.allclose(farthest(own, 0.1, side=1), tilted(own.at(1e4), 0.1))
+
+
+def test_resamples_of_the_problems_are_as_if_they_had_been_drawn_so() -> None:
+    generator = torch.Generator().manual_seed(3)
+    values_PS = torch.randn(6, 4, generator=generator, dtype=torch.float64)
+    ways = [
+        ["a", "b", "c", "a"],
+        ["a", "b", "b", "a"],
+        ["c"] * 4,
+        ["b", "c", "a", "c"],
+        ["a", "a", "b", "c"],
+        ["b"] * 4,
+    ]
+    own = Advantages(values_PS, values_PS.flip(1))
+    times = torch.tensor([[1, 1, 1, 1, 1, 1], [2, 0, 1, 3, 1, 0]])
+    once, drawn = shared_in_resamples(own, ways, times)
+    plain = shared(own, ways)
+    torch.testing.assert_close(once.task_PS, plain.task_PS)
+    torch.testing.assert_close(once.calibration_PS, plain.calibration_PS)
+    for problem in range(6):
+        # The problem itself, and the others as often as they were drawn.
+        rows = [problem, *(p for p in range(6) if p != problem for _ in range(int(times[1, p])))]
+        alone = shared(Advantages(own.task_PS[rows], own.calibration_PS[rows]), [ways[p] for p in rows])
+        torch.testing.assert_close(drawn.task_PS[problem], alone.task_PS[0])
+        torch.testing.assert_close(drawn.calibration_PS[problem], alone.calibration_PS[0])
+
+
+def test_a_way_that_one_problem_favours_is_not_sure() -> None:
+    """Over given weights every problem gains alike; over other problems the way might not be favoured at all."""
+    values_PS = torch.zeros(8, 2, dtype=torch.float64)
+    values_PS[0] = torch.tensor([1.0, -1.0])
+    values_PS[1:, 0] = torch.linspace(-0.3, 0.4, 7)
+    own, ways = Advantages(values_PS, values_PS), [["a", "b"]] * 8
+    times = torch.stack(
+        [torch.randint(8, (8,), generator=torch.Generator().manual_seed(s)).bincount(minlength=8) for s in range(50)]
+    )
+    favoured = [
+        float((one.task_PS[:, 0] - one.task_PS[:, 1]).mean()) > 0 for one in shared_in_resamples(own, ways, times)
+    ]
+    assert 0 < sum(favoured) < 50

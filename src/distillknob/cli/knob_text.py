@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from distillknob.cli.layout import percent, text_table, with_interval, wrapped
 
-WAY = 20  # characters of a way of writing
+WAY = 16  # characters of a way of writing
 
 
 def knob_text(result: Mapping[str, Any], advised: Collection[str] = ()) -> list[str]:
@@ -39,15 +38,15 @@ def knob_text(result: Mapping[str, Any], advised: Collection[str] = ()) -> list[
 
 
 def _by_reward(result: Mapping[str, Any]) -> list[str]:
-    """Tell which way of writing each reward would favour, and what that does to a student that writes as the teacher
-    does; nothing of results from before that was told."""
-    header = ["by reward", "η", "reward", "the way that gains", "share %", "teacher %", "student %"]
+    """Tell which way of writing each reward would favour, how sure that is, and what it does to a student that writes
+    as the teacher does; nothing of results from before that was told."""
+    header = ["by reward", "η", "reward", "gains most (sure)", "share %", "teacher %", "student %"]
     rows = [
         [
             row["task"],
             f"{row['eta']:+g}",
             row["reward"],
-            "–" if row["way"] is None else textwrap.shorten(row["way"], WAY, placeholder="…"),
+            "–" if row["way"] is None else f"{_short(row['way'])} ({row['certainty']:.0%})",
             _change(row, "before", "after"),
             _change(row, "score", "score_after"),
             _change(row, "student_before", "student_after"),
@@ -55,6 +54,10 @@ def _by_reward(result: Mapping[str, Any]) -> list[str]:
         for row in result.get("knob_rewards") or []
     ]
     return [text_table(header, rows)] if rows else []
+
+
+def _short(way: str) -> str:
+    return way if len(way) <= WAY else f"{way[: WAY - 1].rstrip()}…"
 
 
 def _change(row: Mapping[str, Any], before: str, after: str) -> str:

@@ -11,6 +11,8 @@ guard does. A sure token is taken to stay as sure as it was.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, get_args
@@ -31,11 +33,13 @@ from distillknob.diagnosis.tilt import (
     log_tilt,
     mean_of,
     shared,
+    shared_in_resamples,
     tilted,
 )
 from distillknob.results.diagnosis import Scope, Turns
 from distillknob.stats import Interval, interval, paired_difference
 
+RESAMPLES = 400
 LEAST_RISE = 0.01  # of a way's share of the answers, from which it is told
 STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # of |η| / β on the frontier, before its end
 
@@ -119,14 +123,32 @@ class Knob:
         """How far η moves the log-ratio of the answers, nats an answer."""
         return paired_difference(*self.moved(self.weights(scope, eta)), proportion=False)
 
-    def followed(self, weight_PS: torch.Tensor) -> Array | None:
-        """The student's score if it wrote in the ways of the weighted answers and were as right in each as it is now,
-        by problem; None where the task names no ways."""
+    @cached_property
+    def ability_PS(self) -> torch.Tensor | None:
+        """How often the student is right now where it writes in the way of each answer; None where the task names no
+        ways."""
         student = self.student
         if student is None:
             return None
         ability = [[student.accuracy(prompt, way) for way in row] for prompt, row in enumerate(self.way_PS)]
-        return np.asarray((weight_PS * torch.tensor(ability, dtype=torch.float64)).sum(1).numpy())
+        return torch.tensor(ability, dtype=torch.float64)
+
+    def followed(self, weight_PS: torch.Tensor) -> Array | None:
+        """The student's score if it wrote in the ways of the weighted answers and were as right in each as it is now,
+        by problem; None where the task names no ways."""
+        return None if self.ability_PS is None else np.asarray((weight_PS * self.ability_PS).sum(1).numpy())
+
+    def in_resamples(self, eta: float) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The weights by ways of writing that follow if other problems had been drawn, and how often each problem was,
+        [P, S] and [P]: resamples of the problems. What every problem says of a way is part of them, which an interval
+        over problems at given weights leaves out."""
+        problems = len(self.way_PS)
+        drawn = torch.randint(problems, (RESAMPLES, problems), generator=torch.Generator().manual_seed(0))
+        times_DP = torch.zeros(RESAMPLES, problems).scatter_add_(1, drawn, torch.ones(RESAMPLES, problems))
+        for own, times_P in zip(
+            shared_in_resamples(self._advantages["answers"], self.way_PS, times_DP), times_DP, strict=True
+        ):
+            yield tilted(own.at(eta), self.samples.beta), times_P.double() / problems
 
     def share_of(self, way: str, weight_PS: torch.Tensor) -> float:
         """The share of the answers that are written in this way."""
@@ -230,33 +252,56 @@ def reward_rows(knob: Knob) -> list[dict[str, Any]]:
 
 
 def _of_reward(knob: Knob, reward: str, eta: float) -> dict[str, Any]:
-    row, weight_PS = _row(knob, "ways", eta), knob.weights("ways", eta)
+    row = _row(knob, "ways", eta)
+    resamples = list(knob.in_resamples(eta))
     way = max(row["ways"], key=lambda one: one["after"] - one["before"])
     if way["after"] - way["before"] < LEAST_RISE:
-        way = {"way": None, "before": None, "after": None}
-    told = ("turns", "kl", "score", "score_after", "score_difference", "score_interval", "n")
+        way = {"way": None, "before": None, "after": None, "certainty": None}
+    else:
+        way = {**way, "certainty": float(np.mean([_gains_most(knob, *one) == way["way"] for one in resamples]))}
+    told = ("turns", "kl", "score", "score_after", "score_difference", "n")
+    lost = [float((times_P * ((w - knob.untilted_PS) * knob.score_PS).sum(1)).sum()) for w, times_P in resamples]
     return {
         "task": knob.samples.task,
         "eta": eta,
         "reward": reward,
         **way,
         **{name: row[name] for name in told},
-        **_turned_student(knob, weight_PS),
+        "score_interval": _middle(lost),
+        **_turned_student(knob, knob.weights("ways", eta), resamples),
     }
 
 
-def _turned_student(knob: Knob, weight_PS: torch.Tensor) -> dict[str, Any]:
+def _gains_most(knob: Knob, weight_PS: torch.Tensor, times_P: torch.Tensor) -> str:
+    """The way whose share rises most."""
+    rise_PS = (weight_PS - knob.untilted_PS) * times_P[:, None]
+    rises: dict[str, float] = defaultdict(float)
+    for ways, row in zip(knob.way_PS, rise_PS.tolist(), strict=True):
+        for way, rise in zip(ways, row, strict=True):
+            rises[way] += rise
+    return max(rises, key=lambda way: rises[way])
+
+
+def _middle(values: Sequence[float]) -> list[float]:
+    """The middle 95 % of resamples, rounded as sums of weights are."""
+    low, high = np.quantile(np.round(values, 9), [0.025, 0.975])
+    return [float(low), float(high)]
+
+
+def _turned_student(
+    knob: Knob, weight_PS: torch.Tensor, resamples: Sequence[tuple[torch.Tensor, torch.Tensor]]
+) -> dict[str, Any]:
     """What turning the teacher changes for a student that writes as the teacher does: that it writes so at all, which
     may help or harm by itself, isn't in it."""
-    before_P, after_P = knob.followed(knob.untilted_PS), knob.followed(weight_PS)
-    if before_P is None or after_P is None:
+    before_P, after_P, ability_PS = knob.followed(knob.untilted_PS), knob.followed(weight_PS), knob.ability_PS
+    if before_P is None or after_P is None or ability_PS is None:
         return {"student_before": None, "student_after": None, "student_change": None, "student_interval": [None, None]}
-    change = interval(after_P - before_P, proportion=False)
+    changes = [float((times_P * ((w - knob.untilted_PS) * ability_PS).sum(1)).sum()) for w, times_P in resamples]
     return {
         "student_before": float(before_P.mean()),
         "student_after": float(after_P.mean()),
-        "student_change": change.mean,
-        "student_interval": change.as_list(),
+        "student_change": float((after_P - before_P).mean()),
+        "student_interval": _middle(changes),
     }
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -96,6 +96,50 @@ def _shrunk(number: float, total: float, squares: float) -> float:
     mean = total / number
     error = max(0.0, squares - number * mean**2) / (number - 1) / number  # squared
     return mean * max(0.0, 1 - error / mean**2) if mean else 0.0
+
+
+def shared_in_resamples(
+    own: Advantages, way_PS: Sequence[Sequence[str]], times_DP: torch.Tensor
+) -> Iterator[Advantages]:
+    """What `shared` would give the answers if the problems had been drawn so many `times` [D, P]: once a draw D. What
+    a draw's copies of a problem say is left out for the problem itself."""
+    names = sorted({way for row in way_PS for way in row})
+    place_PS = torch.tensor([[names.index(way) for way in row] for row in way_PS])
+    excess = [_excess_table(values_PS, way_PS, names) for values_PS in (own.task_PS, own.calibration_PS)]
+    for times_P in times_DP.double():
+        parts = (_shrunk_table(*table, times_P).gather(1, place_PS) for table in excess)
+        yield Advantages(*parts)
+
+
+def _excess_table(
+    values_PS: torch.Tensor, way_PS: Sequence[Sequence[str]], names: Sequence[str]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`_excess` of each problem by way, 0 where the problem has none, and where it has one (0 or 1): both [P, W]."""
+    excess_P = [_excess(values, ways) for values, ways in zip(values_PS.tolist(), way_PS, strict=True)]
+    tables = [[[of(excess, name) for name in names] for excess in excess_P] for of in (_value, _present)]
+    excess_PW, present_PW = (torch.tensor(table, dtype=torch.float64) for table in tables)
+    return excess_PW, present_PW
+
+
+def _value(excess: Mapping[str, float], way: str) -> float:
+    return excess.get(way, 0.0)
+
+
+def _present(excess: Mapping[str, float], way: str) -> float:
+    return float(way in excess)
+
+
+def _shrunk_table(excess_PW: torch.Tensor, present_PW: torch.Tensor, times_P: torch.Tensor) -> torch.Tensor:
+    """`_shrunk` for each problem and way, from the other problems, each so many times."""
+    number_PW, total_PW, squares_PW = (
+        own_PW.sum(0) - own_PW for own_PW in (times_P[:, None] * part for part in (present_PW, excess_PW, excess_PW**2))
+    )
+    mean_PW = total_PW / number_PW.clamp(min=1)
+    error_PW = (
+        (squares_PW - number_PW * mean_PW**2).clamp(min=0) / (number_PW - 1).clamp(min=1) / number_PW.clamp(min=1)
+    )
+    shrunk_PW = mean_PW * (1 - error_PW / mean_PW.square().clamp(min=1e-30)).clamp(min=0)
+    return shrunk_PW.masked_fill(number_PW < 2, 0.0)
 
 
 def tilted(advantage_PS: torch.Tensor, beta: float) -> torch.Tensor:

@@ -215,6 +215,7 @@ class KnobRewardRow(TypedDict):
     way: str | None
     before: float | None
     after: float | None
+    certainty: float | None
     kl: float
     score: float
     score_after: float

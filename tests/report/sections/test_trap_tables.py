@@ -48,7 +48,9 @@ def test_a_diagnosis_shows_which_way_each_reward_would_favour(tmp_path: Path) ->
     page = Page(build_report(write_run(tmp_path / "run", "diagnose", diagnose_result())))
     shown = page.text[page.text.index("By reward") :]
     assert "sequence_mean" in shown and "alone" in shown
-    assert "25.0\u00a0% → 75.0\u00a0%" in shown and "40.0\u00a0% → 10.0\u00a0%" in shown
+    assert (
+        "25.0\u00a0% → 75.0\u00a0%, first in 62.5\u00a0% of resamples" in shown and "40.0\u00a0% → 10.0\u00a0%" in shown
+    )
 
 
 def test_a_percentage_of_the_teacher_says_which_answers_it_is_of(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def reward_table(rewards: Sequence[Row]) -> Html | None:
         [
             stacked(f"{text(row.get('task'))}, η = {signed_eta(row.get('eta'))}", text(row.get("reward"))),
             text(row.get("turns")),
-            stacked(text(row.get("way")), _change(row, "before", "after")),
+            stacked(text(row.get("way")), _share(row)),
             _fixed(row.get("kl")),
             stacked(_change(row, "score", "score_after"), points_range(row.get("score_interval"))),
             stacked(_change(row, "student_before", "student_after"), points_range(row.get("student_interval"))),
@@ -101,6 +101,12 @@ def reward_table(rewards: Sequence[Row]) -> Html | None:
         "a student that writes as the teacher",
     ]
     return table(head, body, class_="named")
+
+
+def _share(row: Row) -> str:
+    if row.get("way") is None:
+        return ""
+    return f"{_change(row, 'before', 'after')}, first in {percent(row.get('certainty'))} of resamples"
 
 
 def _change(row: Row, before: str, after: str) -> str:
