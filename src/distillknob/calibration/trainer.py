@@ -33,7 +33,7 @@ from distillknob.models.scoring import Scorer
 from distillknob.training.config import as_dict
 from distillknob.training.entropy_band import EntropyBand, weights_in_band
 from distillknob.training.grading import answers_of, completions_of, ended_in_time
-from distillknob.training.passes import are_texts, order_is_free, samples_together
+from distillknob.training.passes import are_texts, order_is_free, samples_together, whole_rows
 from distillknob.training.reading import distinct_rows, padded_to, read_rows
 from distillknob.training.rollouts import PolicyTrainer
 from distillknob.training.shared_prompts import pays, read_prompts_once, shared_prompts
@@ -232,8 +232,7 @@ class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
         mask_bT = batch["completion_mask"]
         _, entropy_bT, _ = self._get_per_token_logps_and_entropies(
             self.model,
-            torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1),
-            torch.cat([batch["prompt_mask"], mask_bT], dim=1),
+            *whole_rows(batch),
             mask_bT.size(1),
             batch_size=self.args.per_device_train_batch_size,
             compute_entropy=True,
@@ -290,8 +289,7 @@ class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
         if logps is None:
             logps, _, _ = self._get_per_token_logps_and_entropies(
                 self.model,
-                torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1),
-                torch.cat([batch["prompt_mask"], mask_bT], dim=1),
+                *whole_rows(batch),
                 mask_bT.size(1),
                 batch_size=self.args.per_device_train_batch_size,
             )
@@ -333,9 +331,7 @@ class CalibrationTrainer(PolicyTrainer, GRPOTrainer):
         if passes is before or not (alone and order_is_free(self.args) and are_texts(passes[0])):
             return inputs
         dealt = samples_together(passes)
-        ids_bT = torch.cat([dealt[0]["prompt_ids"], dealt[0]["completion_ids"]], dim=1)
-        mask_bT = torch.cat([dealt[0]["prompt_mask"], dealt[0]["completion_mask"]], dim=1)
-        if not pays(self.model, shared_prompts(ids_bT, mask_bT, dealt[0]["completion_ids"].size(1))):
+        if not pays(self.model, shared_prompts(*whole_rows(dealt[0]), dealt[0]["completion_ids"].size(1))):
             return inputs
         this: Any = self
         this._buffered_inputs = dealt

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, get_args
@@ -138,17 +138,29 @@ class Knob:
         by problem; None where the task names no ways."""
         return None if self.ability_PS is None else np.asarray((weight_PS * self.ability_PS).sum(1).numpy())
 
-    def in_resamples(self, eta: float) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """The weights by ways of writing that follow if other problems had been drawn, and how often each problem was,
-        [P, S] and [P]: resamples of the problems. What every problem says of a way is part of them, which an interval
-        over problems at given weights leaves out."""
+    @cached_property
+    def _resamples(self) -> list[tuple[Advantages, torch.Tensor]]:
+        """Resamples of the problems: what the ways of writing are worth in each, and how often it has each problem."""
         problems = len(self.way_PS)
         drawn = torch.randint(problems, (RESAMPLES, problems), generator=torch.Generator().manual_seed(0))
         times_DP = torch.zeros(RESAMPLES, problems).scatter_add_(1, drawn, torch.ones(RESAMPLES, problems))
-        for own, times_P in zip(
-            shared_in_resamples(self._advantages["answers"], self.way_PS, times_DP), times_DP, strict=True
-        ):
-            yield tilted(own.at(eta), self.samples.beta), times_P.double() / problems
+        worth = shared_in_resamples(self._advantages["answers"], self.way_PS, times_DP)
+        return list(zip(worth, times_DP.double() / problems, strict=True))
+
+    def in_resamples(self, eta: float) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """The weights by ways of writing that follow if other problems had been drawn, and each problem's share of
+        these, [P, S] and [P]. What every problem says of a way is part of them, which an interval over problems at
+        given weights leaves out."""
+        return [(tilted(worth.at(eta), self.samples.beta), share_P) for worth, share_P in self._resamples]
+
+    @cached_property
+    def by_reward(self) -> list[dict[str, Any]]:
+        """What calibrations at each η would make of the teacher with each reward, by ways of writing: `KnobRewardRow`.
+        None where no answer is right."""
+        if not bool(self.samples.right_A.any()):
+            return []
+        knobs = [Knob(replace(self.samples, reward=reward), self.own) for reward in self.samples.rewards_A]
+        return [_of_reward(one, eta) for eta in sorted(self.samples.etas) for one in knobs]
 
     def share_of(self, way: str, weight_PS: torch.Tensor) -> float:
         """The share of the answers that are written in this way."""
@@ -243,43 +255,41 @@ def _student(knob: Knob, weight_PS: torch.Tensor) -> dict[str, Any]:
 
 
 def reward_rows(knob: Knob) -> list[dict[str, Any]]:
-    """What calibrations at each η would make of the teacher with each reward, by ways of writing: `KnobRewardRow`. None
-    where no answer is right."""
-    if not bool(knob.samples.right_A.any()):
-        return []
-    knobs = {reward: Knob(replace(knob.samples, reward=reward), knob.own) for reward in knob.samples.rewards_A}
-    return [_of_reward(one, reward, eta) for eta in sorted(knob.samples.etas) for reward, one in knobs.items()]
+    """`Knob.by_reward`, which the finding reads too."""
+    return knob.by_reward
 
 
-def _of_reward(knob: Knob, reward: str, eta: float) -> dict[str, Any]:
-    row = _row(knob, "ways", eta)
-    resamples = list(knob.in_resamples(eta))
+def _of_reward(knob: Knob, eta: float) -> dict[str, Any]:
+    row, resamples = _row(knob, "ways", eta), knob.in_resamples(eta)
     way = max(row["ways"], key=lambda one: one["after"] - one["before"])
     if way["after"] - way["before"] < LEAST_RISE:
         way = {"way": None, "before": None, "after": None, "certainty": None}
     else:
         way = {**way, "certainty": float(np.mean([_gains_most(knob, *one) == way["way"] for one in resamples]))}
-    told = ("turns", "kl", "score", "score_after", "score_difference", "n")
-    lost = [float((times_P * ((w - knob.untilted_PS) * knob.score_PS).sum(1)).sum()) for w, times_P in resamples]
+    told = ("task", "eta", "reward", "turns", "kl", "score", "score_after", "score_difference", "n")
     return {
-        "task": knob.samples.task,
-        "eta": eta,
-        "reward": reward,
-        **way,
         **{name: row[name] for name in told},
-        "score_interval": _middle(lost),
+        **way,
+        "score_interval": _middle(_changes(knob, knob.score_PS, resamples)),
         **_turned_student(knob, knob.weights("ways", eta), resamples),
     }
 
 
-def _gains_most(knob: Knob, weight_PS: torch.Tensor, times_P: torch.Tensor) -> str:
+def _gains_most(knob: Knob, weight_PS: torch.Tensor, share_P: torch.Tensor) -> str:
     """The way whose share rises most."""
-    rise_PS = (weight_PS - knob.untilted_PS) * times_P[:, None]
+    rise_PS = (weight_PS - knob.untilted_PS) * share_P[:, None]
     rises: dict[str, float] = defaultdict(float)
     for ways, row in zip(knob.way_PS, rise_PS.tolist(), strict=True):
         for way, rise in zip(ways, row, strict=True):
             rises[way] += rise
     return max(rises, key=lambda way: rises[way])
+
+
+def _changes(
+    knob: Knob, values_PS: torch.Tensor, resamples: Sequence[tuple[torch.Tensor, torch.Tensor]]
+) -> list[float]:
+    """How far turning moves the mean of values of the answers, in each resample."""
+    return [float((share_P * ((weight - knob.untilted_PS) * values_PS).sum(1)).sum()) for weight, share_P in resamples]
 
 
 def _middle(values: Sequence[float]) -> list[float]:
@@ -296,12 +306,11 @@ def _turned_student(
     before_P, after_P, ability_PS = knob.followed(knob.untilted_PS), knob.followed(weight_PS), knob.ability_PS
     if before_P is None or after_P is None or ability_PS is None:
         return {"student_before": None, "student_after": None, "student_change": None, "student_interval": [None, None]}
-    changes = [float((times_P * ((w - knob.untilted_PS) * ability_PS).sum(1)).sum()) for w, times_P in resamples]
     return {
         "student_before": float(before_P.mean()),
         "student_after": float(after_P.mean()),
         "student_change": float((after_P - before_P).mean()),
-        "student_interval": _middle(changes),
+        "student_interval": _middle(_changes(knob, ability_PS, resamples)),
     }
 
 

@@ -98,7 +98,7 @@ def _other_rewards(knob: Knob, etas: Sequence[float]) -> dict[float, str]:
     """By η, another reward with which the student would surely be better at an η below 0, or worse above it, where the
     reward that was asked about doesn't surely make it so: the one that does most, and more than that. None that surely
     costs the teacher."""
-    rows, advice = [row for row in reward_rows(knob) if row["student_change"] is not None], {}
+    rows, advice = [row for row in knob.by_reward if row["student_change"] is not None], {}
     for eta in etas:
         here = {row["reward"]: row for row in rows if row["eta"] == eta}
         effects = {name: _effect(row) for name, row in here.items() if row["score_interval"][1] >= 0}
@@ -152,7 +152,7 @@ def _reason(knob: Knob, eta: float, word: Turns) -> tuple[str, str]:
             f"the log-ratio hardly differs between right answers to one problem (deviation {deviation:.2f} nats; "
             f"{within:.0%} of its variance lies there, the rest between problems, where η can't reach)"
         )
-        turning = [row["reward"] for row in reward_rows(knob) if row["eta"] == eta and row["turns"] == "far"]
+        turning = [row["reward"] for row in knob.by_reward if row["eta"] == eta and row["turns"] == "far"]
         another = f", or a log-ratio that does differ (eta={eta:g}, reward={turning[0]})" if turning else ""
         return why, f"take another student as the target{another}"
     if toward < FAR:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -116,17 +116,9 @@ def _excess_table(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`_excess` of each problem by way, 0 where the problem has none, and where it has one (0 or 1): both [P, W]."""
     excess_P = [_excess(values, ways) for values, ways in zip(values_PS.tolist(), way_PS, strict=True)]
-    tables = [[[of(excess, name) for name in names] for excess in excess_P] for of in (_value, _present)]
-    excess_PW, present_PW = (torch.tensor(table, dtype=torch.float64) for table in tables)
-    return excess_PW, present_PW
-
-
-def _value(excess: Mapping[str, float], way: str) -> float:
-    return excess.get(way, 0.0)
-
-
-def _present(excess: Mapping[str, float], way: str) -> float:
-    return float(way in excess)
+    excess = [[one.get(name, 0.0) for name in names] for one in excess_P]
+    present = [[float(name in one) for name in names] for one in excess_P]
+    return torch.tensor(excess, dtype=torch.float64), torch.tensor(present, dtype=torch.float64)
 
 
 def _shrunk_table(excess_PW: torch.Tensor, present_PW: torch.Tensor, times_P: torch.Tensor) -> torch.Tensor:

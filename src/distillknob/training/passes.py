@@ -35,6 +35,12 @@ def are_texts(rows: Mapping[str, Any]) -> bool:
     return "pixel_values" not in rows and all(value is None or isinstance(value, Tensor) for value in rows.values())
 
 
+def whole_rows(rows: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Prompts with their completions: ids and mask, [B, T]."""
+    ids, mask = (torch.cat([rows[f"prompt_{what}"], rows[f"completion_{what}"]], dim=1) for what in ("ids", "mask"))
+    return ids, mask
+
+
 def samples_together(passes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The rows of TRL's passes dealt out anew, to as many of the same sizes: samples of a prompt stand beside each
     other, the prompts in the order that TRL has shuffled them into.
