@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from distillknob.calibration.config import CalibrationConfig
 from distillknob.calibration.held_out import task_scores
@@ -180,3 +182,40 @@ def test_bad_adapter_options_are_told(tiny_pair: Pair, values: dict[str, Any], t
     for make in (calibration, distillation):
         with pytest.raises(BadInputError, match=told):
             make(tiny_pair, **values)
+
+
+def adapter(base: Any, folder: Path) -> Path:
+    """A LoRA adapter of a model, saved as PEFT saves it."""
+    from peft import LoraConfig, get_peft_model
+
+    get_peft_model(base.model, LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"])).save_pretrained(
+        str(folder)
+    )
+    base.tokenizer.save_pretrained(folder)
+    return folder
+
+
+def name_base(folder: Path, base: str) -> None:
+    values = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**values, "base_model_name_or_path": base}))
+
+
+def test_an_adapter_that_lacks_weights_is_told(tiny_pair: Pair, tmp_path: Path) -> None:
+    """PEFT warns, and leaves the base model as it was."""
+    folder = adapter(load_model(tiny_pair.teacher), tmp_path / "adapter")
+    name_base(folder, tiny_pair.teacher)
+    load_model(str(folder))
+    weights = load_file(folder / "adapter_model.safetensors")
+    spelled = {name.replace("base_model.model", "model"): weight for name, weight in weights.items()}
+    save_file(spelled, folder / "adapter_model.safetensors", {"format": "pt"})
+    with pytest.raises(BadInputError, match=r"doesn't fill its places in .*missing adapter keys"):
+        load_model(str(folder))
+
+
+def test_an_adapter_of_a_model_of_another_size_is_told(tiny_pair: Pair, tmp_path: Path) -> None:
+    folder = adapter(load_model(tiny_pair.teacher), tmp_path / "adapter")
+    name_base(folder, tiny_pair.student)
+    with pytest.raises(
+        BadInputError, match=r"doesn't fit its base model .*student' \(size mismatch for .*: set base_mo"
+    ):
+        load_model(str(folder))

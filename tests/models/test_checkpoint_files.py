@@ -44,3 +44,10 @@ def test_a_missing_shard_is_named_before_anything_is_loaded(copied: Path, teache
     lost.unlink()
     with pytest.raises(BadInputError, match=rf"lacks 1 of its \d+ files of weights \({lost.name}\)"):
         resolve(str(copied))
+
+
+def test_a_gguf_file_without_its_ending_is_told(tmp_path: Path) -> None:
+    blob = tmp_path / "sha256-0123"
+    blob.write_bytes(b"GGUF\x03\x00\x00\x00")
+    with pytest.raises(BadInputError, match=r"is a GGUF file without its ending: rename it, .*NAME.gguf"):
+        resolve(str(blob))

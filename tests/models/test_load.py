@@ -9,12 +9,15 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from distillknob.errors import BadInputError
 from distillknob.models.base import LanguageModel
 from distillknob.models.chat import eos_ids, turn_end
 from distillknob.models.load import load_model, load_tokenizer
+
+META = {"format": "pt"}  # as save_pretrained writes it
 
 
 def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
@@ -88,6 +91,46 @@ def test_missing_weights_are_told(copied: Path) -> None:
     (copied / "model.safetensors").unlink()
     with pytest.raises(BadInputError, match="can't load a causal language model"):
         load_model(str(copied))
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module."])
+def test_weights_under_other_names_are_told_and_not_made_up(copied: Path, prefix: str) -> None:
+    """As torch.compile and DataParallel leave them. transformers would take random numbers, and only log it."""
+    weights = load_file(copied / "model.safetensors")
+    save_file({f"{prefix}{name}": weight for name, weight in weights.items()}, copied / "model.safetensors", META)
+    with pytest.raises(BadInputError, match=rf"lack \d+ weights of a .*, and hold {prefix}.* would be random numbers"):
+        load_model(str(copied))
+
+
+def test_a_single_missing_weight_is_told(copied: Path) -> None:
+    weights = load_file(copied / "model.safetensors")
+    lost = next(name for name in weights if name.endswith("up_proj.weight"))
+    save_file({name: weight for name, weight in weights.items() if name != lost}, copied / "model.safetensors", META)
+    with pytest.raises(BadInputError, match=rf"lack 1 weights of a \w+ \({lost}\), which would be random numbers"):
+        load_model(str(copied))
+
+
+def test_weights_of_other_shapes_than_the_config_s_are_told(copied: Path) -> None:
+    edit(copied / "config.json", lambda values: values.update(intermediate_size=values["intermediate_size"] + 8))
+    with pytest.raises(
+        BadInputError, match=r"3 weights of .* other shapes than its config.json .* is 16 × 32 in .* 16 × 40"
+    ):
+        load_model(str(copied))
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "is a pointer of Git LFS"),
+        (b'{"version": "1.0", "model": {"voc', "damaged file"),
+    ],
+)
+def test_a_damaged_tokenizer_is_named(copied: Path, name: str, data: bytes, told: str) -> None:
+    (copied / name).write_bytes(data)
+    with pytest.raises(BadInputError, match=rf"{told}|{name} {told}") as raised:
+        load_tokenizer(str(copied))
+    assert name in str(raised.value)
 
 
 def test_a_device_that_is_none_is_told(copied: Path) -> None:

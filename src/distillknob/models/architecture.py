@@ -203,9 +203,10 @@ def model_config(name: str) -> tuple[Any, str]:
         return AutoConfig.from_pretrained(where), "the hub"
     except (OSError, ValueError) as error:
         raise BadInputError(
-            f"the model {name!r} can't be reached: it is no folder, it isn't in the local cache, and the hub didn't "
-            f"answer ({first_line(error)}){nearest(where, SHAPES, otherwise='.')} Give a folder, log in if it is gated "
-            "(`hf auth login`), or fetch it first (`hf download`)"
+            f"the model {name!r} can't be reached: it is no folder, it isn't in the local cache, and the hub "
+            f"gave no config ({first_line(error)}){nearest(where, SHAPES, otherwise='.')} Give a folder, log in if it "
+            "is gated (`hf auth login`), or fetch it first (`hf download`). Of a repository of GGUF files fetch one, "
+            "and give the file"
         ) from error
 
 

@@ -14,7 +14,7 @@ from distillknob.errors import BadInputError
 
 ADAPTER = "adapter_config.json"
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-_LFS = b"version https://git-lfs"
+_LFS, _GGUF = b"version https://git-lfs", b"GGUF"
 AGAIN = "fetch or save it again"
 
 
@@ -46,8 +46,14 @@ def adapter_base(where: str) -> tuple[str, str | None]:
 
 def check_no_file(path: Path) -> None:
     """Raise BadInputError for a file, where a folder is meant."""
-    if path.is_file():
-        raise BadInputError(f"{str(path)!r} is a file: give the folder that holds the checkpoint, or a GGUF file")
+    if not path.is_file():
+        return
+    with path.open("rb") as opened:
+        if opened.read(len(_GGUF)) == _GGUF:  # as Ollama keeps them, by their digest
+            raise BadInputError(
+                f"{str(path)!r} is a GGUF file without its ending: rename it, or link to it, as NAME.gguf"
+            )
+    raise BadInputError(f"{str(path)!r} is a file: give the folder that holds the checkpoint, or a GGUF file")
 
 
 def check_whole(folder: Path, name: str) -> None:
@@ -73,6 +79,17 @@ def check_whole(folder: Path, name: str) -> None:
             read_whole_json(folder / config)
     if is_adapter(str(folder)):
         adapter_base(str(folder))
+
+
+def check_tokenizer_files(folder: Path) -> None:
+    """Raise BadInputError where one of the folder's files of a tokenizer is damaged, naming it. Not part of
+    `check_whole`, as it reads megabytes: for a tokenizer that couldn't be loaded."""
+    for name in ("tokenizer_config.json", "tokenizer.json", "vocab.json", "tokenizer.model"):
+        file = folder / name
+        if file.is_file():
+            _check_no_pointer(file)
+            if file.suffix == ".json":
+                read_whole_json(file)
 
 
 def read_whole_json(file: Path) -> dict[str, Any]:

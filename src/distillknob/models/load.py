@@ -14,10 +14,11 @@ from distillknob.errors import BadInputError, first_line
 from distillknob.models.architecture import architecture, model_config
 from distillknob.models.base import LanguageModel
 from distillknob.models.chat import turn_end
-from distillknob.models.checkpoint_files import adapter_base, is_adapter
+from distillknob.models.checkpoint_files import adapter_base, check_tokenizer_files, is_adapter
 from distillknob.models.dtypes import dtype_on, own_dtype
 from distillknob.models.names import SERVED, resolve
-from distillknob.models.whole_weights import whole_weights
+from distillknob.models.whole_weights import whole_weights, with_adapter
+from distillknob.runtime.checkpoint import load_whole
 from distillknob.runtime.processes import device as own_device
 
 if TYPE_CHECKING:
@@ -89,7 +90,8 @@ def load_tokenizer(name: str, *, revision: str | None = None) -> PreTrainedToken
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             where, padding_side="left", revision=revision or "main"
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the package tokenizers raises no narrower class for a file that it can't read
+        check_tokenizer_files(Path(where))
         raise BadInputError(
             f"can't load a tokenizer from {name!r}: {first_line(error).rstrip('.')}{_remedy(where)}"
         ) from error
@@ -145,7 +147,7 @@ def load_model(
             model: Any = (
                 _adapted(where, tokenizer, {**options, "dtype": "float32"} if whole else options)
                 if is_adapter(where)
-                else AutoModelForCausalLM.from_pretrained(where, **options)
+                else load_whole(AutoModelForCausalLM, where, name, **options)
             )
     except (OSError, ValueError, KeyError, AttributeError, TypeError, ImportError, SafetensorError) as error:
         # Of a family's own code too: a config that it can't read, a package that it needs.
@@ -170,17 +172,16 @@ def _adapted(where: str, tokenizer: PreTrainedTokenizerBase, options: Mapping[st
     """The base model of an adapter with the adapter in it: one of transformers' own classes either way, so whatever
     reads its layers needs no second way."""
     import torch
-    from peft import PeftModelForCausalLM
     from peft.tuners.tuners_utils import BaseTunerLayer
     from transformers import AutoModelForCausalLM
 
     name, revision = adapter_base(where)
     of_base = {key: value for key, value in options.items() if key != "revision"}  # the adapter's, which is in a folder
     folder = resolve(name, weights=True)
-    plain: Any = AutoModelForCausalLM.from_pretrained(folder, revision=revision or "main", **of_base)
+    plain: Any = load_whole(AutoModelForCausalLM, folder, name, revision=revision or "main", **of_base)
     if len(tokenizer) > plain.get_input_embeddings().num_embeddings:  # tokens that came with the adapter
         plain.resize_token_embeddings(len(tokenizer))
-    adapted: Any = PeftModelForCausalLM.from_pretrained(plain, where)
+    adapted: Any = with_adapter(plain, where, name)
     base: PreTrainedModel = adapted.get_base_model()
     if adapted.active_peft_config.is_prompt_learning:
         raise BadInputError(f"{where!r} holds learnt prompts, which a model doesn't carry in its weights: give a LoRA")

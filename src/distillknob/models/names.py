@@ -104,7 +104,7 @@ def resolve(name: str, *, weights: bool = False) -> str:
         check_whole(path, name)
         return str(path.absolute())  # it is kept in what is made of it, and read from other places
     check_no_file(path)
-    if name.endswith(ENDING):
+    if name.rstrip("/").lower().endswith(ENDING):
         raise BadInputError(f"there is no file {name!r}: give the path of one, fetched from the hub with `hf download`")
     # "org/name" and "name" may be hub ids; anything else can only have been meant as a path.
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or path.exists():

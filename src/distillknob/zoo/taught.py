@@ -45,17 +45,17 @@ class Taught:
     def write(self, folder: Path) -> None:
         """Write the base model with the adapter merged into it into a folder that is there, in the base's own type."""
         import torch
-        from peft import PeftModelForCausalLM
 
         from distillknob.models.depth import cut
         from distillknob.models.load import load_model
+        from distillknob.models.whole_weights import with_adapter
 
         notice(f"making {self.title}: an adapter is merged into zoo:{self.base}")
         base = zoo_path(self.base)
         loaded: Any = load_model(str(base), dtype="float32", device="cpu").model
         if self.stay is not None:
             cut(loaded, self.stay)
-        merged: Any = PeftModelForCausalLM.from_pretrained(loaded, self.adapter).merge_and_unload()
+        merged: Any = with_adapter(loaded, str(self.adapter), str(base)).merge_and_unload()
         merged.to(torch.bfloat16).save_pretrained(folder)
         for file in _of_base(base):
             if not (folder / file.name).exists():

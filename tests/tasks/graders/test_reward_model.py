@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from distillknob.errors import BadInputError, RunFailedError
 from distillknob.runtime import http as post
@@ -107,6 +108,15 @@ def test_a_checkpoint_that_is_no_reward_model_is_told(tiny_reward: str, tiny_pai
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(BadInputError, match="has no chat template"):
+        load(str(folder))
+
+
+def test_a_head_that_the_files_lack_is_told_and_not_made_up(tiny_reward: str, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_reward, tmp_path / "headless"))
+    weights = load_file(folder / "model.safetensors")
+    del weights["score.weight"]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(BadInputError, match=r"lack 1 weights of a Qwen3ForSequenceClassification \(score.weight\)"):
         load(str(folder))
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from distillknob.errors import BadInputError, RunFailedError
+from distillknob.runtime.checkpoint import load_whole
 from distillknob.runtime.http import CHECK_IT, GO_ON, PROBE_TRIES, RefusedError, post_json
 from distillknob.runtime.hub import offline
 from distillknob.runtime.template_date import fix_dates
@@ -150,9 +151,8 @@ def load(name: str) -> LocalRewardModel:
                 f"{name!r} has {config.num_labels} labels: a reward model gives one number (num_labels=1)"
             )
         tokenizer = AutoTokenizer.from_pretrained(name)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            name, dtype="auto" if device == "cuda" else "float32"
-        )
+        dtype = "auto" if device == "cuda" else "float32"
+        model: Any = load_whole(AutoModelForSequenceClassification, name, name, dtype=dtype)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BadInputError(
