@@ -77,12 +77,22 @@ def test_a_folder_with_several_files_is_refused_with_their_names(file: Path) -> 
     assert resolve(str(file))
 
 
+def test_a_folder_with_the_parts_of_a_file_is_refused_as_that(file: Path) -> None:
+    for part in (1, 2):
+        shutil.copy(file, file.with_name(f"m-0000{part}-of-00002.gguf"))
+    file.unlink()
+    with pytest.raises(BadInputError, match=r"holds 2 parts of a GGUF file: put them together \(llama-gguf-split"):
+        resolve(str(file.parent))
+
+
 def test_other_weights_in_the_folder_go_before_a_gguf_file(file: Path, tiny_pair: Any) -> None:
     shutil.copytree(tiny_pair.student, file.parent, dirs_exist_ok=True)
     assert resolve(str(file.parent)) == str(file.parent)
 
 
-@pytest.mark.parametrize("name", ["nowhere.gguf", "org/name/file.gguf", "./nowhere.gguf"])
+@pytest.mark.parametrize(
+    "name", ["nowhere.gguf", "org/name/file.gguf", "./nowhere.gguf", "nowhere.GGUF", "nowhere.gguf/"]
+)
 def test_a_file_that_isnt_there_is_told(name: str) -> None:
     with pytest.raises(BadInputError, match=f"there is no file '{name}': give the path of one"):
         resolve(name)
@@ -127,6 +137,15 @@ def test_a_cache_that_cant_be_made_is_told(file: Path, tmp_path: Path, monkeypat
     (tmp_path / "taken").write_text("")
     monkeypatch.setenv("DISTILLKNOB_CACHE", str(tmp_path / "taken"))
     with pytest.raises(BadInputError, match=r"can't make the cache's folder .*: set DISTILLKNOB_CACHE"):
+        resolve(str(file))
+
+
+def test_a_cache_that_cant_be_written_is_told(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", denied)  # root, as whom CI runs, may write everywhere
+    with pytest.raises(BadInputError, match=r"can't write into the cache's folder .*denied\): set DISTILLKNOB_CACHE"):
         resolve(str(file))
 
 

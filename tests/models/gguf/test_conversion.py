@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config, Qwen3ForCausalLM, T5Config
+from tokenizers import AddedToken, Tokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Gemma2Config,
+    Gemma3TextConfig,
+    LlamaConfig,
+    Phi3Config,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    T5Config,
+)
 
 pytest.importorskip("gguf", reason="GGUF files need the package gguf: pip install 'distillknob[gguf]'")
 
 import gguf
 
 from distillknob.errors import BadInputError
+from distillknob.models.gguf.conversion import set_query_scale
+from distillknob.models.gguf.header import Header
+from distillknob.models.gguf.positions import check_positions
 from distillknob.models.load import load_model, load_tokenizer
 from distillknob.models.names import resolve
 from written_gguf import tensors_of, tiny_llama, write_gguf
@@ -72,6 +88,87 @@ def test_the_tokenizer_spells_texts_and_chats_as_the_original_does(llama: Any, t
     assert (read.eos_token, read.pad_token, read.bos_token) == (tokenizer.eos_token, tokenizer.pad_token, None)
 
 
+FOREIGN = {"<|end|>": "<｜end▁of▁sentence｜>", "<|user|>": "<｜User｜>", "<|assistant|>": "<｜Assistant｜>"}
+
+
+def test_special_tokens_outside_of_the_byte_alphabet_stay_what_they_are(tokenizer: Any, tmp_path: Path) -> None:
+    """As DeepSeek's. transformers spells them in bytes, where no text has them, and makes new ones behind the rest."""
+    own = copy.deepcopy(tokenizer)
+    backend = own.backend_tokenizer.to_str()
+    for plain, foreign in FOREIGN.items():
+        backend = backend.replace(plain, foreign)
+    own = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(backend),
+        eos_token=FOREIGN[tokenizer.eos_token],
+        pad_token=FOREIGN.get(tokenizer.pad_token, tokenizer.pad_token),
+    )
+    own.chat_template = tokenizer.chat_template
+    for plain, foreign in FOREIGN.items():
+        own.chat_template = own.chat_template.replace(plain, foreign)
+    assert own.eos_token_id == tokenizer.eos_token_id  # planted right
+    special = [one for one in own.get_vocab() if one in FOREIGN.values()]
+    own.add_special_tokens({"additional_special_tokens": special}, replace_extra_special_tokens=False)
+    for vocab_size in (len(own), len(own) + 32):  # without and with embeddings that no token has
+        model = tiny_llama(own, vocab_size=vocab_size)
+        read = load_tokenizer(str(write_gguf(tmp_path / f"{vocab_size}.gguf", model, own)))
+        assert read.get_vocab() == own.get_vocab()
+        assert (read.eos_token, read.eos_token_id) == (own.eos_token, own.eos_token_id)
+        chat = [{"role": "user", "content": TEXT}, {"role": "assistant", "content": "99"}]
+        assert read.apply_chat_template(chat) == own.apply_chat_template(chat)
+        ids = read(read.apply_chat_template(chat, tokenize=False))["input_ids"]
+        assert read.decode(ids, skip_special_tokens=True) == own.decode(ids, skip_special_tokens=True)
+
+
+def test_a_token_that_is_never_cut_is_found_whole(tokenizer: Any, tmp_path: Path) -> None:
+    """A user-defined token with blanks in it, as vocabularies for code have them: the file spells it raw."""
+    own = copy.deepcopy(tokenizer)
+    own.add_tokens([AddedToken("   ", normalized=False, special=False)])
+    model = tiny_llama(own, vocab_size=len(own))
+    kinds = [1] * len(own)
+    for number, token in own.added_tokens_decoder.items():
+        kinds[number] = 3 if token.special else 4
+    file = write_gguf(tmp_path / "code.gguf", model, own, settings={"tokenizer.ggml.token_type": kinds})
+    read = load_tokenizer(str(file))
+    assert read("if a:   b")["input_ids"] == own("if a:   b")["input_ids"]
+    assert own.convert_tokens_to_ids("   ") in own("if a:   b")["input_ids"]
+
+
+def header(architecture: str, **values: Any) -> Header:
+    own = {f"{architecture}.{name.replace('__', '.')}": value for name, value in values.items()}
+    return Header({"general.architecture": architecture, **own}, [])
+
+
+def test_phi_3s_window_is_the_file_s(tmp_path: Path) -> None:
+    config = Phi3Config(num_attention_heads=4, hidden_size=64, pad_token_id=0)
+    check_positions(tmp_path, header("phi3", attention__sliding_window=2047), config)
+    assert config.sliding_window == 2047
+
+
+def test_a_base_that_no_kind_of_layer_has_is_refused(tmp_path: Path) -> None:
+    config = Gemma3TextConfig()  # whose kinds of layers have a base each
+    ways: Any = config.rope_parameters
+    theta = {way["rope_theta"] for way in ways.values()}
+    assert len(theta) == 2
+    for base in theta:
+        check_positions(tmp_path, header("gemma3", rope__freq_base=float(base)), config)
+    with pytest.raises(BadInputError, match=r"says rope.freq_base=77.0"):
+        check_positions(tmp_path, header("gemma3", rope__freq_base=77.0), config)
+
+
+@pytest.mark.parametrize(
+    ("config", "scale"),
+    [
+        (Gemma2Config(num_hidden_layers=46, hidden_size=4608, num_attention_heads=32, head_dim=128), 144),
+        (Gemma2Config(num_hidden_layers=26, hidden_size=2304, num_attention_heads=8, head_dim=256), 256),
+        (Gemma3TextConfig(num_hidden_layers=62, hidden_size=5376, num_attention_heads=32, head_dim=128), 168),
+        (LlamaConfig(num_hidden_layers=46), None),
+    ],
+)
+def test_gemma_s_queries_are_scaled_as_llama_cpp_does(config: Any, scale: int | None) -> None:
+    set_query_scale(config)
+    assert getattr(config, "query_pre_attn_scalar", None) == scale
+
+
 def test_embeddings_beyond_the_tokens_have_none(tokenizer: Any, tmp_path: Path) -> None:
     model = tiny_llama(tokenizer, vocab_size=2080)
     loaded = load_model(str(write_gguf(tmp_path / "tiny.gguf", model, tokenizer)))
@@ -115,6 +212,10 @@ def test_llama_3s_positions_are_found_in_their_tensor(tokenizer: Any, tmp_path: 
         ({"settings": {"tokenizer.chat_template": None}}, "has no chat template"),
         ({"settings": {"tokenizer.ggml.eos_token_id": None}}, "names no end of a text"),
         ({"settings": {"tokenizer.ggml.pre": "of-my-own"}}, "cuts words by the rule 'of-my-own'"),
+        ({"settings": {"tokenizer.ggml.pre": None}}, r"doesn't say by which rule it cuts words \(tokenizer.ggml.pre\)"),
+        ({"settings": {"tokenizer.ggml.pre": "default"}}, "doesn't say by which rule it cuts words"),
+        ({"settings": {"llama.attention.sliding_window": 64}}, "says attention.sliding_window=64"),
+        ({"settings": {"llama.rope.dimension_count": 8}}, "says rope.dimension_count=8"),
         ({"settings": {"tokenizer.ggml.model": "rwkv"}}, "can't read .*bad.gguf: Cannot build a tokenizer"),
         ({"settings": {"llama.rope.scaling.type": "yarn"}}, "says rope.scaling.type=yarn"),
         ({"without": ("blk.1.ffn_up.weight",)}, r"holds \d+ numbers, and the llama that transformers makes"),

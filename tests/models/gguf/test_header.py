@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import pytest
 pytest.importorskip("gguf", reason="GGUF files need the package gguf: pip install 'distillknob[gguf]'")
 
 from distillknob.errors import BadInputError
-from distillknob.models.gguf.header import read_header
+from distillknob.models.gguf.header import read_header, read_list
 from written_gguf import write_gguf
+
+LATER_PART = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q11sIH", 11, b"split.count", 2, 3)
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +48,7 @@ def test_a_file_that_was_cut_off_is_told(whole: Path, tmp_path: Path, share: flo
         (b"GGUF\x00\x00\x00\x03" + bytes(64), r"is in version \d+ of GGUF"),
         (b"GGUF\x03\x00\x00\x00" + bytes(64), "doesn't say which architecture"),
         (b"GGUF\x03\x00\x00\x00" + b"\xff" * 64, "damaged file"),
+        (LATER_PART, "is one of 3 parts of a model: put them together"),  # it has none of the model's settings
     ],
 )
 def test_a_foreign_file_is_told(tmp_path: Path, data: bytes, told: str) -> None:
@@ -66,3 +70,10 @@ def test_without_the_package_the_command_that_installs_it_is_told(whole: Path, m
     monkeypatch.setitem(sys.modules, "gguf", None)  # as Python marks what can't be imported
     with pytest.raises(BadInputError, match=r"needs the package gguf, .*: pip install 'distillknob\[gguf\]'"):
         read_header(whole)
+
+
+def test_a_list_is_read_whole(whole: Path, tokenizer: Any) -> None:
+    tokens = read_list(whole, "tokenizer.ggml.tokens")
+    assert tokens == sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)
+    kinds = read_list(whole, "tokenizer.ggml.token_type")
+    assert len(kinds) == len(tokens) and set(kinds) == {1, 3} and read_list(whole, "tokenizer.ggml.none") == []

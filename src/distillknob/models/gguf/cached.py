@@ -12,17 +12,19 @@ read it. Deleting it costs the time to make it again.
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import shutil
 from pathlib import Path
 
 from distillknob.errors import BadInputError
-from distillknob.models.gguf.header import ENDING, check_installed, read_header
+from distillknob.models.gguf.header import ENDING, MERGE, check_installed, read_header
 from distillknob.runs.files import atomic_directory, atomic_write, clear_leftovers, digest, json_bytes, read_json
-from distillknob.runtime.cache import made_in_cache
+from distillknob.runtime.cache import CACHE, made_in_cache
 from distillknob.runtime.processes import notice
 
 ORIGIN, WHOLE = "origin.json", "weights.json"
-_FORM = 1  # of what this library makes of a file
+_PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
+_FORM = 2  # of what this library makes of a file
 
 
 def gguf_file(path: Path) -> Path | None:
@@ -34,6 +36,10 @@ def gguf_file(path: Path) -> Path | None:
         return None
     files = sorted(file for file in path.iterdir() if file.suffix.lower() == ENDING)
     if len(files) > 1:
+        if all(_PART.search(file.name) for file in files):
+            raise BadInputError(
+                f"{path} holds {len(files)} parts of a GGUF file: put them together ({MERGE}) and give the whole file"
+            )
         names = ", ".join(file.name for file in files[:5]) + (", …" if len(files) > 5 else "")
         raise BadInputError(f"{path} holds {len(files)} GGUF files ({names}): give one of them, {files[0]}")
     return files[0].absolute() if files else None
@@ -54,8 +60,14 @@ def converted(file: Path, *, weights: bool) -> Path:
     cache = made_in_cache("gguf")
     folder = cache / key
     if not (folder / (WHOLE if weights else ORIGIN)).exists():
-        with FileLock(cache / f".{key}.lock"), whole_weights():
-            _make(file, folder, weights=weights)
+        try:
+            with FileLock(cache / f".{key}.lock"), whole_weights():
+                _make(file, folder, weights=weights)
+        except PermissionError as error:
+            raise BadInputError(
+                f"can't write into the cache's folder {cache} ({error.strerror}): set {CACHE} to a folder that can be "
+                "written"
+            ) from error
     if read_json(folder / ORIGIN)["file"] != str(file):  # the same bytes have been read elsewhere before
         atomic_write(folder / ORIGIN, _origin(file))
     return folder

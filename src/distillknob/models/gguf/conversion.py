@@ -26,6 +26,10 @@ from distillknob.models.gguf.tokens import read_tokenizer
 _NAME = "model.gguf"
 _ORIGINAL = "give the original checkpoint"
 _OWN_TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_DEEPEST_GEMMA = {
+    "gemma2": 46,
+    "gemma3_text": 62,
+}  # layers of the models of 27 B, whose queries have a scale of their own
 # What transformers and a family's own code raise for a file that they can't use.
 _UNUSABLE = (OSError, ValueError, KeyError, IndexError, AttributeError, TypeError, ImportError, RuntimeError)
 
@@ -106,6 +110,7 @@ def _config(file: Path, header: Header, place: Path) -> Any:
     width = header.own("attention.key_length")
     if width is not None and hasattr(config, "head_dim") and not hasattr(config, "global_head_dim"):
         config.head_dim = width  # which transformers reads of some families alone
+    set_query_scale(config)
     check_positions(file, header, config)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
@@ -121,6 +126,14 @@ def _config(file: Path, header: Header, place: Path) -> Any:
         )
     config.architectures = [type(model).__name__]
     return config
+
+
+def set_query_scale(config: Any) -> None:
+    """Set by what the queries of Gemma 2 and 3 are scaled, in place: no file says it, and llama.cpp finds it by the
+    number of layers."""
+    if config.model_type in _DEEPEST_GEMMA:
+        deepest = config.num_hidden_layers == _DEEPEST_GEMMA[config.model_type]
+        config.query_pre_attn_scalar = config.hidden_size // config.num_attention_heads if deepest else config.head_dim
 
 
 def _read_elsewhere(header: Header) -> int:

@@ -20,6 +20,7 @@ from distillknob.errors import BadInputError
 
 ENDING = ".gguf"
 INSTALL = "pip install 'distillknob[gguf]'"
+MERGE = "llama-gguf-split --merge"
 _MAGIC, _LFS = b"GGUF", b"version https://git-lfs"
 _VERSIONS = (2, 3)
 # Of a value's type: how struct reads it, and below the two types that have a length of their own.
@@ -146,8 +147,28 @@ def read_header(path: Path) -> Header:
                 ) from error
             if len(data) < ends:
                 raise BadInputError(f"damaged file {path}: it has {len(data)} bytes of {ends}: {again}")
-    _check_parts(header, path)
+    if not header.tensors:
+        raise BadInputError(f"{path} holds no weights (a vocabulary alone?): give the file of the model")
     return header
+
+
+def read_list(path: Path, key: str) -> list[Any]:
+    """Read all texts or numbers of a setting that is a list, of a file whose header `read_header` has read; empty where
+    the file hasn't this setting."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        cursor = _Cursor(data)
+        cursor.skip(len(_MAGIC) + struct.calcsize("<I"))
+        _, settings = cursor.numbers("<QQ")
+        for _ in range(settings):
+            name, kind = cursor.text(), cursor.one("<I")
+            if name != key:
+                cursor.value(kind)
+                continue
+            inner, length = cursor.numbers("<IQ")
+            if inner == _STRING:
+                return [cursor.text() for _ in range(length)]
+            return list(cursor.numbers(f"<{length}{_FORMS[inner][1]}"))
+    return []
 
 
 def _read(data: mmap.mmap, path: Path) -> tuple[Header, int]:
@@ -165,6 +186,11 @@ def _read(data: mmap.mmap, path: Path) -> tuple[Header, int]:
     for _ in range(settings):
         key = cursor.text()
         values[key] = cursor.value(cursor.one("<I"))
+    parts = values.get("split.count", 0)
+    if parts > 1:  # asked first: the first part alone has the other settings
+        raise BadInputError(
+            f"{path} is one of {parts} parts of a model: put them together ({MERGE}) and give the whole file"
+        )
     if "general.architecture" not in values:
         raise BadInputError(f"{path} doesn't say which architecture it has (general.architecture): give another file")
     entries = []
@@ -193,14 +219,3 @@ def _bytes(tensor: Tensor, path: Path) -> int:
             "give a file in another type, or the original checkpoint"
         ) from error
     return tensor.numbers // block * size
-
-
-def _check_parts(header: Header, path: Path) -> None:
-    parts = header.values.get("split.count", 0)
-    if parts > 1:
-        raise BadInputError(
-            f"{path} is one of {parts} parts of a model: put them together (llama-gguf-split --merge) and give the "
-            "whole file"
-        )
-    if not header.tensors:
-        raise BadInputError(f"{path} holds no weights (a vocabulary alone?): give the file of the model")

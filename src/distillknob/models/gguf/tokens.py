@@ -1,10 +1,13 @@
 """The tokenizer of a GGUF file: its tokens and merges, how texts are cut into words before bytes are merged, and what
 ends and pads.
 
-transformers makes it of the file, and two things are mended. It knows the rules by which some vocabularies cut words,
-and takes GPT-2's for all others: the rules below (llama.cpp's names, `tokenizer.ggml.pre`) belong to GPT-2's, with or
-without every digit as a word of its own. And there are tokens that the model's other checkpoints haven't, with which
-two vocabularies that are one would differ.
+transformers makes it of the file, and three things are mended.
+
+- It knows the rules by which some vocabularies cut words, and takes GPT-2's for all others. The rules below
+  (llama.cpp's names, `tokenizer.ggml.pre`) belong to GPT-2's, with or without every digit as a word of its own.
+- It spells every token of a byte-level vocabulary in the byte alphabet, so that no text has a control token with a
+  character outside of it (DeepSeek's).
+- There are tokens that the model's other checkpoints haven't, with which two vocabularies that are one would differ.
 """
 
 from __future__ import annotations
@@ -14,14 +17,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distillknob.errors import BadInputError
-from distillknob.models.gguf.header import Header
+from distillknob.models.gguf.header import Header, read_list
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-GPT2 = {"default", "gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "gigachat", "mellum", "granite-docling"}
+GPT2 = {"gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "gigachat", "mellum", "granite-docling"}
 GPT2 |= {"jina-es", "jina-de", "jina-v2-es", "jina-v2-de", "a.x-4.0"}
 SINGLE_DIGITS = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}
+_NUMBERED = {"bos": "bos", "eos": "eos", "unk": "unknown"}  # transformers' names, and the file's
+_CONTROL, _USER_DEFINED = 3, 4  # types of a token that is never cut
 
 
 def read_tokenizer(file: Path, header: Header, place: Path, name: str) -> PreTrainedTokenizerBase:
@@ -47,8 +52,8 @@ def read_tokenizer(file: Path, header: Header, place: Path, name: str) -> PreTra
         )
     _cut_words(read.backend_tokenizer, header, file)
     backend = _without_foreign_tokens(json.loads(read.backend_tokenizer.to_str()), header)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(json.dumps(backend)),
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(_with_own_spelling(backend, header, file))),
         bos_token=read.bos_token,
         eos_token=read.eos_token,
         unk_token=read.unk_token,
@@ -56,6 +61,36 @@ def read_tokenizer(file: Path, header: Header, place: Path, name: str) -> PreTra
         chat_template=read.chat_template,
         padding_side="left",
     )
+    for kind, key in _NUMBERED.items():
+        number, meant = getattr(tokenizer, f"{kind}_token_id"), header.values.get(f"tokenizer.ggml.{key}_token_id")
+        if meant is not None and number not in (meant, None):
+            raise BadInputError(
+                f"{file} says that token {meant} is its {kind} token, and transformers makes it number {number}, which "
+                "no answer would have: give the original checkpoint"
+            )
+    return tokenizer
+
+
+def _with_own_spelling(backend: dict[str, Any], header: Header, file: Path) -> dict[str, Any]:
+    """A backend tokenizer, as JSON, whose tokens that are never cut are spelled as in the file, where that is
+    byte-level and they have characters outside of the byte alphabet."""
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    if header.values.get("tokenizer.ggml.model") != "gpt2":
+        return backend
+    alphabet, spelled = set(ByteLevel.alphabet()), read_list(file, "tokenizer.ggml.tokens")
+    kinds = dict(enumerate(read_list(file, "tokenizer.ggml.token_type")))
+    foreign = {n: token for n, token in enumerate(spelled) if not set(token) <= alphabet}
+    whole = {n: token for n, token in foreign.items() if kinds.get(n) in (_CONTROL, _USER_DEFINED)}
+    if not whole:
+        return backend
+    vocabulary = {token: n for token, n in backend["model"]["vocab"].items() if n not in whole}
+    backend["model"]["vocab"] = vocabulary | {token: n for n, token in whole.items()}
+    how = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    added = {token["id"]: token for token in backend["added_tokens"]}
+    added |= {n: {"id": n, "content": token, **how, "special": kinds[n] == _CONTROL} for n, token in whole.items()}
+    backend["added_tokens"] = [added[n] for n in sorted(added)]
+    return backend
 
 
 def _without_foreign_tokens(backend: dict[str, Any], header: Header) -> dict[str, Any]:
@@ -75,11 +110,18 @@ def _cut_words(backend: Any, header: Header, file: Path) -> None:
     that isn't known: other words have other tokens, silently."""
     from tokenizers import pre_tokenizers
 
-    rule = str(header.values.get("tokenizer.ggml.pre", "default"))
+    rule = header.values.get(
+        "tokenizer.ggml.pre", "default"
+    )  # as files of before April 2024 have it, whose rule is lost
     # Whatever isn't byte-level cuts no words by a rule, and the rules that transformers knows are no single step.
     known = not isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel)
-    if header.values.get("tokenizer.ggml.model") != "gpt2" or known or rule in GPT2:
+    if header.values.get("tokenizer.ggml.model") != "gpt2" or known or rule in GPT2 or header.architecture == "gpt2":
         return
+    if rule == "default":
+        raise BadInputError(
+            f"{file} doesn't say by which rule it cuts words (tokenizer.ggml.pre), as old files don't: give a newer "
+            "file of this model, or the original checkpoint"
+        )
     if rule not in SINGLE_DIGITS:
         raise BadInputError(
             f"{file} cuts words by the rule {rule!r} (tokenizer.ggml.pre), which neither transformers nor distillknob "
