@@ -17,7 +17,7 @@ from distillknob.calibration.guard import UtilityGuard
 from distillknob.calibration.held_out import HeldOut, remark_on_sure_tokens, reward_turned, task_scores
 from distillknob.calibration.problems import problems_of, train_and_guard
 from distillknob.calibration.rewards.choice import make_reward
-from distillknob.calibration.stage import calibrate
+from distillknob.calibration.stage import _loaded_with, calibrate
 from distillknob.calibration.trainer import CalibrationTrainer
 from distillknob.cli.main import main
 from distillknob.errors import BadInputError
@@ -257,3 +257,23 @@ def test_a_teacher_that_is_sure_of_hardly_anything_is_told(capsys: pytest.Captur
     assert "to 1.0 % of the tokens of its right answers to 'qa'" in capsys.readouterr().err
     remark_on_sure_tokens(wrote(*[0.5] * 8, 0.95, 0.99))
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("values", "of_teacher", "of_adapter"),
+    [
+        ({"use_peft": True}, {}, {}),
+        (
+            {"use_peft": True, "model_init_kwargs": {"dtype": "float32", "revision": "main"}},
+            {"dtype": "float32", "revision": "main"},
+            {"dtype": "float32"},
+        ),
+        ({}, {"dtype": "float32"}, {"dtype": "float32"}),
+    ],
+)
+def test_what_is_compared_is_loaded_in_one_type(
+    tiny_pair: Pair, values: dict[str, Any], of_teacher: dict[str, Any], of_adapter: dict[str, Any]
+) -> None:
+    own = config(tiny_pair, **values)
+    assert _loaded_with(own, own.teacher) == of_teacher
+    assert _loaded_with(own, "runs/x/checkpoints/checkpoint-3") == of_adapter

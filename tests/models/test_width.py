@@ -52,7 +52,7 @@ def test_a_narrow_model_is_the_wide_one_with_silent_neurons(family: str) -> None
     assert not torch.allclose(made(input_ids=IDS, use_cache=False).logits, expected, atol=1e-3)
 
 
-@pytest.mark.parametrize("family", ["gpt_neox", "phi3", "qwen3_moe", "falcon_mamba"])
+@pytest.mark.parametrize("family", ["gpt_neox", "phi3", "qwen2_moe", "qwen3_moe", "falcon_mamba"])
 def test_mlps_of_another_form_are_refused_by_name(family: str) -> None:
     with pytest.raises(BadInputError, match=f"MLPs of '{family}' models can't be made narrower"):
         gated_mlps(AutoModelForCausalLM.from_config(tiny_config(family)))

@@ -277,3 +277,23 @@ def test_terminal_page_and_card_say_that_next_to_nothing_is_left(pruned: Run, tm
     assert f"! the perplexity is 4,105 {told}" in " ".join(result_text(run).split())
     assert f"The perplexity is 4,105 {told}" in build_report(run.path).read_text(encoding="utf-8")
     assert told in pruned_card(config("x", layers=2), run.path, result)
+
+
+def test_the_losses_before_and_after_are_of_one_precision(
+    deep: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a CPU a model of 50 million parameters is loaded in bfloat16, and what is left of it may be smaller."""
+    types = []
+
+    def bfloat16_first(name: str, **options: Any) -> Any:
+        loaded = load_model(name, **{"dtype": "bfloat16", **options})
+        types.append(loaded.model.dtype)
+        return loaded
+
+    monkeypatch.setattr("distillknob.pruning.stage.load_model", bfloat16_first)
+    prune(config(deep, layers=2), tmp_path / "run")
+    monkeypatch.setattr(
+        "distillknob.pruning.stage.load_model", lambda name, **o: bfloat16_first(name, **{"dtype": "float32", **o})
+    )
+    prune(config(deep, layers=2), tmp_path / "other")
+    assert types == [torch.bfloat16, torch.bfloat16, torch.float32, torch.float32]

@@ -103,7 +103,7 @@ def calibrate(
     journal, engines = Journal(run.unfinished), _engines(opening, config)
 
     def load(weights: Weights) -> Model:
-        model = engines.start(weights.path, _loaded_with(config) if weights.path == config.teacher else None)
+        model = engines.start(weights.path, _loaded_with(config, weights.path))
         set_in_templates({weights.path: model.tokenizer}, values, needed=False)
         fix_dates({weights.path: model.tokenizer}, run.template_date, tell=False)
         return model
@@ -111,7 +111,9 @@ def calibrate(
     problems = {task.name: problems_of(task, config, place) for place, task in enumerate(tasks)}
     answers = Answers(problems, config, journal, measure, load)
     untouched = Weights(str(Path(str(config.output_dir)) / START) if config.use_peft else config.teacher, 0)
-    answers.hold(untouched, engines.of(config.teacher, teacher, revision=_loaded_with(config).get("revision")))
+    answers.hold(
+        untouched, engines.of(config.teacher, teacher, revision=as_dict(config.model_init_kwargs).get("revision"))
+    )
     before = answers.look(untouched, 0)
     answers.let_go()
     engines.close()  # the training needs its memory
@@ -224,9 +226,13 @@ def _engines(opening: Opening, config: CalibrationConfig) -> Engines:
     return opening.engines()
 
 
-def _loaded_with(config: CalibrationConfig) -> dict[str, Any]:
-    """How the teacher is loaded, so that the original writes later what it would have written at the start."""
-    return {**({} if config.use_peft else {"dtype": "float32"}), **as_dict(config.model_init_kwargs)}
+def _loaded_with(config: CalibrationConfig, path: str) -> dict[str, Any]:
+    """How weights of this run are loaded, so that the original writes later what it would have written at the start,
+    and what became of it is compared with it in the same type."""
+    options = {**({} if config.use_peft else {"dtype": "float32"}), **as_dict(config.model_init_kwargs)}
+    if path == config.teacher:
+        return options
+    return {"dtype": options["dtype"]} if "dtype" in options else {}  # of an adapter, or of whole weights of its own
 
 
 def _targets(config: CalibrationConfig) -> list[Scorer]:

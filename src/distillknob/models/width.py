@@ -22,10 +22,12 @@ _PARTS = ("gate_proj", "up_proj", "down_proj")
 def gated_mlps(model: Any) -> list[Any]:
     """Return each layer's MLP, which has the linear parts `gate_proj`, `up_proj` and `down_proj`.
 
-    Raises BadInputError for a model in which a layer has no such MLP, or several, or one of another width.
+    Raises BadInputError for a model in which a layer has no such MLP, or several, experts, or one of another width.
     """
     mlps = []
     for number, layer in enumerate(decoder_layers(model).modules):
+        if any(name.rpartition(".")[2] == "experts" for name, _ in layer.named_modules()):
+            raise _refused(model, f"layer {number} is a mixture of experts")
         parts: list[Any] = [
             m for m in layer.modules() if all(isinstance(getattr(m, p, None), torch.nn.Linear) for p in _PARTS)
         ]

@@ -49,7 +49,7 @@ def next_command(config: PruneConfig, run: Path, parameters: int, *, anew: bool)
         "per_device_train_batch_size": ROWS,
         "gradient_accumulation_steps": STEP_ROWS // ROWS,
     }
-    adapter = ["--use-peft", "--gradient-checkpointing"] if large else []
+    adapter = ["--use-peft", "--merge-adapter", "--gradient-checkpointing"] if large else []
     tasks = config.tasks if config.texts_file is None else None
     if tasks is None and (recipe is None or "tasks" not in recipe.says):
         tasks = ["TASK"]

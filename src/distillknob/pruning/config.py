@@ -148,6 +148,11 @@ class PruneConfig(BoundedAnswers, EngineOptions, UploadOptions):
             count, said = len(self.keep_layers), f"keep_layers={self.keep_layers}"
         elif self.ratio is not None:
             count, said = layers - round(self.ratio * layers), f"ratio={self.ratio}"
+            if not 1 <= count < layers and self.mlp_width is None:
+                raise BadInputError(
+                    f"{said} leaves {count} of the {layers} layers of {self.model!r}: give {1 / layers:.2g}, which "
+                    f"leaves out one, to {1 - 1 / layers:.2g}, which leaves one"
+                )
         else:
             count, said = layers if self.layers is None else self.layers, f"layers={self.layers}"
         if not 1 <= count <= layers:

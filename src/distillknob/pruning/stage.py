@@ -109,12 +109,13 @@ def prune(
     neurons = None if config.mlp_width is None else _neurons(config, original, choice, texts, journal.part("neurons"))
     parameters = [original.model.num_parameters()]
     widths = None if neurons is None else [gated_mlps(original.model)[0].down_proj.in_features, len(neurons[0])]
+    dtype = str(original.model.dtype).removeprefix("torch.")
     del original  # before the next is loaded
     folder = run.path / "model"
     if process_index() == 0 and not folder.exists():
         write(config.model, choice.stay, neurons, folder)
     wait()
-    pruned = load_model(str(folder))
+    pruned = load_model(str(folder), dtype=dtype)  # a small one would be loaded in float32 on a CPU
     losses.append(token_losses(pruned, texts.held_back, journal.part("after"), "loss after"))
     parameters.append(pruned.model.num_parameters())
     result = _result(config, run, choice, texts, losses, parameters, widths, count)
