@@ -11,7 +11,7 @@ import torch
 
 from diagnosed import recipe_lines
 from distillknob.diagnosis.finding import FAR, Finding
-from distillknob.diagnosis.knob import Knob, frontier_rows, knob_rows, reward_rows, turns
+from distillknob.diagnosis.knob import Knob, _gains_most, frontier_rows, knob_rows, reward_rows, turns
 from distillknob.diagnosis.knob_finding import knob_finding
 from distillknob.diagnosis.samples import KnobSamples, OwnAnswers
 from distillknob.stats import Interval
@@ -100,7 +100,7 @@ def test_two_ways_that_cost_otherwise_are_turned_far_and_the_student_follows() -
     assert told.room in ("some", "much")  # a nat either way: the interval begins near the edge between these
     assert told.value == pytest.approx(2.0, abs=0.05) and told.interval[0] < told.value < told.interval[1]
     assert "η = -0.5: far" in told.cause and "50% are 'easy', then 100% (η = -0.5)" in told.cause
-    assert recipe_lines(told.remedy) == [("eta", "-0.25"), ("method", "sft_best_of_n_sure")]
+    assert recipe_lines(told.remedy) == [("eta", "-0.5"), ("method", "sft_best_of_n_sure")]
 
 
 def test_log_ratios_that_are_alike_hardly_turn_it_and_the_cause_says_so() -> None:
@@ -323,3 +323,30 @@ def test_ways_that_only_the_forecast_found_say_nothing_of_the_student() -> None:
     knob = planted(ratio, way=way)
     row = knob_rows(replace(knob, samples=replace(knob.samples, named=False)))[0]
     assert row["student"] is None and row["student_interval"] == [None, None] and row["turns"] == "far"
+
+
+def unlike(gap: float) -> Knob:
+    """Two ways that a student can follow by all or nothing, and of which one is easier by so many nats only."""
+    ratio, way = two_ways(gap=gap)
+    return planted(ratio, way=way)
+
+
+def test_a_student_that_would_surely_gain_is_worth_a_calibration_though_the_log_ratio_moves_little() -> None:
+    knob = unlike(0.6)  # so that the log-ratio moves by less than half a nat, and half of the answers change their way
+    rows = {row["eta"]: row for row in knob_rows(knob) if row["scope"] == "ways"}
+    assert rows[-0.5]["turns"] == rows[0.5]["turns"] == "a little"
+    remedy = finding(knob).remedy
+    assert recipe_lines(remedy) == [("eta", "-0.5"), ("eta", "0.5")]
+    assert "calibrate all the same (eta=-0.5): a student that writes as the teacher does would go from 50% to" in remedy
+    # Not where the task names no ways, so that nothing is known of a student.
+    unnamed = finding(planted(two_ways(gap=0.6)[0], way=two_ways()[1], named=False))
+    assert "all the same" not in unnamed.remedy
+
+
+def test_resamples_in_which_nothing_moves_count_for_no_way() -> None:
+    still = planted([[float(p)] * SAMPLES for p in range(PROBLEMS)], way=two_ways()[1])
+    weight_PS, share_P = still.untilted_PS, torch.full((PROBLEMS,), 1 / PROBLEMS, dtype=torch.float64)
+    assert _gains_most(still, weight_PS, share_P) is None
+    moved_PS = still.untilted_PS.clone()
+    moved_PS[:, 0], moved_PS[:, -1] = moved_PS[:, 0] + 0.1, moved_PS[:, -1] - 0.1
+    assert _gains_most(still, moved_PS, share_P) == "easy"

@@ -237,7 +237,7 @@ def test_the_page_and_the_terminal_offer_the_same_commands(
 
     file, values = recipe
     findings = [
-        finding("capacity_gap", "medium", "calibrate (eta=-0.25), or select (method=sft_best_of_n_sure)"),
+        finding("capacity_gap", "medium", "calibrate (eta=-0.5), or select (method=sft_best_of_n_sure)"),
         finding("signal_sparsity", "high", "train on few tokens (method=tip)"),
         finding("tail_noise", "none", "top_k=5"),
     ]
@@ -248,4 +248,4 @@ def test_the_page_and_the_terminal_offer_the_same_commands(
     for line in shown:
         assert line in page.text
     offered = set(re.findall(r"--method=\w+|--eta=-?[\d.]+|--top-k=\d+", page.text))
-    assert offered == {"--method=sft_best_of_n_sure", "--eta=-0.25", "--method=tip"}  # nothing of what didn't fire
+    assert offered == {"--method=sft_best_of_n_sure", "--eta=-0.5", "--method=tip"}  # nothing of what didn't fire

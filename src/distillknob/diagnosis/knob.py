@@ -275,14 +275,15 @@ def _of_reward(knob: Knob, eta: float) -> dict[str, Any]:
     }
 
 
-def _gains_most(knob: Knob, weight_PS: torch.Tensor, share_P: torch.Tensor) -> str:
-    """The way whose share rises most."""
+def _gains_most(knob: Knob, weight_PS: torch.Tensor, share_P: torch.Tensor) -> str | None:
+    """The way whose share rises most; None where none rises by as much as is told of."""
     rise_PS = (weight_PS - knob.untilted_PS) * share_P[:, None]
     rises: dict[str, float] = defaultdict(float)
     for ways, row in zip(knob.way_PS, rise_PS.tolist(), strict=True):
         for way, rise in zip(ways, row, strict=True):
             rises[way] += rise
-    return max(rises, key=lambda way: rises[way])
+    most = max(rises, key=lambda way: rises[way])
+    return most if rises[most] >= LEAST_RISE else None
 
 
 def _changes(

@@ -24,7 +24,7 @@ from distillknob.stats import Interval, interval
 NAME = "knob_range"
 ROOMS: tuple[Room, ...] = ("none", "unclear", "little", "some", "much")  # the side with more room is told
 MOST = 0.5  # of the problems, or of what could be had: what holds for most of them is the reason
-GENTLE = -0.25  # the η to begin with, where that turns it far already
+WORTH = 0.05  # of a student's score: what is gained or lost by it is worth a calibration
 ONE_SAMPLE = 1.5  # effective samples: below it one answer carries the weight, and a better one would, too
 
 
@@ -41,7 +41,7 @@ def knob_finding(knob: Knob) -> Finding:
         )
     words = {eta: turns(knob.change("ways", eta), eta) for eta in etas}
     reasons = {eta: _reason(knob, eta, words[eta]) for eta in etas if words[eta] not in ("far", "can't tell")}
-    others = _other_rewards(knob, etas)
+    advised = {**_worth_it(knob, words), **_other_rewards(knob, etas)}
     whys = list(dict.fromkeys(why for why, _ in reasons.values()))  # both sides mostly have one
     return finding_of(
         NAME,
@@ -56,9 +56,9 @@ def knob_finding(knob: Knob) -> Finding:
         + _alone(knob, etas),
         remedy="; ".join(
             [
-                *dict.fromkeys(remedy for eta, (_, remedy) in reasons.items() if eta not in others),
+                *dict.fromkeys(remedy for eta, (_, remedy) in reasons.items() if eta not in advised),
                 *([] if reasons else [_turn_it(knob, words)]),
-                *others.values(),
+                *advised.values(),
             ]
         ),
     )
@@ -83,15 +83,27 @@ def _turn_it(knob: Knob, words: Mapping[float, Turns]) -> str:
     far = [eta for eta, word in words.items() if word == "far"]
     if min(far) > 0:
         return f"calibrate (eta={min(far):g}), which makes the teacher harder to learn from"
-    eta = (
-        GENTLE
-        if min(far) < GENTLE and turns(knob.change("ways", GENTLE), GENTLE) == "far"
-        else max(eta for eta in far if eta < 0)
-    )
+    eta = max(eta for eta in far if eta < 0)
     return (
         f"calibrate the teacher (eta={eta:g}), so that it writes what this student can follow. Or leave it as it is "
         "and train on those of its right answers that the student follows best (method=sft_best_of_n_sure)"
     )
+
+
+def _worth_it(knob: Knob, words: Mapping[float, Turns]) -> dict[float, str]:
+    """By η, that the teacher is to be turned although its log-ratio doesn't surely move far: the ways of writing that
+    it then has would surely make the student better at an η below 0, or worse above it."""
+    advice = {}
+    for row in knob.by_reward:
+        eta, change = row["eta"], row["student_change"]
+        if row["reward"] != knob.samples.reward or change is None or words[eta] in ("far", "the wrong way"):
+            continue
+        if _effect(row).low > 0 and abs(change) >= WORTH:
+            advice[eta] = (
+                f"calibrate all the same (eta={eta:g}): a student that writes as the teacher does would go from "
+                f"{row['student_before']:.0%} to {row['student_after']:.0%}"
+            )
+    return advice
 
 
 def _other_rewards(knob: Knob, etas: Sequence[float]) -> dict[float, str]:

@@ -42,7 +42,7 @@ def test_capacity_gap_fires_where_half_of_the_right_answers_are_beyond_the_stude
     assert finding.value == pytest.approx(3.0, abs=0.1)  # half of them cost 6 nats more
     assert finding.interval[0] < finding.value < finding.interval[1]
     assert "'hard'" in finding.cause and finding.n == 100
-    assert {("eta", "-0.25"), ("method", "sft_best_of_n_sure")} <= set(recipe_lines(finding.remedy))
+    assert {("eta", "-0.5"), ("method", "sft_best_of_n_sure")} <= set(recipe_lines(finding.remedy))
     assert [series["name"] for series in finding.plot["series"]] == ["easy", "hard"]  # type: ignore[index]
 
 

@@ -119,7 +119,7 @@ def _remedy(style: str, prompt_A: np.ndarray, asked: int) -> str:
     """When to calibrate and when to select: `prompt_A` are the problems of the right answers in the easiest style."""
     reached = len(np.unique(prompt_A))
     return (
-        "calibrate the teacher (eta=-0.25): one more training, which helps every method. Or leave it as it is, and "
+        "calibrate the teacher (eta=-0.5): one more training, which helps every method. Or leave it as it is, and "
         "train on those of its answers that the student can follow (method=sft_best_of_n_sure): n times the samples "
         "(candidates), for methods on traces alone. Selection can only choose what was drawn: "
         f"{style!r} was among the teacher's right answers on {reached} of {asked} problems; where it is seldom, "

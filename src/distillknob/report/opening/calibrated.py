@@ -41,7 +41,7 @@ def changed(source: Source) -> list[Line]:
     if record:
         return [Line("See the teacher's run", f"it was calibrated at η = {signed_eta(record.get('eta'))}.")]
     pair = pair_of(source)
-    again = about(source, "calibrate", student=None, target=pair.student, eta=-0.25)
+    again = about(source, "calibrate", student=None, target=pair.student, eta=-0.5)
     return [*foretold_changes(source), Line("Not measured here", "this run calibrates no teacher.", command=again)]
 
 
