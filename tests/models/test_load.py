@@ -110,6 +110,17 @@ def test_a_single_missing_weight_is_told(copied: Path) -> None:
         load_model(str(copied))
 
 
+def test_a_missing_head_may_be_the_embedding(copied: Path) -> None:
+    loaded = load_model(str(copied))
+    edit(copied / "config.json", lambda values: values.update(tie_word_embeddings=False))
+    weights = load_file(copied / "model.safetensors")
+    save_file({n: w for n, w in weights.items() if n != "lm_head.weight"}, copied / "model.safetensors", META)
+    with pytest.raises(BadInputError, match=r"lack 1 weights .*\(lm_head.weight\).*or set tie_word_embeddings"):
+        load_model(str(copied))
+    edit(copied / "config.json", lambda values: values.update(tie_word_embeddings=True))
+    assert loaded.model.num_parameters() >= load_model(str(copied)).model.num_parameters()
+
+
 def test_weights_of_other_shapes_than_the_config_s_are_told(copied: Path) -> None:
     edit(copied / "config.json", lambda values: values.update(intermediate_size=values["intermediate_size"] + 8))
     with pytest.raises(

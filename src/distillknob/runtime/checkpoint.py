@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _SHOWN = 3  # names of weights in a message
+_HEAD = "lm_head.weight"
+_TIED = ", or set tie_word_embeddings in its config.json to true, if its head is its embedding"
 
 
 def load_whole(cls: Any, where: str, name: str, **options: Any) -> PreTrainedModel:
@@ -28,7 +30,7 @@ def load_whole(cls: Any, where: str, name: str, **options: Any) -> PreTrainedMod
         raise BadInputError(
             f"the files of {name!r} lack {len(missing)} weights of a {type(model).__name__} ({_names(missing)}"
             f"{instead}), which would be random numbers: save the whole model again, by model.save_pretrained of this "
-            "class"
+            f"class{_TIED if missing == [_HEAD] else ''}"
         )
     if wrong := sorted(loading["mismatched_keys"]):
         key, stored, built = wrong[0]
