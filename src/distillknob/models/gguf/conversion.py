@@ -26,10 +26,8 @@ from distillknob.models.gguf.tokens import read_tokenizer
 _NAME = "model.gguf"
 _ORIGINAL = "give the original checkpoint"
 _OWN_TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-_DEEPEST_GEMMA = {
-    "gemma2": 46,
-    "gemma3_text": 62,
-}  # layers of the models of 27 B, whose queries have a scale of their own
+# Layers of the models of 27 B, whose queries have a scale of their own.
+_DEEPEST_GEMMA = {"gemma2": 46, "gemma3_text": 62}
 # What transformers and a family's own code raise for a file that they can't use.
 _UNUSABLE = (OSError, ValueError, KeyError, IndexError, AttributeError, TypeError, ImportError, RuntimeError)
 

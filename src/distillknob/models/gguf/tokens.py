@@ -110,9 +110,7 @@ def _cut_words(backend: Any, header: Header, file: Path) -> None:
     that isn't known: other words have other tokens, silently."""
     from tokenizers import pre_tokenizers
 
-    rule = header.values.get(
-        "tokenizer.ggml.pre", "default"
-    )  # as files of before April 2024 have it, whose rule is lost
+    rule = header.values.get("tokenizer.ggml.pre", "default")  # which isn't GPT-2's rule in llama.cpp either
     # Whatever isn't byte-level cuts no words by a rule, and the rules that transformers knows are no single step.
     known = not isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel)
     if header.values.get("tokenizer.ggml.model") != "gpt2" or known or rule in GPT2 or header.architecture == "gpt2":
