@@ -32,6 +32,12 @@ def nearest(name: str, names: Iterable[str], *, otherwise: str = "") -> str:
     return f", did you mean {matches[0]!r}?" if matches else otherwise
 
 
+def few(names: Iterable[str], most: int = 3) -> str:
+    """The first of some names, for a message, and `…` where there are more."""
+    first = list(names)
+    return ", ".join(first[:most]) + (", …" if len(first) > most else "")
+
+
 def first_line(error: Exception) -> str:
     """The first line of an error's message, for a message of our own."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -111,14 +111,14 @@ def test_a_single_missing_weight_is_told(copied: Path) -> None:
 
 
 def test_a_missing_head_may_be_the_embedding(copied: Path) -> None:
-    loaded = load_model(str(copied))
     edit(copied / "config.json", lambda values: values.update(tie_word_embeddings=False))
     weights = load_file(copied / "model.safetensors")
     save_file({n: w for n, w in weights.items() if n != "lm_head.weight"}, copied / "model.safetensors", META)
     with pytest.raises(BadInputError, match=r"lack 1 weights .*\(lm_head.weight\).*or set tie_word_embeddings"):
         load_model(str(copied))
     edit(copied / "config.json", lambda values: values.update(tie_word_embeddings=True))
-    assert loaded.model.num_parameters() >= load_model(str(copied)).model.num_parameters()
+    model = load_model(str(copied)).model
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
 
 
 def test_weights_of_other_shapes_than_the_config_s_are_told(copied: Path) -> None:
@@ -139,7 +139,7 @@ def test_weights_of_other_shapes_than_the_config_s_are_told(copied: Path) -> Non
 )
 def test_a_damaged_tokenizer_is_named(copied: Path, name: str, data: bytes, told: str) -> None:
     (copied / name).write_bytes(data)
-    with pytest.raises(BadInputError, match=rf"{told}|{name} {told}") as raised:
+    with pytest.raises(BadInputError, match=told) as raised:
         load_tokenizer(str(copied))
     assert name in str(raised.value)
 

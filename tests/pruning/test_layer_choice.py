@@ -134,7 +134,7 @@ def test_the_passes_of_a_choice_are_counted(lazy: LanguageModel, values: dict[st
             {"ratio": 0.99},
             "ratio=0.99 leaves 0 of the 4 layers of 'zoo:teacher': give 0.25, which leaves out one, to 0.75",
         ),
-        ({"ratio": 0.01}, "ratio=0.01 leaves 4 of the 4 layers"),
+        ({"ratio": 0.01}, "ratio=0.01 leaves all 4 layers of 'zoo:teacher': give 0.25, which leaves out one"),
         ({"keep_layers": [0, 4]}, "keep_layers names layer 4, and 'zoo:teacher' has layers 0 to 3"),
         ({"keep_layers": [0, 1, 2, 3]}, "leaves all 4 layers"),
         ({}, "nothing says what to leave out of 'zoo:teacher', which has 4 layers"),

@@ -6,7 +6,7 @@ It is no trap, as a stiff knob harms no distillation: its severity is always `no
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -41,7 +41,7 @@ def knob_finding(knob: Knob) -> Finding:
         )
     words = {eta: turns(knob.change("ways", eta), eta) for eta in etas}
     reasons = {eta: _reason(knob, eta, words[eta]) for eta in etas if words[eta] not in ("far", "can't tell")}
-    advised = {**_worth_it(knob, words), **_other_rewards(knob, etas)}
+    advised = _by_student(knob, words)
     whys = list(dict.fromkeys(why for why, _ in reasons.values()))  # both sides mostly have one
     return finding_of(
         NAME,
@@ -57,7 +57,7 @@ def knob_finding(knob: Knob) -> Finding:
         remedy="; ".join(
             [
                 *dict.fromkeys(remedy for eta, (_, remedy) in reasons.items() if eta not in advised),
-                *([] if reasons else [_turn_it(knob, words)]),
+                *([] if reasons else [_turn_it(words)]),
                 *advised.values(),
             ]
         ),
@@ -76,7 +76,7 @@ def _turn_text(knob: Knob, eta: float, word: Turns) -> str:
     return f"η = {eta:+g}: {word}, {change.mean:+.2f} nats an answer at a KL of {float(spent.mean()):.2f}"
 
 
-def _turn_it(knob: Knob, words: Mapping[float, Turns]) -> str:
+def _turn_it(words: Mapping[float, Turns]) -> str:
     """What to do where it turns far: below 0 calibrate or select; above 0 alone, protect."""
     if set(words.values()) == {"can't tell"}:
         return "diagnose more problems (problems)"
@@ -90,38 +90,26 @@ def _turn_it(knob: Knob, words: Mapping[float, Turns]) -> str:
     )
 
 
-def _worth_it(knob: Knob, words: Mapping[float, Turns]) -> dict[float, str]:
-    """By η, that the teacher is to be turned although its log-ratio doesn't surely move far: the ways of writing that
-    it then has would surely make the student better at an η below 0, or worse above it."""
-    advice = {}
-    for row in knob.by_reward:
-        eta, change = row["eta"], row["student_change"]
-        if row["reward"] != knob.samples.reward or change is None or words[eta] in ("far", "the wrong way"):
-            continue
-        if _effect(row).low > 0 and abs(change) >= WORTH:
-            advice[eta] = (
-                f"calibrate all the same (eta={eta:g}): a student that writes as the teacher does would go from "
-                f"{row['student_before']:.0%} to {row['student_after']:.0%}"
-            )
-    return advice
-
-
-def _other_rewards(knob: Knob, etas: Sequence[float]) -> dict[float, str]:
-    """By η, another reward with which the student would surely be better at an η below 0, or worse above it, where the
-    reward that was asked about doesn't surely make it so: the one that does most, and more than that. None that surely
-    costs the teacher."""
+def _by_student(knob: Knob, words: Mapping[float, Turns]) -> dict[float, str]:
+    """By η, what to do where a student would surely be better at an η below 0, or worse above it. By the reward that
+    was asked about: to calibrate although the log-ratio doesn't surely move far. Else by the other reward that does
+    most, of those that don't surely cost the teacher."""
     rows, advice = [row for row in knob.by_reward if row["student_change"] is not None], {}
-    for eta in etas:
+    for eta, word in words.items() if rows else ():
         here = {row["reward"]: row for row in rows if row["eta"] == eta}
-        effects = {name: _effect(row) for name, row in here.items() if row["score_interval"][1] >= 0}
-        asked = _effect(here[knob.samples.reward]) if here else None
-        name = max(effects, key=lambda one: effects[one].mean, default=None)
-        if name is None or asked is None or asked.low > 0 or effects[name].low <= 0:
-            continue
-        if effects[name].mean > asked.mean:
+        asked = _effect(here[knob.samples.reward])
+        if asked.low > 0:
+            name, worth = knob.samples.reward, asked.mean >= WORTH and word not in ("far", "the wrong way")
+            what = f"calibrate all the same (eta={eta:g})"
+        else:
+            effects = {reward: _effect(row) for reward, row in here.items() if row["score_interval"][1] >= 0}
+            name = max(effects, key=lambda one: effects[one].mean, default=knob.samples.reward)
+            worth = name in effects and effects[name].low > 0 and effects[name].mean > asked.mean
+            what = f"at η = {eta:+g} take another reward (eta={eta:g}, reward={name})"
+        if worth:
             advice[eta] = (
-                f"at η = {eta:+g} take another reward (eta={eta:g}, reward={name}): a student that writes as the "
-                f"teacher does would go from {here[name]['student_before']:.0%} to {here[name]['student_after']:.0%}"
+                f"{what}: a student that writes as the teacher does would go from "
+                f"{here[name]['student_before']:.0%} to {here[name]['student_after']:.0%}"
             )
     return advice
 

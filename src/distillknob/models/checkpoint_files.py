@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from distillknob.errors import BadInputError
+from distillknob.errors import BadInputError, few
 
 ADAPTER = "adapter_config.json"
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -65,8 +65,8 @@ def check_whole(folder: Path, name: str) -> None:
             missing = [shard for shard in shards if not (folder / shard).exists()]
             if missing:
                 raise BadInputError(
-                    f"{name!r} lacks {len(missing)} of its {len(shards)} files of weights ({', '.join(missing[:3])}"
-                    f"{', …' if len(missing) > 3 else ''}), which {index} names: {AGAIN}"
+                    f"{name!r} lacks {len(missing)} of its {len(shards)} files of weights ({few(missing)}), which "
+                    f"{index} names: {AGAIN}"
                 )
     weights = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
     for file in sorted(weights):

@@ -144,29 +144,24 @@ class PruneConfig(BoundedAnswers, EngineOptions, UploadOptions):
             raise BadInputError(
                 f"keep_layers names layer {self.keep_layers[-1]}, and {self.model!r} has layers 0 to {layers - 1}"
             )
+        instead = "at least 1 has to stay, and fewer than it has"
         if self.keep_layers is not None:
             count, said = len(self.keep_layers), f"keep_layers={self.keep_layers}"
         elif self.ratio is not None:
             count, said = layers - round(self.ratio * layers), f"ratio={self.ratio}"
-            if not 1 <= count < layers and self.mlp_width is None:
-                raise BadInputError(
-                    f"{said} leaves {count} of the {layers} layers of {self.model!r}: give {1 / layers:.2g}, which "
-                    f"leaves out one, to {1 - 1 / layers:.2g}, which leaves one"
-                )
+            if layers > 1:
+                instead = f"give {1 / layers:.2g}, which leaves out one, to {1 - 1 / layers:.2g}, which leaves one"
         else:
             count, said = layers if self.layers is None else self.layers, f"layers={self.layers}"
         if not 1 <= count <= layers:
-            raise BadInputError(
-                f"{said} leaves {count} of the {layers} layers of {self.model!r}: at least 1 has to stay, and fewer "
-                "than it has"
-            )
+            raise BadInputError(f"{said} leaves {count} of the {layers} layers of {self.model!r}: {instead}")
         if count == layers and self.mlp_width is None:
             if said == "layers=None":
                 raise BadInputError(
                     f"nothing says what to leave out of {self.model!r}, which has {layers} layers: set layers, ratio "
                     "or keep_layers, or mlp_width for the neurons of its MLPs"
                 )
-            raise BadInputError(f"{said} leaves all {layers} layers of {self.model!r}: name fewer")
+            raise BadInputError(f"{said} leaves all {layers} layers of {self.model!r}: {instead}")
         return count
 
     @property

@@ -30,7 +30,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from distillknob.errors import BadInputError
+from distillknob.errors import BadInputError, few
 from distillknob.results.schema import check_schema, with_schema
 from distillknob.runs.files import (
     PARTIAL,
@@ -391,5 +391,5 @@ def _check_empty(path: Path) -> None:
     except OSError as error:
         raise BadInputError(f"can't read --output {path}: {error.strerror}. Give a directory you can read") from error
     if names:
-        shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+        shown = few(names)
         raise BadInputError(f"--output {path} holds files of no run ({shown}): give a new or an empty directory")

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from distillknob.errors import BadInputError
+from distillknob.errors import BadInputError, few
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_SHOWN = 3  # names of weights in a message
 _HEAD = "lm_head.weight"
 _TIED = ", or set tie_word_embeddings in its config.json to true, if its head is its embedding"
 
@@ -26,9 +25,9 @@ def load_whole(cls: Any, where: str, name: str, **options: Any) -> PreTrainedMod
     model, loading = loaded
     if missing := sorted(loading["missing_keys"]):
         strange = sorted(loading["unexpected_keys"])
-        instead = f", and hold {_names(strange)}, which it hasn't" if strange else ""
+        instead = f", and hold {few(strange)}, which it hasn't" if strange else ""
         raise BadInputError(
-            f"the files of {name!r} lack {len(missing)} weights of a {type(model).__name__} ({_names(missing)}"
+            f"the files of {name!r} lack {len(missing)} weights of a {type(model).__name__} ({few(missing)}"
             f"{instead}), which would be random numbers: save the whole model again, by model.save_pretrained of this "
             f"class{_TIED if missing == [_HEAD] else ''}"
         )
@@ -41,10 +40,6 @@ def load_whole(cls: Any, where: str, name: str, **options: Any) -> PreTrainedMod
         )
     whole: PreTrainedModel = model
     return whole
-
-
-def _names(keys: Sequence[str]) -> str:
-    return ", ".join(keys[:_SHOWN]) + (", …" if len(keys) > _SHOWN else "")
 
 
 def _shape(size: Sequence[int]) -> str:

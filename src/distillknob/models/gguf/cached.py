@@ -16,7 +16,7 @@ import re
 import shutil
 from pathlib import Path
 
-from distillknob.errors import BadInputError
+from distillknob.errors import BadInputError, few
 from distillknob.models.gguf.header import ENDING, MERGE, check_installed, read_header
 from distillknob.runs.files import atomic_directory, atomic_write, clear_leftovers, digest, json_bytes, read_json
 from distillknob.runtime.cache import CACHE, made_in_cache
@@ -40,7 +40,7 @@ def gguf_file(path: Path) -> Path | None:
             raise BadInputError(
                 f"{path} holds {len(files)} parts of a GGUF file: put them together ({MERGE}) and give the whole file"
             )
-        names = ", ".join(file.name for file in files[:5]) + (", …" if len(files) > 5 else "")
+        names = few((file.name for file in files), 5)
         raise BadInputError(f"{path} holds {len(files)} GGUF files ({names}): give one of them, {files[0]}")
     return files[0].absolute() if files else None
 

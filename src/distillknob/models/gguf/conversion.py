@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from distillknob.errors import BadInputError, first_line
+from distillknob.errors import BadInputError, few, first_line
 from distillknob.models.gguf.header import Header, read_header
 from distillknob.models.gguf.positions import DIVISORS, check_positions
 from distillknob.models.gguf.tokens import read_tokenizer
@@ -80,10 +80,7 @@ def write_weights(file: Path, described: Path, folder: Path) -> None:
         )
     read, loading = loaded
     if missing := sorted(loading["missing_keys"]):
-        raise BadInputError(
-            f"{file} has nothing that transformers takes for {', '.join(missing[:3])}"
-            f"{', …' if len(missing) > 3 else ''}: {_ORIGINAL}"
-        )
+        raise BadInputError(f"{file} has nothing that transformers takes for {few(missing)}: {_ORIGINAL}")
     # Its own class saves no model that came from GGUF, so the weights move into one that didn't.
     with torch.device("meta"):
         plain: Any = AutoModelForCausalLM.from_config(config, dtype=config.dtype)

@@ -101,12 +101,15 @@ class _Cursor:
         self.skip(length)
         return self.data[start : self.place].decode("utf-8", "replace")
 
-    def value(self, kind: int) -> Any:
+    def value(self, kind: int, *, whole: bool = False) -> Any:
+        """A value of this type; of a long list, or one of texts, the length alone unless it is wanted `whole`."""
         if kind == _STRING:
             return self.text()
         if kind != _ARRAY:
             return self.one(_FORMS[kind])
         inner, length = self.numbers("<IQ")
+        if inner == _STRING and whole:
+            return [self.text() for _ in range(length)]
         if inner == _STRING:
             for _ in range(length):
                 self.skip(self.one("<Q"))
@@ -114,7 +117,7 @@ class _Cursor:
         if inner == _ARRAY:
             return [self.value(_ARRAY) for _ in range(length)]
         size = struct.calcsize(_FORMS[inner])
-        if length > _FEW:
+        if length > _FEW and not whole:
             self.skip(size * length)
             return length
         return list(self.numbers(f"<{length}{_FORMS[inner][1]}"))
@@ -160,14 +163,10 @@ def read_list(path: Path, key: str) -> list[Any]:
         cursor.skip(len(_MAGIC) + struct.calcsize("<I"))
         _, settings = cursor.numbers("<QQ")
         for _ in range(settings):
-            name, kind = cursor.text(), cursor.one("<I")
-            if name != key:
-                cursor.value(kind)
-                continue
-            inner, length = cursor.numbers("<IQ")
-            if inner == _STRING:
-                return [cursor.text() for _ in range(length)]
-            return list(cursor.numbers(f"<{length}{_FORMS[inner][1]}"))
+            wanted = cursor.text() == key
+            value: list[Any] = cursor.value(cursor.one("<I"), whole=wanted)
+            if wanted:
+                return value
     return []
 
 

@@ -26,7 +26,8 @@ GPT2 = {"gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "gigachat", "mellum
 GPT2 |= {"jina-es", "jina-de", "jina-v2-es", "jina-v2-de", "a.x-4.0"}
 SINGLE_DIGITS = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}
 _NUMBERED = {"bos": "bos", "eos": "eos", "unk": "unknown"}  # transformers' names, and the file's
-_CONTROL, _USER_DEFINED = 3, 4  # types of a token that is never cut
+_CONTROL, _USER_DEFINED = 3, 4
+_WHOLE = (_CONTROL, _USER_DEFINED)  # types of a token that is never cut
 
 
 def read_tokenizer(file: Path, header: Header, place: Path, name: str) -> PreTrainedTokenizerBase:
@@ -78,10 +79,10 @@ def _with_own_spelling(backend: dict[str, Any], header: Header, file: Path) -> d
 
     if header.values.get("tokenizer.ggml.model") != "gpt2":
         return backend
-    alphabet, spelled = set(ByteLevel.alphabet()), read_list(file, "tokenizer.ggml.tokens")
-    kinds = dict(enumerate(read_list(file, "tokenizer.ggml.token_type")))
-    foreign = {n: token for n, token in enumerate(spelled) if not set(token) <= alphabet}
-    whole = {n: token for n, token in foreign.items() if kinds.get(n) in (_CONTROL, _USER_DEFINED)}
+    alphabet = set(ByteLevel.alphabet())
+    spelled, kinds = (read_list(file, f"tokenizer.ggml.{name}") for name in ("tokens", "token_type"))
+    never_cut = [(n, token) for n, (token, kind) in enumerate(zip(spelled, kinds, strict=False)) if kind in _WHOLE]
+    whole = {n: token for n, token in never_cut if not set(token) <= alphabet}
     if not whole:
         return backend
     vocabulary = {token: n for token, n in backend["model"]["vocab"].items() if n not in whole}
